@@ -1,0 +1,92 @@
+"""TPC-H order items at scale 1, by order date; the live table starts with a wrong revenue."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from datetime import date, timedelta
+from pathlib import Path
+
+FOLDER = Path(".bench")
+PREPARED = FOLDER / "prepared.duckdb"
+FIRST_DAY = date(1992, 1, 1)
+ALL_DAYS = 2406
+MEMORY_LIMIT_MB = 1000
+CONFIG = {"memory_limit": f"{MEMORY_LIMIT_MB}MB"}
+
+COLUMNS = "l_orderkey, l_linenumber, o_orderdate, o_custkey, l_partkey, l_quantity, revenue"
+_SELECT = """SELECT l_orderkey, l_linenumber, o_orderdate, o_custkey, l_partkey,
+    CAST(l_quantity AS DOUBLE) AS l_quantity, CAST({revenue} AS DOUBLE) AS revenue
+FROM {lineitem} JOIN {orders} ON l_orderkey = o_orderkey"""
+_RIGHT, _WRONG = "l_extendedprice * (1 - l_discount)", "l_extendedprice"
+
+
+def order_items(where: str) -> str:
+    """Return the SELECT of the right rows, from the tables in the warehouse."""
+    return f"{_SELECT.format(revenue=_RIGHT, lineitem='lineitem', orders='orders')} WHERE {where}"
+
+
+def order_items_from_files(where: str) -> str:
+    """Return the SELECT of the right rows, from the files that the warehouse's tables were made of."""
+    tables = {name: f"'{FOLDER / name}.parquet'" for name in ("lineitem", "orders")}
+    return f"{_SELECT.format(revenue=_RIGHT, **tables)} WHERE {where}"
+
+
+def between(start: date, end: date) -> str:
+    """Return the condition of a half-open range of days."""
+    return f"o_orderdate >= DATE '{start}' AND o_orderdate < DATE '{end}'"
+
+
+def end_of(days: int) -> date:
+    """Return the first day after the benchmark's slice of so many days."""
+    return FIRST_DAY + timedelta(days)
+
+
+def prepare() -> None:
+    """Generate the tables and the warehouse, unless they are there."""
+    import duckdb
+
+    if PREPARED.exists():
+        return
+    FOLDER.mkdir(exist_ok=True)
+    command = shutil.which("tpchgen-cli", path=str(Path(sys.executable).parent)) or "tpchgen-cli"
+    tables = ("--tables", "lineitem,orders,part")
+    subprocess.run(
+        [command, "parquet", "-s", "1", *tables, "--output-dir", FOLDER, "--overwrite"], check=True
+    )
+    unfinished = PREPARED.with_suffix(".unfinished")
+    unfinished.unlink(missing_ok=True)
+    with duckdb.connect(str(unfinished)) as warehouse:
+        for table, columns in (
+            ("lineitem", "l_orderkey, l_linenumber, l_partkey, l_quantity, l_extendedprice, l_discount"),
+            ("orders", "o_orderkey, o_custkey, o_orderdate"),
+            ("part", "p_partkey, p_name"),
+        ):
+            warehouse.execute(
+                f"CREATE TABLE {table} AS SELECT {columns} FROM '{FOLDER / table}.parquet'"
+            )
+        wrong = _SELECT.format(revenue=_WRONG, lineitem="lineitem", orders="orders")
+        warehouse.execute(f"CREATE TABLE order_items AS {wrong} ORDER BY o_orderdate")
+    unfinished.rename(PREPARED)
+
+
+def verify(database: str, days: int) -> None:
+    """Check that the live table holds the right rows within the slice and the old ones elsewhere."""
+    import duckdb
+
+    inside = between(FIRST_DAY, end_of(days))
+    wrong = _SELECT.format(revenue=_WRONG, lineitem="lineitem", orders="orders")
+    expected = f"{order_items(inside)} UNION ALL {wrong} WHERE NOT ({inside})"
+    digest = f"SELECT count(*), bit_xor(hash({COLUMNS})), sum(hash({COLUMNS})) FROM"
+    with duckdb.connect(database, read_only=True) as warehouse:
+        live = warehouse.execute(f"{digest} order_items").fetchone()
+        if live != warehouse.execute(f"{digest} ({expected})").fetchone():
+            raise SystemExit(f"{database}: order_items isn't what {days} recomputed days make it")
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "prepare":
+        prepare()
+    else:
+        verify(sys.argv[2], int(sys.argv[3]))

@@ -1,0 +1,119 @@
+"""Each measurement is a fresh process on a fresh copy of the warehouse; contenders take turns."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from statistics import median
+
+from bench import data
+from bench.contenders import NO_OP, Job
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What one process took.
+
+    Attributes:
+        wall: Seconds of the whole process.
+        seconds: Seconds of the run in it, imports and definitions left out.
+        peak_mb: The most memory it held, in MB.
+        statements: SQL statements that the library logged.
+        events: Entries of the run's event log, by type.
+    """
+
+    wall: float
+    seconds: float
+    peak_mb: float
+    statements: int
+    events: Counter[str] = field(default_factory=Counter[str])
+
+
+def prepare() -> None:
+    """Make the workload, in a process of its own so that this one stays small."""
+    _python("-m", "bench.data", "prepare")
+
+
+def measure(job: Job, *, verified: bool = False) -> Measured:
+    """Run one job on a fresh copy of the warehouse; if asked, check afterwards what it wrote."""
+    with tempfile.TemporaryDirectory(dir=data.FOLDER) as folder:
+        instance = Path(folder, "instance")
+        instance.mkdir()
+        job = replace(job, database=str(Path(folder, "warehouse.duckdb")), instance=str(instance))
+        shutil.copyfile(data.PREPARED, job.database)
+        os.sync()
+        started = time.perf_counter()
+        result = json.loads(_python("-m", "bench.contenders", json.dumps(asdict(job))))
+        wall = time.perf_counter() - started
+        if verified and job.contender != NO_OP:
+            _python("-m", "bench.data", "verify", job.database, str(job.days))
+        return Measured(wall=wall, events=_events(instance), **result)
+
+
+def medians(measured: Sequence[Measured]) -> Measured:
+    """Return the median of each figure; events are those of the last."""
+    return replace(
+        measured[-1],
+        wall=median(one.wall for one in measured),
+        seconds=median(one.seconds for one in measured),
+        peak_mb=median(one.peak_mb for one in measured),
+    )
+
+
+def import_seconds(modules: Sequence[str], *, repetitions: int) -> dict[str, float]:
+    """Return the median seconds that each import takes, by `-X importtime`."""
+    taken: dict[str, list[float]] = {module: [] for module in modules}
+    for _ in range(repetitions):
+        for module in modules:
+            log = _python("-X", "importtime", "-c", f"import {module}", stream="stderr")
+            (micros,) = re.findall(rf"\| +(\d+) \| {module}$", log, re.MULTILINE)
+            taken[module].append(int(micros) / 1e6)
+    return {module: median(seconds) for module, seconds in taken.items()}
+
+
+def loaded_by(module: str, candidates: Iterable[str]) -> list[str]:
+    """Return which of the candidates are loaded after importing a module."""
+    code = f"import sys, {module}; print(*[m for m in {list(candidates)!r} if m in sys.modules])"
+    return _python("-c", code).split()
+
+
+def _python(*arguments: str, stream: str = "stdout") -> str:
+    # Dagster's log goes to a file: a pipe would keep this process busy beside the measured one.
+    with tempfile.TemporaryFile("w+") as stderr:
+        done = subprocess.run(
+            [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=stderr, text=True, check=False
+        )
+        stderr.seek(0)
+        log = stderr.read()
+    if done.returncode:
+        raise SystemExit(f"{log[-5000:]}\npython {' '.join(arguments)} ended with {done.returncode}")
+    return log if stream == "stderr" else done.stdout
+
+
+def _events(instance: Path) -> Counter[str]:
+    """Count the log of the instance's only run, in Dagster's SQLite files."""
+    counts: Counter[str] = Counter()
+    for path in instance.glob("history/runs/*.db"):
+        if path.stem == "index":
+            continue
+        with closing(sqlite3.connect(path)) as log:
+            counts.update(
+                dict(
+                    log.execute(
+                        "SELECT coalesce(dagster_event_type, 'log message'), count(*) FROM event_logs GROUP BY 1"
+                    )
+                )
+            )
+    return counts

@@ -1,0 +1,190 @@
+"""`@wap_asset`: an asset whose runs write, audit and publish."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+import dagster as dg
+
+from dagster_safe_backfill.asset_checks import PartitionedChecks, are_partitioned, check_specs
+from dagster_safe_backfill.compute_functions import ComputeFunction
+from dagster_safe_backfill.domain.audits import Audit, Unique, unique
+from dagster_safe_backfill.domain.states import Strategy
+from dagster_safe_backfill.domain.tables import OnEmpty, OnOutside
+from dagster_safe_backfill.errors import ConfigurationError
+from dagster_safe_backfill.pipelines import Pipeline
+
+AssetDep = dg.AssetKey | str | Sequence[str] | dg.AssetSpec | dg.AssetsDefinition | dg.SourceAsset | dg.AssetDep
+
+
+def wap_asset(
+    *,
+    partitions_def: dg.PartitionsDefinition[str],
+    partition_expr: str | Mapping[str, str],
+    unique_key: Sequence[str] = (),
+    audits: Sequence[Audit] = (),
+    backfill_policy: dg.BackfillPolicy | None = None,
+    publish: Strategy | None = None,
+    partitioned_checks: PartitionedChecks = "auto",
+    updated_at_column: str | None = None,
+    column_timezone: str | None = None,
+    on_empty: OnEmpty = "refuse",
+    on_outside: OnOutside = "refuse",
+    schema: str | None = None,
+    name: str | None = None,
+    key: dg.AssetKey | str | Sequence[str] | None = None,
+    key_prefix: str | Sequence[str] | None = None,
+    ins: Mapping[str, dg.AssetIn] | None = None,
+    deps: Iterable[AssetDep] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+    description: str | None = None,
+    group_name: str | None = None,
+    owners: Sequence[str] | None = None,
+    kinds: AbstractSet[str] | None = None,
+    code_version: str | None = None,
+    automation_condition: dg.AutomationCondition[Any] | None = None,
+    freshness_policy: dg.FreshnessPolicy | None = None,
+    retry_policy: dg.RetryPolicy | None = None,
+    pool: str | None = None,
+    op_tags: Mapping[str, Any] | None = None,
+    hooks: AbstractSet[dg.HookDefinition] | None = None,
+    required_resource_keys: AbstractSet[str] | None = None,
+    io_manager_key: str = "io_manager",
+) -> Callable[[Callable[..., object]], dg.AssetsDefinition]:
+    """Make an asset of a function, whose rows go live only after every audit passed for every partition.
+
+    A run calls the function once for its partitions, writes the rows to a shadow table, audits them, and
+    publishes them in one transaction with the ledger; then it logs the materializations. If an ERROR audit
+    fails or can't be measured, nothing is published, no partition is materialized, the run fails with the
+    audits, partitions and counts, and the rejected rows stay in the shadow.
+
+    The function gets what `@dg.asset` gives: the context, resources, config, and upstream assets loaded over the
+    range; a parameter annotated `PartitionSlice` gets the run's partitions. It returns a frame (pandas,
+    polars, pyarrow) or a `Query`. The asset's I/O manager must be one of this library's, as it holds the warehouse.
+
+    Args:
+        partitions_def: Any of Dagster's partitions definitions.
+        partition_expr: The column or SQL expression that tells a row's partition; for multi-partitions one for
+            each dimension's name.
+        unique_key: The columns that identify a row. They imply the audit `unique()`.
+        audits: What is tested before publishing; see `unique`, `not_null`, `expression`, `references` and
+            `row_count_drift`.
+        backfill_policy: `single_run()`, `batched(n)` or `per_partition()`, which is Dagster's default.
+        publish: `"merge"` touches just the rows that differ by the unique key and is the default with one;
+            `"replace"` deletes the slice and inserts it anew, and is the default without.
+        partitioned_checks: Whether a check has a status for each partition, which costs an event each; "auto"
+            where the policy bounds a run to 31 partitions.
+        updated_at_column: A column that takes the time of the publication in the rows that it changed.
+        column_timezone: The time zone of wall-clock columns (TIMESTAMP); if None, that of the partitions.
+        on_empty: Whether no rows at all are an error ("refuse"), or empty the slice ("allow").
+        on_outside: Whether rows outside the slice are an error ("refuse"), or are left out and counted ("drop").
+        schema: The table's schema; if None, the I/O manager's, else the key's prefix.
+        name: As of `@dg.asset`, and so are all that follow.
+
+    Raises:
+        ConfigurationError: Arguments that can't work together.
+
+    Example:
+        ```python
+        @sb.wap_asset(
+            partitions_def=dg.DailyPartitionsDefinition("2024-01-01"),
+            partition_expr="day",
+            unique_key=["day", "shop"],
+            audits=[sb.unique(), sb.expression("revenue >= 0")],
+            backfill_policy=sb.single_run(),
+        )
+        def revenue(partitions: sb.PartitionSlice) -> pd.DataFrame:
+            return read_revenue(partitions.start, partitions.end)
+        ```
+    """
+    strategy: Strategy = publish or ("merge" if unique_key else "replace")
+    all_audits = _with_key_audit(audits, unique_key=unique_key, strategy=strategy)
+    table_options = {
+        "partition_expr": partition_expr if isinstance(partition_expr, str) else dict(partition_expr),
+        "unique_key": list(unique_key) or None,
+        "updated_at_column": updated_at_column,
+        "column_timezone": column_timezone,
+        "on_empty": on_empty,
+        "on_outside": on_outside,
+        "schema": schema,
+    }
+    options = {option: value for option, value in table_options.items() if value is not None}
+
+    def decorate(function: Callable[..., object]) -> dg.AssetsDefinition:
+        asset_key = _asset_key(function, name=name, key=key, key_prefix=key_prefix)
+        is_partitioned = are_partitioned(partitioned_checks, backfill_policy)
+        compute = ComputeFunction(function, resource_key=io_manager_key)
+        pipeline = Pipeline(
+            compute=compute,
+            audits=all_audits,
+            strategy=strategy,
+            logs_by_partition=is_partitioned,
+        )
+        resources = required_resource_keys and {*required_resource_keys, io_manager_key}
+        return dg.asset(
+            compute.replaced_by(pipeline.run, takes_resource=not resources),
+            key=asset_key,
+            ins=ins,
+            deps=deps,
+            metadata={**(metadata or {}), **options},
+            tags=tags,
+            description=description or inspect.getdoc(function),
+            group_name=group_name,
+            owners=owners,
+            kinds=kinds,
+            code_version=code_version,
+            automation_condition=automation_condition,
+            freshness_policy=freshness_policy,
+            retry_policy=retry_policy,
+            pool=pool,
+            op_tags=op_tags,
+            hooks=hooks,
+            required_resource_keys=resources,
+            io_manager_key=io_manager_key,
+            partitions_def=partitions_def,
+            backfill_policy=backfill_policy,
+            check_specs=check_specs(
+                all_audits,
+                asset=asset_key,
+                partitions_def=partitions_def if is_partitioned else None,
+            ),
+        )
+
+    return decorate
+
+
+def _with_key_audit(
+    audits: Sequence[Audit], *, unique_key: Sequence[str], strategy: Strategy
+) -> tuple[Audit, ...]:
+    """Return the audits with one of the unique key, which a publication by key can't do without."""
+    of_key = [audit for audit in audits if isinstance(audit, Unique) and not audit.columns]
+    if not unique_key:
+        if of_key:
+            raise ConfigurationError("unique() without columns needs a unique_key")
+        if strategy == "merge":
+            raise ConfigurationError('publish="merge" needs a unique_key to match rows by')
+        return tuple(audits)
+    if any(audit.severity != "ERROR" for audit in of_key):
+        raise ConfigurationError(
+            "the audit unique() of the unique_key has severity ERROR: rows can't be merged by a broken key"
+        )
+    return tuple(audits) if of_key else (unique(), *audits)
+
+
+def _asset_key(
+    function: Callable[..., object],
+    *,
+    name: str | None,
+    key: dg.AssetKey | str | Sequence[str] | None,
+    key_prefix: str | Sequence[str] | None,
+) -> dg.AssetKey:
+    if key is not None:
+        if name is not None or key_prefix is not None:
+            raise ConfigurationError("give key, or name and key_prefix, not both")
+        return dg.AssetKey.from_coercible(key)
+    prefix = [key_prefix] if isinstance(key_prefix, str) else list(key_prefix or [])
+    return dg.AssetKey([*prefix, name or function.__name__])

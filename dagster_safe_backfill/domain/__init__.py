@@ -1,0 +1,1 @@
+"""Frozen values of the field: slices, tables, audits, states. Standard library only."""

@@ -1,0 +1,112 @@
+"""Tables, and what a user says about one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dagster_safe_backfill.errors import ConfigurationError
+
+OnEmpty = Literal["refuse", "allow"]
+OnOutside = Literal["refuse", "drop"]
+
+SHADOW_INFIX = "__shadow_"
+_RUN_ID_LENGTH = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableRef:
+    """A table's name: `schema.name`, as the user spells it."""
+
+    schema: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+    @classmethod
+    def parse(cls, text: str, *, default_schema: str) -> TableRef:
+        """Read `"table"` or `"schema.table"`.
+
+        Raises:
+            ConfigurationError: The text has another number of parts.
+        """
+        parts = text.split(".")
+        if not all(parts) or len(parts) > 2:
+            raise ConfigurationError(f'a table is named "table" or "schema.table", not "{text}"')
+        return cls(schema=parts[0] if len(parts) == 2 else default_schema, name=parts[-1])
+
+    def shadow(self, run_id: str) -> TableRef:
+        """Return the name of this table's shadow for one run; runs at the same time have different ones."""
+        return TableRef(
+            schema=self.schema, name=f"{self.name}{SHADOW_INFIX}{run_id[:_RUN_ID_LENGTH]}"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A table's column and its type, in the warehouse's own spelling."""
+
+    name: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableSpec:
+    """How an asset is kept in its live table.
+
+    Attributes:
+        table: The live table.
+        partition_expr: The SQL expression that tells a row's partition, by dimension name;
+            under None where the partitions have one dimension. Empty for unpartitioned assets.
+        column_timezone: The zone of wall-clock columns; if None, that of the partitions definition.
+        unique_key: The columns that identify a row; empty if there is no key.
+        updated_at_column: A column that takes the time of the publication in rows that it changed.
+        on_empty: Whether no rows at all are an error.
+        on_outside: Whether rows outside the slice are an error, or are left out and counted.
+    """
+
+    table: TableRef
+    partition_expr: Mapping[str | None, str] = field(default_factory=dict[str | None, str])
+    column_timezone: str | None = None
+    unique_key: tuple[str, ...] = ()
+    updated_at_column: str | None = None
+    on_empty: OnEmpty = "refuse"
+    on_outside: OnOutside = "refuse"
+
+    def __post_init__(self) -> None:
+        if self.updated_at_column in self.unique_key:
+            raise ConfigurationError(
+                f"{self.table}: updated_at_column {self.updated_at_column!r} can't be part of unique_key"
+            )
+        for option, value, allowed in (
+            ("on_empty", self.on_empty, ("refuse", "allow")),
+            ("on_outside", self.on_outside, ("refuse", "drop")),
+        ):
+            if value not in allowed:
+                raise ConfigurationError(
+                    f"{self.table}: {option} is one of {', '.join(allowed)}, not {value!r}"
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A SELECT that the warehouse runs itself, so that no row passes through Python.
+
+    `sql` is one SELECT (or WITH … SELECT) in the warehouse's dialect. Its column names are matched to the
+    table's; their order is free.
+
+    Example:
+        ```python
+        @sb.wap_asset(partitions_def=days, partition_expr="day", unique_key=["day"])
+        def daily_totals(partitions: sb.PartitionSlice) -> sb.Query:
+            return sb.Query(f"SELECT day, sum(x) AS x FROM main.events WHERE {partitions.where()} GROUP BY day")
+        ```
+    """
+
+    sql: str
+
+    def __post_init__(self) -> None:
+        if not self.sql.strip():
+            raise ConfigurationError("a Query needs a SELECT, and this one is empty")

@@ -1,0 +1,175 @@
+"""Every error that the library raises.
+
+```text
+SafeBackfillError
+├── ConfigurationError        a definition that can't work: raised when it is declared or first read
+├── SliceError                the scope of a run
+│   ├── EmptySliceError           no partition, or a range that runs backwards
+│   ├── ScopeMismatchError        other partitions than the run's tags ask for
+│   └── PartitionColumnError      the column can't tell the slice's partitions apart
+├── WriteError                what was computed can't be written as it is
+│   ├── EmptyFrameError           no rows at all
+│   ├── SchemaMismatchError       columns or types differ from the table's
+│   ├── RowsOutsideSliceError     rows of other partitions, or of none
+│   └── KeyViolationError         NULL, duplicate or foreign values of the unique key
+├── AuditFailedError          a blocking audit failed or could not be measured: nothing was published
+└── WarehouseError            the database refused a statement
+    ├── TableNotFoundError        a table that isn't there
+    ├── WarehouseLockedError      another process holds the database
+    └── TransactionConflictError  another transaction changed the same rows
+```
+
+Messages say what happened, where (table and partitions) and what to do next; the same facts are attributes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+_SHOWN = 10
+
+
+def listed(values: Sequence[object], *, shown: int = _SHOWN) -> str:
+    """Return `values` as a comma-separated list of at most `shown`, and how many more there are."""
+    head = ", ".join(str(value) for value in values[:shown])
+    rest = len(values) - shown
+    return f"{head} and {rest} more" if rest > 0 else head
+
+
+class SafeBackfillError(Exception):
+    """Root of the library's errors."""
+
+
+class ConfigurationError(SafeBackfillError):
+    """A definition that can't work, whatever the data."""
+
+
+class SliceError(SafeBackfillError):
+    """A run's scope can't be worked on."""
+
+
+class EmptySliceError(SliceError):
+    """The run covers no partition, so that there is nothing to write or audit."""
+
+
+class ScopeMismatchError(SliceError):
+    """The partitions that Dagster resolved aren't those that the run's tags ask for.
+
+    Attributes:
+        asked: What the run's tags name.
+        resolved: The partition keys that Dagster made of it.
+    """
+
+    def __init__(self, message: str, *, asked: Sequence[str], resolved: Sequence[str]) -> None:
+        super().__init__(message)
+        self.asked = tuple(asked)
+        self.resolved = tuple(resolved)
+
+
+class PartitionColumnError(SliceError):
+    """The partition column is missing, or its type can't tell the slice's partitions apart."""
+
+
+class WriteError(SafeBackfillError):
+    """What was computed can't be written. The live table is as it was.
+
+    Attributes:
+        table: The live table.
+    """
+
+    def __init__(self, message: str, *, table: str) -> None:
+        super().__init__(message)
+        self.table = table
+
+
+class EmptyFrameError(WriteError):
+    """The computed rows are none, which would empty every partition of the slice."""
+
+
+class SchemaMismatchError(WriteError):
+    """Computed columns differ from the table's in name or type.
+
+    Attributes:
+        problems: One sentence a column.
+    """
+
+    def __init__(self, message: str, *, table: str, problems: Sequence[str]) -> None:
+        super().__init__(message, table=table)
+        self.problems = tuple(problems)
+
+
+class _SampledWriteError(WriteError):
+    def __init__(
+        self, message: str, *, table: str, count: int, sample: Sequence[Sequence[Any]]
+    ) -> None:
+        super().__init__(message, table=table)
+        self.count = count
+        self.sample = tuple(tuple(row) for row in sample)
+
+
+class RowsOutsideSliceError(_SampledWriteError):
+    """Rows belong to no partition of the slice.
+
+    Attributes:
+        count: How many rows.
+        sample: Up to ten values of the partition expression.
+    """
+
+
+class KeyViolationError(_SampledWriteError):
+    """Rows share a unique key, have NULL in it, or have the key of a live row outside the slice.
+
+    Attributes:
+        count: How many rows.
+        sample: Up to ten of the keys.
+    """
+
+
+class AuditFailedError(SafeBackfillError):
+    """Blocking audits failed or could not be measured; nothing was published.
+
+    Attributes:
+        table: The live table, which is as it was.
+        shadow: The table that holds the rejected rows.
+        failures: `(audit, partition keys, failed rows)` for each blocking audit; the count is None if unmeasured.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        table: str,
+        shadow: str,
+        failures: Sequence[tuple[str, tuple[str, ...], int | None]],
+    ) -> None:
+        super().__init__(message)
+        self.table = table
+        self.shadow = shadow
+        self.failures = tuple(failures)
+
+
+class WarehouseError(SafeBackfillError):
+    """The database refused a statement; the driver's error is the cause."""
+
+
+class TableNotFoundError(WarehouseError):
+    """A table that is read doesn't exist."""
+
+
+class TransactionConflictError(WarehouseError):
+    """Another transaction changed the same rows first; this one was rolled back whole."""
+
+
+class WarehouseLockedError(WarehouseError):
+    """Another process holds the database for longer than `lock_timeout`.
+
+    Attributes:
+        database: The database's path.
+        pid: The process that holds it, if the driver says.
+    """
+
+    def __init__(self, message: str, *, database: str, pid: int | None) -> None:
+        super().__init__(message)
+        self.database = database
+        self.pid = pid

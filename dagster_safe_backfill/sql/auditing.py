@@ -1,0 +1,142 @@
+"""Statements that measure audits on a shadow, all of a batch at once where SQL lets them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlglot import exp
+from typing_extensions import assert_never
+
+from dagster_safe_backfill.domain.audits import (
+    SAMPLE_SIZE,
+    NotNull,
+    References,
+    RowExpression,
+    Unique,
+)
+from dagster_safe_backfill.domain.tables import TableRef
+from dagster_safe_backfill.sql import terms
+from dagster_safe_backfill.sql.partitioning import PARTITION
+
+RowAudit = Unique | NotNull | RowExpression | References
+"""Audits that count rows which break a rule."""
+
+_SHADOW, _OTHER = "_sb_shadow", "_sb_other"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What audits are measured on.
+
+    Attributes:
+        outside: Live rows that a key must not repeat, as a condition on bare columns of `live`; None if there
+            can't be any.
+        key: The columns of the asset's unique key.
+    """
+
+    shadow: TableRef
+    live: TableRef
+    outside: exp.Expression | None
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+    dialect: str
+
+
+def fails(audit: RowAudit, batch: Batch) -> exp.Expression:
+    """Return the condition, over a row of the shadow, that breaks the audit's rule.
+
+    Raises:
+        ConfigurationError: The audit's SQL isn't an expression.
+    """
+    match audit:
+        case NotNull():
+            return _has_null(audit.columns)
+        case RowExpression():
+            holds = terms.parsed(audit.sql, dialect=batch.dialect, option=f"audit {audit.name}")
+            return exp.not_(holds)
+        case References():
+            return _is_orphan(audit, batch)
+        case Unique():
+            return _is_repeated(audit, batch)
+        case _:
+            assert_never(audit)
+
+
+def is_row_by_row(audit: RowAudit) -> bool:
+    """Return whether a row alone shows if it fails, so that one scan can count it with others."""
+    return isinstance(audit, NotNull | RowExpression)
+
+
+def failures_together(conditions: Mapping[str, exp.Expression], batch: Batch) -> exp.Select:
+    """Return `(position, failing rows by condition…)`, in one scan of the shadow."""
+    counts = {name: terms.count_where(condition) for name, condition in conditions.items()}
+    position = terms.column(PARTITION, of=_SHADOW)
+    select = exp.select(position, *terms.named(counts)).from_(_shadow(batch))
+    return select.group_by(position.copy())
+
+
+def failures(condition: exp.Expression, batch: Batch) -> exp.Select:
+    """Return `(position, failing rows)`, in a scan of its own."""
+    position = terms.column(PARTITION, of=_SHADOW)
+    select = exp.select(position, exp.Count(this=exp.Star())).from_(_shadow(batch))
+    return select.where(condition).group_by(position.copy())
+
+
+def failing_rows(condition: exp.Expression, batch: Batch) -> exp.Select:
+    """Return all failing rows, in the order of their partitions."""
+    items = [terms.column(name, of=_SHADOW) for name in batch.columns]
+    select = exp.select(*items).from_(_shadow(batch)).where(condition.copy())
+    return select.order_by(terms.column(PARTITION, of=_SHADOW))
+
+
+def sampled(select: exp.Select) -> exp.Select:
+    """Return the first rows of a select."""
+    return select.limit(SAMPLE_SIZE)
+
+
+def _shadow(batch: Batch) -> exp.Table:
+    return terms.table(batch.shadow, alias=_SHADOW)
+
+
+def _has_null(names: Sequence[str]) -> exp.Expression:
+    return terms.any_of(
+        exp.Is(this=terms.column(name, of=_SHADOW), expression=exp.Null()) for name in names
+    )
+
+
+def _exists(rows: exp.Select, pairs: Mapping[str, str]) -> exp.Expression:
+    """Return whether `rows`, aliased `_OTHER`, hold this row's values; `pairs` maps own to other columns."""
+    on = terms.all_of(
+        terms.column(other, of=_OTHER).eq(terms.column(own, of=_SHADOW))
+        for own, other in pairs.items()
+    )
+    return exp.Exists(this=rows.where(on))
+
+
+def _is_orphan(audit: References, batch: Batch) -> exp.Expression:
+    table = TableRef.parse(audit.table, default_schema=batch.live.schema)
+    rows = exp.select(terms.number(1)).from_(terms.table(table, alias=_OTHER))
+    found = _exists(rows, dict(zip(audit.columns, audit.referenced, strict=True)))
+    return exp.and_(exp.not_(_has_null(audit.columns)), exp.not_(found))
+
+
+def _is_repeated(audit: Unique, batch: Batch) -> exp.Expression:
+    names = audit.columns or batch.key
+    pairs = {name: name for name in names}
+    twice = (
+        exp.select(*map(terms.column, names))
+        .from_(terms.table(batch.shadow))
+        .group_by(*map(terms.column, names))
+        .having(exp.GT(this=exp.Count(this=exp.Star()), expression=terms.number(1)))
+    )
+    twice_rows = exp.select(terms.number(1)).from_(terms.subquery(twice, _OTHER))
+    conditions = [_exists(twice_rows, pairs)]
+    if set(names) == set(batch.key):
+        conditions.append(_has_null(names))
+    if batch.outside is not None:
+        elsewhere = exp.select(terms.number(1)).from_(terms.table(batch.live, alias=_OTHER))
+        conditions.append(
+            _exists(elsewhere.where(terms.qualified(batch.outside, _OTHER)), pairs)
+        )
+    return terms.any_of(conditions)

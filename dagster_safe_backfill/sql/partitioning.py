@@ -1,0 +1,262 @@
+"""A slice in SQL: a predicate for its rows, and a map from each row to its partition.
+
+Both compare a *partition column* (any expression over a table's columns) with bounds in the column's own
+domain: calendar days for DATE, wall-clock times in its zone for TIMESTAMP, instants for TIMESTAMP WITH TIME ZONE,
+and the text of the keys for anything else.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+from sqlglot import exp
+from typing_extensions import assert_never
+
+from dagster_safe_backfill.domain.slices import (
+    ColumnType,
+    KeyDimension,
+    PartitionSlice,
+    TimeDimension,
+    TimeWindow,
+    merged,
+)
+from dagster_safe_backfill.errors import PartitionColumnError
+from dagster_safe_backfill.sql import terms
+
+PARTITION = "_sb_partition"
+"""The column of a shadow that holds the position of the row's partition in the slice; NULL outside it."""
+
+_ORDINAL, _KEY, _START, _END = "_sb_ordinal", "_sb_key", "_sb_start", "_sb_end"
+ROWS = "_sb_rows"
+"""The name under which `with_partition` reads its source."""
+
+_MAP = "_sb_map"
+_TICK = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionColumn:
+    """An expression over a table's columns that tells a row's partition in one dimension.
+
+    Attributes:
+        expression: What is compared with the slice.
+        type_name: Its type, as the warehouse spells it.
+        keeps: How it keeps time, or `"text"` or `"other"` where it keeps none.
+        timezone: The zone of its wall-clock times; if None, that of the partitions.
+        dialect: The warehouse's, in which `type_name` is read.
+    """
+
+    expression: exp.Expression
+    type_name: str
+    keeps: ColumnType | Literal["text", "other"]
+    timezone: str | None
+    dialect: str
+
+
+PartitionColumns = Mapping[str | None, PartitionColumn]
+"""A partition column for each dimension's name."""
+
+
+def rows_of(partition_slice: PartitionSlice, columns: PartitionColumns) -> exp.Expression:
+    """Return the predicate that holds for the slice's rows, in as few terms as its keys allow.
+
+    Raises:
+        PartitionColumnError: A column can't tell the slice's bounds.
+    """
+    first, *others = partition_slice.dimensions
+    if not others:
+        return _one_dimension(first, columns[first.name], range(len(partition_slice)))
+    (second,) = others
+    return terms.any_of(
+        terms.all_of(
+            [
+                _one_dimension(first, columns[first.name], firsts),
+                _one_dimension(second, columns[second.name], seconds),
+            ]
+        )
+        for firsts, seconds in _rectangles(partition_slice)
+    )
+
+
+def _rectangles(partition_slice: PartitionSlice) -> Iterator[tuple[list[int], list[int]]]:
+    """Cut the keys of two dimensions into products, as positions that stand for their values."""
+    first, second = (_values(dimension) for dimension in partition_slice.dimensions)
+    rows: dict[object, dict[object, int]] = defaultdict(dict)
+    for position, value in enumerate(first):
+        rows[value][second[position]] = position
+    by_columns: dict[frozenset[object], list[dict[object, int]]] = defaultdict(list)
+    for cells in rows.values():
+        by_columns[frozenset(cells)].append(cells)
+    for group in by_columns.values():
+        yield [next(iter(cells.values())) for cells in group], list(group[0].values())
+
+
+def _values(dimension: TimeDimension | KeyDimension) -> Sequence[object]:
+    return dimension.windows if isinstance(dimension, TimeDimension) else dimension.values
+
+
+def _one_dimension(
+    dimension: TimeDimension | KeyDimension, column: PartitionColumn, positions: Sequence[int]
+) -> exp.Expression:
+    if isinstance(dimension, KeyDimension):
+        keys = dict.fromkeys(dimension.values[i] for i in positions)
+        return column.expression.isin(*(_in_domain(terms.text(key), column) for key in keys))
+    windows = merged(dimension.windows[i] for i in positions)
+    return terms.any_of(_inside(window, column, dimension) for window in windows)
+
+
+def _inside(
+    window: TimeWindow, column: PartitionColumn, dimension: TimeDimension
+) -> exp.Expression:
+    return exp.and_(
+        exp.GTE(this=column.expression.copy(), expression=_bound(window.start, column, dimension)),
+        exp.LT(this=column.expression.copy(), expression=_bound(window.end, column, dimension)),
+    )
+
+
+def positioned(
+    rows: exp.Select,
+    items: Sequence[exp.Expression],
+    *,
+    partition_slice: PartitionSlice | None,
+    columns: PartitionColumns,
+) -> exp.Select:
+    """Return a SELECT of `items` from `rows`, and of each row's position in the slice as `PARTITION`.
+
+    Rows outside the slice have NULL there; without a slice all are at 0. Times are found by an ASOF join, which takes one pass over sorted
+    windows however irregular they are (cron, months, DST nights, excluded days).
+
+    Raises:
+        PartitionColumnError: A column can't tell the slice's partitions apart.
+    """
+    source = terms.subquery(rows, ROWS)
+    if partition_slice is None:
+        return exp.select(*items, *terms.named({PARTITION: terms.number(0)})).from_(source)
+    matches: list[exp.Expression] = []
+    within: list[exp.Expression] = []
+    for place, dimension in enumerate(partition_slice.dimensions):
+        here = terms.qualified(columns[dimension.name].expression, ROWS)
+        if isinstance(dimension, TimeDimension):
+            matches.append(exp.GTE(this=here, expression=_mapped(_START, place)))
+            within.append(exp.LT(this=here.copy(), expression=_mapped(_END, place)))
+        else:
+            matches.append(here.eq(_mapped(_KEY, place)))
+    position: exp.Expression = terms.column(_ORDINAL, of=_MAP)
+    # An ASOF join takes one inequality; two time dimensions fall back to a range join.
+    is_asof = len(within) == 1
+    join = exp.Join(
+        this=_partition_map(partition_slice, columns),
+        method="ASOF" if is_asof else None,
+        side="LEFT",
+        on=terms.all_of(matches if is_asof else matches + within),
+    )
+    if is_asof:
+        position = exp.Case().when(within[0], position)
+    return exp.select(*items, *terms.named({PARTITION: position})).from_(source).join(join)
+
+
+def _mapped(name: str, place: int) -> exp.Expression:
+    return terms.column(f"{name}{place}", of=_MAP)
+
+
+def _partition_map(partition_slice: PartitionSlice, columns: PartitionColumns) -> exp.Expression:
+    """Return the slice as a relation: a row a partition, typed like the partition columns."""
+    texts: list[list[str]] = []
+    items: dict[str, exp.Expression] = {_ORDINAL: terms.column(_ORDINAL)}
+    for place, dimension in enumerate(partition_slice.dimensions):
+        column = columns[dimension.name]
+        if isinstance(dimension, TimeDimension):
+            windows = dimension.windows
+            texts.append([_bound_text(window.start, column, dimension) for window in windows])
+            texts.append([_bound_text(window.end, column, dimension) for window in windows])
+            names = [f"{_START}{place}", f"{_END}{place}"]
+        else:
+            texts.append(list(dimension.values))
+            names = [f"{_KEY}{place}"]
+        items |= {name: _in_domain(terms.column(name), column) for name in names}
+    tuples = [
+        exp.Tuple(expressions=[terms.number(position), *map(terms.text, row)])
+        for position, row in enumerate(zip(*texts, strict=True))
+    ]
+    names = exp.TableAlias(
+        this=exp.to_identifier(_MAP, quoted=True),
+        columns=[exp.to_identifier(name, quoted=True) for name in items],
+    )
+    values = exp.Values(expressions=tuples, alias=names)
+    return terms.subquery(exp.select(*terms.named(items)).from_(values), _MAP)
+
+
+def _in_domain(value: exp.Expression, column: PartitionColumn) -> exp.Expression:
+    """Return `value`, a text, cast to what the partition column is compared with."""
+    match column.keeps:
+        case "date":
+            return exp.cast(value, exp.DataType.Type.DATE)
+        case "timestamp":
+            return exp.cast(value, exp.DataType.Type.TIMESTAMP)
+        case "timestamptz":
+            return exp.cast(value, exp.DataType.Type.TIMESTAMPTZ)
+        case "text":
+            return value
+        case "other":
+            return terms.typed(value, column.type_name, dialect=column.dialect)
+        case _:
+            assert_never(column.keeps)
+
+
+def _bound(
+    instant: datetime, column: PartitionColumn, dimension: TimeDimension
+) -> exp.Expression:
+    return _in_domain(terms.text(_bound_text(instant, column, dimension)), column)
+
+
+def _bound_text(instant: datetime, column: PartitionColumn, dimension: TimeDimension) -> str:
+    match column.keeps:
+        case "date":
+            return _day(instant, ZoneInfo(dimension.timezone)).isoformat()
+        case "timestamp":
+            zone = ZoneInfo(column.timezone or dimension.timezone)
+            return _wall_clock(instant, zone).isoformat(sep=" ")
+        case "timestamptz":
+            return instant.isoformat(sep=" ")
+        case "text" | "other":
+            raise PartitionColumnError(
+                f"the partitions are cut by time, but the partition column is {column.type_name}; give a"
+                " partition_expr that returns a date or a timestamp, for instance CAST(day AS DATE)"
+            )
+        case _:
+            assert_never(column.keeps)
+
+
+def _day(instant: datetime, zone: ZoneInfo) -> date:
+    day = instant.astimezone(zone).date()
+    if (instant - _TICK).astimezone(zone).date() == day:
+        raise PartitionColumnError(
+            f"a DATE column can't tell partitions that are cut at {instant.astimezone(zone).isoformat()},"
+            " within a day; give a partition_expr that returns a timestamp"
+        )
+    return day
+
+
+def _wall_clock(instant: datetime, zone: ZoneInfo) -> datetime:
+    """Return the wall-clock time that parts the instants before `instant` from the others.
+
+    In a gap (clocks go forward) that is the gap's first moment, so that days stored as midnights that the
+    clocks skipped still belong to their day. See PEP 495 for ambiguous times.
+    """
+    before = (instant - _TICK).astimezone(zone)
+    here = instant.astimezone(zone)
+    if _is_repeated(here) and (here.fold == 1 or _is_repeated(before)):
+        raise PartitionColumnError(
+            f"wall-clock times of {zone.key} can't tell partitions that are cut at {here.isoformat()}: that"
+            " hour comes twice; keep the column in UTC (column_timezone), or as TIMESTAMP WITH TIME ZONE"
+        )
+    return before.replace(tzinfo=None) + _TICK
+
+
+def _is_repeated(moment: datetime) -> bool:
+    return moment.replace(fold=0).utcoffset() != moment.replace(fold=1).utcoffset()

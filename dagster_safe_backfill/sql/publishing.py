@@ -1,0 +1,186 @@
+"""Statements that make a slice of the live table equal to the shadow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlglot import exp
+
+from dagster_safe_backfill.domain.slices import PartitionSlice
+from dagster_safe_backfill.domain.tables import TableRef
+from dagster_safe_backfill.sql import terms
+from dagster_safe_backfill.sql.partitioning import PARTITION, PartitionColumns, positioned
+from dagster_safe_backfill.sql.staging import created_as
+
+_LIVE, _SHADOW = "_sb_live", "_sb_shadow"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What a publication does, in SQL's terms.
+
+    Attributes:
+        scope: Holds for the live rows of the slice; columns are bare.
+        columns: All data columns of the shadow.
+        key: The unique key; empty if there is none.
+        stamp: The column that takes the publication's time, and that time; None if there is none,
+            or if the shadow brings its values.
+        unread: A column that doesn't count as a change by itself; the `updated_at` that the shadow brings.
+    """
+
+    live: TableRef
+    shadow: TableRef
+    scope: exp.Expression
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+    stamp: tuple[str, exp.Expression] | None = None
+    unread: str | None = None
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The columns whose difference makes a row a changed one."""
+        return tuple(name for name in self.columns if name not in (*self.key, self.unread))
+
+    @property
+    def written(self) -> dict[str, exp.Expression]:
+        """What an inserted row consists of, by live column."""
+        values: dict[str, exp.Expression] = {
+            name: terms.column(name, of=_SHADOW) for name in self.columns
+        }
+        if self.stamp is not None:
+            values[self.stamp[0]] = self.stamp[1].copy()
+        return values
+
+
+def create_live(change: Change) -> exp.Create:
+    """Return CREATE TABLE AS of the live table from the whole shadow."""
+    return created_as(change.live, _staged(change))
+
+
+def insert_staged(change: Change) -> exp.Insert:
+    """Return INSERT of the whole shadow."""
+    return exp.Insert(this=_into(change), expression=_staged(change))
+
+
+def delete_scope(change: Change) -> exp.Delete:
+    """Return DELETE of the slice."""
+    return exp.delete(terms.table(change.live), where=change.scope.copy())
+
+
+def rows_in_scope(
+    change: Change, *, partition_slice: PartitionSlice | None, columns: PartitionColumns
+) -> exp.Select:
+    """Return `(position, rows)` of the live rows in the slice."""
+    return _by_partition(_positioned(change, partition_slice=partition_slice, columns=columns))
+
+
+def count_in_scope(change: Change) -> exp.Select:
+    """Return how many live rows the slice has."""
+    return _count().from_(terms.table(change.live)).where(change.scope.copy())
+
+
+def staged_changes(change: Change) -> exp.Select:
+    """Return `(position, matches, inserted, updated)` of the shadow against the slice, by the key.
+
+    `matches` is more than the rows staged just if the live table holds a key twice.
+    """
+    live = exp.select(*map(terms.column, change.columns)).from_(terms.table(change.live))
+    live = live.where(change.scope.copy())
+    is_new = _is_missing(change.key[0], of=_LIVE)
+    items = [
+        terms.column(PARTITION, of=_SHADOW),
+        exp.Count(this=exp.Star()),
+        terms.count_where(is_new),
+        terms.count_where(exp.and_(exp.not_(is_new.copy()), _is_changed(change))),
+    ]
+    join = exp.Join(
+        this=terms.subquery(live, _LIVE), side="LEFT", on=_is_match(change)
+    )
+    shadow = terms.table(change.shadow, alias=_SHADOW)
+    return exp.select(*items).from_(shadow).join(join).group_by(items[0].copy())
+
+
+def gone_by_partition(
+    change: Change, *, partition_slice: PartitionSlice | None, columns: PartitionColumns
+) -> exp.Select:
+    """Return `(position, rows)` of the live rows in the slice whose key the shadow lacks."""
+    gone = _positioned(change, partition_slice=partition_slice, columns=columns)
+    return _by_partition(gone).where(_is_gone(change))
+
+
+def delete_gone(change: Change) -> exp.Delete:
+    """Return DELETE of the slice's rows whose key the shadow lacks."""
+    return exp.delete(
+        terms.table(change.live, alias=_LIVE),
+        where=exp.and_(terms.qualified(change.scope, _LIVE), _is_gone(change)),
+    )
+
+
+def merge_changed(change: Change) -> exp.Merge:
+    """Return MERGE that updates just the rows that differ, and inserts the new ones."""
+    written = change.written
+    update = exp.Update(
+        expressions=[
+            exp.EQ(this=exp.column(name, quoted=True), expression=value.copy())
+            for name, value in written.items()
+            if name not in change.key
+        ]
+    )
+    insert = exp.Insert(
+        this=exp.Tuple(expressions=[exp.column(name, quoted=True) for name in written]),
+        expression=exp.Tuple(expressions=[value.copy() for value in written.values()]),
+    )
+    whens = [exp.When(matched=False, then=insert)]
+    if change.compared:
+        whens.insert(0, exp.When(matched=True, condition=_is_changed(change), then=update))
+    return exp.Merge(
+        this=terms.table(change.live, alias=_LIVE),
+        using=terms.table(change.shadow, alias=_SHADOW),
+        on=exp.and_(_is_match(change), terms.qualified(change.scope, _LIVE)),
+        whens=exp.Whens(expressions=whens),
+    )
+
+
+def _staged(change: Change) -> exp.Select:
+    shadow = terms.table(change.shadow, alias=_SHADOW)
+    return exp.select(*terms.named(change.written)).from_(shadow)
+
+
+def _into(change: Change) -> exp.Schema:
+    names = [exp.to_identifier(name, quoted=True) for name in change.written]
+    return exp.Schema(this=terms.table(change.live), expressions=names)
+
+
+def _positioned(
+    change: Change, *, partition_slice: PartitionSlice | None, columns: PartitionColumns
+) -> exp.Select:
+    rows = exp.select(exp.Star()).from_(terms.table(change.live)).where(change.scope.copy())
+    items = [terms.column(name) for name in change.key]
+    return positioned(rows, items, partition_slice=partition_slice, columns=columns)
+
+
+def _by_partition(positioned: exp.Select) -> exp.Select:
+    position = terms.column(PARTITION, of=_LIVE)
+    source = terms.subquery(positioned, _LIVE)
+    return exp.select(position, exp.Count(this=exp.Star())).from_(source).group_by(position.copy())
+
+
+def _count() -> exp.Select:
+    return exp.select(exp.Count(this=exp.Star()))
+
+
+def _is_match(change: Change) -> exp.Expression:
+    return terms.same(change.key, left=_LIVE, right=_SHADOW)
+
+
+def _is_changed(change: Change) -> exp.Expression:
+    return terms.differ(change.compared, left=_LIVE, right=_SHADOW)
+
+
+def _is_missing(name: str, *, of: str) -> exp.Expression:
+    return exp.Is(this=terms.column(name, of=of), expression=exp.Null())
+
+
+def _is_gone(change: Change) -> exp.Expression:
+    shadow = exp.select(terms.number(1)).from_(terms.table(change.shadow, alias=_SHADOW))
+    return exp.not_(exp.Exists(this=shadow.where(_is_match(change))))

@@ -1,0 +1,117 @@
+"""The small parts of statements: identifiers, literals, and what a user wrote as SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+from dagster_safe_backfill.domain.tables import TableRef
+from dagster_safe_backfill.errors import ConfigurationError
+
+
+def table(ref: TableRef, *, alias: str | None = None) -> exp.Table:
+    """Return a quoted table name."""
+    named = exp.table_(ref.name, db=ref.schema, quoted=True)
+    if alias is not None:
+        named.set("alias", exp.TableAlias(this=exp.to_identifier(alias, quoted=True)))
+    return named
+
+
+def relation(name: str) -> exp.Table:
+    """Return a quoted name without a schema, as sources have."""
+    return exp.table_(name, quoted=True)
+
+
+def subquery(select: exp.Query, alias: str) -> exp.Subquery:
+    """Return a select as a relation under a quoted name."""
+    return select.subquery(exp.to_identifier(alias, quoted=True))
+
+
+def column(name: str, *, of: str | None = None) -> exp.Column:
+    """Return a quoted column, of the relation `of` if given."""
+    return exp.column(name, table=of, quoted=True)
+
+
+def text(value: str) -> exp.Expression:
+    """Return a string literal."""
+    return exp.Literal.string(value)
+
+
+def number(value: float) -> exp.Expression:
+    """Return a number literal."""
+    return exp.Literal.number(value)
+
+
+def typed(value: exp.Expression, type_name: str, *, dialect: str) -> exp.Expression:
+    """Return `value` cast to a type in the warehouse's own spelling."""
+    return exp.cast(value, exp.DataType.build(type_name, dialect=dialect, udt=True))
+
+
+def parsed(sql: str, *, dialect: str, option: str) -> exp.Expression:
+    """Parse an expression that a user wrote, so that nothing but an expression can come of it.
+
+    Raises:
+        ConfigurationError: It isn't one SQL expression; the message names `option`.
+    """
+    try:
+        expressions = sqlglot.parse(f"SELECT {sql}", dialect=dialect)
+    except SqlglotError as error:
+        raise ConfigurationError(f"{option} is not a SQL expression: {sql!r}") from error
+    select = expressions[0] if len(expressions) == 1 else None
+    if not _is_bare_select(select):
+        raise ConfigurationError(f"{option} is not one SQL expression: {sql!r}")
+    assert isinstance(select, exp.Select)
+    found = select.expressions[0].unalias()
+    return found if isinstance(found, exp.Column) else exp.paren(found, copy=False)
+
+
+def _is_bare_select(select: exp.Expression | None) -> bool:
+    if not isinstance(select, exp.Select) or len(select.expressions) != 1:
+        return False
+    clauses = {name for name, value in select.args.items() if value}
+    return clauses <= {"expressions", "kind"}
+
+
+def all_of(conditions: Iterable[exp.Expression]) -> exp.Expression:
+    """Return the conjunction of `conditions`; TRUE if there are none."""
+    return exp.and_(*conditions) if (conditions := list(conditions)) else exp.true()
+
+
+def any_of(conditions: Iterable[exp.Expression]) -> exp.Expression:
+    """Return the disjunction of `conditions`; FALSE if there are none."""
+    return exp.or_(*conditions) if (conditions := list(conditions)) else exp.false()
+
+
+def count_where(condition: exp.Expression) -> exp.Expression:
+    """Return the number of rows for which `condition` is true, in SQL that every dialect has."""
+    return exp.Count(this=exp.Case().when(condition, number(1)))
+
+
+def same(names: Iterable[str], *, left: str, right: str) -> exp.Expression:
+    """Return whether the columns are equal in two relations (never, where one is NULL)."""
+    return all_of(column(name, of=left).eq(column(name, of=right)) for name in names)
+
+
+def differ(names: Iterable[str], *, left: str, right: str) -> exp.Expression:
+    """Return whether some column differs in two relations, NULL being equal to NULL."""
+    return any_of(
+        exp.NullSafeNEQ(this=column(name, of=left), expression=column(name, of=right))
+        for name in names
+    )
+
+
+def qualified(expression: exp.Expression, relation_name: str) -> exp.Expression:
+    """Return `expression` with its bare columns bound to one relation."""
+    result = expression.copy()
+    for found in result.find_all(exp.Column):
+        if not found.table:
+            found.set("table", exp.to_identifier(relation_name, quoted=True))
+    return result
+
+
+def named(items: Mapping[str, exp.Expression]) -> list[exp.Expression]:
+    """Return select items, each expression under its quoted name."""
+    return [exp.alias_(value, name, quoted=True) for name, value in items.items()]

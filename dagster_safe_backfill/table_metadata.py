@@ -1,0 +1,81 @@
+"""What asset and op definitions say about their tables, in `dagster_duckdb`'s metadata keys and ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import dagster as dg
+
+from dagster_safe_backfill.domain.tables import OnEmpty, OnOutside, TableRef, TableSpec
+from dagster_safe_backfill.errors import ConfigurationError
+
+_DEFAULT_SCHEMA = "public"
+
+
+def table_of_asset(key: dg.AssetKey, *, metadata: Mapping[str, Any], schema: str | None) -> TableRef:
+    """Return an asset's table: schema by metadata, else the I/O manager's, else the key's prefix, else `public`."""
+    prefix = key.path[-2] if len(key.path) > 1 else None
+    chosen = _text(metadata, "schema") or schema or prefix or _DEFAULT_SCHEMA
+    return TableRef(schema=chosen, name=key.path[-1])
+
+
+def table_of_output(name: str, *, metadata: Mapping[str, Any], schema: str | None) -> TableRef:
+    """Return an op output's table: schema by metadata, else the I/O manager's, else `public`."""
+    chosen = _text(metadata, "schema") or schema or _DEFAULT_SCHEMA
+    return TableRef(schema=chosen, name=_text(metadata, "table") or name)
+
+
+def table_spec(table: TableRef, metadata: Mapping[str, Any]) -> TableSpec:
+    """Read how a table is kept from definition metadata.
+
+    Raises:
+        ConfigurationError: A value is of the wrong kind.
+    """
+    return TableSpec(
+        table=table,
+        partition_expr=_partition_expr(table, _plain(metadata.get("partition_expr"))),
+        column_timezone=_text(metadata, "column_timezone"),
+        unique_key=names(metadata, "unique_key"),
+        updated_at_column=_text(metadata, "updated_at_column"),
+        on_empty=cast("OnEmpty", _text(metadata, "on_empty") or "refuse"),
+        on_outside=cast("OnOutside", _text(metadata, "on_outside") or "refuse"),
+    )
+
+
+def names(metadata: Mapping[str, Any], option: str) -> tuple[str, ...]:
+    """Read a list of columns; one name may stand alone.
+
+    Raises:
+        ConfigurationError: It isn't a list of texts.
+    """
+    value = _plain(metadata.get(option))
+    if value is None:
+        return ()
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, Sequence) or not all(isinstance(name, str) for name in values):
+        raise ConfigurationError(f"{option} is a list of column names, not {value!r}")
+    return tuple(values)
+
+
+def _partition_expr(table: TableRef, value: Any) -> dict[str | None, str]:
+    if value is None:
+        return {}
+    if isinstance(value, str):
+        return {None: value}
+    if isinstance(value, Mapping):
+        return dict(cast("Mapping[str | None, str]", value))
+    raise ConfigurationError(
+        f"{table}: partition_expr is a SQL expression, or one for each dimension, not {value!r}"
+    )
+
+
+def _text(metadata: Mapping[str, Any], option: str) -> str | None:
+    value = _plain(metadata.get(option))
+    if value is not None and not isinstance(value, str):
+        raise ConfigurationError(f"{option} is a text, not {value!r}")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, dg.MetadataValue) else value

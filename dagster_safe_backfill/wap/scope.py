@@ -1,0 +1,141 @@
+"""How a slice is recognised in one table of one warehouse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from sqlglot import exp
+
+from dagster_safe_backfill.domain.slices import ColumnType, PartitionSlice, TimeDimension
+from dagster_safe_backfill.domain.tables import TableSpec
+from dagster_safe_backfill.errors import ConfigurationError, PartitionColumnError, SliceError
+from dagster_safe_backfill.sql import terms
+from dagster_safe_backfill.sql.partitioning import PartitionColumn, PartitionColumns, rows_of
+from dagster_safe_backfill.warehouses.base import Connection
+
+
+def partition_expressions(
+    spec: TableSpec, partition_slice: PartitionSlice, *, dialect: str
+) -> dict[str | None, exp.Expression]:
+    """Return the parsed partition expression of each of the slice's dimensions.
+
+    Raises:
+        ConfigurationError: One is missing, or isn't SQL.
+    """
+    expressions: dict[str | None, exp.Expression] = {}
+    for dimension in partition_slice.dimensions:
+        sql = spec.partition_expr.get(dimension.name)
+        if sql is None:
+            where = f" for its dimension {dimension.name!r}" if dimension.name else ""
+            raise ConfigurationError(
+                f"{spec.table} has partitions, but no partition_expr{where}: name the column that tells a row's"
+                f" partition (partition_expr={_example(partition_slice)})"
+            )
+        expressions[dimension.name] = terms.parsed(sql, dialect=dialect, option="partition_expr")
+    return expressions
+
+
+def _example(partition_slice: PartitionSlice) -> str:
+    names = [dimension.name for dimension in partition_slice.dimensions]
+    if names == [None]:
+        return '"a_column"'
+    return "{" + ", ".join(f'"{name}": "a_column"' for name in names) + "}"
+
+
+def partition_types(
+    connection: Connection, rows: exp.Select, *, spec: TableSpec, partition_slice: PartitionSlice
+) -> dict[str | None, str]:
+    """Return the type of each partition expression over `rows`.
+
+    Raises:
+        PartitionColumnError: An expression names a column that the rows don't have.
+    """
+    expressions = partition_expressions(spec, partition_slice, dialect=connection.dialect)
+    known = [column.name for column in connection.described(rows)]
+    for expression in expressions.values():
+        _check_columns(expression, known, spec)
+    select = exp.select(*(expression.copy() for expression in expressions.values()))
+    types = connection.described(select.from_(terms.subquery(rows, "_sb_rows")))
+    return {name: column.type for name, column in zip(expressions, types, strict=True)}
+
+
+def _check_columns(expression: exp.Expression, known: Iterable[str], spec: TableSpec) -> None:
+    names = {name.casefold() for name in known}
+    missing = [
+        column.name
+        for column in expression.find_all(exp.Column)
+        if column.name.casefold() not in names
+    ]
+    if missing:
+        raise PartitionColumnError(
+            f"{spec.table}: partition_expr names {', '.join(missing)}, which is no column of it; the columns are"
+            f" {', '.join(known)}"
+        )
+
+
+def partition_columns(
+    connection: Connection,
+    *,
+    spec: TableSpec,
+    partition_slice: PartitionSlice | None,
+    types: Mapping[str | None, str],
+) -> PartitionColumns:
+    """Return the partition expressions with what their types mean; none for an unpartitioned asset."""
+    if partition_slice is None:
+        return {}
+    expressions = partition_expressions(spec, partition_slice, dialect=connection.dialect)
+    return {
+        name: PartitionColumn(
+            expression=expression,
+            type_name=types[name],
+            keeps=connection.keeps(types[name]),
+            timezone=spec.column_timezone,
+            dialect=connection.dialect,
+        )
+        for name, expression in expressions.items()
+    }
+
+
+def where(
+    partition_slice: PartitionSlice,
+    column: str | Mapping[str, str] | None,
+    column_type: ColumnType | None,
+    *,
+    spec: TableSpec,
+    dialect: str,
+) -> str:
+    """Return a slice's predicate as SQL text, for `PartitionSlice.where`.
+
+    Raises:
+        SliceError: The column can't tell the slice's partitions, or a dimension has no column.
+    """
+    expr = spec.partition_expr if column is None else _by_dimension(column, partition_slice)
+    spec = TableSpec(table=spec.table, partition_expr=expr, column_timezone=spec.column_timezone)
+    expressions = partition_expressions(spec, partition_slice, dialect=dialect)
+    columns: dict[str | None, PartitionColumn] = {}
+    for dimension in partition_slice.dimensions:
+        is_time = isinstance(dimension, TimeDimension)
+        columns[dimension.name] = PartitionColumn(
+            expression=expressions[dimension.name],
+            type_name=column_type or "text",
+            keeps=(column_type or "date") if is_time else "text",
+            timezone=spec.column_timezone,
+            dialect=dialect,
+        )
+    try:
+        return rows_of(partition_slice, columns).sql(dialect=dialect)
+    except PartitionColumnError:
+        if column_type is not None:
+            raise
+        return where(partition_slice, column, "timestamp", spec=spec, dialect=dialect)
+
+
+def _by_dimension(
+    column: str | Mapping[str, str], partition_slice: PartitionSlice
+) -> dict[str | None, str]:
+    if not isinstance(column, str):
+        return dict(column)
+    if len(partition_slice.dimensions) > 1:
+        names = [str(dimension.name) for dimension in partition_slice.dimensions]
+        raise SliceError(f"these partitions need a column for each of {', '.join(names)}: give a mapping")
+    return {partition_slice.dimensions[0].name: column}

@@ -1,0 +1,292 @@
+"""write: computed rows into a shadow, where no reader sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+from sqlglot import exp
+
+from dagster_safe_backfill.domain.slices import PartitionSlice
+from dagster_safe_backfill.domain.states import Origin, Staged
+from dagster_safe_backfill.domain.tables import Column, Query, TableRef, TableSpec
+from dagster_safe_backfill.errors import (
+    ConfigurationError,
+    EmptyFrameError,
+    RowsOutsideSliceError,
+    SchemaMismatchError,
+    listed,
+)
+from dagster_safe_backfill.sql import staging, terms
+from dagster_safe_backfill.sql.partitioning import PartitionColumns
+from dagster_safe_backfill.sql.staging import StagedColumn
+from dagster_safe_backfill.wap import ledger
+from dagster_safe_backfill.wap.scope import partition_columns, partition_types
+from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.frames import FrameError, NoColumnsError
+
+_SAMPLE = 10
+
+
+def write(
+    connection: Connection,
+    data: object,
+    *,
+    spec: TableSpec,
+    partition_slice: PartitionSlice,
+    origin: Origin,
+) -> Staged:
+    """Write a batch to the run's shadow, in one transaction with its ledger rows; live isn't touched.
+
+    A shadow that an earlier try of the same run left is replaced.
+
+    Args:
+        connection: An open session, outside a transaction.
+        data: A frame (pandas, polars, pyarrow: anything that speaks Arrow) or a `Query`.
+        spec: How the live table is kept.
+        partition_slice: The partitions that the rows must belong to.
+        origin: Who writes, and for which publication.
+
+    Raises:
+        WriteError: The rows can't be written as they are; no shadow is left.
+        SliceError: The partition column is missing or can't tell the partitions.
+    """
+    shadow = spec.table.shadow(origin.run_id)
+    with readable(connection, data, spec=spec) as source, connection.transaction():
+        connection.ensure_schema(spec.table.schema)
+        ledger.create(connection, spec.table)
+        connection.run(staging.dropped(shadow))
+        staged = stage(connection, source, spec=spec, partition_slice=partition_slice, shadow=shadow)
+        ledger.record(connection, "staged", staged, origin=origin)
+    return staged
+
+
+@contextmanager
+def readable(connection: Connection, data: object, *, spec: TableSpec) -> Iterator[exp.Table]:
+    """Make computed rows readable as a relation within the block.
+
+    A frame without columns is an empty one: where that is allowed, it is read as no rows of the live table.
+
+    Raises:
+        EmptyFrameError: The frame has no columns, and empty frames are refused.
+        SchemaMismatchError: The frame can't be made an Arrow table.
+        TableNotFoundError: The frame has no columns, and there is no table to take them from.
+    """
+    with ExitStack() as stack:
+        try:
+            source = stack.enter_context(connection.source(data))
+        except NoColumnsError as error:
+            if spec.on_empty == "refuse":
+                raise _empty_error(spec, "this run") from error
+            source = stack.enter_context(connection.source(_no_rows(connection, spec.table)))
+        except FrameError as error:
+            raise SchemaMismatchError(
+                f"{spec.table}: {error}", table=str(spec.table), problems=[str(error)]
+            ) from error
+        yield source
+
+
+def _no_rows(connection: Connection, table: TableRef) -> Query:
+    select = exp.select(exp.Star()).from_(terms.table(table)).where(exp.false())
+    return Query(select.sql(dialect=connection.dialect))
+
+
+def _empty_error(spec: TableSpec, scope: str) -> EmptyFrameError:
+    return EmptyFrameError(
+        f"{spec.table}: no rows were computed for {scope}, which would empty what is live there; if that is"
+        ' meant, set on_empty="allow"',
+        table=str(spec.table),
+    )
+
+
+def stage(
+    connection: Connection,
+    source: exp.Table,
+    *,
+    spec: TableSpec,
+    partition_slice: PartitionSlice | None,
+    shadow: TableRef,
+    is_scratch: bool = False,
+) -> Staged:
+    """Create `shadow` (for the session only, if scratch) from computed rows; check schema, scope and emptiness.
+
+    Runs in the caller's transaction, which must be rolled back if this raises.
+
+    Raises:
+        WriteError: The rows can't be written as they are.
+        SliceError: The partition column is missing or can't tell the partitions.
+    """
+    live = connection.columns(spec.table)
+    found = connection.described(exp.select(exp.Star()).from_(source.copy()))
+    columns = _reconciled(connection, found, live, spec)
+    _check_casts(connection, source, columns, spec)
+    spec = _respelled(spec, [column.name for column in columns])
+    rows = staging.typed_rows(source, columns, dialect=connection.dialect)
+    types: dict[str | None, str] = {}
+    if partition_slice is not None:
+        types = partition_types(connection, rows, spec=spec, partition_slice=partition_slice)
+    recognised = partition_columns(
+        connection, spec=spec, partition_slice=partition_slice, types=types
+    )
+    names = [column.name for column in columns]
+    connection.run(
+        staging.fill(
+            shadow,
+            rows,
+            names=names,
+            partition_slice=partition_slice,
+            columns=recognised,
+            is_scratch=is_scratch,
+        )
+    )
+    staged = Staged(
+        spec=spec,
+        partition_slice=partition_slice,
+        shadow=shadow,
+        columns=tuple(Column(name=column.name, type=column.type) for column in columns),
+        partition_types=types,
+        rows={},
+        dropped=0,
+        live_exists=live is not None,
+    )
+    return _counted(connection, staged, recognised)
+
+
+def _counted(connection: Connection, staged: Staged, columns: PartitionColumns) -> Staged:
+    """Count the shadow's rows by partition, and judge emptiness and rows outside the slice."""
+    counts = dict(connection.run(staging.rows_by_partition(staged.shadow)))
+    outside: int = counts.pop(None, 0)
+    if outside:
+        if staged.spec.on_outside == "refuse":
+            raise _outside_error(connection, staged, columns, outside)
+        connection.run(staging.delete_outside(staged.shadow))
+    if not counts and staged.spec.on_empty == "refuse":
+        raise _empty_error(staged.spec, _scope_of(staged))
+    rows = {staged.keys[position]: count for position, count in counts.items()}
+    return replace(staged, rows=rows, dropped=outside)
+
+
+def _scope_of(staged: Staged) -> str:
+    return "the whole table" if staged.partition_slice is None else str(staged.partition_slice)
+
+
+def _outside_error(
+    connection: Connection, staged: Staged, columns: PartitionColumns, count: int
+) -> RowsOutsideSliceError:
+    sample = connection.run(staging.outside_sample(staged.shadow, columns, size=_SAMPLE))
+    values = listed([", ".join(map(str, row)) for row in sample])
+    expressions = ", ".join(staged.spec.partition_expr.values())
+    return RowsOutsideSliceError(
+        f"{staged.spec.table}: {count} of the computed rows belong to none of {_scope_of(staged)} by"
+        f" {expressions} (found {values}); compute the slice's rows only, or set"
+        ' on_outside="drop" to leave such rows out',
+        table=str(staged.spec.table),
+        count=count,
+        sample=sample,
+    )
+
+
+def _reconciled(
+    connection: Connection,
+    found: Sequence[Column],
+    live: Sequence[Column] | None,
+    spec: TableSpec,
+) -> list[StagedColumn]:
+    """Match the computed columns to the live table's, by name and without regard to case."""
+    if live is None:
+        columns, problems = _new_columns(connection, found)
+    else:
+        columns, problems = _matched_columns(connection, found, live, spec)
+    if problems:
+        raise SchemaMismatchError(
+            f"{spec.table}: the computed columns differ from the table's, so nothing was written:"
+            f" {'; '.join(problems)}",
+            table=str(spec.table),
+            problems=problems,
+        )
+    return columns
+
+
+def _new_columns(
+    connection: Connection, found: Sequence[Column]
+) -> tuple[list[StagedColumn], list[str]]:
+    columns: list[StagedColumn] = []
+    problems: list[str] = []
+    for column in found:
+        created = connection.created_as(column.type)
+        if created is None:
+            problems.append(
+                f"{column.name} holds nothing but NULL, which tells no type for the new table (cast it,"
+                " or create the table first)"
+            )
+        else:
+            columns.append(_on_its_way(column, Column(name=column.name, type=created)))
+    return columns, problems
+
+
+def _matched_columns(
+    connection: Connection, found: Sequence[Column], live: Sequence[Column], spec: TableSpec
+) -> tuple[list[StagedColumn], list[str]]:
+    computed = {column.name.casefold(): column for column in found}
+    columns: list[StagedColumn] = []
+    problems: list[str] = []
+    for target in live:
+        source = computed.pop(target.name.casefold(), None)
+        if source is None:
+            if not _is_name(target.name, spec.updated_at_column):
+                problems.append(f"{target.name} is missing")
+        elif connection.fit(source=source.type, target=target.type) == "never":
+            problems.append(f"{target.name} is {source.type}, and {target.type} in the table")
+        else:
+            columns.append(_on_its_way(source, target))
+    problems += [f"{column.name} is not in the table" for column in computed.values()]
+    return columns, problems
+
+
+def _on_its_way(source: Column, target: Column) -> StagedColumn:
+    return StagedColumn(
+        name=target.name, source=source.name, source_type=source.type, type=target.type
+    )
+
+
+def _is_name(name: str, other: str | None) -> bool:
+    return other is not None and name.casefold() == other.casefold()
+
+
+def _check_casts(
+    connection: Connection, source: exp.Table, columns: Sequence[StagedColumn], spec: TableSpec
+) -> None:
+    """Refuse values that the live table's types would change, such as 1.5 in an integer column."""
+    cast = [column for column in columns if column.is_cast]
+    if not cast:
+        return
+    (counts,) = connection.run(
+        staging.values_lost_by_cast(source, cast, dialect=connection.dialect)
+    )
+    problems = [
+        f"{count} values of {column.name} ({column.source_type}) don't fit {column.type} unchanged"
+        for column, count in zip(cast, counts, strict=True)
+        if count
+    ]
+    if problems:
+        raise SchemaMismatchError(
+            f"{spec.table}: {'; '.join(problems)}", table=str(spec.table), problems=problems
+        )
+
+
+def _respelled(spec: TableSpec, names: Sequence[str]) -> TableSpec:
+    """Return the spec with its columns spelled as the table spells them."""
+    spelling = {name.casefold(): name for name in names}
+    missing = [name for name in spec.unique_key if name.casefold() not in spelling]
+    if missing:
+        raise ConfigurationError(
+            f"{spec.table}: unique_key names {', '.join(missing)}, which is no column of it; the columns are"
+            f" {', '.join(names)}"
+        )
+    stamp = spec.updated_at_column
+    return replace(
+        spec,
+        unique_key=tuple(spelling[name.casefold()] for name in spec.unique_key),
+        updated_at_column=spelling.get(stamp.casefold(), stamp) if stamp else None,
+    )

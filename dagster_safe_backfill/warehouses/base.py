@@ -1,0 +1,100 @@
+"""What a database must be able to do to hold safe backfills."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal
+
+from sqlglot import exp
+
+from dagster_safe_backfill.domain.slices import ColumnType
+from dagster_safe_backfill.domain.tables import Column, TableRef
+
+STATEMENTS = logging.getLogger("dagster_safe_backfill.sql")
+"""Logs every statement at DEBUG, as the warehouse gets it."""
+
+Fit = Literal["same", "if_unchanged", "never"]
+"""How values of one column type go into another: as they are, only those that a cast keeps, or not at all."""
+
+Row = tuple[Any, ...]
+
+
+class Connection(ABC):
+    """One session with the database. Not for use by several threads.
+
+    Every method raises a `WarehouseError` in place of the driver's own errors.
+    """
+
+    dialect: str
+    """sqlglot's name of the SQL that this warehouse speaks."""
+
+    @abstractmethod
+    def transaction(self) -> AbstractContextManager[None]:
+        """Commit at the end of the block, or roll back whole if it raises. Blocks don't nest."""
+
+    @abstractmethod
+    def run(self, statement: exp.Expression) -> list[Row]:
+        """Run one statement and return its rows, if it has any."""
+
+    @abstractmethod
+    def columns(self, table: TableRef) -> tuple[Column, ...] | None:
+        """Return a table's columns in order, or None if there is no such table."""
+
+    @abstractmethod
+    def described(self, select: exp.Query) -> tuple[Column, ...]:
+        """Return the columns that a SELECT would return, without running it."""
+
+    @abstractmethod
+    def source(self, data: object) -> AbstractContextManager[exp.Table]:
+        """Make a frame (anything that speaks Arrow) or a `Query` readable as a relation within the block.
+
+        Raises:
+            SchemaMismatchError: The frame can't be made an Arrow table.
+            ConfigurationError: The query isn't one SELECT.
+        """
+
+    @abstractmethod
+    def ensure_schema(self, schema: str) -> None:
+        """Create a schema if it isn't there."""
+
+    @abstractmethod
+    def scratch(self, name: str) -> TableRef:
+        """Return the name of a table that only this session sees, and that ends with it."""
+
+    @abstractmethod
+    def append(self, table: TableRef, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        """Insert a few rows of Python values, in one statement."""
+
+    @abstractmethod
+    def fetch(self, select: exp.Query, load_type: type) -> object:
+        """Run a SELECT and return its rows as a pandas, polars or pyarrow table."""
+
+    @abstractmethod
+    def fit(self, *, source: str, target: str) -> Fit:
+        """Return how values of the type `source` go into a column of the type `target`."""
+
+    @abstractmethod
+    def created_as(self, source: str) -> str | None:
+        """Return the type that a new table's column gets for values of the type `source`, None if they have none."""
+
+    @abstractmethod
+    def keeps(self, type_name: str) -> ColumnType | Literal["text", "other"]:
+        """Return how a type keeps time, or that it keeps none."""
+
+
+class Warehouse(ABC):
+    """One database, and the way to reach it."""
+
+    dialect: str
+    """sqlglot's name of the SQL that this warehouse speaks."""
+
+    @abstractmethod
+    def connect(self, *, read_only: bool = False) -> AbstractContextManager[Connection]:
+        """Open a session that is closed at the end of the block, whatever happens in it.
+
+        Raises:
+            WarehouseLockedError: Another process keeps the database for longer than the time-out.
+        """

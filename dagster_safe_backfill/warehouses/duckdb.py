@@ -1,0 +1,307 @@
+"""DuckDB: one file, one writing process at a time."""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+from sqlglot import exp
+
+from dagster_safe_backfill.domain.slices import ColumnType
+from dagster_safe_backfill.domain.tables import Column, Query, TableRef
+from dagster_safe_backfill.errors import (
+    ConfigurationError,
+    SafeBackfillError,
+    TableNotFoundError,
+    TransactionConflictError,
+    WarehouseError,
+    WarehouseLockedError,
+)
+from dagster_safe_backfill.sql import terms
+from dagster_safe_backfill.warehouses.base import STATEMENTS, Connection, Fit, Row, Warehouse
+from dagster_safe_backfill.warehouses.frames import as_arrow, from_arrow, library_of
+
+if TYPE_CHECKING:
+    import duckdb
+
+_LOG = logging.getLogger(__name__)
+_SHOWN_SQL = 300
+
+_SOURCE = "_sb_source"
+_APPENDED = "_sb_appended"
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
+
+_NUMBERS = (
+    *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
+    *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"),
+    *("FLOAT", "DOUBLE", "DECIMAL"),
+)
+_WALL_CLOCKS = ("TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP", "TIMESTAMP_NS")
+_INSTANTS = ("TIMESTAMP WITH TIME ZONE", "TIMESTAMP_NS WITH TIME ZONE")
+_TEXTS = ("VARCHAR", "ENUM")
+_FAMILIES = (_NUMBERS, ("DATE", *_WALL_CLOCKS), _INSTANTS, _TEXTS)
+_UNTYPED = '"NULL"'
+"""The type of an Arrow column that holds nothing but NULL."""
+
+
+class DuckDBWarehouse(Warehouse):
+    """One DuckDB file.
+
+    Args:
+        database: The file's path; `:memory:` would lose its tables with each connection and is refused.
+        lock_timeout: Seconds to wait for a file that another process holds.
+        config: DuckDB's own settings, such as `memory_limit`.
+    """
+
+    dialect = "duckdb"
+
+    def __init__(
+        self, database: str, *, lock_timeout: float = 60.0, config: Mapping[str, Any] | None = None
+    ) -> None:
+        if database.startswith(":memory:") or not database:
+            raise ConfigurationError(
+                "an in-memory DuckDB is gone when its connection closes, and each step opens its own;"
+                " name a file"
+            )
+        self._database = database
+        self._lock_timeout = lock_timeout
+        self._config = dict(config or {})
+
+    @contextmanager
+    def connect(self, *, read_only: bool = False) -> Iterator[DuckDBConnection]:
+        """See `Warehouse.connect`. Where this process has the file open for writing, so is a reader's session."""
+        driver = self._opened(read_only=read_only)
+        try:
+            yield DuckDBConnection(driver, read_only=read_only)
+        finally:
+            driver.close()
+
+    def _opened(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+        import duckdb
+
+        deadline = time.monotonic() + self._lock_timeout
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return self._open_once(read_only=read_only)
+            except (duckdb.IOException, duckdb.ConnectionException) as error:
+                if not _is_lock(error):
+                    raise _translated(error, "opening the database") from error
+                if time.monotonic() + pause >= deadline:
+                    raise self._locked(error) from error
+            time.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _open_once(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+        import duckdb
+
+        try:
+            return duckdb.connect(self._database, read_only=read_only, config=self._config)
+        except duckdb.ConnectionException:
+            # One process can open a file in one mode only. A reader joins the writer, and its transactions
+            # stay read-only; a writer has to wait until this process has closed its readers.
+            if not read_only:
+                raise
+            return duckdb.connect(self._database, read_only=False, config=self._config)
+        except duckdb.IOException as error:
+            if read_only and "does not exist" in str(error):
+                raise TableNotFoundError(
+                    f"there is no database at {self._database}; materialize what is read first"
+                ) from error
+            raise
+
+    def _locked(self, error: Exception) -> WarehouseLockedError:
+        found = re.search(r"\(PID (\d+)\)", str(error))
+        pid = int(found.group(1)) if found else None
+        holder = "this process, with another configuration" if _is_own_lock(error) else "another process"
+        return WarehouseLockedError(
+            f"{self._database} is locked by {f'the process with PID {pid}' if pid else holder}, and was for all of"
+            f" the {self._lock_timeout:g} s of lock_timeout; end or close what holds it, or raise lock_timeout",
+            database=self._database,
+            pid=pid,
+        )
+
+
+class DuckDBConnection(Connection):
+    """A session with a DuckDB file."""
+
+    dialect = "duckdb"
+
+    def __init__(self, driver: duckdb.DuckDBPyConnection, *, read_only: bool) -> None:
+        self._driver = driver
+        self._begin = "BEGIN TRANSACTION READ ONLY" if read_only else "BEGIN TRANSACTION"
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """See `Connection.transaction`."""
+        self._execute(self._begin)
+        try:
+            yield
+            self._execute("COMMIT")
+        except BaseException:
+            # COMMIT after a failed statement returns as if all were well, and a failed COMMIT leaves nothing
+            # to roll back: so ROLLBACK is always tried and its own complaint is no news.
+            self._roll_back()
+            raise
+
+    def run(self, statement: exp.Expression) -> list[Row]:
+        """See `Connection.run`."""
+        return self._execute(statement.sql(dialect=self.dialect))
+
+    def columns(self, table: TableRef) -> tuple[Column, ...] | None:
+        """See `Connection.columns`."""
+        rows = self._execute(
+            "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = current_database()"
+            " AND lower(schema_name) = lower($schema) AND lower(table_name) = lower($name) ORDER BY column_index",
+            {"schema": table.schema, "name": table.name},
+        )
+        return tuple(Column(name=name, type=type_) for name, type_ in rows) or None
+
+    def described(self, select: exp.Query) -> tuple[Column, ...]:
+        """See `Connection.described`."""
+        rows = self._execute(f"DESCRIBE {select.sql(dialect=self.dialect)}")
+        return tuple(Column(name=row[0], type=row[1]) for row in rows)
+
+    @contextmanager
+    def source(self, data: object) -> Iterator[exp.Table]:
+        """See `Connection.source`."""
+        if isinstance(data, Query):
+            self._execute(f'CREATE TEMP VIEW "{_SOURCE}" AS {self._one_select(data)}')
+            remove = f'DROP VIEW IF EXISTS "{_SOURCE}"'
+        else:
+            self._driver.register(_SOURCE, as_arrow(data))
+            remove = None
+        try:
+            yield terms.relation(_SOURCE)
+        finally:
+            if remove is None:
+                self._driver.unregister(_SOURCE)
+            else:
+                self._quietly(remove)
+
+    def ensure_schema(self, schema: str) -> None:
+        """See `Connection.ensure_schema`."""
+        self._execute(f"CREATE SCHEMA IF NOT EXISTS {exp.to_identifier(schema, quoted=True).sql(self.dialect)}")
+
+    def scratch(self, name: str) -> TableRef:
+        """See `Connection.scratch`. `temp` is DuckDB's name of the session's own catalog."""
+        return TableRef(schema="temp", name=name)
+
+    def append(self, table: TableRef, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        """See `Connection.append`."""
+        import pyarrow as pa
+
+        values = zip(*rows, strict=True)
+        arrow = pa.table({name: list(value) for name, value in zip(columns, values, strict=True)})
+        items = [terms.column(name) for name in columns]
+        select = exp.select(*items).from_(terms.relation(_APPENDED))
+        self._driver.register(_APPENDED, arrow)
+        try:
+            self.run(exp.insert(select, exp.Schema(this=terms.table(table), expressions=_identifiers(columns))))
+        finally:
+            self._driver.unregister(_APPENDED)
+
+    def fetch(self, select: exp.Query, load_type: type) -> object:
+        """See `Connection.fetch`."""
+        with self._translating(sql := select.sql(dialect=self.dialect)):
+            STATEMENTS.debug(sql)
+            result = self._driver.sql(sql)
+            if library_of(load_type) == "pandas":
+                return result.df()
+            return from_arrow(result.to_arrow_table(), load_type)
+
+    def fit(self, *, source: str, target: str) -> Fit:
+        """See `Connection.fit`."""
+        if source == target:
+            return "same"
+        if source == _UNTYPED:
+            return "if_unchanged"
+        bases = _base(source), _base(target)
+        alike = any(all(base in family for base in bases) for family in _FAMILIES)
+        return "if_unchanged" if alike else "never"
+
+    def created_as(self, source: str) -> str | None:
+        """See `Connection.created_as`. An ENUM would refuse the values that later frames bring."""
+        if source == _UNTYPED:
+            return None
+        return "VARCHAR" if _base(source) == "ENUM" else source
+
+    def keeps(self, type_name: str) -> ColumnType | Literal["text", "other"]:
+        """See `Connection.keeps`."""
+        base = _base(type_name)
+        if base == "DATE":
+            return "date"
+        if base in _WALL_CLOCKS:
+            return "timestamp"
+        if base in _INSTANTS:
+            return "timestamptz"
+        return "text" if base in _TEXTS else "other"
+
+    def _one_select(self, query: Query) -> str:
+        """Return the query's text if DuckDB's own parser finds just one SELECT in it."""
+        with self._translating(query.sql):
+            found = self._driver.extract_statements(query.sql)
+        kinds = [statement.type.name for statement in found]
+        if kinds != ["SELECT"]:
+            raise ConfigurationError(
+                f"a Query is one SELECT, not {' and '.join(kinds) or 'nothing'}: {query.sql!r}"
+            )
+        return found[0].query.strip().removesuffix(";")
+
+    def _execute(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
+        STATEMENTS.debug(sql)
+        with self._translating(sql):
+            return self._driver.execute(sql, parameters).fetchall()
+
+    @contextmanager
+    def _translating(self, doing: str) -> Iterator[None]:
+        import duckdb
+
+        try:
+            yield
+        except duckdb.Error as error:
+            raise _translated(error, doing) from error
+
+    def _roll_back(self) -> None:
+        self._quietly("ROLLBACK")
+
+    def _quietly(self, sql: str) -> None:
+        try:
+            self._execute(sql)
+        except WarehouseError as error:
+            _LOG.debug("%s: %s", sql, error)
+
+
+def _identifiers(names: Sequence[str]) -> list[exp.Expression]:
+    return [exp.to_identifier(name, quoted=True) for name in names]
+
+
+def _base(type_name: str) -> str:
+    """Return a type without its parameters: DECIMAL(10,2) is DECIMAL."""
+    return type_name.partition("(")[0]
+
+
+def _is_lock(error: Exception) -> bool:
+    return "Could not set lock" in str(error) or _is_own_lock(error)
+
+
+def _is_own_lock(error: Exception) -> bool:
+    return "different configuration" in str(error)
+
+
+def _translated(error: Exception, doing: str) -> SafeBackfillError:
+    """Return the library's error for one of the driver's; DuckDB tells them apart by class and text only."""
+    import duckdb
+
+    doing = " ".join(doing.split())
+    message = f"{error} (while running: {doing[:_SHOWN_SQL]}{'…' if len(doing) > _SHOWN_SQL else ''})"
+    if isinstance(error, duckdb.CatalogException) and "Table with name" in str(error):
+        return TableNotFoundError(message)
+    if isinstance(error, duckdb.TransactionException) and "onflict" in str(error):
+        return TransactionConflictError(f"another transaction changed the same rows first: {message}")
+    return WarehouseError(message)

@@ -1,0 +1,97 @@
+"""Frames as Arrow, both ways, without importing a frame library that isn't used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from dagster_safe_backfill.errors import ConfigurationError, SafeBackfillError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@runtime_checkable
+class ArrowStream(Protocol):
+    """Anything that speaks the Arrow PyCapsule interface: pyarrow, polars, pandas 2.2, narwhals and more.
+
+    Source: https://arrow.apache.org/docs/format/CDataInterface/PyCapsuleInterface.html
+    """
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """Return a capsule that holds an ArrowArrayStream."""
+        ...
+
+
+def library_of(frame_type: type) -> str:
+    """Return the top-level package that a type comes from."""
+    return frame_type.__module__.partition(".")[0]
+
+
+def as_arrow(frame: object) -> pa.Table:
+    """Return a frame as an Arrow table. A pandas index isn't data and is left out.
+
+    Raises:
+        ConfigurationError: It isn't a frame.
+        FrameError: It is one, but has no columns (`NoColumnsError`), names one twice, or mixes types in one
+            that Arrow can't hold together.
+    """
+    import pyarrow as pa
+
+    collect = getattr(frame, "collect", None)
+    if library_of(type(frame)) == "polars" and collect is not None:
+        frame = collect()
+    try:
+        table = _table(frame)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError) as error:
+        raise FrameError(f"the frame can't be read as an Arrow table: {error}") from error
+    if not table.column_names:
+        raise NoColumnsError("the frame has no columns")
+    repeated = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+    if repeated:
+        raise FrameError(f"the frame has more than one column named {', '.join(repeated)}")
+    return table
+
+
+def _table(frame: object) -> pa.Table:
+    import pyarrow as pa
+
+    if library_of(type(frame)) == "pandas":
+        return pa.Table.from_pandas(frame, preserve_index=False)
+    if isinstance(frame, ArrowStream):
+        return pa.RecordBatchReader.from_stream(frame).read_all()
+    raise ConfigurationError(
+        f"a {type(frame).__name__} is neither a frame (pandas, polars, pyarrow: anything that speaks Arrow)"
+        " nor an sb.Query; return one of them"
+    )
+
+
+def from_arrow(table: pa.Table, load_type: type) -> Any:
+    """Return an Arrow table as an instance of `load_type`.
+
+    Raises:
+        ConfigurationError: The type is of no known frame library.
+    """
+    match library_of(load_type):
+        case "pandas":
+            return table.to_pandas()
+        case "polars":
+            import polars as pl
+
+            frame = pl.from_arrow(table)
+            assert isinstance(frame, pl.DataFrame)
+            return frame.lazy() if issubclass(load_type, pl.LazyFrame) else frame
+        case "pyarrow":
+            return table.to_reader() if load_type.__name__ == "RecordBatchReader" else table
+        case _:
+            raise ConfigurationError(
+                f"an input can't be loaded as {load_type.__name__}; hint pandas.DataFrame, polars.DataFrame,"
+                " polars.LazyFrame or pyarrow.Table"
+            )
+
+
+class FrameError(SafeBackfillError):
+    """A frame that can't be made an Arrow table; its caller knows the table's name."""
+
+
+class NoColumnsError(FrameError):
+    """A frame without any column, such as `pandas.DataFrame()`."""

@@ -1,0 +1,110 @@
+"""The folder tree is the diagram of DESIGN.md: imports point down only."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster_safe_backfill
+import pytest
+
+PACKAGE = "dagster_safe_backfill"
+ROOT = Path(dagster_safe_backfill.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+
+# Each layer may import itself and what is named here; modules at the top are Dagster's face and import all.
+BELOW = {
+    "errors": set[str](),
+    "domain": {"errors"},
+    "sql": {"errors", "domain"},
+    "warehouses": {"errors", "domain", "sql"},
+    "wap": {"errors", "domain", "sql", "warehouses"},
+}
+THIRD_PARTY = {
+    "errors": set[str](),
+    "domain": set[str](),
+    "sql": {"sqlglot", "typing_extensions"},
+    "warehouses": {"sqlglot", "duckdb", "pyarrow", "pandas", "polars"},
+    "wap": {"sqlglot"},
+    "face": {"dagster", "pydantic", "pandas", "typing_extensions"},
+}
+PRIVATE_DAGSTER = "dagster_internals"
+
+
+def layer(module: str) -> str:
+    """Return the layer of a module of the package, by its path below the package."""
+    first = module.split(".")[0]
+    return first if first in BELOW else "face"
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            yield node.module or ""
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_imports_point_down(path: Path) -> None:
+    own = layer(module_of(path))
+    inside = [name.removeprefix(f"{PACKAGE}.") for name in imports(path) if name.startswith(PACKAGE)]
+    used = {layer(name) for name in inside}
+    allowed = {*BELOW, "face"} if own == "face" else {own, *BELOW[own]}
+    assert used <= allowed
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_third_party_packages_stay_in_their_layer(path: Path) -> None:
+    import sys
+
+    roots = {name.split(".")[0] for name in imports(path)}
+    foreign = roots - set(sys.stdlib_module_names) - {PACKAGE}
+    assert foreign <= THIRD_PARTY[layer(module_of(path))]
+
+
+def test_the_warehouses_do_not_import_each_other() -> None:
+    shared = {"base", "frames"}
+    for path in (ROOT / "warehouses").glob("*.py"):
+        prefix = f"{PACKAGE}.warehouses."
+        others = {name.removeprefix(prefix) for name in imports(path) if name.startswith(prefix)}
+        assert others <= shared, path
+
+
+def test_dagsters_private_modules_are_imported_in_one_file() -> None:
+    users = {
+        module_of(path)
+        for path in FILES
+        if any(name.startswith(("dagster._", "dagster_shared")) for name in imports(path))
+    }
+    assert users <= {PRIVATE_DAGSTER}
+
+
+def test_files_stay_readable() -> None:
+    long = {module_of(path): lines for path in FILES if (lines := len(path.read_text().splitlines())) > 400}
+    assert not long
+
+
+def test_functions_stay_short() -> None:
+    lengths = sorted(
+        _code_lines(node)
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+    )
+    assert lengths[len(lengths) // 2] <= 8
+    assert lengths[len(lengths) * 9 // 10] <= 25
+
+
+def _code_lines(node: ast.FunctionDef) -> int:
+    """Return how many lines a function's statements span, its docstring and nested functions apart."""
+    body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+    nested = [inner for inner in body if isinstance(inner, ast.FunctionDef)]
+    spans = [(inner.end_lineno or 0) - inner.lineno + 1 for inner in body if inner not in nested]
+    return sum(spans)

@@ -11,6 +11,7 @@ import dagster as dg
 
 from dagster_safe_backfill.asset_checks import PartitionedChecks, are_partitioned, check_specs
 from dagster_safe_backfill.compute_functions import ComputeFunction
+from dagster_safe_backfill.dagster_internals import quiet_about_previews
 from dagster_safe_backfill.domain.audits import Audit, Unique, unique
 from dagster_safe_backfill.domain.states import Strategy
 from dagster_safe_backfill.domain.tables import OnEmpty, OnOutside
@@ -125,34 +126,35 @@ def wap_asset(
             logs_by_partition=is_partitioned,
         )
         resources = required_resource_keys and {*required_resource_keys, io_manager_key}
-        return dg.asset(
-            compute.replaced_by(pipeline.run, takes_resource=not resources),
-            key=asset_key,
-            ins=ins,
-            deps=deps,
-            metadata={**(metadata or {}), **options},
-            tags=tags,
-            description=description or inspect.getdoc(function),
-            group_name=group_name,
-            owners=owners,
-            kinds=kinds,
-            code_version=code_version,
-            automation_condition=automation_condition,
-            freshness_policy=freshness_policy,
-            retry_policy=retry_policy,
-            pool=pool,
-            op_tags=op_tags,
-            hooks=hooks,
-            required_resource_keys=resources,
-            io_manager_key=io_manager_key,
-            partitions_def=partitions_def,
-            backfill_policy=backfill_policy,
-            check_specs=check_specs(
-                all_audits,
-                asset=asset_key,
-                partitions_def=partitions_def if is_partitioned else None,
-            ),
-        )
+        with quiet_about_previews():
+            return dg.asset(
+                compute.replaced_by(pipeline.run, takes_resource=not resources),
+                key=asset_key,
+                ins=ins,
+                deps=deps,
+                metadata={**(metadata or {}), **options},
+                tags=tags,
+                description=description or inspect.getdoc(function),
+                group_name=group_name,
+                owners=owners,
+                kinds=kinds,
+                code_version=code_version,
+                automation_condition=automation_condition,
+                freshness_policy=freshness_policy,
+                retry_policy=retry_policy,
+                pool=pool,
+                op_tags=op_tags,
+                hooks=hooks,
+                required_resource_keys=resources,
+                io_manager_key=io_manager_key,
+                partitions_def=partitions_def,
+                backfill_policy=backfill_policy,
+                check_specs=check_specs(
+                    all_audits,
+                    asset=asset_key,
+                    partitions_def=partitions_def if is_partitioned else None,
+                ),
+            )
 
     return decorate
 

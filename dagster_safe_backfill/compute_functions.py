@@ -94,16 +94,14 @@ class ComputeFunction:
         }
 
     def _dress(self, compute: Callable[..., object], annotations: Mapping[str, Any]) -> None:
-        kind = inspect.Parameter.KEYWORD_ONLY
-        context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        context = inspect.Parameter("context", kind, annotation=dg.AssetExecutionContext)
         others = [
-            inspect.Parameter(
-                name, kind, annotation=annotation, default=self._default_of(name)
-            )
+            inspect.Parameter(name, kind, annotation=annotation, default=self._default_of(name))
             for name, annotation in annotations.items()
         ]
         vars(compute)["__signature__"] = inspect.Signature(
-            [context.replace(annotation=dg.AssetExecutionContext), *others]
+            sorted([context, *others], key=lambda parameter: parameter.default is not inspect.Parameter.empty)
         )
         compute.__annotations__ = {
             name: hint for name, hint in annotations.items() if hint is not inspect.Parameter.empty

@@ -52,10 +52,13 @@ def names(metadata: Mapping[str, Any], option: str) -> tuple[str, ...]:
     value = _plain(metadata.get(option))
     if value is None:
         return ()
-    values = [value] if isinstance(value, str) else value
-    if not isinstance(values, Sequence) or not all(isinstance(name, str) for name in values):
+    if isinstance(value, str):
+        return (value,)
+    found = tuple(cast("Sequence[object]", value)) if isinstance(value, Sequence) else ()
+    columns = tuple(name for name in found if isinstance(name, str))
+    if not columns or columns != found:
         raise ConfigurationError(f"{option} is a list of column names, not {value!r}")
-    return tuple(values)
+    return columns
 
 
 def _partition_expr(table: TableRef, value: Any) -> dict[str | None, str]:
@@ -78,4 +81,4 @@ def _text(metadata: Mapping[str, Any], option: str) -> str | None:
 
 
 def _plain(value: Any) -> Any:
-    return value.value if isinstance(value, dg.MetadataValue) else value
+    return cast("Any", value).value if isinstance(value, dg.MetadataValue) else value

@@ -37,13 +37,13 @@ class Batch:
 
     shadow: TableRef
     live: TableRef
-    outside: exp.Expression | None
+    outside: exp.Expr | None
     columns: tuple[str, ...]
     key: tuple[str, ...]
     dialect: str
 
 
-def fails(audit: RowAudit, batch: Batch) -> exp.Expression:
+def fails(audit: RowAudit, batch: Batch) -> exp.Expr:
     """Return the condition, over a row of the shadow, that breaks the audit's rule.
 
     Raises:
@@ -68,7 +68,7 @@ def is_row_by_row(audit: RowAudit) -> bool:
     return isinstance(audit, NotNull | RowExpression)
 
 
-def failures_together(conditions: Mapping[str, exp.Expression], batch: Batch) -> exp.Select:
+def failures_together(conditions: Mapping[str, exp.Expr], batch: Batch) -> exp.Select:
     """Return `(position, failing rows by condition…)`, in one scan of the shadow."""
     counts = {name: terms.count_where(condition) for name, condition in conditions.items()}
     position = terms.column(PARTITION, of=_SHADOW)
@@ -76,14 +76,14 @@ def failures_together(conditions: Mapping[str, exp.Expression], batch: Batch) ->
     return select.group_by(position.copy())
 
 
-def failures(condition: exp.Expression, batch: Batch) -> exp.Select:
+def failures(condition: exp.Expr, batch: Batch) -> exp.Select:
     """Return `(position, failing rows)`, in a scan of its own."""
     position = terms.column(PARTITION, of=_SHADOW)
     select = exp.select(position, exp.Count(this=exp.Star())).from_(_shadow(batch))
     return select.where(condition).group_by(position.copy())
 
 
-def failing_rows(condition: exp.Expression, batch: Batch) -> exp.Select:
+def failing_rows(condition: exp.Expr, batch: Batch) -> exp.Select:
     """Return all failing rows, in the order of their partitions."""
     items = [terms.column(name, of=_SHADOW) for name in batch.columns]
     select = exp.select(*items).from_(_shadow(batch)).where(condition.copy())
@@ -99,13 +99,13 @@ def _shadow(batch: Batch) -> exp.Table:
     return terms.table(batch.shadow, alias=_SHADOW)
 
 
-def _has_null(names: Sequence[str]) -> exp.Expression:
+def _has_null(names: Sequence[str]) -> exp.Expr:
     return terms.any_of(
         exp.Is(this=terms.column(name, of=_SHADOW), expression=exp.Null()) for name in names
     )
 
 
-def _exists(rows: exp.Select, pairs: Mapping[str, str]) -> exp.Expression:
+def _exists(rows: exp.Select, pairs: Mapping[str, str]) -> exp.Expr:
     """Return whether `rows`, aliased `_OTHER`, hold this row's values; `pairs` maps own to other columns."""
     on = terms.all_of(
         terms.column(other, of=_OTHER).eq(terms.column(own, of=_SHADOW))
@@ -114,14 +114,14 @@ def _exists(rows: exp.Select, pairs: Mapping[str, str]) -> exp.Expression:
     return exp.Exists(this=rows.where(on))
 
 
-def _is_orphan(audit: References, batch: Batch) -> exp.Expression:
+def _is_orphan(audit: References, batch: Batch) -> exp.Expr:
     table = TableRef.parse(audit.table, default_schema=batch.live.schema)
     rows = exp.select(terms.number(1)).from_(terms.table(table, alias=_OTHER))
     found = _exists(rows, dict(zip(audit.columns, audit.referenced, strict=True)))
     return exp.and_(exp.not_(_has_null(audit.columns)), exp.not_(found))
 
 
-def _is_repeated(audit: Unique, batch: Batch) -> exp.Expression:
+def _is_repeated(audit: Unique, batch: Batch) -> exp.Expr:
     names = audit.columns or batch.key
     pairs = {name: name for name in names}
     twice = (

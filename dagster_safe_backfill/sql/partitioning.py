@@ -51,7 +51,7 @@ class PartitionColumn:
         dialect: The warehouse's, in which `type_name` is read.
     """
 
-    expression: exp.Expression
+    expression: exp.Expr
     type_name: str
     keeps: ColumnType | Literal["text", "other"]
     timezone: str | None
@@ -62,7 +62,7 @@ PartitionColumns = Mapping[str | None, PartitionColumn]
 """A partition column for each dimension's name."""
 
 
-def rows_of(partition_slice: PartitionSlice, columns: PartitionColumns) -> exp.Expression:
+def rows_of(partition_slice: PartitionSlice, columns: PartitionColumns) -> exp.Expr:
     """Return the predicate that holds for the slice's rows, in as few terms as its keys allow.
 
     Raises:
@@ -102,7 +102,7 @@ def _values(dimension: TimeDimension | KeyDimension) -> Sequence[object]:
 
 def _one_dimension(
     dimension: TimeDimension | KeyDimension, column: PartitionColumn, positions: Sequence[int]
-) -> exp.Expression:
+) -> exp.Expr:
     if isinstance(dimension, KeyDimension):
         keys = dict.fromkeys(dimension.values[i] for i in positions)
         return column.expression.isin(*(_in_domain(terms.text(key), column) for key in keys))
@@ -112,7 +112,7 @@ def _one_dimension(
 
 def _inside(
     window: TimeWindow, column: PartitionColumn, dimension: TimeDimension
-) -> exp.Expression:
+) -> exp.Expr:
     return exp.and_(
         exp.GTE(this=column.expression.copy(), expression=_bound(window.start, column, dimension)),
         exp.LT(this=column.expression.copy(), expression=_bound(window.end, column, dimension)),
@@ -121,7 +121,7 @@ def _inside(
 
 def positioned(
     rows: exp.Select,
-    items: Sequence[exp.Expression],
+    items: Sequence[exp.Expr],
     *,
     partition_slice: PartitionSlice | None,
     columns: PartitionColumns,
@@ -137,8 +137,8 @@ def positioned(
     source = terms.subquery(rows, ROWS)
     if partition_slice is None:
         return exp.select(*items, *terms.named({PARTITION: terms.number(0)})).from_(source)
-    matches: list[exp.Expression] = []
-    within: list[exp.Expression] = []
+    matches: list[exp.Expr] = []
+    within: list[exp.Expr] = []
     for place, dimension in enumerate(partition_slice.dimensions):
         here = terms.qualified(columns[dimension.name].expression, ROWS)
         if isinstance(dimension, TimeDimension):
@@ -146,7 +146,7 @@ def positioned(
             within.append(exp.LT(this=here.copy(), expression=_mapped(_END, place)))
         else:
             matches.append(here.eq(_mapped(_KEY, place)))
-    position: exp.Expression = terms.column(_ORDINAL, of=_MAP)
+    position: exp.Expr = terms.column(_ORDINAL, of=_MAP)
     # An ASOF join takes one inequality; two time dimensions fall back to a range join.
     is_asof = len(within) == 1
     join = exp.Join(
@@ -160,14 +160,14 @@ def positioned(
     return exp.select(*items, *terms.named({PARTITION: position})).from_(source).join(join)
 
 
-def _mapped(name: str, place: int) -> exp.Expression:
+def _mapped(name: str, place: int) -> exp.Expr:
     return terms.column(f"{name}{place}", of=_MAP)
 
 
-def _partition_map(partition_slice: PartitionSlice, columns: PartitionColumns) -> exp.Expression:
+def _partition_map(partition_slice: PartitionSlice, columns: PartitionColumns) -> exp.Expr:
     """Return the slice as a relation: a row a partition, typed like the partition columns."""
     texts: list[list[str]] = []
-    items: dict[str, exp.Expression] = {_ORDINAL: terms.column(_ORDINAL)}
+    items: dict[str, exp.Expr] = {_ORDINAL: terms.column(_ORDINAL)}
     for place, dimension in enumerate(partition_slice.dimensions):
         column = columns[dimension.name]
         if isinstance(dimension, TimeDimension):
@@ -191,7 +191,7 @@ def _partition_map(partition_slice: PartitionSlice, columns: PartitionColumns) -
     return terms.subquery(exp.select(*terms.named(items)).from_(values), _MAP)
 
 
-def _in_domain(value: exp.Expression, column: PartitionColumn) -> exp.Expression:
+def _in_domain(value: exp.Expr, column: PartitionColumn) -> exp.Expr:
     """Return `value`, a text, cast to what the partition column is compared with."""
     match column.keeps:
         case "date":
@@ -210,7 +210,7 @@ def _in_domain(value: exp.Expression, column: PartitionColumn) -> exp.Expression
 
 def _bound(
     instant: datetime, column: PartitionColumn, dimension: TimeDimension
-) -> exp.Expression:
+) -> exp.Expr:
     return _in_domain(terms.text(_bound_text(instant, column, dimension)), column)
 
 

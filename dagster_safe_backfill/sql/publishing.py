@@ -30,10 +30,10 @@ class Change:
 
     live: TableRef
     shadow: TableRef
-    scope: exp.Expression
+    scope: exp.Expr
     columns: tuple[str, ...]
     key: tuple[str, ...]
-    stamp: tuple[str, exp.Expression] | None = None
+    stamp: tuple[str, exp.Expr] | None = None
     unread: str | None = None
 
     @property
@@ -42,9 +42,9 @@ class Change:
         return tuple(name for name in self.columns if name not in (*self.key, self.unread))
 
     @property
-    def written(self) -> dict[str, exp.Expression]:
+    def written(self) -> dict[str, exp.Expr]:
         """What an inserted row consists of, by live column."""
-        values: dict[str, exp.Expression] = {
+        values: dict[str, exp.Expr] = {
             name: terms.column(name, of=_SHADOW) for name in self.columns
         }
         if self.stamp is not None:
@@ -169,18 +169,18 @@ def _count() -> exp.Select:
     return exp.select(exp.Count(this=exp.Star()))
 
 
-def _is_match(change: Change) -> exp.Expression:
+def _is_match(change: Change) -> exp.Expr:
     return terms.same(change.key, left=_LIVE, right=_SHADOW)
 
 
-def _is_changed(change: Change) -> exp.Expression:
+def _is_changed(change: Change) -> exp.Expr:
     return terms.differ(change.compared, left=_LIVE, right=_SHADOW)
 
 
-def _is_missing(name: str, *, of: str) -> exp.Expression:
+def _is_missing(name: str, *, of: str) -> exp.Expr:
     return exp.Is(this=terms.column(name, of=of), expression=exp.Null())
 
 
-def _is_gone(change: Change) -> exp.Expression:
+def _is_gone(change: Change) -> exp.Expr:
     shadow = exp.select(terms.number(1)).from_(terms.table(change.shadow, alias=_SHADOW))
     return exp.not_(exp.Exists(this=shadow.where(_is_match(change))))

@@ -34,7 +34,7 @@ class StagedColumn:
         """Whether the values change their type."""
         return self.type != self.source_type
 
-    def expression(self, *, dialect: str) -> exp.Expression:
+    def expression(self, *, dialect: str) -> exp.Expr:
         """Return the column's value as the live table keeps it."""
         value = terms.column(self.source)
         return terms.typed(value, self.type, dialect=dialect) if self.is_cast else value
@@ -51,7 +51,7 @@ def typed_rows(
 _NUMBERS = exp.DataType.NUMERIC_TYPES
 
 
-def _try_cast(value: exp.Expression, type_name: str, *, dialect: str) -> exp.TryCast:
+def _try_cast(value: exp.Expr, type_name: str, *, dialect: str) -> exp.TryCast:
     return exp.TryCast(this=value, to=exp.DataType.build(type_name, dialect=dialect, udt=True))
 
 
@@ -60,7 +60,7 @@ def values_lost_by_cast(
 ) -> exp.Select:
     """Return, for each column, how many values its cast would change or refuse."""
 
-    def lost(column: StagedColumn) -> exp.Expression:
+    def lost(column: StagedColumn) -> exp.Expr:
         value = terms.column(column.source)
         kept = _try_cast(value, column.type, dialect=dialect)
         if exp.DataType.build(column.type, dialect=dialect, udt=True).this in _NUMBERS:
@@ -118,5 +118,5 @@ def delete_outside(shadow: TableRef) -> exp.Delete:
     return exp.delete(terms.table(shadow), where=_is_outside())
 
 
-def _is_outside() -> exp.Expression:
+def _is_outside() -> exp.Expr:
     return exp.Is(this=terms.column(PARTITION), expression=exp.Null())

@@ -35,22 +35,22 @@ def column(name: str, *, of: str | None = None) -> exp.Column:
     return exp.column(name, table=of, quoted=True)
 
 
-def text(value: str) -> exp.Expression:
+def text(value: str) -> exp.Expr:
     """Return a string literal."""
     return exp.Literal.string(value)
 
 
-def number(value: float) -> exp.Expression:
+def number(value: float) -> exp.Expr:
     """Return a number literal."""
     return exp.Literal.number(value)
 
 
-def typed(value: exp.Expression, type_name: str, *, dialect: str) -> exp.Expression:
+def typed(value: exp.Expr, type_name: str, *, dialect: str) -> exp.Expr:
     """Return `value` cast to a type in the warehouse's own spelling."""
     return exp.cast(value, exp.DataType.build(type_name, dialect=dialect, udt=True))
 
 
-def parsed(sql: str, *, dialect: str, option: str) -> exp.Expression:
+def parsed(sql: str, *, dialect: str, option: str) -> exp.Expr:
     """Parse an expression that a user wrote, so that nothing but an expression can come of it.
 
     Raises:
@@ -68,34 +68,34 @@ def parsed(sql: str, *, dialect: str, option: str) -> exp.Expression:
     return found if isinstance(found, exp.Column) else exp.paren(found, copy=False)
 
 
-def _is_bare_select(select: exp.Expression | None) -> bool:
+def _is_bare_select(select: exp.Expr | None) -> bool:
     if not isinstance(select, exp.Select) or len(select.expressions) != 1:
         return False
     clauses = {name for name, value in select.args.items() if value}
     return clauses <= {"expressions", "kind"}
 
 
-def all_of(conditions: Iterable[exp.Expression]) -> exp.Expression:
+def all_of(conditions: Iterable[exp.Expr]) -> exp.Expr:
     """Return the conjunction of `conditions`; TRUE if there are none."""
     return exp.and_(*conditions) if (conditions := list(conditions)) else exp.true()
 
 
-def any_of(conditions: Iterable[exp.Expression]) -> exp.Expression:
+def any_of(conditions: Iterable[exp.Expr]) -> exp.Expr:
     """Return the disjunction of `conditions`; FALSE if there are none."""
     return exp.or_(*conditions) if (conditions := list(conditions)) else exp.false()
 
 
-def count_where(condition: exp.Expression) -> exp.Expression:
+def count_where(condition: exp.Expr) -> exp.Expr:
     """Return the number of rows for which `condition` is true, in SQL that every dialect has."""
     return exp.Count(this=exp.Case().when(condition, number(1)))
 
 
-def same(names: Iterable[str], *, left: str, right: str) -> exp.Expression:
+def same(names: Iterable[str], *, left: str, right: str) -> exp.Expr:
     """Return whether the columns are equal in two relations (never, where one is NULL)."""
     return all_of(column(name, of=left).eq(column(name, of=right)) for name in names)
 
 
-def differ(names: Iterable[str], *, left: str, right: str) -> exp.Expression:
+def differ(names: Iterable[str], *, left: str, right: str) -> exp.Expr:
     """Return whether some column differs in two relations, NULL being equal to NULL."""
     return any_of(
         exp.NullSafeNEQ(this=column(name, of=left), expression=column(name, of=right))
@@ -103,7 +103,7 @@ def differ(names: Iterable[str], *, left: str, right: str) -> exp.Expression:
     )
 
 
-def qualified(expression: exp.Expression, relation_name: str) -> exp.Expression:
+def qualified(expression: exp.Expr, relation_name: str) -> exp.Expr:
     """Return `expression` with its bare columns bound to one relation."""
     result = expression.copy()
     for found in result.find_all(exp.Column):
@@ -112,6 +112,6 @@ def qualified(expression: exp.Expression, relation_name: str) -> exp.Expression:
     return result
 
 
-def named(items: Mapping[str, exp.Expression]) -> list[exp.Expression]:
+def named(items: Mapping[str, exp.Expr]) -> list[exp.Expr]:
     """Return select items, each expression under its quoted name."""
     return [exp.alias_(value, name, quoted=True) for name, value in items.items()]

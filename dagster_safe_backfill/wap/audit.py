@@ -98,7 +98,7 @@ def _batch(connection: Connection, staged: Staged) -> Batch:
     )
 
 
-def _outside(connection: Connection, staged: Staged) -> exp.Expression | None:
+def _outside(connection: Connection, staged: Staged) -> exp.Expr | None:
     """Return the condition of live rows outside the slice; None where none can share a staged row's key."""
     if staged.partition_slice is None or not staged.live_exists:
         return None

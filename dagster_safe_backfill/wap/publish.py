@@ -80,7 +80,7 @@ def planned(connection: Connection, staged: Staged) -> Change:
     """Return the change that publishing a staged batch makes, in SQL's terms."""
     spec = staged.spec
     columns = tuple(column.name for column in staged.columns)
-    scope: exp.Expression = exp.true()
+    scope: exp.Expr = exp.true()
     if staged.partition_slice is not None:
         recognised = partition_columns(
             connection,
@@ -101,7 +101,7 @@ def planned(connection: Connection, staged: Staged) -> Change:
     )
 
 
-def _now(connection: Connection, staged: Staged, stamp: str) -> exp.Expression:
+def _now(connection: Connection, staged: Staged, stamp: str) -> exp.Expr:
     """Return the time as a literal of the stamp column's type; wall-clock columns take UTC."""
     columns = connection.columns(staged.spec.table) or ()
     types = {column.name.casefold(): column.type for column in columns}

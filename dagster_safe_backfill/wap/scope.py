@@ -16,13 +16,13 @@ from dagster_safe_backfill.warehouses.base import Connection
 
 def partition_expressions(
     spec: TableSpec, partition_slice: PartitionSlice, *, dialect: str
-) -> dict[str | None, exp.Expression]:
+) -> dict[str | None, exp.Expr]:
     """Return the parsed partition expression of each of the slice's dimensions.
 
     Raises:
         ConfigurationError: One is missing, or isn't SQL.
     """
-    expressions: dict[str | None, exp.Expression] = {}
+    expressions: dict[str | None, exp.Expr] = {}
     for dimension in partition_slice.dimensions:
         sql = spec.partition_expr.get(dimension.name)
         if sql is None:
@@ -59,7 +59,7 @@ def partition_types(
     return {name: column.type for name, column in zip(expressions, types, strict=True)}
 
 
-def _check_columns(expression: exp.Expression, known: Iterable[str], spec: TableSpec) -> None:
+def _check_columns(expression: exp.Expr, known: Iterable[str], spec: TableSpec) -> None:
     names = {name.casefold() for name in known}
     missing = [
         column.name
@@ -134,8 +134,9 @@ def _by_dimension(
     column: str | Mapping[str, str], partition_slice: PartitionSlice
 ) -> dict[str | None, str]:
     if not isinstance(column, str):
-        return dict(column)
+        return {name: sql for name, sql in column.items()}
     if len(partition_slice.dimensions) > 1:
         names = [str(dimension.name) for dimension in partition_slice.dimensions]
         raise SliceError(f"these partitions need a column for each of {', '.join(names)}: give a mapping")
-    return {partition_slice.dimensions[0].name: column}
+    (dimension,) = partition_slice.dimensions
+    return {dimension.name: column}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
@@ -63,7 +63,7 @@ def write(
 
 
 @contextmanager
-def readable(connection: Connection, data: object, *, spec: TableSpec) -> Iterator[exp.Table]:
+def readable(connection: Connection, data: object, *, spec: TableSpec) -> Generator[exp.Table, None, None]:
     """Make computed rows readable as a relation within the block.
 
     A frame without columns is an empty one: where that is allowed, it is read as no rows of the live table.
@@ -155,8 +155,8 @@ def stage(
 
 def _counted(connection: Connection, staged: Staged, columns: PartitionColumns) -> Staged:
     """Count the shadow's rows by partition, and judge emptiness and rows outside the slice."""
-    counts = dict(connection.run(staging.rows_by_partition(staged.shadow)))
-    outside: int = counts.pop(None, 0)
+    counts = {row[0]: row[1] for row in connection.run(staging.rows_by_partition(staged.shadow))}
+    outside = counts.pop(None, 0)
     if outside:
         if staged.spec.on_outside == "refuse":
             raise _outside_error(connection, staged, columns, outside)

@@ -36,7 +36,7 @@ class Connection(ABC):
         """Commit at the end of the block, or roll back whole if it raises. Blocks don't nest."""
 
     @abstractmethod
-    def run(self, statement: exp.Expression) -> list[Row]:
+    def run(self, statement: exp.Expr) -> list[Row]:
         """Run one statement and return its rows, if it has any."""
 
     @abstractmethod

@@ -6,7 +6,7 @@ import logging
 import random
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -73,7 +73,7 @@ class DuckDBWarehouse(Warehouse):
         self._config = dict(config or {})
 
     @contextmanager
-    def connect(self, *, read_only: bool = False) -> Iterator[DuckDBConnection]:
+    def connect(self, *, read_only: bool = False) -> Generator[DuckDBConnection, None, None]:
         """See `Warehouse.connect`. Where this process has the file open for writing, so is a reader's session."""
         driver = self._opened(read_only=read_only)
         try:
@@ -137,7 +137,7 @@ class DuckDBConnection(Connection):
         self._begin = "BEGIN TRANSACTION READ ONLY" if read_only else "BEGIN TRANSACTION"
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> Generator[None, None, None]:
         """See `Connection.transaction`."""
         self._execute(self._begin)
         try:
@@ -149,7 +149,7 @@ class DuckDBConnection(Connection):
             self._roll_back()
             raise
 
-    def run(self, statement: exp.Expression) -> list[Row]:
+    def run(self, statement: exp.Expr) -> list[Row]:
         """See `Connection.run`."""
         return self._execute(statement.sql(dialect=self.dialect))
 
@@ -168,7 +168,7 @@ class DuckDBConnection(Connection):
         return tuple(Column(name=row[0], type=row[1]) for row in rows)
 
     @contextmanager
-    def source(self, data: object) -> Iterator[exp.Table]:
+    def source(self, data: object) -> Generator[exp.Table, None, None]:
         """See `Connection.source`."""
         if isinstance(data, Query):
             self._execute(f'CREATE TEMP VIEW "{_SOURCE}" AS {self._one_select(data)}')
@@ -199,10 +199,11 @@ class DuckDBConnection(Connection):
         values = zip(*rows, strict=True)
         arrow = pa.table({name: list(value) for name, value in zip(columns, values, strict=True)})
         items = [terms.column(name) for name in columns]
+        into = exp.Schema(this=terms.table(table), expressions=[item.this.copy() for item in items])
         select = exp.select(*items).from_(terms.relation(_APPENDED))
         self._driver.register(_APPENDED, arrow)
         try:
-            self.run(exp.insert(select, exp.Schema(this=terms.table(table), expressions=_identifiers(columns))))
+            self.run(exp.Insert(this=into, expression=select))
         finally:
             self._driver.unregister(_APPENDED)
 
@@ -259,7 +260,7 @@ class DuckDBConnection(Connection):
             return self._driver.execute(sql, parameters).fetchall()
 
     @contextmanager
-    def _translating(self, doing: str) -> Iterator[None]:
+    def _translating(self, doing: str) -> Generator[None, None, None]:
         import duckdb
 
         try:
@@ -275,10 +276,6 @@ class DuckDBConnection(Connection):
             self._execute(sql)
         except WarehouseError as error:
             _LOG.debug("%s: %s", sql, error)
-
-
-def _identifiers(names: Sequence[str]) -> list[exp.Expression]:
-    return [exp.to_identifier(name, quoted=True) for name in names]
 
 
 def _base(type_name: str) -> str:

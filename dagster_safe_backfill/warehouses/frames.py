@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from dagster_safe_backfill.errors import ConfigurationError, SafeBackfillError
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
 
@@ -56,7 +57,7 @@ def _table(frame: object) -> pa.Table:
     import pyarrow as pa
 
     if library_of(type(frame)) == "pandas":
-        return pa.Table.from_pandas(frame, preserve_index=False)
+        return pa.Table.from_pandas(cast("pd.DataFrame", frame), preserve_index=False)
     if isinstance(frame, ArrowStream):
         return pa.RecordBatchReader.from_stream(frame).read_all()
     raise ConfigurationError(
@@ -73,12 +74,11 @@ def from_arrow(table: pa.Table, load_type: type) -> Any:
     """
     match library_of(load_type):
         case "pandas":
-            return table.to_pandas()
+            return cast("Any", table).to_pandas()
         case "polars":
             import polars as pl
 
-            frame = pl.from_arrow(table)
-            assert isinstance(frame, pl.DataFrame)
+            frame = pl.DataFrame(table)
             return frame.lazy() if issubclass(load_type, pl.LazyFrame) else frame
         case "pyarrow":
             return table.to_reader() if load_type.__name__ == "RecordBatchReader" else table

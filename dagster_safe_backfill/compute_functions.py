@@ -38,8 +38,7 @@ class ComputeFunction:
             )
         self._function = function
         self._resource_key = resource_key
-        self._hints = typing.get_type_hints(function, include_extras=True)
-        self._hints.pop("return", None)
+        self._hints = _hints(function)
         self._parameters = dict(inspect.signature(function).parameters)
         self._context = next(iter(self._parameters.keys() & set(_CONTEXT_NAMES)), None)
         self._slices = [name for name, hint in self._hints.items() if hint is PartitionSlice]
@@ -112,3 +111,16 @@ class ComputeFunction:
     def _default_of(self, name: str) -> object:
         parameter = self._parameters.get(name)
         return inspect.Parameter.empty if parameter is None else parameter.default
+
+
+def _hints(function: Callable[..., object]) -> dict[str, Any]:
+    """Return the parameters' annotations."""
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except NameError as error:
+        raise ConfigurationError(
+            f"an annotation of {function.__name__} can't be resolved ({error}); import its name where the module"
+            " runs, not only for type checkers"
+        ) from error
+    hints.pop("return", None)
+    return hints

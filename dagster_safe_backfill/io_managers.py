@@ -54,7 +54,7 @@ class RangeIOManager(dg.ConfigurableIOManager):
         partition_slice = slice_of_output(context)
         with self.warehouse().connect() as connection:
             changes = store(connection, obj, spec=spec, partition_slice=partition_slice)
-        context.add_output_metadata(_write_metadata(context, spec, changes))
+        context.add_output_metadata(_write_metadata(context, spec, changes))  # pyright: ignore[reportUnknownMemberType]: MetadataValue is generic
 
     def load_input(self, context: dg.InputContext) -> object:
         """Read the upstream partitions that the input maps to, as the type that its hint names (pandas if none).

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import dagster as dg
 
@@ -103,12 +103,11 @@ class Pipeline:
     def _checks(
         self, context: dg.AssetExecutionContext, results: Sequence[AuditResult]
     ) -> Iterator[dg.AssetCheckResult]:
-        selected = {key.name for key in context.selected_asset_check_keys}
-        shown = [result for result in results if result.audit.name in selected]
         if self.logs_by_partition and not context.has_partition_key:
-            for evaluation in evaluations_by_partition(shown, asset=context.asset_key):
-                context.log_event(evaluation)
-        yield from check_results(shown)
+            for evaluation in evaluations_by_partition(results, asset=context.asset_key):
+                # Dagster takes evaluations, and only its type hint does not.
+                context.log_event(cast("dg.AssetObservation", evaluation))
+        yield from check_results(results)
 
 
 def _checked(io_manager: object, asset_key: dg.AssetKey) -> RangeIOManager:

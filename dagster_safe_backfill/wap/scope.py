@@ -135,8 +135,7 @@ def _by_dimension(
 ) -> dict[str | None, str]:
     if not isinstance(column, str):
         return {name: sql for name, sql in column.items()}
-    if len(partition_slice.dimensions) > 1:
-        names = [str(dimension.name) for dimension in partition_slice.dimensions]
-        raise SliceError(f"these partitions need a column for each of {', '.join(names)}: give a mapping")
-    (dimension,) = partition_slice.dimensions
-    return {dimension.name: column}
+    names = [dimension.name for dimension in partition_slice.dimensions]
+    if len(names) > 1:
+        raise SliceError(f"these partitions need a mapping from each of {', '.join(map(str, names))} to a column")
+    return {names[0]: column}

@@ -1,0 +1,114 @@
+"""A Dagster without a webserver, whose backfills are launched as the UI launches them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, PartitionBackfill
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import WorkspaceFileTarget
+from dagster_graphql.cli import execute_query
+from dagster_graphql.client.query import LAUNCH_PARTITION_BACKFILL_MUTATION
+
+ROOT = Path(__file__).parents[2]
+
+# The daemon as it is, but for the half minute that it sleeps between two looks at the backfills.
+_DAEMON = """
+import dagster._daemon.controller as controller
+controller.DEFAULT_DAEMON_INTERVAL_SECONDS = 1
+from dagster._daemon.cli import cli
+cli()
+"""
+_DAGSTER_YAML = """
+telemetry: {enabled: false}
+run_coordinator:
+  module: dagster.core.run_coordinator
+  class: QueuedRunCoordinator
+  config: {dequeue_interval_seconds: 1}
+"""
+
+
+class LiveDagster:
+    """One instance with a running daemon."""
+
+    def __init__(self, instance: dg.DagsterInstance, context: WorkspaceProcessContext) -> None:
+        self.instance = instance
+        self._context = context
+
+    def backfill(self, assets: Sequence[str], keys: Sequence[str], *, timeout: float = 180) -> PartitionBackfill:
+        """Launch a backfill as the UI's dialog does, and wait until it has ended."""
+        parameters = {
+            "assetSelection": [{"path": [asset]} for asset in assets],
+            "partitionNames": list(keys),
+        }
+        answer = execute_query(
+            self._context, LAUNCH_PARTITION_BACKFILL_MUTATION, {"backfillParams": parameters}
+        )
+        launched = answer["data"]["launchPartitionBackfill"]
+        assert launched["__typename"] == "LaunchBackfillSuccess", launched
+        return self._ended(launched["backfillId"], timeout)
+
+    def _ended(self, backfill_id: str, timeout: float) -> PartitionBackfill:
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            backfill = self.instance.get_backfill(backfill_id)
+            assert backfill is not None
+            if backfill.status in BULK_ACTION_TERMINAL_STATUSES:
+                return backfill
+            time.sleep(0.2)
+        raise TimeoutError(f"the backfill {backfill_id} has not ended in {timeout} s")
+
+    def runs_of(self, backfill: PartitionBackfill) -> list[dg.DagsterRun]:
+        """Return a backfill's runs."""
+        return list(self.instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill.backfill_id})))
+
+    def wait_for_runs(self, count: int, *, timeout: float = 240) -> list[dg.DagsterRun]:
+        """Wait until so many runs have ended, and return all of the instance's."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            runs = list(self.instance.get_runs())
+            if len(runs) >= count and all(run.is_finished for run in runs):
+                return runs
+            time.sleep(0.5)
+        raise TimeoutError(f"{count} runs have not ended in {timeout} s")
+
+    def green(self, asset: str) -> set[str]:
+        """Return the partitions that Dagster counts as materialized."""
+        return set(self.instance.get_materialized_partitions(dg.AssetKey(asset)))
+
+
+@contextmanager
+def live_dagster(home: Path, workspace: Path, environment: Mapping[str, str]) -> Iterator[LiveDagster]:
+    """Run a daemon on a workspace, in a process group that ends with the block."""
+    home.mkdir(exist_ok=True)
+    (home / "dagster.yaml").write_text(_DAGSTER_YAML)
+    settings: dict[str, Any] = {**os.environ, **environment, "DAGSTER_HOME": str(home)}
+    os.environ.update({**environment, "DAGSTER_HOME": str(home)})
+    daemon = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", _DAEMON, "run", "-w", str(workspace)],
+        cwd=ROOT,
+        env=settings,
+        start_new_session=True,
+        stdout=(home / "daemon.log").open("w"),
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        with (
+            dg.DagsterInstance.from_config(str(home)) as instance,
+            WorkspaceProcessContext(instance, WorkspaceFileTarget([str(workspace)])) as context,
+        ):
+            yield LiveDagster(instance, context)
+    finally:
+        os.killpg(daemon.pid, signal.SIGKILL)
+        daemon.wait()
+        for name in (*environment, "DAGSTER_HOME"):
+            os.environ.pop(name, None)

@@ -12,7 +12,7 @@ from pydantic import Field
 from dagster_safe_backfill.domain.states import Changes
 from dagster_safe_backfill.domain.tables import TableSpec
 from dagster_safe_backfill.errors import ConfigurationError
-from dagster_safe_backfill.partitions import slice_of_input, slice_of_output
+from dagster_safe_backfill.partitions import reads_nothing, slice_of_input, slice_of_output
 from dagster_safe_backfill.table_metadata import (
     names,
     table_of_asset,
@@ -73,11 +73,13 @@ class RangeIOManager(dg.ConfigurableIOManager):
             table = table_of_output(upstream.name, metadata=metadata, schema=self.default_schema)
         else:
             raise ConfigurationError(f"the input {context.name} comes from no asset and no op output")
+        is_empty = reads_nothing(context)
         with self.warehouse().connect(read_only=True) as connection:
             return read(
                 connection,
                 spec=table_spec(table, metadata),
-                partition_slice=slice_of_input(context),
+                partition_slice=None if is_empty else slice_of_input(context),
+                is_empty=is_empty,
                 columns=names(context.definition_metadata or {}, "columns"),
                 load_type=_load_type(context),
             )

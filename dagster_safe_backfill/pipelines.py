@@ -20,7 +20,6 @@ from dagster_safe_backfill.domain.tables import TableSpec
 from dagster_safe_backfill.errors import (
     AuditFailedError,
     ConfigurationError,
-    EmptySliceError,
 )
 from dagster_safe_backfill.io_managers import RangeIOManager, changes_metadata
 from dagster_safe_backfill.partitions import slice_of_run
@@ -63,7 +62,7 @@ class Pipeline:
         started = time.monotonic()
         manager = _checked(io_manager, context.asset_key)
         spec = _spec(context, manager)
-        partition_slice = _bound(_slice(context), spec, manager)
+        partition_slice = _bound(slice_of_run(context), spec, manager)
         context.log.info(f"computing {partition_slice} of {spec.table}")
         data = self.compute(context, partition_slice, arguments)
         with manager.warehouse().connect() as connection:
@@ -124,13 +123,6 @@ def _spec(context: dg.AssetExecutionContext, manager: RangeIOManager) -> TableSp
     metadata = context.assets_def.metadata_by_key[key]
     table = table_of_asset(key, metadata=metadata, schema=manager.default_schema)
     return table_spec(table, metadata)
-
-
-def _slice(context: dg.AssetExecutionContext) -> PartitionSlice:
-    partition_slice = slice_of_run(context)
-    if partition_slice is None:
-        raise EmptySliceError(f"{context.asset_key.to_user_string()} was run without a partition")
-    return partition_slice
 
 
 def _bound(

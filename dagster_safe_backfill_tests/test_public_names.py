@@ -25,7 +25,8 @@ def test_nothing_public_is_unnamed() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in sb.__all__ if inspect.isclass(getattr(sb, name)) or callable(getattr(sb, name))]
+    "name",
+    [name for name in sb.__all__ if inspect.isclass(getattr(sb, name)) or inspect.isfunction(getattr(sb, name))],
 )
 def test_every_public_name_has_a_docstring(name: str) -> None:
     assert inspect.getdoc(getattr(sb, name))

@@ -22,6 +22,7 @@ def read(
     partition_slice: PartitionSlice | None,
     columns: Sequence[str],
     load_type: type,
+    is_empty: bool = False,
 ) -> object:
     """Return a table's rows in the slice (all, without one) as a frame of `load_type`.
 
@@ -31,6 +32,7 @@ def read(
         partition_slice: What to read.
         columns: The columns to read; all, if empty.
         load_type: A frame type of pandas, polars or pyarrow.
+        is_empty: Whether to read no row, for an input whose partition mapping finds no partition.
 
     Raises:
         TableNotFoundError: There is no such table.
@@ -42,7 +44,9 @@ def read(
         )
     items = [terms.column(name) for name in columns] or [exp.Star()]
     select = exp.select(*items).from_(terms.table(spec.table))
-    if partition_slice is not None:
+    if is_empty:
+        select = select.where(exp.false())
+    elif partition_slice is not None:
         rows = exp.select(exp.Star()).from_(terms.table(spec.table))
         types = partition_types(
             connection, rows, spec=spec, partition_slice=partition_slice

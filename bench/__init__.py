@@ -1,10 +1,10 @@
 """The benchmark: what safety costs, measured side by side with what users have today.
 
 ```text
-__main__.py     the command: what is run how often
+__main__.py     the command: what is run, how often
+report.py       tables, and the aims with their bounds
 measure.py      one fresh process a measurement; medians
 contenders.py   what runs in such a process
 data.py         the workload: TPC-H order items at scale 1, and the check of what a contender wrote
-report.py       tables, and the aims with their bounds
 ```
 """

@@ -9,7 +9,7 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
@@ -20,16 +20,11 @@ if TYPE_CHECKING:
     import dagster as dg
     import duckdb
 
-FORMS = ("query", "pandas", "arrow")
 KEY = ("l_orderkey", "l_linenumber")
 FILLED = ("o_custkey", "l_partkey", "revenue")
 MAX_CHANGE = 0.02
-SAFE = {form: f"wap_asset, {form}" for form in FORMS}
-BUILT_IN = "(a) built-in, pandas"
-BARE = {form: f"(b) bare DuckDB, {form}" for form in FORMS}
-BARE_COUNTED = "(b) with change counts, query"
-NO_OP = "(c) no-op run"
 CHECKS = ("unique", "not_null", "expression", "references", "row_count_drift")
+HAS_NULL = " OR ".join(f"{name} IS NULL" for name in FILLED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +42,20 @@ class Job:
         """The first day after the slice."""
         return data.end_of(self.days)
 
+    @property
+    def inside(self) -> str:
+        """The condition of the slice."""
+        return data.between(data.FIRST_DAY, self.end)
+
+
+Contender = Callable[[Job], Callable[[], None]]
+"""Imports and defines what it needs for a job, and returns what is timed."""
+
 
 def main(job: Job) -> None:
     """Do the job and print what it took."""
+    run = CONTENDERS[job.contender](job)
     statements = _Counter()
-    contender = CONTENDERS[job.contender]
-    run = contender(job)
     logger = logging.getLogger("dagster_safe_backfill.sql")
     logger.addHandler(statements)
     logger.setLevel(logging.DEBUG)
@@ -60,13 +63,9 @@ def main(job: Job) -> None:
     started = time.perf_counter()
     run()
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    unit = 1024 if sys.platform != "darwin" else 1
-    print(
-        json.dumps(
-            {"seconds": seconds, "peak_mb": peak * unit / 1e6, "statements": statements.count}
-        )
-    )
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    print(json.dumps({"seconds": seconds, "peak_mb": peak_mb, "statements": statements.count}))
 
 
 class _Counter(logging.Handler):
@@ -76,15 +75,10 @@ class _Counter(logging.Handler):
         self.count += 1
 
 
-# --- the library ---------------------------------------------------------------------------------
-
-
-def safe(form: str) -> Callable[[Job], Callable[[], None]]:
+def safe(form: str) -> Contender:
     """`@wap_asset`, returning a `Query` or a frame."""
 
     def prepared(job: Job) -> Callable[[], None]:
-        import dagster as dg
-
         import dagster_safe_backfill as sb
 
         @sb.wap_asset(
@@ -97,40 +91,36 @@ def safe(form: str) -> Callable[[Job], Callable[[], None]]:
         def order_items(partitions: sb.PartitionSlice) -> Any:
             if form == "query":
                 return sb.Query(data.order_items(partitions.where()))
-            return frame(form, partitions.start.date(), partitions.end.date())
+            return _frame(data.between(partitions.start.date(), partitions.end.date()))
 
         manager = sb.RangeDuckDBIOManager(
             database=job.database, schema="main", connection_config=data.CONFIG
         )
         return lambda: _materialize(job, [order_items], {"io_manager": manager})
 
-    def _audits(count: int) -> Sequence[Any]:
-        import dagster_safe_backfill as sb
-
-        five = [
-            sb.unique(),
-            sb.not_null(*FILLED),
-            sb.expression("revenue > 0"),
-            sb.references("l_partkey", table="main.part", column="p_partkey"),
-            sb.row_count_drift(max_change=MAX_CHANGE),
-        ]
-        more = [sb.expression(f"revenue > -{i}") for i in range(1, count - len(five) + 1)]
-        return [*five[:count], *more]
-
     return prepared
 
 
-# --- (a) Dagster's own I/O manager -----------------------------------------------------------------
+def _audits(count: int) -> Sequence[Any]:
+    import dagster_safe_backfill as sb
+
+    five = [
+        sb.unique(),
+        sb.not_null(*FILLED),
+        sb.expression("revenue > 0"),
+        sb.references("l_partkey", table="main.part", column="p_partkey"),
+        sb.row_count_drift(max_change=MAX_CHANGE),
+    ]
+    more = [sb.expression(f"revenue > -{i}", name=f"more_{i}") for i in range(count - len(five))]
+    return [*five[:count], *more]
 
 
 def built_in(job: Job) -> Callable[[], None]:
-    """`DuckDBPandasIOManager`, and the audits as five checks, in one step of their own."""
+    """(a) Dagster's `DuckDBPandasIOManager`, and the audits as five checks in a step of their own."""
     import dagster as dg
-    import duckdb
     from dagster_duckdb_pandas import DuckDBPandasIOManager
 
-    inside = data.between(data.FIRST_DAY, job.end)
-    rows_before: list[tuple[date, int]] = []
+    rows_before: dict[date, int] = {}
 
     @dg.asset(
         partitions_def=_days(),
@@ -138,74 +128,61 @@ def built_in(job: Job) -> Callable[[], None]:
         metadata={"partition_expr": "o_orderdate"},
     )
     def order_items() -> Any:
-        with duckdb.connect(job.database, read_only=True, config=data.CONFIG) as warehouse:
-            rows_before.extend(warehouse.execute(_rows_by_day("order_items", inside)).fetchall())
-        return frame("pandas", data.FIRST_DAY, job.end)
+        with _connected(job) as warehouse:
+            rows_before.update(_rows_by_day(warehouse, job.inside))
+        return _frame(job.inside)
 
-    @dg.multi_asset_check(
-        specs=[dg.AssetCheckSpec(name, asset="order_items", blocking=True) for name in CHECKS]
-    )
+    specs = [dg.AssetCheckSpec(name, asset="order_items", blocking=True) for name in CHECKS]
+
+    @dg.multi_asset_check(specs=specs)
     def checks() -> Iterator[dg.AssetCheckResult]:
-        with duckdb.connect(job.database, read_only=True, config=data.CONFIG) as warehouse:
-            for name, failed in _failed_rows(warehouse, inside, rows_before).items():
-                yield dg.AssetCheckResult(
-                    check_name=name, passed=not failed, metadata={"failed_rows": failed}
-                )
+        with _connected(job) as warehouse:
+            for name, failed in _failed_rows(warehouse, job.inside, rows_before).items():
+                metadata = {"failed_rows": failed}
+                yield dg.AssetCheckResult(check_name=name, passed=not failed, metadata=metadata)
 
-    manager = DuckDBPandasIOManager(
-        database=job.database, schema="main", connection_config=data.CONFIG
-    )
+    manager = DuckDBPandasIOManager(database=job.database, schema="main", connection_config=data.CONFIG)
     return lambda: _materialize(job, [order_items, checks], {"io_manager": manager})
 
 
 def _failed_rows(
-    warehouse: "duckdb.DuckDBPyConnection", inside: str, rows_before: Sequence[tuple[date, int]]
+    warehouse: "duckdb.DuckDBPyConnection", inside: str, rows_before: Mapping[date, int]
 ) -> dict[str, int]:
-    def count(sql: str) -> int:
-        ((value,),) = warehouse.execute(sql).fetchall()
+    def count(source: str) -> int:
+        ((value,),) = warehouse.execute(f"SELECT count(*) FROM {source}").fetchall()
         return value
 
-    items = f"FROM order_items WHERE {inside}"
-    after = dict(warehouse.execute(_rows_by_day("order_items", inside)).fetchall())
-    repeated = f"SELECT count(*) AS times FROM order_items GROUP BY {', '.join(KEY)} HAVING times > 1"
+    repeated = f"SELECT 1 FROM order_items GROUP BY {', '.join(KEY)} HAVING count(*) > 1"
     return {
-        "unique": count(f"SELECT count(*) FROM ({repeated})"),
-        "not_null": count(f"SELECT count(*) {items} AND ({_has_null()})"),
-        "expression": count(f"SELECT count(*) {items} AND NOT revenue > 0"),
-        "references": count(
-            f"SELECT count(*) FROM order_items ANTI JOIN part ON l_partkey = p_partkey WHERE {inside}"
-        ),
-        "row_count_drift": _drift(dict(rows_before), after),
+        "unique": count(f"({repeated})"),
+        "not_null": count(f"order_items WHERE {inside} AND ({HAS_NULL})"),
+        "expression": count(f"order_items WHERE {inside} AND NOT revenue > 0"),
+        "references": count(f"order_items ANTI JOIN part ON l_partkey = p_partkey WHERE {inside}"),
+        "row_count_drift": _drifted(rows_before, _rows_by_day(warehouse, inside)),
     }
 
 
-# --- (b) bare DuckDB ------------------------------------------------------------------------------
-
-
-def bare(form: str, *, counted: bool = False) -> Callable[[Job], Callable[[], None]]:
-    """The same shadow, audits (a verdict a day) and publish, in plain DuckDB; if asked, changes by day too."""
+def bare(form: str, *, counted: bool = False) -> Contender:
+    """(b) The same shadow, audits (a verdict a day) and publish in plain DuckDB; if asked, changes by day too."""
 
     def prepared(job: Job) -> Callable[[], None]:
-        import duckdb
-
         def run() -> None:
-            inside = data.between(data.FIRST_DAY, job.end)
-            with duckdb.connect(job.database, config=data.CONFIG) as warehouse:
-                rows = data.order_items(inside)
-                if form != "query":
-                    warehouse.register("computed", frame(form, data.FIRST_DAY, job.end))
-                    rows = f"SELECT {data.COLUMNS.replace('o_orderdate', 'o_orderdate::DATE AS o_orderdate')} FROM computed"
+            with _connected(job, read_only=False) as warehouse:
+                rows = data.order_items(job.inside)
+                if form == "frame":
+                    warehouse.register("computed", _frame(job.inside))
+                    rows = f"SELECT * REPLACE (CAST(o_orderdate AS DATE) AS o_orderdate) FROM computed"
                 warehouse.execute(f"CREATE TABLE shadow AS {rows}")
-                _audit_bare(warehouse, inside)
+                _audit_bare(warehouse, job.inside)
                 warehouse.execute("BEGIN")
                 if counted:
-                    warehouse.execute(_changes(inside)).fetchall()
-                warehouse.execute(f"DELETE FROM order_items WHERE {inside}")
-                warehouse.execute(
-                    f"INSERT INTO order_items ({data.COLUMNS}) SELECT {data.COLUMNS} FROM shadow"
-                )
+                    warehouse.execute(_changes(job.inside)).fetchall()
+                warehouse.execute(f"DELETE FROM order_items WHERE {job.inside}")
+                warehouse.execute(f"INSERT INTO order_items BY NAME SELECT {data.LISTED} FROM shadow")
                 warehouse.execute("DROP TABLE shadow")
                 warehouse.execute("COMMIT")
+
+        import duckdb  # noqa: F401  (imported before the clock starts, like everyone's libraries)
 
         return run
 
@@ -217,8 +194,8 @@ def _audit_bare(warehouse: "duckdb.DuckDBPyConnection", inside: str) -> None:
     repeated = f"SELECT {key} FROM shadow GROUP BY {key} HAVING count(*) > 1"
     elsewhere = f"SELECT {key} FROM order_items WHERE NOT ({inside})"
     rows = warehouse.execute(
-        f"SELECT o_orderdate, count(*), count(*) FILTER ({_has_null()}),"
-        " count(*) FILTER (NOT revenue > 0) FROM shadow GROUP BY o_orderdate"
+        f"SELECT o_orderdate, count(*), count(*) FILTER ({HAS_NULL}), count(*) FILTER (NOT revenue > 0)"
+        " FROM shadow GROUP BY o_orderdate"
     ).fetchall()
     failed = [row for row in rows if row[2] or row[3]]
     for condition in (
@@ -227,28 +204,23 @@ def _audit_bare(warehouse: "duckdb.DuckDBPyConnection", inside: str) -> None:
     ):
         sql = f"SELECT o_orderdate, count(*) FROM shadow WHERE {condition} GROUP BY o_orderdate"
         failed += warehouse.execute(sql).fetchall()
-    before = dict(warehouse.execute(_rows_by_day("order_items", inside)).fetchall())
-    if failed or _drift(before, {row[0]: row[1] for row in rows}):
+    if failed or _drifted(_rows_by_day(warehouse, inside), {row[0]: row[1] for row in rows}):
         raise SystemExit(f"the audits failed: {failed[:10]}")
 
 
 def _changes(inside: str) -> str:
     same = " AND ".join(f"new.{name} = old.{name}" for name in KEY)
-    compared = [name for name in data.COLUMNS.split(", ") if name not in KEY]
-    differs = " OR ".join(f"new.{name} IS DISTINCT FROM old.{name}" for name in compared)
+    differs = " OR ".join(f"new.{name} IS DISTINCT FROM old.{name}" for name in data.COLUMNS)
+    new, gone = f"old.{KEY[0]} IS NULL", f"new.{KEY[0]} IS NULL"
     return (
-        "SELECT coalesce(new.o_orderdate, old.o_orderdate) AS day,"
-        f" count(*) FILTER (old.{KEY[0]} IS NULL), count(*) FILTER (new.{KEY[0]} IS NULL),"
-        f" count(*) FILTER (new.{KEY[0]} IS NOT NULL AND old.{KEY[0]} IS NOT NULL AND ({differs}))"
-        f" FROM shadow AS new FULL JOIN (FROM order_items WHERE {inside}) AS old ON {same} GROUP BY day"
+        f"SELECT coalesce(new.o_orderdate, old.o_orderdate) AS day, count(*) FILTER ({new}), count(*) FILTER"
+        f" ({gone}), count(*) FILTER (NOT {new} AND NOT {gone} AND ({differs})) FROM shadow AS new"
+        f" FULL JOIN (FROM order_items WHERE {inside}) AS old ON {same} GROUP BY day"
     )
 
 
-# --- (c) nothing -----------------------------------------------------------------------------------
-
-
 def no_op(job: Job) -> Callable[[], None]:
-    """A range run of as many partitions and checks that computes nothing."""
+    """(c) A range run of as many partitions and checks that computes nothing."""
     import dagster as dg
 
     @dg.asset(
@@ -264,24 +236,6 @@ def no_op(job: Job) -> Callable[[], None]:
     return lambda: _materialize(job, [order_items], {})
 
 
-# --- what they share -------------------------------------------------------------------------------
-
-
-def frame(form: str, start: date, end: date) -> Any:
-    """Return the right rows of the days from `start` to before `end`, read from files."""
-    import duckdb
-
-    with duckdb.connect(config=data.CONFIG) as reader:
-        rows = reader.sql(data.order_items_from_files(data.between(start, end)))
-        return rows.df() if form == "pandas" else rows.to_arrow_table()
-
-
-def _days() -> "dg.DailyPartitionsDefinition":
-    import dagster as dg
-
-    return dg.DailyPartitionsDefinition(str(data.FIRST_DAY), end_date=str(data.end_of(data.ALL_DAYS)))
-
-
 def _materialize(job: Job, assets: Sequence[Any], resources: dict[str, Any]) -> None:
     import dagster as dg
 
@@ -291,34 +245,50 @@ def _materialize(job: Job, assets: Sequence[Any], resources: dict[str, Any]) -> 
     }
     with dg.DagsterInstance.local_temp(job.instance) as instance:
         result = dg.materialize(assets, instance=instance, resources=resources, tags=tags)
-        if not all(event.asset_check_evaluation_data.passed for event in result.filter_events(_is_check)):
+        if not all(evaluation.passed for evaluation in result.get_asset_check_evaluations()):
             raise SystemExit("an asset check failed")
 
 
-def _is_check(event: "dg.DagsterEvent") -> bool:
-    return event.event_type_value == "ASSET_CHECK_EVALUATION"
+def _days() -> "dg.DailyPartitionsDefinition":
+    import dagster as dg
+
+    return dg.DailyPartitionsDefinition(str(data.FIRST_DAY), end_date=str(data.end_of(data.ALL_DAYS)))
 
 
-def _has_null() -> str:
-    return " OR ".join(f"{name} IS NULL" for name in FILLED)
+def _connected(job: Job, *, read_only: bool = True) -> "duckdb.DuckDBPyConnection":
+    import duckdb
+
+    return duckdb.connect(job.database, read_only=read_only, config=data.CONFIG)
 
 
-def _rows_by_day(table: str, inside: str) -> str:
-    return f"SELECT o_orderdate, count(*) FROM {table} WHERE {inside} GROUP BY o_orderdate"
+def _frame(where: str) -> Any:
+    """Return the right rows as a pandas frame, read from files."""
+    import duckdb
+
+    with duckdb.connect(config=data.CONFIG) as reader:
+        return reader.sql(data.order_items(where, from_files=True)).df()
 
 
-def _drift(before: dict[date, int], after: dict[date, int]) -> int:
+def _rows_by_day(warehouse: "duckdb.DuckDBPyConnection", inside: str) -> dict[date, int]:
+    sql = f"SELECT o_orderdate, count(*) FROM order_items WHERE {inside} GROUP BY o_orderdate"
+    return dict(warehouse.execute(sql).fetchall())
+
+
+def _drifted(before: Mapping[date, int], after: Mapping[date, int]) -> int:
     """Return on how many days the row count changed by too much."""
-    return sum(
-        abs(after.get(day, 0) - rows) > MAX_CHANGE * rows for day, rows in before.items()
-    )
+    return sum(abs(after.get(day, 0) - rows) > MAX_CHANGE * rows for day, rows in before.items())
 
 
-CONTENDERS: dict[str, Callable[[Job], Callable[[], None]]] = {
+FORMS = ("query", "frame")
+SAFE = {form: f"wap_asset, {form}" for form in FORMS}
+BUILT_IN = "(a) built-in I/O manager, frame"
+BARE = {form: f"(b) bare DuckDB, {form}" for form in FORMS}
+NO_OP = "(c) no-op run"
+CONTENDERS: dict[str, Contender] = {
     **{name: safe(form) for form, name in SAFE.items()},
     BUILT_IN: built_in,
     **{name: bare(form) for form, name in BARE.items()},
-    BARE_COUNTED: bare("query", counted=True),
+    "(b) with change counts, query": bare("query", counted=True),
     NO_OP: no_op,
 }
 

@@ -15,22 +15,22 @@ ALL_DAYS = 2406
 MEMORY_LIMIT_MB = 1000
 CONFIG = {"memory_limit": f"{MEMORY_LIMIT_MB}MB"}
 
-COLUMNS = "l_orderkey, l_linenumber, o_orderdate, o_custkey, l_partkey, l_quantity, revenue"
-_SELECT = """SELECT l_orderkey, l_linenumber, o_orderdate, o_custkey, l_partkey,
-    CAST(l_quantity AS DOUBLE) AS l_quantity, CAST({revenue} AS DOUBLE) AS revenue
-FROM {lineitem} JOIN {orders} ON l_orderkey = o_orderkey"""
+COLUMNS = ("l_orderkey", "l_linenumber", "o_orderdate", "o_custkey", "l_partkey", "l_quantity", "revenue")
+LISTED = ", ".join(COLUMNS)
+_SOURCES = {
+    "lineitem": "l_orderkey, l_linenumber, l_partkey, l_quantity, l_extendedprice, l_discount",
+    "orders": "o_orderkey, o_custkey, o_orderdate",
+    "part": "p_partkey, p_name",
+}
 _RIGHT, _WRONG = "l_extendedprice * (1 - l_discount)", "l_extendedprice"
 
 
-def order_items(where: str) -> str:
-    """Return the SELECT of the right rows, from the tables in the warehouse."""
-    return f"{_SELECT.format(revenue=_RIGHT, lineitem='lineitem', orders='orders')} WHERE {where}"
-
-
-def order_items_from_files(where: str) -> str:
-    """Return the SELECT of the right rows, from the files that the warehouse's tables were made of."""
-    tables = {name: f"'{FOLDER / name}.parquet'" for name in ("lineitem", "orders")}
-    return f"{_SELECT.format(revenue=_RIGHT, **tables)} WHERE {where}"
+def order_items(where: str, *, revenue: str = _RIGHT, from_files: bool = False) -> str:
+    """Return the SELECT of the rows, from the warehouse's tables or from the files that they were made of."""
+    lineitem, orders = (f"'{_file(name)}'" if from_files else name for name in ("lineitem", "orders"))
+    return f"""SELECT l_orderkey, l_linenumber, o_orderdate, o_custkey, l_partkey,
+        CAST(l_quantity AS DOUBLE) AS l_quantity, CAST({revenue} AS DOUBLE) AS revenue
+    FROM {lineitem} JOIN {orders} ON l_orderkey = o_orderkey WHERE {where}"""
 
 
 def between(start: date, end: date) -> str:
@@ -39,7 +39,7 @@ def between(start: date, end: date) -> str:
 
 
 def end_of(days: int) -> date:
-    """Return the first day after the benchmark's slice of so many days."""
+    """Return the first day after a slice of so many days."""
     return FIRST_DAY + timedelta(days)
 
 
@@ -51,38 +51,33 @@ def prepare() -> None:
         return
     FOLDER.mkdir(exist_ok=True)
     command = shutil.which("tpchgen-cli", path=str(Path(sys.executable).parent)) or "tpchgen-cli"
-    tables = ("--tables", "lineitem,orders,part")
-    subprocess.run(
-        [command, "parquet", "-s", "1", *tables, "--output-dir", FOLDER, "--overwrite"], check=True
-    )
+    options = ("-s", "1", "--tables", ",".join(_SOURCES), "--output-dir", str(FOLDER), "--overwrite")
+    subprocess.run([command, "parquet", *options], check=True)
     unfinished = PREPARED.with_suffix(".unfinished")
     unfinished.unlink(missing_ok=True)
     with duckdb.connect(str(unfinished)) as warehouse:
-        for table, columns in (
-            ("lineitem", "l_orderkey, l_linenumber, l_partkey, l_quantity, l_extendedprice, l_discount"),
-            ("orders", "o_orderkey, o_custkey, o_orderdate"),
-            ("part", "p_partkey, p_name"),
-        ):
-            warehouse.execute(
-                f"CREATE TABLE {table} AS SELECT {columns} FROM '{FOLDER / table}.parquet'"
-            )
-        wrong = _SELECT.format(revenue=_WRONG, lineitem="lineitem", orders="orders")
+        for table, columns in _SOURCES.items():
+            warehouse.execute(f"CREATE TABLE {table} AS SELECT {columns} FROM '{_file(table)}'")
+        wrong = order_items("true", revenue=_WRONG)
         warehouse.execute(f"CREATE TABLE order_items AS {wrong} ORDER BY o_orderdate")
     unfinished.rename(PREPARED)
 
 
 def verify(database: str, days: int) -> None:
-    """Check that the live table holds the right rows within the slice and the old ones elsewhere."""
+    """Check that the live table holds the right rows within the slice, and the old ones elsewhere."""
     import duckdb
 
     inside = between(FIRST_DAY, end_of(days))
-    wrong = _SELECT.format(revenue=_WRONG, lineitem="lineitem", orders="orders")
-    expected = f"{order_items(inside)} UNION ALL {wrong} WHERE NOT ({inside})"
-    digest = f"SELECT count(*), bit_xor(hash({COLUMNS})), sum(hash({COLUMNS})) FROM"
+    expected = f"{order_items(inside)} UNION ALL {order_items(f'NOT ({inside})', revenue=_WRONG)}"
+    digest = f"SELECT count(*), bit_xor(hash({LISTED})), sum(hash({LISTED})) FROM"
     with duckdb.connect(database, read_only=True) as warehouse:
         live = warehouse.execute(f"{digest} order_items").fetchone()
         if live != warehouse.execute(f"{digest} ({expected})").fetchone():
             raise SystemExit(f"{database}: order_items isn't what {days} recomputed days make it")
+
+
+def _file(table: str) -> Path:
+    return FOLDER / f"{table}.parquet"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""A year of New York's flights, kept in one DuckDB file and backfilled safely."""

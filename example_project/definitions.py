@@ -1,0 +1,90 @@
+"""The assets of the example: three reference tables, the flights by day, and each day's delays."""
+
+import os
+from pathlib import Path
+
+import dagster as dg
+import dagster_safe_backfill as sb
+import pandas as pd
+import pyarrow as pa
+
+from example_project import nycflights
+
+DATA = Path(__file__).parent / "data"
+DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2014-01-01")
+
+
+def warehouse_path() -> Path:
+    """Return where the warehouse is: `SAFE_BACKFILL_DUCKDB`, or a file in the example's data folder."""
+    return Path(os.environ.get("SAFE_BACKFILL_DUCKDB") or DATA / "warehouse.duckdb")
+
+
+@dg.asset(group_name="reference")
+def airlines() -> pd.DataFrame:
+    """The airlines, by carrier code."""
+    return nycflights.table("airlines").to_pandas()
+
+
+@dg.asset(group_name="reference")
+def airports() -> pd.DataFrame:
+    """The airports, by FAA code."""
+    return nycflights.table("airports").to_pandas()
+
+
+@dg.asset(group_name="reference")
+def planes() -> pa.Table:
+    """The planes, by tail number; year and seats stay whole numbers where some are missing."""
+    return nycflights.table("planes")
+
+
+@sb.wap_asset(
+    partitions_def=DAYS,
+    partition_expr="flight_date",
+    unique_key=["flight_date", "carrier", "flight", "origin"],
+    audits=[
+        sb.unique(),
+        sb.not_null("origin", "dest"),
+        sb.expression("distance > 0"),
+        sb.references("carrier", table="nyc.airlines", column="carrier"),
+        sb.references("dest", table="nyc.airports", column="faa", severity="WARN"),
+        sb.references("tailnum", table="nyc.planes", severity="WARN"),
+        sb.row_count_drift(max_change=0.02),
+    ],
+    backfill_policy=sb.single_run(),
+    deps=[airlines, airports, planes],
+    group_name="flights",
+    code_version="1",
+)
+def flights(partitions: sb.PartitionSlice) -> pa.Table:
+    """Every flight that left New York, by its day there."""
+    return nycflights.flights(partitions.start.date(), partitions.end.date())
+
+
+@sb.wap_asset(
+    partitions_def=DAYS,
+    partition_expr="flight_date",
+    unique_key=["flight_date", "carrier"],
+    audits=[sb.unique(), sb.expression("cancelled <= flights", name="cancelled_at_most_all")],
+    backfill_policy=sb.single_run(),
+    deps=[flights],
+    group_name="flights",
+    code_version="1",
+)
+def daily_delays(partitions: sb.PartitionSlice) -> sb.Query:
+    """Each day's flights, cancellations and mean delay, by carrier; computed inside DuckDB."""
+    return sb.Query(f"""
+        SELECT flight_date, carrier, count(*) AS flights, count(*) FILTER (dep_time IS NULL) AS cancelled,
+               avg(dep_delay) AS mean_departure_delay, avg(arr_delay) AS mean_arrival_delay
+        FROM nyc.flights
+        WHERE {partitions.where("flight_date")}
+        GROUP BY flight_date, carrier
+    """)
+
+
+flights_job = dg.define_asset_job("flights_job", [flights, daily_delays], partitions_def=DAYS)
+
+defs = dg.Definitions(
+    assets=[airlines, airports, planes, flights, daily_delays],
+    jobs=[flights_job],
+    resources={"io_manager": sb.RangeDuckDBIOManager(database=str(warehouse_path()), schema="nyc")},
+)

@@ -5,70 +5,54 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 
-from bench.contenders import CHECKS, CONTENDERS, SAFE, Job
+from bench.contenders import CONTENDERS, SAFE, Job
 from bench.data import ALL_DAYS
 from bench.measure import Measured, import_seconds, loaded_by, measure, medians, prepare
-from bench.report import Imports, Report
+from bench.report import MANY_AUDITS, Report
 
 FULL = {30: 5, 90: 5, 365: 3, ALL_DAYS: 2}
 QUICK = {30: 1, 90: 1}
-MANY_AUDITS = 20
-WATCHED_IMPORTS = ("pandas", "pyarrow", "polars", "sqlglot", "duckdb", "snowflake")
+WATCHED = ("pandas", "pyarrow", "polars", "sqlglot", "duckdb", "snowflake")
 
 
-def main(arguments: Sequence[str]) -> int:
+def main() -> int:
     """Run the benchmark and return the process's exit status."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="30 and 90 days, once")
-    parser.add_argument("--only", action="append", help="part of a contender's name; repeatable")
-    options = parser.parse_args(arguments)
-    repetitions = QUICK if options.quick else FULL
-    chosen = [
-        name
-        for name in CONTENDERS
-        if not options.only or any(part in name for part in options.only)
-    ]
+    is_quick = parser.parse_args().quick
     prepare()
     measured: dict[tuple[str, int, int], list[Measured]] = defaultdict(list)
-    for job, verified in _jobs(chosen, repetitions):
-        one = measure(job, verified=verified)
+    for job, is_first in _jobs(QUICK if is_quick else FULL):
+        one = measure(job, verified=is_first)
         measured[job.contender, job.days, job.audits].append(one)
-        _say(f"{job.contender}, {job.days} days, {job.audits} audits: {one.wall:.2f} s, {one.peak_mb:.0f} MB")
-    results = {key: medians(several) for key, several in measured.items()}
-    report = Report(results, _imports(1 if options.quick else 7), audits=len(CHECKS))
-    print(report.text())
-    return 0 if all(aim.met for aim in report.aims()) else 1
+        line = f"{job.contender}, {job.days} days, {job.audits} audits: {one.wall:.2f} s, {one.peak_mb:.0f} MB"
+        print(line, file=sys.stderr, flush=True)
+    report = Report(
+        results={key: medians(several) for key, several in measured.items()},
+        imports=import_seconds(["dagster", "dagster_safe_backfill"], repetitions=3 if is_quick else 9),
+        loaded=loaded_by("dagster_safe_backfill", WATCHED),
+    )
+    print(*report.tables(), sep="\n")
+    print("\n### Aims\n")
+    aims = list(report.aims())
+    for text, found, is_met in aims:
+        print(f"- {'PASS' if is_met else 'FAIL'} {text}: {found}")
+    return 0 if all(is_met for _, _, is_met in aims) else 1
 
 
-def _jobs(chosen: Sequence[str], repetitions: dict[int, int]) -> list[tuple[Job, bool]]:
-    """Return what to measure, contenders side by side; each result is verified the first time."""
-    jobs: list[tuple[Job, bool]] = []
+def _jobs(repetitions: Mapping[int, int]) -> Iterator[tuple[Job, bool]]:
+    """Return what to measure, contenders side by side, and whether it is the first of its kind."""
     for days, times in repetitions.items():
         for turn in range(times):
-            # Each turn begins with another contender, so that none always runs in another's wake.
-            order = [*chosen[turn % len(chosen) :], *chosen[: turn % len(chosen)]]
-            jobs += [(Job(contender=name, days=days), turn == 0) for name in order]
-        if SAFE["query"] in chosen:
-            jobs.append((Job(contender=SAFE["query"], days=days, audits=1), True))
-    if SAFE["query"] in chosen:
-        jobs.append((Job(contender=SAFE["query"], days=min(repetitions), audits=MANY_AUDITS), True))
-    return jobs
-
-
-def _imports(repetitions: int) -> Imports:
-    seconds = import_seconds(["dagster", "dagster_safe_backfill"], repetitions=repetitions)
-    return Imports(
-        dagster=seconds["dagster"],
-        library=seconds["dagster_safe_backfill"],
-        loaded=loaded_by("dagster_safe_backfill", WATCHED_IMPORTS),
-    )
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+            # Each turn begins with another contender, so that none always runs in the same one's wake.
+            names = [*CONTENDERS]
+            for name in [*names[turn:], *names[:turn]]:
+                yield Job(contender=name, days=days), turn == 0
+        yield Job(contender=SAFE["query"], days=days, audits=1), True
+    yield Job(contender=SAFE["query"], days=min(repetitions), audits=MANY_AUDITS), True
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

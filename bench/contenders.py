@@ -93,9 +93,7 @@ def safe(form: str) -> Contender:
                 return sb.Query(data.order_items(partitions.where()))
             return _frame(data.between(partitions.start.date(), partitions.end.date()))
 
-        manager = sb.RangeDuckDBIOManager(
-            database=job.database, schema="main", connection_config=data.CONFIG
-        )
+        manager = sb.RangeDuckDBIOManager(database=job.database, schema="main", connection_config=data.CONFIG)
         return lambda: _materialize(job, [order_items], {"io_manager": manager})
 
     return prepared
@@ -171,7 +169,7 @@ def bare(form: str, *, counted: bool = False) -> Contender:
                 rows = data.order_items(job.inside)
                 if form == "frame":
                     warehouse.register("computed", _frame(job.inside))
-                    rows = f"SELECT * REPLACE (CAST(o_orderdate AS DATE) AS o_orderdate) FROM computed"
+                    rows = "SELECT * REPLACE (CAST(o_orderdate AS DATE) AS o_orderdate) FROM computed"
                 warehouse.execute(f"CREATE TABLE shadow AS {rows}")
                 _audit_bare(warehouse, job.inside)
                 warehouse.execute("BEGIN")

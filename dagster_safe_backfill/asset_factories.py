@@ -159,9 +159,7 @@ def wap_asset(
     return decorate
 
 
-def _with_key_audit(
-    audits: Sequence[Audit], *, unique_key: Sequence[str], strategy: Strategy
-) -> tuple[Audit, ...]:
+def _with_key_audit(audits: Sequence[Audit], *, unique_key: Sequence[str], strategy: Strategy) -> tuple[Audit, ...]:
     """Return the audits with one of the unique key, which a publication by key can't do without."""
     of_key = [audit for audit in audits if isinstance(audit, Unique) and not audit.columns]
     if not unique_key:

@@ -19,9 +19,7 @@ def batched(partitions_per_run: int) -> dg.BackfillPolicy:
         ConfigurationError: The number is below 1.
     """
     if partitions_per_run < 1:
-        raise ConfigurationError(
-            f"batched() needs at least one partition a run, not {partitions_per_run}"
-        )
+        raise ConfigurationError(f"batched() needs at least one partition a run, not {partitions_per_run}")
     return dg.BackfillPolicy.multi_run(max_partitions_per_run=partitions_per_run)
 
 

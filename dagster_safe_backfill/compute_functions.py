@@ -66,9 +66,7 @@ class ComputeFunction:
         """
         is_own = self._resource_key in self._parameters
 
-        def compute(
-            context: dg.AssetExecutionContext, **arguments: object
-        ) -> Iterator[object]:
+        def compute(context: dg.AssetExecutionContext, **arguments: object) -> Iterator[object]:
             if not takes_resource:
                 resource = getattr(context.resources, self._resource_key)
             elif is_own:
@@ -86,11 +84,7 @@ class ComputeFunction:
     def _outer_parameters(self) -> dict[str, Any]:
         """Return the annotations of the parameters that Dagster fills, in order, without the context."""
         hidden = {self._context, *self._slices}
-        return {
-            name: self._hints.get(name, inspect.Parameter.empty)
-            for name in self._parameters
-            if name not in hidden
-        }
+        return {name: self._hints.get(name, inspect.Parameter.empty) for name in self._parameters if name not in hidden}
 
     def _dress(self, compute: Callable[..., object], annotations: Mapping[str, Any]) -> None:
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD

@@ -14,9 +14,7 @@ from dagster._core.execution.context.metadata_logging import (
 )
 
 
-def add_partition_metadata(
-    context: dg.AssetExecutionContext, metadata: Mapping[str, Mapping[str, Any]]
-) -> None:
+def add_partition_metadata(context: dg.AssetExecutionContext, metadata: Mapping[str, Mapping[str, Any]]) -> None:
     """Give each partition's materialization numbers of its own; `metadata` is by partition key.
 
     `context.add_asset_metadata` takes one partition a call, and lists and copies those of the whole run each
@@ -25,8 +23,7 @@ def add_partition_metadata(
     step = context.get_step_execution_context()
     known = step._metadata_accumulator.per_output_metadata  # pyright: ignore[reportPrivateUsage]
     added = {
-        AssetMetadataHandle(asset_key=context.asset_key, partition_key=key): values
-        for key, values in metadata.items()
+        AssetMetadataHandle(asset_key=context.asset_key, partition_key=key): values for key, values in metadata.items()
     }
     step._metadata_accumulator = OutputMetadataAccumulator(  # pyright: ignore[reportPrivateUsage]
         per_output_metadata={**known, **added}

@@ -100,9 +100,7 @@ class SchemaMismatchError(WriteError):
 
 
 class _SampledWriteError(WriteError):
-    def __init__(
-        self, message: str, *, table: str, count: int, sample: Sequence[Sequence[Any]]
-    ) -> None:
+    def __init__(self, message: str, *, table: str, count: int, sample: Sequence[Sequence[Any]]) -> None:
         super().__init__(message, table=table)
         self.count = count
         self.sample = tuple(tuple(row) for row in sample)

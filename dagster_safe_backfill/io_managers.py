@@ -117,19 +117,16 @@ class RangeDuckDBIOManager(RangeIOManager):
         default=None, alias="schema", description="Schema of the assets that name none themselves."
     )
     connection_config: dict[str, Any] = Field(
-        default={}, description="DuckDB's settings, such as memory_limit: https://duckdb.org/docs/configuration"
+        default={},
+        description="DuckDB's settings, such as memory_limit: https://duckdb.org/docs/configuration",
     )
-    lock_timeout: float = Field(
-        default=60.0, description="Seconds to wait for a file that another process holds."
-    )
+    lock_timeout: float = Field(default=60.0, description="Seconds to wait for a file that another process holds.")
 
     def warehouse(self) -> Warehouse:
         """Return the DuckDB file as a warehouse."""
         from dagster_safe_backfill.warehouses.duckdb import DuckDBWarehouse
 
-        return DuckDBWarehouse(
-            self.database, lock_timeout=self.lock_timeout, config=self.connection_config
-        )
+        return DuckDBWarehouse(self.database, lock_timeout=self.lock_timeout, config=self.connection_config)
 
     @property
     def default_schema(self) -> str | None:
@@ -146,9 +143,7 @@ def _load_type(context: dg.InputContext) -> type:
     return pd.DataFrame
 
 
-def _write_metadata(
-    context: dg.OutputContext, spec: TableSpec, changes: Mapping[str, Changes]
-) -> dict[str, Any]:
+def _write_metadata(context: dg.OutputContext, spec: TableSpec, changes: Mapping[str, Changes]) -> dict[str, Any]:
     total = sum(changes.values(), Changes())
     rows = "dagster/partition_row_count" if context.has_partition_key else "dagster/row_count"
     return {

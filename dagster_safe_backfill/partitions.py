@@ -77,9 +77,7 @@ def asked_keys(tags: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(tags[name] for name in names if name in tags)
 
 
-def slice_of_keys(
-    definition: dg.PartitionsDefinition[Any], keys: Sequence[str]
-) -> PartitionSlice:
+def slice_of_keys(definition: dg.PartitionsDefinition[Any], keys: Sequence[str]) -> PartitionSlice:
     """Return the slice of some of a definition's partition keys.
 
     Args:
@@ -104,15 +102,11 @@ def _parts(definition: dg.MultiPartitionsDefinition, key: str) -> Mapping[str, s
     return definition.get_partition_key_from_str(key).keys_by_dimension
 
 
-def _dimension(
-    definition: dg.PartitionsDefinition[Any], keys: Sequence[str], *, name: str | None
-) -> Dimension:
+def _dimension(definition: dg.PartitionsDefinition[Any], keys: Sequence[str], *, name: str | None) -> Dimension:
     if not isinstance(definition, dg.TimeWindowPartitionsDefinition):
         return KeyDimension(values=tuple(keys), name=name)
     windows = {key: _window(definition, key) for key in dict.fromkeys(keys)}
-    return TimeDimension(
-        windows=tuple(windows[key] for key in keys), timezone=definition.timezone, name=name
-    )
+    return TimeDimension(windows=tuple(windows[key] for key in keys), timezone=definition.timezone, name=name)
 
 
 def _window(definition: dg.TimeWindowPartitionsDefinition, key: str) -> TimeWindow:

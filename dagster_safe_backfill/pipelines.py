@@ -125,9 +125,7 @@ def _spec(context: dg.AssetExecutionContext, manager: RangeIOManager) -> TableSp
     return table_spec(table, metadata)
 
 
-def _bound(
-    partition_slice: PartitionSlice, spec: TableSpec, manager: RangeIOManager
-) -> PartitionSlice:
+def _bound(partition_slice: PartitionSlice, spec: TableSpec, manager: RangeIOManager) -> PartitionSlice:
     from dagster_safe_backfill.wap.scope import where
 
     return partition_slice.bound_to(partial(where, spec=spec, dialect=manager.warehouse().dialect))
@@ -154,16 +152,12 @@ def _failure(rejected: Rejected) -> dg.Failure:
         shadow=str(staged.shadow),
         failures=[(result.audit.name, result.failed_keys, result.failed_rows) for result in blocking],
     )
-    failure = dg.Failure(
-        str(error), metadata={"shadow": str(staged.shadow)}, allow_retries=False
-    )
+    failure = dg.Failure(str(error), metadata={"shadow": str(staged.shadow)}, allow_retries=False)
     failure.__cause__ = error
     return failure
 
 
-def _log_changes(
-    context: dg.AssetExecutionContext, published: Published, *, seconds: float
-) -> None:
+def _log_changes(context: dg.AssetExecutionContext, published: Published, *, seconds: float) -> None:
     staged = published.audited.staged
     if staged.dropped:
         context.log.warning(f"left out {staged.dropped:,} rows outside {staged.partition_slice}")

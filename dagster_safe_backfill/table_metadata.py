@@ -68,9 +68,7 @@ def _partition_expr(table: TableRef, value: Any) -> dict[str | None, str]:
         return {None: value}
     if isinstance(value, Mapping):
         return dict(cast("Mapping[str | None, str]", value))
-    raise ConfigurationError(
-        f"{table}: partition_expr is a SQL expression, or one for each dimension, not {value!r}"
-    )
+    raise ConfigurationError(f"{table}: partition_expr is a SQL expression, or one for each dimension, not {value!r}")
 
 
 def _text(metadata: Mapping[str, Any], option: str) -> str | None:

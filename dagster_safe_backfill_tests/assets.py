@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
-import dagster_safe_backfill as sb
 import pandas as pd
+
+import dagster_safe_backfill as sb
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-03-01")
 RANGE_START = "dagster/asset_partition_range_start"

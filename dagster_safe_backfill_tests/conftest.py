@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import duckdb
 import pytest
+
 from dagster_safe_backfill import RangeDuckDBIOManager, RangeIOManager
 from dagster_safe_backfill.warehouses.base import Warehouse
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 import dagster as dg
-import dagster_safe_backfill as sb
 import pytest
+
+import dagster_safe_backfill as sb
 from dagster_safe_backfill.asset_checks import PartitionedChecks, are_partitioned
 from dagster_safe_backfill_tests.assets import DAYS, Source, events, run_key, run_range
 
@@ -64,9 +65,9 @@ def test_partitioned_checks_in_a_range_run_have_a_status_for_each_partition(
     asset = events(source, partitioned_checks=True)
     result = run_range([asset], "2024-01-01", "2024-01-04", io_manager=io_manager, instance=instance)
     found = [c for c in result.get_asset_check_evaluations() if c.partition is not None]
-    assert Counter(check.check_name for check in found) == {
-        name: 4 for name in ("unique_key", "not_null_value", "positive")
-    }
+    assert Counter(check.check_name for check in found) == dict.fromkeys(
+        ("unique_key", "not_null_value", "positive"), 4
+    )
     failed = {(check.check_name, check.partition) for check in found if not check.passed}
     assert failed == ({("positive", "2024-01-02")} if source is SPOILED else set())
 

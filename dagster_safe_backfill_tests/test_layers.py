@@ -6,8 +6,9 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-import dagster_safe_backfill
 import pytest
+
+import dagster_safe_backfill
 
 PACKAGE = "dagster_safe_backfill"
 ROOT = Path(dagster_safe_backfill.__file__).parent
@@ -34,7 +35,7 @@ PRIVATE_DAGSTER = "dagster_internals"
 
 def layer(module: str) -> str:
     """Return the layer of a module of the package, by its path below the package."""
-    first = module.split(".")[0]
+    first = module.split(".", maxsplit=1)[0]
     return first if first in BELOW else "face"
 
 

@@ -6,8 +6,9 @@ import inspect
 import subprocess
 import sys
 
-import dagster_safe_backfill as sb
 import pytest
+
+import dagster_safe_backfill as sb
 
 
 def test_the_public_names_are_sorted_and_exist() -> None:
@@ -16,11 +17,7 @@ def test_the_public_names_are_sorted_and_exist() -> None:
 
 
 def test_nothing_public_is_unnamed() -> None:
-    found = {
-        name
-        for name, value in vars(sb).items()
-        if not name.startswith("_") and not inspect.ismodule(value)
-    }
+    found = {name for name, value in vars(sb).items() if not name.startswith("_") and not inspect.ismodule(value)}
     assert found == set(sb.__all__)
 
 
@@ -34,7 +31,5 @@ def test_every_public_name_has_a_docstring(name: str) -> None:
 
 def test_importing_the_library_loads_no_driver_and_no_frame_library() -> None:
     code = "import sys, dagster_safe_backfill; print(*sorted({m.split('.')[0] for m in sys.modules}))"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"pandas", "polars", "pyarrow", "duckdb", "snowflake", "sqlglot"} & set(loaded)

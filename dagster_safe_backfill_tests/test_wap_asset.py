@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import dagster as dg
-import dagster_safe_backfill as sb
 import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
 
+import dagster_safe_backfill as sb
 from dagster_safe_backfill_tests.assets import (
     DAYS,
     Source,
@@ -273,9 +273,7 @@ def test_a_query_runs_in_the_warehouse_over_an_upstream_table(runs: Runs, read: 
         backfill_policy=sb.single_run(),
     )
     def sums(partitions: sb.PartitionSlice) -> sb.Query:
-        return sb.Query(
-            f"SELECT sum(value) AS value, day FROM events WHERE {partitions.where()} GROUP BY day"
-        )
+        return sb.Query(f"SELECT sum(value) AS value, day FROM events WHERE {partitions.where()} GROUP BY day")
 
     assert runs.range(*TEN, events(Source()), sums).success
     assert read("SELECT count(*), sum(value) FROM sums") == [(10, 60)]
@@ -368,7 +366,10 @@ def test_a_retry_within_a_run_replaces_its_own_shadow(runs: Runs, read: Read) ->
     attempts: list[int] = []
 
     @sb.wap_asset(
-        partitions_def=DAYS, partition_expr="day", unique_key=["day", "id"], retry_policy=dg.RetryPolicy(max_retries=1)
+        partitions_def=DAYS,
+        partition_expr="day",
+        unique_key=["day", "id"],
+        retry_policy=dg.RetryPolicy(max_retries=1),
     )
     def events(partitions: sb.PartitionSlice) -> pd.DataFrame:
         attempts.append(1)

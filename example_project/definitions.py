@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 
 import dagster as dg
-import dagster_safe_backfill as sb
 import pandas as pd
 import pyarrow as pa
 
+import dagster_safe_backfill as sb
 from example_project import nycflights
 
 DATA = Path(__file__).parent / "data"

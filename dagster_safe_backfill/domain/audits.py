@@ -128,9 +128,7 @@ def unique(*columns: str, severity: Severity = "ERROR", name: str | None = None)
     the slice. As in SQL's UNIQUE, a row with NULL in one of the columns equals no other. The `unique_key` is
     stricter: there a NULL fails too, since a row without a key can't be merged.
     """
-    return Unique(
-        columns=columns, severity=severity, name=_named(name, "unique", *(columns or ("key",)))
-    )
+    return Unique(columns=columns, severity=severity, name=_named(name, "unique", *(columns or ("key",))))
 
 
 def not_null(*columns: str, severity: Severity = "ERROR", name: str | None = None) -> NotNull:
@@ -189,9 +187,7 @@ def references(
     )
 
 
-def row_count_drift(
-    *, max_change: float, severity: Severity = "ERROR", name: str | None = None
-) -> RowCountDrift:
+def row_count_drift(*, max_change: float, severity: Severity = "ERROR", name: str | None = None) -> RowCountDrift:
     """Each partition's row count differs from the live table's by at most this share of it (0.02 is 2 %).
 
     A partition that live doesn't have passes, as there is nothing to drift from; one that live has and the

@@ -13,9 +13,7 @@ from dagster_safe_backfill.errors import EmptySliceError, SliceError
 ColumnType = Literal["date", "timestamp", "timestamptz"]
 """How a column keeps time: calendar days, wall-clock times of a known time zone, or instants."""
 
-WhereRenderer = Callable[
-    ["PartitionSlice", "str | Mapping[str, str] | None", "ColumnType | None"], str
-]
+WhereRenderer = Callable[["PartitionSlice", "str | Mapping[str, str] | None", "ColumnType | None"], str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

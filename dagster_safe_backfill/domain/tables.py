@@ -39,9 +39,7 @@ class TableRef:
 
     def shadow(self, run_id: str) -> TableRef:
         """Return the name of this table's shadow for one run; runs at the same time have different ones."""
-        return TableRef(
-            schema=self.schema, name=f"{self.name}{SHADOW_INFIX}{run_id[:_RUN_ID_LENGTH]}"
-        )
+        return TableRef(schema=self.schema, name=f"{self.name}{SHADOW_INFIX}{run_id[:_RUN_ID_LENGTH]}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +83,7 @@ class TableSpec:
             ("on_outside", self.on_outside, ("refuse", "drop")),
         ):
             if value not in allowed:
-                raise ConfigurationError(
-                    f"{self.table}: {option} is one of {', '.join(allowed)}, not {value!r}"
-                )
+                raise ConfigurationError(f"{self.table}: {option} is one of {', '.join(allowed)}, not {value!r}")
 
 
 @dataclass(frozen=True, slots=True)

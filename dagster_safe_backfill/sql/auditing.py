@@ -100,17 +100,12 @@ def _shadow(batch: Batch) -> exp.Table:
 
 
 def _has_null(names: Sequence[str]) -> exp.Expr:
-    return terms.any_of(
-        exp.Is(this=terms.column(name, of=_SHADOW), expression=exp.Null()) for name in names
-    )
+    return terms.any_of(exp.Is(this=terms.column(name, of=_SHADOW), expression=exp.Null()) for name in names)
 
 
 def _exists(rows: exp.Select, pairs: Mapping[str, str]) -> exp.Expr:
     """Return whether `rows`, aliased `_OTHER`, hold this row's values; `pairs` maps own to other columns."""
-    on = terms.all_of(
-        terms.column(other, of=_OTHER).eq(terms.column(own, of=_SHADOW))
-        for own, other in pairs.items()
-    )
+    on = terms.all_of(terms.column(other, of=_OTHER).eq(terms.column(own, of=_SHADOW)) for own, other in pairs.items())
     return exp.Exists(this=rows.where(on))
 
 
@@ -136,7 +131,5 @@ def _is_repeated(audit: Unique, batch: Batch) -> exp.Expr:
         conditions.append(_has_null(names))
     if batch.outside is not None:
         elsewhere = exp.select(terms.number(1)).from_(terms.table(batch.live, alias=_OTHER))
-        conditions.append(
-            _exists(elsewhere.where(terms.qualified(batch.outside, _OTHER)), pairs)
-        )
+        conditions.append(_exists(elsewhere.where(terms.qualified(batch.outside, _OTHER)), pairs))
     return terms.any_of(conditions)

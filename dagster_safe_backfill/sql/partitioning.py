@@ -110,9 +110,7 @@ def _one_dimension(
     return terms.any_of(_inside(window, column, dimension) for window in windows)
 
 
-def _inside(
-    window: TimeWindow, column: PartitionColumn, dimension: TimeDimension
-) -> exp.Expr:
+def _inside(window: TimeWindow, column: PartitionColumn, dimension: TimeDimension) -> exp.Expr:
     return exp.and_(
         exp.GTE(this=column.expression.copy(), expression=_bound(window.start, column, dimension)),
         exp.LT(this=column.expression.copy(), expression=_bound(window.end, column, dimension)),
@@ -208,9 +206,7 @@ def _in_domain(value: exp.Expr, column: PartitionColumn) -> exp.Expr:
             assert_never(column.keeps)
 
 
-def _bound(
-    instant: datetime, column: PartitionColumn, dimension: TimeDimension
-) -> exp.Expr:
+def _bound(instant: datetime, column: PartitionColumn, dimension: TimeDimension) -> exp.Expr:
     return _in_domain(terms.text(_bound_text(instant, column, dimension)), column)
 
 

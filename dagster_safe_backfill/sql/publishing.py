@@ -44,9 +44,7 @@ class Change:
     @property
     def written(self) -> dict[str, exp.Expr]:
         """What an inserted row consists of, by live column."""
-        values: dict[str, exp.Expr] = {
-            name: terms.column(name, of=_SHADOW) for name in self.columns
-        }
+        values: dict[str, exp.Expr] = {name: terms.column(name, of=_SHADOW) for name in self.columns}
         if self.stamp is not None:
             values[self.stamp[0]] = self.stamp[1].copy()
         return values
@@ -67,9 +65,7 @@ def delete_scope(change: Change) -> exp.Delete:
     return exp.delete(terms.table(change.live), where=change.scope.copy())
 
 
-def rows_in_scope(
-    change: Change, *, partition_slice: PartitionSlice | None, columns: PartitionColumns
-) -> exp.Select:
+def rows_in_scope(change: Change, *, partition_slice: PartitionSlice | None, columns: PartitionColumns) -> exp.Select:
     """Return `(position, rows)` of the live rows in the slice."""
     return _by_partition(_positioned(change, partition_slice=partition_slice, columns=columns))
 
@@ -93,9 +89,7 @@ def staged_changes(change: Change) -> exp.Select:
         terms.count_where(is_new),
         terms.count_where(exp.and_(exp.not_(is_new.copy()), _is_changed(change))),
     ]
-    join = exp.Join(
-        this=terms.subquery(live, _LIVE), side="LEFT", on=_is_match(change)
-    )
+    join = exp.Join(this=terms.subquery(live, _LIVE), side="LEFT", on=_is_match(change))
     shadow = terms.table(change.shadow, alias=_SHADOW)
     return exp.select(*items).from_(shadow).join(join).group_by(items[0].copy())
 
@@ -151,9 +145,7 @@ def _into(change: Change) -> exp.Schema:
     return exp.Schema(this=terms.table(change.live), expressions=names)
 
 
-def _positioned(
-    change: Change, *, partition_slice: PartitionSlice | None, columns: PartitionColumns
-) -> exp.Select:
+def _positioned(change: Change, *, partition_slice: PartitionSlice | None, columns: PartitionColumns) -> exp.Select:
     rows = exp.select(exp.Star()).from_(terms.table(change.live)).where(change.scope.copy())
     items = [terms.column(name) for name in change.key]
     return positioned(rows, items, partition_slice=partition_slice, columns=columns)

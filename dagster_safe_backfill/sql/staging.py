@@ -40,9 +40,7 @@ class StagedColumn:
         return terms.typed(value, self.type, dialect=dialect) if self.is_cast else value
 
 
-def typed_rows(
-    source: exp.Table, columns: Sequence[StagedColumn], *, dialect: str
-) -> exp.Select:
+def typed_rows(source: exp.Table, columns: Sequence[StagedColumn], *, dialect: str) -> exp.Select:
     """Return the computed rows with the live table's names and types."""
     items = {column.name: column.expression(dialect=dialect) for column in columns}
     return exp.select(*terms.named(items)).from_(source.copy())
@@ -55,9 +53,7 @@ def _try_cast(value: exp.Expr, type_name: str, *, dialect: str) -> exp.TryCast:
     return exp.TryCast(this=value, to=exp.DataType.build(type_name, dialect=dialect, udt=True))
 
 
-def values_lost_by_cast(
-    source: exp.Table, columns: Sequence[StagedColumn], *, dialect: str
-) -> exp.Select:
+def values_lost_by_cast(source: exp.Table, columns: Sequence[StagedColumn], *, dialect: str) -> exp.Select:
     """Return, for each column, how many values its cast would change or refuse."""
 
     def lost(column: StagedColumn) -> exp.Expr:

@@ -97,10 +97,7 @@ def same(names: Iterable[str], *, left: str, right: str) -> exp.Expr:
 
 def differ(names: Iterable[str], *, left: str, right: str) -> exp.Expr:
     """Return whether some column differs in two relations, NULL being equal to NULL."""
-    return any_of(
-        exp.NullSafeNEQ(this=column(name, of=left), expression=column(name, of=right))
-        for name in names
-    )
+    return any_of(exp.NullSafeNEQ(this=column(name, of=left), expression=column(name, of=right)) for name in names)
 
 
 def qualified(expression: exp.Expr, relation_name: str) -> exp.Expr:

@@ -60,9 +60,7 @@ def key_result(connection: Connection, staged: Staged) -> AuditResult:
     return result
 
 
-def measure(
-    connection: Connection, staged: Staged, audits: Sequence[Audit]
-) -> tuple[AuditResult, ...]:
+def measure(connection: Connection, staged: Staged, audits: Sequence[Audit]) -> tuple[AuditResult, ...]:
     """Return a result for each audit, in their order; writes nothing."""
     batch = _batch(connection, staged)
     drifts = [audit for audit in audits if isinstance(audit, RowCountDrift)]
@@ -130,16 +128,12 @@ def _rows_together(
     except SafeBackfillError:
         return {audit: _rows_alone(connection, staged, batch, audit) for audit in audits}
     return {
-        audit: _judged(
-            connection, staged, batch, audit, {row[0]: row[i] for row in rows if row[i]}
-        )
+        audit: _judged(connection, staged, batch, audit, {row[0]: row[i] for row in rows if row[i]})
         for i, audit in enumerate(audits, start=1)
     }
 
 
-def _rows_alone(
-    connection: Connection, staged: Staged, batch: Batch, audit: RowAudit
-) -> AuditResult:
+def _rows_alone(connection: Connection, staged: Staged, batch: Batch, audit: RowAudit) -> AuditResult:
     try:
         rows = connection.run(auditing.failures(auditing.fails(audit, batch), batch))
     except SafeBackfillError as error:
@@ -147,9 +141,7 @@ def _rows_alone(
     return _judged(connection, staged, batch, audit, dict(rows))
 
 
-def _judged(
-    connection: Connection, staged: Staged, batch: Batch, audit: RowAudit, counts: Counts
-) -> AuditResult:
+def _judged(connection: Connection, staged: Staged, batch: Batch, audit: RowAudit, counts: Counts) -> AuditResult:
     verdicts = {
         key: Verdict(outcome="failed" if counts.get(i) else "passed", failed_rows=counts.get(i, 0))
         for i, key in enumerate(staged.keys)
@@ -160,10 +152,7 @@ def _judged(
     return AuditResult(
         audit=audit,
         verdicts=verdicts,
-        sample=[
-            dict(zip(batch.columns, row, strict=True))
-            for row in connection.run(auditing.sampled(select))
-        ],
+        sample=[dict(zip(batch.columns, row, strict=True)) for row in connection.run(auditing.sampled(select))],
         failing_rows_sql=select.sql(dialect=connection.dialect, pretty=True),
     )
 
@@ -177,9 +166,7 @@ def unmeasured(audit: Audit, staged: Staged, error: Exception) -> AuditResult:
     )
 
 
-def _drifts(
-    connection: Connection, staged: Staged, audits: Sequence[RowCountDrift]
-) -> dict[Audit, AuditResult]:
+def _drifts(connection: Connection, staged: Staged, audits: Sequence[RowCountDrift]) -> dict[Audit, AuditResult]:
     if not audits:
         return {}
     try:
@@ -203,9 +190,7 @@ def _live_rows(connection: Connection, staged: Staged) -> Counts:
         return {}
     columns = _partition_columns(connection, staged)
     change = planned(connection, staged)
-    select = publishing.rows_in_scope(
-        change, partition_slice=staged.partition_slice, columns=columns
-    )
+    select = publishing.rows_in_scope(change, partition_slice=staged.partition_slice, columns=columns)
     return dict(connection.run(select))
 
 

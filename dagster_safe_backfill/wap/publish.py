@@ -25,9 +25,7 @@ from dagster_safe_backfill.wap.scope import partition_columns
 from dagster_safe_backfill.warehouses.base import Connection
 
 
-def publish(
-    connection: Connection, audited: Audited, *, strategy: Strategy, origin: Origin
-) -> Published:
+def publish(connection: Connection, audited: Audited, *, strategy: Strategy, origin: Origin) -> Published:
     """Make what was audited live, record it and drop the shadow, all in one transaction.
 
     Raises:
@@ -133,9 +131,7 @@ def _described(column: Column) -> str:
     return f"{column.name} {column.type}"
 
 
-def _merge(
-    connection: Connection, staged: Staged, change: Change, columns: PartitionColumns
-) -> dict[str, Changes]:
+def _merge(connection: Connection, staged: Staged, change: Change, columns: PartitionColumns) -> dict[str, Changes]:
     rows = connection.run(publishing.staged_changes(change))
     matches = sum(row[1] for row in rows)
     if matches > sum(staged.rows.values()):
@@ -147,30 +143,21 @@ def _merge(
     if live > matches - fresh:
         gone = dict(
             connection.run(
-                publishing.gone_by_partition(
-                    change, partition_slice=staged.partition_slice, columns=columns
-                )
+                publishing.gone_by_partition(change, partition_slice=staged.partition_slice, columns=columns)
             )
         )
     _touch(connection, change, fresh=fresh, changed=changed, gone=sum(gone.values()), live=live)
     found = {row[0]: row[1:] for row in rows}
-    return {
-        key: _merged_changes(found.get(i, (0, 0, 0)), gone.get(i, 0))
-        for i, key in enumerate(staged.keys)
-    }
+    return {key: _merged_changes(found.get(i, (0, 0, 0)), gone.get(i, 0)) for i, key in enumerate(staged.keys)}
 
 
 def _merged_changes(found: tuple[int, ...], gone: int) -> Changes:
     staged, inserted, updated = found
     unchanged = staged - inserted - updated
-    return Changes(
-        staged=staged, inserted=inserted, updated=updated, deleted=gone, unchanged=unchanged
-    )
+    return Changes(staged=staged, inserted=inserted, updated=updated, deleted=gone, unchanged=unchanged)
 
 
-def _touch(
-    connection: Connection, change: Change, *, fresh: int, changed: int, gone: int, live: int
-) -> None:
+def _touch(connection: Connection, change: Change, *, fresh: int, changed: int, gone: int, live: int) -> None:
     """Run the cheapest statements that make the slice right; a row's stamp only survives in place."""
     touched = fresh + changed + gone
     if not touched:
@@ -185,12 +172,8 @@ def _touch(
         connection.run(publishing.merge_changed(change))
 
 
-def _replace(
-    connection: Connection, staged: Staged, change: Change, columns: PartitionColumns
-) -> dict[str, Changes]:
-    live = connection.run(
-        publishing.rows_in_scope(change, partition_slice=staged.partition_slice, columns=columns)
-    )
+def _replace(connection: Connection, staged: Staged, change: Change, columns: PartitionColumns) -> dict[str, Changes]:
+    live = connection.run(publishing.rows_in_scope(change, partition_slice=staged.partition_slice, columns=columns))
     connection.run(publishing.delete_scope(change))
     connection.run(publishing.insert_staged(change))
     return _all_inserted(staged, deleted=dict(live))

@@ -48,11 +48,7 @@ def read(
         select = select.where(exp.false())
     elif partition_slice is not None:
         rows = exp.select(exp.Star()).from_(terms.table(spec.table))
-        types = partition_types(
-            connection, rows, spec=spec, partition_slice=partition_slice
-        )
-        recognised = partition_columns(
-            connection, spec=spec, partition_slice=partition_slice, types=types
-        )
+        types = partition_types(connection, rows, spec=spec, partition_slice=partition_slice)
+        recognised = partition_columns(connection, spec=spec, partition_slice=partition_slice, types=types)
         select = select.where(rows_of(partition_slice, recognised))
     return connection.fetch(select, load_type)

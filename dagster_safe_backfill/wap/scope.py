@@ -61,11 +61,7 @@ def partition_types(
 
 def _check_columns(expression: exp.Expr, known: Iterable[str], spec: TableSpec) -> None:
     names = {name.casefold() for name in known}
-    missing = [
-        column.name
-        for column in expression.find_all(exp.Column)
-        if column.name.casefold() not in names
-    ]
+    missing = [column.name for column in expression.find_all(exp.Column) if column.name.casefold() not in names]
     if missing:
         raise PartitionColumnError(
             f"{spec.table}: partition_expr names {', '.join(missing)}, which is no column of it; the columns are"
@@ -130,11 +126,9 @@ def where(
         return where(partition_slice, column, "timestamp", spec=spec, dialect=dialect)
 
 
-def _by_dimension(
-    column: str | Mapping[str, str], partition_slice: PartitionSlice
-) -> dict[str | None, str]:
+def _by_dimension(column: str | Mapping[str, str], partition_slice: PartitionSlice) -> dict[str | None, str]:
     if not isinstance(column, str):
-        return {name: sql for name, sql in column.items()}
+        return {**column}
     names = [dimension.name for dimension in partition_slice.dimensions]
     if len(names) > 1:
         raise SliceError(f"these partitions need a mapping from each of {', '.join(map(str, names))} to a column")

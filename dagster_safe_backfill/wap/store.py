@@ -47,9 +47,7 @@ def store(
         )
         if staged.spec.unique_key:
             _check_key(connection, staged)
-        changes = apply(
-            connection, staged, strategy="merge" if staged.spec.unique_key else "replace"
-        )
+        changes = apply(connection, staged, strategy="merge" if staged.spec.unique_key else "replace")
         connection.run(staging.dropped(shadow))
     return changes
 

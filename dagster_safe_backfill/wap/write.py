@@ -81,9 +81,7 @@ def readable(connection: Connection, data: object, *, spec: TableSpec) -> Genera
                 raise _empty_error(spec, "this run") from error
             source = stack.enter_context(connection.source(_no_rows(connection, spec.table)))
         except FrameError as error:
-            raise SchemaMismatchError(
-                f"{spec.table}: {error}", table=str(spec.table), problems=[str(error)]
-            ) from error
+            raise SchemaMismatchError(f"{spec.table}: {error}", table=str(spec.table), problems=[str(error)]) from error
         yield source
 
 
@@ -126,9 +124,7 @@ def stage(
     types: dict[str | None, str] = {}
     if partition_slice is not None:
         types = partition_types(connection, rows, spec=spec, partition_slice=partition_slice)
-    recognised = partition_columns(
-        connection, spec=spec, partition_slice=partition_slice, types=types
-    )
+    recognised = partition_columns(connection, spec=spec, partition_slice=partition_slice, types=types)
     names = [column.name for column in columns]
     connection.run(
         staging.fill(
@@ -208,9 +204,7 @@ def _reconciled(
     return columns
 
 
-def _new_columns(
-    connection: Connection, found: Sequence[Column]
-) -> tuple[list[StagedColumn], list[str]]:
+def _new_columns(connection: Connection, found: Sequence[Column]) -> tuple[list[StagedColumn], list[str]]:
     columns: list[StagedColumn] = []
     problems: list[str] = []
     for column in found:
@@ -245,34 +239,26 @@ def _matched_columns(
 
 
 def _on_its_way(source: Column, target: Column) -> StagedColumn:
-    return StagedColumn(
-        name=target.name, source=source.name, source_type=source.type, type=target.type
-    )
+    return StagedColumn(name=target.name, source=source.name, source_type=source.type, type=target.type)
 
 
 def _is_name(name: str, other: str | None) -> bool:
     return other is not None and name.casefold() == other.casefold()
 
 
-def _check_casts(
-    connection: Connection, source: exp.Table, columns: Sequence[StagedColumn], spec: TableSpec
-) -> None:
+def _check_casts(connection: Connection, source: exp.Table, columns: Sequence[StagedColumn], spec: TableSpec) -> None:
     """Refuse values that the live table's types would change, such as 1.5 in an integer column."""
     cast = [column for column in columns if column.is_cast]
     if not cast:
         return
-    (counts,) = connection.run(
-        staging.values_lost_by_cast(source, cast, dialect=connection.dialect)
-    )
+    (counts,) = connection.run(staging.values_lost_by_cast(source, cast, dialect=connection.dialect))
     problems = [
         f"{count} values of {column.name} ({column.source_type}) don't fit {column.type} unchanged"
         for column, count in zip(cast, counts, strict=True)
         if count
     ]
     if problems:
-        raise SchemaMismatchError(
-            f"{spec.table}: {'; '.join(problems)}", table=str(spec.table), problems=problems
-        )
+        raise SchemaMismatchError(f"{spec.table}: {'; '.join(problems)}", table=str(spec.table), problems=problems)
 
 
 def _respelled(spec: TableSpec, names: Sequence[str]) -> TableSpec:

@@ -60,13 +60,10 @@ class DuckDBWarehouse(Warehouse):
 
     dialect = "duckdb"
 
-    def __init__(
-        self, database: str, *, lock_timeout: float = 60.0, config: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, database: str, *, lock_timeout: float = 60.0, config: Mapping[str, Any] | None = None) -> None:
         if database.startswith(":memory:") or not database:
             raise ConfigurationError(
-                "an in-memory DuckDB is gone when its connection closes, and each step opens its own;"
-                " name a file"
+                "an in-memory DuckDB is gone when its connection closes, and each step opens its own; name a file"
             )
         self._database = database
         self._lock_timeout = lock_timeout
@@ -249,9 +246,7 @@ class DuckDBConnection(Connection):
             found = self._driver.extract_statements(query.sql)
         kinds = [statement.type.name for statement in found]
         if kinds != ["SELECT"]:
-            raise ConfigurationError(
-                f"a Query is one SELECT, not {' and '.join(kinds) or 'nothing'}: {query.sql!r}"
-            )
+            raise ConfigurationError(f"a Query is one SELECT, not {' and '.join(kinds) or 'nothing'}: {query.sql!r}")
         return found[0].query.strip().removesuffix(";")
 
     def _execute(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:

@@ -5,8 +5,9 @@ import os
 from pathlib import Path
 
 import dagster as dg
-import dagster_safe_backfill as sb
 import pandas as pd
+
+import dagster_safe_backfill as sb
 
 FOLDER = Path(os.environ["DSB_TEST_FOLDER"])
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-03-01")

@@ -50,9 +50,7 @@ class LiveDagster:
             "assetSelection": [{"path": [asset]} for asset in assets],
             "partitionNames": list(keys),
         }
-        answer = execute_query(
-            self._context, LAUNCH_PARTITION_BACKFILL_MUTATION, {"backfillParams": parameters}
-        )
+        answer = execute_query(self._context, LAUNCH_PARTITION_BACKFILL_MUTATION, {"backfillParams": parameters})
         launched = answer["data"]["launchPartitionBackfill"]
         assert launched["__typename"] == "LaunchBackfillSuccess", launched
         return self._ended(launched["backfillId"], timeout)

@@ -11,6 +11,7 @@ from typing import Any
 import duckdb
 import pytest
 from dagster import DagsterRunStatus
+
 from dagster_safe_backfill_tests.assets import DAYS
 from dagster_safe_backfill_tests.daemon.live import LiveDagster, live_dagster
 

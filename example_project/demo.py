@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 
 import dagster as dg
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -27,7 +28,7 @@ from example_project.definitions import (
 
 HOME = DATA / "dagster_home"
 MONTH = DAYS.get_partition_keys()[:31]
-_CONFIG = "telemetry: {enabled: false}\nnux: {seen: true}\n"
+_CONFIG = "telemetry: {enabled: false}\nnux: {enabled: false}\n"
 
 
 def main() -> None:
@@ -44,7 +45,9 @@ def main() -> None:
         result = _materialize([flights, daily_delays], instance, keys=MONTH)
     console.print(_published(result))
     console.print(_audited(result))
-    console.print(f"{len(MONTH)} days in {time.monotonic() - started:.1f} s; the warehouse is {warehouse_path()}")
+    console.print(
+        f"{len(MONTH)} days in {time.monotonic() - started:.1f} s; the warehouse is {warehouse_path()}", soft_wrap=True
+    )
     console.print("Open it in the UI at http://localhost:3000 with:")
     console.print(f"  DAGSTER_HOME={HOME} {sys.prefix}/bin/dagster dev", soft_wrap=True, highlight=False)
 
@@ -60,7 +63,7 @@ def _materialize(
 
 def _published(result: dg.ExecuteInProcessResult) -> Table:
     numbers = ("staged", "inserted", "updated", "deleted", "unchanged")
-    table = Table("table", "partitions", *(f"rows {name}" for name in numbers), title="Published")
+    table = _table("table", "days", *numbers, title="Rows published")
     for asset in (flights, daily_delays):
         found = result.asset_materializations_for_node(asset.op.name)
         sums = [sum(int(str(event.metadata[f"rows_{name}"].value)) for event in found) for name in numbers]
@@ -68,8 +71,15 @@ def _published(result: dg.ExecuteInProcessResult) -> Table:
     return table
 
 
+def _table(*names: str, title: str) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD)
+    for name in names:
+        table.add_column(name, no_wrap=True)
+    return table
+
+
 def _audited(result: dg.ExecuteInProcessResult) -> Table:
-    table = Table("table", "audit", "severity", "verdict", "failed rows", title="Audited before publishing")
+    table = _table("table", "audit", "severity", "verdict", "failed rows", title="Audited before publishing")
     for check in result.get_asset_check_evaluations():
         verdict = "[green]passed" if check.passed else "[yellow]failed, shown"
         failed = f"{int(str(check.metadata['failed_rows'].value)):,}"

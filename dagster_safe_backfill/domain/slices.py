@@ -37,9 +37,10 @@ def merged(windows: Iterable[TimeWindow]) -> tuple[TimeWindow, ...]:
     result: list[TimeWindow] = []
     for window in sorted(windows):
         if result and window.start <= result[-1].end:
-            last = result.pop()
-            window = TimeWindow(start=last.start, end=max(last.end, window.end))
-        result.append(window)
+            last = result[-1]
+            result[-1] = TimeWindow(start=last.start, end=max(last.end, window.end))
+        else:
+            result.append(window)
     return tuple(result)
 
 

@@ -126,8 +126,8 @@ def positioned(
 ) -> exp.Select:
     """Return a SELECT of `items` from `rows`, and of each row's position in the slice as `PARTITION`.
 
-    Rows outside the slice have NULL there; without a slice all are at 0. Times are found by an ASOF join, which takes one pass over sorted
-    windows however irregular they are (cron, months, DST nights, excluded days).
+    Rows outside the slice have NULL there; without a slice all are at 0. Times are found by an ASOF join, which
+    takes one pass over sorted windows however irregular they are (cron, months, DST nights, excluded days).
 
     Raises:
         PartitionColumnError: A column can't tell the slice's partitions apart.

@@ -81,10 +81,12 @@ def daily_delays(partitions: sb.PartitionSlice) -> sb.Query:
     """)
 
 
-flights_job = dg.define_asset_job("flights_job", [flights, daily_delays], partitions_def=DAYS)
+flights_job = dg.define_asset_job("flights_job", [flights, daily_delays])
 
 defs = dg.Definitions(
     assets=[airlines, airports, planes, flights, daily_delays],
     jobs=[flights_job],
+    # DuckDB has one writing process at a time, so a process for each step would only wait for the others.
+    executor=dg.in_process_executor,
     resources={"io_manager": sb.RangeDuckDBIOManager(database=str(warehouse_path()), schema="nyc")},
 )

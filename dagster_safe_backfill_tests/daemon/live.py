@@ -91,14 +91,15 @@ def live_dagster(home: Path, workspace: Path, environment: Mapping[str, str]) ->
     (home / "dagster.yaml").write_text(_DAGSTER_YAML)
     settings: dict[str, Any] = {**os.environ, **environment, "DAGSTER_HOME": str(home)}
     os.environ.update({**environment, "DAGSTER_HOME": str(home)})
-    daemon = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", _DAEMON, "run", "-w", str(workspace)],
-        cwd=ROOT,
-        env=settings,
-        start_new_session=True,
-        stdout=(home / "daemon.log").open("w"),
-        stderr=subprocess.STDOUT,
-    )
+    with (home / "daemon.log").open("w") as log:
+        daemon = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", _DAEMON, "run", "-w", str(workspace)],
+            cwd=ROOT,
+            env=settings,
+            start_new_session=True,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
     try:
         with (
             dg.DagsterInstance.from_config(str(home)) as instance,

@@ -1,0 +1,1 @@
+"""The example project in the real UI, driven by a browser."""

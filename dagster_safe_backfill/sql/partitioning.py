@@ -44,6 +44,7 @@ class PartitionColumn:
     """An expression over a table's columns that tells a row's partition in one dimension.
 
     Attributes:
+        name: What messages call it.
         expression: What is compared with the slice.
         type_name: Its type, as the warehouse spells it.
         keeps: How it keeps time, or `"text"` or `"other"` where it keeps none.
@@ -51,6 +52,7 @@ class PartitionColumn:
         dialect: The warehouse's, in which `type_name` is read.
     """
 
+    name: str
     expression: exp.Expr
     type_name: str
     keeps: ColumnType | Literal["text", "other"]
@@ -213,32 +215,32 @@ def _bound(instant: datetime, column: PartitionColumn, dimension: TimeDimension)
 def _bound_text(instant: datetime, column: PartitionColumn, dimension: TimeDimension) -> str:
     match column.keeps:
         case "date":
-            return _day(instant, ZoneInfo(dimension.timezone)).isoformat()
+            return _day(instant, column, ZoneInfo(dimension.timezone)).isoformat()
         case "timestamp":
             zone = ZoneInfo(column.timezone or dimension.timezone)
-            return _wall_clock(instant, zone).isoformat(sep=" ")
+            return _wall_clock(instant, column, zone).isoformat(sep=" ")
         case "timestamptz":
             return instant.isoformat(sep=" ")
         case "text" | "other":
             raise PartitionColumnError(
-                f"the partitions are cut by time, but the partition column is {column.type_name}; give a"
+                f"{column.name}: the partitions are cut by time, but the partition column is {column.type_name}; give a"
                 " partition_expr that returns a date or a timestamp, for instance CAST(day AS DATE)"
             )
         case _:
             assert_never(column.keeps)
 
 
-def _day(instant: datetime, zone: ZoneInfo) -> date:
+def _day(instant: datetime, column: PartitionColumn, zone: ZoneInfo) -> date:
     day = instant.astimezone(zone).date()
     if (instant - _TICK).astimezone(zone).date() == day:
         raise PartitionColumnError(
-            f"a DATE column can't tell partitions that are cut at {instant.astimezone(zone).isoformat()},"
+            f"{column.name}: a DATE column can't tell partitions that are cut at {instant.astimezone(zone).isoformat()},"
             " within a day; give a partition_expr that returns a timestamp"
         )
     return day
 
 
-def _wall_clock(instant: datetime, zone: ZoneInfo) -> datetime:
+def _wall_clock(instant: datetime, column: PartitionColumn, zone: ZoneInfo) -> datetime:
     """Return the wall-clock time that parts the instants before `instant` from the others.
 
     In a gap (clocks go forward) that is the gap's first moment, so that days stored as midnights that the
@@ -248,7 +250,7 @@ def _wall_clock(instant: datetime, zone: ZoneInfo) -> datetime:
     here = instant.astimezone(zone)
     if _is_repeated(here) and (here.fold == 1 or _is_repeated(before)):
         raise PartitionColumnError(
-            f"wall-clock times of {zone.key} can't tell partitions that are cut at {here.isoformat()}: that"
+            f"{column.name}: wall-clock times of {zone.key} can't tell partitions that are cut at {here.isoformat()}: that"
             " hour comes twice; keep the column in UTC (column_timezone), or as TIMESTAMP WITH TIME ZONE"
         )
     return before.replace(tzinfo=None) + _TICK

@@ -82,6 +82,7 @@ def partition_columns(
     expressions = partition_expressions(spec, partition_slice, dialect=connection.dialect)
     return {
         name: PartitionColumn(
+            name=f"{spec.table}, partition_expr {spec.partition_expr[name]}",
             expression=expression,
             type_name=types[name],
             keeps=connection.keeps(types[name]),
@@ -112,6 +113,7 @@ def where(
     for dimension in partition_slice.dimensions:
         is_time = isinstance(dimension, TimeDimension)
         columns[dimension.name] = PartitionColumn(
+            name=f"{spec.table}, partition_expr {spec.partition_expr[name]}",
             expression=expressions[dimension.name],
             type_name=column_type or "text",
             keeps=(column_type or "date") if is_time else "text",

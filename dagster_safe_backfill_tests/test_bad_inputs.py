@@ -1,0 +1,318 @@
+"""Every bad input has its own error, which names table and finding, and leaves the live table as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+import dagster_safe_backfill as sb
+from dagster_safe_backfill_tests.assets import DAYS, failure_of, run_key, run_range
+from dagster_safe_backfill_tests.conftest import DuckDBBackend
+
+DAY = "2024-01-02"
+LIVE = "SELECT rowid, * FROM events ORDER BY rowid"
+
+
+def good() -> pd.DataFrame:
+    """Return three rows of the day, as the live table's columns want them."""
+    return pd.DataFrame({"day": pd.to_datetime([DAY] * 3).as_unit("us"), "id": [1, 2, 3], "value": [1.0, 2.0, 3.0]})
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is computed, how the asset is declared, and what must come of it."""
+
+    name: str
+    rows: Callable[[], object]
+    error: type[sb.SafeBackfillError]
+    says: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+CASES = [
+    Case("extra column", lambda: good().assign(more=1), sb.SchemaMismatchError, "more is not in the table"),
+    Case("missing column", lambda: good().drop(columns="value"), sb.SchemaMismatchError, "value is missing"),
+    Case(
+        "renamed column", lambda: good().rename(columns={"value": "v"}), sb.SchemaMismatchError, "v is not in the table"
+    ),
+    Case("text for a number", lambda: good().assign(value="x"), sb.SchemaMismatchError, "value is VARCHAR, and DOUBLE"),
+    Case("number for a time", lambda: good().assign(day=1), sb.SchemaMismatchError, "day is BIGINT, and TIMESTAMP"),
+    Case("fraction for an integer", lambda: good().assign(id=[1.5, 2, 3]), sb.SchemaMismatchError, "1 values of id"),
+    Case("a number too large", lambda: good().assign(id=[1e30, 2, 3]), sb.SchemaMismatchError, "1 values of id"),
+    Case(
+        "nanoseconds for microseconds",
+        lambda: good().assign(day=pd.to_datetime([f"{DAY} 00:00:00.000000001"] * 3)),
+        sb.SchemaMismatchError,
+        "3 values of day",
+    ),
+    Case("no rows and no columns", pd.DataFrame, sb.EmptyFrameError, 'set on_empty="allow"'),
+    Case("no rows", lambda: good()[:0], sb.EmptyFrameError, f"no rows were computed for {DAY}"),
+    Case(
+        "rows of another day",
+        lambda: good().assign(day=pd.to_datetime(["2024-01-03", DAY, DAY]).as_unit("us")),
+        sb.RowsOutsideSliceError,
+        "1 of the computed rows belong to none of 2024-01-02 by day (found 2024-01-03 00:00:00)",
+    ),
+    Case(
+        "rows of no day",
+        lambda: good().assign(day=pd.to_datetime([None, DAY, DAY]).as_unit("us")),
+        sb.RowsOutsideSliceError,
+        "1 of the computed rows",
+    ),
+    Case("NULL key", lambda: good().assign(id=[None, 2, 3]), sb.KeyViolationError, "1 of the computed rows"),
+    Case("duplicate key", lambda: good().assign(id=[2, 2, 3]), sb.KeyViolationError, "2 of the computed rows"),
+    Case(
+        "key of another day's live row",
+        good,
+        sb.KeyViolationError,
+        "3 of the computed rows",
+        {"unique_key": ["id"]},
+    ),
+    Case("duplicate column", lambda: pd.concat([good(), good()[["id"]]], axis=1), sb.SchemaMismatchError, "id"),
+    Case(
+        "texts and numbers in a column",
+        lambda: good().assign(value=[1, "x", 2.0]),
+        sb.SchemaMismatchError,
+        "can't be read as an Arrow table",
+    ),
+    Case("no frame", lambda: 5, sb.ConfigurationError, "a int is neither a frame"),
+    Case("None", lambda: None, sb.SafeBackfillError, "None"),
+    Case(
+        "missing partition column",
+        good,
+        sb.PartitionColumnError,
+        "partition_expr names no_such_day, which is no column of it; the columns are day, id, value",
+        {"partition_expr": "no_such_day"},
+    ),
+    Case(
+        "partition expression of another type",
+        good,
+        sb.PartitionColumnError,
+        "the partition column is BIGINT",
+        {"partition_expr": "id"},
+    ),
+    Case(
+        "partition expression that is more",
+        good,
+        sb.ConfigurationError,
+        "partition_expr is not one SQL expression",
+        {"partition_expr": "day; DROP TABLE events"},
+    ),
+    Case(
+        "key of a missing column",
+        good,
+        sb.ConfigurationError,
+        "unique_key names nope, which is no column",
+        {"unique_key": ["nope"]},
+    ),
+    Case("two statements", lambda: sb.Query("SELECT 1; DROP TABLE events"), sb.ConfigurationError, "SELECT and DROP"),
+    Case("no select", lambda: sb.Query("DROP TABLE events"), sb.ConfigurationError, "not DROP"),
+    Case("query of a missing table", lambda: sb.Query("SELECT * FROM nope"), sb.TableNotFoundError, "nope"),
+]
+
+
+def plain_asset(case: Case) -> dg.AssetsDefinition:
+    metadata = {"partition_expr": "day", "unique_key": ["day", "id"], **case.options}
+
+    @dg.asset(partitions_def=DAYS, metadata=metadata)
+    def events() -> Any:
+        return case.rows()
+
+    return events
+
+
+def wap_asset(case: Case) -> dg.AssetsDefinition:
+    options: dict[str, Any] = {"partition_expr": "day", "unique_key": ["day", "id"], **case.options}
+
+    @sb.wap_asset(partitions_def=DAYS, **options)
+    def events() -> Any:
+        return case.rows()
+
+    return events
+
+
+@pytest.fixture
+def filled(backend: DuckDBBackend, instance: dg.DagsterInstance) -> DuckDBBackend:
+    """Return a backend whose live table holds three days."""
+
+    @dg.asset(partitions_def=DAYS, metadata={"partition_expr": "day"}, backfill_policy=sb.single_run())
+    def events() -> pd.DataFrame:
+        return pd.concat(good().assign(day=pd.Timestamp(f"2024-01-0{day}").as_unit("us")) for day in (1, 2, 3))
+
+    result = run_range([events], "2024-01-01", "2024-01-03", io_manager=backend.io_manager, instance=instance)
+    assert result.success
+    return backend
+
+
+def chain(error: BaseException) -> list[BaseException]:
+    """Return an error and what caused it, the first cause last."""
+    return [error, *(chain(error.__cause__) if error.__cause__ else [])]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_bad_input_is_refused_before_anything_is_deleted(
+    case: Case, filled: DuckDBBackend, instance: dg.DagsterInstance
+) -> None:
+    before = filled.read(LIVE)
+    with pytest.raises((dg.DagsterError, sb.SafeBackfillError)) as caught:
+        run_key([plain_asset(case)], DAY, io_manager=filled.io_manager, instance=instance, raise_on_error=True)
+    (error,) = [error for error in chain(caught.value) if isinstance(error, case.error)]
+    assert case.says in str(error)
+    assert "events" in str(error) or case.error in (sb.ConfigurationError, sb.TableNotFoundError)
+    assert filled.read(LIVE) == before
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_wap_asset_refuses_it_too(case: Case, filled: DuckDBBackend, instance: dg.DagsterInstance) -> None:
+    before = filled.read(LIVE)
+    asset = wap_asset(case)
+    result = run_key([asset], DAY, io_manager=filled.io_manager, instance=instance)
+    assert not result.success
+    message = failure_of(result, "events")
+    # What is wrong with a key is the audit unique()'s to say.
+    assert ("unique_key" if case.error is sb.KeyViolationError else case.says) in message
+    assert filled.read(LIVE) == before
+    if case.error is not sb.KeyViolationError:
+        assert not filled.read("SELECT * FROM information_schema.tables WHERE table_name LIKE '%shadow%'")
+
+
+ALTERATIONS = {
+    "ALTER TABLE events DROP COLUMN value": "value is not in the table",
+    "ALTER TABLE events ADD COLUMN extra INTEGER": "extra is missing",
+    "ALTER TABLE events RENAME COLUMN value TO worth": "worth is missing",
+    "ALTER TABLE events ALTER COLUMN value TYPE VARCHAR": "value is DOUBLE, and VARCHAR in the table",
+}
+
+
+@pytest.mark.parametrize(("alteration", "says"), ALTERATIONS.items(), ids=ALTERATIONS)
+@pytest.mark.parametrize("make", [plain_asset, wap_asset])
+def test_a_table_changed_by_hand_is_not_written(
+    make: Callable[[Case], dg.AssetsDefinition],
+    alteration: str,
+    says: str,
+    filled: DuckDBBackend,
+    instance: dg.DagsterInstance,
+) -> None:
+    filled.read(alteration)
+    before = filled.read(LIVE)
+    case = Case("good", good, sb.SchemaMismatchError, says)
+    result = run_key([make(case)], DAY, io_manager=filled.io_manager, instance=instance)
+    assert says in failure_of(result, "events")
+    assert filled.read(LIVE) == before
+
+
+@pytest.mark.parametrize("make", [plain_asset, wap_asset])
+@pytest.mark.parametrize("rows", [pd.DataFrame, lambda: good()[:0]], ids=["no columns", "columns"])
+def test_an_empty_frame_empties_the_slice_where_that_is_allowed(
+    make: Callable[[Case], dg.AssetsDefinition],
+    rows: Callable[[], pd.DataFrame],
+    filled: DuckDBBackend,
+    instance: dg.DagsterInstance,
+) -> None:
+    case = Case("empty", rows, sb.EmptyFrameError, "", {"on_empty": "allow"})
+    assert run_key([make(case)], DAY, io_manager=filled.io_manager, instance=instance).success
+    assert filled.read("SELECT strftime(day, '%d'), count(*) FROM events GROUP BY 1 ORDER BY 1") == [
+        ("01", 3),
+        ("03", 3),
+    ]
+
+
+@pytest.mark.parametrize("make", [plain_asset, wap_asset])
+def test_rows_outside_the_slice_are_left_out_where_that_is_asked(
+    make: Callable[[Case], dg.AssetsDefinition], filled: DuckDBBackend, instance: dg.DagsterInstance
+) -> None:
+    def rows() -> pd.DataFrame:
+        return good().assign(day=pd.to_datetime(["2024-01-03", DAY, None]).as_unit("us"), value=9.0)
+
+    case = Case("outside", rows, sb.RowsOutsideSliceError, "", {"on_outside": "drop"})
+    assert run_key([make(case)], DAY, io_manager=filled.io_manager, instance=instance).success
+    assert filled.read("SELECT count(*), count(*) FILTER (value = 9) FROM events") == [(3 + 1 + 3, 1)]
+
+
+@pytest.mark.parametrize("make", [plain_asset, wap_asset])
+def test_a_new_table_needs_to_know_its_types(
+    make: Callable[[Case], dg.AssetsDefinition], backend: DuckDBBackend, instance: dg.DagsterInstance
+) -> None:
+    case = Case("untyped", lambda: good().assign(value=None), sb.SchemaMismatchError, "value holds nothing but NULL")
+    result = run_key([make(case)], DAY, io_manager=backend.io_manager, instance=instance)
+    assert case.says in failure_of(result, "events")
+
+
+@pytest.mark.parametrize("make", [plain_asset, wap_asset])
+def test_a_column_of_only_nulls_fits_a_table_of_any_type(
+    make: Callable[[Case], dg.AssetsDefinition], filled: DuckDBBackend, instance: dg.DagsterInstance
+) -> None:
+    case = Case("nulls", lambda: good().assign(value=None), sb.SchemaMismatchError, "")
+    assert run_key([make(case)], DAY, io_manager=filled.io_manager, instance=instance).success
+    assert filled.read("SELECT count(value) FROM events") == [(6,)]
+
+
+def test_keys_and_columns_with_quotes_are_only_names(backend: DuckDBBackend, instance: dg.DagsterInstance) -> None:
+    keys = ["it's", 'say "hi"', "a; DROP TABLE events", "ünï—code"]
+
+    @sb.wap_asset(
+        partitions_def=dg.StaticPartitionsDefinition(keys),
+        partition_expr='"the ""key"""',
+        unique_key=['the "key"'],
+        audits=[sb.not_null('the "key"')],
+        backfill_policy=sb.single_run(),
+        key="odd 'table'".replace(" ", "_").replace("'", ""),
+    )
+    def odd(partitions: sb.PartitionSlice) -> pd.DataFrame:
+        return pd.DataFrame({'the "key"': list(partitions.keys), "n": 1})
+
+    for _ in range(2):
+        result = run_range([odd], keys[0], keys[-1], io_manager=backend.io_manager, instance=instance)
+        assert result.success
+    assert run_key([odd], keys[2], io_manager=backend.io_manager, instance=instance).success
+    assert {key for (key,) in backend.read('SELECT "the ""key""" FROM odd_table')} == set(keys)
+
+
+@pytest.mark.parametrize(
+    ("definition", "key", "rows", "says"),
+    [
+        (
+            dg.HourlyPartitionsDefinition("2024-01-01-00:00"),
+            "2024-01-01-05:00",
+            pa.table({"day": pa.array([date(2024, 1, 1)])}),
+            "a DATE column can't tell partitions that are cut at 2024-01-01T05:00:00",
+        ),
+        (
+            dg.HourlyPartitionsDefinition("2024-11-01-00:00", timezone="America/New_York"),
+            "2024-11-03-01:00",
+            pd.DataFrame({"day": pd.to_datetime(["2024-11-03 01:30"])}),
+            "that hour comes twice",
+        ),
+    ],
+    ids=["hours of a DATE", "wall-clock times of a DST night"],
+)
+def test_a_column_that_cannot_tell_the_partitions_is_refused(  # noqa: PLR0917
+    definition: Any, key: str, rows: Any, says: str, backend: DuckDBBackend, instance: dg.DagsterInstance
+) -> None:
+    @dg.asset(partitions_def=definition, metadata={"partition_expr": "day"})
+    def events() -> Any:
+        return rows
+
+    result = run_key([events], key, io_manager=backend.io_manager, instance=instance)
+    assert says in failure_of(result, "events")
+    assert not backend.read("SELECT * FROM information_schema.tables WHERE table_name = 'events'")
+
+
+@pytest.mark.parametrize("make", [plain_asset, wap_asset])
+def test_a_reversed_range_is_an_error_before_any_work(
+    make: Callable[[Case], dg.AssetsDefinition], filled: DuckDBBackend, instance: dg.DagsterInstance
+) -> None:
+    before = filled.read(LIVE)
+    calls: list[int] = []
+    case = Case("counted", lambda: calls.append(1) or good(), sb.EmptySliceError, "put the earlier key first")
+    result = run_range([make(case)], "2024-01-09", "2024-01-02", io_manager=filled.io_manager, instance=instance)
+    assert case.says in failure_of(result, "events")
+    assert filled.read(LIVE) == before
+    assert calls == ([] if make is wap_asset else [1]), "a plain asset's function runs before its I/O manager does"

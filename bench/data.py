@@ -7,13 +7,14 @@ import subprocess
 import sys
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 FOLDER = Path(".bench")
 PREPARED = FOLDER / "prepared.duckdb"
 FIRST_DAY = date(1992, 1, 1)
 ALL_DAYS = 2406
 MEMORY_LIMIT_MB = 1000
-CONFIG = {"memory_limit": f"{MEMORY_LIMIT_MB}MB"}
+CONFIG: dict[str, Any] = {"memory_limit": f"{MEMORY_LIMIT_MB}MB"}
 
 COLUMNS = ("l_orderkey", "l_linenumber", "o_orderdate", "o_custkey", "l_partkey", "l_quantity", "revenue")
 LISTED = ", ".join(COLUMNS)

@@ -40,13 +40,11 @@ class Report:
     def tables(self) -> Iterator[str]:
         """Return the lines of all tables, in Markdown."""
         names = list(dict.fromkeys(name for name, _, _ in self.results))
-        yield "\n### Wall seconds of the whole process (of the run in it), medians\n"
+        yield "\n### Wall seconds of the whole process (of the run in it; CPU), medians\n"
+        yield from self._table({name: self._row(name, _times) for name in names})
+        yield "\n### Ratios of wall (of CPU)\n"
         yield from self._table(
-            {name: self._row(name, lambda one: f"{one.wall:.2f} ({one.seconds:.2f})") for name in names}
-        )
-        yield "\n### Ratios of wall\n"
-        yield from self._table(
-            {name: [f"{self._ratio(*pair, days):.2f}" for days in self.days] for name, pair in _RATIOS.items()}
+            {name: [self._both(*pair, days) for days in self.days] for name, pair in _RATIOS.items()}
         )
         yield f"\n### Peak memory in MB, where DuckDB's limit is {MEMORY_LIMIT_MB}\n"
         yield from self._table({name: self._row(name, lambda one: f"{one.peak_mb:.0f}") for name in names})
@@ -54,7 +52,9 @@ class Report:
         counted = [(name, audits) for name in (SAFE["query"], NO_OP) for audits in (1, USUAL, MANY_AUDITS)]
         yield from self._table(
             {
-                f"{name}, {audits} audits": self._row(name, lambda one: f"{one.statements} / {one.events}", audits)
+                f"{name}, {audits} audit{'s' * (audits > 1)}": self._row(
+                    name, lambda one: f"{one.statements} / {one.events}", audits
+                )
                 for name, audits in counted
             }
         )
@@ -78,7 +78,11 @@ class Report:
         library, dagster = (self.imports[module] for module in ("dagster_safe_backfill", "dagster"))
         ratio = library / dagster
         yield f"import at most {MAX_IMPORT} x dagster's", f"{ratio:.2f}", ratio <= MAX_IMPORT
-        yield f"import without {' and '.join(UNWANTED)}", f"loads {self.loaded}", not set(UNWANTED) & set(self.loaded)
+        yield (
+            f"import without {' and '.join(UNWANTED)}",
+            f"loads {', '.join(self.loaded) or 'neither'}",
+            not set(UNWANTED) & set(self.loaded),
+        )
 
     def _flatness(self) -> Iterator[Aim]:
         ours = {key[1:]: one for key, one in self.results.items() if key[0] == SAFE["query"]}
@@ -100,9 +104,12 @@ class Report:
             len(set(rates.values())) == 1,
         )
 
-    def _ratio(self, ours: str, theirs: Sequence[str], days: int) -> float:
-        wall = sum(self.results[name, days, USUAL].wall for name in theirs)
-        return self.results[ours, days, USUAL].wall / wall
+    def _ratio(self, ours: str, theirs: Sequence[str], days: int, of: str = "wall") -> float:
+        bound = sum(getattr(self.results[name, days, USUAL], of) for name in theirs)
+        return getattr(self.results[ours, days, USUAL], of) / bound
+
+    def _both(self, ours: str, theirs: Sequence[str], days: int) -> str:
+        return f"{self._ratio(ours, theirs, days):.2f} ({self._ratio(ours, theirs, days, 'cpu'):.2f})"
 
     def _row(self, name: str, cell: Callable[[Measured], str], audits: int = USUAL) -> list[str]:
         found = [self.results.get((name, days, audits)) for days in self.days]
@@ -114,6 +121,10 @@ class Report:
         for name, cells in rows.items():
             if any(cells):
                 yield f"| {name} | " + " | ".join(cells) + " |"
+
+
+def _times(one: Measured) -> str:
+    return f"{one.wall:.2f} ({one.seconds:.2f}; {one.cpu:.2f})"
 
 
 _RATIOS: Mapping[str, tuple[str, Sequence[str]]] = {

@@ -223,21 +223,21 @@ def _bound_text(instant: datetime, column: PartitionColumn, dimension: TimeDimen
             return instant.isoformat(sep=" ")
         case "text" | "other":
             raise PartitionColumnError(
-                f"{column.name}: the partitions are cut by time, but the partition column is {column.type_name}; give a"
-                " partition_expr that returns a date or a timestamp, for instance CAST(day AS DATE)"
+                f"{column.name}: the partitions are cut by time, but the partition column is {column.type_name};"
+                " give a partition_expr that returns a date or a timestamp, for instance CAST(day AS DATE)"
             )
         case _:
             assert_never(column.keeps)
 
 
 def _day(instant: datetime, column: PartitionColumn, zone: ZoneInfo) -> date:
-    day = instant.astimezone(zone).date()
-    if (instant - _TICK).astimezone(zone).date() == day:
+    here = instant.astimezone(zone)
+    if (instant - _TICK).astimezone(zone).date() == here.date():
         raise PartitionColumnError(
-            f"{column.name}: a DATE column can't tell partitions that are cut at {instant.astimezone(zone).isoformat()},"
+            f"{column.name}: a DATE column can't tell partitions that are cut at {here.isoformat()},"
             " within a day; give a partition_expr that returns a timestamp"
         )
-    return day
+    return here.date()
 
 
 def _wall_clock(instant: datetime, column: PartitionColumn, zone: ZoneInfo) -> datetime:

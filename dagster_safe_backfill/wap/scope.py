@@ -113,7 +113,7 @@ def where(
     for dimension in partition_slice.dimensions:
         is_time = isinstance(dimension, TimeDimension)
         columns[dimension.name] = PartitionColumn(
-            name=f"{spec.table}, partition_expr {spec.partition_expr[name]}",
+            name=f"{spec.table}, column {expr[dimension.name]}",
             expression=expressions[dimension.name],
             type_name=column_type or "text",
             keeps=(column_type or "date") if is_time else "text",

@@ -250,8 +250,8 @@ def _wall_clock(instant: datetime, column: PartitionColumn, zone: ZoneInfo) -> d
     here = instant.astimezone(zone)
     if _is_repeated(here) and (here.fold == 1 or _is_repeated(before)):
         raise PartitionColumnError(
-            f"{column.name}: wall-clock times of {zone.key} can't tell partitions that are cut at {here.isoformat()}: that"
-            " hour comes twice; keep the column in UTC (column_timezone), or as TIMESTAMP WITH TIME ZONE"
+            f"{column.name}: wall-clock times of {zone.key} can't tell partitions that are cut at {here.isoformat()}:"
+            " that hour comes twice; keep the column in UTC (column_timezone), or as TIMESTAMP WITH TIME ZONE"
         )
     return before.replace(tzinfo=None) + _TICK
 

@@ -22,9 +22,10 @@ def add_partition_metadata(context: dg.AssetExecutionContext, metadata: Mapping[
     """
     step = context.get_step_execution_context()
     known = step._metadata_accumulator.per_output_metadata  # pyright: ignore[reportPrivateUsage]
-    added = {
-        AssetMetadataHandle(asset_key=context.asset_key, partition_key=key): values for key, values in metadata.items()
-    }
+    added: dict[AssetMetadataHandle, Mapping[str, Any]] = {}
+    for key, values in metadata.items():
+        handle = AssetMetadataHandle(asset_key=context.asset_key, partition_key=key)
+        added[handle] = {**known.get(handle, {}), **values}
     step._metadata_accumulator = OutputMetadataAccumulator(  # pyright: ignore[reportPrivateUsage]
         per_output_metadata={**known, **added}
     )

@@ -22,7 +22,7 @@ from dagster_safe_backfill.sql.partitioning import PARTITION
 RowAudit = Unique | NotNull | RowExpression | References
 """Audits that count rows which break a rule."""
 
-_SHADOW, _OTHER = "_sb_shadow", "_sb_other"
+_SHADOW, _LIVE, _OTHER = "_sb_shadow", "_sb_live", "_sb_other"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,18 +118,31 @@ def _is_orphan(audit: References, batch: Batch) -> exp.Expr:
 
 def _is_repeated(audit: Unique, batch: Batch) -> exp.Expr:
     names = audit.columns or batch.key
+    repeated = [_twice(names, batch)]
+    if batch.outside is not None:
+        repeated.append(_taken(names, batch, batch.outside))
+    sources = [terms.subquery(keys, _OTHER) for keys in repeated]
     pairs = {name: name for name in names}
-    twice = (
-        exp.select(*map(terms.column, names))
-        .from_(terms.table(batch.shadow))
-        .group_by(*map(terms.column, names))
-        .having(exp.GT(this=exp.Count(this=exp.Star()), expression=terms.number(1)))
-    )
-    twice_rows = exp.select(terms.number(1)).from_(terms.subquery(twice, _OTHER))
-    conditions = [_exists(twice_rows, pairs)]
+    conditions = [_exists(exp.select(terms.number(1)).from_(source), pairs) for source in sources]
     if set(names) == set(batch.key):
         conditions.append(_has_null(names))
-    if batch.outside is not None:
-        elsewhere = exp.select(terms.number(1)).from_(terms.table(batch.live, alias=_OTHER))
-        conditions.append(_exists(elsewhere.where(terms.qualified(batch.outside, _OTHER)), pairs))
     return terms.any_of(conditions)
+
+
+def _twice(names: Sequence[str], batch: Batch) -> exp.Select:
+    """Return the values that stand in more than one row of the shadow."""
+    columns = [terms.column(name) for name in names]
+    counted = exp.select(*columns).from_(terms.table(batch.shadow)).group_by(*(c.copy() for c in columns))
+    return counted.having(exp.GT(this=exp.Count(this=exp.Star()), expression=terms.number(1)))
+
+
+def _taken(names: Sequence[str], batch: Batch, outside: exp.Expr) -> exp.Select:
+    """Return the values of live rows outside the slice that the shadow has too.
+
+    Looking for the shadow's few keys in live first keeps the many keys of live out of memory.
+    """
+    mine = exp.select(terms.number(1)).from_(terms.table(batch.shadow, alias=_SHADOW))
+    same = terms.same(names, left=_SHADOW, right=_LIVE)
+    items = [terms.column(name, of=_LIVE) for name in names]
+    live = exp.select(*items).from_(terms.table(batch.live, alias=_LIVE))
+    return live.where(terms.qualified(outside, _LIVE)).where(exp.Exists(this=mine.where(same)))

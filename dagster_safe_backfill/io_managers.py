@@ -136,7 +136,8 @@ class RangeDuckDBIOManager(RangeIOManager):
 
 def _load_type(context: dg.InputContext) -> type:
     hint = context.dagster_type.typing_type
-    if isinstance(hint, type) and hint is not object:
+    # Any is a class since Python 3.11.
+    if isinstance(hint, type) and hint is not Any:
         return hint
     import pandas as pd
 

@@ -293,7 +293,7 @@ def test_keys_and_columns_with_quotes_are_only_names(backend: DuckDBBackend, ins
     ],
     ids=["hours of a DATE", "wall-clock times of a DST night"],
 )
-def test_a_column_that_cannot_tell_the_partitions_is_refused(  # noqa: PLR0917
+def test_a_column_that_cannot_tell_the_partitions_is_refused(
     definition: Any, key: str, rows: Any, says: str, backend: DuckDBBackend, instance: dg.DagsterInstance
 ) -> None:
     @dg.asset(partitions_def=definition, metadata={"partition_expr": "day"})

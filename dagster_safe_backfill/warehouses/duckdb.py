@@ -41,9 +41,11 @@ _NUMBERS = (
     *("FLOAT", "DOUBLE", "DECIMAL"),
 )
 _WALL_CLOCKS = ("TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP", "TIMESTAMP_NS")
-_INSTANTS = ("TIMESTAMP WITH TIME ZONE", "TIMESTAMP_NS WITH TIME ZONE")
+_INSTANT = "TIMESTAMP WITH TIME ZONE"
+_INSTANT_NS = "TIMESTAMPTZ_NS"
+"""What Arrow's nanosecond instants are since DuckDB 2.0, which compares them with nothing and has few functions."""
 _TEXTS = ("VARCHAR", "ENUM")
-_FAMILIES = (_NUMBERS, ("DATE", *_WALL_CLOCKS), _INSTANTS, _TEXTS)
+_FAMILIES = (_NUMBERS, ("DATE", *_WALL_CLOCKS), (_INSTANT, _INSTANT_NS), _TEXTS)
 _UNTYPED = '"NULL"'
 """The type of an Arrow column that holds nothing but NULL."""
 
@@ -218,7 +220,7 @@ class DuckDBConnection(Connection):
         """See `Connection.created_as`. An ENUM would refuse the values that later frames bring."""
         if source == _UNTYPED:
             return None
-        return "VARCHAR" if _base(source) == "ENUM" else source
+        return {"ENUM": "VARCHAR", _INSTANT_NS: _INSTANT}.get(_base(source), source)
 
     def keeps(self, type_name: str) -> ColumnType | Literal["text", "other"]:
         """See `Connection.keeps`."""
@@ -227,7 +229,7 @@ class DuckDBConnection(Connection):
             return "date"
         if base in _WALL_CLOCKS:
             return "timestamp"
-        if base in _INSTANTS:
+        if base == _INSTANT:
             return "timestamptz"
         return "text" if base in _TEXTS else "other"
 

@@ -9,5 +9,15 @@ if __name__ == "__main__":
     import pytest
 
     raise SystemExit(
-        pytest.main(["-n", "2", "--rootdir", str(ROOT), *(sys.argv[1:] or [str(ROOT / "dagster_safe_backfill_tests")])])
+        pytest.main(
+            [
+                "-n",
+                "2",
+                "--dist",
+                "worksteal",
+                "--rootdir",
+                str(ROOT),
+                *(sys.argv[1:] or [str(ROOT / "dagster_safe_backfill_tests")]),
+            ]
+        )
     )

@@ -42,6 +42,14 @@ CASES = [
     Case(
         "renamed column", lambda: good().rename(columns={"value": "v"}), sb.SchemaMismatchError, "v is not in the table"
     ),
+    Case("the library's column", lambda: good().assign(_sb_partition=0), sb.SchemaMismatchError, "begins with _sb_"),
+    Case(
+        "no column for the time of the write",
+        good,
+        sb.SchemaMismatchError,
+        "changed, the updated_at_column, is not in the table",
+        {"updated_at_column": "changed"},
+    ),
     Case("text for a number", lambda: good().assign(value="x"), sb.SchemaMismatchError, "value is VARCHAR, and DOUBLE"),
     Case("number for a time", lambda: good().assign(day=1), sb.SchemaMismatchError, "day is BIGINT, and TIMESTAMP"),
     Case("fraction for an integer", lambda: good().assign(id=[1.5, 2, 3]), sb.SchemaMismatchError, "1 values of id"),

@@ -236,6 +236,16 @@ def test_a_key_of_a_live_row_outside_the_slice_is_refused(runs: Runs, read: Read
     assert read("SELECT count(*) FROM events") == [(3,)]
 
 
+def test_other_columns_than_the_key_are_unique_against_live_too(runs: Runs, read: Read) -> None:
+    """Also where the partition column is part of the key, and so rules out the same for the key itself."""
+    asset = events(Source(), audits=[sb.unique("value")])
+    assert runs.key("2024-01-01", asset).success
+    result = runs.key("2024-01-02", asset)
+    assert "unique_value: 3 rows failed" in failure_of(result, "events")
+    assert "unique_key" not in failure_of(result, "events")
+    assert runs.key("2024-01-01", asset).success
+
+
 def test_partitions_outside_the_slice_stay_as_they_are(runs: Runs, read: Read) -> None:
     asset = events(Source())
     runs.range(*TEN, asset)
@@ -415,3 +425,48 @@ def test_functions_that_yield_are_refused() -> None:
 def test_an_io_manager_without_a_warehouse_is_refused(instance: dg.DagsterInstance) -> None:
     result = run_key([events(Source())], "2024-01-01", io_manager=dg.mem_io_manager, instance=instance)
     assert "give it RangeDuckDBIOManager" in failure_of(result, "events")
+
+
+def test_a_users_own_metadata_of_a_partition_is_kept(runs: Runs) -> None:
+    @sb.wap_asset(partitions_def=DAYS, partition_expr="day", unique_key=["day", "id"], backfill_policy=sb.single_run())
+    def events(context: dg.AssetExecutionContext, partitions: sb.PartitionSlice) -> pd.DataFrame:
+        context.add_asset_metadata({"mine": 7}, partition_key=partitions.keys[0])
+        context.add_asset_metadata({"everywhere": 8})
+        return Source().frame(partitions.keys)
+
+    found = metadata_by_partition(runs.range("2024-01-01", "2024-01-02", events), "events")
+    assert {key: values.get("mine") for key, values in found.items()} == {"2024-01-01": 7, "2024-01-02": None}
+    assert {values["everywhere"] for values in found.values()} == {8}
+    assert {numbers(values) for values in found.values()} == {(3, 3, 0, 0, 0)}
+
+
+HOURS = dg.HourlyPartitionsDefinition("2024-11-02-00:00", end_date="2024-11-05-00:00", timezone="America/New_York")
+
+
+@pytest.mark.parametrize(
+    ("definition", "expression", "select"),
+    [
+        (DAYS, "strptime(label, '%Y%m%d')", "strftime(h, '%Y%m%d') AS label"),
+        (DAYS, "CAST(label AS DATE)", "strftime(h, '%Y-%m-%d') AS label"),
+        (HOURS, "h", "h AT TIME ZONE 'UTC' AS h"),
+        (HOURS, "to_timestamp(seconds)", "epoch(h)::BIGINT AS seconds"),
+    ],
+    ids=["text of a format", "text of a date", "instants on a DST night", "seconds"],
+)
+def test_a_partition_expression_may_be_any_sql(
+    definition: dg.TimeWindowPartitionsDefinition, expression: str, select: str, runs: Runs, read: Read
+) -> None:
+    """Each hour from 2024-01-01 or 2024-11-02 on, as UTC, is a row; a day or an hour of it is published twice."""
+    first = "2024-01-01" if definition is DAYS else "2024-11-02"
+    rows = f"(SELECT TIMESTAMP '{first}' + to_hours(n::INTEGER) AS h FROM range(100) AS r (n))"
+
+    @sb.wap_asset(partitions_def=definition, partition_expr=expression, on_outside="drop")
+    def events() -> sb.Query:
+        return sb.Query(f"SELECT {select} FROM {rows}")
+
+    keys = definition.get_partition_keys()
+    chosen = keys[1:3] if definition is DAYS else [key for key in keys if key.startswith("2024-11-03-01")]
+    assert len(chosen) == 2
+    for key in [*chosen, *chosen]:
+        assert runs.key(key, events).success
+    assert read("SELECT count(*) FROM events") == [(48 if definition is DAYS else 2,)]

@@ -30,14 +30,17 @@ class Batch:
     """What audits are measured on.
 
     Attributes:
-        outside: Live rows that a key must not repeat, as a condition on bare columns of `live`; None if there
-            can't be any.
+        outside: The live rows outside the slice, as a condition on bare columns of `live`; None if there can't be
+            any.
+        partition_names: The columns (case-folded) whose values alone tell a row's partition; None where it takes
+            more than columns.
         key: The columns of the asset's unique key.
     """
 
     shadow: TableRef
     live: TableRef
     outside: exp.Expr | None
+    partition_names: tuple[str, ...] | None
     columns: tuple[str, ...]
     key: tuple[str, ...]
     dialect: str
@@ -119,7 +122,7 @@ def _is_orphan(audit: References, batch: Batch) -> exp.Expr:
 def _is_repeated(audit: Unique, batch: Batch) -> exp.Expr:
     names = audit.columns or batch.key
     repeated = [_twice(names, batch)]
-    if batch.outside is not None:
+    if batch.outside is not None and not _tell_partitions(names, batch):
         repeated.append(_taken(names, batch, batch.outside))
     sources = [terms.subquery(keys, _OTHER) for keys in repeated]
     pairs = {name: name for name in names}
@@ -127,6 +130,12 @@ def _is_repeated(audit: Unique, batch: Batch) -> exp.Expr:
     if set(names) == set(batch.key):
         conditions.append(_has_null(names))
     return terms.any_of(conditions)
+
+
+def _tell_partitions(names: Sequence[str], batch: Batch) -> bool:
+    """Return whether rows that are equal in `names` are of one partition, so that none outside the slice can be."""
+    own = {name.casefold() for name in names}
+    return batch.partition_names is not None and own.issuperset(batch.partition_names)
 
 
 def _twice(names: Sequence[str], batch: Batch) -> exp.Select:

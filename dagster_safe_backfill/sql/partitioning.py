@@ -28,6 +28,9 @@ from dagster_safe_backfill.domain.slices import (
 from dagster_safe_backfill.errors import PartitionColumnError
 from dagster_safe_backfill.sql import terms
 
+RESERVED = "_sb_"
+"""How the names of the library's own columns and relations begin."""
+
 PARTITION = "_sb_partition"
 """The column of a shadow that holds the position of the row's partition in the slice; NULL outside it."""
 

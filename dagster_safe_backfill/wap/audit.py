@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 
 from sqlglot import exp
 
@@ -63,17 +62,14 @@ def key_result(connection: Connection, staged: Staged) -> AuditResult:
 def measure(connection: Connection, staged: Staged, audits: Sequence[Audit]) -> tuple[AuditResult, ...]:
     """Return a result for each audit, in their order; writes nothing."""
     batch = _batch(connection, staged)
-    drifts = [audit for audit in audits if isinstance(audit, RowCountDrift)]
     rows = [audit for audit in audits if not isinstance(audit, RowCountDrift)]
-    results: dict[Audit, AuditResult] = {}
-    for together, group in groupby(sorted(rows, key=auditing.is_row_by_row), auditing.is_row_by_row):
-        measured = list(group)
-        results |= (
-            _rows_together(connection, staged, batch, measured)
-            if together
-            else {audit: _rows_alone(connection, staged, batch, audit) for audit in measured}
-        )
-    results |= _drifts(connection, staged, drifts)
+    together = [audit for audit in rows if auditing.is_row_by_row(audit)]
+    results: dict[Audit, AuditResult] = {
+        audit: _rows_alone(connection, staged, batch, audit) for audit in rows if audit not in together
+    }
+    if together:
+        results |= _rows_together(connection, staged, batch, together)
+    results |= _drifts(connection, staged, [audit for audit in audits if isinstance(audit, RowCountDrift)])
     return tuple(results[audit] for audit in audits)
 
 
@@ -90,6 +86,7 @@ def _batch(connection: Connection, staged: Staged) -> Batch:
         shadow=staged.shadow,
         live=staged.spec.table,
         outside=_outside(connection, staged),
+        partition_names=_partition_names(connection, staged),
         columns=tuple(column.name for column in staged.columns),
         key=staged.spec.unique_key,
         dialect=connection.dialect,
@@ -97,17 +94,19 @@ def _batch(connection: Connection, staged: Staged) -> Batch:
 
 
 def _outside(connection: Connection, staged: Staged) -> exp.Expr | None:
-    """Return the condition of live rows outside the slice; None where none can share a staged row's key."""
+    """Return the condition of live rows outside the slice; None if there can't be any."""
     if staged.partition_slice is None or not staged.live_exists:
         return None
-    columns = _partition_columns(connection, staged)
-    key = {name.casefold() for name in staged.spec.unique_key}
-    parts = [column.expression for column in columns.values()]
-    if all(isinstance(part, exp.Column) and part.name.casefold() in key for part in parts):
-        return None
-    inside = rows_of(staged.partition_slice, columns)
-    # IS NOT TRUE, as a row without a partition value is outside too.
+    inside = rows_of(staged.partition_slice, _partition_columns(connection, staged))
+    # A row without a partition value is outside too.
     return exp.not_(exp.Coalesce(this=exp.paren(inside), expressions=[exp.false()]))
+
+
+def _partition_names(connection: Connection, staged: Staged) -> tuple[str, ...] | None:
+    """Return the columns whose values alone tell a row's partition; None where it takes an expression."""
+    parts = [column.expression for column in _partition_columns(connection, staged).values()]
+    names = tuple(part.name.casefold() for part in parts if isinstance(part, exp.Column))
+    return names if parts and len(names) == len(parts) else None
 
 
 def _partition_columns(connection: Connection, staged: Staged) -> PartitionColumns:

@@ -19,7 +19,7 @@ from dagster_safe_backfill.errors import (
     listed,
 )
 from dagster_safe_backfill.sql import staging, terms
-from dagster_safe_backfill.sql.partitioning import PartitionColumns
+from dagster_safe_backfill.sql.partitioning import RESERVED, PartitionColumns
 from dagster_safe_backfill.sql.staging import StagedColumn
 from dagster_safe_backfill.wap import ledger
 from dagster_safe_backfill.wap.scope import partition_columns, partition_types
@@ -194,6 +194,11 @@ def _reconciled(
         columns, problems = _new_columns(connection, found)
     else:
         columns, problems = _matched_columns(connection, found, live, spec)
+    problems += [
+        f"{column.name} begins with {RESERVED}, as only the library's own columns do"
+        for column in found
+        if column.name.casefold().startswith(RESERVED)
+    ]
     if problems:
         raise SchemaMismatchError(
             f"{spec.table}: the computed columns differ from the table's, so nothing was written:"
@@ -235,6 +240,9 @@ def _matched_columns(
         else:
             columns.append(_on_its_way(source, target))
     problems += [f"{column.name} is not in the table" for column in computed.values()]
+    stamp = spec.updated_at_column
+    if stamp is not None and not any(_is_name(target.name, stamp) for target in live):
+        problems.append(f"{stamp}, the updated_at_column, is not in the table (add it, as TIMESTAMP WITH TIME ZONE)")
     return columns, problems
 
 

@@ -33,7 +33,7 @@ telemetry: {enabled: false}
 run_coordinator:
   module: dagster.core.run_coordinator
   class: QueuedRunCoordinator
-  config: {dequeue_interval_seconds: 1}
+  config: {dequeue_interval_seconds: 1, max_concurrent_runs: 3}
 """
 
 

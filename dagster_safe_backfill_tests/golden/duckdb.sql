@@ -1,0 +1,402 @@
+-- staging: values lost by a cast
+SELECT
+  COUNT(
+    CASE
+      WHEN TRY_CAST(TRY_CAST("it's" AS INT) AS BIGINT) IS DISTINCT FROM "it's"
+      THEN 1
+    END
+  ) AS "it's"
+FROM "source";
+
+-- staging: fill
+CREATE TABLE "main"."new" AS
+SELECT
+  "day",
+  "it's",
+  "value",
+  CASE WHEN "_sb_rows".day < "_sb_map"."_sb_end0" THEN "_sb_map"."_sb_ordinal" END AS "_sb_partition"
+FROM (
+  SELECT
+    "day" AS "day",
+    CAST("it's" AS INT) AS "it's",
+    "value" AS "value"
+  FROM "source"
+) AS "_sb_rows"
+ASOF LEFT JOIN (
+  SELECT
+    "_sb_ordinal" AS "_sb_ordinal",
+    CAST("_sb_start0" AS DATE) AS "_sb_start0",
+    CAST("_sb_end0" AS DATE) AS "_sb_end0"
+  FROM (VALUES
+    (0, '2024-01-01', '2024-01-02'),
+    (1, '2024-01-02', '2024-01-03'),
+    (2, '2024-01-05', '2024-01-06')) AS "_sb_map"("_sb_ordinal", "_sb_start0", "_sb_end0")
+) AS "_sb_map"
+  ON "_sb_rows".day >= "_sb_map"."_sb_start0";
+
+-- staging: rows by partition
+SELECT
+  "_sb_partition",
+  COUNT(*)
+FROM "main"."live__shadow_1"
+GROUP BY
+  "_sb_partition";
+
+-- staging: outside, a sample
+SELECT DISTINCT
+  day
+FROM "main"."live__shadow_1"
+WHERE
+  "_sb_partition" IS NULL
+LIMIT 10;
+
+-- staging: delete outside
+DELETE FROM "main"."live__shadow_1"
+WHERE
+  "_sb_partition" IS NULL;
+
+-- auditing: not_null and expression
+SELECT
+  "_sb_shadow"."_sb_partition",
+  COUNT(CASE WHEN "_sb_shadow"."it's" IS NULL OR "_sb_shadow"."value" IS NULL THEN 1 END) AS "not_null",
+  COUNT(CASE WHEN NOT (
+    value > 0 OR day = CAST('2024-01-01' AS DATE)
+  ) THEN 1 END) AS "expression"
+FROM "main"."live__shadow_1" AS "_sb_shadow"
+GROUP BY
+  "_sb_shadow"."_sb_partition";
+
+-- auditing: unique
+SELECT
+  "_sb_shadow"."_sb_partition",
+  COUNT(*)
+FROM "main"."live__shadow_1" AS "_sb_shadow"
+WHERE
+  EXISTS(
+    SELECT
+      1
+    FROM (
+      SELECT
+        "it's"
+      FROM "main"."live__shadow_1"
+      GROUP BY
+        "it's"
+      HAVING
+        COUNT(*) > 1
+    ) AS "_sb_other"
+    WHERE
+      "_sb_other"."it's" = "_sb_shadow"."it's"
+  )
+  OR EXISTS(
+    SELECT
+      1
+    FROM (
+      SELECT
+        "_sb_live"."it's"
+      FROM "main"."live" AS "_sb_live"
+      WHERE
+        NOT COALESCE(
+          (
+            (
+              "_sb_live".day >= CAST('2024-01-01' AS DATE)
+              AND "_sb_live".day < CAST('2024-01-03' AS DATE)
+            )
+            OR (
+              "_sb_live".day >= CAST('2024-01-05' AS DATE)
+              AND "_sb_live".day < CAST('2024-01-06' AS DATE)
+            )
+          ),
+          FALSE
+        )
+        AND EXISTS(
+          SELECT
+            1
+          FROM "main"."live__shadow_1" AS "_sb_shadow"
+          WHERE
+            "_sb_shadow"."it's" = "_sb_live"."it's"
+        )
+    ) AS "_sb_other"
+    WHERE
+      "_sb_other"."it's" = "_sb_shadow"."it's"
+  )
+GROUP BY
+  "_sb_shadow"."_sb_partition";
+
+-- auditing: key
+SELECT
+  "_sb_shadow"."_sb_partition",
+  COUNT(*)
+FROM "main"."live__shadow_1" AS "_sb_shadow"
+WHERE
+  EXISTS(
+    SELECT
+      1
+    FROM (
+      SELECT
+        "day",
+        "it's"
+      FROM "main"."live__shadow_1"
+      GROUP BY
+        "day",
+        "it's"
+      HAVING
+        COUNT(*) > 1
+    ) AS "_sb_other"
+    WHERE
+      "_sb_other"."day" = "_sb_shadow"."day"
+      AND "_sb_other"."it's" = "_sb_shadow"."it's"
+  )
+  OR (
+    "_sb_shadow"."day" IS NULL OR "_sb_shadow"."it's" IS NULL
+  )
+GROUP BY
+  "_sb_shadow"."_sb_partition";
+
+-- auditing: references
+SELECT
+  "_sb_shadow"."_sb_partition",
+  COUNT(*)
+FROM "main"."live__shadow_1" AS "_sb_shadow"
+WHERE
+  NOT "_sb_shadow"."it's" IS NULL
+  AND NOT EXISTS(
+    SELECT
+      1
+    FROM "main"."other" AS "_sb_other"
+    WHERE
+      "_sb_other"."id" = "_sb_shadow"."it's"
+  )
+GROUP BY
+  "_sb_shadow"."_sb_partition";
+
+-- auditing: failing rows
+SELECT
+  "_sb_shadow"."day",
+  "_sb_shadow"."it's",
+  "_sb_shadow"."value"
+FROM "main"."live__shadow_1" AS "_sb_shadow"
+WHERE
+  NOT "_sb_shadow"."it's" IS NULL
+  AND NOT EXISTS(
+    SELECT
+      1
+    FROM "main"."other" AS "_sb_other"
+    WHERE
+      "_sb_other"."id" = "_sb_shadow"."it's"
+  )
+ORDER BY
+  "_sb_shadow"."_sb_partition"
+LIMIT 10;
+
+-- publishing: staged changes
+SELECT
+  "_sb_shadow"."_sb_partition",
+  COUNT(*),
+  COUNT(CASE WHEN "_sb_live"."day" IS NULL THEN 1 END),
+  COUNT(
+    CASE
+      WHEN NOT "_sb_live"."day" IS NULL
+      AND "_sb_live"."value" IS DISTINCT FROM "_sb_shadow"."value"
+      THEN 1
+    END
+  )
+FROM "main"."live__shadow_1" AS "_sb_shadow"
+LEFT JOIN (
+  SELECT
+    "day",
+    "it's",
+    "value"
+  FROM "main"."live"
+  WHERE
+    (
+      (
+        day >= CAST('2024-01-01' AS DATE) AND day < CAST('2024-01-03' AS DATE)
+      )
+      OR (
+        day >= CAST('2024-01-05' AS DATE) AND day < CAST('2024-01-06' AS DATE)
+      )
+    )
+) AS "_sb_live"
+  ON "_sb_live"."day" = "_sb_shadow"."day" AND "_sb_live"."it's" = "_sb_shadow"."it's"
+GROUP BY
+  "_sb_shadow"."_sb_partition";
+
+-- publishing: count in scope
+SELECT
+  COUNT(*)
+FROM "main"."live"
+WHERE
+  (
+    (
+      day >= CAST('2024-01-01' AS DATE) AND day < CAST('2024-01-03' AS DATE)
+    )
+    OR (
+      day >= CAST('2024-01-05' AS DATE) AND day < CAST('2024-01-06' AS DATE)
+    )
+  );
+
+-- publishing: rows in scope
+SELECT
+  "_sb_live"."_sb_partition",
+  COUNT(*)
+FROM (
+  SELECT
+    "day",
+    "it's",
+    CASE WHEN "_sb_rows".day < "_sb_map"."_sb_end0" THEN "_sb_map"."_sb_ordinal" END AS "_sb_partition"
+  FROM (
+    SELECT
+      *
+    FROM "main"."live"
+    WHERE
+      (
+        (
+          day >= CAST('2024-01-01' AS DATE) AND day < CAST('2024-01-03' AS DATE)
+        )
+        OR (
+          day >= CAST('2024-01-05' AS DATE) AND day < CAST('2024-01-06' AS DATE)
+        )
+      )
+  ) AS "_sb_rows"
+  ASOF LEFT JOIN (
+    SELECT
+      "_sb_ordinal" AS "_sb_ordinal",
+      CAST("_sb_start0" AS DATE) AS "_sb_start0",
+      CAST("_sb_end0" AS DATE) AS "_sb_end0"
+    FROM (VALUES
+      (0, '2024-01-01', '2024-01-02'),
+      (1, '2024-01-02', '2024-01-03'),
+      (2, '2024-01-05', '2024-01-06')) AS "_sb_map"("_sb_ordinal", "_sb_start0", "_sb_end0")
+  ) AS "_sb_map"
+    ON "_sb_rows".day >= "_sb_map"."_sb_start0"
+) AS "_sb_live"
+GROUP BY
+  "_sb_live"."_sb_partition";
+
+-- publishing: gone by partition
+SELECT
+  "_sb_live"."_sb_partition",
+  COUNT(*)
+FROM (
+  SELECT
+    "day",
+    "it's",
+    CASE WHEN "_sb_rows".day < "_sb_map"."_sb_end0" THEN "_sb_map"."_sb_ordinal" END AS "_sb_partition"
+  FROM (
+    SELECT
+      *
+    FROM "main"."live"
+    WHERE
+      (
+        (
+          day >= CAST('2024-01-01' AS DATE) AND day < CAST('2024-01-03' AS DATE)
+        )
+        OR (
+          day >= CAST('2024-01-05' AS DATE) AND day < CAST('2024-01-06' AS DATE)
+        )
+      )
+  ) AS "_sb_rows"
+  ASOF LEFT JOIN (
+    SELECT
+      "_sb_ordinal" AS "_sb_ordinal",
+      CAST("_sb_start0" AS DATE) AS "_sb_start0",
+      CAST("_sb_end0" AS DATE) AS "_sb_end0"
+    FROM (VALUES
+      (0, '2024-01-01', '2024-01-02'),
+      (1, '2024-01-02', '2024-01-03'),
+      (2, '2024-01-05', '2024-01-06')) AS "_sb_map"("_sb_ordinal", "_sb_start0", "_sb_end0")
+  ) AS "_sb_map"
+    ON "_sb_rows".day >= "_sb_map"."_sb_start0"
+) AS "_sb_live"
+WHERE
+  NOT EXISTS(
+    SELECT
+      1
+    FROM "main"."live__shadow_1" AS "_sb_shadow"
+    WHERE
+      "_sb_live"."day" = "_sb_shadow"."day" AND "_sb_live"."it's" = "_sb_shadow"."it's"
+  )
+GROUP BY
+  "_sb_live"."_sb_partition";
+
+-- publishing: delete gone
+DELETE FROM "main"."live" AS "_sb_live"
+WHERE
+  (
+    (
+      "_sb_live".day >= CAST('2024-01-01' AS DATE)
+      AND "_sb_live".day < CAST('2024-01-03' AS DATE)
+    )
+    OR (
+      "_sb_live".day >= CAST('2024-01-05' AS DATE)
+      AND "_sb_live".day < CAST('2024-01-06' AS DATE)
+    )
+  )
+  AND NOT EXISTS(
+    SELECT
+      1
+    FROM "main"."live__shadow_1" AS "_sb_shadow"
+    WHERE
+      "_sb_live"."day" = "_sb_shadow"."day" AND "_sb_live"."it's" = "_sb_shadow"."it's"
+  );
+
+-- publishing: merge changed
+MERGE INTO "main"."live" AS "_sb_live"
+USING "main"."live__shadow_1" AS "_sb_shadow"
+ON (
+  "_sb_live"."day" = "_sb_shadow"."day" AND "_sb_live"."it's" = "_sb_shadow"."it's"
+)
+AND (
+  (
+    "_sb_live".day >= CAST('2024-01-01' AS DATE)
+    AND "_sb_live".day < CAST('2024-01-03' AS DATE)
+  )
+  OR (
+    "_sb_live".day >= CAST('2024-01-05' AS DATE)
+    AND "_sb_live".day < CAST('2024-01-06' AS DATE)
+  )
+)
+WHEN MATCHED AND "_sb_live"."value" IS DISTINCT FROM "_sb_shadow"."value" THEN UPDATE SET
+  "value" = "_sb_shadow"."value",
+  "updated_at" = CAST('2024-01-01 00:00:00+00:00' AS TIMESTAMPTZ)
+WHEN NOT MATCHED THEN INSERT ("day", "it's", "value", "updated_at") VALUES (
+  "_sb_shadow"."day",
+  "_sb_shadow"."it's",
+  "_sb_shadow"."value",
+  CAST('2024-01-01 00:00:00+00:00' AS TIMESTAMPTZ)
+);
+
+-- publishing: delete scope
+DELETE FROM "main"."live"
+WHERE
+  (
+    (
+      day >= CAST('2024-01-01' AS DATE) AND day < CAST('2024-01-03' AS DATE)
+    )
+    OR (
+      day >= CAST('2024-01-05' AS DATE) AND day < CAST('2024-01-06' AS DATE)
+    )
+  );
+
+-- publishing: insert staged
+INSERT INTO "main"."live" (
+  "day",
+  "it's",
+  "value",
+  "updated_at"
+)
+SELECT
+  "_sb_shadow"."day" AS "day",
+  "_sb_shadow"."it's" AS "it's",
+  "_sb_shadow"."value" AS "value",
+  CAST('2024-01-01 00:00:00+00:00' AS TIMESTAMPTZ) AS "updated_at"
+FROM "main"."live__shadow_1" AS "_sb_shadow";
+
+-- publishing: create live
+CREATE TABLE "main"."born" AS
+SELECT
+  "_sb_shadow"."day" AS "day"
+FROM "main"."live__shadow_1" AS "_sb_shadow";
+
+-- staging: drop
+DROP TABLE IF EXISTS "main"."live__shadow_1";

@@ -1,0 +1,86 @@
+"""The documentation runs, and tells nothing that isn't there."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import dagster_safe_backfill as sb
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+_BLOCK = re.compile(r"^([ \t]*)```python\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+_PREPARED = """
+import dagster as dg
+import pandas as pd
+import dagster_safe_backfill as sb
+days = dg.DailyPartitionsDefinition("2024-01-01")
+partitions = sb.PartitionSlice(
+    keys=("2024-01-01",),
+    dimensions=(),
+)
+flights = dg.AssetSpec("flights")
+"""
+
+
+def blocks(text: str) -> list[str]:
+    return [textwrap.dedent(code) for _, code in _BLOCK.findall(text)]
+
+
+def documented() -> list[tuple[str, str]]:
+    """Return every Python block of the pages and of the public docstrings, with where it stands."""
+    found = [(page.name, code) for page in PAGES for code in blocks(page.read_text())]
+    for name in sb.__all__:
+        value = getattr(sb, name)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            found += [(name, code) for code in blocks(inspect.getdoc(value) or "")]
+    return found
+
+
+def test_there_is_something_to_run() -> None:
+    assert len(documented()) >= 7
+
+
+@pytest.mark.parametrize(("where", "code"), documented(), ids=[where for where, _ in documented()])
+def test_python_blocks_run(where: str, code: str) -> None:
+    names: dict[str, object] = {}
+    exec(_PREPARED, names)
+    if re.match(r"partitions\.", code):
+        for attribute in re.findall(r"^partitions\.(\w+)", code, re.MULTILINE):
+            assert hasattr(sb.PartitionSlice, attribute)
+    elif code.startswith("audits="):
+        exec(f"f({code})", {**names, "f": lambda audits: audits})
+    else:
+        # This file's own future import would turn the annotations into texts.
+        exec(compile(code, where, "exec", dont_inherit=True), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(((?!http)[^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_the_tests_that_the_architecture_names_exist() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    named = re.findall(r"`((?:\w+/)?test_\w+\.py)`", page)
+    assert named
+    assert all((Path(__file__).parent / name).exists() for name in named)
+
+
+def test_the_picture_of_the_architecture_names_every_file() -> None:
+    package = Path(sb.__file__).parent
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    faces = {path.name for path in package.glob("*.py")} - {"__init__.py"}
+    folders = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    assert all(name in page for name in faces | folders)
+
+
+def test_the_readmes_commands_are_the_ones_that_ci_runs() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert "python3 -m dagster_safe_backfill_tests" in readme
+    assert "python3 -m dagster_safe_backfill_tests" in (ROOT / ".ci" / "run").read_text()

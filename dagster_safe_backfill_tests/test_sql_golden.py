@@ -1,0 +1,170 @@
+"""Every statement as text: a row a statement, a column a dialect; and DuckDB runs its own.
+
+Written anew by `python -m dagster_safe_backfill_tests.test_sql_golden`, and then read before it is committed.
+Only DuckDB is golden: what Snowflake needs to have written otherwise (ASOF, MERGE's ON) comes with its warehouse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import duckdb
+import pytest
+from sqlglot import exp
+
+import dagster_safe_backfill as sb
+from dagster_safe_backfill.domain.slices import KeyDimension, PartitionSlice, TimeDimension, TimeWindow
+from dagster_safe_backfill.domain.tables import TableRef
+from dagster_safe_backfill.sql import auditing, publishing, staging, terms
+from dagster_safe_backfill.sql.auditing import Batch
+from dagster_safe_backfill.sql.partitioning import PartitionColumn, rows_of
+from dagster_safe_backfill.sql.publishing import Change
+from dagster_safe_backfill.sql.staging import StagedColumn
+
+GOLDEN = Path(__file__).parent / "golden"
+DIALECTS = ("duckdb",)
+
+LIVE = TableRef(schema="main", name="live")
+SHADOW = TableRef(schema="main", name="live__shadow_1")
+PREPARE = """
+CREATE TABLE "source" (day DATE, "it's" BIGINT, value DOUBLE);
+CREATE TABLE live (day DATE, "it's" INTEGER, value DOUBLE, updated_at TIMESTAMPTZ);
+CREATE TABLE live__shadow_1 (day DATE, "it's" INTEGER, value DOUBLE, _sb_partition INTEGER);
+CREATE TABLE other (id INTEGER);
+INSERT INTO live VALUES ('2024-01-01', 1, 1.0, now()), ('2024-01-01', 2, 1.0, now()), ('2024-01-05', 3, 1.0, now());
+INSERT INTO live__shadow_1 VALUES ('2024-01-01', 1, 2.0, 0), ('2024-01-02', 4, 2.0, 1), ('2024-01-09', 5, 2.0, NULL);
+"""
+
+
+def _slice() -> PartitionSlice:
+    start = datetime(2024, 1, 1, tzinfo=timezone.utc)
+    windows = tuple(TimeWindow(start=start + timedelta(days=n), end=start + timedelta(days=n + 1)) for n in (0, 1, 4))
+    keys = ("2024-01-01", "2024-01-02", "2024-01-05")
+    return PartitionSlice(keys=keys, dimensions=(TimeDimension(windows=windows, timezone="UTC"),))
+
+
+def _column(sql: str, keeps: str, type_name: str, dialect: str) -> PartitionColumn:
+    return PartitionColumn(
+        name=sql,
+        expression=terms.parsed(sql, dialect=dialect, option="partition_expr"),
+        type_name=type_name,
+        keeps=keeps,  # type: ignore[arg-type]
+        timezone=None,
+        dialect=dialect,
+    )
+
+
+def _change(scope: exp.Expr, *, stamped: bool = False) -> Change:
+    now = exp.cast(terms.text("2024-01-01 00:00:00+00:00"), exp.DataType.Type.TIMESTAMPTZ)
+    return Change(
+        live=LIVE,
+        shadow=SHADOW,
+        scope=exp.paren(scope),
+        columns=("day", "it's", "value"),
+        key=("day", "it's"),
+        stamp=("updated_at", now) if stamped else None,
+    )
+
+
+def statements(dialect: str) -> Mapping[str, exp.Expr]:
+    """Return one of every statement, by name."""
+    partition_slice = _slice()
+    columns = {None: _column("day", "date", "DATE", dialect)}
+    scope = rows_of(partition_slice, columns)
+    change, stamped = _change(scope), _change(scope, stamped=True)
+    source = terms.relation("source")
+    staged = [
+        StagedColumn(name="day", source="day", source_type="DATE", type="DATE"),
+        StagedColumn(name="it's", source="it's", source_type="BIGINT", type="INTEGER"),
+        StagedColumn(name="value", source="value", source_type="DOUBLE", type="DOUBLE"),
+    ]
+    outside = exp.not_(exp.Coalesce(this=exp.paren(scope.copy()), expressions=[exp.false()]))
+    batch = Batch(
+        shadow=SHADOW,
+        live=LIVE,
+        outside=outside,
+        partition_names=("day",),
+        columns=change.columns,
+        key=change.key,
+        dialect=dialect,
+    )
+    audits = {
+        "unique": sb.unique("it's"),
+        "key": sb.unique(),
+        "not_null": sb.not_null("it's", "value"),
+        "expression": sb.expression("value > 0 OR day = DATE '2024-01-01'"),
+        "references": sb.references("it's", table="other", column="id"),
+    }
+    conditions = {name: auditing.fails(audit, batch) for name, audit in audits.items()}
+    rows = staging.typed_rows(source, staged, dialect=dialect)
+    placed = {"partition_slice": partition_slice, "columns": columns}
+    together = {name: conditions[name] for name in ("not_null", "expression")}
+    return {
+        "staging: values lost by a cast": staging.values_lost_by_cast(source, staged[1:2], dialect=dialect),
+        "staging: fill": staging.fill(
+            TableRef(schema="main", name="new"), rows, names=change.columns, is_scratch=False, **placed
+        ),
+        "staging: rows by partition": staging.rows_by_partition(SHADOW),
+        "staging: outside, a sample": staging.outside_sample(SHADOW, columns, size=10),
+        "staging: delete outside": staging.delete_outside(SHADOW),
+        "auditing: not_null and expression": auditing.failures_together(together, batch),
+        **{f"auditing: {name}": auditing.failures(conditions[name], batch) for name in ("unique", "key", "references")},
+        "auditing: failing rows": auditing.sampled(auditing.failing_rows(conditions["references"], batch)),
+        "publishing: staged changes": publishing.staged_changes(change),
+        "publishing: count in scope": publishing.count_in_scope(change),
+        "publishing: rows in scope": publishing.rows_in_scope(change, **placed),
+        "publishing: gone by partition": publishing.gone_by_partition(change, **placed),
+        "publishing: delete gone": publishing.delete_gone(change),
+        "publishing: merge changed": publishing.merge_changed(stamped),
+        "publishing: delete scope": publishing.delete_scope(change),
+        "publishing: insert staged": publishing.insert_staged(stamped),
+        "publishing: create live": publishing.create_live(
+            Change(live=TableRef(schema="main", name="born"), shadow=SHADOW, scope=exp.true(), columns=("day",), key=())
+        ),
+        "staging: drop": staging.dropped(SHADOW),
+    }
+
+
+def rendered(dialect: str) -> str:
+    """Return the golden file's text."""
+    parts = [f"-- {name}\n{s.sql(dialect=dialect, pretty=True)};\n" for name, s in statements(dialect).items()]
+    return "\n".join(parts)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_statements_are_as_they_were_read(dialect: str) -> None:
+    assert rendered(dialect) == (GOLDEN / f"{dialect}.sql").read_text()
+
+
+@pytest.mark.parametrize("name", statements("duckdb"))
+def test_duckdb_runs_each_statement(name: str) -> None:
+    with duckdb.connect() as connection:
+        connection.execute(PREPARE)
+        connection.execute(statements("duckdb")[name].sql(dialect="duckdb"))
+
+
+@pytest.mark.parametrize("key", ["it's", 'say "hi"', "'; DROP TABLE live; --", "ünï—code", "a\\'b"])
+def test_keys_are_literals_whatever_is_in_them(key: str) -> None:
+    partition_slice = PartitionSlice(keys=(key,), dimensions=(KeyDimension(values=(key,)),))
+    predicate = rows_of(partition_slice, {None: _column("key", "text", "VARCHAR", "duckdb")})
+    with duckdb.connect() as connection:
+        connection.execute("CREATE TABLE live (key VARCHAR)")
+        connection.execute("INSERT INTO live VALUES (?), ('another')", [key])
+        found = connection.execute(f"SELECT key FROM live WHERE {predicate.sql('duckdb')}").fetchall()
+    assert found == [(key,)]
+
+
+@pytest.mark.parametrize(
+    "sql", ["a; DROP TABLE live", "a, b", "a FROM live", "1) OR (1 = 1", "", "a WHERE true", "a UNION SELECT 1"]
+)
+def test_a_users_expression_is_one_expression(sql: str) -> None:
+    with pytest.raises(sb.ConfigurationError, match="partition_expr"):
+        terms.parsed(sql, dialect="duckdb", option="partition_expr")
+
+
+if __name__ == "__main__":
+    GOLDEN.mkdir(exist_ok=True)
+    for dialect in DIALECTS:
+        (GOLDEN / f"{dialect}.sql").write_text(rendered(dialect))

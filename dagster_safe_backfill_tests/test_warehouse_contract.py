@@ -1,0 +1,259 @@
+"""What `warehouses/base.py` promises, on every warehouse."""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime, timezone
+from typing import Any
+
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from sqlglot import exp
+
+import dagster_safe_backfill as sb
+from dagster_safe_backfill.domain.tables import Column, TableRef
+from dagster_safe_backfill.sql import staging, terms
+from dagster_safe_backfill.warehouses.base import STATEMENTS, Connection, Warehouse
+from dagster_safe_backfill_tests.conftest import Read
+
+T = TableRef(schema="main", name="t")
+
+
+def fill(connection: Connection, name: str = "t", *values: int) -> None:
+    """Create a table with one column `a`."""
+    rows = pa.table({"a": list(values) or [1, 2]})
+    with connection.source(rows) as source:
+        select = exp.select(terms.column("a")).from_(source)
+        connection.run(staging.created_as(TableRef(schema="main", name=name), select))
+
+
+def all_of(name: str) -> exp.Select:
+    return exp.select("*").from_(terms.table(TableRef(schema="main", name=name)))
+
+
+def added(value: int) -> exp.Update:
+    changed = {"a": exp.Add(this=terms.column("a"), expression=terms.number(value))}
+    return exp.update(terms.table(T), changed, where=exp.true())
+
+
+def test_a_transaction_commits(warehouse: Warehouse, read: Read) -> None:
+    with warehouse.connect() as connection, connection.transaction():
+        fill(connection)
+    assert read("SELECT a FROM t ORDER BY a") == [(1,), (2,)]
+
+
+def test_a_transaction_that_raises_leaves_nothing(warehouse: Warehouse, read: Read) -> None:
+    with warehouse.connect() as connection:
+        fill(connection)
+        with pytest.raises(RuntimeError), connection.transaction():
+            fill(connection, "made")
+            connection.run(exp.delete(terms.table(T)))
+            raise RuntimeError
+        assert connection.columns(TableRef(schema="main", name="made")) is None
+    assert read("SELECT count(*) FROM t") == [(2,)]
+
+
+def test_a_statement_that_fails_undoes_the_whole_transaction(warehouse: Warehouse, read: Read) -> None:
+    with warehouse.connect() as connection:
+        fill(connection)
+        with pytest.raises(sb.WarehouseError), connection.transaction():
+            connection.run(exp.delete(terms.table(T)))
+            connection.run(all_of("no_such_table"))
+        assert connection.run(all_of("t")) == [(1,), (2,)], "the session goes on"
+    assert read("SELECT count(*) FROM t") == [(2,)]
+
+
+def test_a_swallowed_failure_cannot_be_committed(warehouse: Warehouse, read: Read) -> None:
+    with warehouse.connect() as connection:
+        fill(connection)
+        with pytest.raises(sb.WarehouseError), connection.transaction():
+            connection.run(exp.delete(terms.table(T)))
+            with pytest.raises(sb.WarehouseError):
+                connection.run(exp.select(exp.cast(terms.text("x"), exp.DataType.Type.INT)))
+            connection.run(all_of("t"))
+    assert read("SELECT count(*) FROM t") == [(2,)]
+
+
+@pytest.mark.parametrize("is_joined", [False, True], ids=["alone", "beside a writer of this process"])
+def test_a_read_only_session_cannot_write(warehouse: Warehouse, is_joined: bool) -> None:
+    with warehouse.connect() as connection:
+        fill(connection)
+    outer = warehouse.connect() if is_joined else warehouse.connect(read_only=True)
+    with outer, warehouse.connect(read_only=True) as connection:
+        with connection.transaction():
+            assert connection.run(all_of("t")) == [(1,), (2,)]
+        with pytest.raises(sb.WarehouseError), connection.transaction():
+            connection.run(exp.delete(terms.table(T)))
+
+
+def test_columns_come_in_order_without_regard_to_case(warehouse: Warehouse) -> None:
+    with warehouse.connect() as connection:
+        with connection.source(pa.table({"Zed": [1], "a b": ["x"], "it's": [1.5]})) as source:
+            connection.run(staging.created_as(T, exp.select("*").from_(source)))
+        found = connection.columns(TableRef(schema="MAIN", name="T"))
+        assert [column.name for column in found or ()] == ["Zed", "a b", "it's"]
+        assert connection.described(all_of("t")) == found
+        assert connection.columns(TableRef(schema="main", name="none")) is None
+
+
+FRAMES = [
+    pd.DataFrame({"a": [1, None], "b": ["x", None]}, index=[5, 6]),
+    pl.DataFrame({"a": [1.0, None], "b": ["x", None]}),
+    pl.LazyFrame({"a": [1.0, None], "b": ["x", None]}),
+    pa.table({"a": [1.0, None], "b": ["x", None]}),
+    sb.Query("SELECT * FROM (VALUES (1.0::DOUBLE, 'x'), (NULL, NULL)) AS t (a, b);"),
+]
+
+
+@pytest.mark.parametrize(
+    "data", FRAMES, ids=lambda data: f"{type(data).__module__.split('.')[0]} {type(data).__name__}"
+)
+def test_a_source_is_readable_within_its_block(data: Any, warehouse: Warehouse) -> None:
+    with warehouse.connect() as connection:
+        with connection.source(data) as source:
+            assert connection.run(exp.select("*").from_(source)) == [(1.0, "x"), (None, None)]
+        with pytest.raises(sb.WarehouseError):
+            connection.run(exp.select("*").from_(source.copy()))
+        with connection.source(data) as source:
+            assert len(connection.run(exp.select("*").from_(source))) == 2
+
+
+@pytest.mark.parametrize("sql", ["SELECT 1; SELECT 2", "DROP TABLE t", "INSERT INTO t VALUES (3)", "-- nothing"])
+def test_a_query_is_one_select(sql: str, warehouse: Warehouse, read: Read) -> None:
+    with warehouse.connect() as connection:
+        fill(connection)
+        with pytest.raises(sb.ConfigurationError, match="one SELECT"), connection.source(sb.Query(sql)):
+            pass
+    assert read("SELECT count(*) FROM t") == [(2,)]
+
+
+def test_rows_of_python_values_are_appended(warehouse: Warehouse, read: Read) -> None:
+    moment = datetime(2024, 1, 1, 12, tzinfo=timezone.utc)
+    rows = [(1, "it's; DROP TABLE t", None, moment), (2, None, None, moment)]
+    kinds = {"n": "BIGINT", "text": "TEXT", "none": "BIGINT", "moment": "TIMESTAMPTZ"}
+    with warehouse.connect() as connection:
+        casts = {name: terms.typed(exp.null(), kind, dialect=connection.dialect) for name, kind in kinds.items()}
+        connection.run(staging.created_as(T, exp.select(*terms.named(casts)).where(exp.false())))
+        connection.append(T, list(kinds), rows)
+    assert read('SELECT n, text, "none", epoch(moment) FROM t ORDER BY n') == [
+        (1, "it's; DROP TABLE t", None, moment.timestamp()),
+        (2, None, None, moment.timestamp()),
+    ]
+
+
+@pytest.mark.parametrize("load_type", [pd.DataFrame, pl.DataFrame, pl.LazyFrame, pa.Table])
+def test_rows_are_fetched_as_what_is_asked(load_type: type, warehouse: Warehouse) -> None:
+    with warehouse.connect() as connection:
+        fill(connection)
+        found = connection.fetch(all_of("t"), load_type)
+        assert isinstance(found, load_type)
+        with pytest.raises(sb.ConfigurationError, match="can't be loaded as dict"):
+            connection.fetch(all_of("t"), dict)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "fit"),
+    [
+        ("BIGINT", "BIGINT", "same"),
+        ("BIGINT", "INTEGER", "if_unchanged"),
+        ("DOUBLE", "DECIMAL(10,2)", "if_unchanged"),
+        ("TIMESTAMP_NS", "DATE", "if_unchanged"),
+        ("TIMESTAMPTZ_NS", "TIMESTAMP WITH TIME ZONE", "if_unchanged"),
+        ("VARCHAR", "ENUM('a', 'b')", "if_unchanged"),
+        ('"NULL"', "BLOB", "if_unchanged"),
+        ("VARCHAR", "BIGINT", "never"),
+        ("TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "never"),
+        ("BOOLEAN", "INTEGER", "never"),
+    ],
+)
+def test_how_types_go_into_others(source: str, target: str, fit: str, warehouse: Warehouse) -> None:
+    with warehouse.connect() as connection:
+        assert connection.fit(source=source, target=target) == fit
+
+
+@pytest.mark.parametrize(
+    ("source", "created", "keeps"),
+    [
+        ("DATE", "DATE", "date"),
+        ("TIMESTAMP_NS", "TIMESTAMP_NS", "timestamp"),
+        ("TIMESTAMP WITH TIME ZONE", "TIMESTAMP WITH TIME ZONE", "timestamptz"),
+        ("TIMESTAMPTZ_NS", "TIMESTAMP WITH TIME ZONE", "other"),
+        ("ENUM('a')", "VARCHAR", "text"),
+        ("DECIMAL(10,2)", "DECIMAL(10,2)", "other"),
+        ('"NULL"', None, "other"),
+    ],
+)
+def test_what_types_become_and_keep(source: str, created: str | None, keeps: str, warehouse: Warehouse) -> None:
+    with warehouse.connect() as connection:
+        assert connection.created_as(source) == created
+        assert connection.keeps(source) == keeps
+
+
+def test_a_scratch_table_is_the_sessions_own(warehouse: Warehouse) -> None:
+    with warehouse.connect() as connection, warehouse.connect() as other:
+        scratch = connection.scratch("mine")
+        connection.run(staging.created_as(scratch, exp.select(exp.alias_(terms.number(1), "a")), is_scratch=True))
+        select = exp.select("*").from_(terms.table(scratch))
+        assert connection.run(select) == [(1,)]
+        with pytest.raises(sb.TableNotFoundError):
+            other.run(select)
+
+
+def test_two_writers_of_the_same_row_conflict(warehouse: Warehouse, read: Read) -> None:
+    with warehouse.connect() as first, warehouse.connect() as second:
+        fill(first, "t", 1)
+        with first.transaction():
+            first.run(added(1))
+            with pytest.raises(sb.TransactionConflictError), second.transaction():
+                second.run(added(10))
+    assert read("SELECT a FROM t") == [(2,)]
+
+
+def test_a_missing_table_has_an_error_of_its_own(warehouse: Warehouse) -> None:
+    with warehouse.connect() as connection, pytest.raises(sb.TableNotFoundError, match="no_such") as caught:
+        connection.run(all_of("no_such"))
+    assert caught.value.__cause__ is not None
+
+
+def test_a_missing_database_is_no_empty_one(warehouse: Warehouse) -> None:
+    with pytest.raises(sb.TableNotFoundError, match="materialize"), warehouse.connect(read_only=True):
+        pass
+
+
+def test_columns_are_typed_values(warehouse: Warehouse) -> None:
+    with warehouse.connect() as connection:
+        fill(connection)
+        assert connection.columns(T) == (Column(name="a", type="BIGINT"),)
+
+
+def test_every_statement_is_logged(warehouse: Warehouse, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("DEBUG", STATEMENTS.name), warehouse.connect() as connection:
+        fill(connection)
+        connection.run(all_of("t"))
+    assert [record.message.split()[0] for record in caplog.records if record.name == STATEMENTS.name] == [
+        "CREATE",
+        "SELECT",
+    ]
+
+
+def test_a_reader_waits_for_a_writer_of_this_process_to_close(warehouse: Warehouse) -> None:
+    """A writer can't join this process's readers; it waits until they are closed."""
+    with warehouse.connect() as connection:
+        fill(connection)
+    opened = threading.Event()
+    done = threading.Event()
+
+    def hold() -> None:
+        with warehouse.connect(read_only=True):
+            opened.set()
+            done.wait(0.3)
+
+    reader = threading.Thread(target=hold)
+    reader.start()
+    opened.wait()
+    with warehouse.connect() as connection:
+        connection.run(exp.delete(terms.table(T)))
+    done.set()
+    reader.join()

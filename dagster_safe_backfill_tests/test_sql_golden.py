@@ -100,11 +100,16 @@ def statements(dialect: str) -> Mapping[str, exp.Expr]:
     conditions = {name: auditing.fails(audit, batch) for name, audit in audits.items()}
     rows = staging.typed_rows(source, staged, dialect=dialect)
     placed = {"partition_slice": partition_slice, "columns": columns}
+    wall_clock = {None: _column("CAST(day AS TIMESTAMP)", "timestamp", "TIMESTAMP", dialect)}
+    by_window = {"partition_slice": partition_slice, "columns": wall_clock}
     together = {name: conditions[name] for name in ("not_null", "expression")}
     return {
         "staging: values lost by a cast": staging.values_lost_by_cast(source, staged[1:2], dialect=dialect),
         "staging: fill": staging.fill(
             TableRef(schema="main", name="new"), rows, names=change.columns, is_scratch=False, **placed
+        ),
+        "staging: fill, by windows of time": staging.fill(
+            TableRef(schema="temp", name="new"), rows, names=change.columns, is_scratch=True, **by_window
         ),
         "staging: rows by partition": staging.rows_by_partition(SHADOW),
         "staging: outside, a sample": staging.outside_sample(SHADOW, columns, size=10),

@@ -131,8 +131,9 @@ def positioned(
 ) -> exp.Select:
     """Return a SELECT of `items` from `rows`, and of each row's position in the slice as `PARTITION`.
 
-    Rows outside the slice have NULL there; without a slice all are at 0. Times are found by an ASOF join, which
-    takes one pass over sorted windows however irregular they are (cron, months, DST nights, excluded days).
+    Rows outside the slice have NULL there; without a slice all are at 0. Keys, and the days of a DATE column, are
+    found by equality; other times by an ASOF join, which takes one pass over sorted windows however irregular they
+    are (cron, months, DST nights, excluded days).
 
     Raises:
         PartitionColumnError: A column can't tell the slice's partitions apart.
@@ -140,48 +141,70 @@ def positioned(
     source = terms.subquery(rows, ROWS)
     if partition_slice is None:
         return exp.select(*items, *terms.named({PARTITION: terms.number(0)})).from_(source)
-    matches: list[exp.Expr] = []
-    within: list[exp.Expr] = []
-    for place, dimension in enumerate(partition_slice.dimensions):
-        here = terms.qualified(columns[dimension.name].expression, ROWS)
-        if isinstance(dimension, TimeDimension):
-            matches.append(exp.GTE(this=here, expression=_mapped(_START, place)))
-            within.append(exp.LT(this=here.copy(), expression=_mapped(_END, place)))
-        else:
-            matches.append(here.eq(_mapped(_KEY, place)))
-    position: exp.Expr = terms.column(_ORDINAL, of=_MAP)
-    # An ASOF join takes one inequality; two time dimensions fall back to a range join.
+    marks = [_mark(i, dimension, columns[dimension.name]) for i, dimension in enumerate(partition_slice.dimensions)]
+    within = [mark.is_before_end() for mark in marks if mark.is_window]
+    # An ASOF join takes one inequality; two dimensions of windows fall back to a range join.
     is_asof = len(within) == 1
+    matches = [mark.is_match() for mark in marks]
     join = exp.Join(
-        this=_partition_map(partition_slice, columns),
+        this=_partition_map(marks),
         method="ASOF" if is_asof else None,
         side="LEFT",
         on=terms.all_of(matches if is_asof else matches + within),
     )
+    position: exp.Expr = terms.column(_ORDINAL, of=_MAP)
     if is_asof:
         position = exp.Case().when(within[0], position)
     return exp.select(*items, *terms.named({PARTITION: position})).from_(source).join(join)
 
 
-def _mapped(name: str, place: int) -> exp.Expr:
-    return terms.column(f"{name}{place}", of=_MAP)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Mark:
+    """What tells each partition in one dimension: a value to equal, or the two bounds of a window.
+
+    Attributes:
+        column: The partition column.
+        texts: For each name of a map's column, its value in each partition, as text.
+    """
+
+    column: PartitionColumn
+    texts: Mapping[str, Sequence[str]]
+
+    @property
+    def is_window(self) -> bool:
+        return len(self.texts) > 1
+
+    def is_match(self) -> exp.Expr:
+        operator = exp.GTE if self.is_window else exp.EQ
+        return operator(this=self._here(), expression=terms.column(next(iter(self.texts)), of=_MAP))
+
+    def is_before_end(self) -> exp.Expr:
+        return exp.LT(this=self._here(), expression=terms.column([*self.texts][-1], of=_MAP))
+
+    def _here(self) -> exp.Expr:
+        return terms.qualified(self.column.expression, ROWS)
 
 
-def _partition_map(partition_slice: PartitionSlice, columns: PartitionColumns) -> exp.Expr:
+def _mark(place: int, dimension: TimeDimension | KeyDimension, column: PartitionColumn) -> _Mark:
+    if isinstance(dimension, KeyDimension):
+        return _Mark(column=column, texts={f"{_KEY}{place}": dimension.values})
+    starts = [_bound_text(window.start, column, dimension) for window in dimension.windows]
+    ends = [_bound_text(window.end, column, dimension) for window in dimension.windows]
+    if column.keeps == "date" and all(map(_is_one_day, starts, ends)):
+        return _Mark(column=column, texts={f"{_KEY}{place}": starts})
+    return _Mark(column=column, texts={f"{_START}{place}": starts, f"{_END}{place}": ends})
+
+
+def _is_one_day(start: str, end: str) -> bool:
+    return date.fromisoformat(end) - date.fromisoformat(start) == timedelta(days=1)
+
+
+def _partition_map(marks: Sequence[_Mark]) -> exp.Expr:
     """Return the slice as a relation: a row a partition, typed like the partition columns."""
-    texts: list[list[str]] = []
     items: dict[str, exp.Expr] = {_ORDINAL: terms.column(_ORDINAL)}
-    for place, dimension in enumerate(partition_slice.dimensions):
-        column = columns[dimension.name]
-        if isinstance(dimension, TimeDimension):
-            windows = dimension.windows
-            texts.append([_bound_text(window.start, column, dimension) for window in windows])
-            texts.append([_bound_text(window.end, column, dimension) for window in windows])
-            names = [f"{_START}{place}", f"{_END}{place}"]
-        else:
-            texts.append(list(dimension.values))
-            names = [f"{_KEY}{place}"]
-        items |= {name: _in_domain(terms.column(name), column) for name in names}
+    for mark in marks:
+        items |= {name: _in_domain(terms.column(name), mark.column) for name in mark.texts}
+    texts = [values for mark in marks for values in mark.texts.values()]
     tuples = [
         exp.Tuple(expressions=[terms.number(position), *map(terms.text, row)])
         for position, row in enumerate(zip(*texts, strict=True))

@@ -14,7 +14,37 @@ SELECT
   "day",
   "it's",
   "value",
-  CASE WHEN "_sb_rows".day < "_sb_map"."_sb_end0" THEN "_sb_map"."_sb_ordinal" END AS "_sb_partition"
+  "_sb_map"."_sb_ordinal" AS "_sb_partition"
+FROM (
+  SELECT
+    "day" AS "day",
+    CAST("it's" AS INT) AS "it's",
+    "value" AS "value"
+  FROM "source"
+) AS "_sb_rows"
+LEFT JOIN (
+  SELECT
+    "_sb_ordinal" AS "_sb_ordinal",
+    CAST("_sb_key0" AS DATE) AS "_sb_key0"
+  FROM (VALUES
+    (0, '2024-01-01'),
+    (1, '2024-01-02'),
+    (2, '2024-01-05')) AS "_sb_map"("_sb_ordinal", "_sb_key0")
+) AS "_sb_map"
+  ON "_sb_rows".day = "_sb_map"."_sb_key0";
+
+-- staging: fill, by windows of time
+CREATE TEMPORARY TABLE "temp"."new" AS
+SELECT
+  "day",
+  "it's",
+  "value",
+  CASE
+    WHEN (
+      CAST("_sb_rows".day AS TIMESTAMP)
+    ) < "_sb_map"."_sb_end0"
+    THEN "_sb_map"."_sb_ordinal"
+  END AS "_sb_partition"
 FROM (
   SELECT
     "day" AS "day",
@@ -25,14 +55,16 @@ FROM (
 ASOF LEFT JOIN (
   SELECT
     "_sb_ordinal" AS "_sb_ordinal",
-    CAST("_sb_start0" AS DATE) AS "_sb_start0",
-    CAST("_sb_end0" AS DATE) AS "_sb_end0"
+    CAST("_sb_start0" AS TIMESTAMP) AS "_sb_start0",
+    CAST("_sb_end0" AS TIMESTAMP) AS "_sb_end0"
   FROM (VALUES
-    (0, '2024-01-01', '2024-01-02'),
-    (1, '2024-01-02', '2024-01-03'),
-    (2, '2024-01-05', '2024-01-06')) AS "_sb_map"("_sb_ordinal", "_sb_start0", "_sb_end0")
+    (0, '2024-01-01 00:00:00', '2024-01-02 00:00:00'),
+    (1, '2024-01-02 00:00:00', '2024-01-03 00:00:00'),
+    (2, '2024-01-05 00:00:00', '2024-01-06 00:00:00')) AS "_sb_map"("_sb_ordinal", "_sb_start0", "_sb_end0")
 ) AS "_sb_map"
-  ON "_sb_rows".day >= "_sb_map"."_sb_start0";
+  ON (
+    CAST("_sb_rows".day AS TIMESTAMP)
+  ) >= "_sb_map"."_sb_start0";
 
 -- staging: rows by partition
 SELECT
@@ -243,7 +275,7 @@ FROM (
   SELECT
     "day",
     "it's",
-    CASE WHEN "_sb_rows".day < "_sb_map"."_sb_end0" THEN "_sb_map"."_sb_ordinal" END AS "_sb_partition"
+    "_sb_map"."_sb_ordinal" AS "_sb_partition"
   FROM (
     SELECT
       *
@@ -258,17 +290,16 @@ FROM (
         )
       )
   ) AS "_sb_rows"
-  ASOF LEFT JOIN (
+  LEFT JOIN (
     SELECT
       "_sb_ordinal" AS "_sb_ordinal",
-      CAST("_sb_start0" AS DATE) AS "_sb_start0",
-      CAST("_sb_end0" AS DATE) AS "_sb_end0"
+      CAST("_sb_key0" AS DATE) AS "_sb_key0"
     FROM (VALUES
-      (0, '2024-01-01', '2024-01-02'),
-      (1, '2024-01-02', '2024-01-03'),
-      (2, '2024-01-05', '2024-01-06')) AS "_sb_map"("_sb_ordinal", "_sb_start0", "_sb_end0")
+      (0, '2024-01-01'),
+      (1, '2024-01-02'),
+      (2, '2024-01-05')) AS "_sb_map"("_sb_ordinal", "_sb_key0")
   ) AS "_sb_map"
-    ON "_sb_rows".day >= "_sb_map"."_sb_start0"
+    ON "_sb_rows".day = "_sb_map"."_sb_key0"
 ) AS "_sb_live"
 GROUP BY
   "_sb_live"."_sb_partition";
@@ -281,7 +312,7 @@ FROM (
   SELECT
     "day",
     "it's",
-    CASE WHEN "_sb_rows".day < "_sb_map"."_sb_end0" THEN "_sb_map"."_sb_ordinal" END AS "_sb_partition"
+    "_sb_map"."_sb_ordinal" AS "_sb_partition"
   FROM (
     SELECT
       *
@@ -296,17 +327,16 @@ FROM (
         )
       )
   ) AS "_sb_rows"
-  ASOF LEFT JOIN (
+  LEFT JOIN (
     SELECT
       "_sb_ordinal" AS "_sb_ordinal",
-      CAST("_sb_start0" AS DATE) AS "_sb_start0",
-      CAST("_sb_end0" AS DATE) AS "_sb_end0"
+      CAST("_sb_key0" AS DATE) AS "_sb_key0"
     FROM (VALUES
-      (0, '2024-01-01', '2024-01-02'),
-      (1, '2024-01-02', '2024-01-03'),
-      (2, '2024-01-05', '2024-01-06')) AS "_sb_map"("_sb_ordinal", "_sb_start0", "_sb_end0")
+      (0, '2024-01-01'),
+      (1, '2024-01-02'),
+      (2, '2024-01-05')) AS "_sb_map"("_sb_ordinal", "_sb_key0")
   ) AS "_sb_map"
-    ON "_sb_rows".day >= "_sb_map"."_sb_start0"
+    ON "_sb_rows".day = "_sb_map"."_sb_key0"
 ) AS "_sb_live"
 WHERE
   NOT EXISTS(

@@ -121,12 +121,11 @@ def _is_orphan(audit: References, batch: Batch) -> exp.Expr:
 
 def _is_repeated(audit: Unique, batch: Batch) -> exp.Expr:
     names = audit.columns or batch.key
-    repeated = [_twice(names, batch)]
+    repeated: exp.Query = _twice(names, batch)
     if batch.outside is not None and not _tell_partitions(names, batch):
-        repeated.append(_taken(names, batch, batch.outside))
-    sources = [terms.subquery(keys, _OTHER) for keys in repeated]
-    pairs = {name: name for name in names}
-    conditions = [_exists(exp.select(terms.number(1)).from_(source), pairs) for source in sources]
+        repeated = exp.union(repeated, _taken(names, batch, batch.outside), distinct=False)
+    rows = exp.select(terms.number(1)).from_(terms.subquery(repeated, _OTHER))
+    conditions = [_exists(rows, {name: name for name in names})]
     if set(names) == set(batch.key):
         conditions.append(_has_null(names))
     return terms.any_of(conditions)

@@ -115,14 +115,7 @@ WHERE
         "it's"
       HAVING
         COUNT(*) > 1
-    ) AS "_sb_other"
-    WHERE
-      "_sb_other"."it's" = "_sb_shadow"."it's"
-  )
-  OR EXISTS(
-    SELECT
-      1
-    FROM (
+      UNION ALL
       SELECT
         "_sb_live"."it's"
       FROM "main"."live" AS "_sb_live"

@@ -7,7 +7,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
-from bench.contenders import CONTENDERS, SAFE, Job
+from bench.contenders import CONTENDERS, SAFE, TIGHT, Job
 from bench.data import ALL_DAYS
 from bench.measure import Measured, import_seconds, loaded_by, measure, medians, prepare
 from bench.report import MANY_AUDITS, Report
@@ -51,6 +51,7 @@ def _jobs(repetitions: Mapping[int, int]) -> Iterator[tuple[Job, bool]]:
             for name in [*names[turn:], *names[:turn]]:
                 yield Job(contender=name, days=days), turn == 0
         yield Job(contender=SAFE["query"], days=days, audits=1), True
+        yield Job(contender=TIGHT, days=days), True
     yield Job(contender=SAFE["query"], days=min(repetitions), audits=MANY_AUDITS), True
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.contenders import BARE, BUILT_IN, CHECKS, FORMS, NO_OP, SAFE
+from bench.contenders import BARE, BUILT_IN, CHECKS, FORMS, NO_OP, SAFE, TIGHT, TIGHT_MB
 from bench.data import MEMORY_LIMIT_MB
 from bench.measure import Measured
 
 USUAL, MANY_AUDITS = len(CHECKS), 20
-MAX_OVER_BARE, MAX_OVER_LIMIT, MAX_IMPORT = 1.25, 1.1, 1.1
+MAX_OVER_BARE, MAX_OVER_LIMIT_MB, MAX_IMPORT = 1.25, 100, 1.1
 MAX_MORE_SCANS = 3
 UNWANTED = ("pandas", "snowflake")
 
@@ -70,10 +70,11 @@ class Report:
                 yield f"{what}: less wall than (a)", f"{ratio:.2f}", ratio < 1
                 ratio = self._ratio(SAFE[form], [BARE[form], NO_OP], days)
                 yield f"{what}: at most {MAX_OVER_BARE} x ((b) + (c))", f"{ratio:.2f}", ratio <= MAX_OVER_BARE
-            # Dagster holds its own events, which are more for more partitions; rows must not add to that.
-            above = self.results[SAFE["query"], days, USUAL].peak_mb - self.results[NO_OP, days, USUAL].peak_mb
-            bound = MAX_OVER_LIMIT * MEMORY_LIMIT_MB
-            yield f"{days:,} days, query: memory above (c) at most {bound:.0f} MB", f"{above:.0f}", above <= bound
+            # Dagster holds its own events, which are more for more partitions; rows must not add to that. What DuckDB
+            # may use it does use, so rows show as growth only up to its limit, which is tight here.
+            above = self.results[TIGHT, days, USUAL].peak_mb - self.results[NO_OP, days, USUAL].peak_mb
+            bound = TIGHT_MB + MAX_OVER_LIMIT_MB
+            yield f"{days:,} days, query, {TIGHT_MB} MB: at most {bound} above (c)", f"{above:.0f}", above <= bound
         yield from self._flatness()
         library, dagster = (self.imports[module] for module in ("dagster_safe_backfill", "dagster"))
         ratio = library / dagster

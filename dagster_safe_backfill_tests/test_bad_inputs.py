@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -91,7 +92,22 @@ CASES = [
         "can't be read as an Arrow table",
     ),
     Case("no frame", lambda: 5, sb.ConfigurationError, "a int is neither a frame"),
-    Case("None", lambda: None, sb.SafeBackfillError, "None"),
+    Case("a column of a frame", lambda: good()["id"], sb.ConfigurationError, "a Series is neither a frame"),
+    Case("None", lambda: None, sb.ConfigurationError, "None"),
+    Case("complex numbers", lambda: good().assign(value=1j), sb.SchemaMismatchError, "value"),
+    Case("an integer of 70 bits", lambda: good().assign(id=[2**70, 2, 3]), sb.SchemaMismatchError, "Arrow"),
+    Case(
+        "a sparse column",
+        lambda: good().assign(id=pd.arrays.SparseArray([0, 1, 0])),
+        sb.SchemaMismatchError,
+        "id",
+    ),
+    Case(
+        "a type that the warehouse lacks",
+        lambda: pa.table({**good(), "value": pa.array(np.ones(3, dtype="float16"))}),
+        sb.SchemaMismatchError,
+        "value",
+    ),
     Case(
         "missing partition column",
         good,
@@ -114,6 +130,35 @@ CASES = [
         {"partition_expr": "day; DROP TABLE events"},
     ),
     Case(
+        "partition expression that is two",
+        good,
+        sb.ConfigurationError,
+        "partition_expr is not one SQL expression: 'day, id'",
+        {"partition_expr": "day, id"},
+    ),
+    Case(
+        "partition expression that closes a bracket",
+        good,
+        sb.ConfigurationError,
+        "partition_expr is not a SQL expression",
+        {"partition_expr": "day) OR (1 = 1"},
+    ),
+    Case(
+        "partition expression of every column",
+        good,
+        sb.ConfigurationError,
+        "partition_expr is not one SQL expression",
+        {"partition_expr": "*"},
+    ),
+    Case(
+        "partition expression over many rows",
+        good,
+        sb.WarehouseError,
+        "aggregates",
+        {"partition_expr": "max(day)"},
+    ),
+    Case("no such time zone", good, sb.ConfigurationError, "Mars/One", {"column_timezone": "Mars/One"}),
+    Case(
         "key of a missing column",
         good,
         sb.ConfigurationError,
@@ -122,6 +167,21 @@ CASES = [
     ),
     Case("two statements", lambda: sb.Query("SELECT 1; DROP TABLE events"), sb.ConfigurationError, "SELECT and DROP"),
     Case("no select", lambda: sb.Query("DROP TABLE events"), sb.ConfigurationError, "not DROP"),
+    Case("no statement", lambda: sb.Query("-- none"), sb.ConfigurationError, "not nothing"),
+    Case("no text", lambda: sb.Query(" "), sb.ConfigurationError, "this one is empty"),
+    Case("no SQL", lambda: sb.Query("SELEC 1"), sb.WarehouseError, "SELEC"),
+    Case(
+        "a query that deletes within",
+        lambda: sb.Query("WITH gone AS (DELETE FROM events RETURNING *) SELECT * FROM gone"),
+        sb.WarehouseError,
+        "DELETE",
+    ),
+    Case(
+        "a query that breaks at a row",
+        lambda: sb.Query("SELECT day, CAST(concat('x', id) AS BIGINT) AS id, value FROM events"),
+        sb.WarehouseError,
+        "Could not convert string 'x",
+    ),
     Case("query of a missing table", lambda: sb.Query("SELECT * FROM nope"), sb.TableNotFoundError, "nope"),
 ]
 
@@ -146,16 +206,20 @@ def wap_asset(case: Case) -> dg.AssetsDefinition:
     return events
 
 
+@pytest.fixture(scope="module")
+def instance() -> Iterator[dg.DagsterInstance]:
+    """One for all, as only the warehouse is looked at, and a new one takes longer than a run."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
 @pytest.fixture
-def filled(backend: DuckDBBackend, instance: dg.DagsterInstance) -> DuckDBBackend:
+def filled(backend: DuckDBBackend) -> DuckDBBackend:
     """Return a backend whose live table holds three days."""
-
-    @dg.asset(partitions_def=DAYS, metadata={"partition_expr": "day"}, backfill_policy=sb.single_run())
-    def events() -> pd.DataFrame:
-        return pd.concat(good().assign(day=pd.Timestamp(f"2024-01-0{day}").as_unit("us")) for day in (1, 2, 3))
-
-    result = run_range([events], "2024-01-01", "2024-01-03", io_manager=backend.io_manager, instance=instance)
-    assert result.success
+    backend.read("CREATE TABLE events (day TIMESTAMP, id BIGINT, value DOUBLE)")
+    backend.read(
+        "INSERT INTO events SELECT make_timestamp(2024, 1, d, 0, 0, 0), i, i FROM range(1, 4) d (d), range(1, 4) i (i)"
+    )
     return backend
 
 
@@ -164,30 +228,41 @@ def chain(error: BaseException) -> list[BaseException]:
     return [error, *(chain(error.__cause__) if error.__cause__ else [])]
 
 
+def errors_of(
+    asset: dg.AssetsDefinition, *, backend: DuckDBBackend, instance: dg.DagsterInstance
+) -> dict[type[BaseException], str]:
+    """Return the messages of all errors that a run of the day ends in, by their exact class."""
+    try:
+        run_key([asset], DAY, io_manager=backend.io_manager, instance=instance, raise_on_error=True)
+    except Exception as error:
+        return {type(found): str(found) for found in chain(error)}
+    return {}
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_bad_input_is_refused_before_anything_is_deleted(
     case: Case, filled: DuckDBBackend, instance: dg.DagsterInstance
 ) -> None:
     before = filled.read(LIVE)
-    with pytest.raises((dg.DagsterError, sb.SafeBackfillError)) as caught:
-        run_key([plain_asset(case)], DAY, io_manager=filled.io_manager, instance=instance, raise_on_error=True)
-    (error,) = [error for error in chain(caught.value) if isinstance(error, case.error)]
-    assert case.says in str(error)
-    assert "events" in str(error) or case.error in (sb.ConfigurationError, sb.TableNotFoundError)
+    errors = errors_of(plain_asset(case), backend=filled, instance=instance)
     assert filled.read(LIVE) == before
+    assert case.error in errors, errors
+    assert case.says in errors[case.error]
+    nameless = (sb.ConfigurationError, sb.WarehouseError, sb.TableNotFoundError)
+    assert "events" in errors[case.error] or case.error in nameless
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_wap_asset_refuses_it_too(case: Case, filled: DuckDBBackend, instance: dg.DagsterInstance) -> None:
     before = filled.read(LIVE)
-    asset = wap_asset(case)
-    result = run_key([asset], DAY, io_manager=filled.io_manager, instance=instance)
-    assert not result.success
-    message = failure_of(result, "events")
     # What is wrong with a key is the audit unique()'s to say.
-    assert ("unique_key" if case.error is sb.KeyViolationError else case.says) in message
+    by_audit = case.error is sb.KeyViolationError
+    error, says = (sb.AuditFailedError, "unique_key") if by_audit else (case.error, case.says)
+    errors = errors_of(wap_asset(case), backend=filled, instance=instance)
     assert filled.read(LIVE) == before
-    if case.error is not sb.KeyViolationError:
+    assert error in errors, errors
+    assert says in errors[error]
+    if not by_audit:
         assert not filled.read("SELECT * FROM information_schema.tables WHERE table_name LIKE '%shadow%'")
 
 
@@ -324,3 +399,123 @@ def test_a_reversed_range_is_an_error_before_any_work(
     assert case.says in failure_of(result, "events")
     assert filled.read(LIVE) == before
     assert calls == ([] if make is wap_asset else [1]), "a plain asset's function runs before its I/O manager does"
+
+
+def test_a_slice_needs_a_partition_expr(filled: DuckDBBackend, instance: dg.DagsterInstance) -> None:
+    before = filled.read(LIVE)
+    case = Case("none", good, sb.ConfigurationError, "no partition_expr", {"partition_expr": None})
+    result = run_key([plain_asset(case)], DAY, io_manager=filled.io_manager, instance=instance)
+    assert "main.events has partitions, but no partition_expr" in failure_of(result, "events")
+    assert filled.read(LIVE) == before
+
+
+@pytest.mark.parametrize("expr", [{"day": "day"}, "day"], ids=["for one of two", "for none in particular"])
+def test_each_dimension_needs_a_partition_expr(expr: Any, filled: DuckDBBackend, instance: dg.DagsterInstance) -> None:
+    before = filled.read(LIVE)
+    regions = dg.StaticPartitionsDefinition(["eu", "us"])
+
+    @dg.asset(
+        partitions_def=dg.MultiPartitionsDefinition({"day": DAYS, "region": regions}), metadata={"partition_expr": expr}
+    )
+    def events() -> pd.DataFrame:
+        return good()
+
+    result = run_key([events], f"{DAY}|eu", io_manager=filled.io_manager, instance=instance)
+    assert "main.events has partitions, but no partition_expr for its dimension" in failure_of(result, "events")
+    assert filled.read(LIVE) == before
+
+
+LOSSES: list[tuple[str, Any]] = [
+    ("TINYINT", 300),
+    ("UBIGINT", -1),
+    ("UHUGEINT", 1.5),
+    ("BIGINT", float("nan")),
+    ("DOUBLE", 2**53 + 1),
+    ("FLOAT", 0.1),
+    ("DECIMAL(10,2)", 1.005),
+    ("DATE", datetime.fromisoformat("2024-01-02T05:00")),
+    ("TIMESTAMP_S", datetime.fromisoformat("2024-01-02T00:00:00.000001")),
+    ("TIMESTAMP_NS", datetime.fromisoformat("3000-01-01T00:00")),
+    ("ENUM('p', 'q')", "r"),
+]
+
+
+@pytest.mark.parametrize(("kind", "value"), LOSSES, ids=[kind for kind, _ in LOSSES])
+def test_no_value_is_changed_to_fit(
+    kind: str, value: object, backend: DuckDBBackend, instance: dg.DagsterInstance
+) -> None:
+    backend.read(f"CREATE TABLE events (x {kind})")
+
+    @dg.asset
+    def events() -> pa.Table:
+        return pa.table({"x": [value]})
+
+    with pytest.raises(sb.SchemaMismatchError, match=r"main\.events: 1 values of x .* don't fit"):
+        dg.materialize([events], instance=instance, resources={"io_manager": backend.io_manager})
+    assert backend.read(LIVE) == []
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        lambda: good().rename(columns={"value": "ID"}),
+        lambda: sb.Query(f"SELECT TIMESTAMP '{DAY}' AS day, 1 AS id, 2 AS id"),
+        lambda: good().assign(value=[[], [], []]),
+        lambda: good().assign(value=[{"a": None}] * 3),
+    ],
+    ids=["names that differ by case", "a query with a name twice", "empty lists", "structs of nothing"],
+)
+def test_a_new_table_is_not_made_of_what_it_could_not_take_again(
+    rows: Callable[[], object], backend: DuckDBBackend, instance: dg.DagsterInstance
+) -> None:
+    """Silently renamed columns, and columns of no type, are mistakes that stay."""
+    case = Case("new", rows, sb.SchemaMismatchError, "")
+    errors = errors_of(plain_asset(case), backend=backend, instance=instance)
+    assert "main.events" in errors.get(sb.SchemaMismatchError, ""), errors
+    assert not backend.read("SELECT * FROM information_schema.tables WHERE table_name = 'events'")
+
+
+def test_empty_lists_fit_a_column_of_lists(backend: DuckDBBackend, instance: dg.DagsterInstance) -> None:
+    """They say no more about the type than NULL does."""
+    backend.read("CREATE TABLE events (x BIGINT[])")
+
+    @dg.asset
+    def events() -> pd.DataFrame:
+        return pd.DataFrame({"x": [[], None]})
+
+    assert dg.materialize([events], instance=instance, resources={"io_manager": backend.io_manager}).success
+    assert backend.read("SELECT x FROM events ORDER BY x NULLS LAST") == [([],), (None,)]
+
+
+def test_keys_that_the_column_cannot_tell_apart_write_no_row_twice(
+    backend: DuckDBBackend, instance: dg.DagsterInstance
+) -> None:
+    keys = dg.StaticPartitionsDefinition(["1", "01"])
+
+    @dg.asset(partitions_def=keys, metadata={"partition_expr": "n"}, backfill_policy=sb.single_run())
+    def events() -> pd.DataFrame:
+        return pd.DataFrame({"n": [1], "value": ["only once"]})
+
+    result = run_range([events], "1", "01", io_manager=backend.io_manager, instance=instance)
+    assert "n" in failure_of(result, "events")
+    assert not backend.read("SELECT * FROM information_schema.tables WHERE table_name = 'events'")
+
+
+@pytest.mark.parametrize("key", ["it's", 'say "hi"', "a; DROP TABLE odd"], ids=["'", '"', ";"])
+def test_a_plain_asset_takes_odd_keys_too(key: str, backend: DuckDBBackend, instance: dg.DagsterInstance) -> None:
+    keys = dg.StaticPartitionsDefinition([key, "other"])
+    metadata = {"partition_expr": '"the ""key"""', "unique_key": 'the "key"'}
+    loaded: list[pd.DataFrame] = []
+
+    @dg.asset(partitions_def=keys, metadata=metadata)
+    def odd(context) -> pd.DataFrame:
+        return pd.DataFrame({'the "key"': [context.partition_key], "it's": 1})
+
+    @dg.asset(partitions_def=keys)
+    def reader(odd: pd.DataFrame) -> None:
+        loaded.append(odd)
+
+    for chosen in ("other", key, key):
+        assert run_key([odd, reader], chosen, io_manager=backend.io_manager, instance=instance).success
+    assert sorted(backend.read("SELECT * FROM odd")) == sorted([("other", 1), (key, 1)])
+    assert [list(found['the "key"']) for found in loaded] == [["other"], [key], [key]]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import date, datetime, time, timezone
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,21 @@ import pytest
 from dagster_duckdb_pandas import DuckDBPandasIOManager
 
 import dagster_safe_backfill as sb
-from dagster_safe_backfill_tests.assets import DAYS, RANGE_END, RANGE_START, failure_of, run_key, run_range
+from dagster_safe_backfill_tests.assets import (
+    DAYS,
+    RANGE_END,
+    RANGE_START,
+    failure_of,
+    metadata_by_partition,
+    run_key,
+    run_range,
+)
 from dagster_safe_backfill_tests.conftest import DuckDBBackend
 
 BY_DAY = {"partition_expr": "day"}
 REGIONS = dg.StaticPartitionsDefinition(["eu", "us"])
 GRID = dg.MultiPartitionsDefinition({"day": DAYS, "region": REGIONS})
+BY_GRID = {"partition_expr": {"day": "day", "region": "region"}}
 DYNAMIC = dg.DynamicPartitionsDefinition(name="dynamic")
 
 
@@ -43,8 +54,10 @@ def tables(path: str) -> dict[str, list[Any]]:
 class Pair:
     """Runs the same assets on both I/O managers and compares what came of it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, instance: dg.DagsterInstance) -> None:
         self.paths = [str(folder / "ours.duckdb"), str(folder / "theirs.duckdb")]
+        self._instance = instance
+        instance.add_dynamic_partitions("dynamic", ["x", "it's"])
 
     def run(self, make: Callable[[list[Any]], list[Any]], *, schema: str | None = "main", **options: Any) -> list[Any]:
         """Return what the assets that `make` builds appended to its argument, after a run on each."""
@@ -52,10 +65,8 @@ class Pair:
         seen: list[list[Any]] = []
         for path, manager in zip(self.paths, (sb.RangeDuckDBIOManager, DuckDBPandasIOManager), strict=True):
             loaded: list[Any] = []
-            with dg.DagsterInstance.ephemeral() as instance:
-                instance.add_dynamic_partitions("dynamic", ["x", "it's"])
-                resources = {"io_manager": manager(database=path, schema=schema)}
-                assert dg.materialize(make(loaded), instance=instance, resources=resources, **options).success
+            resources = {"io_manager": manager(database=path, schema=schema)}
+            assert dg.materialize(make(loaded), instance=self._instance, resources=resources, **options).success
             seen.append(loaded)
         assert tables(self.paths[0]) == tables(self.paths[1])
         assert len(seen[0]) == len(seen[1])
@@ -67,9 +78,16 @@ class Pair:
         return seen[0]
 
 
+@pytest.fixture(scope="module")
+def instance() -> Iterator[dg.DagsterInstance]:
+    """One for all, as only the warehouse is looked at, and a new one takes longer than a run."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
 @pytest.fixture
-def pair(tmp_path: Path) -> Pair:
-    return Pair(tmp_path)
+def pair(tmp_path: Path, instance: dg.DagsterInstance) -> Pair:
+    return Pair(tmp_path, instance)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +132,78 @@ def test_unpartitioned_assets_and_columns(pair: Pair) -> None:
     (loaded,) = pair.run(make)
     assert list(loaded) == ["number", "n"]
     pair.run(make)
+
+
+def test_every_kind_of_column(pair: Pair) -> None:
+    def make(loaded: list[Any]) -> list[Any]:
+        @dg.asset
+        def a() -> pd.DataFrame:
+            moment = pd.Series(pd.to_datetime(["2024-07-01 12:00", None]))
+            return pd.DataFrame(
+                {
+                    "date": [date(2024, 1, 1), None],
+                    "time": [time(5, 6), None],
+                    "moment": moment,
+                    "micros": moment.astype("datetime64[us]"),
+                    "instant": moment.dt.tz_localize("America/New_York"),
+                    "lasting": [pd.Timedelta("1h"), None],
+                    "exact": [Decimal("1.10"), Decimal("22.5")],
+                    "small": pd.Series([1, 255], dtype="uint8"),
+                    "whole": pd.array([2**62 + 1, None], "Int64"),
+                    "flag": [True, None],
+                    "text": pd.array(["it's", None], "string"),
+                    "part": [float("inf"), float("nan")],
+                },
+                index=pd.Index([7, 9], name="left out"),
+            )
+
+        @dg.asset
+        def b(a: pd.DataFrame) -> None:
+            loaded.append(a)
+
+        return [a, b]
+
+    (loaded,) = pair.run(make)
+    assert len(loaded.columns) == 12
+
+
+def test_outputs_of_every_kind(pair: Pair) -> None:
+    """Several of one asset, wrapped ones, a graph's, and none at all."""
+
+    def make(loaded: list[Any]) -> list[Any]:
+        @dg.multi_asset(outs={"p": dg.AssetOut(metadata=BY_DAY), "q": dg.AssetOut(metadata=BY_DAY)})
+        def several():
+            return frame(["2024-01-01"]), frame(["2024-01-02"])
+
+        @dg.asset
+        def wrapped():
+            return dg.Output(frame(["2024-01-03"]), metadata={"k": 1})
+
+        @dg.asset
+        def result():
+            return dg.MaterializeResult(value=frame(["2024-01-04"]))
+
+        @dg.op
+        def inner():
+            return frame(["2024-01-05"])
+
+        @dg.graph_asset
+        def graph():
+            return inner()
+
+        @dg.asset
+        def nothing() -> None:
+            return None
+
+        @dg.asset(deps=[nothing])
+        def b(p, q, wrapped, result, graph) -> None:
+            loaded.extend([p, q, wrapped, result, graph])
+
+        return [several, wrapped, result, graph, nothing, b]
+
+    loaded = pair.run(make)
+    assert [found["day"].dt.day.item() for found in loaded] == [1, 2, 3, 4, 5]
+    assert "main.nothing" not in tables(pair.paths[0])
 
 
 def test_a_range_and_then_a_partition_again(pair: Pair) -> None:
@@ -165,6 +255,46 @@ def test_partition_mappings(pair: Pair, mapping: dg.PartitionMapping, days: set[
     assert {day.day for day in loaded["day"]} == days
 
 
+def test_an_unpartitioned_asset_reads_every_partition(pair: Pair) -> None:
+    def upstream(loaded: list[Any]) -> list[Any]:
+        @dg.asset(partitions_def=DAYS, metadata=BY_DAY, backfill_policy=sb.single_run())
+        def a(context) -> pd.DataFrame:
+            return frame(list(context.partition_keys))
+
+        return [a]
+
+    def downstream(loaded: list[Any]) -> list[Any]:
+        spec = dg.AssetSpec("a", partitions_def=DAYS, metadata={**BY_DAY, "dagster/io_manager_key": "io_manager"})
+
+        @dg.asset
+        def b(a: pd.DataFrame) -> None:
+            loaded.append(a)
+
+        return [spec, b]
+
+    pair.run(upstream, tags={RANGE_START: "2024-01-01", RANGE_END: "2024-01-03"})
+    (loaded,) = pair.run(downstream)
+    assert {day.day for day in loaded["day"]} == {1, 2, 3}
+
+
+def test_an_asset_that_reads_its_own_past_can_begin(pair: Pair) -> None:
+    """Its first partition reads no partition of a table that isn't there yet."""
+    yesterday = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1)
+
+    def make(loaded: list[Any]) -> list[Any]:
+        @dg.asset(partitions_def=DAYS, metadata=BY_DAY, ins={"a": dg.AssetIn(partition_mapping=yesterday)})
+        def a(context, a: pd.DataFrame) -> pd.DataFrame:
+            loaded.append(a.reset_index(drop=True))
+            return frame([context.partition_key])
+
+        return [a]
+
+    (first,) = pair.run(make, partition_key="2024-01-01")
+    assert first.empty
+    (second,) = pair.run(make, partition_key="2024-01-02")
+    assert list(second["day"].dt.day) == [1]
+
+
 def test_an_input_that_maps_to_no_partition_is_an_empty_frame(
     backend: DuckDBBackend, instance: dg.DagsterInstance
 ) -> None:
@@ -211,6 +341,54 @@ def test_static_dynamic_and_multi_partitions(pair: Pair) -> None:
     for make, key in ((static, "eu"), (static, "us"), (dynamic, "it's"), (dynamic, "x"), (dynamic, "it's")):
         (loaded,) = pair.run(make, partition_key=key)
         assert list(loaded["region"]) == [key]
+
+
+def grid_frame(context: Any) -> pd.DataFrame:
+    keys = [key.keys_by_dimension for key in context.partition_keys]
+    return frame([key["day"] for key in keys], region=[key["region"] for key in keys])
+
+
+def test_a_range_along_one_dimension_is_the_same(pair: Pair) -> None:
+    def make(loaded: list[Any]) -> list[Any]:
+        @dg.asset(partitions_def=GRID, metadata=BY_GRID, backfill_policy=sb.single_run())
+        def a(context) -> pd.DataFrame:
+            return grid_frame(context)
+
+        return [a]
+
+    for _ in range(2):
+        pair.run(make, tags={RANGE_START: "2024-01-01|eu", RANGE_END: "2024-01-03|eu"})
+    assert len(tables(pair.paths[0])["main.a"]) == 3
+
+
+def test_a_rectangle_of_two_dimensions_leaves_the_rest_alone(
+    backend: DuckDBBackend, instance: dg.DagsterInstance
+) -> None:
+    """Dagster's own I/O manager can't write more than one row of the rectangle."""
+    loaded: list[pd.DataFrame] = []
+    with duckdb.connect(backend.path) as connection:
+        connection.execute("CREATE TABLE a (day TIMESTAMP, n BIGINT, region VARCHAR)")
+        connection.execute("INSERT INTO a VALUES ('2024-01-02', 100, 'us'), ('2024-01-03', 200, 'eu')")
+
+    @dg.asset(partitions_def=GRID, metadata=BY_GRID, backfill_policy=sb.single_run())
+    def a(context) -> pd.DataFrame:
+        return grid_frame(context)
+
+    @dg.asset(partitions_def=DAYS)
+    def b(a: pd.DataFrame) -> None:
+        loaded.append(a)
+
+    spec = dg.AssetSpec("a", partitions_def=GRID, metadata={**BY_GRID, "dagster/io_manager_key": "io_manager"})
+    first, last = "2024-01-01|eu", "2024-01-02|us"
+    assert run_range([a], first, last, io_manager=backend.io_manager, instance=instance).success
+    assert run_key([spec, b], "2024-01-02", io_manager=backend.io_manager, instance=instance).success
+    assert backend.read("SELECT region, day::DATE::VARCHAR FROM a WHERE n < 100 ORDER BY ALL") == [
+        *(("eu", f"2024-01-0{day}") for day in (1, 2)),
+        *(("us", f"2024-01-0{day}") for day in (1, 2)),
+    ]
+    assert backend.read("SELECT n FROM a WHERE n >= 100") == [(200,)], "what was live in the rectangle is replaced"
+    assert set(loaded[0]["region"]) == {"eu", "us"}
+    assert set(loaded[0]["day"].dt.day) == {2}
 
 
 def test_op_outputs(tmp_path: Path) -> None:
@@ -264,6 +442,8 @@ def test_a_hint_chooses_what_an_input_is_loaded_as(
         pl.LazyFrame({"n": [2, 1], "day": ["2024-01-01"] * 2}).with_columns(pl.col("day").str.to_datetime()),
         pa.table({"n": [2, 1], "day": pd.to_datetime(["2024-01-01"] * 2)}),
         pa.table({"n": [2, 1], "day": pd.to_datetime(["2024-01-01"] * 2)}).to_reader(),
+        pa.table({"n": [2, 1], "day": pa.array([date(2024, 1, 1)] * 2, pa.date32())}),
+        pa.record_batch({"n": [2, 1], "day": pa.array([date(2024, 1, 1)] * 2, pa.date64())}),
         pd.DataFrame({"n": pd.array([2, 1], "Int64"), "day": pd.to_datetime(["2024-01-01"] * 2)}, index=[7, 9]),
         sb.Query("SELECT * FROM (VALUES (2, TIMESTAMP '2024-01-01'), (1, TIMESTAMP '2024-01-01')) t (n, day); -- end"),
         sb.Query("WITH t AS (SELECT unnest([1, 2]) AS n) SELECT n, TIMESTAMP '2024-01-01' AS day FROM t -- no end"),
@@ -317,6 +497,99 @@ def test_pandas_peculiarities_keep_their_values(backend: DuckDBBackend, instance
             assert first == ("x", 1719849600.0, 2**62 + 1, True, 0.1)
             assert second[:4] == (None, None, None, None)
     assert backend.read("SELECT category, whole, part FROM a ORDER BY 1") == [("new", 1, 1.0), ("y", 2, 2.0)]
+
+
+class Frame(pd.DataFrame):
+    """A user's own kind of frame."""
+
+
+def test_the_index_is_no_column_of_a_subclass_either(backend: DuckDBBackend, instance: dg.DagsterInstance) -> None:
+    @dg.asset
+    def a() -> Any:
+        return Frame({"n": [1, 2]}, index=[7, 9])
+
+    assert dg.materialize([a], instance=instance, resources={"io_manager": backend.io_manager}).success
+    assert backend.read("SELECT * FROM a ORDER BY ALL") == [(1,), (2,)]
+
+
+LONG_AGO = datetime(2000, 1, 1, tzinfo=timezone.utc)
+KEYED = {**BY_DAY, "unique_key": ["day", "n"]}
+
+
+def keyed(values: dict[int, float | None]) -> pd.DataFrame:
+    return pd.DataFrame({"day": pd.Timestamp("2024-01-01"), "n": list(values), "value": list(values.values())})
+
+
+@pytest.mark.parametrize(
+    ("computed", "touched", "changes"),
+    [
+        ({1: 1.0, 2: 2.0, 3: 3.0, 4: None}, set(), (0, 0, 0, 4)),
+        ({4: None, 3: 3.0, 2: 9.0, 1: 1.0}, {2}, (0, 1, 0, 3)),
+        ({1: 9.0, 2: 9.0, 3: None, 4: None}, {1, 2, 3}, (0, 3, 0, 1)),
+        ({1: 1.0, 3: 3.0, 4: 0.0, 5: 5.0}, {4, 5}, (1, 1, 1, 2)),
+        ({4: None}, set(), (0, 0, 3, 1)),
+    ],
+    ids=["none", "one", "most", "one of each", "all but one gone"],
+)
+@pytest.mark.parametrize("stamp", [{}, {"updated_at_column": "updated_at"}], ids=["unstamped", "stamped"])
+def test_a_merge_touches_what_differs(
+    stamp: dict[str, str],
+    computed: dict[int, float | None],
+    touched: set[int],
+    changes: tuple[int, ...],
+    backend: DuckDBBackend,
+    instance: dg.DagsterInstance,
+) -> None:
+    values: list[dict[int, float | None]] = [{1: 1.0, 2: 2.0, 3: 3.0, 4: None}, computed]
+
+    @dg.asset(partitions_def=DAYS, metadata={**KEYED, **stamp})
+    def a() -> pd.DataFrame:
+        return keyed(values.pop(0))
+
+    assert run_key([a], "2024-01-01", io_manager=backend.io_manager, instance=instance).success
+    if stamp:
+        backend.read(f"UPDATE a SET updated_at = '{LONG_AGO}'")
+    result = run_key([a], "2024-01-01", io_manager=backend.io_manager, instance=instance)
+    numbers = metadata_by_partition(result, "a")["2024-01-01"]
+    assert dict(backend.read("SELECT n, value FROM a")) == computed
+    assert tuple(numbers[f"rows_{change}"] for change in ("inserted", "updated", "deleted", "unchanged")) == changes
+    if stamp:
+        assert {n for (n,) in backend.read(f"SELECT n FROM a WHERE updated_at > '{LONG_AGO}'")} == touched
+
+
+def test_a_merge_leaves_the_rows_that_did_not_change_in_place(
+    backend: DuckDBBackend, instance: dg.DagsterInstance
+) -> None:
+    computed = {n: float(n) for n in range(9)}
+
+    @dg.asset(partitions_def=DAYS, metadata=KEYED)
+    def a() -> pd.DataFrame:
+        return keyed(dict(computed))
+
+    assert run_key([a], "2024-01-01", io_manager=backend.io_manager, instance=instance).success
+    before = backend.read("SELECT rowid, n FROM a ORDER BY n")
+    computed[3] = 99.0
+    assert run_key([a], "2024-01-01", io_manager=backend.io_manager, instance=instance).success
+    assert backend.read("SELECT rowid, n FROM a ORDER BY n") == before
+    assert backend.read("SELECT value FROM a WHERE n = 3") == [(99.0,)]
+
+
+@pytest.mark.parametrize("metadata", [BY_DAY, KEYED], ids=["replaced", "merged"])
+@pytest.mark.parametrize("constraint", ["PRIMARY KEY (day, n)", "UNIQUE (n)"])
+def test_a_table_with_constraints_is_written_again(
+    constraint: str, metadata: dict[str, Any], backend: DuckDBBackend, instance: dg.DagsterInstance
+) -> None:
+    backend.read(f"CREATE TABLE a (day TIMESTAMP NOT NULL, n BIGINT, value DOUBLE, {constraint})")
+    backend.read("INSERT INTO a VALUES ('2024-01-01', 1, 0), ('2024-01-01', 7, 0), ('2024-01-02', 9, 0)")
+    computed: dict[int, float | None] = {1: 1.0, 2: 2.0}
+
+    @dg.asset(partitions_def=DAYS, metadata=metadata)
+    def a() -> pd.DataFrame:
+        return keyed(computed)
+
+    for _ in range(2):
+        assert run_key([a], "2024-01-01", io_manager=backend.io_manager, instance=instance).success
+        assert dict(backend.read("SELECT n, value FROM a")) == {**computed, 9: 0.0}
 
 
 def test_a_write_that_breaks_in_the_middle_leaves_all_as_it_was(
@@ -379,6 +652,18 @@ def test_a_lock_that_ends_in_time_is_waited_for(backend: DuckDBBackend) -> None:
         assert dg.materialize([one], resources={"io_manager": backend.io_manager}).success
 
 
+def test_a_reader_of_this_process_is_named_too(backend: DuckDBBackend) -> None:
+    backend.read("CREATE TABLE t (a INTEGER)")
+    impatient = sb.RangeDuckDBIOManager(database=backend.path, schema="main", lock_timeout=0.2)
+    with (
+        duckdb.connect(backend.path, read_only=True),
+        pytest.raises(sb.WarehouseLockedError, match="this process") as caught,
+    ):
+        dg.materialize([one], resources={"io_manager": impatient})
+    assert caught.value.pid is None
+    assert caught.value.database == backend.path
+
+
 def test_reads_go_on_beside_another_reader(backend: DuckDBBackend, instance: dg.DagsterInstance) -> None:
     resources = {"io_manager": backend.io_manager}
     assert dg.materialize([one], instance=instance, resources=resources).success
@@ -406,6 +691,34 @@ def test_the_connection_is_closed_whatever_happens(
     dg.materialize([a], instance=instance, resources={"io_manager": backend.io_manager}, raise_on_error=False)
     with hold(backend.path, "write", 0):
         pass
+
+
+def test_a_table_that_is_not_there_is_named(backend: DuckDBBackend) -> None:
+    for _ in range(2):
+        with pytest.raises(sb.TableNotFoundError, match="materialize"):
+            dg.materialize([one, reader], resources={"io_manager": backend.io_manager}, selection="reader")
+        backend.read("CREATE TABLE IF NOT EXISTS other (a INTEGER)")
+
+
+def test_values_are_loaded_outside_of_runs(
+    backend: DuckDBBackend, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WAREHOUSE", backend.path)
+
+    @dg.asset(partitions_def=DAYS, metadata=BY_DAY)
+    def a(context) -> pd.DataFrame:
+        return frame([context.partition_key])
+
+    manager = sb.RangeDuckDBIOManager(database=dg.EnvVar("WAREHOUSE"), schema="main")
+    defs = dg.Definitions(assets=[a], resources={"io_manager": manager})
+    job = defs.resolve_implicit_global_asset_job_def()
+    for key in ("2024-01-01", "2024-01-02"):
+        assert job.execute_in_process(partition_key=key, instance=instance).success
+    loaded = defs.load_asset_value("a", partition_key="2024-01-02", instance=instance)
+    assert list(loaded["day"].dt.day) == [2]
+    loaded = defs.load_asset_value("a", partition_key="2024-01-01", python_type=pl.DataFrame, instance=instance)
+    assert isinstance(loaded, pl.DataFrame)
+    assert loaded["day"].dt.day().to_list() == [1]
 
 
 def test_an_in_memory_database_is_refused() -> None:

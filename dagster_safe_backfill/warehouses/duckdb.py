@@ -75,6 +75,8 @@ class DuckDBWarehouse(Warehouse):
         """See `Warehouse.connect`. Where this process has the file open for writing, so is a reader's session."""
         driver = self._opened(read_only=read_only)
         try:
+            # Its bar goes to standard output, where it would stand in the logs of runs and in piped output.
+            driver.execute("SET enable_progress_bar = false")
             yield DuckDBConnection(driver, read_only=read_only)
         finally:
             driver.close()

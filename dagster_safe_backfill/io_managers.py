@@ -11,7 +11,7 @@ from pydantic import Field
 
 from dagster_safe_backfill.domain.states import Changes
 from dagster_safe_backfill.domain.tables import TableSpec
-from dagster_safe_backfill.errors import ConfigurationError
+from dagster_safe_backfill.errors import ConfigurationError, TableNotFoundError
 from dagster_safe_backfill.partitions import reads_nothing, slice_of_input, slice_of_output
 from dagster_safe_backfill.table_metadata import (
     names,
@@ -64,6 +64,7 @@ class RangeIOManager(dg.ConfigurableIOManager):
             ConfigurationError: The hint names no known frame type.
         """
         from dagster_safe_backfill.wap.read import read
+        from dagster_safe_backfill.warehouses.frames import no_rows
 
         upstream = context.upstream_output
         metadata = dict((upstream and upstream.definition_metadata) or {})
@@ -74,15 +75,21 @@ class RangeIOManager(dg.ConfigurableIOManager):
         else:
             raise ConfigurationError(f"the input {context.name} comes from no asset and no op output")
         is_empty = reads_nothing(context)
-        with self.warehouse().connect(read_only=True) as connection:
-            return read(
-                connection,
-                spec=table_spec(table, metadata),
-                partition_slice=None if is_empty else slice_of_input(context),
-                is_empty=is_empty,
-                columns=names(context.definition_metadata or {}, "columns"),
-                load_type=_load_type(context),
-            )
+        try:
+            with self.warehouse().connect(read_only=True) as connection:
+                return read(
+                    connection,
+                    spec=table_spec(table, metadata),
+                    partition_slice=None if is_empty else slice_of_input(context),
+                    is_empty=is_empty,
+                    columns=names(context.definition_metadata or {}, "columns"),
+                    load_type=_load_type(context),
+                )
+        except TableNotFoundError:
+            # The first partition of an asset that reads its own past has nothing to read, and no table yet.
+            if not is_empty:
+                raise
+            return no_rows(_load_type(context))
 
     def _output_spec(self, context: dg.OutputContext) -> TableSpec:
         metadata = context.definition_metadata or {}

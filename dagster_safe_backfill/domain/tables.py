@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dagster_safe_backfill.errors import ConfigurationError
 
@@ -78,12 +79,22 @@ class TableSpec:
             raise ConfigurationError(
                 f"{self.table}: updated_at_column {self.updated_at_column!r} can't be part of unique_key"
             )
+        if self.column_timezone is not None and not _is_zone(self.column_timezone):
+            raise ConfigurationError(f"{self.table}: column_timezone {self.column_timezone!r} is no time zone")
         for option, value, allowed in (
             ("on_empty", self.on_empty, ("refuse", "allow")),
             ("on_outside", self.on_outside, ("refuse", "drop")),
         ):
             if value not in allowed:
                 raise ConfigurationError(f"{self.table}: {option} is one of {', '.join(allowed)}, not {value!r}")
+
+
+def _is_zone(name: str) -> bool:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError):
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -195,6 +195,15 @@ def _mark(place: int, dimension: TimeDimension | KeyDimension, column: Partition
     return _Mark(column=column, texts={f"{_START}{place}": starts, f"{_END}{place}": ends})
 
 
+def distinct_keys(dimension: KeyDimension, column: PartitionColumn) -> exp.Select:
+    """Return how many values the keys of a dimension are to the column: fewer, if it can't tell some apart."""
+    tuples = [exp.Tuple(expressions=[terms.text(key)]) for key in dict.fromkeys(dimension.values)]
+    names = exp.TableAlias(this=exp.to_identifier(_MAP, quoted=True), columns=[exp.to_identifier(_KEY, quoted=True)])
+    value = _in_domain(terms.column(_KEY), column)
+    count = exp.Count(this=exp.Distinct(expressions=[value]))
+    return exp.select(count).from_(exp.Values(expressions=tuples, alias=names))
+
+
 def _is_one_day(start: str, end: str) -> bool:
     return date.fromisoformat(end) - date.fromisoformat(start) == timedelta(days=1)
 

@@ -62,7 +62,11 @@ def values_lost_by_cast(source: exp.Table, columns: Sequence[StagedColumn], *, d
         if exp.DataType.build(column.type, dialect=dialect, udt=True).this in _NUMBERS:
             # Compared as they are, a large integer and the float nearest to it would be equal.
             kept = _try_cast(kept, column.source_type, dialect=dialect)
-        return terms.count_where(exp.NullSafeNEQ(this=kept, expression=value.copy()))
+        # A value that can't be cast is not compared, as that would take the same cast.
+        is_given = exp.not_(exp.Is(this=value.copy(), expression=exp.Null()))
+        is_changed = exp.NullSafeNEQ(this=kept.copy(), expression=value.copy())
+        is_refused = exp.Is(this=kept, expression=exp.Null())
+        return terms.count_where(exp.Case().when(is_refused, is_given).else_(is_changed))
 
     items = {column.name: lost(column) for column in columns}
     return exp.select(*terms.named(items)).from_(source.copy())

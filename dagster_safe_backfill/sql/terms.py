@@ -71,6 +71,8 @@ def parsed(sql: str, *, dialect: str, option: str) -> exp.Expr:
 def _is_bare_select(select: exp.Expr | None) -> bool:
     if not isinstance(select, exp.Select) or len(select.expressions) != 1:
         return False
+    if select.expressions[0].is_star:
+        return False
     clauses = {name for name, value in select.args.items() if value}
     return clauses <= {"expressions", "kind"}
 

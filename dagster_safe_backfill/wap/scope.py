@@ -8,9 +8,9 @@ from sqlglot import exp
 
 from dagster_safe_backfill.domain.slices import ColumnType, PartitionSlice, TimeDimension
 from dagster_safe_backfill.domain.tables import TableSpec
-from dagster_safe_backfill.errors import ConfigurationError, PartitionColumnError, SliceError
+from dagster_safe_backfill.errors import ConfigurationError, PartitionColumnError, SliceError, listed
 from dagster_safe_backfill.sql import terms
-from dagster_safe_backfill.sql.partitioning import PartitionColumn, PartitionColumns, rows_of
+from dagster_safe_backfill.sql.partitioning import PartitionColumn, PartitionColumns, distinct_keys, rows_of
 from dagster_safe_backfill.warehouses.base import Connection
 
 
@@ -91,6 +91,24 @@ def partition_columns(
         )
         for name, expression in expressions.items()
     }
+
+
+def check_keys(connection: Connection, *, partition_slice: PartitionSlice, columns: PartitionColumns) -> None:
+    """Refuse keys that are one value to their column, such as 1 and 01 in a column of integers.
+
+    Raises:
+        PartitionColumnError: Rows of such keys would belong to two partitions.
+    """
+    for dimension in partition_slice.dimensions:
+        column = columns[dimension.name]
+        if isinstance(dimension, TimeDimension) or column.keeps == "text":
+            continue
+        ((values,),) = connection.run(distinct_keys(dimension, column))
+        if values < len(set(dimension.values)):
+            raise PartitionColumnError(
+                f"{column.name}: some of the partition keys {listed(dimension.values)} are the same {column.type_name};"
+                " give a partition_expr that returns text"
+            )
 
 
 def where(

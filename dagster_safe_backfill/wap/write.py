@@ -22,7 +22,7 @@ from dagster_safe_backfill.sql import staging, terms
 from dagster_safe_backfill.sql.partitioning import RESERVED, PartitionColumns
 from dagster_safe_backfill.sql.staging import StagedColumn
 from dagster_safe_backfill.wap import ledger
-from dagster_safe_backfill.wap.scope import partition_columns, partition_types
+from dagster_safe_backfill.wap.scope import check_keys, partition_columns, partition_types
 from dagster_safe_backfill.warehouses.base import Connection
 from dagster_safe_backfill.warehouses.frames import FrameError, NoColumnsError
 
@@ -125,6 +125,8 @@ def stage(
     if partition_slice is not None:
         types = partition_types(connection, rows, spec=spec, partition_slice=partition_slice)
     recognised = partition_columns(connection, spec=spec, partition_slice=partition_slice, types=types)
+    if partition_slice is not None:
+        check_keys(connection, partition_slice=partition_slice, columns=recognised)
     names = [column.name for column in columns]
     connection.run(
         staging.fill(

@@ -24,7 +24,7 @@ from dagster_safe_backfill.errors import (
 )
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.warehouses.base import STATEMENTS, Connection, Fit, Row, Warehouse
-from dagster_safe_backfill.warehouses.frames import as_arrow, from_arrow, library_of
+from dagster_safe_backfill.warehouses.frames import FrameError, as_arrow, from_arrow, library_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -77,6 +77,8 @@ class DuckDBWarehouse(Warehouse):
         try:
             # Its bar goes to standard output, where it would stand in the logs of runs and in piped output.
             driver.execute("SET enable_progress_bar = false")
+            # A query's unknown tables must not become this library's own variables.
+            driver.execute("SET python_enable_replacements = false")
             yield DuckDBConnection(driver, read_only=read_only)
         finally:
             driver.close()
@@ -171,10 +173,11 @@ class DuckDBConnection(Connection):
     def source(self, data: object) -> Generator[exp.Table, None, None]:
         """See `Connection.source`."""
         if isinstance(data, Query):
+            self._check_names(data)
             self._execute(f'CREATE TEMP VIEW "{_SOURCE}" AS {self._one_select(data)}')
             remove = f'DROP VIEW IF EXISTS "{_SOURCE}"'
         else:
-            self._driver.register(_SOURCE, as_arrow(data))
+            self._register(data)
             remove = None
         try:
             yield terms.relation(_SOURCE)
@@ -183,6 +186,23 @@ class DuckDBConnection(Connection):
                 self._driver.unregister(_SOURCE)
             else:
                 self._quietly(remove)
+
+    def _check_names(self, query: Query) -> None:
+        """Refuse a name that comes twice, which a view would rename."""
+        names = [str(row[0]).casefold() for row in self._execute(f"DESCRIBE {self._one_select(query)}")]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise FrameError(f"the query has more than one column named {', '.join(repeated)}")
+
+    def _register(self, frame: object) -> None:
+        import duckdb
+
+        table = as_arrow(frame)
+        try:
+            self._driver.register(_SOURCE, table)
+        except duckdb.Error as error:
+            columns = ", ".join(f"{field.name} {field.type}" for field in table.schema)
+            raise FrameError(f"DuckDB can't read the frame, of {columns}: {error}") from error
 
     def ensure_schema(self, schema: str) -> None:
         """See `Connection.ensure_schema`."""
@@ -212,7 +232,7 @@ class DuckDBConnection(Connection):
         """See `Connection.fit`."""
         if source == target:
             return "same"
-        if source == _UNTYPED:
+        if _UNTYPED in source:
             return "if_unchanged"
         bases = _base(source), _base(target)
         alike = any(all(base in family for base in bases) for family in _FAMILIES)
@@ -220,7 +240,7 @@ class DuckDBConnection(Connection):
 
     def created_as(self, source: str) -> str | None:
         """See `Connection.created_as`. An ENUM would refuse the values that later frames bring."""
-        if source == _UNTYPED:
+        if _UNTYPED in source:
             return None
         return {"ENUM": "VARCHAR", _INSTANT_NS: _INSTANT}.get(_base(source), source)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from dagster_safe_backfill.errors import ConfigurationError, SafeBackfillError
@@ -43,20 +44,22 @@ def as_arrow(frame: object) -> pa.Table:
         frame = collect()
     try:
         table = _table(frame)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError) as error:
+    except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
         raise FrameError(f"the frame can't be read as an Arrow table: {error}") from error
     if not table.column_names:
         raise NoColumnsError("the frame has no columns")
-    repeated = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+    folded = [name.casefold() for name in table.column_names]
+    repeated = sorted({name for name in folded if folded.count(name) > 1})
     if repeated:
-        raise FrameError(f"the frame has more than one column named {', '.join(repeated)}")
+        raise FrameError(f"the frame has more than one column named {', '.join(repeated)}, apart from case")
     return table
 
 
 def _table(frame: object) -> pa.Table:
     import pyarrow as pa
 
-    if library_of(type(frame)) == "pandas":
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and isinstance(frame, pandas.DataFrame):
         return pa.Table.from_pandas(cast("pd.DataFrame", frame), preserve_index=False)
     if isinstance(frame, ArrowStream):
         return pa.RecordBatchReader.from_stream(frame).read_all()
@@ -87,6 +90,15 @@ def from_arrow(table: pa.Table, load_type: type) -> Any:
                 f"an input can't be loaded as {load_type.__name__}; hint pandas.DataFrame, polars.DataFrame,"
                 " polars.LazyFrame or pyarrow.Table"
             )
+
+
+def no_rows(load_type: type) -> Any:
+    """Return a frame without rows and columns."""
+    if library_of(load_type) == "pandas":
+        return load_type()
+    import pyarrow as pa
+
+    return from_arrow(pa.table({}), load_type)
 
 
 class FrameError(SafeBackfillError):

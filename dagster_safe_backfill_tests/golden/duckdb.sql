@@ -2,7 +2,11 @@
 SELECT
   COUNT(
     CASE
-      WHEN TRY_CAST(TRY_CAST("it's" AS INT) AS BIGINT) IS DISTINCT FROM "it's"
+      WHEN CASE
+        WHEN TRY_CAST(TRY_CAST("it's" AS INT) AS BIGINT) IS NULL
+        THEN NOT "it's" IS NULL
+        ELSE TRY_CAST(TRY_CAST("it's" AS INT) AS BIGINT) IS DISTINCT FROM "it's"
+      END
       THEN 1
     END
   ) AS "it's"

@@ -201,8 +201,8 @@ class DuckDBConnection(Connection):
         try:
             self._driver.register(_SOURCE, table)
         except duckdb.Error as error:
-            columns = ", ".join(f"{field.name} {field.type}" for field in table.schema)
-            raise FrameError(f"DuckDB can't read the frame, of {columns}: {error}") from error
+            columns = " ".join(str(table.schema.remove_metadata()).split())
+            raise FrameError(f"DuckDB can't read the frame ({columns}): {error}") from error
 
     def ensure_schema(self, schema: str) -> None:
         """See `Connection.ensure_schema`."""

@@ -31,7 +31,7 @@ def partition_expressions(
                 f"{spec.table} has partitions, but no partition_expr{where}: name the column that tells a row's"
                 f" partition (partition_expr={_example(partition_slice)})"
             )
-        expressions[dimension.name] = terms.parsed(sql, dialect=dialect, option="partition_expr")
+        expressions[dimension.name] = terms.parsed(sql, dialect=dialect, option=f"{spec.table}: partition_expr")
     return expressions
 
 

@@ -69,6 +69,7 @@ def readable(connection: Connection, data: object, *, spec: TableSpec) -> Genera
     A frame without columns is an empty one: where that is allowed, it is read as no rows of the live table.
 
     Raises:
+        ConfigurationError: It is neither a frame nor a query that is one SELECT.
         EmptyFrameError: The frame has no columns, and empty frames are refused.
         SchemaMismatchError: The frame can't be made an Arrow table.
         TableNotFoundError: The frame has no columns, and there is no table to take them from.
@@ -80,6 +81,8 @@ def readable(connection: Connection, data: object, *, spec: TableSpec) -> Genera
             if spec.on_empty == "refuse":
                 raise _empty_error(spec, "this run") from error
             source = stack.enter_context(connection.source(_no_rows(connection, spec.table)))
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{spec.table}: {error}") from error
         except FrameError as error:
             raise SchemaMismatchError(f"{spec.table}: {error}", table=str(spec.table), problems=[str(error)]) from error
         yield source

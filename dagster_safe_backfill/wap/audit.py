@@ -17,10 +17,10 @@ from dagster_safe_backfill.domain.states import Audited, Origin, Rejected, Stage
 from dagster_safe_backfill.errors import SafeBackfillError
 from dagster_safe_backfill.sql import auditing, publishing
 from dagster_safe_backfill.sql.auditing import Batch, RowAudit
-from dagster_safe_backfill.sql.partitioning import PartitionColumns, rows_of
+from dagster_safe_backfill.sql.partitioning import rows_of
 from dagster_safe_backfill.wap import ledger
 from dagster_safe_backfill.wap.publish import planned
-from dagster_safe_backfill.wap.scope import partition_columns
+from dagster_safe_backfill.wap.scope import columns_of
 from dagster_safe_backfill.warehouses.base import Connection
 
 Counts = Mapping[int, int]
@@ -97,25 +97,16 @@ def _outside(connection: Connection, staged: Staged) -> exp.Expr | None:
     """Return the condition of live rows outside the slice; None if there can't be any."""
     if staged.partition_slice is None or not staged.live_exists:
         return None
-    inside = rows_of(staged.partition_slice, _partition_columns(connection, staged))
+    inside = rows_of(staged.partition_slice, columns_of(connection, staged))
     # A row without a partition value is outside too.
     return exp.not_(exp.Coalesce(this=exp.paren(inside), expressions=[exp.false()]))
 
 
 def _partition_names(connection: Connection, staged: Staged) -> tuple[str, ...] | None:
     """Return the columns whose values alone tell a row's partition; None where it takes an expression."""
-    parts = [column.expression for column in _partition_columns(connection, staged).values()]
+    parts = [column.expression for column in columns_of(connection, staged).values()]
     names = tuple(part.name.casefold() for part in parts if isinstance(part, exp.Column))
     return names if parts and len(names) == len(parts) else None
-
-
-def _partition_columns(connection: Connection, staged: Staged) -> PartitionColumns:
-    return partition_columns(
-        connection,
-        spec=staged.spec,
-        partition_slice=staged.partition_slice,
-        types=staged.partition_types,
-    )
 
 
 def _rows_together(
@@ -187,7 +178,7 @@ def _drifts(connection: Connection, staged: Staged, audits: Sequence[RowCountDri
 def _live_rows(connection: Connection, staged: Staged) -> Counts:
     if not staged.live_exists:
         return {}
-    columns = _partition_columns(connection, staged)
+    columns = columns_of(connection, staged)
     change = planned(connection, staged)
     select = publishing.rows_in_scope(change, partition_slice=staged.partition_slice, columns=columns)
     return dict(connection.run(select))

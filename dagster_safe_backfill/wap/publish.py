@@ -21,7 +21,7 @@ from dagster_safe_backfill.sql import publishing, staging, terms
 from dagster_safe_backfill.sql.partitioning import PartitionColumns, rows_of
 from dagster_safe_backfill.sql.publishing import Change
 from dagster_safe_backfill.wap import ledger
-from dagster_safe_backfill.wap.scope import partition_columns
+from dagster_safe_backfill.wap.scope import columns_of
 from dagster_safe_backfill.warehouses.base import Connection
 
 
@@ -63,12 +63,7 @@ def apply(connection: Connection, staged: Staged, *, strategy: Strategy) -> dict
         connection.run(publishing.create_live(change))
         return _all_inserted(staged, deleted={})
     _check_live(connection, staged)
-    columns = partition_columns(
-        connection,
-        spec=staged.spec,
-        partition_slice=staged.partition_slice,
-        types=staged.partition_types,
-    )
+    columns = columns_of(connection, staged)
     if strategy == "merge":
         return _merge(connection, staged, change, columns)
     return _replace(connection, staged, change, columns)
@@ -80,13 +75,7 @@ def planned(connection: Connection, staged: Staged) -> Change:
     columns = tuple(column.name for column in staged.columns)
     scope: exp.Expr = exp.true()
     if staged.partition_slice is not None:
-        recognised = partition_columns(
-            connection,
-            spec=spec,
-            partition_slice=staged.partition_slice,
-            types=staged.partition_types,
-        )
-        scope = exp.paren(rows_of(staged.partition_slice, recognised))
+        scope = exp.paren(rows_of(staged.partition_slice, columns_of(connection, staged)))
     stamp = spec.updated_at_column
     return Change(
         live=spec.table,

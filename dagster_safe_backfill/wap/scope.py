@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from sqlglot import exp
 
 from dagster_safe_backfill.domain.slices import ColumnType, PartitionSlice, TimeDimension
+from dagster_safe_backfill.domain.states import Staged
 from dagster_safe_backfill.domain.tables import TableSpec
 from dagster_safe_backfill.errors import ConfigurationError, PartitionColumnError, SliceError, listed
 from dagster_safe_backfill.sql import terms
@@ -91,6 +92,13 @@ def partition_columns(
         )
         for name, expression in expressions.items()
     }
+
+
+def columns_of(connection: Connection, staged: Staged) -> PartitionColumns:
+    """Return the partition columns of a staged batch."""
+    return partition_columns(
+        connection, spec=staged.spec, partition_slice=staged.partition_slice, types=staged.partition_types
+    )
 
 
 def check_keys(connection: Connection, *, partition_slice: PartitionSlice, columns: PartitionColumns) -> None:

@@ -24,7 +24,7 @@ from dagster_safe_backfill.errors import (
 )
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.warehouses.base import STATEMENTS, Connection, Fit, Row, Warehouse
-from dagster_safe_backfill.warehouses.frames import FrameError, as_arrow, from_arrow, library_of
+from dagster_safe_backfill.warehouses.frames import FrameError, as_arrow, check_names, from_arrow, library_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -173,8 +173,9 @@ class DuckDBConnection(Connection):
     def source(self, data: object) -> Generator[exp.Table, None, None]:
         """See `Connection.source`."""
         if isinstance(data, Query):
-            self._check_names(data)
-            self._execute(f'CREATE TEMP VIEW "{_SOURCE}" AS {self._one_select(data)}')
+            select = self._one_select(data)
+            check_names([row[0] for row in self._execute(f"DESCRIBE {select}")], of="the query")
+            self._execute(f'CREATE TEMP VIEW "{_SOURCE}" AS {select}')
             remove = f'DROP VIEW IF EXISTS "{_SOURCE}"'
         else:
             self._register(data)
@@ -186,13 +187,6 @@ class DuckDBConnection(Connection):
                 self._driver.unregister(_SOURCE)
             else:
                 self._quietly(remove)
-
-    def _check_names(self, query: Query) -> None:
-        """Refuse a name that comes twice, which a view would rename."""
-        names = [str(row[0]).casefold() for row in self._execute(f"DESCRIBE {self._one_select(query)}")]
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        if repeated:
-            raise FrameError(f"the query has more than one column named {', '.join(repeated)}")
 
     def _register(self, frame: object) -> None:
         import duckdb

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from dagster_safe_backfill.errors import ConfigurationError, SafeBackfillError
@@ -48,11 +50,19 @@ def as_arrow(frame: object) -> pa.Table:
         raise FrameError(f"the frame can't be read as an Arrow table: {error}") from error
     if not table.column_names:
         raise NoColumnsError("the frame has no columns")
-    folded = [name.casefold() for name in table.column_names]
-    repeated = sorted({name for name in folded if folded.count(name) > 1})
-    if repeated:
-        raise FrameError(f"the frame has more than one column named {', '.join(repeated)}, apart from case")
+    check_names(table.column_names, of="the frame")
     return table
+
+
+def check_names(names: Sequence[str], *, of: str) -> None:
+    """Refuse column names that come twice, apart from case, as the warehouse would rename them.
+
+    Raises:
+        FrameError: Some do.
+    """
+    repeated = sorted(name for name, count in Counter(map(str.casefold, names)).items() if count > 1)
+    if repeated:
+        raise FrameError(f"{of} has more than one column named {', '.join(repeated)}, apart from case")
 
 
 def _table(frame: object) -> pa.Table:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, PartitionBackfill
@@ -89,25 +88,41 @@ def live_dagster(home: Path, workspace: Path, environment: Mapping[str, str]) ->
     """Run a daemon on a workspace, in a process group that ends with the block."""
     home.mkdir(exist_ok=True)
     (home / "dagster.yaml").write_text(_DAGSTER_YAML)
-    settings: dict[str, Any] = {**os.environ, **environment, "DAGSTER_HOME": str(home)}
-    os.environ.update({**environment, "DAGSTER_HOME": str(home)})
+    settings = {**environment, "DAGSTER_HOME": str(home)}
+    os.environ.update(settings)
+    try:
+        with dg.DagsterInstance.from_config(str(home)) as instance:
+            _make_databases(instance)
+            with (
+                WorkspaceProcessContext(instance, WorkspaceFileTarget([str(workspace)])) as context,
+                _daemon(home, workspace),
+            ):
+                yield LiveDagster(instance, context)
+    finally:
+        for name in settings:
+            os.environ.pop(name, None)
+
+
+def _make_databases(instance: dg.DagsterInstance) -> None:
+    # SQLite's tables are made at the first use, by each process that finds none: so before there is a second one.
+    assert instance.get_runs_count() == 0
+    assert instance.event_log_storage.get_maximum_record_id() in (None, 0)
+    assert instance.schedule_storage is not None
+    assert not instance.schedule_storage.all_instigator_state()
+
+
+@contextmanager
+def _daemon(home: Path, workspace: Path) -> Iterator[None]:
     with (home / "daemon.log").open("w") as log:
         daemon = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", _DAEMON, "run", "-w", str(workspace)],
             cwd=ROOT,
-            env=settings,
             start_new_session=True,
             stdout=log,
             stderr=subprocess.STDOUT,
         )
     try:
-        with (
-            dg.DagsterInstance.from_config(str(home)) as instance,
-            WorkspaceProcessContext(instance, WorkspaceFileTarget([str(workspace)])) as context,
-        ):
-            yield LiveDagster(instance, context)
+        yield
     finally:
         os.killpg(daemon.pid, signal.SIGKILL)
         daemon.wait()
-        for name in (*environment, "DAGSTER_HOME"):
-            os.environ.pop(name, None)

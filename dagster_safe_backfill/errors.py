@@ -24,7 +24,8 @@ Messages say what happened, where (table and partitions) and what to do next; th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 _SHOWN = 10
@@ -39,6 +40,18 @@ def listed(values: Sequence[object], *, shown: int = _SHOWN) -> str:
 
 class SafeBackfillError(Exception):
     """Root of the library's errors."""
+
+
+@contextmanager
+def about(table: object) -> Generator[None, None, None]:
+    """Begin the message of an error that passes with the table that it is about, unless it names it already."""
+    try:
+        yield
+    except SafeBackfillError as error:
+        message, *rest = error.args
+        if str(table) not in str(message):
+            error.args = (f"{table}: {message}", *rest)
+        raise
 
 
 class ConfigurationError(SafeBackfillError):

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from dagster_safe_backfill.domain.states import Changes
 from dagster_safe_backfill.domain.tables import TableSpec
-from dagster_safe_backfill.errors import ConfigurationError, TableNotFoundError
+from dagster_safe_backfill.errors import ConfigurationError, TableNotFoundError, about
 from dagster_safe_backfill.partitions import reads_nothing, slice_of_input, slice_of_output
 from dagster_safe_backfill.table_metadata import (
     names,
@@ -52,7 +52,7 @@ class RangeIOManager(dg.ConfigurableIOManager):
                 f"{spec.table}: the function returned None; return a frame or an sb.Query, or annotate it `-> None`"
             )
         partition_slice = slice_of_output(context)
-        with self.warehouse().connect() as connection:
+        with about(spec.table), self.warehouse().connect() as connection:
             changes = store(connection, obj, spec=spec, partition_slice=partition_slice)
         context.add_output_metadata(_write_metadata(context, spec, changes))  # pyright: ignore[reportUnknownMemberType]: MetadataValue is generic
 
@@ -76,7 +76,7 @@ class RangeIOManager(dg.ConfigurableIOManager):
             raise ConfigurationError(f"the input {context.name} comes from no asset and no op output")
         is_empty = reads_nothing(context)
         try:
-            with self.warehouse().connect(read_only=True) as connection:
+            with about(table), self.warehouse().connect(read_only=True) as connection:
                 return read(
                     connection,
                     spec=table_spec(table, metadata),

@@ -20,6 +20,7 @@ from dagster_safe_backfill.domain.tables import TableSpec
 from dagster_safe_backfill.errors import (
     AuditFailedError,
     ConfigurationError,
+    about,
 )
 from dagster_safe_backfill.io_managers import RangeIOManager, changes_metadata
 from dagster_safe_backfill.partitions import slice_of_run
@@ -65,7 +66,7 @@ class Pipeline:
         partition_slice = _bound(slice_of_run(context), spec, manager)
         context.log.info(f"computing {partition_slice} of {spec.table}")
         data = self.compute(context, partition_slice, arguments)
-        with manager.warehouse().connect() as connection:
+        with about(spec.table), manager.warehouse().connect() as connection:
             outcome = self._published(
                 connection, data, spec=spec, partition_slice=partition_slice, origin=_origin(context)
             )

@@ -113,7 +113,3 @@ class Query:
     """
 
     sql: str
-
-    def __post_init__(self) -> None:
-        if not self.sql.strip():
-            raise ConfigurationError("a Query needs a SELECT, and this one is empty")

@@ -59,13 +59,27 @@ def parsed(sql: str, *, dialect: str, option: str) -> exp.Expr:
     try:
         expressions = sqlglot.parse(f"SELECT {sql}", dialect=dialect)
     except SqlglotError as error:
-        raise ConfigurationError(f"{option} is not a SQL expression: {sql!r}") from error
+        raise ConfigurationError(
+            f"{option} is not a SQL expression: {sql!r} (quote a column that is named like a keyword)"
+        ) from error
     select = expressions[0] if len(expressions) == 1 else None
     if not _is_bare_select(select):
         raise ConfigurationError(f"{option} is not one SQL expression: {sql!r}")
     assert isinstance(select, exp.Select)
     found = select.expressions[0].unalias()
     return found if isinstance(found, exp.Column) else exp.paren(found, copy=False)
+
+
+def dotted(expression: exp.Expr) -> exp.Expr:
+    """Return `expression` with `a.b` read as the field b of the column a, not as the column b of a table."""
+
+    def read(node: exp.Expr) -> exp.Expr:
+        if not isinstance(node, exp.Column) or not node.table:
+            return node
+        first, *fields = node.parts
+        return exp.Dot.build([exp.Column(this=first.copy()), *(field.copy() for field in fields)])
+
+    return expression.transform(read)
 
 
 def _is_bare_select(select: exp.Expr | None) -> bool:

@@ -32,7 +32,8 @@ def partition_expressions(
                 f"{spec.table} has partitions, but no partition_expr{where}: name the column that tells a row's"
                 f" partition (partition_expr={_example(partition_slice)})"
             )
-        expressions[dimension.name] = terms.parsed(sql, dialect=dialect, option=f"{spec.table}: partition_expr")
+        parsed = terms.parsed(sql, dialect=dialect, option=f"{spec.table}: partition_expr")
+        expressions[dimension.name] = terms.dotted(parsed)
     return expressions
 
 

@@ -70,9 +70,9 @@ def readable(connection: Connection, data: object, *, spec: TableSpec) -> Genera
 
     Raises:
         ConfigurationError: It is neither a frame nor a query that is one SELECT.
-        EmptyFrameError: The frame has no columns, and empty frames are refused.
+        EmptyFrameError: The frame has no columns, and empty frames are refused or there is no table to take the
+            columns from.
         SchemaMismatchError: The frame can't be made an Arrow table.
-        TableNotFoundError: The frame has no columns, and there is no table to take them from.
     """
     with ExitStack() as stack:
         try:
@@ -80,9 +80,13 @@ def readable(connection: Connection, data: object, *, spec: TableSpec) -> Genera
         except NoColumnsError as error:
             if spec.on_empty == "refuse":
                 raise _empty_error(spec, "this run") from error
+            if connection.columns(spec.table) is None:
+                raise EmptyFrameError(
+                    f"{spec.table}: the frame has no columns, and there is no table yet to take them from; return the"
+                    " frame with its columns, typed and without rows",
+                    table=str(spec.table),
+                ) from error
             source = stack.enter_context(connection.source(_no_rows(connection, spec.table)))
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{spec.table}: {error}") from error
         except FrameError as error:
             raise SchemaMismatchError(f"{spec.table}: {error}", table=str(spec.table), problems=[str(error)]) from error
         yield source

@@ -45,7 +45,7 @@ _INSTANT = "TIMESTAMP WITH TIME ZONE"
 _INSTANT_NS = "TIMESTAMPTZ_NS"
 """What Arrow's nanosecond instants are since DuckDB 2.0, which compares them with nothing and has few functions."""
 _TEXTS = ("VARCHAR", "ENUM")
-_FAMILIES = (_NUMBERS, ("DATE", *_WALL_CLOCKS), (_INSTANT, _INSTANT_NS), _TEXTS)
+_FAMILIES = (_NUMBERS, ("DATE", *_WALL_CLOCKS), (_INSTANT, _INSTANT_NS), (*_TEXTS, "JSON", "UUID"))
 _UNTYPED = '"NULL"'
 """The type of an Arrow column that holds nothing but NULL."""
 

@@ -11,6 +11,7 @@ from dagster_safe_backfill.errors import ConfigurationError, SafeBackfillError
 
 if TYPE_CHECKING:
     import pandas as pd
+    import polars as pl
     import pyarrow as pa
 
 
@@ -71,6 +72,12 @@ def _table(frame: object) -> pa.Table:
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(frame, pandas.DataFrame):
         return pa.Table.from_pandas(cast("pd.DataFrame", frame), preserve_index=False)
+    polars = sys.modules.get("polars")
+    if polars is not None and isinstance(frame, polars.DataFrame):
+        # Polars hands out the addresses of such objects as if they were data.
+        objects = [name for name, kind in cast("pl.DataFrame", frame).schema.items() if kind == polars.Object]
+        if objects:
+            raise TypeError(f"{', '.join(objects)} holds Python objects")
     if isinstance(frame, ArrowStream):
         return pa.RecordBatchReader.from_stream(frame).read_all()
     raise ConfigurationError(

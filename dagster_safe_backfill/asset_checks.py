@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import dagster as dg
-from typing_extensions import assert_never
 
-from dagster_safe_backfill.domain.audits import (
-    Audit,
-    AuditResult,
-    NotNull,
-    References,
-    RowCountDrift,
-    RowExpression,
-    Unique,
-    listed_names,
-)
+from dagster_safe_backfill.domain.audits import Audit, RowAudit
+from dagster_safe_backfill.domain.group_audits import AggregateDrift
+from dagster_safe_backfill.domain.verdicts import AuditResult, Verdict
 from dagster_safe_backfill.errors import ConfigurationError, listed
 
 PartitionedChecks = Literal["auto"] | bool
 """Whether checks have a status per partition; "auto" where the policy bounds a run to few partitions."""
 
 _FEW_PARTITIONS = 31
+_SHOWN_PARTITIONS = 100
 
 
 def check_specs(
     audits: Sequence[Audit],
     *,
     asset: dg.AssetKey,
-    partitions_def: dg.PartitionsDefinition[str] | None,
+    partitions_def: dg.PartitionsDefinition[str] | None = None,
+    prefix: str = "",
+    is_gate: bool = True,
 ) -> list[dg.AssetCheckSpec]:
     """Return a check for each audit; partitioned ones if given a definition.
 
@@ -45,10 +41,10 @@ def check_specs(
         )
     return [
         dg.AssetCheckSpec(
-            audit.name,
+            f"{prefix}{audit.name}",
             asset=asset,
-            description=description(audit),
-            blocking=audit.severity == "ERROR",
+            description=audit.description,
+            blocking=is_gate and audit.can_block,
             partitions_def=partitions_def,
         )
         for audit in audits
@@ -63,35 +59,24 @@ def are_partitioned(choice: PartitionedChecks, policy: dg.BackfillPolicy | None)
     return most is not None and most <= _FEW_PARTITIONS
 
 
-def description(audit: Audit) -> str:
-    """Return what an audit demands, in a sentence."""
-    match audit:
-        case Unique():
-            columns = listed_names(audit.columns) if audit.columns else "the unique key"
-            return f"No two rows share {columns}."
-        case NotNull():
-            return f"No NULL in {listed_names(audit.columns)}."
-        case RowExpression():
-            return f"Every row: {audit.sql}"
-        case References():
-            other = listed_names(audit.referenced)
-            return f"{listed_names(audit.columns)} stands in {audit.table} ({other})."
-        case RowCountDrift():
-            return f"Row counts within {audit.max_change:.2%} of the live table's, by partition."
-        case _:
-            assert_never(audit)
-
-
-def check_results(results: Sequence[AuditResult]) -> Iterator[dg.AssetCheckResult]:
+def check_results(
+    results: Sequence[AuditResult], *, asset: dg.AssetKey | None = None, prefix: str = ""
+) -> Iterator[dg.AssetCheckResult]:
     """Return a result for each audit, over all partitions of the run."""
     for result in results:
         yield dg.AssetCheckResult(
-            check_name=result.audit.name,
+            asset_key=asset,
+            check_name=f"{prefix}{result.audit.name}",
             passed=result.passed,
-            severity=dg.AssetCheckSeverity(result.audit.severity),
+            severity=_severity(result),
             description=summary(result),
             metadata=_metadata(result),
         )
+
+
+def _severity(result: AuditResult) -> dg.AssetCheckSeverity:
+    is_error = result.blocks or (result.passed and result.audit.can_block)
+    return dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN
 
 
 def evaluations_by_partition(
@@ -103,13 +88,14 @@ def evaluations_by_partition(
     """
     for result in results:
         for key, verdict in result.verdicts.items():
+            is_warning = verdict.outcome == "warned" or not result.audit.can_block
             yield dg.AssetCheckEvaluation(
                 asset_key=asset,
                 check_name=result.audit.name,
                 passed=verdict.outcome == "passed",
-                severity=dg.AssetCheckSeverity(result.audit.severity),
-                blocking=result.audit.severity == "ERROR",
-                metadata=_numbers({"failed_rows": verdict.failed_rows, **verdict.measured}),
+                severity=dg.AssetCheckSeverity.WARN if is_warning else dg.AssetCheckSeverity.ERROR,
+                blocking=result.audit.can_block,
+                metadata=_numbers(numbers_of(result.audit, verdict)),
                 partition=key,
             )
 
@@ -118,15 +104,50 @@ def summary(result: AuditResult) -> str:
     """Return an audit's outcome in a sentence."""
     total = len(result.verdicts)
     if result.passed:
-        return f"passed for {_counted(total, 'partition')}"
+        tolerated = f", {_counted(result.failed_rows, 'failing row')} tolerated" if result.failed_rows else ""
+        finding = f": {result.finding}" if result.finding else ""
+        return f"passed for {_counted(total, 'partition')}{tolerated}{finding}"
     where = f"{len(result.failed_keys)} of {_counted(total, 'partition')} ({listed(result.failed_keys)})"
     if result.problem is not None:
         return f"not measured for {where}: {result.problem}"
-    return f"{_counted(result.failed_rows or 0, 'row')} failed in {where}"
+    if result.finding is not None:
+        return f"failed in {where}: {result.finding}"
+    if isinstance(result.audit, RowAudit):
+        return f"{_counted(result.failed_rows or 0, 'row')} failed in {where}"
+    return f"failed in {where}{_worst(result)}"
+
+
+def _worst(result: AuditResult) -> str:
+    """Return the measured numbers of the partition that failed by most."""
+    failed = {key: result.verdicts[key].measured for key in result.failed_keys}
+    key = max(failed, key=lambda one: max((_size(value) for value in _apart(failed[one])), default=0.0))
+    numbers = ", ".join(f"{name} {shown_number(value)}" for name, value in failed[key].items())
+    return f"; {'over the run' if result.overall is not None else key}: {numbers}" if numbers else ""
+
+
+def _apart(measured: Mapping[str, float | None]) -> list[float | None]:
+    return [measured[name] for name in ("change", "difference") if name in measured]
+
+
+def _size(value: float | None) -> float:
+    return math.inf if value is None else abs(value)
+
+
+def shown_number(value: float | None) -> str:
+    """Return a number for people: NULL, an integer with its thousands apart, or six digits."""
+    if value is None:
+        return "NULL"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
 
 
 def _counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def numbers_of(audit: Audit, verdict: Verdict) -> dict[str, float | None]:
+    """Return what a verdict was drawn from, by name."""
+    failed = {"failed_rows": verdict.failed_rows} if isinstance(audit, RowAudit) else {}
+    return {**failed, **verdict.measured}
 
 
 def _metadata(result: AuditResult) -> dict[str, Any]:
@@ -134,34 +155,75 @@ def _metadata(result: AuditResult) -> dict[str, Any]:
         "partitions": len(result.verdicts),
         "failed_partitions": len(result.failed_keys),
     }
-    if result.failed_rows is not None:
-        metadata["failed_rows"] = result.failed_rows
     if result.failed_keys:
         metadata["failed_partition_keys"] = list(result.failed_keys)
+    if isinstance(result.audit, RowAudit | AggregateDrift):
+        metadata["threshold"] = result.audit.threshold
     if result.problem is not None:
-        metadata["problem"] = result.problem
-    if len(result.verdicts) == 1:
-        (verdict,) = result.verdicts.values()
-        metadata |= _numbers(verdict.measured)
+        return {**metadata, "problem": result.problem}
+    metadata |= _numbers(_totals(result))
+    if result.failed_keys and result.overall is None and any(v.measured for v in result.verdicts.values()):
+        metadata["failed_partitions_measured"] = _by_partition(result)
     if result.sample:
-        metadata["failing_rows_sample"] = _table(result.sample)
+        metadata["failing_rows_sample"] = table_value(result.sample)
     if result.failing_rows_sql is not None:
         metadata["failing_rows_sql"] = dg.MetadataValue.md(f"```sql\n{result.failing_rows_sql}\n```")
     return metadata
 
 
-def _numbers(measured: Mapping[str, float]) -> dict[str, dg.MetadataValue[Any]]:
-    return {
-        name: dg.MetadataValue.int(value) if isinstance(value, int) else dg.MetadataValue.float(value)
-        for name, value in measured.items()
-    }
+def _totals(result: AuditResult) -> dict[str, float | None]:
+    """Return the numbers of all partitions together: counts are added, of changes the largest counts."""
+    if result.overall is not None or len(result.verdicts) == 1:
+        verdict = result.overall or next(iter(result.verdicts.values()))
+        return numbers_of(result.audit, verdict)
+    every = [numbers_of(result.audit, verdict) for verdict in result.verdicts.values()]
+    names = list(dict.fromkeys(name for numbers in every for name in numbers))
+    totals: dict[str, float | None] = {}
+    for name in names:
+        values = [value for numbers in every if (value := numbers.get(name)) is not None]
+        if name in ("change", "difference"):
+            totals[f"largest_{name}"] = max(values, default=None)
+        elif name == "failed_share":
+            rows = sum(numbers.get("rows") or 0 for numbers in every)
+            totals[name] = (result.failed_rows or 0) / rows if rows else 0.0
+        elif _is_additive(result, name):
+            totals[name] = sum(values)
+    return totals
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
-    records = [dg.TableRecord({name: _shown(value) for name, value in row.items()}) for row in rows]
-    columns = [dg.TableColumn(name) for name in rows[0]]
-    return dg.MetadataValue.table(records, schema=dg.TableSchema(columns))
+def _is_additive(result: AuditResult, name: str) -> bool:
+    """Return whether a number of the whole is the sum of its partitions': counts are, means aren't."""
+    if isinstance(result.audit, AggregateDrift):
+        return result.audit.aggregate.sql == "*" or result.audit.aggregate.of == "total"
+    return all(isinstance(verdict.measured.get(name, 0), int) for verdict in result.verdicts.values())
+
+
+def _by_partition(result: AuditResult) -> dg.TableMetadataValue:
+    keys = result.failed_keys[:_SHOWN_PARTITIONS]
+    return table_value([{"partition": key, **numbers_of(result.audit, result.verdicts[key])} for key in keys])
+
+
+def _numbers(measured: Mapping[str, float | None]) -> dict[str, dg.MetadataValue[Any]]:
+    return {name: _number(value) for name, value in measured.items()}
+
+
+def _number(value: float | None) -> dg.MetadataValue[Any]:
+    if value is None:
+        return dg.MetadataValue.null()
+    if isinstance(value, int):
+        # Larger ones don't fit the JSON numbers of the UI.
+        return dg.MetadataValue.int(value) if abs(value) < 2**53 else dg.MetadataValue.text(str(value))
+    return dg.MetadataValue.float(value) if math.isfinite(value) else dg.MetadataValue.text(str(value))
+
+
+def table_value(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
+    """Return rows as a table for the UI; all have the columns of the widest."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    records = [dg.TableRecord({name: _shown(row.get(name)) for name in names}) for row in rows]
+    return dg.MetadataValue.table(records, schema=dg.TableSchema([dg.TableColumn(name) for name in names]))
 
 
 def _shown(value: Any) -> str | int | float | bool | None:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -12,7 +12,8 @@ import dagster as dg
 from dagster_safe_backfill.asset_checks import PartitionedChecks, are_partitioned, check_specs
 from dagster_safe_backfill.compute_functions import ComputeFunction
 from dagster_safe_backfill.dagster_internals import quiet_about_previews
-from dagster_safe_backfill.domain.audits import Audit, Unique, unique
+from dagster_safe_backfill.domain.audits import Audit
+from dagster_safe_backfill.domain.row_audits import Unique, unique
 from dagster_safe_backfill.domain.states import Strategy
 from dagster_safe_backfill.domain.tables import OnEmpty, OnOutside
 from dagster_safe_backfill.errors import ConfigurationError
@@ -30,6 +31,7 @@ def wap_asset(
     backfill_policy: dg.BackfillPolicy | None = None,
     publish: Strategy | None = None,
     partitioned_checks: PartitionedChecks = "auto",
+    sample_columns: Sequence[str] | None = None,
     updated_at_column: str | None = None,
     column_timezone: str | None = None,
     on_empty: OnEmpty = "refuse",
@@ -72,13 +74,15 @@ def wap_asset(
         partition_expr: The column or SQL expression that tells a row's partition; for multi-partitions one for
             each dimension's name.
         unique_key: The columns that identify a row. They imply the audit `unique()`.
-        audits: What is tested before publishing; see `unique`, `not_null`, `expression`, `references` and
-            `row_count_drift`.
+        audits: What is tested before publishing; see `unique`, `not_null`, `accepted_values`, `in_range`,
+            `expression`, `references`, `failing_rows`, `column_types`, `row_count_between`, `aggregate_between`,
+            `row_count_drift`, `aggregate_drift` and `compare`; or of your own, from `GroupAudit`.
         backfill_policy: `single_run()`, `batched(n)` or `per_partition()`, which is Dagster's default.
         publish: `"merge"` touches just the rows that differ by the unique key and is the default with one;
             `"replace"` deletes the slice and inserts it anew, and is the default without.
         partitioned_checks: Whether a check has a status for each partition, which costs an event each; "auto"
             where the policy bounds a run to 31 partitions.
+        sample_columns: The columns whose values samples of failing rows may show; others are masked. All, if None.
         updated_at_column: A column that takes the time of the publication in the rows that it changed.
         column_timezone: The time zone of wall-clock columns (TIMESTAMP); if None, that of the partitions.
         on_empty: Whether no rows at all are an error ("refuse"), or empty the slice ("allow").
@@ -124,6 +128,7 @@ def wap_asset(
             audits=all_audits,
             strategy=strategy,
             logs_by_partition=is_partitioned,
+            sample_columns=sample_columns,
         )
         resources = required_resource_keys and {*required_resource_keys, io_manager_key}
         with quiet_about_previews():
@@ -168,9 +173,10 @@ def _with_key_audit(audits: Sequence[Audit], *, unique_key: Sequence[str], strat
         if strategy == "merge":
             raise ConfigurationError('publish="merge" needs a unique_key to match rows by')
         return tuple(audits)
-    if any(audit.severity != "ERROR" for audit in of_key):
+    if any(audit.limits != unique().limits for audit in of_key):
         raise ConfigurationError(
-            "the audit unique() of the unique_key has severity ERROR: rows can't be merged by a broken key"
+            "the audit unique() of the unique_key has severity ERROR and tolerates no failure: rows can't be merged by"
+            " a broken key"
         )
     return tuple(audits) if of_key else (unique(), *audits)
 

@@ -91,6 +91,11 @@ class RangeIOManager(dg.ConfigurableIOManager):
                 raise
             return no_rows(_load_type(context))
 
+    def asset_spec(self, asset: dg.AssetsDefinition, key: dg.AssetKey) -> TableSpec:
+        """Return how an asset's table is kept here."""
+        metadata = asset.metadata_by_key[key]
+        return table_spec(table_of_asset(key, metadata=metadata, schema=self.default_schema), metadata)
+
     def _output_spec(self, context: dg.OutputContext) -> TableSpec:
         metadata = context.definition_metadata or {}
         if context.has_asset_key:
@@ -139,6 +144,20 @@ class RangeDuckDBIOManager(RangeIOManager):
     def default_schema(self) -> str | None:
         """The schema of tables that name none themselves."""
         return self.schema_
+
+
+def warehouse_manager(io_manager: object, asset_key: dg.AssetKey) -> RangeIOManager:
+    """Return an asset's I/O manager, which has to be one of this library's.
+
+    Raises:
+        ConfigurationError: It isn't.
+    """
+    if not isinstance(io_manager, RangeIOManager):
+        raise ConfigurationError(
+            f"{asset_key.to_user_string()}: its table is kept in a warehouse, and its I/O manager, a"
+            f" {type(io_manager).__name__}, holds none; give it RangeDuckDBIOManager(database=…)"
+        )
+    return io_manager
 
 
 def _load_type(context: dg.InputContext) -> type:

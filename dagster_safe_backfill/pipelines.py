@@ -6,25 +6,25 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import dagster as dg
 
 from dagster_safe_backfill.asset_checks import check_results, evaluations_by_partition, summary
 from dagster_safe_backfill.compute_functions import ComputeFunction
 from dagster_safe_backfill.dagster_internals import add_partition_metadata
-from dagster_safe_backfill.domain.audits import Audit, AuditResult
+from dagster_safe_backfill.domain.audits import Audit
 from dagster_safe_backfill.domain.slices import PartitionSlice
 from dagster_safe_backfill.domain.states import Origin, Published, Rejected, Strategy
 from dagster_safe_backfill.domain.tables import TableSpec
+from dagster_safe_backfill.domain.verdicts import AuditResult
 from dagster_safe_backfill.errors import (
     AuditFailedError,
-    ConfigurationError,
     about,
 )
-from dagster_safe_backfill.io_managers import RangeIOManager, changes_metadata
+from dagster_safe_backfill.io_managers import RangeIOManager, changes_metadata, warehouse_manager
 from dagster_safe_backfill.partitions import slice_of_run
-from dagster_safe_backfill.table_metadata import table_of_asset, table_spec
+from dagster_safe_backfill.reports import report
 
 if TYPE_CHECKING:
     from dagster_safe_backfill.warehouses.base import Connection
@@ -41,12 +41,14 @@ class Pipeline:
         audits: What is tested before publishing.
         strategy: How the slice is published.
         logs_by_partition: Whether checks are partitioned, and so want an evaluation for each partition.
+        sample_columns: The columns that samples of failing rows may show; all, if None.
     """
 
     compute: ComputeFunction
     audits: Sequence[Audit]
     strategy: Strategy
     logs_by_partition: bool
+    sample_columns: Sequence[str] | None = None
 
     def run(
         self,
@@ -61,8 +63,8 @@ class Pipeline:
             SafeBackfillError: The run's scope or rows can't be worked on; nothing was published.
         """
         started = time.monotonic()
-        manager = _checked(io_manager, context.asset_key)
-        spec = _spec(context, manager)
+        manager = warehouse_manager(io_manager, context.asset_key)
+        spec = manager.asset_spec(context.assets_def, context.asset_key)
         partition_slice = _bound(slice_of_run(context), spec, manager)
         context.log.info(f"computing {partition_slice} of {spec.table}")
         data = self.compute(context, partition_slice, arguments)
@@ -95,7 +97,7 @@ class Pipeline:
         from dagster_safe_backfill.wap.write import write
 
         staged = write(connection, data, spec=spec, partition_slice=partition_slice, origin=origin)
-        outcome = audit(connection, staged, self.audits, origin=origin)
+        outcome = audit(connection, staged, self.audits, origin=origin, sample_columns=self.sample_columns)
         if isinstance(outcome, Rejected):
             return outcome
         return publish(connection, outcome, strategy=self.strategy, origin=origin)
@@ -108,22 +110,6 @@ class Pipeline:
                 # Dagster takes evaluations, and only its type hint does not.
                 context.log_event(cast("dg.AssetObservation", evaluation))
         yield from check_results(results)
-
-
-def _checked(io_manager: object, asset_key: dg.AssetKey) -> RangeIOManager:
-    if not isinstance(io_manager, RangeIOManager):
-        raise ConfigurationError(
-            f"{asset_key.to_user_string()}: a wap_asset is kept in a warehouse, and its I/O manager, a"
-            f" {type(io_manager).__name__}, holds none; give it RangeDuckDBIOManager(database=…)"
-        )
-    return io_manager
-
-
-def _spec(context: dg.AssetExecutionContext, manager: RangeIOManager) -> TableSpec:
-    key = context.asset_key
-    metadata = context.assets_def.metadata_by_key[key]
-    table = table_of_asset(key, metadata=metadata, schema=manager.default_schema)
-    return table_spec(table, metadata)
 
 
 def _bound(partition_slice: PartitionSlice, spec: TableSpec, manager: RangeIOManager) -> PartitionSlice:
@@ -151,9 +137,10 @@ def _failure(rejected: Rejected) -> dg.Failure:
         " the partitions again",
         table=str(staged.spec.table),
         shadow=str(staged.shadow),
-        failures=[(result.audit.name, result.failed_keys, result.failed_rows) for result in blocking],
+        failures=[(result.audit.name, result.blocking_keys, result.failed_rows) for result in blocking],
     )
-    failure = dg.Failure(str(error), metadata={"shadow": str(staged.shadow)}, allow_retries=False)
+    metadata = {"shadow": str(staged.shadow), **report(rejected)}
+    failure = dg.Failure(str(error), metadata=metadata, allow_retries=False)
     failure.__cause__ = error
     return failure
 
@@ -162,14 +149,14 @@ def _log_changes(context: dg.AssetExecutionContext, published: Published, *, sec
     staged = published.audited.staged
     if staged.dropped:
         context.log.warning(f"left out {staged.dropped:,} rows outside {staged.partition_slice}")
-    add_partition_metadata(
-        context,
-        {
-            key: {
-                "dagster/partition_row_count": changes.staged,
-                **changes_metadata(changes),
-                "seconds": round(seconds, 3),
-            }
-            for key, changes in published.changes.items()
-        },
-    )
+    metadata: dict[str, dict[str, Any]] = {
+        key: {
+            "dagster/partition_row_count": changes.staged,
+            **changes_metadata(changes),
+            "seconds": round(seconds, 3),
+        }
+        for key, changes in published.changes.items()
+    }
+    # Once, as it is on all of the run: on the partition that Dagster logs last, which is what the asset's page shows.
+    metadata[staged.keys[-1]] |= report(published.audited)
+    add_partition_metadata(context, metadata)

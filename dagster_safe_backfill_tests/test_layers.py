@@ -28,7 +28,7 @@ THIRD_PARTY = {
     "sql": {"sqlglot", "typing_extensions"},
     "warehouses": {"sqlglot", "duckdb", "pyarrow", "pandas", "polars"},
     "wap": {"sqlglot"},
-    "face": {"dagster", "pydantic", "pandas", "typing_extensions"},
+    "face": {"dagster", "pydantic", "pandas", "matplotlib"},
 }
 PRIVATE_DAGSTER = "dagster_internals"
 

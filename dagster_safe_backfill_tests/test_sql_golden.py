@@ -7,7 +7,7 @@ Only DuckDB is golden: what Snowflake needs to have written otherwise (ASOF, MER
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 
 import duckdb
@@ -15,10 +15,12 @@ import pytest
 from sqlglot import exp
 
 import dagster_safe_backfill as sb
+from dagster_safe_backfill.domain.group_audits import Aggregate
 from dagster_safe_backfill.domain.slices import KeyDimension, PartitionSlice, TimeDimension, TimeWindow
-from dagster_safe_backfill.domain.tables import TableRef
-from dagster_safe_backfill.sql import auditing, publishing, staging, terms
+from dagster_safe_backfill.domain.tables import Column, TableRef
+from dagster_safe_backfill.sql import auditing, comparing, publishing, staging, terms
 from dagster_safe_backfill.sql.auditing import Batch
+from dagster_safe_backfill.sql.comparing import Pairing
 from dagster_safe_backfill.sql.partitioning import PartitionColumn, rows_of
 from dagster_safe_backfill.sql.publishing import Change
 from dagster_safe_backfill.sql.staging import StagedColumn
@@ -82,9 +84,12 @@ def statements(dialect: str) -> Mapping[str, exp.Expr]:
     ]
     outside = exp.not_(exp.Coalesce(this=exp.paren(scope.copy()), expressions=[exp.false()]))
     batch = Batch(
-        shadow=SHADOW,
+        rows=SHADOW,
         live=LIVE,
+        scope=exp.paren(scope.copy()),
         outside=outside,
+        partition_slice=partition_slice,
+        partition_columns=columns,
         partition_names=("day",),
         columns=change.columns,
         key=change.key,
@@ -96,13 +101,34 @@ def statements(dialect: str) -> Mapping[str, exp.Expr]:
         "not_null": sb.not_null("it's", "value"),
         "expression": sb.expression("value > 0 OR day = DATE '2024-01-01'"),
         "references": sb.references("it's", table="other", column="id"),
+        "accepted_values": sb.accepted_values("it's", [1, 2]),
+        "in_range": sb.in_range("day", date(2024, 1, 1), date(2024, 12, 31)),
     }
+    aggregates = [
+        Aggregate(sql="*"),
+        Aggregate(sql="sum(value) / count(*)"),
+        Aggregate(sql="value", of="total"),
+        Aggregate(sql="value", of="mean"),
+        Aggregate(sql="value", of="distinct"),
+        Aggregate(sql="value", of="median"),
+        Aggregate(sql="value", of=0.95),
+    ]
+    measured = [auditing.aggregated(one, dialect=dialect, option="test") for one in aggregates]
+    own = sb.failing_rows("SELECT b.* FROM batch AS b JOIN live USING (day) WHERE b.value > live.value", name="own")
+    pairing = Pairing(
+        key=("day", "it's"),
+        compared=(Column(name="value", type="DOUBLE"),),
+        absolute_tolerance=0.01,
+        relative_tolerance=0.001,
+        dialect=dialect,
+    )
     conditions = {name: auditing.fails(audit, batch) for name, audit in audits.items()}
     rows = staging.typed_rows(source, staged, dialect=dialect)
     placed = {"partition_slice": partition_slice, "columns": columns}
     wall_clock = {None: _column("CAST(day AS TIMESTAMP)", "timestamp", "TIMESTAMP", dialect)}
     by_window = {"partition_slice": partition_slice, "columns": wall_clock}
-    together = {name: conditions[name] for name in ("not_null", "expression")}
+    by_condition = ("not_null", "expression", "accepted_values", "in_range")
+    together = [terms.count_where(conditions[name]) for name in by_condition]
     return {
         "staging: values lost by a cast": staging.values_lost_by_cast(source, staged[1:2], dialect=dialect),
         "staging: fill": staging.fill(
@@ -114,9 +140,17 @@ def statements(dialect: str) -> Mapping[str, exp.Expr]:
         "staging: rows by partition": staging.rows_by_partition(SHADOW),
         "staging: outside, a sample": staging.outside_sample(SHADOW, columns, size=10),
         "staging: delete outside": staging.delete_outside(SHADOW),
-        "auditing: not_null and expression": auditing.failures_together(together, batch),
+        "auditing: conditions together": auditing.grouped(together, auditing.shadow_rows(batch), is_overall=False),
+        "auditing: aggregates of live, and over the run": auditing.grouped(
+            measured, auditing.live_rows(batch), is_overall=True
+        ),
+        "auditing: aggregates of no rows": auditing.of_no_rows(measured, auditing.shadow_rows(batch)),
+        "auditing: what a user's own query finds": auditing.found_by_partition(auditing.found_rows(own, batch), batch),
         **{f"auditing: {name}": auditing.failures(conditions[name], batch) for name in ("unique", "key", "references")},
         "auditing: failing rows": auditing.sampled(auditing.failing_rows(conditions["references"], batch)),
+        "comparing: broken keys": comparing.broken_keys(pairing, batch),
+        "comparing: differences": comparing.differences(pairing, batch),
+        "comparing: different rows": auditing.sampled(comparing.different_rows(pairing, batch)),
         "publishing: staged changes": publishing.staged_changes(change),
         "publishing: count in scope": publishing.count_in_scope(change),
         "publishing: rows in scope": publishing.rows_in_scope(change, **placed),
@@ -129,6 +163,9 @@ def statements(dialect: str) -> Mapping[str, exp.Expr]:
             Change(live=TableRef(schema="main", name="born"), shadow=SHADOW, scope=exp.true(), columns=("day",), key=())
         ),
         "staging: drop": staging.dropped(SHADOW),
+        "staging: a view for the session": staging.created_as(
+            TableRef(schema="temp", name="seen"), exp.select(exp.Star()).from_(source), kind="VIEW", is_scratch=True
+        ),
     }
 
 

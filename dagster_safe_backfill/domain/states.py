@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dagster_safe_backfill.domain.audits import AuditResult
 from dagster_safe_backfill.domain.slices import PartitionSlice
 from dagster_safe_backfill.domain.tables import Column, TableRef, TableSpec
+from dagster_safe_backfill.domain.verdicts import AuditResult
 
 Strategy = Literal["merge", "replace"]
 
@@ -83,19 +83,28 @@ class Staged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Audited:
-    """A staged batch that every blocking audit passed, in every partition."""
+class _Judged:
+    """A staged batch with the verdicts on it.
+
+    Attributes:
+        staged: What was audited.
+        results: A result for each audit.
+        live_rows: How many rows live had of each partition then, by key; None if they could not be counted.
+    """
 
     staged: Staged
     results: Sequence[AuditResult]
+    live_rows: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rejected:
-    """A staged batch that may not be published; its rows stay in the shadow."""
+class Audited(_Judged):
+    """A staged batch that every blocking audit passed, in every partition."""
 
-    staged: Staged
-    results: Sequence[AuditResult]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected(_Judged):
+    """A staged batch that may not be published; its rows stay in the shadow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,28 +1,42 @@
-"""Statements that measure audits on a shadow, all of a batch at once where SQL lets them."""
+"""Statements that measure audits on a batch of rows, all at once where SQL lets them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import sqlglot
 from sqlglot import exp
+from sqlglot.errors import SqlglotError
 from typing_extensions import assert_never
 
-from dagster_safe_backfill.domain.audits import (
-    SAMPLE_SIZE,
+from dagster_safe_backfill.domain.audits import Value
+from dagster_safe_backfill.domain.group_audits import Aggregate, Total
+from dagster_safe_backfill.domain.row_audits import (
+    AcceptedValues,
+    FailingRows,
+    InRange,
     NotNull,
     References,
     RowExpression,
     Unique,
 )
+from dagster_safe_backfill.domain.slices import PartitionSlice
 from dagster_safe_backfill.domain.tables import TableRef
+from dagster_safe_backfill.domain.verdicts import SAMPLE_SIZE
+from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.sql import terms
-from dagster_safe_backfill.sql.partitioning import PARTITION
+from dagster_safe_backfill.sql.partitioning import PARTITION, ROWS, PartitionColumns, positioned
 
-RowAudit = Unique | NotNull | RowExpression | References
-"""Audits that count rows which break a rule."""
+ByCondition = NotNull | AcceptedValues | InRange | RowExpression
+"""Audits of which a row alone shows whether it fails, so that one scan counts them all."""
+ByLookup = Unique | References
+"""Audits that compare a row with others, in a scan for each."""
 
-_SHADOW, _LIVE, _OTHER = "_sb_shadow", "_sb_live", "_sb_other"
+SHADOW = "_sb_shadow"
+_LIVE, _OTHER = "_sb_live", "_sb_other"
+_BATCH_NAME, _LIVE_NAME = "batch", "live"
+_EVERY_COLUMN = exp.Column(this=exp.Star(), table=exp.to_identifier(ROWS, quoted=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,23 +44,105 @@ class Batch:
     """What audits are measured on.
 
     Attributes:
-        outside: The live rows outside the slice, as a condition on bare columns of `live`; None if there can't be
-            any.
+        rows: The rows under audit, with the position of their partition: a shadow.
+        live: The live table.
+        scope: The live rows of the slice, as a condition on bare columns.
+        outside: The live rows outside the slice, likewise; None if there can't be any.
+        partition_slice: None for an unpartitioned asset.
+        partition_columns: What tells a row's partition.
         partition_names: The columns (case-folded) whose values alone tell a row's partition; None where it takes
             more than columns.
+        columns: The data columns.
         key: The columns of the asset's unique key.
     """
 
-    shadow: TableRef
+    rows: TableRef
     live: TableRef
+    scope: exp.Expr
     outside: exp.Expr | None
+    partition_slice: PartitionSlice | None
+    partition_columns: PartitionColumns
     partition_names: tuple[str, ...] | None
     columns: tuple[str, ...]
     key: tuple[str, ...]
     dialect: str
 
 
-def fails(audit: RowAudit, batch: Batch) -> exp.Expr:
+def shadow_rows(batch: Batch) -> exp.Table:
+    """Return the rows under audit as a relation with the column `PARTITION`."""
+    return terms.table(batch.rows, alias=SHADOW)
+
+
+def live_rows(batch: Batch) -> exp.Subquery:
+    """Return the live rows of the slice as a relation with the column `PARTITION`."""
+    rows = exp.select(exp.Star()).from_(terms.table(batch.live)).where(batch.scope.copy())
+    return terms.subquery(_positioned(rows, batch), _LIVE)
+
+
+def _positioned(rows: exp.Select, batch: Batch) -> exp.Select:
+    return positioned(
+        rows, [_EVERY_COLUMN.copy()], partition_slice=batch.partition_slice, columns=batch.partition_columns
+    )
+
+
+def grouped(expressions: Sequence[exp.Expr], rows: exp.Expr, *, is_overall: bool) -> exp.Select:
+    """Return `(position, value of each aggregate…)`, and with `is_overall` a row of all, at position NULL."""
+    position = terms.column(PARTITION)
+    select = exp.select(position, *_numbered(expressions)).from_(rows)
+    if not is_overall:
+        return select.group_by(position.copy())
+    sets = [exp.Tuple(expressions=[position.copy()]), exp.Tuple()]
+    select.set("group", exp.Group(grouping_sets=[exp.GroupingSets(expressions=sets)]))
+    return select
+
+
+def of_no_rows(expressions: Sequence[exp.Expr], rows: exp.Expr) -> exp.Select:
+    """Return what each aggregate is of no rows: 0 for counts, NULL for sums."""
+    return exp.select(*_numbered(expressions)).from_(rows).where(exp.false())
+
+
+def _numbered(expressions: Sequence[exp.Expr]) -> list[exp.Expr]:
+    return terms.named({f"_sb_{i}": expression.copy() for i, expression in enumerate(expressions)})
+
+
+def aggregated(aggregate: Aggregate | str, *, dialect: str, option: str) -> exp.Expr:
+    """Return an aggregate as SQL.
+
+    Raises:
+        ConfigurationError: Its SQL isn't an expression; the message names `option`.
+    """
+    if isinstance(aggregate, str):
+        aggregate = Aggregate(sql=aggregate)
+    if aggregate.sql == "*":
+        return exp.Count(this=exp.Star())
+    found = terms.parsed(aggregate.sql, dialect=dialect, option=option)
+    if aggregate.of is None:
+        return found
+    return _percentile(found, aggregate.of) if not isinstance(aggregate.of, str) else _total(found, aggregate.of)
+
+
+def _percentile(value: exp.Expr, share: float) -> exp.Expr:
+    return exp.WithinGroup(
+        this=exp.PercentileCont(this=terms.number(share)),
+        expression=exp.Order(expressions=[exp.Ordered(this=value)]),
+    )
+
+
+def _total(value: exp.Expr, total: Total) -> exp.Expr:
+    match total:
+        case "total":
+            return exp.Sum(this=value)
+        case "mean":
+            return exp.Avg(this=value)
+        case "distinct":
+            return exp.Count(this=exp.Distinct(expressions=[value]))
+        case "median":
+            return _percentile(value, 0.5)
+        case _:
+            assert_never(total)
+
+
+def fails(audit: ByCondition | ByLookup, batch: Batch) -> exp.Expr:
     """Return the condition, over a row of the shadow, that breaks the audit's rule.
 
     Raises:
@@ -55,9 +151,13 @@ def fails(audit: RowAudit, batch: Batch) -> exp.Expr:
     match audit:
         case NotNull():
             return _has_null(audit.columns)
+        case AcceptedValues():
+            values = [_literal(value, batch.dialect) for value in audit.values]
+            return exp.not_(_value(audit.column, batch, audit.name).isin(*values))
+        case InRange():
+            return exp.not_(_is_between(audit, batch))
         case RowExpression():
-            holds = terms.parsed(audit.sql, dialect=batch.dialect, option=f"audit {audit.name}")
-            return exp.not_(holds)
+            return exp.not_(terms.parsed(audit.sql, dialect=batch.dialect, option=f"audit {audit.name}"))
         case References():
             return _is_orphan(audit, batch)
         case Unique():
@@ -66,49 +166,91 @@ def fails(audit: RowAudit, batch: Batch) -> exp.Expr:
             assert_never(audit)
 
 
-def is_row_by_row(audit: RowAudit) -> bool:
-    """Return whether a row alone shows if it fails, so that one scan can count it with others."""
-    return isinstance(audit, NotNull | RowExpression)
+def _is_between(audit: InRange, batch: Batch) -> exp.Expr:
+    value = _value(audit.column, batch, audit.name)
+    bounds: list[exp.Expr] = []
+    if audit.least is not None:
+        bounds.append(exp.GTE(this=value.copy(), expression=_literal(audit.least, batch.dialect)))
+    if audit.most is not None:
+        bounds.append(exp.LTE(this=value.copy(), expression=_literal(audit.most, batch.dialect)))
+    return exp.paren(terms.all_of(bounds))
 
 
-def failures_together(conditions: Mapping[str, exp.Expr], batch: Batch) -> exp.Select:
-    """Return `(position, failing rows by condition…)`, in one scan of the shadow."""
-    counts = {name: terms.count_where(condition) for name, condition in conditions.items()}
-    position = terms.column(PARTITION, of=_SHADOW)
-    select = exp.select(position, *terms.named(counts)).from_(_shadow(batch))
-    return select.group_by(position.copy())
+def _value(column: str, batch: Batch, name: str) -> exp.Expr:
+    """Return a column by its name, or an expression over the row."""
+    known = {known.casefold(): known for known in batch.columns}
+    if column.casefold() in known:
+        return terms.column(known[column.casefold()], of=SHADOW)
+    return terms.parsed(column, dialect=batch.dialect, option=f"audit {name}")
+
+
+def _literal(value: Value, dialect: str) -> exp.Expr:
+    # Rendered and read again, since a converted date knows no dialect of its own.
+    return sqlglot.parse_one(exp.convert(value).sql(dialect=dialect), dialect=dialect)
 
 
 def failures(condition: exp.Expr, batch: Batch) -> exp.Select:
-    """Return `(position, failing rows)`, in a scan of its own."""
-    position = terms.column(PARTITION, of=_SHADOW)
-    select = exp.select(position, exp.Count(this=exp.Star())).from_(_shadow(batch))
-    return select.where(condition).group_by(position.copy())
+    """Return `(position, failing rows)` of a condition, in a scan of its own."""
+    position = terms.column(PARTITION, of=SHADOW)
+    select = exp.select(position, exp.Count(this=exp.Star())).from_(shadow_rows(batch))
+    return select.where(condition.copy()).group_by(position.copy())
 
 
 def failing_rows(condition: exp.Expr, batch: Batch) -> exp.Select:
     """Return all failing rows, in the order of their partitions."""
-    items = [terms.column(name, of=_SHADOW) for name in batch.columns]
-    select = exp.select(*items).from_(_shadow(batch)).where(condition.copy())
-    return select.order_by(terms.column(PARTITION, of=_SHADOW))
+    items = [terms.column(name, of=SHADOW) for name in batch.columns]
+    select = exp.select(*items).from_(shadow_rows(batch)).where(condition.copy())
+    return select.order_by(terms.column(PARTITION, of=SHADOW))
 
 
-def sampled(select: exp.Select) -> exp.Select:
+def sampled(select: exp.Query) -> exp.Query:
     """Return the first rows of a select."""
     return select.limit(SAMPLE_SIZE)
 
 
-def _shadow(batch: Batch) -> exp.Table:
-    return terms.table(batch.shadow, alias=_SHADOW)
+def found_rows(audit: FailingRows, batch: Batch) -> exp.Query:
+    """Return a user's SELECT with `batch` and `live` in place.
+
+    Raises:
+        ConfigurationError: It isn't one SELECT.
+    """
+    try:
+        statements = sqlglot.parse(audit.sql, dialect=batch.dialect)
+    except SqlglotError as error:
+        raise ConfigurationError(f"audit {audit.name} is not a SELECT: {audit.sql!r}") from error
+    select = statements[0] if len(statements) == 1 else None
+    if not isinstance(select, exp.Query):
+        raise ConfigurationError(f"audit {audit.name} is not one SELECT: {audit.sql!r}")
+    own = {cte.alias_or_name.casefold() for cte in select.find_all(exp.CTE)}
+    for table in list(select.find_all(exp.Table)):
+        name = table.name.casefold()
+        if not table.db and name not in own and name in (_BATCH_NAME, _LIVE_NAME):
+            table.replace(_named_rows(name, alias=table.alias_or_name, batch=batch))
+    return select
+
+
+def _named_rows(name: str, *, alias: str, batch: Batch) -> exp.Expr:
+    if name == _LIVE_NAME:
+        return terms.table(batch.live, alias=alias)
+    items = [terms.column(column) for column in batch.columns]
+    return terms.subquery(exp.select(*items).from_(terms.table(batch.rows)), alias)
+
+
+def found_by_partition(found: exp.Query, batch: Batch) -> exp.Select:
+    """Return `(position, rows)` of what a user's SELECT finds; rows of no partition are at NULL."""
+    rows = _positioned(exp.select(exp.Star()).from_(terms.subquery(found, _OTHER)), batch)
+    position = terms.column(PARTITION)
+    select = exp.select(position, exp.Count(this=exp.Star())).from_(terms.subquery(rows, SHADOW))
+    return select.group_by(position.copy())
 
 
 def _has_null(names: Sequence[str]) -> exp.Expr:
-    return terms.any_of(exp.Is(this=terms.column(name, of=_SHADOW), expression=exp.Null()) for name in names)
+    return terms.any_of(exp.Is(this=terms.column(name, of=SHADOW), expression=exp.Null()) for name in names)
 
 
 def _exists(rows: exp.Select, pairs: Mapping[str, str]) -> exp.Expr:
     """Return whether `rows`, aliased `_OTHER`, hold this row's values; `pairs` maps own to other columns."""
-    on = terms.all_of(terms.column(other, of=_OTHER).eq(terms.column(own, of=_SHADOW)) for own, other in pairs.items())
+    on = terms.all_of(terms.column(other, of=_OTHER).eq(terms.column(own, of=SHADOW)) for own, other in pairs.items())
     return exp.Exists(this=rows.where(on))
 
 
@@ -140,7 +282,7 @@ def _tell_partitions(names: Sequence[str], batch: Batch) -> bool:
 def _twice(names: Sequence[str], batch: Batch) -> exp.Select:
     """Return the values that stand in more than one row of the shadow."""
     columns = [terms.column(name) for name in names]
-    counted = exp.select(*columns).from_(terms.table(batch.shadow)).group_by(*(c.copy() for c in columns))
+    counted = exp.select(*columns).from_(terms.table(batch.rows)).group_by(*(c.copy() for c in columns))
     return counted.having(exp.GT(this=exp.Count(this=exp.Star()), expression=terms.number(1)))
 
 
@@ -149,8 +291,8 @@ def _taken(names: Sequence[str], batch: Batch, outside: exp.Expr) -> exp.Select:
 
     Looking for the shadow's few keys in live first keeps the many keys of live out of memory.
     """
-    mine = exp.select(terms.number(1)).from_(terms.table(batch.shadow, alias=_SHADOW))
-    same = terms.same(names, left=_SHADOW, right=_LIVE)
+    mine = exp.select(terms.number(1)).from_(terms.table(batch.rows, alias=SHADOW))
+    same = terms.same(names, left=SHADOW, right=_LIVE)
     items = [terms.column(name, of=_LIVE) for name in names]
     live = exp.select(*items).from_(terms.table(batch.live, alias=_LIVE))
     return live.where(terms.qualified(outside, _LIVE)).where(exp.Exists(this=mine.where(same)))

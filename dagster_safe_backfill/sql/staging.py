@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from sqlglot import exp
 
@@ -87,15 +88,18 @@ def fill(
     return created_as(shadow, select, is_scratch=is_scratch)
 
 
-def created_as(table: TableRef, select: exp.Select, *, is_scratch: bool = False) -> exp.Create:
-    """Return CREATE TABLE AS; a scratch table lives in the session only."""
+Kind = Literal["TABLE", "VIEW"]
+
+
+def created_as(table: TableRef, select: exp.Select, *, kind: Kind = "TABLE", is_scratch: bool = False) -> exp.Create:
+    """Return CREATE TABLE (or VIEW) AS; a scratch one lives in the session only."""
     scratch = exp.Properties(expressions=[exp.TemporaryProperty()]) if is_scratch else None
-    return exp.Create(this=terms.table(table), kind="TABLE", expression=select, properties=scratch)
+    return exp.Create(this=terms.table(table), kind=kind, expression=select, properties=scratch)
 
 
-def dropped(table: TableRef) -> exp.Drop:
-    """Return DROP TABLE IF EXISTS."""
-    return exp.Drop(tables=[terms.table(table)], kind="TABLE", exists=True)
+def dropped(table: TableRef, *, kind: Kind = "TABLE") -> exp.Drop:
+    """Return DROP TABLE (or VIEW) IF EXISTS."""
+    return exp.Drop(tables=[terms.table(table)], kind=kind, exists=True)
 
 
 def rows_by_partition(shadow: TableRef) -> exp.Select:
@@ -105,6 +109,11 @@ def rows_by_partition(shadow: TableRef) -> exp.Select:
         .from_(terms.table(shadow))
         .group_by(terms.column(PARTITION))
     )
+
+
+def by_key(rows: Sequence[tuple[Any, ...]], keys: Sequence[str]) -> dict[str, int]:
+    """Return the counts of `rows_by_partition` by partition key; rows outside the slice are left out."""
+    return {keys[int(position)]: count for position, count in rows if position is not None}
 
 
 def outside_sample(shadow: TableRef, columns: PartitionColumns, *, size: int) -> exp.Select:

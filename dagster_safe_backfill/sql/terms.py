@@ -47,7 +47,12 @@ def number(value: float) -> exp.Expr:
 
 def typed(value: exp.Expr, type_name: str, *, dialect: str) -> exp.Expr:
     """Return `value` cast to a type in the warehouse's own spelling."""
-    return exp.cast(value, exp.DataType.build(type_name, dialect=dialect, udt=True))
+    return exp.cast(value, data_type(type_name, dialect=dialect))
+
+
+def data_type(type_name: str, *, dialect: str) -> exp.DataType:
+    """Return a type, equal for all spellings of it."""
+    return exp.DataType.build(type_name, dialect=dialect, udt=True)
 
 
 def parsed(sql: str, *, dialect: str, option: str) -> exp.Expr:

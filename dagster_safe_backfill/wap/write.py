@@ -160,16 +160,16 @@ def stage(
 
 def _counted(connection: Connection, staged: Staged, columns: PartitionColumns) -> Staged:
     """Count the shadow's rows by partition, and judge emptiness and rows outside the slice."""
-    rows: dict[int | None, int] = dict(connection.run(staging.rows_by_partition(staged.shadow)))
-    outside = rows.pop(None, 0)
+    counted = connection.run(staging.rows_by_partition(staged.shadow))
+    rows = staging.by_key(counted, staged.keys)
+    outside = sum(count for position, count in counted if position is None)
     if outside:
         if staged.spec.on_outside == "refuse":
             raise _outside_error(connection, staged, columns, outside)
         connection.run(staging.delete_outside(staged.shadow))
     if not rows and staged.spec.on_empty == "refuse":
         raise _empty_error(staged.spec, _scope_of(staged))
-    by_key = {staged.keys[position]: count for position, count in rows.items() if position is not None}
-    return replace(staged, rows=by_key, dropped=outside)
+    return replace(staged, rows=rows, dropped=outside)
 
 
 def _scope_of(staged: Staged) -> str:

@@ -31,6 +31,9 @@ class Connection(ABC):
     dialect: str
     """sqlglot's name of the SQL that this warehouse speaks."""
 
+    aggregates_at_once: int = 500
+    """How many aggregates one statement may measure; more are split."""
+
     @abstractmethod
     def transaction(self) -> AbstractContextManager[None]:
         """Commit at the end of the block, or roll back whole if it raises. Blocks don't nest."""

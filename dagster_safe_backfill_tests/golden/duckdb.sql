@@ -91,16 +91,137 @@ DELETE FROM "main"."live__shadow_1"
 WHERE
   "_sb_partition" IS NULL;
 
--- auditing: not_null and expression
+-- auditing: conditions together
 SELECT
-  "_sb_shadow"."_sb_partition",
-  COUNT(CASE WHEN "_sb_shadow"."it's" IS NULL OR "_sb_shadow"."value" IS NULL THEN 1 END) AS "not_null",
+  "_sb_partition",
+  COUNT(CASE WHEN "_sb_shadow"."it's" IS NULL OR "_sb_shadow"."value" IS NULL THEN 1 END) AS "_sb_0",
   COUNT(CASE WHEN NOT (
     value > 0 OR day = CAST('2024-01-01' AS DATE)
-  ) THEN 1 END) AS "expression"
+  ) THEN 1 END) AS "_sb_1",
+  COUNT(CASE WHEN NOT "_sb_shadow"."it's" IN (1, 2) THEN 1 END) AS "_sb_2",
+  COUNT(
+    CASE
+      WHEN NOT (
+        "_sb_shadow"."day" >= CAST('2024-01-01' AS DATE)
+        AND "_sb_shadow"."day" <= CAST('2024-12-31' AS DATE)
+      )
+      THEN 1
+    END
+  ) AS "_sb_3"
 FROM "main"."live__shadow_1" AS "_sb_shadow"
 GROUP BY
-  "_sb_shadow"."_sb_partition";
+  "_sb_partition";
+
+-- auditing: aggregates of live, and over the run
+SELECT
+  "_sb_partition",
+  COUNT(*) AS "_sb_0",
+  (
+    SUM(value) / COUNT(*)
+  ) AS "_sb_1",
+  SUM(value) AS "_sb_2",
+  AVG(value) AS "_sb_3",
+  COUNT(DISTINCT value) AS "_sb_4",
+  QUANTILE_CONT(value, 0.5
+  ORDER BY
+    value) AS "_sb_5",
+  QUANTILE_CONT(value, 0.95
+  ORDER BY
+    value) AS "_sb_6"
+FROM (
+  SELECT
+    "_sb_rows".*,
+    "_sb_map"."_sb_ordinal" AS "_sb_partition"
+  FROM (
+    SELECT
+      *
+    FROM "main"."live"
+    WHERE
+      (
+        (
+          day >= CAST('2024-01-01' AS DATE) AND day < CAST('2024-01-03' AS DATE)
+        )
+        OR (
+          day >= CAST('2024-01-05' AS DATE) AND day < CAST('2024-01-06' AS DATE)
+        )
+      )
+  ) AS "_sb_rows"
+  LEFT JOIN (
+    SELECT
+      "_sb_ordinal" AS "_sb_ordinal",
+      CAST("_sb_key0" AS DATE) AS "_sb_key0"
+    FROM (VALUES
+      (0, '2024-01-01'),
+      (1, '2024-01-02'),
+      (2, '2024-01-05')) AS "_sb_map"("_sb_ordinal", "_sb_key0")
+  ) AS "_sb_map"
+    ON "_sb_rows".day = "_sb_map"."_sb_key0"
+) AS "_sb_live"
+GROUP BY
+  GROUPING SETS (
+    ("_sb_partition"),
+    ()
+  );
+
+-- auditing: aggregates of no rows
+SELECT
+  COUNT(*) AS "_sb_0",
+  (
+    SUM(value) / COUNT(*)
+  ) AS "_sb_1",
+  SUM(value) AS "_sb_2",
+  AVG(value) AS "_sb_3",
+  COUNT(DISTINCT value) AS "_sb_4",
+  QUANTILE_CONT(value, 0.5
+  ORDER BY
+    value) AS "_sb_5",
+  QUANTILE_CONT(value, 0.95
+  ORDER BY
+    value) AS "_sb_6"
+FROM "main"."live__shadow_1" AS "_sb_shadow"
+WHERE
+  FALSE;
+
+-- auditing: what a user's own query finds
+SELECT
+  "_sb_partition",
+  COUNT(*)
+FROM (
+  SELECT
+    "_sb_rows".*,
+    "_sb_map"."_sb_ordinal" AS "_sb_partition"
+  FROM (
+    SELECT
+      *
+    FROM (
+      SELECT
+        b.*
+      FROM (
+        SELECT
+          "day",
+          "it's",
+          "value"
+        FROM "main"."live__shadow_1"
+      ) AS "b"
+      JOIN "main"."live" AS "live"
+        USING (day)
+      WHERE
+        b.value > live.value
+    ) AS "_sb_other"
+  ) AS "_sb_rows"
+  LEFT JOIN (
+    SELECT
+      "_sb_ordinal" AS "_sb_ordinal",
+      CAST("_sb_key0" AS DATE) AS "_sb_key0"
+    FROM (VALUES
+      (0, '2024-01-01'),
+      (1, '2024-01-02'),
+      (2, '2024-01-05')) AS "_sb_map"("_sb_ordinal", "_sb_key0")
+  ) AS "_sb_map"
+    ON "_sb_rows".day = "_sb_map"."_sb_key0"
+) AS "_sb_shadow"
+GROUP BY
+  "_sb_partition";
 
 -- auditing: unique
 SELECT
@@ -215,6 +336,228 @@ WHERE
   )
 ORDER BY
   "_sb_shadow"."_sb_partition"
+LIMIT 10;
+
+-- comparing: broken keys
+SELECT
+  (
+    SELECT
+      COUNT(*)
+    FROM (
+      SELECT
+        "day",
+        "it's"
+      FROM "main"."live__shadow_1"
+      GROUP BY
+        "day",
+        "it's"
+      HAVING
+        COUNT(*) > 1 OR "day" IS NULL OR "it's" IS NULL
+    ) AS "_sb_both"
+  ),
+  (
+    SELECT
+      COUNT(*)
+    FROM (
+      SELECT
+        "day",
+        "it's"
+      FROM (
+        SELECT
+          "_sb_rows".*,
+          "_sb_map"."_sb_ordinal" AS "_sb_partition"
+        FROM (
+          SELECT
+            *
+          FROM "main"."live"
+          WHERE
+            (
+              (
+                day >= CAST('2024-01-01' AS DATE) AND day < CAST('2024-01-03' AS DATE)
+              )
+              OR (
+                day >= CAST('2024-01-05' AS DATE) AND day < CAST('2024-01-06' AS DATE)
+              )
+            )
+        ) AS "_sb_rows"
+        LEFT JOIN (
+          SELECT
+            "_sb_ordinal" AS "_sb_ordinal",
+            CAST("_sb_key0" AS DATE) AS "_sb_key0"
+          FROM (VALUES
+            (0, '2024-01-01'),
+            (1, '2024-01-02'),
+            (2, '2024-01-05')) AS "_sb_map"("_sb_ordinal", "_sb_key0")
+        ) AS "_sb_map"
+          ON "_sb_rows".day = "_sb_map"."_sb_key0"
+      ) AS "_sb_live"
+      GROUP BY
+        "day",
+        "it's"
+      HAVING
+        COUNT(*) > 1 OR "day" IS NULL OR "it's" IS NULL
+    ) AS "_sb_both"
+  );
+
+-- comparing: differences
+SELECT
+  "_sb_partition",
+  COUNT(CASE WHEN "_sb_added" THEN 1 END),
+  COUNT(CASE WHEN "_sb_removed" THEN 1 END),
+  COUNT(
+    CASE
+      WHEN NOT (
+        "_sb_added" OR "_sb_removed"
+      ) AND (
+        "_sb_differs_0"
+      )
+      THEN 1
+    END
+  ),
+  COUNT(
+    CASE
+      WHEN NOT (
+        "_sb_added" OR "_sb_removed"
+      ) AND NOT (
+        "_sb_differs_0"
+      )
+      THEN 1
+    END
+  ),
+  COUNT(CASE WHEN NOT (
+    "_sb_added" OR "_sb_removed"
+  ) AND "_sb_differs_0" THEN 1 END)
+FROM (
+  SELECT
+    COALESCE("_sb_here"."_sb_partition", "_sb_there"."_sb_partition") AS "_sb_partition",
+    "_sb_there"."day" IS NULL AS "_sb_added",
+    "_sb_here"."day" IS NULL AS "_sb_removed",
+    "_sb_here"."value" IS DISTINCT FROM "_sb_there"."value"
+    AND COALESCE(
+      (
+        (
+          ABS((
+            CAST("_sb_here"."value" AS DOUBLE) - CAST("_sb_there"."value" AS DOUBLE)
+          )) > 0.01
+          AND ABS((
+            CAST("_sb_here"."value" AS DOUBLE) - CAST("_sb_there"."value" AS DOUBLE)
+          )) > 0.001 * ABS(CAST("_sb_here"."value" AS DOUBLE))
+          AND ABS((
+            CAST("_sb_here"."value" AS DOUBLE) - CAST("_sb_there"."value" AS DOUBLE)
+          )) > 0.001 * ABS(CAST("_sb_there"."value" AS DOUBLE))
+        )
+        OR ABS((
+          CAST("_sb_here"."value" AS DOUBLE) - CAST("_sb_there"."value" AS DOUBLE)
+        )) = CAST('Infinity' AS DOUBLE)
+      ),
+      TRUE
+    ) AS "_sb_differs_0"
+  FROM "main"."live__shadow_1" AS "_sb_here"
+  FULL JOIN (
+    SELECT
+      "_sb_rows".*,
+      "_sb_map"."_sb_ordinal" AS "_sb_partition"
+    FROM (
+      SELECT
+        *
+      FROM "main"."live"
+      WHERE
+        (
+          (
+            day >= CAST('2024-01-01' AS DATE) AND day < CAST('2024-01-03' AS DATE)
+          )
+          OR (
+            day >= CAST('2024-01-05' AS DATE) AND day < CAST('2024-01-06' AS DATE)
+          )
+        )
+    ) AS "_sb_rows"
+    LEFT JOIN (
+      SELECT
+        "_sb_ordinal" AS "_sb_ordinal",
+        CAST("_sb_key0" AS DATE) AS "_sb_key0"
+      FROM (VALUES
+        (0, '2024-01-01'),
+        (1, '2024-01-02'),
+        (2, '2024-01-05')) AS "_sb_map"("_sb_ordinal", "_sb_key0")
+    ) AS "_sb_map"
+      ON "_sb_rows".day = "_sb_map"."_sb_key0"
+  ) AS "_sb_there"
+    ON "_sb_here"."day" = "_sb_there"."day" AND "_sb_here"."it's" = "_sb_there"."it's"
+) AS "_sb_both"
+GROUP BY
+  "_sb_partition";
+
+-- comparing: different rows
+SELECT
+  COALESCE("_sb_here"."day", "_sb_there"."day") AS "day",
+  COALESCE("_sb_here"."it's", "_sb_there"."it's") AS "it's",
+  CASE
+    WHEN "_sb_there"."day" IS NULL
+    THEN 'added'
+    WHEN "_sb_here"."day" IS NULL
+    THEN 'removed'
+    ELSE 'changed'
+  END AS "change",
+  "_sb_here"."value" AS "value",
+  "_sb_there"."value" AS "live_value"
+FROM "main"."live__shadow_1" AS "_sb_here"
+FULL JOIN (
+  SELECT
+    "_sb_rows".*,
+    "_sb_map"."_sb_ordinal" AS "_sb_partition"
+  FROM (
+    SELECT
+      *
+    FROM "main"."live"
+    WHERE
+      (
+        (
+          day >= CAST('2024-01-01' AS DATE) AND day < CAST('2024-01-03' AS DATE)
+        )
+        OR (
+          day >= CAST('2024-01-05' AS DATE) AND day < CAST('2024-01-06' AS DATE)
+        )
+      )
+  ) AS "_sb_rows"
+  LEFT JOIN (
+    SELECT
+      "_sb_ordinal" AS "_sb_ordinal",
+      CAST("_sb_key0" AS DATE) AS "_sb_key0"
+    FROM (VALUES
+      (0, '2024-01-01'),
+      (1, '2024-01-02'),
+      (2, '2024-01-05')) AS "_sb_map"("_sb_ordinal", "_sb_key0")
+  ) AS "_sb_map"
+    ON "_sb_rows".day = "_sb_map"."_sb_key0"
+) AS "_sb_there"
+  ON "_sb_here"."day" = "_sb_there"."day" AND "_sb_here"."it's" = "_sb_there"."it's"
+WHERE
+  "_sb_there"."day" IS NULL
+  OR "_sb_here"."day" IS NULL
+  OR (
+    "_sb_here"."value" IS DISTINCT FROM "_sb_there"."value"
+    AND COALESCE(
+      (
+        (
+          ABS((
+            CAST("_sb_here"."value" AS DOUBLE) - CAST("_sb_there"."value" AS DOUBLE)
+          )) > 0.01
+          AND ABS((
+            CAST("_sb_here"."value" AS DOUBLE) - CAST("_sb_there"."value" AS DOUBLE)
+          )) > 0.001 * ABS(CAST("_sb_here"."value" AS DOUBLE))
+          AND ABS((
+            CAST("_sb_here"."value" AS DOUBLE) - CAST("_sb_there"."value" AS DOUBLE)
+          )) > 0.001 * ABS(CAST("_sb_there"."value" AS DOUBLE))
+        )
+        OR ABS((
+          CAST("_sb_here"."value" AS DOUBLE) - CAST("_sb_there"."value" AS DOUBLE)
+        )) = CAST('Infinity' AS DOUBLE)
+      ),
+      TRUE
+    )
+  )
+ORDER BY
+  COALESCE("_sb_here"."_sb_partition", "_sb_there"."_sb_partition")
 LIMIT 10;
 
 -- publishing: staged changes
@@ -427,3 +770,9 @@ FROM "main"."live__shadow_1" AS "_sb_shadow";
 
 -- staging: drop
 DROP TABLE IF EXISTS "main"."live__shadow_1";
+
+-- staging: a view for the session
+CREATE TEMPORARY VIEW "temp"."seen" AS
+SELECT
+  *
+FROM "source";

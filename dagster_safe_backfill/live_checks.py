@@ -1,0 +1,102 @@
+"""Audits of a live table, as asset checks that run at any time."""
+# No `from __future__ import annotations`: Dagster reads the annotation of the context.
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import dagster as dg
+
+from dagster_safe_backfill.asset_checks import check_results, check_specs
+from dagster_safe_backfill.dagster_internals import quiet_about_previews
+from dagster_safe_backfill.domain.audits import Audit
+from dagster_safe_backfill.domain.comparison import Comparison
+from dagster_safe_backfill.domain.group_audits import GroupAudit
+from dagster_safe_backfill.domain.slices import PartitionSlice
+from dagster_safe_backfill.errors import ConfigurationError, about
+from dagster_safe_backfill.io_managers import warehouse_manager
+from dagster_safe_backfill.partitions import slice_of_keys
+
+
+def build_audit_checks(
+    asset: dg.AssetsDefinition,
+    audits: Sequence[Audit],
+    *,
+    last: int | None = None,
+    prefix: str = "live_",
+    sample_columns: Sequence[str] | None = None,
+    io_manager_key: str = "io_manager",
+) -> dg.AssetChecksDefinition:
+    """Make asset checks of audits that look at what is live: from the Checks tab, in a job, on a schedule.
+
+    All that are executed together share their scans, and each tells the partitions that fail. They change nothing.
+    The asset may be any that one of this library's I/O managers keeps.
+
+    Args:
+        asset: The asset, with its partitions and its table's options.
+        audits: What is tested. Drifts and comparisons have no second side there, and are refused.
+        last: How many of the newest partitions are looked at; all, if None.
+        prefix: What the checks' names begin with, as those that gate the asset have the audits' own.
+        sample_columns: The columns whose values samples of failing rows may show; all, if None.
+        io_manager_key: The resource that holds the warehouse.
+
+    Raises:
+        ConfigurationError: An audit compares with live, two have one name, or there is none.
+
+    Example:
+        ```python
+        live = sb.build_audit_checks(flights, [sb.unique(), sb.not_null("origin")], last=30)
+        nightly = dg.ScheduleDefinition(
+            name="nightly_audits",
+            cron_schedule="0 6 * * *",
+            job=dg.define_asset_job("audits", selection=dg.AssetSelection.checks(live)),
+        )
+        ```
+    """
+    key = asset.key
+    if not audits:
+        raise ConfigurationError(f"{key.to_user_string()}: build_audit_checks needs at least one audit")
+    compares = [audit.name for audit in audits if _needs_live(audit)]
+    if compares:
+        raise ConfigurationError(
+            f"{key.to_user_string()}: {', '.join(compares)} compares a shadow with live, and on live itself"
+            " there is nothing to compare with"
+        )
+    by_name = {f"{prefix}{audit.name}": audit for audit in audits}
+
+    @dg.multi_asset_check(
+        name=f"{prefix}audits_of_{key.to_python_identifier()}",
+        specs=check_specs(audits, asset=key, prefix=prefix, is_gate=False),
+        can_subset=True,
+        required_resource_keys={io_manager_key},
+    )
+    def live_audits(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        from dagster_safe_backfill.wap.live import measure_live
+
+        manager = warehouse_manager(getattr(context.resources, io_manager_key), key)
+        spec = manager.asset_spec(asset, key)
+        selected = {check.name for check in context.selected_asset_check_keys}
+        wanted = [audit for name, audit in by_name.items() if name in selected]
+        with about(spec.table), manager.warehouse().connect(read_only=True) as connection:
+            results = measure_live(
+                connection,
+                wanted,
+                spec=spec,
+                partition_slice=_newest(asset, context.instance, last=last),
+                sample_columns=sample_columns,
+            )
+        yield from check_results(results, asset=key, prefix=prefix)
+
+    with quiet_about_previews():
+        return live_audits
+
+
+def _needs_live(audit: Audit) -> bool:
+    return isinstance(audit, Comparison) or (isinstance(audit, GroupAudit) and audit.needs_live)
+
+
+def _newest(asset: dg.AssetsDefinition, instance: dg.DagsterInstance, *, last: int | None) -> PartitionSlice | None:
+    definition: dg.PartitionsDefinition[Any] | None = asset.partitions_def
+    if definition is None:
+        return None
+    keys = definition.get_partition_keys(dynamic_partitions_store=instance)
+    return slice_of_keys(definition, keys if last is None else keys[-last:])

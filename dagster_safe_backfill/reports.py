@@ -1,0 +1,92 @@
+"""The report of a run: a table by partition of shadow against live with the verdicts, and a picture of it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from dagster_safe_backfill.asset_checks import shown_number, table_value
+from dagster_safe_backfill.domain.group_audits import ROWS, AggregateDrift
+from dagster_safe_backfill.domain.states import Audited, Rejected
+from dagster_safe_backfill.domain.verdicts import AuditResult
+
+_SHOWN = 400
+"""How many partitions the table has at most: an event should stay within some tens of kilobytes."""
+_PICTURE_FROM = 2
+"""A picture of fewer partitions says nothing that the table doesn't."""
+
+
+def report(judged: Audited | Rejected) -> dict[str, Any]:
+    """Return the report as metadata of Dagster: `report`, and `picture` where there is more than one partition."""
+    keys = _shown_keys(judged)
+    metadata: dict[str, Any] = {"report": table_value([_row(judged, key) for key in keys])}
+    if len(keys) < len(judged.staged.keys):
+        metadata["report_left_out"] = f"{len(judged.staged.keys) - len(keys):,} partitions, none of which failed first"
+    if len(judged.staged.keys) >= _PICTURE_FROM:
+        metadata["picture"] = _picture(judged)
+    return metadata
+
+
+def _shown_keys(judged: Audited | Rejected) -> Sequence[str]:
+    """Return the partitions that the table shows, in their order: all, or those that failed before the others."""
+    keys = judged.staged.keys
+    if len(keys) <= _SHOWN:
+        return keys
+    bad = {key for result in judged.results for key in result.failed_keys}
+    chosen = set(sorted(keys, key=lambda key: key not in bad)[:_SHOWN])
+    return [key for key in keys if key in chosen]
+
+
+def _row(judged: Audited | Rejected, key: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"partition": key, "shadow rows": judged.staged.rows.get(key, 0)}
+    if judged.live_rows is not None:
+        live = judged.live_rows.get(key, 0)
+        row |= {"live rows": live, "difference": row["shadow rows"] - live}
+    for result in judged.results:
+        if isinstance(result.audit, AggregateDrift) and result.audit.aggregate != ROWS and result.overall is None:
+            row |= _both_sides(result.audit, result.verdicts[key].measured)
+    row["verdict"] = verdict_of(judged.results, key)
+    row["audits that did not pass"] = "; ".join(_failures(judged.results, key))
+    return row
+
+
+def _both_sides(audit: AggregateDrift, measured: Mapping[str, float | None]) -> dict[str, str]:
+    return {f"{audit.what}, {side}": shown_number(measured.get(side)) for side in ("shadow", "live")}
+
+
+def verdict_of(results: Sequence[AuditResult], key: str) -> str:
+    """Return what all audits together say of a partition: passed, warned, or blocked."""
+    verdicts = [(result, result.verdicts[key]) for result in results]
+    if any(result.is_blocking(verdict) for result, verdict in verdicts):
+        return "blocked"
+    return "passed" if all(verdict.outcome == "passed" for _, verdict in verdicts) else "warned"
+
+
+def _failures(results: Sequence[AuditResult], key: str) -> list[str]:
+    failures: list[str] = []
+    for result in results:
+        verdict = result.verdicts[key]
+        if verdict.outcome != "passed":
+            rows = f" ({verdict.failed_rows:,} rows)" if verdict.failed_rows else ""
+            failures.append(f"{result.audit.name}{rows}{' unmeasured' if verdict.outcome == 'unmeasured' else ''}")
+    return failures
+
+
+def _picture(judged: Audited | Rejected) -> dg.MetadataValue[Any]:
+    try:
+        from dagster_safe_backfill.pictures import rows_by_partition
+    except ImportError:
+        return dg.MetadataValue.text("for a picture, install dagster-safe-backfill[plot]")
+    keys = judged.staged.keys
+    live = judged.live_rows
+    png = rows_by_partition(
+        keys,
+        shadow=[judged.staged.rows.get(key, 0) for key in keys],
+        live=None if live is None else [live.get(key, 0) for key in keys],
+        verdicts=[verdict_of(judged.results, key) for key in keys],
+        title=str(judged.staged.spec.table),
+    )
+    return dg.MetadataValue.md(f"![rows by partition](data:image/png;base64,{base64.b64encode(png).decode()})")

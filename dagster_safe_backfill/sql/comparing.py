@@ -1,0 +1,133 @@
+"""Statements that compare the rows of a shadow with live ones, by a key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlglot import exp
+
+from dagster_safe_backfill.domain.tables import Column
+from dagster_safe_backfill.sql import terms
+from dagster_safe_backfill.sql.auditing import Batch, live_rows
+from dagster_safe_backfill.sql.partitioning import PARTITION
+
+_HERE, _THERE, _BOTH = "_sb_here", "_sb_there", "_sb_both"
+_ADDED, _REMOVED, _DIFFERS = "_sb_added", "_sb_removed", "_sb_differs_"
+KIND = "change"
+"""The column that says what is different about a row: added, removed or changed."""
+_NUMBERS = exp.DataType.NUMERIC_TYPES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pairing:
+    """How rows are matched and when they count as equal.
+
+    Attributes:
+        key: The columns that match rows.
+        compared: The other columns, with their types.
+        absolute_tolerance: By how much numbers may differ and be equal.
+        relative_tolerance: The same, as a share of the larger magnitude.
+        dialect: The warehouse's, in which types are read.
+    """
+
+    key: tuple[str, ...]
+    compared: tuple[Column, ...]
+    absolute_tolerance: float
+    relative_tolerance: float
+    dialect: str
+
+
+def broken_keys(pairing: Pairing, batch: Batch) -> exp.Select:
+    """Return `(keys of the shadow, keys of live)` that are NULL or come twice: how many of each."""
+    sides = [_broken(pairing, terms.table(batch.rows)), _broken(pairing, live_rows(batch))]
+    return exp.select(*(side.subquery() for side in sides))
+
+
+def _broken(pairing: Pairing, rows: exp.Expr) -> exp.Select:
+    columns = [terms.column(name) for name in pairing.key]
+    is_null = [exp.Is(this=column.copy(), expression=exp.Null()) for column in columns]
+    is_twice = exp.GT(this=exp.Count(this=exp.Star()), expression=terms.number(1))
+    keys = exp.select(*columns).from_(rows).group_by(*(column.copy() for column in columns))
+    keys = keys.having(terms.any_of([is_twice, *is_null]))
+    return exp.select(exp.Count(this=exp.Star())).from_(terms.subquery(keys, _BOTH))
+
+
+def differences(pairing: Pairing, batch: Batch) -> exp.Select:
+    """Return `(position, added, removed, changed, unchanged, changed in each compared column…)`, in one full join."""
+    differs = {f"{_DIFFERS}{i}": _differs(column, pairing) for i, column in enumerate(pairing.compared)}
+    items = {
+        PARTITION: _either(PARTITION),
+        _ADDED: _is_only(_HERE, pairing),
+        _REMOVED: _is_only(_THERE, pairing),
+        **differs,
+    }
+    paired = exp.select(*terms.named(items)).from_(_here(batch)).join(_joined(pairing, batch))
+    is_in_both = exp.not_(exp.paren(terms.any_of(map(terms.column, (_ADDED, _REMOVED)))))
+    is_changed = exp.paren(terms.any_of(map(terms.column, differs)))
+    counts = [
+        terms.count_where(terms.column(_ADDED)),
+        terms.count_where(terms.column(_REMOVED)),
+        terms.count_where(exp.and_(is_in_both, is_changed)),
+        terms.count_where(exp.and_(is_in_both, exp.not_(is_changed))),
+        *(terms.count_where(exp.and_(is_in_both, terms.column(name))) for name in differs),
+    ]
+    position = terms.column(PARTITION)
+    return exp.select(position, *counts).from_(terms.subquery(paired, _BOTH)).group_by(position.copy())
+
+
+def different_rows(pairing: Pairing, batch: Batch) -> exp.Select:
+    """Return the rows that differ: key, `KIND`, and each compared column of shadow and of live (`live_…`)."""
+    kind = exp.Case().when(_is_only(_HERE, pairing), terms.text("added"))
+    kind = kind.when(_is_only(_THERE, pairing), terms.text("removed")).else_(terms.text("changed"))
+    items: dict[str, exp.Expr] = {name: _either(name) for name in pairing.key}
+    items[KIND] = kind
+    for column in pairing.compared:
+        items[column.name] = terms.column(column.name, of=_HERE)
+        items[f"live_{column.name}"] = terms.column(column.name, of=_THERE)
+    select = exp.select(*terms.named(items)).from_(_here(batch)).join(_joined(pairing, batch))
+    is_alone = [_is_only(_HERE, pairing), _is_only(_THERE, pairing)]
+    return select.where(terms.any_of([*is_alone, _is_changed(pairing)])).order_by(_either(PARTITION))
+
+
+def _here(batch: Batch) -> exp.Table:
+    return terms.table(batch.rows, alias=_HERE)
+
+
+def _joined(pairing: Pairing, batch: Batch) -> exp.Join:
+    there = live_rows(batch)
+    there.set("alias", exp.TableAlias(this=exp.to_identifier(_THERE, quoted=True)))
+    return exp.Join(this=there, side="FULL", on=terms.same(pairing.key, left=_HERE, right=_THERE))
+
+
+def _either(name: str) -> exp.Expr:
+    return exp.Coalesce(this=terms.column(name, of=_HERE), expressions=[terms.column(name, of=_THERE)])
+
+
+def _is_only(side: str, pairing: Pairing) -> exp.Expr:
+    """Return whether just one side has the row; keys aren't NULL where there is a row."""
+    other = _THERE if side == _HERE else _HERE
+    return exp.Is(this=terms.column(pairing.key[0], of=other), expression=exp.Null())
+
+
+def _is_changed(pairing: Pairing) -> exp.Expr:
+    return exp.paren(terms.any_of(_differs(column, pairing) for column in pairing.compared))
+
+
+def _differs(column: Column, pairing: Pairing) -> exp.Expr:
+    apart = terms.differ([column.name], left=_HERE, right=_THERE)
+    is_exact = not pairing.absolute_tolerance and not pairing.relative_tolerance
+    if is_exact or terms.data_type(column.type, dialect=pairing.dialect).this not in _NUMBERS:
+        return apart
+    here, there = (exp.cast(terms.column(column.name, of=side), exp.DataType.Type.DOUBLE) for side in (_HERE, _THERE))
+    distance = exp.Abs(this=exp.paren(exp.Sub(this=here, expression=there)))
+    allowed = [
+        terms.number(pairing.absolute_tolerance),
+        *(
+            exp.Mul(this=terms.number(pairing.relative_tolerance), expression=exp.Abs(this=side))
+            for side in (here, there)
+        ),
+    ]
+    is_beyond = exp.paren(terms.all_of(exp.GT(this=distance.copy(), expression=one) for one in allowed))
+    # Infinitely far is too far, though no more than a share of infinity; and so is a NULL from a number.
+    is_infinite = distance.eq(exp.cast(terms.text("Infinity"), exp.DataType.Type.DOUBLE))
+    return exp.and_(apart, exp.Coalesce(this=exp.paren(exp.or_(is_beyond, is_infinite)), expressions=[exp.true()]))

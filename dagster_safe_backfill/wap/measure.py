@@ -1,0 +1,300 @@
+"""measure: audits on a batch of rows, in the fewest scans; writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any
+
+from sqlglot import exp
+
+from dagster_safe_backfill.domain.audits import Audit, ColumnTypes, RowAudit
+from dagster_safe_backfill.domain.comparison import Comparison
+from dagster_safe_backfill.domain.group_audits import GroupAudit, Side
+from dagster_safe_backfill.domain.row_audits import (
+    AcceptedValues,
+    FailingRows,
+    InRange,
+    NotNull,
+    References,
+    RowExpression,
+    Unique,
+)
+from dagster_safe_backfill.domain.tables import Column
+from dagster_safe_backfill.domain.verdicts import AuditResult, Verdict
+from dagster_safe_backfill.errors import ConfigurationError, SafeBackfillError
+from dagster_safe_backfill.sql import auditing, terms
+from dagster_safe_backfill.sql.auditing import Batch
+from dagster_safe_backfill.wap.compare import compared
+from dagster_safe_backfill.wap.readings import Position, Readings, Unmeasured, readings
+from dagster_safe_backfill.wap.samples import Sampler
+from dagster_safe_backfill.warehouses.base import Connection
+
+_BY_CONDITION = (NotNull, AcceptedValues, InRange, RowExpression)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What audits are measured on.
+
+    Attributes:
+        batch: The rows under audit, and the live table, in SQL's terms.
+        keys: The partition keys, at their positions.
+        columns: The data columns of the rows.
+        rows: How many rows each partition has, by key; a key without rows may be left out.
+        has_live: Whether there is a live table to compare with.
+        sample_columns: The columns that samples of failing rows may show; all, if None.
+    """
+
+    batch: Batch
+    keys: tuple[str, ...]
+    columns: tuple[Column, ...]
+    rows: Mapping[str, int]
+    has_live: bool
+    sample_columns: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What was found.
+
+    Attributes:
+        results: A result for each audit, in their order.
+        live_rows: How many rows live has of each partition, by key; None if that wasn't measured.
+    """
+
+    results: tuple[AuditResult, ...]
+    live_rows: Mapping[str, int] | None
+
+
+def measure(
+    connection: Connection, subject: Subject, audits: Sequence[Audit], *, counts_live: bool = True
+) -> Measurement:
+    """Measure audits; one that has no answer is unmeasured, and the others still get their verdicts.
+
+    All conditions on a row and all aggregates share one scan of the rows under audit, and one of live; keys,
+    references, comparisons and queries take one each.
+
+    Args:
+        connection: An open session.
+        subject: What is measured.
+        audits: What is asked.
+        counts_live: Whether live rows are counted though no audit asks for them.
+    """
+    plan = _Plan.of(audits, subject.batch)
+    batch, positions = subject.batch, len(subject.keys)
+    shadow = auditing.shadow_rows(batch)
+    here = there = None
+    if plan.here:
+        here = readings(connection, shadow, list(plan.here.values()), positions=positions, is_overall=plan.is_overall)
+    if plan.there or counts_live:
+        live = auditing.live_rows(batch) if subject.has_live else None
+        there = readings(
+            connection,
+            live,
+            list(plan.there.values()),
+            positions=positions,
+            is_overall=plan.is_overall,
+            like=shadow,
+        )
+    measuring = _Measuring(connection=connection, subject=subject, plan=plan, here=here, there=there)
+    results = tuple(measuring.result(audit) for audit in audits)
+    return Measurement(results=results, live_rows=_counted(there, subject) if counts_live else None)
+
+
+def _counted(there: Readings | None, subject: Subject) -> Mapping[str, int] | None:
+    if there is None:
+        return None
+    try:
+        return {key: there.rows(position) for position, key in enumerate(subject.keys)}
+    except Unmeasured:
+        return None
+
+
+Wanted = Mapping[tuple[Audit, str], exp.Expr]
+"""Aggregates, by the audit that wants them and its name for them."""
+
+_FAILURES = "failures"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """What the two shared scans have to find, and which audits can't be asked for.
+
+    Attributes:
+        here: Aggregates over the rows under audit.
+        there: Aggregates over the live rows.
+        is_overall: Whether some are wanted over all rows together.
+        problems: By audit, why it can't be measured.
+    """
+
+    here: Wanted
+    there: Wanted
+    is_overall: bool
+    problems: Mapping[Audit, str]
+
+    @classmethod
+    def of(cls, audits: Sequence[Audit], batch: Batch) -> _Plan:
+        here: dict[tuple[Audit, str], exp.Expr] = {}
+        there: dict[tuple[Audit, str], exp.Expr] = {}
+        problems: dict[Audit, str] = {}
+        for audit in audits:
+            try:
+                wanted = _wanted(audit, batch)
+            except Exception as error:  # whatever a user's audit raises, the others go on
+                problems[audit] = _said(error)
+                continue
+            here |= wanted
+            if isinstance(audit, GroupAudit) and audit.needs_live:
+                there |= wanted
+        is_overall = any(isinstance(audit, GroupAudit) and audit.over == "run" for audit, _ in here)
+        return cls(here=here, there=there, is_overall=is_overall, problems=problems)
+
+
+def _wanted(audit: Audit, batch: Batch) -> dict[tuple[Audit, str], exp.Expr]:
+    if isinstance(audit, _BY_CONDITION):
+        return {(audit, _FAILURES): terms.count_where(auditing.fails(audit, batch))}
+    if isinstance(audit, GroupAudit):
+        option = f"audit {audit.name}"
+        return {
+            (audit, name): auditing.aggregated(aggregate, dialect=batch.dialect, option=option)
+            for name, aggregate in audit.aggregates().items()
+        }
+    return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Measuring:
+    """Verdicts from readings, and from the statements that some audits have to themselves."""
+
+    connection: Connection
+    subject: Subject
+    plan: _Plan
+    here: Readings | None
+    there: Readings | None
+
+    def result(self, audit: Audit) -> AuditResult:
+        try:
+            if audit in self.plan.problems:
+                raise Unmeasured(self.plan.problems[audit])
+            return self._measured(audit)
+        except (Unmeasured, SafeBackfillError) as error:
+            verdicts = {key: Verdict(outcome="unmeasured") for key in self.subject.keys}
+            return AuditResult(audit=audit, verdicts=verdicts, problem=str(error))
+
+    def _measured(self, audit: Audit) -> AuditResult:
+        match audit:
+            case NotNull() | AcceptedValues() | InRange() | RowExpression():
+                return self._by_condition(audit)
+            case Unique() | References():
+                condition = auditing.fails(audit, self.subject.batch)
+                rows = self.connection.run(auditing.failures(condition, self.subject.batch))
+                return self._judged(audit, dict(rows), lambda: auditing.failing_rows(condition, self.subject.batch))
+            case FailingRows():
+                found = auditing.found_rows(audit, self.subject.batch)
+                rows = self.connection.run(auditing.found_by_partition(found, self.subject.batch))
+                return self._judged(audit, dict(rows), lambda: found)
+            case GroupAudit():
+                return self._of_groups(audit)
+            case ColumnTypes():
+                return self._of_types(audit)
+            case Comparison():
+                return compared(
+                    self.connection,
+                    audit,
+                    self.subject.batch,
+                    keys=self.subject.keys,
+                    columns=self.subject.columns,
+                    has_live=self.subject.has_live,
+                    rows=self.subject.rows,
+                    sampler=self._sampler,
+                )
+            case _:
+                raise ConfigurationError(
+                    f"{audit!r} is no audit that can be measured; derive audits of your own from sb.GroupAudit"
+                )
+
+    @property
+    def _sampler(self) -> Sampler:
+        return Sampler(connection=self.connection, shown=self.subject.sample_columns)
+
+    def _by_condition(self, audit: NotNull | AcceptedValues | InRange | RowExpression) -> AuditResult:
+        assert self.here is not None
+        expression = self.plan.here[audit, _FAILURES]
+        counts: dict[Position, int] = {}
+        for position in range(len(self.subject.keys)):
+            counts[position] = self.here.value(position, expression) or 0
+        condition = auditing.fails(audit, self.subject.batch)
+        return self._judged(audit, counts, lambda: auditing.failing_rows(condition, self.subject.batch))
+
+    def _judged(self, audit: RowAudit, counts: Mapping[Position, int], failing: Callable[[], exp.Query]) -> AuditResult:
+        nowhere = counts.get(None, 0)
+        verdicts = {
+            key: audit.judge(counts.get(position, 0) + nowhere, rows=self.subject.rows.get(key, 0))
+            for position, key in enumerate(self.subject.keys)
+        }
+        if not any(counts.values()):
+            return AuditResult(audit=audit, verdicts=verdicts)
+        select = failing()
+        return AuditResult(
+            audit=audit,
+            verdicts=verdicts,
+            sample=self._sampler.rows(select),
+            failing_rows_sql=select.sql(dialect=self.connection.dialect, pretty=True),
+        )
+
+    def _of_groups(self, audit: GroupAudit) -> AuditResult:
+        if audit.over == "run":
+            overall = self._verdict(audit, None)
+            return AuditResult(audit=audit, verdicts=dict.fromkeys(self.subject.keys, overall), overall=overall)
+        verdicts = {key: self._verdict(audit, position) for position, key in enumerate(self.subject.keys)}
+        return AuditResult(audit=audit, verdicts=verdicts)
+
+    def _verdict(self, audit: GroupAudit, position: Position) -> Verdict:
+        shadow = self._side(audit, self.here, position)
+        live = self._side(audit, self.there, position) if audit.needs_live else None
+        try:
+            verdict = audit.judge(shadow, live)
+        except Exception as error:  # whatever a user's audit raises, the others go on
+            raise Unmeasured(_said(error)) from error
+        if verdict.outcome == "failed" and not audit.can_block:
+            return replace(verdict, outcome="warned")
+        return verdict
+
+    def _side(self, audit: GroupAudit, found: Readings | None, position: Position) -> Side:
+        names = {name: expression for (owner, name), expression in self.plan.here.items() if owner == audit}
+        if found is None:
+            return Side(rows=0, values={})
+        values = {name: _number(found.value(position, expression), name) for name, expression in names.items()}
+        return Side(rows=found.rows(position), values=values)
+
+    def _of_types(self, audit: ColumnTypes) -> AuditResult:
+        found = {column.name.casefold(): column.type for column in self.subject.columns}
+        dialect = self.connection.dialect
+        problems: list[str] = []
+        for name, expected in audit.types:
+            actual = found.get(name.casefold())
+            if actual is None:
+                problems.append(f"there is no column {name}")
+            elif terms.data_type(actual, dialect=dialect) != terms.data_type(expected, dialect=dialect):
+                problems.append(f"{name} is {actual}, not {expected}")
+        bad = "failed" if audit.can_block else "warned"
+        verdict = Verdict(outcome=bad if problems else "passed")
+        return AuditResult(
+            audit=audit,
+            verdicts=dict.fromkeys(self.subject.keys, verdict),
+            finding="; ".join(problems) or None,
+        )
+
+
+def _number(value: Any, name: str) -> float | None:
+    if value is None or isinstance(value, int | float):
+        return value
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    raise Unmeasured(f"{name} is {value!r}, which is no number")
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, SafeBackfillError) else f"{type(error).__name__}: {error}"

@@ -104,16 +104,16 @@ def summary(result: AuditResult) -> str:
     """Return an audit's outcome in a sentence."""
     total = len(result.verdicts)
     if result.passed:
-        tolerated = f", {_counted(result.failed_rows, 'failing row')} tolerated" if result.failed_rows else ""
+        tolerated = f", {counted(result.failed_rows, 'failing row')} tolerated" if result.failed_rows else ""
         finding = f": {result.finding}" if result.finding else ""
-        return f"passed for {_counted(total, 'partition')}{tolerated}{finding}"
-    where = f"{len(result.failed_keys)} of {_counted(total, 'partition')} ({listed(result.failed_keys)})"
+        return f"passed for {counted(total, 'partition')}{tolerated}{finding}"
+    where = f"{len(result.failed_keys)} of {counted(total, 'partition')} ({listed(result.failed_keys)})"
     if result.problem is not None:
         return f"not measured for {where}: {result.problem}"
     if result.finding is not None:
         return f"failed in {where}: {result.finding}"
     if isinstance(result.audit, RowAudit):
-        return f"{_counted(result.failed_rows or 0, 'row')} failed in {where}"
+        return f"{counted(result.failed_rows or 0, 'row')} failed in {where}"
     return f"failed in {where}{_worst(result)}"
 
 
@@ -140,7 +140,8 @@ def shown_number(value: float | None) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
 
 
-def _counted(count: int, noun: str) -> str:
+def counted(count: int, noun: str) -> str:
+    """Return a number of things in words."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 

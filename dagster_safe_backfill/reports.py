@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_safe_backfill.asset_checks import shown_number, table_value
+from dagster_safe_backfill.asset_checks import counted, shown_number, table_value
 from dagster_safe_backfill.domain.group_audits import ROWS, AggregateDrift
 from dagster_safe_backfill.domain.states import Audited, Rejected
 from dagster_safe_backfill.domain.verdicts import AuditResult
@@ -24,7 +24,8 @@ def report(judged: Audited | Rejected) -> dict[str, Any]:
     keys = _shown_keys(judged)
     metadata: dict[str, Any] = {"report": table_value([_row(judged, key) for key in keys])}
     if len(keys) < len(judged.staged.keys):
-        metadata["report_left_out"] = f"{len(judged.staged.keys) - len(keys):,} partitions, none of which failed first"
+        left_out = len(judged.staged.keys) - len(keys)
+        metadata["report_left_out"] = dg.MetadataValue.text(f"{left_out:,} partitions, those that passed first")
     if len(judged.staged.keys) >= _PICTURE_FROM:
         metadata["picture"] = _picture(judged)
     return metadata
@@ -70,7 +71,7 @@ def _failures(results: Sequence[AuditResult], key: str) -> list[str]:
     for result in results:
         verdict = result.verdicts[key]
         if verdict.outcome != "passed":
-            rows = f" ({verdict.failed_rows:,} rows)" if verdict.failed_rows else ""
+            rows = f" ({counted(verdict.failed_rows, 'row')})" if verdict.failed_rows else ""
             failures.append(f"{result.audit.name}{rows}{' unmeasured' if verdict.outcome == 'unmeasured' else ''}")
     return failures
 

@@ -60,7 +60,7 @@ class Bench:
             connection.execute("CREATE TABLE notes (note VARCHAR)")
             connection.executemany("INSERT INTO notes VALUES (?)", [[note] for note in ("", *notes)])
             if live is not None:
-                rows = frame(live)
+                connection.register("rows", frame(live))
                 connection.execute("CREATE TABLE t AS SELECT * FROM rows")
 
     def judged(

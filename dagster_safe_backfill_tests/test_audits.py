@@ -71,7 +71,7 @@ class Spread(sb.GroupAudit):
     def aggregates(self) -> Mapping[str, str]:
         return {"least": "min(value)", "most": "max(value)"}
 
-    def judge(self, shadow: sb.Side, live: sb.Side | None) -> sb.Verdict:  # noqa: ARG002
+    def judge(self, shadow: sb.Side, live: sb.Side | None) -> sb.Verdict:
         least, most = shadow.values["least"], shadow.values["most"]
         is_far = least is not None and most is not None and most > self.times * least
         return sb.Verdict(outcome="failed" if is_far else "passed", measured=shadow.values)
@@ -251,12 +251,12 @@ def test_drifts_have_limits_by_severity_too(bench: Bench) -> None:
 
 
 BAD_ARGUMENTS: list[tuple[Callable[[], object], str]] = [
-    (lambda: sb.not_null(), "at least one column"),
+    (sb.not_null, "at least one column"),
     (lambda: sb.accepted_values("a", []), "a list of values"),
     (lambda: sb.accepted_values("a", "abc"), "a list of values"),
     (lambda: sb.accepted_values("a", [None]), "a list of values"),  # type: ignore[list-item]
     (lambda: sb.in_range("a"), "a least or a most"),
-    (lambda: sb.row_count_between(), "a least or a most"),
+    (sb.row_count_between, "a least or a most"),
     (lambda: sb.row_count_between(3, 2), "nothing is at least 3 and at most 2"),
     (lambda: sb.aggregate_between("sum(a)", 3, 2), "nothing is at least"),
     (lambda: sb.aggregate_drift("a", "sum"), "aggregate_drift knows total"),  # type: ignore[arg-type]

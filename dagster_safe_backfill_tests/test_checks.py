@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import dagster as dg
 import pytest
 
 import dagster_safe_backfill as sb
 from dagster_safe_backfill.asset_checks import PartitionedChecks, are_partitioned
-from dagster_safe_backfill_tests.assets import DAYS, Source, events, run_key, run_range
+from dagster_safe_backfill.domain.slices import KeyDimension, PartitionSlice
+from dagster_safe_backfill.domain.states import Rejected, Staged
+from dagster_safe_backfill.domain.tables import TableRef, TableSpec
+from dagster_safe_backfill.reports import report
+from dagster_safe_backfill_tests.assets import DAYS, Source, events, failure_of, green, run_key, run_range
 
 SPOILED = Source(spoiled={("2024-01-02", 0): -1.0})
 
@@ -132,3 +140,190 @@ def test_a_range_run_has_no_event_that_dagster_would_not_write_but_one_an_audit(
     assert extra.pop("ASSET_CHECK_EVALUATION") == 3
     assert extra.pop("ASSET_CHECK_EVALUATION_PLANNED", 0) <= 3
     assert extra == {"STEP_OUTPUT": 3}
+
+
+def plain(metadata: Mapping[str, dg.MetadataValue[object]]) -> dict[str, object]:
+    """Return metadata as plain values, tables as lists of records."""
+    return {
+        name: [record.data for record in value.records] if isinstance(value, dg.TableMetadataValue) else value.value
+        for name, value in metadata.items()
+    }
+
+
+def drifting(**options: object) -> dg.AssetsDefinition:
+    audits = [
+        sb.row_count_drift(max_change=0.1),
+        sb.aggregate_drift("value", "total", max_change=0.1),
+        sb.aggregate_drift("value", "median", max_change=0.1, over="run", severity="WARN"),
+    ]
+    return events(SOURCE, audits=audits, **options)
+
+
+SOURCE = Source(rows_per_day=10)
+
+
+def test_a_drift_shows_both_sides_and_its_threshold(
+    io_manager: sb.RangeIOManager, instance: dg.DagsterInstance
+) -> None:
+    run_range([drifting()], "2024-01-01", "2024-01-04", io_manager=io_manager, instance=instance)
+    spoiled = Source(rows_per_day=10, spoiled={("2024-01-03", i): 100.0 for i in range(10)})
+    asset = events(spoiled, audits=[sb.aggregate_drift("value", "total", max_change=0.1)])
+    result = run_range([asset], "2024-01-01", "2024-01-04", io_manager=io_manager, instance=instance)
+    (check,) = [c for c in result.get_asset_check_evaluations() if c.check_name == "total_drift_value"]
+    values = plain(check.metadata)
+    assert values["threshold"] == "change fails above 10 %"
+    assert (values["shadow"], values["live"]) == (1165.0, 220.0)
+    assert values["largest_change"] == pytest.approx(1000 / 55 - 1)
+    assert values["failed_partitions_measured"] == [
+        {"partition": "2024-01-03", "shadow": 1000.0, "live": 55.0, "change": pytest.approx(1000 / 55 - 1)}
+    ]
+    assert "2024-01-03: shadow 1,000, live 55, change 17.1818" in (check.description or "")
+
+
+def test_a_report_of_the_whole_run_stands_once_on_the_materialization(
+    io_manager: sb.RangeIOManager, instance: dg.DagsterInstance
+) -> None:
+    run_range([drifting()], "2024-01-01", "2024-01-03", io_manager=io_manager, instance=instance)
+    result = run_range([drifting()], "2024-01-01", "2024-01-04", io_manager=io_manager, instance=instance)
+    events_of = result.asset_materializations_for_node("events")
+    assert [e.partition for e in events_of if "report" in e.metadata] == ["2024-01-04"]
+    assert events_of[-1].partition == "2024-01-04"
+    metadata = plain(events_of[-1].metadata)
+    same = {"shadow rows": 10, "verdict": "passed", "audits that did not pass": "", "total of value, shadow": "55"}
+    assert metadata["report"] == [
+        {"partition": f"2024-01-0{n}", **same, **live}
+        for n, live in [
+            *((n, {"live rows": 10, "difference": 0, "total of value, live": "55"}) for n in (1, 2, 3)),
+            (4, {"live rows": 0, "difference": 10, "total of value, live": "NULL"}),
+        ]
+    ]
+    picture = str(metadata["picture"]).removeprefix("![rows by partition](data:image/png;base64,").removesuffix(")")
+    assert base64.b64decode(picture).startswith(b"\x89PNG")
+
+
+def test_a_rejection_carries_the_report(io_manager: sb.RangeIOManager, instance: dg.DagsterInstance) -> None:
+    result = run_range([events(SPOILED)], "2024-01-01", "2024-01-03", io_manager=io_manager, instance=instance)
+    (failure,) = [e.step_failure_data for e in result.all_events if e.is_step_failure]
+    assert failure.user_failure_data is not None
+    metadata = plain(failure.user_failure_data.metadata)
+    report = {row["partition"]: (row["verdict"], row["audits that did not pass"]) for row in metadata["report"]}  # type: ignore[attr-defined]
+    assert report == {
+        "2024-01-01": ("passed", ""),
+        "2024-01-02": ("blocked", "positive (1 row)"),
+        "2024-01-03": ("passed", ""),
+    }
+    assert "data:image/png" in str(metadata["picture"])
+
+
+def test_a_run_of_one_partition_has_a_report_and_no_picture(
+    io_manager: sb.RangeIOManager, instance: dg.DagsterInstance
+) -> None:
+    result = run_key([events(Source())], "2024-01-02", io_manager=io_manager, instance=instance)
+    (event,) = result.asset_materializations_for_node("events")
+    assert "report" in event.metadata
+    assert "picture" not in event.metadata
+
+
+def test_a_report_of_very_many_partitions_stays_small() -> None:
+    keys = tuple(f"key{n:05}" for n in range(10_000))
+    bad = {*keys[-3:], keys[5000]}
+    result = sb.AuditResult(
+        audit=sb.not_null("value"),
+        verdicts={
+            key: sb.Verdict(outcome="failed" if key in bad else "passed", failed_rows=int(key in bad)) for key in keys
+        },
+    )
+    metadata = report(
+        Rejected(
+            staged=Staged(
+                spec=TableSpec(table=TableRef(schema="main", name="t"), partition_expr={None: "k"}),
+                partition_slice=PartitionSlice(keys=keys, dimensions=(KeyDimension(values=keys),)),
+                shadow=TableRef(schema="main", name="s"),
+                columns=(),
+                partition_types={},
+                rows=dict.fromkeys(keys, 7),
+                dropped=0,
+                live_exists=True,
+            ),
+            results=[result],
+            live_rows=dict.fromkeys(keys, 8),
+        )
+    )
+    shown = [row["partition"] for row in plain(metadata)["report"]]  # type: ignore[attr-defined]
+    assert len(shown) == 400
+    assert bad <= set(shown)
+    assert shown == sorted(shown)
+    assert len(str(metadata["picture"].value)) < 100_000
+    assert len(json.dumps(plain(metadata))) < 200_000
+
+
+@pytest.mark.parametrize("columns", [["day", "id"], []], ids=["some", "none"])
+def test_samples_show_chosen_columns_only(
+    columns: list[str], io_manager: sb.RangeIOManager, instance: dg.DagsterInstance
+) -> None:
+    run_key([events(Source())], "2024-01-02", io_manager=io_manager, instance=instance)
+    asset = events(SPOILED, audits=[sb.in_range("value", 0), sb.compare(max_changed=0)], sample_columns=columns)
+    result = run_key([asset], "2024-01-02", io_manager=io_manager, instance=instance)
+    checks = {c.check_name: plain(c.metadata) for c in result.get_asset_check_evaluations()}
+    (row,) = checks["in_range_value"]["failing_rows_sample"]  # type: ignore[misc]
+    assert row["value"] == "***"
+    (compared,) = checks["compare"]["failing_rows_sample"]  # type: ignore[misc]
+    assert (compared["change"], compared["live"], compared["shadow"]) == ("changed", "value: ***", "value: ***")
+    masked = {"day": "2024-01-02 00:00:00", "id": 0} if columns else {"day": "***", "id": "***"}
+    assert {name: row[name] for name in masked} == {name: compared[name] for name in masked} == masked
+    assert "-1" not in failure_of(result, "events")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broken(sb.GroupAudit):
+    """Breaks while it judges, or before."""
+
+    where: str
+
+    def aggregates(self) -> Mapping[str, str]:
+        if self.where == "aggregates":
+            raise ZeroDivisionError("no aggregates")
+        sql = {"SQL": "sum(no_such_column)", "text": "min('x')", "judge": "count(*)"}
+        return {"it": sql[self.where]}
+
+    def judge(self, shadow: sb.Side, live: sb.Side | None) -> sb.Verdict:
+        raise ZeroDivisionError("no judgement")
+
+
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [
+        ("aggregates", "ZeroDivisionError: no aggregates"),
+        ("judge", "ZeroDivisionError: no judgement"),
+        ("SQL", "no_such_column"),
+        ("text", "it is 'x', which is no number"),
+    ],
+)
+def test_an_audit_that_breaks_is_unmeasured_and_blocks_and_the_others_go_on(
+    where: str, says: str, io_manager: sb.RangeIOManager, instance: dg.DagsterInstance
+) -> None:
+    audits = [
+        Broken(name="broken", where=where),
+        sb.row_count_between(1),
+        sb.expression("nothing > 0"),
+        sb.unique("id"),
+    ]
+    asset = events(SPOILED, audits=[*audits, sb.not_null("value")])
+    result = run_range([asset], "2024-01-01", "2024-01-02", io_manager=io_manager, instance=instance)
+    assert not result.success
+    checks = {c.check_name: c for c in result.get_asset_check_evaluations()}
+    assert says in str(checks["broken"].metadata["problem"].value)
+    assert "nothing" in str(checks["expression_nothing_gt_0"].metadata["problem"].value)
+    passed = {name for name, check in checks.items() if check.passed}
+    assert passed == {"unique_key", "row_count_between", "not_null_value"}
+    assert not green(instance, "events")
+
+
+def test_a_warning_audit_that_breaks_does_not_block(
+    io_manager: sb.RangeIOManager, instance: dg.DagsterInstance
+) -> None:
+    asset = events(Source(), audits=[Broken(name="broken", where="judge", severity="WARN")])
+    result = run_range([asset], "2024-01-01", "2024-01-02", io_manager=io_manager, instance=instance)
+    assert result.success
+    (check,) = [c for c in result.get_asset_check_evaluations() if c.check_name == "broken"]
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -173,6 +173,7 @@ class _Measuring:
     plan: _Plan
     here: Readings | None
     there: Readings | None
+    counted: dict[str, Mapping[Position, int]] = field(default_factory=dict[str, "Mapping[Position, int]"])
 
     def result(self, audit: Audit) -> AuditResult:
         try:
@@ -189,12 +190,12 @@ class _Measuring:
                 return self._by_condition(audit)
             case Unique() | References():
                 condition = auditing.fails(audit, self.subject.batch)
-                rows = self.connection.run(auditing.failures(condition, self.subject.batch))
-                return self._judged(audit, dict(rows), lambda: auditing.failing_rows(condition, self.subject.batch))
+                counts = self._counts(auditing.failures(condition, self.subject.batch))
+                return self._judged(audit, counts, lambda: auditing.failing_rows(condition, self.subject.batch))
             case FailingRows():
                 found = auditing.found_rows(audit, self.subject.batch)
-                rows = self.connection.run(auditing.found_by_partition(found, self.subject.batch))
-                return self._judged(audit, dict(rows), lambda: found)
+                counts = self._counts(auditing.found_by_partition(found, self.subject.batch))
+                return self._judged(audit, counts, lambda: found)
             case GroupAudit():
                 return self._of_groups(audit)
             case ColumnTypes():
@@ -214,6 +215,13 @@ class _Measuring:
                 raise ConfigurationError(
                     f"{audit!r} is no audit that can be measured; derive audits of your own from sb.GroupAudit"
                 )
+
+    def _counts(self, select: exp.Select) -> Mapping[Position, int]:
+        """Return failing rows by position; what several audits ask is run once."""
+        sql = select.sql(dialect=self.connection.dialect)
+        if sql not in self.counted:
+            self.counted[sql] = dict(self.connection.run(select))
+        return self.counted[sql]
 
     @property
     def _sampler(self) -> Sampler:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from bench.contenders import CONTENDERS, SAFE, TIGHT, Job
 from bench.data import ALL_DAYS
-from bench.measure import Measured, import_seconds, loaded_by, measure, medians, prepare
+from bench.measure import Measured, audit_seconds, import_seconds, loaded_by, measure, medians, prepare
 from bench.report import MANY_AUDITS, Report
 
 FULL = {30: 5, 90: 5, 365: 3, ALL_DAYS: 2}
@@ -33,6 +33,7 @@ def main() -> int:
         results={key: medians(several) for key, several in measured.items()},
         imports=import_seconds(["dagster", "dagster_safe_backfill"], repetitions=3 if is_quick else 9),
         loaded=loaded_by("dagster_safe_backfill", WATCHED),
+        audits=audit_seconds(),
     )
     print(*report.tables(), sep="\n")
     print("\n### Aims\n")

@@ -94,6 +94,11 @@ def loaded_by(module: str, candidates: Iterable[str]) -> list[str]:
     return _python("-c", code).split()
 
 
+def audit_seconds() -> dict[str, float]:
+    """Return what `bench.audits` measured."""
+    return json.loads(_python("-m", "bench.audits").splitlines()[-1])
+
+
 def _python(*arguments: str, stream: str = "stdout") -> str:
     # Dagster's log goes to a file: reading a pipe would keep this process busy beside the measured one.
     with tempfile.TemporaryFile("w+") as stderr:

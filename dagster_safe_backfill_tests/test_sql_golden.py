@@ -127,7 +127,7 @@ def statements(dialect: str) -> Mapping[str, exp.Expr]:
     placed = {"partition_slice": partition_slice, "columns": columns}
     wall_clock = {None: _column("CAST(day AS TIMESTAMP)", "timestamp", "TIMESTAMP", dialect)}
     by_window = {"partition_slice": partition_slice, "columns": wall_clock}
-    by_condition = ("not_null", "expression", "accepted_values", "in_range")
+    by_condition = ("not_null", "expression", "accepted_values", "in_range", "references")
     together = [terms.count_where(conditions[name]) for name in by_condition]
     return {
         "staging: values lost by a cast": staging.values_lost_by_cast(source, staged[1:2], dialect=dialect),
@@ -146,8 +146,10 @@ def statements(dialect: str) -> Mapping[str, exp.Expr]:
         ),
         "auditing: aggregates of no rows": auditing.of_no_rows(measured, auditing.shadow_rows(batch)),
         "auditing: what a user's own query finds": auditing.found_by_partition(auditing.found_rows(own, batch), batch),
-        **{f"auditing: {name}": auditing.failures(conditions[name], batch) for name in ("unique", "key", "references")},
-        "auditing: failing rows": auditing.sampled(auditing.failing_rows(conditions["references"], batch)),
+        "auditing: repeated values": auditing.repeated_values(sb.unique("it's"), batch),
+        "auditing: repetitions": auditing.repetitions(sb.unique("it's"), batch),
+        "auditing: repetitions of the key": auditing.repetitions(sb.unique(), batch),
+        "auditing: failing rows": auditing.sampled(auditing.failing_rows(conditions["key"], batch)),
         "comparing: broken keys": comparing.broken_keys(pairing, batch),
         "comparing: differences": comparing.differences(pairing, batch),
         "comparing: different rows": auditing.sampled(comparing.different_rows(pairing, batch)),

@@ -28,10 +28,10 @@ from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.partitioning import PARTITION, ROWS, PartitionColumns, positioned
 
-ByCondition = NotNull | AcceptedValues | InRange | RowExpression
-"""Audits of which a row alone shows whether it fails, so that one scan counts them all."""
-ByLookup = Unique | References
-"""Audits that compare a row with others, in a scan for each."""
+ByCondition = NotNull | AcceptedValues | InRange | RowExpression | References
+"""Audits that one scan of the rows counts together, looking into other tables where it has to."""
+ByLookup = Unique
+"""Audits that compare a row with the others, in a scan for each."""
 
 SHADOW = "_sb_shadow"
 _LIVE, _OTHER = "_sb_live", "_sb_other"
@@ -150,7 +150,7 @@ def fails(audit: ByCondition | ByLookup, batch: Batch) -> exp.Expr:
     """
     match audit:
         case NotNull():
-            return _has_null(audit.columns)
+            return has_null(audit.columns)
         case AcceptedValues():
             values = [_literal(value, batch.dialect) for value in audit.values]
             return exp.not_(_value(audit.column, batch, audit.name).isin(*values))
@@ -189,11 +189,11 @@ def _literal(value: Value, dialect: str) -> exp.Expr:
     return sqlglot.parse_one(exp.convert(value).sql(dialect=dialect), dialect=dialect)
 
 
-def failures(condition: exp.Expr, batch: Batch) -> exp.Select:
-    """Return `(position, failing rows)` of a condition, in a scan of its own."""
+def repetitions(audit: Unique, batch: Batch) -> exp.Select:
+    """Return `(position, rows whose values stand in another row too)`, in a scan of its own."""
     position = terms.column(PARTITION, of=SHADOW)
     select = exp.select(position, exp.Count(this=exp.Star())).from_(shadow_rows(batch))
-    return select.where(condition.copy()).group_by(position.copy())
+    return select.where(_stands_elsewhere(audit, batch)).group_by(position.copy())
 
 
 def failing_rows(condition: exp.Expr, batch: Batch) -> exp.Select:
@@ -244,7 +244,8 @@ def found_by_partition(found: exp.Query, batch: Batch) -> exp.Select:
     return select.group_by(position.copy())
 
 
-def _has_null(names: Sequence[str]) -> exp.Expr:
+def has_null(names: Sequence[str]) -> exp.Expr:
+    """Return whether one of the columns is NULL."""
     return terms.any_of(exp.Is(this=terms.column(name, of=SHADOW), expression=exp.Null()) for name in names)
 
 
@@ -258,19 +259,36 @@ def _is_orphan(audit: References, batch: Batch) -> exp.Expr:
     table = TableRef.parse(audit.table, default_schema=batch.live.schema)
     rows = exp.select(terms.number(1)).from_(terms.table(table, alias=_OTHER))
     found = _exists(rows, dict(zip(audit.columns, audit.referenced, strict=True)))
-    return exp.and_(exp.not_(_has_null(audit.columns)), exp.not_(found))
+    return exp.and_(exp.not_(has_null(audit.columns)), exp.not_(found))
+
+
+def is_of_key(audit: Unique, batch: Batch) -> bool:
+    """Return whether an audit is of the asset's unique key, of which no column may be NULL."""
+    return set(audit.columns or batch.key) == set(batch.key)
 
 
 def _is_repeated(audit: Unique, batch: Batch) -> exp.Expr:
+    stands_elsewhere = _stands_elsewhere(audit, batch)
+    return exp.or_(stands_elsewhere, has_null(batch.key)) if is_of_key(audit, batch) else stands_elsewhere
+
+
+def repeated_values(audit: Unique, batch: Batch) -> exp.Select:
+    """Return how many values stand in more than one row: cheaper than to find the rows, and mostly 0."""
+    return exp.select(exp.Count(this=exp.Star())).from_(terms.subquery(_repeated(audit, batch), _OTHER))
+
+
+def _stands_elsewhere(audit: Unique, batch: Batch) -> exp.Expr:
+    rows = exp.select(terms.number(1)).from_(terms.subquery(_repeated(audit, batch), _OTHER))
+    return _exists(rows, {name: name for name in audit.columns or batch.key})
+
+
+def _repeated(audit: Unique, batch: Batch) -> exp.Query:
+    """Return the values that stand in several rows of the batch, or in a live row outside the slice too."""
     names = audit.columns or batch.key
-    repeated: exp.Query = _twice(names, batch)
-    if batch.outside is not None and not _tell_partitions(names, batch):
-        repeated = exp.union(repeated, _taken(names, batch, batch.outside), distinct=False)
-    rows = exp.select(terms.number(1)).from_(terms.subquery(repeated, _OTHER))
-    conditions = [_exists(rows, {name: name for name in names})]
-    if set(names) == set(batch.key):
-        conditions.append(_has_null(names))
-    return terms.any_of(conditions)
+    twice = _twice(names, batch)
+    if batch.outside is None or _tell_partitions(names, batch):
+        return twice
+    return exp.union(twice, _taken(names, batch, batch.outside), distinct=False)
 
 
 def _tell_partitions(names: Sequence[str], batch: Batch) -> bool:

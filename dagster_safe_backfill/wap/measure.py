@@ -29,9 +29,9 @@ from dagster_safe_backfill.sql.auditing import Batch
 from dagster_safe_backfill.wap.compare import compared
 from dagster_safe_backfill.wap.readings import Position, Readings, Unmeasured, readings
 from dagster_safe_backfill.wap.samples import Sampler
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.base import Connection, Row
 
-_BY_CONDITION = (NotNull, AcceptedValues, InRange, RowExpression)
+_BY_CONDITION = (NotNull, AcceptedValues, InRange, RowExpression, References)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,13 +87,13 @@ def measure(
     shadow = auditing.shadow_rows(batch)
     here = there = None
     if plan.here:
-        here = readings(connection, shadow, list(plan.here.values()), positions=positions, is_overall=plan.is_overall)
+        here = readings(connection, shadow, plan.here, positions=positions, is_overall=plan.is_overall)
     if plan.there or counts_live:
         live = auditing.live_rows(batch) if subject.has_live else None
         there = readings(
             connection,
             live,
-            list(plan.there.values()),
+            plan.there,
             positions=positions,
             is_overall=plan.is_overall,
             like=shadow,
@@ -112,8 +112,8 @@ def _counted(there: Readings | None, subject: Subject) -> Mapping[str, int] | No
         return None
 
 
-Wanted = Mapping[tuple[Audit, str], exp.Expr]
-"""Aggregates, by the audit that wants them and its name for them."""
+Wanted = Mapping[Audit, Mapping[str, str]]
+"""The SQL of the aggregates that each audit wants, by its names for them."""
 
 _FAILURES = "failures"
 
@@ -123,42 +123,49 @@ class _Plan:
     """What the two shared scans have to find, and which audits can't be asked for.
 
     Attributes:
-        here: Aggregates over the rows under audit.
-        there: Aggregates over the live rows.
+        wanted: Aggregates over the rows under audit.
+        here: Each of them once, by its SQL.
+        there: Those that are wanted of the live rows too.
         is_overall: Whether some are wanted over all rows together.
         problems: By audit, why it can't be measured.
     """
 
-    here: Wanted
-    there: Wanted
+    wanted: Wanted
+    here: Mapping[str, exp.Expr]
+    there: Mapping[str, exp.Expr]
     is_overall: bool
     problems: Mapping[Audit, str]
 
     @classmethod
     def of(cls, audits: Sequence[Audit], batch: Batch) -> _Plan:
-        here: dict[tuple[Audit, str], exp.Expr] = {}
-        there: dict[tuple[Audit, str], exp.Expr] = {}
+        wanted: dict[Audit, Mapping[str, str]] = {}
+        here: dict[str, exp.Expr] = {}
+        there: dict[str, exp.Expr] = {}
         problems: dict[Audit, str] = {}
         for audit in audits:
             try:
-                wanted = _wanted(audit, batch)
+                aggregates = _aggregates(audit, batch)
             except Exception as error:  # whatever a user's audit raises, the others go on
                 problems[audit] = _said(error)
                 continue
-            here |= wanted
+            wanted[audit] = {name: aggregate.sql(dialect=batch.dialect) for name, aggregate in aggregates.items()}
+            by_sql = dict(zip(wanted[audit].values(), aggregates.values(), strict=True))
+            here |= by_sql
             if isinstance(audit, GroupAudit) and audit.needs_live:
-                there |= wanted
-        is_overall = any(isinstance(audit, GroupAudit) and audit.over == "run" for audit, _ in here)
-        return cls(here=here, there=there, is_overall=is_overall, problems=problems)
+                there |= by_sql
+        is_overall = any(isinstance(audit, GroupAudit) and audit.over == "run" for audit in wanted)
+        return cls(wanted=wanted, here=here, there=there, is_overall=is_overall, problems=problems)
 
 
-def _wanted(audit: Audit, batch: Batch) -> dict[tuple[Audit, str], exp.Expr]:
+def _aggregates(audit: Audit, batch: Batch) -> dict[str, exp.Expr]:
     if isinstance(audit, _BY_CONDITION):
-        return {(audit, _FAILURES): terms.count_where(auditing.fails(audit, batch))}
+        return {_FAILURES: terms.count_where(auditing.fails(audit, batch))}
+    if isinstance(audit, Unique) and auditing.is_of_key(audit, batch):
+        return {_FAILURES: terms.count_where(auditing.has_null(batch.key))}
     if isinstance(audit, GroupAudit):
         option = f"audit {audit.name}"
         return {
-            (audit, name): auditing.aggregated(aggregate, dialect=batch.dialect, option=option)
+            name: auditing.aggregated(aggregate, dialect=batch.dialect, option=option)
             for name, aggregate in audit.aggregates().items()
         }
     return {}
@@ -173,7 +180,7 @@ class _Measuring:
     plan: _Plan
     here: Readings | None
     there: Readings | None
-    counted: dict[str, Mapping[Position, int]] = field(default_factory=dict[str, "Mapping[Position, int]"])
+    found: dict[str, Sequence[Row]] = field(default_factory=dict[str, "Sequence[Row]"])
 
     def result(self, audit: Audit) -> AuditResult:
         try:
@@ -186,12 +193,14 @@ class _Measuring:
 
     def _measured(self, audit: Audit) -> AuditResult:
         match audit:
-            case NotNull() | AcceptedValues() | InRange() | RowExpression():
-                return self._by_condition(audit)
-            case Unique() | References():
-                condition = auditing.fails(audit, self.subject.batch)
-                counts = self._counts(auditing.failures(condition, self.subject.batch))
-                return self._judged(audit, counts, lambda: auditing.failing_rows(condition, self.subject.batch))
+            case NotNull() | AcceptedValues() | InRange() | RowExpression() | References():
+                return self._by_condition(audit, self._failures(audit))
+            case Unique():
+                ((are_repeated,),) = self._rows(auditing.repeated_values(audit, self.subject.batch))
+                repeated: Mapping[Position, int] = {}
+                if are_repeated:
+                    repeated = self._counts(auditing.repetitions(audit, self.subject.batch))
+                return self._by_condition(audit, self._failures(audit, and_also=repeated))
             case FailingRows():
                 found = auditing.found_rows(audit, self.subject.batch)
                 counts = self._counts(auditing.found_by_partition(found, self.subject.batch))
@@ -217,22 +226,31 @@ class _Measuring:
                 )
 
     def _counts(self, select: exp.Select) -> Mapping[Position, int]:
-        """Return failing rows by position; what several audits ask is run once."""
+        return dict(self._rows(select))
+
+    def _rows(self, select: exp.Select) -> Sequence[Row]:
+        """Run a select; what several audits ask is run once."""
         sql = select.sql(dialect=self.connection.dialect)
-        if sql not in self.counted:
-            self.counted[sql] = dict(self.connection.run(select))
-        return self.counted[sql]
+        if sql not in self.found:
+            self.found[sql] = self.connection.run(select)
+        return self.found[sql]
 
     @property
     def _sampler(self) -> Sampler:
         return Sampler(connection=self.connection, shown=self.subject.sample_columns)
 
-    def _by_condition(self, audit: NotNull | AcceptedValues | InRange | RowExpression) -> AuditResult:
-        assert self.here is not None
-        expression = self.plan.here[audit, _FAILURES]
-        counts: dict[Position, int] = {}
-        for position in range(len(self.subject.keys)):
-            counts[position] = self.here.value(position, expression) or 0
+    def _failures(self, audit: Audit, *, and_also: Mapping[Position, int] | None = None) -> dict[Position, int]:
+        """Return the failing rows that the shared scan found, and others, by position."""
+        others = and_also or {}
+        sql = self.plan.wanted[audit].get(_FAILURES)
+        if sql is None or self.here is None:
+            return dict(others)
+        here = self.here
+        return {i: (here.value(i, sql) or 0) + others.get(i, 0) for i in range(len(self.subject.keys))}
+
+    def _by_condition(
+        self, audit: auditing.ByCondition | auditing.ByLookup, counts: Mapping[Position, int]
+    ) -> AuditResult:
         condition = auditing.fails(audit, self.subject.batch)
         return self._judged(audit, counts, lambda: auditing.failing_rows(condition, self.subject.batch))
 
@@ -271,10 +289,10 @@ class _Measuring:
         return verdict
 
     def _side(self, audit: GroupAudit, found: Readings | None, position: Position) -> Side:
-        names = {name: expression for (owner, name), expression in self.plan.here.items() if owner == audit}
         if found is None:
             return Side(rows=0, values={})
-        values = {name: _number(found.value(position, expression), name) for name, expression in names.items()}
+        wanted = self.plan.wanted[audit]
+        values = {name: _number(found.value(position, sql), name) for name, sql in wanted.items()}
         return Side(rows=found.rows(position), values=values)
 
     def _of_types(self, audit: ColumnTypes) -> AuditResult:

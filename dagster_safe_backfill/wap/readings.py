@@ -15,7 +15,8 @@ from dagster_safe_backfill.warehouses.base import Connection
 Position = int | None
 """A partition's position in the slice; None for all rows together."""
 
-_COUNT = exp.Count(this=exp.Star())
+_ROWS = "COUNT(*)"
+_COUNT = {_ROWS: exp.Count(this=exp.Star())}
 
 
 class Unmeasured(Exception):  # noqa: N818
@@ -30,13 +31,11 @@ class Readings:
         values: By position, the value of each aggregate by its SQL; a partition without rows isn't there.
         of_no_rows: What the aggregates are of no rows.
         problems: By the SQL of an aggregate that the warehouse refused, what it said.
-        dialect: Of the SQL.
     """
 
     values: Mapping[Position, Mapping[str, Any]]
     of_no_rows: Mapping[str, Any]
     problems: Mapping[str, str]
-    dialect: str
 
     def rows(self, position: Position) -> int:
         """Return the number of rows.
@@ -44,15 +43,14 @@ class Readings:
         Raises:
             Unmeasured: They could not be counted.
         """
-        return self.value(position, _COUNT)
+        return self.value(position, _ROWS)
 
-    def value(self, position: Position, expression: exp.Expr) -> Any:
+    def value(self, position: Position, sql: str) -> Any:
         """Return an aggregate's value.
 
         Raises:
             Unmeasured: The warehouse refused it.
         """
-        sql = expression.sql(dialect=self.dialect)
         if sql in self.problems:
             raise Unmeasured(self.problems[sql])
         return self.values.get(position, self.of_no_rows).get(sql)
@@ -61,7 +59,7 @@ class Readings:
 def readings(
     connection: Connection,
     rows: exp.Expr | None,
-    expressions: Sequence[exp.Expr],
+    aggregates: Mapping[str, exp.Expr],
     *,
     positions: int,
     is_overall: bool,
@@ -72,12 +70,12 @@ def readings(
     Args:
         connection: An open session.
         rows: The relation, with the position of each row's partition; None if there is none, and so no rows.
-        expressions: Aggregates over its columns.
+        aggregates: Aggregates over its columns, by their SQL.
         positions: How many partitions there are.
         is_overall: Whether the aggregates of all rows together are wanted too.
         like: A relation with the same columns, for what the aggregates are of no rows; `rows`, if None.
     """
-    wanted = {expression.sql(dialect=connection.dialect): expression for expression in (_COUNT, *expressions)}
+    wanted = _COUNT | dict(aggregates)
     values, problems = ({}, {}) if rows is None else _read(connection, rows, wanted, is_overall=is_overall)
     measured = {sql: expression for sql, expression in wanted.items() if sql not in problems}
     of_no_rows: dict[str, Any] = {}
@@ -88,9 +86,8 @@ def readings(
         of_no_rows = dict(zip(measured, found, strict=True))
     return Readings(
         values=values,
-        of_no_rows={_COUNT.sql(dialect=connection.dialect): 0, **of_no_rows},
+        of_no_rows={_ROWS: 0, **of_no_rows},
         problems=problems,
-        dialect=connection.dialect,
     )
 
 

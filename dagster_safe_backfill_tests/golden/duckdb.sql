@@ -107,7 +107,20 @@ SELECT
       )
       THEN 1
     END
-  ) AS "_sb_3"
+  ) AS "_sb_3",
+  COUNT(
+    CASE
+      WHEN NOT "_sb_shadow"."it's" IS NULL
+      AND NOT EXISTS(
+        SELECT
+          1
+        FROM "main"."other" AS "_sb_other"
+        WHERE
+          "_sb_other"."id" = "_sb_shadow"."it's"
+      )
+      THEN 1
+    END
+  ) AS "_sb_4"
 FROM "main"."live__shadow_1" AS "_sb_shadow"
 GROUP BY
   "_sb_partition";
@@ -223,7 +236,45 @@ FROM (
 GROUP BY
   "_sb_partition";
 
--- auditing: unique
+-- auditing: repeated values
+SELECT
+  COUNT(*)
+FROM (
+  SELECT
+    "it's"
+  FROM "main"."live__shadow_1"
+  GROUP BY
+    "it's"
+  HAVING
+    COUNT(*) > 1
+  UNION ALL
+  SELECT
+    "_sb_live"."it's"
+  FROM "main"."live" AS "_sb_live"
+  WHERE
+    NOT COALESCE(
+      (
+        (
+          "_sb_live".day >= CAST('2024-01-01' AS DATE)
+          AND "_sb_live".day < CAST('2024-01-03' AS DATE)
+        )
+        OR (
+          "_sb_live".day >= CAST('2024-01-05' AS DATE)
+          AND "_sb_live".day < CAST('2024-01-06' AS DATE)
+        )
+      ),
+      FALSE
+    )
+    AND EXISTS(
+      SELECT
+        1
+      FROM "main"."live__shadow_1" AS "_sb_shadow"
+      WHERE
+        "_sb_shadow"."it's" = "_sb_live"."it's"
+    )
+) AS "_sb_other";
+
+-- auditing: repetitions
 SELECT
   "_sb_shadow"."_sb_partition",
   COUNT(*)
@@ -272,7 +323,7 @@ WHERE
 GROUP BY
   "_sb_shadow"."_sb_partition";
 
--- auditing: key
+-- auditing: repetitions of the key
 SELECT
   "_sb_shadow"."_sb_partition",
   COUNT(*)
@@ -296,26 +347,6 @@ WHERE
       "_sb_other"."day" = "_sb_shadow"."day"
       AND "_sb_other"."it's" = "_sb_shadow"."it's"
   )
-  OR (
-    "_sb_shadow"."day" IS NULL OR "_sb_shadow"."it's" IS NULL
-  )
-GROUP BY
-  "_sb_shadow"."_sb_partition";
-
--- auditing: references
-SELECT
-  "_sb_shadow"."_sb_partition",
-  COUNT(*)
-FROM "main"."live__shadow_1" AS "_sb_shadow"
-WHERE
-  NOT "_sb_shadow"."it's" IS NULL
-  AND NOT EXISTS(
-    SELECT
-      1
-    FROM "main"."other" AS "_sb_other"
-    WHERE
-      "_sb_other"."id" = "_sb_shadow"."it's"
-  )
 GROUP BY
   "_sb_shadow"."_sb_partition";
 
@@ -326,13 +357,26 @@ SELECT
   "_sb_shadow"."value"
 FROM "main"."live__shadow_1" AS "_sb_shadow"
 WHERE
-  NOT "_sb_shadow"."it's" IS NULL
-  AND NOT EXISTS(
+  EXISTS(
     SELECT
       1
-    FROM "main"."other" AS "_sb_other"
+    FROM (
+      SELECT
+        "day",
+        "it's"
+      FROM "main"."live__shadow_1"
+      GROUP BY
+        "day",
+        "it's"
+      HAVING
+        COUNT(*) > 1
+    ) AS "_sb_other"
     WHERE
-      "_sb_other"."id" = "_sb_shadow"."it's"
+      "_sb_other"."day" = "_sb_shadow"."day"
+      AND "_sb_other"."it's" = "_sb_shadow"."it's"
+  )
+  OR (
+    "_sb_shadow"."day" IS NULL OR "_sb_shadow"."it's" IS NULL
   )
 ORDER BY
   "_sb_shadow"."_sb_partition"

@@ -108,6 +108,8 @@ def summary(result: AuditResult) -> str:
         finding = f": {result.finding}" if result.finding else ""
         return f"passed for {counted(total, 'partition')}{tolerated}{finding}"
     where = f"{len(result.failed_keys)} of {counted(total, 'partition')} ({listed(result.failed_keys)})"
+    if result.overall is not None:
+        where = "the run"
     if result.problem is not None:
         return f"not measured for {where}: {result.problem}"
     if result.finding is not None:
@@ -122,7 +124,7 @@ def _worst(result: AuditResult) -> str:
     failed = {key: result.verdicts[key].measured for key in result.failed_keys}
     key = max(failed, key=lambda one: max((_size(value) for value in _apart(failed[one])), default=0.0))
     numbers = ", ".join(f"{name} {shown_number(value)}" for name, value in failed[key].items())
-    return f"; {'over the run' if result.overall is not None else key}: {numbers}" if numbers else ""
+    return f"; {'together' if result.overall is not None else key}: {numbers}" if numbers else ""
 
 
 def _apart(measured: Mapping[str, float | None]) -> list[float | None]:

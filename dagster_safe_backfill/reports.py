@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_safe_backfill.asset_checks import counted, shown_number, table_value
+from dagster_safe_backfill.asset_checks import counted, shown_number, summary, table_value
 from dagster_safe_backfill.domain.group_audits import ROWS, AggregateDrift
 from dagster_safe_backfill.domain.states import Audited, Rejected
 from dagster_safe_backfill.domain.verdicts import AuditResult
@@ -20,37 +20,48 @@ _PICTURE_FROM = 2
 
 
 def report(judged: Audited | Rejected) -> dict[str, Any]:
-    """Return the report as metadata of Dagster: `report`, and `picture` where there is more than one partition."""
-    keys = _shown_keys(judged)
-    metadata: dict[str, Any] = {"report": table_value([_row(judged, key) for key in keys])}
+    """Return the report as metadata of Dagster: `report`, and `picture` where there is more than one partition.
+
+    What was measured over the run as a whole says nothing of a partition, and stands beside the table.
+    """
+    by_partition = [result for result in judged.results if result.overall is None]
+    keys = _shown_keys(judged.staged.keys, by_partition)
+    metadata: dict[str, Any] = {"report": table_value([_row(judged, by_partition, key) for key in keys])}
+    over_run = [result for result in judged.results if result.overall is not None]
+    if over_run:
+        said = [f"{result.audit.name}: {summary(result)}" for result in over_run]
+        metadata["report_over_the_run"] = dg.MetadataValue.text("; ".join(said))
     if len(keys) < len(judged.staged.keys):
         left_out = len(judged.staged.keys) - len(keys)
         metadata["report_left_out"] = dg.MetadataValue.text(f"{left_out:,} partitions, those that passed first")
     if len(judged.staged.keys) >= _PICTURE_FROM:
-        metadata["picture"] = _picture(judged)
+        metadata["picture"] = _picture(judged, by_partition)
     return metadata
 
 
-def _shown_keys(judged: Audited | Rejected) -> Sequence[str]:
+def _shown_keys(keys: Sequence[str], results: Sequence[AuditResult]) -> Sequence[str]:
     """Return the partitions that the table shows, in their order: all, or those that failed before the others."""
-    keys = judged.staged.keys
     if len(keys) <= _SHOWN:
         return keys
-    bad = {key for result in judged.results for key in result.failed_keys}
+    bad = {key for result in results for key in result.failed_keys}
     chosen = set(sorted(keys, key=lambda key: key not in bad)[:_SHOWN])
     return [key for key in keys if key in chosen]
 
 
-def _row(judged: Audited | Rejected, key: str) -> dict[str, Any]:
-    row: dict[str, Any] = {"partition": key, "shadow rows": judged.staged.rows.get(key, 0)}
+def _row(judged: Audited | Rejected, results: Sequence[AuditResult], key: str) -> dict[str, Any]:
+    shadow = judged.staged.rows.get(key, 0)
+    row: dict[str, Any] = {
+        "partition": key,
+        "verdict": verdict_of(results, key),
+        "audits that did not pass": "; ".join(_failures(results, key)),
+        "shadow rows": shadow,
+    }
     if judged.live_rows is not None:
         live = judged.live_rows.get(key, 0)
-        row |= {"live rows": live, "difference": row["shadow rows"] - live}
-    for result in judged.results:
-        if isinstance(result.audit, AggregateDrift) and result.audit.aggregate != ROWS and result.overall is None:
+        row |= {"live rows": live, "difference": shadow - live}
+    for result in results:
+        if isinstance(result.audit, AggregateDrift) and result.audit.aggregate != ROWS:
             row |= _both_sides(result.audit, result.verdicts[key].measured)
-    row["verdict"] = verdict_of(judged.results, key)
-    row["audits that did not pass"] = "; ".join(_failures(judged.results, key))
     return row
 
 
@@ -59,7 +70,7 @@ def _both_sides(audit: AggregateDrift, measured: Mapping[str, float | None]) -> 
 
 
 def verdict_of(results: Sequence[AuditResult], key: str) -> str:
-    """Return what all audits together say of a partition: passed, warned, or blocked."""
+    """Return what audits together say of a partition: passed, warned, or blocked."""
     verdicts = [(result, result.verdicts[key]) for result in results]
     if any(result.is_blocking(verdict) for result, verdict in verdicts):
         return "blocked"
@@ -76,7 +87,7 @@ def _failures(results: Sequence[AuditResult], key: str) -> list[str]:
     return failures
 
 
-def _picture(judged: Audited | Rejected) -> dg.MetadataValue[Any]:
+def _picture(judged: Audited | Rejected, results: Sequence[AuditResult]) -> dg.MetadataValue[Any]:
     try:
         from dagster_safe_backfill.pictures import rows_by_partition
     except ImportError:
@@ -87,7 +98,7 @@ def _picture(judged: Audited | Rejected) -> dg.MetadataValue[Any]:
         keys,
         shadow=[judged.staged.rows.get(key, 0) for key in keys],
         live=None if live is None else [live.get(key, 0) for key in keys],
-        verdicts=[verdict_of(judged.results, key) for key in keys],
+        verdicts=[verdict_of(results, key) for key in keys],
         title=str(judged.staged.spec.table),
     )
     return dg.MetadataValue.md(f"![rows by partition](data:image/png;base64,{base64.b64encode(png).decode()})")

@@ -1,7 +1,8 @@
-"""Materialize… on `flights`, a custom range, Launch backfill; then the Partitions and Checks tabs, and the table."""
+"""Backfills from the UI: one that is published, and one that is rejected, with what the UI says of each."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -11,7 +12,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
@@ -37,7 +39,14 @@ _PATIENCE_MS = 100_000
 
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
-    """Run `dagster dev` on the project's own workspace, in a process group that ends with the test."""
+    """Run `dagster dev` on the project's own workspace."""
+    with _served(tmp_path, []) as address:
+        yield address
+
+
+@contextmanager
+def _served(tmp_path: Path, arguments: Sequence[str]) -> Iterator[str]:
+    """Run `dagster dev` in a process group that ends with the block."""
     home = tmp_path / "home"
     home.mkdir()
     (home / "dagster.yaml").write_text("telemetry: {enabled: false}\nnux: {enabled: false}\n")
@@ -46,11 +55,12 @@ def address(tmp_path: Path) -> Iterator[str]:
         **os.environ,
         "DAGSTER_HOME": str(home),
         "SAFE_BACKFILL_DUCKDB": str(tmp_path / "warehouse.duckdb"),
+        "SPOILED": str(tmp_path / "spoiled"),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     with (tmp_path / "dev.log").open("w") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "dagster", "dev", "-p", address.rpartition(":")[2]],
+            [sys.executable, "-m", "dagster", "dev", "-p", address.rpartition(":")[2], *arguments],
             cwd=ROOT,
             env=environment,
             stdout=log,
@@ -103,15 +113,7 @@ def test_a_range_is_backfilled_from_the_ui(address: str, page: Page, tmp_path: P
         expect(page.get_by_text(re.compile("Launched run")).first).to_be_visible()
     _wait_for_tables(tmp_path / "warehouse.duckdb", 3)
 
-    page.goto(f"{address}/assets/flights?view=partitions")
-    page.get_by_role("button", name="Materialize…").first.click()
-    dialog = page.get_by_role("dialog")
-    dialog.get_by_role("textbox").first.fill(RANGE)
-    dialog.get_by_role("textbox").first.press("Enter")
-    expect(dialog.get_by_text("10 partitions")).to_be_visible()
-    page.screenshot(path=tmp_path / "dialog.png")
-    dialog.get_by_role("button", name="Launch backfill").click()
-
+    _backfill(address, page, "flights", RANGE)
     expect(page.get_by_text("Materialized (10)")).to_be_visible()
     expect(page.get_by_text("Failed (0)")).to_be_visible()
     page.screenshot(path=tmp_path / "partitions.png")
@@ -129,6 +131,51 @@ def test_a_range_is_backfilled_from_the_ui(address: str, page: Page, tmp_path: P
     with duckdb.connect(str(tmp_path / "warehouse.duckdb"), read_only=True) as connection:
         found = connection.execute("SELECT count(*), count(DISTINCT flight_date) FROM nyc.flights").fetchone()
     assert found == (8832, 10)
+
+
+def _backfill(address: str, page: Page, asset: str, keys: str) -> None:
+    page.goto(f"{address}/assets/{asset}?view=partitions")
+    page.get_by_role("button", name="Materialize…").first.click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("textbox").first.fill(keys)
+    dialog.get_by_role("textbox").first.press("Enter")
+    expect(dialog.get_by_text("10 partitions")).to_be_visible()
+    dialog.get_by_role("button", name="Launch backfill").click()
+
+
+def test_a_rejected_backfill_is_explained(page: Page, tmp_path: Path) -> None:
+    with _served(tmp_path, ["-m", "dagster_safe_backfill_tests.e2e.sales"]) as address:
+        _backfill(address, page, "sales", "[2024-01-01...2024-01-10]")
+        expect(page.get_by_text("Materialized (10)")).to_be_visible()
+        (tmp_path / "spoiled").touch()
+        _backfill(address, page, "sales", "[2024-01-01...2024-01-10]")
+
+        page.goto(f"{address}/assets/sales?view=checks&checkDetail=in_range_amount")
+        expect(page.get_by_text("20 rows failed in 1 of 10 partitions (2024-01-05)")).to_be_visible()
+        expect(page.get_by_role("cell", name="***").first).to_be_visible()
+        page.screenshot(path=tmp_path / "check.png")
+
+        page.goto(f"{address}/runs/{_newest_run(address)}?logs=type:STEP_FAILURE")
+        page.get_by_text("View full message").first.click()
+        report = page.get_by_role("dialog").first
+        shown = [" ".join(row.split()) for row in report.get_by_role("row").all_inner_texts()]
+        assert "2024-01-04 passed 20 20 0" in shown
+        assert "2024-01-05 blocked in_range_amount (20 rows) 20 20 0" in shown
+        assert "2024-01-08 blocked row_count_drift 10 20 -10" in shown
+        page.screenshot(path=tmp_path / "report.png")
+        report.get_by_text("[Show Markdown]").last.click()
+        picture = page.get_by_role("img", name="rows by partition")
+        expect(picture).to_be_visible()
+        assert picture.evaluate("image => image.naturalWidth") == 900
+        page.screenshot(path=tmp_path / "picture.png")
+
+
+def _newest_run(address: str) -> str:
+    query = {"query": "{ runsOrError(limit: 1) { ... on Runs { results { runId } } } }"}
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{address}/graphql", json.dumps(query).encode(), headers)
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return json.load(response)["data"]["runsOrError"]["results"][0]["runId"]
 
 
 def _wait_for_tables(database: Path, count: int) -> None:

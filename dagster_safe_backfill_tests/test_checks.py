@@ -283,10 +283,14 @@ class Broken(sb.GroupAudit):
     def aggregates(self) -> Mapping[str, str]:
         if self.where == "aggregates":
             raise ZeroDivisionError("no aggregates")
-        sql = {"SQL": "sum(no_such_column)", "text": "min('x')", "judge": "count(*)"}
-        return {"it": sql[self.where]}
+        sql = {"SQL": "sum(no_such_column)", "text": "min('x')"}
+        return {"it": sql.get(self.where, "count(*)")}
 
     def judge(self, shadow: sb.Side, live: sb.Side | None) -> sb.Verdict:
+        if self.where == "outcome":
+            return sb.Verdict(outcome="fail")  # type: ignore[arg-type]
+        if self.where == "bool":
+            return True  # type: ignore[return-value]
         raise ZeroDivisionError("no judgement")
 
 
@@ -297,6 +301,8 @@ class Broken(sb.GroupAudit):
         ("judge", "ZeroDivisionError: no judgement"),
         ("SQL", "no_such_column"),
         ("text", "it is 'x', which is no number"),
+        ("outcome", "judge returned Verdict(outcome='fail'"),
+        ("bool", "judge returned True"),
     ],
 )
 def test_an_audit_that_breaks_is_unmeasured_and_blocks_and_the_others_go_on(

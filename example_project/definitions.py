@@ -1,4 +1,4 @@
-"""The assets of the example: three reference tables, the flights by day, and each day's delays."""
+"""The assets of the example: a year of flights with their reference tables and delays, and a shop's orders."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 
 import dagster_safe_backfill as sb
-from example_project import nycflights
+from example_project import nycflights, orders
 
 DATA = Path(__file__).parent / "data"
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2014-01-01")
@@ -82,10 +82,14 @@ def daily_delays(partitions: sb.PartitionSlice) -> sb.Query:
 
 
 flights_job = dg.define_asset_job("flights_job", [flights, daily_delays])
+orders_job = dg.define_asset_job("orders_job", [orders.fact_orders_daily])
 
 defs = dg.Definitions(
-    assets=[airlines, airports, planes, flights, daily_delays],
-    jobs=[flights_job],
+    assets=[
+        *(airlines, airports, planes, flights, daily_delays),
+        *(orders.order_items, orders.orders, orders.costs, orders.fact_orders_daily, orders.fact_order_items),
+    ],
+    jobs=[flights_job, orders_job],
     # DuckDB has one writing process at a time, so a process for each step would only wait for the others.
     executor=dg.in_process_executor,
     resources={"io_manager": sb.RangeDuckDBIOManager(database=str(warehouse_path()), schema="nyc")},

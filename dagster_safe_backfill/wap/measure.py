@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, get_args
 
 from sqlglot import exp
 
@@ -22,7 +22,7 @@ from dagster_safe_backfill.domain.row_audits import (
     Unique,
 )
 from dagster_safe_backfill.domain.tables import Column
-from dagster_safe_backfill.domain.verdicts import AuditResult, Verdict
+from dagster_safe_backfill.domain.verdicts import AuditResult, Outcome, Verdict
 from dagster_safe_backfill.errors import ConfigurationError, SafeBackfillError
 from dagster_safe_backfill.sql import auditing, terms
 from dagster_safe_backfill.sql.auditing import Batch
@@ -79,7 +79,7 @@ def measure(
     Args:
         connection: An open session.
         subject: What is measured.
-        audits: What is asked.
+        audits: What is asked; each has a name of its own.
         counts_live: Whether live rows are counted though no audit asks for them.
     """
     plan = _Plan.of(audits, subject.batch)
@@ -112,8 +112,8 @@ def _counted(there: Readings | None, subject: Subject) -> Mapping[str, int] | No
         return None
 
 
-Wanted = Mapping[Audit, Mapping[str, str]]
-"""The SQL of the aggregates that each audit wants, by its names for them."""
+Wanted = Mapping[str, Mapping[str, str]]
+"""The SQL of the aggregates that each audit wants, by its names for them, by the audit's name."""
 
 _FAILURES = "failures"
 
@@ -127,33 +127,34 @@ class _Plan:
         here: Each of them once, by its SQL.
         there: Those that are wanted of the live rows too.
         is_overall: Whether some are wanted over all rows together.
-        problems: By audit, why it can't be measured.
+        problems: By the audit's name, why it can't be measured.
     """
 
     wanted: Wanted
     here: Mapping[str, exp.Expr]
     there: Mapping[str, exp.Expr]
     is_overall: bool
-    problems: Mapping[Audit, str]
+    problems: Mapping[str, str]
 
     @classmethod
     def of(cls, audits: Sequence[Audit], batch: Batch) -> _Plan:
-        wanted: dict[Audit, Mapping[str, str]] = {}
+        wanted: dict[str, Mapping[str, str]] = {}
         here: dict[str, exp.Expr] = {}
         there: dict[str, exp.Expr] = {}
-        problems: dict[Audit, str] = {}
+        problems: dict[str, str] = {}
         for audit in audits:
             try:
                 aggregates = _aggregates(audit, batch)
             except Exception as error:  # whatever a user's audit raises, the others go on
-                problems[audit] = _said(error)
+                problems[audit.name] = _said(error)
                 continue
-            wanted[audit] = {name: aggregate.sql(dialect=batch.dialect) for name, aggregate in aggregates.items()}
-            by_sql = dict(zip(wanted[audit].values(), aggregates.values(), strict=True))
+            texts = {name: aggregate.sql(dialect=batch.dialect) for name, aggregate in aggregates.items()}
+            by_sql = dict(zip(texts.values(), aggregates.values(), strict=True))
+            wanted[audit.name] = texts
             here |= by_sql
             if isinstance(audit, GroupAudit) and audit.needs_live:
                 there |= by_sql
-        is_overall = any(isinstance(audit, GroupAudit) and audit.over == "run" for audit in wanted)
+        is_overall = any(isinstance(audit, GroupAudit) and audit.over == "run" for audit in audits)
         return cls(wanted=wanted, here=here, there=there, is_overall=is_overall, problems=problems)
 
 
@@ -184,8 +185,8 @@ class _Measuring:
 
     def result(self, audit: Audit) -> AuditResult:
         try:
-            if audit in self.plan.problems:
-                raise Unmeasured(self.plan.problems[audit])
+            if audit.name in self.plan.problems:
+                raise Unmeasured(self.plan.problems[audit.name])
             return self._measured(audit)
         except (Unmeasured, SafeBackfillError) as error:
             verdicts = {key: Verdict(outcome="unmeasured") for key in self.subject.keys}
@@ -242,7 +243,7 @@ class _Measuring:
     def _failures(self, audit: Audit, *, and_also: Mapping[Position, int] | None = None) -> dict[Position, int]:
         """Return the failing rows that the shared scan found, and others, by position."""
         others = and_also or {}
-        sql = self.plan.wanted[audit].get(_FAILURES)
+        sql = self.plan.wanted[audit.name].get(_FAILURES)
         if sql is None or self.here is None:
             return dict(others)
         here = self.here
@@ -284,6 +285,9 @@ class _Measuring:
             verdict = audit.judge(shadow, live)
         except Exception as error:  # whatever a user's audit raises, the others go on
             raise Unmeasured(_said(error)) from error
+        # What isn't one of these would otherwise be no failure, and so let pass.
+        if getattr(verdict, "outcome", None) not in get_args(Outcome):
+            raise Unmeasured(f"judge returned {verdict!r}, which is no verdict with one of {get_args(Outcome)}")
         if verdict.outcome == "failed" and not audit.can_block:
             return replace(verdict, outcome="warned")
         return verdict
@@ -291,7 +295,7 @@ class _Measuring:
     def _side(self, audit: GroupAudit, found: Readings | None, position: Position) -> Side:
         if found is None:
             return Side(rows=0, values={})
-        wanted = self.plan.wanted[audit]
+        wanted = self.plan.wanted[audit.name]
         values = {name: _number(found.value(position, sql), name) for name, sql in wanted.items()}
         return Side(rows=found.rows(position), values=values)
 

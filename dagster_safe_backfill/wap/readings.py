@@ -53,7 +53,7 @@ class Readings:
         """
         if sql in self.problems:
             raise Unmeasured(self.problems[sql])
-        return self.values.get(position, self.of_no_rows).get(sql)
+        return self.values.get(position, self.of_no_rows)[sql]
 
 
 def readings(

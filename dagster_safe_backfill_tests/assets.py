@@ -63,13 +63,9 @@ def run_range(
     raise_on_error: bool = False,
 ) -> dg.ExecuteInProcessResult:
     """Run assets for a range of partitions, as a single-run backfill does."""
-    return dg.materialize(
-        list(assets),
-        instance=instance,
-        resources={"io_manager": io_manager},
-        tags={RANGE_START: first, RANGE_END: last},
-        raise_on_error=raise_on_error,
-    )
+    tags = {RANGE_START: first, RANGE_END: last}
+    resources = {"io_manager": io_manager}
+    return dg.materialize(assets, tags=tags, resources=resources, instance=instance, raise_on_error=raise_on_error)
 
 
 def run_key(
@@ -81,12 +77,9 @@ def run_key(
     raise_on_error: bool = False,
 ) -> dg.ExecuteInProcessResult:
     """Run assets for one partition."""
+    resources = {"io_manager": io_manager}
     return dg.materialize(
-        list(assets),
-        instance=instance,
-        resources={"io_manager": io_manager},
-        partition_key=key,
-        raise_on_error=raise_on_error,
+        assets, partition_key=key, resources=resources, instance=instance, raise_on_error=raise_on_error
     )
 
 

@@ -275,6 +275,10 @@ BAD_ARGUMENTS: list[tuple[Callable[[], object], str]] = [
     (lambda: sb.compare(max_added=-1), "0 or more"),
     (lambda: sb.compare(absolute_tolerance=-1), "0 or more"),
     (lambda: sb.column_types({}), "at least one column"),
+    (lambda: sb.column_types({"a": "DATE"}, severity="warn"), '"ERROR" or "WARN"'),  # type: ignore[arg-type]
+    (lambda: sb.compare(severity="error"), '"ERROR" or "WARN"'),  # type: ignore[arg-type]
+    (lambda: Spread(name="spread", severity="warn"), '"ERROR" or "WARN"'),  # type: ignore[arg-type]
+    (lambda: Spread(name="spread", over="day"), '"partition" or "run"'),  # type: ignore[arg-type]
 ]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 
-from dagster_safe_backfill.domain.verdicts import Limits, Severity, Verdict
+from dagster_safe_backfill.domain.verdicts import Limits, Severity, Verdict, check_severity
 from dagster_safe_backfill.errors import ConfigurationError
 
 Value = str | int | float | bool | Decimal | date | datetime
@@ -35,6 +35,25 @@ class Audit(ABC):
     @abstractmethod
     def description(self) -> str:
         """What it demands, in a sentence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GradedAudit(Audit):
+    """An audit that passes or doesn't, of one severity.
+
+    Attributes:
+        severity: Whether a failure blocks ("ERROR") or is shown ("WARN").
+    """
+
+    severity: Severity = "ERROR"
+
+    def __post_init__(self) -> None:
+        check_severity(self.severity)
+
+    @property
+    def can_block(self) -> bool:
+        """Whether it can forbid publishing."""
+        return self.severity == "ERROR"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,16 +95,10 @@ class RowAudit(Audit):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ColumnTypes(Audit):
+class ColumnTypes(GradedAudit):
     """See `column_types`."""
 
     types: tuple[tuple[str, str], ...]
-    severity: Severity
-
-    @property
-    def can_block(self) -> bool:
-        """Whether it can forbid publishing."""
-        return self.severity == "ERROR"
 
     @property
     def description(self) -> str:

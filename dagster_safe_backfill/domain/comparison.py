@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dagster_safe_backfill.domain.audits import Audit, listed_names
+from dagster_safe_backfill.domain.audits import GradedAudit, listed_names
 from dagster_safe_backfill.domain.verdicts import Limits, Severity, Verdict, limits
 from dagster_safe_backfill.errors import ConfigurationError
 
@@ -37,7 +37,7 @@ class Differences:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison(Audit):
+class Comparison(GradedAudit):
     """See `compare`.
 
     Attributes:
@@ -51,12 +51,6 @@ class Comparison(Audit):
     column_limits: Limited
     absolute_tolerance: float
     relative_tolerance: float
-    severity: Severity
-
-    @property
-    def can_block(self) -> bool:
-        """Whether it can forbid publishing."""
-        return self.severity == "ERROR"
 
     @property
     def description(self) -> str:

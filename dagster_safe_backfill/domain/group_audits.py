@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from dagster_safe_backfill.domain.audits import Audit, bounds_in_words, check_name
+from dagster_safe_backfill.domain.audits import GradedAudit, bounds_in_words, check_name
 from dagster_safe_backfill.domain.verdicts import Limits, Severity, Verdict, difference, limits
 from dagster_safe_backfill.errors import ConfigurationError
 
@@ -53,14 +53,13 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GroupAudit(Audit):
+class GroupAudit(GradedAudit):
     """Base of audits over groups of rows, for your own too.
 
     A subclass says which aggregates it needs, and judges them for each partition (or once, with `over="run"`). The
     aggregates of all audits are measured together, in one scan of each table.
 
     Attributes:
-        severity: Whether a failure blocks ("ERROR") or is shown ("WARN").
         over: What is a group: a partition, or all rows of the run.
         needs_live: Whether the same aggregates are wanted of the live table.
 
@@ -80,14 +79,14 @@ class GroupAudit(Audit):
         ```
     """
 
-    severity: Severity = "ERROR"
     over: Over = "partition"
     needs_live: bool = False
 
-    @property
-    def can_block(self) -> bool:
-        """Whether it can forbid publishing."""
-        return self.severity == "ERROR"
+    def __post_init__(self) -> None:
+        # Not super(), which finds another class where slots made this one anew.
+        GradedAudit.__post_init__(self)
+        if self.over not in ("partition", "run"):
+            raise ConfigurationError(f'over is "partition" or "run", not {self.over!r}')
 
     @property
     def description(self) -> str:
@@ -330,8 +329,6 @@ def aggregate_drift(
 
 
 def _named(kind: str, *, over: Over) -> str:
-    if over not in ("partition", "run"):
-        raise ConfigurationError(f'over is "partition" or "run", not {over!r}')
     return kind if over == "partition" else f"run_{kind}"
 
 

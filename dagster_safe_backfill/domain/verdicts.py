@@ -67,6 +67,16 @@ def _amount(limit: float, *, share: bool) -> str:
     return f"{limit:.10g}" if isinstance(limit, int) or not share else f"{limit * 100:.10g} %"
 
 
+def check_severity(severity: Severity) -> None:
+    """Refuse what is no severity, as it would block nothing.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    if severity not in ("ERROR", "WARN"):
+        raise ConfigurationError(f'severity is "ERROR" or "WARN", not {severity!r}')
+
+
 def limits(
     most: float | None,
     *,
@@ -81,8 +91,7 @@ def limits(
     Raises:
         ConfigurationError: Both ways at once, a limit below 0, a share above 1, or a warning that comes too late.
     """
-    if severity not in ("ERROR", "WARN"):
-        raise ConfigurationError(f'severity is "ERROR" or "WARN", not {severity!r}')
+    check_severity(severity)
     if warn_above is None and error_above is None:
         most = 0 if most is None else most
         warn_above, error_above = (None, most) if severity == "ERROR" else (most, None)

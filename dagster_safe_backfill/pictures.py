@@ -32,7 +32,8 @@ def rows_by_partition(
         return keys[round(place)] if 0 <= round(place) < len(keys) else ""
 
     # Partly untyped in its own package.
-    figure: Any = Figure(figsize=_SIZE_INCHES, dpi=_DPI, layout="constrained")
+    figure: Any = Figure(figsize=_SIZE_INCHES, dpi=_DPI)
+    figure.subplots_adjust(left=0.08, right=0.99, top=0.9, bottom=0.2)
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     places = range(len(keys))
@@ -67,7 +68,7 @@ def rows_by_partition(
     axes.set_ylabel("rows")
     axes.set_title(f"{title}: rows by partition")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4, frameon=False)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=4, frameon=False)
     buffer = BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

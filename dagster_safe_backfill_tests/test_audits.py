@@ -286,3 +286,31 @@ BAD_ARGUMENTS: list[tuple[Callable[[], object], str]] = [
 def test_arguments_that_can_not_work_are_refused(make: Callable[[], object], says: str) -> None:
     with pytest.raises(sb.ConfigurationError, match=says):
         make()
+
+
+def test_a_row_that_moved_to_another_day_is_removed_and_added(tmp_path: Path) -> None:
+    live: list[Row] = [(0, 1, 1.0, "a"), (0, 2, 2.0, "b"), (1, 3, 3.0, "c")]
+    moved = Bench(tmp_path, live=live)
+    result = moved.result([(1, 1, 1.0, "a"), (0, 2, 2.0, "b"), (1, 3, 3.0, "c")], sb.compare(key=["id"], max_removed=0))
+    assert failed_days(result) == {0}
+    assert [(v.measured["added"], v.measured["removed"], v.measured["changed"]) for v in result.verdicts.values()] == [
+        (0, 1, 0),
+        (1, 0, 0),
+        (0, 0, 0),
+        (0, 0, 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    "audit",
+    [
+        sb.row_count_between(1, name="a b"),
+        sb.row_count_drift(name="a b"),
+        sb.compare(name="a b"),
+        sb.column_types({"a": "DATE"}, name="a b"),
+        sb.not_null("a", name="a b"),
+        sb.failing_rows("SELECT * FROM batch", name="a b"),
+    ],
+)
+def test_names_are_made_such_as_dagster_takes(audit: sb.Audit) -> None:
+    assert audit.name == "a_b"

@@ -109,14 +109,16 @@ class ColumnTypes(GradedAudit):
 def column_types(types: Mapping[str, str], *, severity: Severity = "ERROR", name: str | None = None) -> ColumnTypes:
     """The columns have these types, in the warehouse's spelling; synonyms such as TEXT and VARCHAR are one type.
 
-    Every partition has the same verdict. Costs no statement. Columns that aren't named may have any type.
+    Every partition has the same verdict. Costs no statement. Columns that aren't named may have any type. Where there
+    is a live table, its types are those tested: rows of other types are cast to them unchanged, or refused before any
+    audit.
 
     Raises:
         ConfigurationError: No column is named.
     """
     if not types:
         raise ConfigurationError("column_types needs at least one column")
-    return ColumnTypes(name=name or "column_types", types=tuple(types.items()), severity=severity)
+    return ColumnTypes(name=check_name(name, "column_types"), types=tuple(types.items()), severity=severity)
 
 
 def bounds_in_words(least: Value | None, most: Value | None) -> str:

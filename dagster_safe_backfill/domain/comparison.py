@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dagster_safe_backfill.domain.audits import GradedAudit, listed_names
+from dagster_safe_backfill.domain.audits import GradedAudit, check_name, listed_names
 from dagster_safe_backfill.domain.verdicts import Limits, Severity, Verdict, limits
 from dagster_safe_backfill.errors import ConfigurationError
 
@@ -87,7 +87,8 @@ def compare(
 ) -> Comparison:
     """Shadow and live differ, row by row on the key, by no more than this in each partition.
 
-    Without limits it is a report: what was added, removed and changed, and in which columns. NULL equals NULL. A key
+    Without limits it is a report: what was added, removed and changed, and in which columns. NULL equals NULL. A row
+    that moved from one partition to another was removed from the one and added to the other. A key
     that is NULL, or that either side has twice, makes it unmeasured, which blocks unless its severity is WARN.
 
     Args:
@@ -110,7 +111,7 @@ def compare(
             raise ConfigurationError(f"{option} is a number of 0 or more, not {value!r}")
     rows = {"added": max_added, "removed": max_removed, "changed": max_changed}
     return Comparison(
-        name=name,
+        name=check_name(name),
         key=tuple(key),
         limits=_limited(rows, "max_", severity),
         column_limits=_limited(max_changed_by_column or {}, "max_changed_by_column of ", severity),

@@ -205,7 +205,7 @@ def row_count_between(
     """
     _check_bounds(least, most, option="row_count_between")
     return AggregateBetween(
-        name=name or _named("row_count_between", over=over),
+        name=check_name(name, _named("row_count_between", over=over)),
         aggregate=ROWS,
         least=least,
         most=most,
@@ -269,7 +269,7 @@ def row_count_drift(
     """
     _check_new(on_new_partition)
     return AggregateDrift(
-        name=name or _named("row_count_drift", over=over),
+        name=check_name(name, _named("row_count_drift", over=over)),
         aggregate=ROWS,
         limits=_drift_limits(max_change, severity, warn_above, error_above),
         absolute=absolute,

@@ -96,7 +96,8 @@ def _here(batch: Batch) -> exp.Table:
 def _joined(pairing: Pairing, batch: Batch) -> exp.Join:
     there = live_rows(batch)
     there.set("alias", exp.TableAlias(this=exp.to_identifier(_THERE, quoted=True)))
-    return exp.Join(this=there, side="FULL", on=terms.same(pairing.key, left=_HERE, right=_THERE))
+    # A row that moved to another partition is removed from the one and added to the other.
+    return exp.Join(this=there, side="FULL", on=terms.same([*pairing.key, PARTITION], left=_HERE, right=_THERE))
 
 
 def _either(name: str) -> exp.Expr:

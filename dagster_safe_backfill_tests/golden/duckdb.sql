@@ -526,7 +526,9 @@ FROM (
     ) AS "_sb_map"
       ON "_sb_rows".day = "_sb_map"."_sb_key0"
   ) AS "_sb_there"
-    ON "_sb_here"."day" = "_sb_there"."day" AND "_sb_here"."it's" = "_sb_there"."it's"
+    ON "_sb_here"."day" = "_sb_there"."day"
+    AND "_sb_here"."it's" = "_sb_there"."it's"
+    AND "_sb_here"."_sb_partition" = "_sb_there"."_sb_partition"
 ) AS "_sb_both"
 GROUP BY
   "_sb_partition";
@@ -574,7 +576,9 @@ FULL JOIN (
   ) AS "_sb_map"
     ON "_sb_rows".day = "_sb_map"."_sb_key0"
 ) AS "_sb_there"
-  ON "_sb_here"."day" = "_sb_there"."day" AND "_sb_here"."it's" = "_sb_there"."it's"
+  ON "_sb_here"."day" = "_sb_there"."day"
+  AND "_sb_here"."it's" = "_sb_there"."it's"
+  AND "_sb_here"."_sb_partition" = "_sb_there"."_sb_partition"
 WHERE
   "_sb_there"."day" IS NULL
   OR "_sb_here"."day" IS NULL

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import dagster as dg
 
 from dagster_safe_backfill.domain.audits import Audit, RowAudit
+from dagster_safe_backfill.domain.comparison import Comparison
 from dagster_safe_backfill.domain.group_audits import AggregateDrift
 from dagster_safe_backfill.domain.verdicts import AuditResult, Verdict
 from dagster_safe_backfill.errors import ConfigurationError, listed
@@ -60,17 +61,18 @@ def are_partitioned(choice: PartitionedChecks, policy: dg.BackfillPolicy | None)
 
 
 def check_results(
-    results: Sequence[AuditResult], *, asset: dg.AssetKey | None = None, prefix: str = ""
+    results: Sequence[AuditResult], *, is_published: bool, asset: dg.AssetKey | None = None, prefix: str = ""
 ) -> Iterator[dg.AssetCheckResult]:
-    """Return a result for each audit, over all partitions of the run."""
+    """Return a result for each audit, over all partitions of the run; `is_published` tells where the rows are now."""
     for result in results:
+        metadata = _metadata(result, is_published=is_published)
         yield dg.AssetCheckResult(
             asset_key=asset,
             check_name=f"{prefix}{result.audit.name}",
             passed=result.passed,
             severity=_severity(result),
             description=summary(result),
-            metadata=_metadata(result),
+            metadata=metadata,
         )
 
 
@@ -80,13 +82,14 @@ def _severity(result: AuditResult) -> dg.AssetCheckSeverity:
 
 
 def evaluations_by_partition(
-    results: Sequence[AuditResult], *, asset: dg.AssetKey
+    results: Sequence[AuditResult], *, asset: dg.AssetKey, is_published: bool
 ) -> Iterator[dg.AssetCheckEvaluation]:
     """Return an evaluation for each audit and partition, for range runs of partitioned checks.
 
     Dagster records a check's result in a range run without its partitions, so they are logged one by one.
     """
     for result in results:
+        is_alone = len(result.verdicts) == 1
         for key, verdict in result.verdicts.items():
             is_warning = verdict.outcome == "warned" or not result.audit.can_block
             yield dg.AssetCheckEvaluation(
@@ -95,7 +98,10 @@ def evaluations_by_partition(
                 passed=verdict.outcome == "passed",
                 severity=dg.AssetCheckSeverity.WARN if is_warning else dg.AssetCheckSeverity.ERROR,
                 blocking=result.audit.can_block,
-                metadata=_numbers(numbers_of(result.audit, verdict)),
+                description=summary(result) if is_alone else None,
+                metadata=_metadata(result, is_published=is_published)
+                if is_alone
+                else _numbers(numbers_of(result.audit, verdict)),
                 partition=key,
             )
 
@@ -153,7 +159,7 @@ def numbers_of(audit: Audit, verdict: Verdict) -> dict[str, float | None]:
     return {**failed, **verdict.measured}
 
 
-def _metadata(result: AuditResult) -> dict[str, Any]:
+def _metadata(result: AuditResult, *, is_published: bool) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         "partitions": len(result.verdicts),
         "failed_partitions": len(result.failed_keys),
@@ -167,10 +173,12 @@ def _metadata(result: AuditResult) -> dict[str, Any]:
     metadata |= _numbers(_totals(result))
     if result.failed_keys and result.overall is None and any(v.measured for v in result.verdicts.values()):
         metadata["failed_partitions_measured"] = _by_partition(result)
+    rows = "differing_rows" if isinstance(result.audit, Comparison) else "failing_rows"
     if result.sample:
-        metadata["failing_rows_sample"] = table_value(result.sample)
-    if result.failing_rows_sql is not None:
-        metadata["failing_rows_sql"] = dg.MetadataValue.md(f"```sql\n{result.failing_rows_sql}\n```")
+        metadata[f"{rows}_sample"] = table_value(result.sample)
+    sql = result.published_rows_sql if is_published else result.failing_rows_sql
+    if sql is not None:
+        metadata[f"{rows}_sql"] = dg.MetadataValue.md(f"```sql\n{sql}\n```")
     return metadata
 
 
@@ -223,7 +231,16 @@ def table_value(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
     """Return rows as a table for the UI; all have the columns of the widest."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     records = [dg.TableRecord({name: _shown(row.get(name)) for name in names}) for row in rows]
-    return dg.MetadataValue.table(records, schema=dg.TableSchema([dg.TableColumn(name) for name in names]))
+    columns = [dg.TableColumn(name, type=_kind([record.data[name] for record in records])) for name in names]
+    return dg.MetadataValue.table(records, schema=dg.TableSchema(columns))
+
+
+def _kind(values: Sequence[Any]) -> str:
+    given = [value for value in values if value is not None]
+    for kind, types in (("bool", bool), ("int", int), ("float", (int, float))):
+        if given and all(isinstance(value, types) for value in given):
+            return kind
+    return "string"
 
 
 def _shown(value: Any) -> str | int | float | bool | None:

@@ -84,7 +84,7 @@ def build_audit_checks(
                 partition_slice=_newest(asset, context.instance, last=last),
                 sample_columns=sample_columns,
             )
-        yield from check_results(results, asset=key, prefix=prefix)
+        yield from check_results(results, is_published=True, asset=key, prefix=prefix)
 
     with quiet_about_previews():
         return live_audits

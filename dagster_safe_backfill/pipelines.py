@@ -17,7 +17,6 @@ from dagster_safe_backfill.domain.audits import Audit
 from dagster_safe_backfill.domain.slices import PartitionSlice
 from dagster_safe_backfill.domain.states import Origin, Published, Rejected, Strategy
 from dagster_safe_backfill.domain.tables import TableSpec
-from dagster_safe_backfill.domain.verdicts import AuditResult
 from dagster_safe_backfill.errors import (
     AuditFailedError,
     about,
@@ -73,7 +72,7 @@ class Pipeline:
             outcome = self._published(
                 connection, data, spec=spec, partition_slice=partition_slice, origin=_origin(context)
             )
-        yield from self._checks(context, outcome.results)
+        yield from self._checks(context, outcome)
         if isinstance(outcome, Rejected):
             raise _failure(outcome)
         _log_changes(context, outcome, seconds=time.monotonic() - started)
@@ -104,13 +103,14 @@ class Pipeline:
         return publish(connection, outcome, strategy=self.strategy, origin=origin)
 
     def _checks(
-        self, context: dg.AssetExecutionContext, results: Sequence[AuditResult]
+        self, context: dg.AssetExecutionContext, outcome: Published | Rejected
     ) -> Iterator[dg.AssetCheckResult]:
+        results, is_published = outcome.results, isinstance(outcome, Published)
         if self.logs_by_partition and not context.has_partition_key:
-            for evaluation in evaluations_by_partition(results, asset=context.asset_key):
+            for evaluation in evaluations_by_partition(results, asset=context.asset_key, is_published=is_published):
                 # Dagster takes evaluations, and only its type hint does not.
                 context.log_event(cast("dg.AssetObservation", evaluation))
-        yield from check_results(results)
+        yield from check_results(results, is_published=is_published)
 
 
 def _bound(partition_slice: PartitionSlice, spec: TableSpec, manager: RangeIOManager) -> PartitionSlice:

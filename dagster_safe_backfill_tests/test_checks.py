@@ -18,6 +18,7 @@ from dagster_safe_backfill.domain.states import Rejected, Staged
 from dagster_safe_backfill.domain.tables import TableRef, TableSpec
 from dagster_safe_backfill.reports import report
 from dagster_safe_backfill_tests.assets import DAYS, Source, events, failure_of, green, run_key, run_range
+from dagster_safe_backfill_tests.conftest import Read
 
 SPOILED = Source(spoiled={("2024-01-02", 0): -1.0})
 
@@ -267,7 +268,7 @@ def test_samples_show_chosen_columns_only(
     checks = {c.check_name: plain(c.metadata) for c in result.get_asset_check_evaluations()}
     (row,) = checks["in_range_value"]["failing_rows_sample"]  # type: ignore[misc]
     assert row["value"] == "***"
-    (compared,) = checks["compare"]["failing_rows_sample"]  # type: ignore[misc]
+    (compared,) = checks["compare"]["differing_rows_sample"]  # type: ignore[misc]
     assert (compared["change"], compared["live"], compared["shadow"]) == ("changed", "value: ***", "value: ***")
     masked = {"day": "2024-01-02 00:00:00", "id": 0} if columns else {"day": "***", "id": "***"}
     assert {name: row[name] for name in masked} == {name: compared[name] for name in masked} == masked
@@ -333,3 +334,33 @@ def test_a_warning_audit_that_breaks_does_not_block(
     assert result.success
     (check,) = [c for c in result.get_asset_check_evaluations() if c.check_name == "broken"]
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+
+
+def test_a_warning_of_what_was_published_finds_the_rows_in_live(
+    io_manager: sb.RangeIOManager, instance: dg.DagsterInstance, read: Read
+) -> None:
+    audits = [
+        sb.expression("value > 0", name="positive", severity="WARN"),
+        sb.failing_rows("SELECT b.* FROM batch AS b WHERE b.value < 0", name="own", severity="WARN"),
+        sb.unique("id", severity="WARN"),
+    ]
+    result = run_range(
+        [events(SPOILED, audits=audits)], "2024-01-01", "2024-01-03", io_manager=io_manager, instance=instance
+    )
+    assert result.success
+    checks = {c.check_name: plain(c.metadata) for c in result.get_asset_check_evaluations()}
+    found = {name: checks[name].get("failing_rows_sql") for name in ("positive", "own", "unique_id")}
+    rows = {name: read(str(sql).removeprefix("```sql\n").removesuffix("\n```")) for name, sql in found.items() if sql}
+    assert {name: len(found) for name, found in rows.items()} == {"positive": 1, "own": 1, "unique_id": 9}
+    assert rows["positive"][0][2] == -1.0
+
+
+def test_a_range_of_one_partition_has_all_metadata_on_the_partition(
+    io_manager: sb.RangeIOManager, instance: dg.DagsterInstance
+) -> None:
+    asset = events(SPOILED, partitioned_checks=True)
+    result = run_range([asset], "2024-01-02", "2024-01-02", io_manager=io_manager, instance=instance)
+    found = {c.partition: c for c in result.get_asset_check_evaluations() if c.check_name == "positive"}
+    assert found["2024-01-02"].description == found[None].description
+    assert set(found["2024-01-02"].metadata) == set(found[None].metadata)
+    assert "failing_rows_sample" in found["2024-01-02"].metadata

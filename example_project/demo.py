@@ -78,10 +78,13 @@ def _table(*names: str, title: str) -> Table:
     return table
 
 
+def _failed_rows(check: dg.AssetCheckEvaluation) -> str:
+    return f"{int(str(check.metadata['failed_rows'].value)):,}" if "failed_rows" in check.metadata else "no"
+
+
 def _audited(result: dg.ExecuteInProcessResult) -> Table:
     table = _table("asset", "audit", "verdict", title="Audited before publishing")
     for check in result.get_asset_check_evaluations():
-        failed = int(str(check.metadata["failed_rows"].value))
-        verdict = "[green]passed" if check.passed else f"[yellow]{failed:,} rows failed: a warning"
+        verdict = "[green]passed" if check.passed else f"[yellow]a warning: {_failed_rows(check)} rows failed"
         table.add_row(check.asset_key.path[-1], check.check_name, verdict)
     return table

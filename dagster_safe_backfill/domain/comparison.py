@@ -69,7 +69,7 @@ class Comparison(GradedAudit):
             for name, limit in self.column_limits
         ]
         outcome = "failed" if "failed" in judged else "warned" if "warned" in judged else "passed"
-        columns = {f"changed_{name}": float(count) for name, count in found.changed_by_column.items() if count}
+        columns = {f"changed_{name}": count for name, count in found.changed_by_column.items() if count}
         return Verdict(outcome=outcome, measured={**counts, "unchanged": found.unchanged, **columns})
 
 

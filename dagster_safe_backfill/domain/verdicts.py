@@ -144,6 +144,7 @@ class AuditResult:
         finding: What is wrong in words, for audits that don't count rows.
         sample: Up to ten failing rows, as mappings from column to value.
         failing_rows_sql: A SELECT of all failing rows, where rows fail one by one; runs while the shadow stands.
+        published_rows_sql: The same of the live table, for when the rows have been published and the shadow is gone.
         problem: Why the audit could not be measured, if so.
     """
 
@@ -153,6 +154,7 @@ class AuditResult:
     finding: str | None = None
     sample: Sequence[Mapping[str, Any]] = ()
     failing_rows_sql: str | None = None
+    published_rows_sql: str | None = None
     problem: str | None = None
 
     @property

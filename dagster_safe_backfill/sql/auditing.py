@@ -203,6 +203,22 @@ def failing_rows(condition: exp.Expr, batch: Batch) -> exp.Select:
     return select.order_by(terms.column(PARTITION, of=SHADOW))
 
 
+def as_published(select: exp.Query, batch: Batch) -> exp.Query:
+    """Return a SELECT over the rows under audit as one over live, for when they have been published."""
+
+    def published(node: exp.Expr) -> exp.Expr:
+        is_batch = isinstance(node, exp.Table) and (node.db, node.name) == (batch.rows.schema, batch.rows.name)
+        if not is_batch:
+            return node
+        items = [exp.Star(), *terms.named({PARTITION: terms.number(0)})]
+        rows = exp.select(*items).from_(terms.table(batch.live)).where(batch.scope.copy())
+        return terms.subquery(rows, node.alias or SHADOW)
+
+    found = select.transform(published)
+    assert isinstance(found, exp.Query)
+    return found
+
+
 def sampled(select: exp.Query) -> exp.Query:
     """Return the first rows of a select."""
     return select.limit(SAMPLE_SIZE)

@@ -86,7 +86,9 @@ def different_rows(pairing: Pairing, batch: Batch) -> exp.Select:
         items[f"live_{column.name}"] = terms.column(column.name, of=_THERE)
     select = exp.select(*terms.named(items)).from_(_here(batch)).join(_joined(pairing, batch))
     is_alone = [_is_only(_HERE, pairing), _is_only(_THERE, pairing)]
-    return select.where(terms.any_of([*is_alone, _is_changed(pairing)])).order_by(_either(PARTITION))
+    return select.where(terms.any_of([*is_alone, _is_changed(pairing)])).order_by(
+        _either(PARTITION), *map(_either, pairing.key)
+    )
 
 
 def _here(batch: Batch) -> exp.Table:

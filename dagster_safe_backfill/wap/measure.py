@@ -268,8 +268,12 @@ class _Measuring:
             audit=audit,
             verdicts=verdicts,
             sample=self._sampler.rows(select),
-            failing_rows_sql=select.sql(dialect=self.connection.dialect, pretty=True),
+            failing_rows_sql=self._text(select),
+            published_rows_sql=self._text(auditing.as_published(select, self.subject.batch)),
         )
+
+    def _text(self, select: exp.Query) -> str:
+        return select.sql(dialect=self.connection.dialect, pretty=True)
 
     def _of_groups(self, audit: GroupAudit) -> AuditResult:
         if audit.over == "run":

@@ -605,7 +605,9 @@ WHERE
     )
   )
 ORDER BY
-  COALESCE("_sb_here"."_sb_partition", "_sb_there"."_sb_partition")
+  COALESCE("_sb_here"."_sb_partition", "_sb_there"."_sb_partition"),
+  COALESCE("_sb_here"."day", "_sb_there"."day"),
+  COALESCE("_sb_here"."it's", "_sb_there"."it's")
 LIMIT 10;
 
 -- publishing: staged changes

@@ -10,7 +10,7 @@ import dagster as dg
 
 from dagster_safe_backfill.domain.audits import Audit, RowAudit
 from dagster_safe_backfill.domain.comparison import Comparison
-from dagster_safe_backfill.domain.group_audits import AggregateDrift
+from dagster_safe_backfill.domain.group_audits import ROWS, AggregateBetween, AggregateDrift
 from dagster_safe_backfill.domain.verdicts import AuditResult, Verdict
 from dagster_safe_backfill.errors import ConfigurationError, listed
 
@@ -19,6 +19,8 @@ PartitionedChecks = Literal["auto"] | bool
 
 _FEW_PARTITIONS = 31
 _SHOWN_PARTITIONS = 100
+_TOO_LARGE = 2**53
+"""Integers from here on are rounded by the UI, whose numbers are floats."""
 
 
 def check_specs(
@@ -166,7 +168,7 @@ def _metadata(result: AuditResult, *, is_published: bool) -> dict[str, Any]:
     }
     if result.failed_keys:
         metadata["failed_partition_keys"] = list(result.failed_keys)
-    if isinstance(result.audit, RowAudit | AggregateDrift):
+    if result.audit.threshold is not None:
         metadata["threshold"] = result.audit.threshold
     if result.problem is not None:
         return {**metadata, "problem": result.problem}
@@ -197,16 +199,18 @@ def _totals(result: AuditResult) -> dict[str, float | None]:
         elif name == "failed_share":
             rows = sum(numbers.get("rows") or 0 for numbers in every)
             totals[name] = (result.failed_rows or 0) / rows if rows else 0.0
-        elif _is_additive(result, name):
+        elif name == "failed_rows":
+            totals[name] = result.failed_rows
+        elif _is_additive(result.audit):
             totals[name] = sum(values)
     return totals
 
 
-def _is_additive(result: AuditResult, name: str) -> bool:
-    """Return whether a number of the whole is the sum of its partitions': counts are, means aren't."""
-    if isinstance(result.audit, AggregateDrift):
-        return result.audit.aggregate.sql == "*" or result.audit.aggregate.of == "total"
-    return all(isinstance(verdict.measured.get(name, 0), int) for verdict in result.verdicts.values())
+def _is_additive(audit: Audit) -> bool:
+    """Return whether the numbers of the whole are the sums of its partitions': counts and totals are, means aren't."""
+    if isinstance(audit, AggregateDrift | AggregateBetween):
+        return audit.aggregate == ROWS or audit.aggregate.of == "total"
+    return isinstance(audit, RowAudit | Comparison)
 
 
 def _by_partition(result: AuditResult) -> dg.TableMetadataValue:
@@ -222,8 +226,7 @@ def _number(value: float | None) -> dg.MetadataValue[Any]:
     if value is None:
         return dg.MetadataValue.null()
     if isinstance(value, int):
-        # Larger ones don't fit the JSON numbers of the UI.
-        return dg.MetadataValue.int(value) if abs(value) < 2**53 else dg.MetadataValue.text(str(value))
+        return dg.MetadataValue.int(value) if abs(value) < _TOO_LARGE else dg.MetadataValue.text(str(value))
     return dg.MetadataValue.float(value) if math.isfinite(value) else dg.MetadataValue.text(str(value))
 
 
@@ -245,5 +248,7 @@ def _kind(values: Sequence[Any]) -> str:
 
 def _shown(value: Any) -> str | int | float | bool | None:
     if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, int) and abs(value) >= _TOO_LARGE:
         return str(value)
     return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -1,6 +1,7 @@
 """Audits of a live table, as asset checks that run at any time."""
 # No `from __future__ import annotations`: Dagster reads the annotation of the context.
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from dagster_safe_backfill.dagster_internals import quiet_about_previews
 from dagster_safe_backfill.domain.audits import Audit
 from dagster_safe_backfill.domain.comparison import Comparison
 from dagster_safe_backfill.domain.group_audits import GroupAudit
+from dagster_safe_backfill.domain.row_audits import FailingRows, Unique
 from dagster_safe_backfill.domain.slices import PartitionSlice
 from dagster_safe_backfill.errors import ConfigurationError, about
 from dagster_safe_backfill.io_managers import warehouse_manager
@@ -33,14 +35,16 @@ def build_audit_checks(
 
     Args:
         asset: The asset, with its partitions and its table's options.
-        audits: What is tested. Drifts and comparisons have no second side there, and are refused.
-        last: How many of the newest partitions are looked at; all, if None.
+        audits: What is tested. Drifts, comparisons and queries that read `live` have no second side there, and are
+            refused.
+        last: How many of the last partitions are looked at; all, if None. Not for partitions of two dimensions.
         prefix: What the checks' names begin with, as those that gate the asset have the audits' own.
         sample_columns: The columns whose values samples of failing rows may show; all, if None.
         io_manager_key: The resource that holds the warehouse.
 
     Raises:
-        ConfigurationError: An audit compares with live, two have one name, or there is none.
+        ConfigurationError: An audit compares with live or wants a key that there is not, two have one name, there is
+            none, or `last` can't be.
 
     Example:
         ```python
@@ -53,14 +57,7 @@ def build_audit_checks(
         ```
     """
     key = asset.key
-    if not audits:
-        raise ConfigurationError(f"{key.to_user_string()}: build_audit_checks needs at least one audit")
-    compares = [audit.name for audit in audits if _needs_live(audit)]
-    if compares:
-        raise ConfigurationError(
-            f"{key.to_user_string()}: {', '.join(compares)} compares a shadow with live, and on live itself"
-            " there is nothing to compare with"
-        )
+    _check(asset, audits, last=last)
     by_name = {f"{prefix}{audit.name}": audit for audit in audits}
 
     @dg.multi_asset_check(
@@ -90,8 +87,28 @@ def build_audit_checks(
         return live_audits
 
 
+def _check(asset: dg.AssetsDefinition, audits: Sequence[Audit], *, last: int | None) -> None:
+    name = asset.key.to_user_string()
+    if not audits:
+        raise ConfigurationError(f"{name}: build_audit_checks needs at least one audit")
+    compares = [audit.name for audit in audits if _needs_live(audit)]
+    if compares:
+        raise ConfigurationError(
+            f"{name}: {', '.join(compares)} compares a shadow with live, and on live itself there is nothing to compare"
+            " with"
+        )
+    of_key = [audit.name for audit in audits if isinstance(audit, Unique) and not audit.columns]
+    if of_key and not asset.metadata_by_key[asset.key].get("unique_key"):
+        raise ConfigurationError(f"{name}: unique() without columns needs a unique_key, and the asset has none")
+    if last is not None and last < 1:
+        raise ConfigurationError(f"{name}: last is a number of partitions, at least 1, and not {last}")
+    if last is not None and isinstance(asset.partitions_def, dg.MultiPartitionsDefinition):
+        raise ConfigurationError(f"{name}: last needs partitions in one order, and these have two dimensions")
+
+
 def _needs_live(audit: Audit) -> bool:
-    return isinstance(audit, Comparison) or (isinstance(audit, GroupAudit) and audit.needs_live)
+    is_both = isinstance(audit, FailingRows) and re.search(r"\blive\b", audit.sql, re.IGNORECASE) is not None
+    return is_both or isinstance(audit, Comparison) or (isinstance(audit, GroupAudit) and audit.needs_live)
 
 
 def _newest(asset: dg.AssetsDefinition, instance: dg.DagsterInstance, *, last: int | None) -> PartitionSlice | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
+from matplotlib import rc_context  # pyright: ignore[reportUnknownVariableType]: untyped in its own package
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, StrMethodFormatter
@@ -15,6 +17,7 @@ _BARS_UP_TO = 60
 _COLOURS = {"live": "#9aa5b1", "shadow": "#2f6fdf", "blocked": "#d1293d", "warned": "#e8a200"}
 
 
+@rc_context({"text.parse_math": False})  # A $ in a key is no formula.
 def rows_by_partition(
     keys: Sequence[str],
     *,
@@ -70,5 +73,8 @@ def rows_by_partition(
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=4, frameon=False)
     buffer = BytesIO()
-    figure.savefig(buffer, format="png")
+    with warnings.catch_warnings():
+        # Of letters that the font lacks: they are drawn as boxes.
+        warnings.simplefilter("ignore", UserWarning)
+        figure.savefig(buffer, format="png")
     return buffer.getvalue()

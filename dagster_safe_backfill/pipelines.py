@@ -15,7 +15,7 @@ from dagster_safe_backfill.compute_functions import ComputeFunction
 from dagster_safe_backfill.dagster_internals import add_partition_metadata
 from dagster_safe_backfill.domain.audits import Audit
 from dagster_safe_backfill.domain.slices import PartitionSlice
-from dagster_safe_backfill.domain.states import Origin, Published, Rejected, Strategy
+from dagster_safe_backfill.domain.states import Audited, Origin, Published, Rejected, Strategy
 from dagster_safe_backfill.domain.tables import TableSpec
 from dagster_safe_backfill.errors import (
     AuditFailedError,
@@ -68,22 +68,32 @@ class Pipeline:
         expect_picture(len(partition_slice))
         context.log.info(f"computing {partition_slice} of {spec.table}")
         data = self.compute(context, partition_slice, arguments)
+        origin = _origin(context)
         with about(spec.table), manager.warehouse().connect() as connection:
-            outcome = self._published(
-                connection, data, spec=spec, partition_slice=partition_slice, origin=_origin(context)
-            )
-        yield from self._checks(context, outcome)
-        if isinstance(outcome, Rejected):
-            raise _failure(outcome)
-        _log_changes(context, outcome, seconds=time.monotonic() - started)
+            judged = self._judged(connection, data, spec=spec, partition_slice=partition_slice, origin=origin)
+            # All that is told is made before anything goes live: what breaks here publishes nothing.
+            is_published = isinstance(judged, Audited)
+            checks = list(check_results(judged.results, is_published=is_published))
+            evaluations = self._evaluations(context, judged, is_published=is_published)
+            shown = report(judged)
+            published = None
+            if isinstance(judged, Audited):
+                published = self._published(connection, judged, origin=origin)
+        for evaluation in evaluations:
+            # Dagster takes evaluations, and only its type hint does not.
+            context.log_event(cast("dg.AssetObservation", evaluation))
+        yield from checks
+        if published is None:
+            raise _failure(judged, shown)
+        _log_changes(context, published, shown, seconds=time.monotonic() - started)
         yield dg.MaterializeResult(
             metadata={
                 "dagster/table_name": str(spec.table),
-                "publication_id": outcome.publication_id,
+                "publication_id": published.publication_id,
             }
         )
 
-    def _published(
+    def _judged(
         self,
         connection: Connection,
         data: object,
@@ -91,26 +101,24 @@ class Pipeline:
         spec: TableSpec,
         partition_slice: PartitionSlice,
         origin: Origin,
-    ) -> Published | Rejected:
+    ) -> Audited | Rejected:
         from dagster_safe_backfill.wap.audit import audit
-        from dagster_safe_backfill.wap.publish import publish
         from dagster_safe_backfill.wap.write import write
 
         staged = write(connection, data, spec=spec, partition_slice=partition_slice, origin=origin)
-        outcome = audit(connection, staged, self.audits, origin=origin, sample_columns=self.sample_columns)
-        if isinstance(outcome, Rejected):
-            return outcome
-        return publish(connection, outcome, strategy=self.strategy, origin=origin)
+        return audit(connection, staged, self.audits, origin=origin, sample_columns=self.sample_columns)
 
-    def _checks(
-        self, context: dg.AssetExecutionContext, outcome: Published | Rejected
-    ) -> Iterator[dg.AssetCheckResult]:
-        results, is_published = outcome.results, isinstance(outcome, Published)
-        if self.logs_by_partition and not context.has_partition_key:
-            for evaluation in evaluations_by_partition(results, asset=context.asset_key, is_published=is_published):
-                # Dagster takes evaluations, and only its type hint does not.
-                context.log_event(cast("dg.AssetObservation", evaluation))
-        yield from check_results(results, is_published=is_published)
+    def _published(self, connection: Connection, audited: Audited, *, origin: Origin) -> Published:
+        from dagster_safe_backfill.wap.publish import publish
+
+        return publish(connection, audited, strategy=self.strategy, origin=origin)
+
+    def _evaluations(
+        self, context: dg.AssetExecutionContext, judged: Audited | Rejected, *, is_published: bool
+    ) -> Sequence[dg.AssetCheckEvaluation]:
+        if not self.logs_by_partition or context.has_partition_key:
+            return []
+        return list(evaluations_by_partition(judged.results, asset=context.asset_key, is_published=is_published))
 
 
 def _bound(partition_slice: PartitionSlice, spec: TableSpec, manager: RangeIOManager) -> PartitionSlice:
@@ -128,7 +136,7 @@ def _origin(context: dg.AssetExecutionContext) -> Origin:
     )
 
 
-def _failure(rejected: Rejected) -> dg.Failure:
+def _failure(rejected: Audited | Rejected, shown: Mapping[str, Any]) -> dg.Failure:
     staged = rejected.staged
     blocking = [result for result in rejected.results if result.blocks]
     reasons = "; ".join(f"{result.audit.name}: {summary(result)}" for result in blocking)
@@ -140,13 +148,15 @@ def _failure(rejected: Rejected) -> dg.Failure:
         shadow=str(staged.shadow),
         failures=[(result.audit.name, result.blocking_keys, result.failed_rows) for result in blocking],
     )
-    metadata = {"shadow": str(staged.shadow), **report(rejected)}
+    metadata = {"shadow": str(staged.shadow), **shown}
     failure = dg.Failure(str(error), metadata=metadata, allow_retries=False)
     failure.__cause__ = error
     return failure
 
 
-def _log_changes(context: dg.AssetExecutionContext, published: Published, *, seconds: float) -> None:
+def _log_changes(
+    context: dg.AssetExecutionContext, published: Published, shown: Mapping[str, Any], *, seconds: float
+) -> None:
     staged = published.audited.staged
     if staged.dropped:
         context.log.warning(f"left out {staged.dropped:,} rows outside {staged.partition_slice}")
@@ -159,5 +169,5 @@ def _log_changes(context: dg.AssetExecutionContext, published: Published, *, sec
         for key, changes in published.changes.items()
     }
     # Once, as it is on all of the run: on the partition that Dagster logs last, which is what the asset's page shows.
-    metadata[staged.keys[-1]] |= report(published.audited)
+    metadata[staged.keys[-1]] |= shown
     add_partition_metadata(context, metadata)

@@ -109,11 +109,14 @@ def _picture(judged: Audited | Rejected, results: Sequence[AuditResult]) -> dg.M
         return dg.MetadataValue.text("for a picture, install dagster-safe-backfill[plot]")
     keys = judged.staged.keys
     live = judged.live_rows
-    png = rows_by_partition(
-        keys,
-        shadow=[judged.staged.rows.get(key, 0) for key in keys],
-        live=None if live is None else [live.get(key, 0) for key in keys],
-        verdicts=[verdict_of(results, key) for key in keys],
-        title=str(judged.staged.spec.table),
-    )
+    try:
+        png = rows_by_partition(
+            keys,
+            shadow=[judged.staged.rows.get(key, 0) for key in keys],
+            live=None if live is None else [live.get(key, 0) for key in keys],
+            verdicts=[verdict_of(results, key) for key in keys],
+            title=str(judged.staged.spec.table),
+        )
+    except Exception as error:  # a picture is worth no run
+        return dg.MetadataValue.text(f"the picture can't be drawn: {type(error).__name__}: {error}")
     return dg.MetadataValue.md(f"![rows by partition](data:image/png;base64,{base64.b64encode(png).decode()})")

@@ -269,7 +269,7 @@ def test_samples_show_chosen_columns_only(
     (row,) = checks["in_range_value"]["failing_rows_sample"]  # type: ignore[misc]
     assert row["value"] == "***"
     (compared,) = checks["compare"]["differing_rows_sample"]  # type: ignore[misc]
-    assert (compared["change"], compared["live"], compared["shadow"]) == ("changed", "value: ***", "value: ***")
+    assert (compared["change"], compared["in live"], compared["in shadow"]) == ("changed", "value: ***", "value: ***")
     masked = {"day": "2024-01-02 00:00:00", "id": 0} if columns else {"day": "***", "id": "***"}
     assert {name: row[name] for name in masked} == {name: compared[name] for name in masked} == masked
     assert "-1" not in failure_of(result, "events")

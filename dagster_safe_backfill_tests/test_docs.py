@@ -23,7 +23,8 @@ partitions = sb.PartitionSlice(
     keys=("2024-01-01",),
     dimensions=(),
 )
-flights = dg.AssetSpec("flights")
+@dg.asset(partitions_def=days, metadata={"unique_key": ["id"]})
+def flights(): ...
 """
 
 

@@ -128,8 +128,35 @@ def test_unpartitioned_assets_are_audited_whole(io_manager: sb.RangeIOManager, i
         ([sb.row_count_drift(max_change=0.1)], "row_count_drift compares a shadow with live"),
         ([sb.unique(), sb.compare()], "compare compares a shadow with live"),
         ([sb.not_null("a"), sb.not_null("a")], "several audits are named not_null_a"),
+        ([sb.failing_rows("SELECT * FROM batch JOIN Live USING (id)", name="own")], "own compares a shadow with live"),
     ],
 )
 def test_audits_that_make_no_sense_there_are_refused(audits: list[Any], says: str) -> None:
     with pytest.raises(sb.ConfigurationError, match=says):
         sb.build_audit_checks(events(Source()), audits)
+
+
+def test_partitions_without_one_order_have_no_last_ones() -> None:
+    asset = events(Source())
+    for last in (0, -1):
+        with pytest.raises(sb.ConfigurationError, match="at least 1"):
+            sb.build_audit_checks(asset, AUDITS, last=last)
+    grid = dg.MultiPartitionsDefinition({"day": DAYS, "shop": dg.StaticPartitionsDefinition(["a", "b"])})
+
+    @sb.wap_asset(partitions_def=grid, partition_expr={"day": "day", "shop": "shop"})
+    def sales() -> None: ...
+
+    with pytest.raises(sb.ConfigurationError, match="two dimensions"):
+        sb.build_audit_checks(sales, [sb.not_null("value")], last=3)
+    with pytest.raises(sb.ConfigurationError, match="needs a unique_key"):
+        sb.build_audit_checks(sales, [sb.unique()])
+
+
+def test_the_sql_of_a_live_check_runs(
+    live: dg.AssetsDefinition, io_manager: sb.RangeIOManager, instance: dg.DagsterInstance, read: Read
+) -> None:
+    checks = sb.build_audit_checks(live, [sb.expression("id < 2", name="few"), sb.unique("id")])
+    found = executed(checks, io_manager=io_manager, instance=instance)
+    for name, rows in (("live_few", 6), ("live_unique_id", 18)):
+        sql = str(found[name].metadata["failing_rows_sql"].value).removeprefix("```sql\n").removesuffix("\n```")
+        assert len(read(sql)) == rows == found[name].metadata["failed_rows"].value

@@ -88,10 +88,13 @@ def statements(dialect: str) -> Mapping[str, exp.Expr]:
         live=LIVE,
         scope=exp.paren(scope.copy()),
         outside=outside,
+        has_live=True,
         partition_slice=partition_slice,
         partition_columns=columns,
         partition_names=("day",),
         columns=change.columns,
+        instants=(),
+        stamp=None,
         key=change.key,
         dialect=dialect,
     )
@@ -113,7 +116,7 @@ def statements(dialect: str) -> Mapping[str, exp.Expr]:
         Aggregate(sql="value", of="median"),
         Aggregate(sql="value", of=0.95),
     ]
-    measured = [auditing.aggregated(one, dialect=dialect, option="test") for one in aggregates]
+    measured = [auditing.aggregated(one, batch, option="test") for one in aggregates]
     own = sb.failing_rows("SELECT b.* FROM batch AS b JOIN live USING (day) WHERE b.value > live.value", name="own")
     pairing = Pairing(
         key=("day", "it's"),

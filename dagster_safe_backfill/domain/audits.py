@@ -36,6 +36,11 @@ class Audit(ABC):
     def description(self) -> str:
         """What it demands, in a sentence."""
 
+    @property
+    def threshold(self) -> str | None:
+        """The limits in words, if it has some."""
+        return None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradedAudit(Audit):
@@ -130,6 +135,11 @@ def bounds_in_words(least: Value | None, most: Value | None) -> str:
 def listed_names(names: Sequence[str]) -> str:
     """Return column names for a message."""
     return ", ".join(names) if names else "none"
+
+
+def column_names(columns: str | Sequence[str]) -> tuple[str, ...]:
+    """Return one column or several as a tuple."""
+    return (columns,) if isinstance(columns, str) else tuple(columns)
 
 
 _OPERATORS = {

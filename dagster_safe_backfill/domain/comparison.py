@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dagster_safe_backfill.domain.audits import GradedAudit, check_name, listed_names
+from dagster_safe_backfill.domain.audits import GradedAudit, check_name, column_names, listed_names
 from dagster_safe_backfill.domain.verdicts import Limits, Severity, Verdict, limits
 from dagster_safe_backfill.errors import ConfigurationError
 
@@ -56,17 +56,21 @@ class Comparison(GradedAudit):
     def description(self) -> str:
         """What it demands, in a sentence."""
         by = listed_names(self.key) if self.key else "the unique key"
+        return f"Rows against the live table's, by {by}{f': {self.threshold}' if self.threshold else ', as a report'}."
+
+    @property
+    def threshold(self) -> str | None:
+        """The limits in words; None for a report."""
         every = [f"{name} rows: {limit.described(share=True)}" for name, limit in self.limits]
         every += [f"rows with another {name}: {limit.described(share=True)}" for name, limit in self.column_limits]
-        return f"Rows against the live table's, by {by}{': ' if every else ', as a report'}{'; '.join(every)}."
+        return "; ".join(every) or None
 
     def judge(self, found: Differences) -> Verdict:
         """Return the verdict for a partition. Shares are of live's rows there; of no rows, any is too many."""
         counts = {"added": found.added, "removed": found.removed, "changed": found.changed}
         judged = [limit.judge_rows(counts[name], of=found.live_rows) for name, limit in self.limits]
         judged += [
-            limit.judge_rows(found.changed_by_column.get(name, 0), of=found.live_rows)
-            for name, limit in self.column_limits
+            limit.judge_rows(found.changed_by_column[name], of=found.live_rows) for name, limit in self.column_limits
         ]
         outcome = "failed" if "failed" in judged else "warned" if "warned" in judged else "passed"
         columns = {f"changed_{name}": count for name, count in found.changed_by_column.items() if count}
@@ -75,7 +79,7 @@ class Comparison(GradedAudit):
 
 def compare(
     *,
-    key: tuple[str, ...] | list[str] = (),
+    key: str | Sequence[str] = (),
     max_added: float | None = None,
     max_removed: float | None = None,
     max_changed: float | None = None,
@@ -112,7 +116,7 @@ def compare(
     rows = {"added": max_added, "removed": max_removed, "changed": max_changed}
     return Comparison(
         name=check_name(name),
-        key=tuple(key),
+        key=column_names(key),
         limits=_limited(rows, "max_", severity),
         column_limits=_limited(max_changed_by_column or {}, "max_changed_by_column of ", severity),
         absolute_tolerance=absolute_tolerance,

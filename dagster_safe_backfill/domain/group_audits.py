@@ -119,7 +119,12 @@ class AggregateBetween(GroupAudit):
     def description(self) -> str:
         """What it demands, in a sentence."""
         what = "The number of rows" if self.aggregate == ROWS else self.aggregate.sql
-        return f"{what} is {bounds_in_words(self.least, self.most)}{_where(self.over)}."
+        return f"{what} is {self.threshold}{_where(self.over)}."
+
+    @property
+    def threshold(self) -> str:
+        """The bounds in words."""
+        return bounds_in_words(self.least, self.most)
 
     def aggregates(self) -> Mapping[str, Aggregate]:
         """Return the one aggregate."""

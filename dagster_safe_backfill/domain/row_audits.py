@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dagster_safe_backfill.domain.audits import RowAudit, Value, bounds_in_words, check_name, listed_names
+from dagster_safe_backfill.domain.audits import RowAudit, Value, bounds_in_words, check_name, column_names, listed_names
 from dagster_safe_backfill.domain.verdicts import Limits, Severity, limits
 from dagster_safe_backfill.errors import ConfigurationError
 
@@ -178,12 +178,15 @@ def accepted_values(
     Raises:
         ConfigurationError: No value is given, one is None, or the limits can't work together.
     """
-    if isinstance(values, str) or not values or None in values:
-        raise ConfigurationError(f"accepted_values of {column} needs a list of values other than None; see not_null")
+    given = () if isinstance(values, str) else tuple(values)
+    if not given or not all(map(_is_value, given)):
+        raise ConfigurationError(
+            f"accepted_values of {column} needs a list of values, other than None and NaN; see not_null"
+        )
     return AcceptedValues(
         name=check_name(name, "accepted_values", column),
         column=column,
-        values=tuple(values),
+        values=given,
         limits=_row_limits(max_failures, severity, warn_above, error_above),
     )
 
@@ -209,6 +212,8 @@ def in_range(
     """
     if least is None and most is None:
         raise ConfigurationError(f"in_range of {column} needs a least or a most value")
+    if not all(_is_value(bound) for bound in (least, most) if bound is not None):
+        raise ConfigurationError(f"in_range of {column}: nothing is at least {least} and at most {most}")
     return InRange(
         name=check_name(name, "in_range", column),
         column=column,
@@ -262,8 +267,8 @@ def references(
     Raises:
         ConfigurationError: Both sides don't have the same number of columns, or none.
     """
-    own = _column_names(columns)
-    other = own if column is None else _column_names(column)
+    own = column_names(columns)
+    other = own if column is None else column_names(column)
     if not own or len(own) != len(other):
         raise ConfigurationError(
             f"references needs as many columns here ({listed_names(own)}) as in {table} ({listed_names(other)})"
@@ -314,13 +319,14 @@ def failing_rows(
     )
 
 
+def _is_value(value: Value | None) -> bool:
+    """Return whether a value can be compared with: not None, nor NaN or NaT, which differ from themselves."""
+    return value is not None and value == value  # noqa: PLR0124
+
+
 def _row_limits(
     max_failures: float | None, severity: Severity, warn_above: float | None, error_above: float | None
 ) -> Limits:
     return limits(
         max_failures, severity=severity, warn_above=warn_above, error_above=error_above, option="max_failures"
     )
-
-
-def _column_names(columns: str | Sequence[str]) -> tuple[str, ...]:
-    return (columns,) if isinstance(columns, str) else tuple(columns)

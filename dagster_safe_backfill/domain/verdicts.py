@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
 from dagster_safe_backfill.errors import ConfigurationError
@@ -146,6 +147,7 @@ class AuditResult:
         failing_rows_sql: A SELECT of all failing rows, where rows fail one by one; runs while the shadow stands.
         published_rows_sql: The same of the live table, for when the rows have been published and the shadow is gone.
         problem: Why the audit could not be measured, if so.
+        stray_rows: Failing rows of no partition, which the verdict of each counts.
     """
 
     audit: Audit
@@ -156,6 +158,7 @@ class AuditResult:
     failing_rows_sql: str | None = None
     published_rows_sql: str | None = None
     problem: str | None = None
+    stray_rows: int = 0
 
     @property
     def failed_keys(self) -> tuple[str, ...]:
@@ -186,7 +189,8 @@ class AuditResult:
         """Rows that broke the rule in all partitions; None if unmeasured."""
         if self.problem is not None:
             return None
-        return sum(verdict.failed_rows for verdict in self.verdicts.values())
+        counted_again = self.stray_rows * (len(self.verdicts) - 1)
+        return sum(verdict.failed_rows for verdict in self.verdicts.values()) - counted_again
 
 
 def difference(here: float | None, there: float | None, *, absolute: bool) -> float:
@@ -199,9 +203,10 @@ def difference(here: float | None, there: float | None, *, absolute: bool) -> fl
         return 0.0 if here is there else math.inf
     if here == there or (math.isnan(here) and math.isnan(there)):
         return 0.0
-    apart = abs(here - there)
-    if math.isnan(apart):
+    if not math.isfinite(here) or not math.isfinite(there):
         return math.inf
+    # As written: in floats 1.1 is more than 0.1 above 1.0, and an edge would not be included.
+    apart = abs(Decimal(repr(here)) - Decimal(repr(there)))
     if absolute:
-        return apart
-    return apart / abs(there) if there else math.inf
+        return float(apart)
+    return float(apart / abs(Decimal(repr(there)))) if there else math.inf

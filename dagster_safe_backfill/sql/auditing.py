@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
 
 import sqlglot
 from sqlglot import exp
@@ -48,11 +51,14 @@ class Batch:
         live: The live table.
         scope: The live rows of the slice, as a condition on bare columns.
         outside: The live rows outside the slice, likewise; None if there can't be any.
+        has_live: Whether there is a live table.
         partition_slice: None for an unpartitioned asset.
         partition_columns: What tells a row's partition.
         partition_names: The columns (case-folded) whose values alone tell a row's partition; None where it takes
             more than columns.
         columns: The data columns.
+        instants: Those that keep times with a zone.
+        stamp: The column that tells when a row changed, which is no change by itself.
         key: The columns of the asset's unique key.
     """
 
@@ -60,10 +66,13 @@ class Batch:
     live: TableRef
     scope: exp.Expr
     outside: exp.Expr | None
+    has_live: bool
     partition_slice: PartitionSlice | None
     partition_columns: PartitionColumns
     partition_names: tuple[str, ...] | None
     columns: tuple[str, ...]
+    instants: tuple[str, ...]
+    stamp: str | None
     key: tuple[str, ...]
     dialect: str
 
@@ -88,7 +97,7 @@ def _positioned(rows: exp.Select, batch: Batch) -> exp.Select:
 def grouped(expressions: Sequence[exp.Expr], rows: exp.Expr, *, is_overall: bool) -> exp.Select:
     """Return `(position, value of each aggregate…)`, and with `is_overall` a row of all, at position NULL."""
     position = terms.column(PARTITION)
-    select = exp.select(position, *_numbered(expressions)).from_(rows)
+    select = exp.select(position, *_numbered(expressions)).from_(rows.copy())
     if not is_overall:
         return select.group_by(position.copy())
     sets = [exp.Tuple(expressions=[position.copy()]), exp.Tuple()]
@@ -97,16 +106,16 @@ def grouped(expressions: Sequence[exp.Expr], rows: exp.Expr, *, is_overall: bool
 
 
 def of_no_rows(expressions: Sequence[exp.Expr], rows: exp.Expr) -> exp.Select:
-    """Return what each aggregate is of no rows: 0 for counts, NULL for sums."""
-    return exp.select(*_numbered(expressions)).from_(rows).where(exp.false())
+    """Return `(NULL, value of each aggregate…)` of no rows: 0 for counts, NULL for sums."""
+    return exp.select(exp.Null(), *_numbered(expressions)).from_(rows.copy()).where(exp.false())
 
 
 def _numbered(expressions: Sequence[exp.Expr]) -> list[exp.Expr]:
     return terms.named({f"_sb_{i}": expression.copy() for i, expression in enumerate(expressions)})
 
 
-def aggregated(aggregate: Aggregate | str, *, dialect: str, option: str) -> exp.Expr:
-    """Return an aggregate as SQL.
+def aggregated(aggregate: Aggregate | str, batch: Batch, *, option: str) -> exp.Expr:
+    """Return an aggregate as SQL, of columns that both the rows under audit and live have.
 
     Raises:
         ConfigurationError: Its SQL isn't an expression; the message names `option`.
@@ -115,9 +124,9 @@ def aggregated(aggregate: Aggregate | str, *, dialect: str, option: str) -> exp.
         aggregate = Aggregate(sql=aggregate)
     if aggregate.sql == "*":
         return exp.Count(this=exp.Star())
-    found = terms.parsed(aggregate.sql, dialect=dialect, option=option)
     if aggregate.of is None:
-        return found
+        return terms.parsed(aggregate.sql, dialect=batch.dialect, option=option)
+    found = _value(aggregate.sql, batch, option, of=None)
     return _percentile(found, aggregate.of) if not isinstance(aggregate.of, str) else _total(found, aggregate.of)
 
 
@@ -152,8 +161,8 @@ def fails(audit: ByCondition | ByLookup, batch: Batch) -> exp.Expr:
         case NotNull():
             return has_null(audit.columns)
         case AcceptedValues():
-            values = [_literal(value, batch.dialect) for value in audit.values]
-            return exp.not_(_value(audit.column, batch, audit.name).isin(*values))
+            values = [_literal(value, audit.column, batch) for value in audit.values]
+            return exp.not_(_value(audit.column, batch, f"audit {audit.name}").isin(*values))
         case InRange():
             return exp.not_(_is_between(audit, batch))
         case RowExpression():
@@ -167,26 +176,40 @@ def fails(audit: ByCondition | ByLookup, batch: Batch) -> exp.Expr:
 
 
 def _is_between(audit: InRange, batch: Batch) -> exp.Expr:
-    value = _value(audit.column, batch, audit.name)
+    value = _value(audit.column, batch, f"audit {audit.name}")
     bounds: list[exp.Expr] = []
     if audit.least is not None:
-        bounds.append(exp.GTE(this=value.copy(), expression=_literal(audit.least, batch.dialect)))
+        bounds.append(exp.GTE(this=value.copy(), expression=_literal(audit.least, audit.column, batch)))
     if audit.most is not None:
-        bounds.append(exp.LTE(this=value.copy(), expression=_literal(audit.most, batch.dialect)))
+        bounds.append(exp.LTE(this=value.copy(), expression=_literal(audit.most, audit.column, batch)))
     return exp.paren(terms.all_of(bounds))
 
 
-def _value(column: str, batch: Batch, name: str) -> exp.Expr:
+def _value(column: str, batch: Batch, option: str, *, of: str | None = SHADOW) -> exp.Expr:
     """Return a column by its name, or an expression over the row."""
     known = {known.casefold(): known for known in batch.columns}
     if column.casefold() in known:
-        return terms.column(known[column.casefold()], of=SHADOW)
-    return terms.parsed(column, dialect=batch.dialect, option=f"audit {name}")
+        return terms.column(known[column.casefold()], of=of)
+    return terms.parsed(column, dialect=batch.dialect, option=option)
 
 
-def _literal(value: Value, dialect: str) -> exp.Expr:
+def _literal(value: Value, column: str, batch: Batch) -> exp.Expr:
+    if isinstance(value, datetime):
+        _check_zone(value, column, batch)
+    if isinstance(value, float | Decimal) and math.isinf(value):
+        text = "Infinity" if value > 0 else "-Infinity"
+        return exp.cast(terms.text(text), exp.DataType.Type.DOUBLE)
     # Rendered and read again, since a converted date knows no dialect of its own.
-    return sqlglot.parse_one(exp.convert(value).sql(dialect=dialect), dialect=dialect)
+    return sqlglot.parse_one(exp.convert(value).sql(dialect=batch.dialect), dialect=batch.dialect)
+
+
+def _check_zone(value: datetime, column: str, batch: Batch) -> None:
+    """Refuse to compare a time with a zone and one without, which the session's own zone would decide."""
+    names = [name.casefold() for name in batch.columns]
+    is_instant = column.casefold() in [name.casefold() for name in batch.instants]
+    if column.casefold() in names and is_instant != (value.tzinfo is not None):
+        kind = "a time with a zone" if is_instant else "a time without one"
+        raise ConfigurationError(f"{column} is {kind}, and can't be compared with {value.isoformat()}")
 
 
 def repetitions(audit: Unique, batch: Batch) -> exp.Select:
@@ -224,8 +247,8 @@ def sampled(select: exp.Query) -> exp.Query:
     return select.limit(SAMPLE_SIZE)
 
 
-def found_rows(audit: FailingRows, batch: Batch) -> exp.Query:
-    """Return a user's SELECT with `batch` and `live` in place.
+def found_rows(audit: FailingRows, batch: Batch) -> exp.Select:
+    """Return a user's SELECT, around it the meaning of `batch` and `live`: the innermost of a name counts, as ever.
 
     Raises:
         ConfigurationError: It isn't one SELECT.
@@ -237,19 +260,10 @@ def found_rows(audit: FailingRows, batch: Batch) -> exp.Query:
     select = statements[0] if len(statements) == 1 else None
     if not isinstance(select, exp.Query):
         raise ConfigurationError(f"audit {audit.name} is not one SELECT: {audit.sql!r}")
-    own = {cte.alias_or_name.casefold() for cte in select.find_all(exp.CTE)}
-    for table in list(select.find_all(exp.Table)):
-        name = table.name.casefold()
-        if not table.db and name not in own and name in (_BATCH_NAME, _LIVE_NAME):
-            table.replace(_named_rows(name, alias=table.alias_or_name, batch=batch))
-    return select
-
-
-def _named_rows(name: str, *, alias: str, batch: Batch) -> exp.Expr:
-    if name == _LIVE_NAME:
-        return terms.table(batch.live, alias=alias)
-    items = [terms.column(column) for column in batch.columns]
-    return terms.subquery(exp.select(*items).from_(terms.table(batch.rows)), alias)
+    rows = exp.select(*map(terms.column, batch.columns)).from_(terms.table(batch.rows))
+    live = exp.select(exp.Star()).from_(terms.table(batch.live)) if batch.has_live else rows.where(exp.false())
+    found = exp.select(exp.Star()).from_(terms.subquery(select, _OTHER))
+    return found.with_(_BATCH_NAME, as_=rows).with_(_LIVE_NAME, as_=live)
 
 
 def found_by_partition(found: exp.Query, batch: Batch) -> exp.Select:
@@ -272,10 +286,24 @@ def _exists(rows: exp.Select, pairs: Mapping[str, str]) -> exp.Expr:
 
 
 def _is_orphan(audit: References, batch: Batch) -> exp.Expr:
-    table = TableRef.parse(audit.table, default_schema=batch.live.schema)
-    rows = exp.select(terms.number(1)).from_(terms.table(table, alias=_OTHER))
-    found = _exists(rows, dict(zip(audit.columns, audit.referenced, strict=True)))
+    found = _exists(
+        exp.select(terms.number(1)).from_(_referenced(audit, batch)),
+        dict(zip(audit.columns, audit.referenced, strict=True)),
+    )
     return exp.and_(exp.not_(has_null(audit.columns)), exp.not_(found))
+
+
+def _referenced(audit: References, batch: Batch) -> exp.Expr:
+    """Return the other table, aliased `_OTHER`; of the asset's own table, as it will be once it is published."""
+    table = TableRef.parse(audit.table, default_schema=batch.live.schema)
+    if table != batch.live:
+        return terms.table(table, alias=_OTHER)
+    items = [terms.column(name) for name in audit.referenced]
+    rows: exp.Query = exp.select(*items).from_(terms.table(batch.rows))
+    if batch.outside is not None:
+        others = exp.select(*(item.copy() for item in items)).from_(terms.table(batch.live))
+        rows = exp.union(rows, others.where(batch.outside.copy()), distinct=False)
+    return terms.subquery(rows, _OTHER)
 
 
 def is_of_key(audit: Unique, batch: Batch) -> bool:

@@ -15,7 +15,7 @@ _HERE, _THERE, _BOTH = "_sb_here", "_sb_there", "_sb_both"
 _ADDED, _REMOVED, _DIFFERS = "_sb_added", "_sb_removed", "_sb_differs_"
 KIND = "change"
 """The column that says what is different about a row: added, removed or changed."""
-_NUMBERS = exp.DataType.NUMERIC_TYPES
+_NUMBERS = exp.DataType.NUMERIC_TYPES - {exp.DataType.Type.BIT}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,9 @@ class Pairing:
 
 def broken_keys(pairing: Pairing, batch: Batch) -> exp.Select:
     """Return `(keys of the shadow, keys of live)` that are NULL or come twice: how many of each."""
-    sides = [_broken(pairing, terms.table(batch.rows)), _broken(pairing, live_rows(batch))]
+    sides = [_broken(pairing, terms.table(batch.rows))]
+    if batch.has_live:
+        sides.append(_broken(pairing, live_rows(batch)))
     return exp.select(*(side.subquery() for side in sides))
 
 
@@ -79,12 +81,12 @@ def different_rows(pairing: Pairing, batch: Batch) -> exp.Select:
     """Return the rows that differ: key, `KIND`, and each compared column of shadow and of live (`live_…`)."""
     kind = exp.Case().when(_is_only(_HERE, pairing), terms.text("added"))
     kind = kind.when(_is_only(_THERE, pairing), terms.text("removed")).else_(terms.text("changed"))
-    items: dict[str, exp.Expr] = {name: _either(name) for name in pairing.key}
-    items[KIND] = kind
+    # By position, as a table may have columns of these names.
+    items = [*terms.named({name: _either(name) for name in pairing.key}), *terms.named({KIND: kind})]
     for column in pairing.compared:
-        items[column.name] = terms.column(column.name, of=_HERE)
-        items[f"live_{column.name}"] = terms.column(column.name, of=_THERE)
-    select = exp.select(*terms.named(items)).from_(_here(batch)).join(_joined(pairing, batch))
+        items += terms.named({column.name: terms.column(column.name, of=_HERE)})
+        items += terms.named({f"live_{column.name}": terms.column(column.name, of=_THERE)})
+    select = exp.select(*items).from_(_here(batch)).join(_joined(pairing, batch))
     is_alone = [_is_only(_HERE, pairing), _is_only(_THERE, pairing)]
     return select.where(terms.any_of([*is_alone, _is_changed(pairing)])).order_by(
         _either(PARTITION), *map(_either, pairing.key)
@@ -118,19 +120,27 @@ def _is_changed(pairing: Pairing) -> exp.Expr:
 
 def _differs(column: Column, pairing: Pairing) -> exp.Expr:
     apart = terms.differ([column.name], left=_HERE, right=_THERE)
+    kind = terms.data_type(column.type, dialect=pairing.dialect).this
     is_exact = not pairing.absolute_tolerance and not pairing.relative_tolerance
-    if is_exact or terms.data_type(column.type, dialect=pairing.dialect).this not in _NUMBERS:
+    if is_exact or kind not in _NUMBERS:
         return apart
-    here, there = (exp.cast(terms.column(column.name, of=side), exp.DataType.Type.DOUBLE) for side in (_HERE, _THERE))
-    distance = exp.Abs(this=exp.paren(exp.Sub(this=here, expression=there)))
+    sides: list[exp.Expr] = [terms.column(column.name, of=side) for side in (_HERE, _THERE)]
+    if kind != exp.DataType.Type.DECIMAL:
+        # Wide enough that integers stay exact and their difference fits.
+        wide = exp.DataType.Type.INT128 if kind in exp.DataType.INTEGER_TYPES else exp.DataType.Type.DOUBLE
+        sides = [exp.cast(side, wide) for side in sides]
+    distance = exp.Abs(this=exp.paren(exp.Sub(this=sides[0], expression=sides[1])))
+    share = terms.number(pairing.relative_tolerance)
     allowed = [
         terms.number(pairing.absolute_tolerance),
-        *(
-            exp.Mul(this=terms.number(pairing.relative_tolerance), expression=exp.Abs(this=side))
-            for side in (here, there)
-        ),
+        *(exp.Mul(this=share.copy(), expression=exp.Abs(this=_double(side))) for side in sides),
     ]
-    is_beyond = exp.paren(terms.all_of(exp.GT(this=distance.copy(), expression=one) for one in allowed))
-    # Infinitely far is too far, though no more than a share of infinity; and so is a NULL from a number.
-    is_infinite = distance.eq(exp.cast(terms.text("Infinity"), exp.DataType.Type.DOUBLE))
-    return exp.and_(apart, exp.Coalesce(this=exp.paren(exp.or_(is_beyond, is_infinite)), expressions=[exp.true()]))
+    is_near = exp.paren(terms.any_of(exp.LTE(this=_double(distance), expression=one) for one in allowed))
+    # Infinity is no more than a share of infinity, and NaN orders above it: neither is near. Nor is a NULL to a number.
+    is_finite = exp.LT(this=_double(distance), expression=_double(terms.text("Infinity")))
+    is_same = exp.Coalesce(this=exp.paren(exp.and_(is_near, is_finite)), expressions=[exp.false()])
+    return exp.and_(apart, exp.not_(is_same))
+
+
+def _double(value: exp.Expr) -> exp.Expr:
+    return exp.cast(value.copy(), exp.DataType.Type.DOUBLE)

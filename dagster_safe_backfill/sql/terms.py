@@ -71,7 +71,9 @@ def parsed(sql: str, *, dialect: str, option: str) -> exp.Expr:
     if not _is_bare_select(select):
         raise ConfigurationError(f"{option} is not one SQL expression: {sql!r}")
     assert isinstance(select, exp.Select)
-    found = select.expressions[0].unalias()
+    found = select.expressions[0]
+    if isinstance(found, exp.Alias | exp.Aliases):
+        raise ConfigurationError(f"{option}: {sql!r} is read as an expression and a name for it; quote a column's name")
     return found if isinstance(found, exp.Column) else exp.paren(found, copy=False)
 
 

@@ -64,10 +64,13 @@ def subject_of(connection: Connection, staged: Staged, sample_columns: Sequence[
         live=staged.spec.table,
         scope=exp.true() if inside is None else exp.paren(inside),
         outside=_outside(inside) if staged.live_exists else None,
+        has_live=staged.live_exists,
         partition_slice=staged.partition_slice,
         partition_columns=columns,
         partition_names=partition_names(columns),
         columns=tuple(column.name for column in staged.columns),
+        instants=tuple(column.name for column in staged.columns if connection.keeps(column.type) == "timestamptz"),
+        stamp=staged.spec.updated_at_column,
         key=staged.spec.unique_key,
         dialect=connection.dialect,
     )
@@ -76,7 +79,6 @@ def subject_of(connection: Connection, staged: Staged, sample_columns: Sequence[
         keys=staged.keys,
         columns=staged.columns,
         rows=staged.rows,
-        has_live=staged.live_exists,
         sample_columns=None if sample_columns is None else tuple(sample_columns),
     )
 

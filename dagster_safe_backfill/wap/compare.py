@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 from dagster_safe_backfill.domain.comparison import Comparison, Differences
@@ -15,7 +18,7 @@ from dagster_safe_backfill.sql.comparing import KIND, Pairing
 from dagster_safe_backfill.wap.samples import Sampler
 from dagster_safe_backfill.warehouses.base import Connection
 
-_LIVE = "live_"
+_LIVE, _SHADOW = "in live", "in shadow"
 
 
 def compared(
@@ -26,7 +29,6 @@ def compared(
     keys: Sequence[str],
     columns: Sequence[Column],
     rows: Mapping[str, int],
-    has_live: bool,
     sampler: Sampler,
 ) -> AuditResult:
     """Compare in one full join, after one statement that proves the keys.
@@ -38,11 +40,12 @@ def compared(
     """
     pairing = _pairing(audit, batch, columns)
     names = [column.name for column in pairing.compared]
-    if not has_live:
+    audit = _respelled(audit, names)
+    _check_keys(connection, pairing, batch)
+    if not batch.has_live:
         nothing = dict.fromkeys(names, 0)
         found = {i: Differences(added=rows.get(key, 0), changed_by_column=nothing) for i, key in enumerate(keys)}
         return _result(audit, keys, found, names)
-    _check_keys(connection, pairing, batch)
     found = {
         position: Differences(
             added=added,
@@ -63,7 +66,7 @@ def compared(
         audit=audit,
         verdicts=result.verdicts,
         finding=result.finding,
-        sample=[_shown(row, pairing, sampler) for row in sampler.unmasked(select)],
+        sample=[_shown(row, pairing, sampler) for row in sampler.tuples(select)],
         failing_rows_sql=select.sql(dialect=connection.dialect, pretty=True),
     )
 
@@ -73,21 +76,32 @@ def _pairing(audit: Comparison, batch: Batch, columns: Sequence[Column]) -> Pair
     key = audit.key or batch.key
     if not key:
         raise ConfigurationError("compare() needs a key: the asset's unique_key, or its own key=[…]")
-    unknown = [name for name in (*key, *(name for name, _ in audit.column_limits)) if name.casefold() not in spelled]
+    unknown = [name for name in key if name.casefold() not in spelled]
     if unknown:
         raise ConfigurationError(f"compare() names {', '.join(unknown)}, which is no column of the table")
     of_key = [spelled[name.casefold()].name for name in key]
     return Pairing(
         key=tuple(of_key),
-        compared=tuple(column for column in columns if column.name not in of_key),
+        compared=tuple(column for column in columns if column.name not in (*of_key, batch.stamp)),
         absolute_tolerance=audit.absolute_tolerance,
         relative_tolerance=audit.relative_tolerance,
         dialect=batch.dialect,
     )
 
 
+def _respelled(audit: Comparison, names: Sequence[str]) -> Comparison:
+    """Return the audit with the columns of its limits spelled as the table spells them."""
+    spelled = {name.casefold(): name for name in names}
+    unknown = [name for name, _ in audit.column_limits if name.casefold() not in spelled]
+    if unknown:
+        raise ConfigurationError(f"compare() limits changes of {', '.join(unknown)}, which is no compared column")
+    limits = tuple((spelled[name.casefold()], limit) for name, limit in audit.column_limits)
+    return replace(audit, column_limits=limits)
+
+
 def _check_keys(connection: Connection, pairing: Pairing, batch: Batch) -> None:
-    ((here, there),) = connection.run(comparing.broken_keys(pairing, batch))
+    ((here, *others),) = connection.run(comparing.broken_keys(pairing, batch))
+    there = sum(others)
     if here or there:
         raise KeyViolationError(
             f"rows can't be compared by ({', '.join(pairing.key)}): {here} of its values in the shadow and {there} in"
@@ -114,16 +128,28 @@ def _result(
     return AuditResult(audit=audit, verdicts=verdicts, finding=finding)
 
 
-def _shown(row: Mapping[str, Any], pairing: Pairing, sampler: Sampler) -> dict[str, Any]:
+def _shown(row: Sequence[Any], pairing: Pairing, sampler: Sampler) -> dict[str, Any]:
     """Return a row that differs as its key, what is different, and both sides of just that."""
+    count = len(pairing.key)
+    keys, kind, sides = row[:count], row[count], row[count + 1 :]
+    pairs = {column.name: sides[2 * i : 2 * i + 2] for i, column in enumerate(pairing.compared)}
     different = {
-        column.name: (row[f"{_LIVE}{column.name}"], row[column.name])
-        for column in pairing.compared
-        if row[KIND] != "changed" or row[f"{_LIVE}{column.name}"] != row[column.name]
+        name: pair for name, pair in pairs.items() if kind != "changed" or not _is_same(pair[0], pair[1], pairing)
     }
-    sides = {
-        side: ", ".join(f"{name}: {sampler.masked(name, values[i])}" for name, values in different.items())
-        for i, side in enumerate(("live", "shadow"))
+    shown = {
+        side: ", ".join(f"{name}: {sampler.masked(name, pair[i])}" for name, pair in different.items())
+        for i, side in enumerate((_SHADOW, _LIVE))
     }
-    sides |= {"added": {"live": ""}, "removed": {"shadow": ""}}.get(row[KIND], {})
-    return {**{name: sampler.masked(name, row[name]) for name in pairing.key}, KIND: row[KIND], **sides}
+    shown |= {"added": {_LIVE: ""}, "removed": {_SHADOW: ""}}.get(kind, {})
+    of_key = {name: sampler.masked(name, value) for name, value in zip(pairing.key, keys, strict=True)}
+    return {**of_key, KIND: kind, _LIVE: shown[_LIVE], _SHADOW: shown[_SHADOW]}
+
+
+def _is_same(here: Any, there: Any, pairing: Pairing) -> bool:
+    if here is None or there is None:
+        return here is there
+    if here == there or (here != here and there != there):  # noqa: PLR0124
+        return True
+    if not isinstance(here, int | float | Decimal) or not isinstance(there, int | float | Decimal):
+        return False
+    return math.isclose(here, there, rel_tol=pairing.relative_tolerance, abs_tol=pairing.absolute_tolerance)

@@ -17,7 +17,7 @@ from dagster_safe_backfill.sql import staging, terms
 from dagster_safe_backfill.sql.partitioning import positioned, rows_of
 from dagster_safe_backfill.wap.audit import subject_of
 from dagster_safe_backfill.wap.measure import measure
-from dagster_safe_backfill.wap.scope import partition_columns, partition_types
+from dagster_safe_backfill.wap.scope import check_keys, partition_columns, partition_types
 from dagster_safe_backfill.warehouses.base import Connection
 
 _VIEW = "_sb_live_rows"
@@ -46,6 +46,8 @@ def measure_live(
     if partition_slice is not None:
         types = partition_types(connection, rows, spec=spec, partition_slice=partition_slice)
     columns = partition_columns(connection, spec=spec, partition_slice=partition_slice, types=types)
+    if partition_slice is not None:
+        check_keys(connection, partition_slice=partition_slice, columns=columns)
     view = connection.scratch(_VIEW)
     if partition_slice is not None:
         rows = rows.where(rows_of(partition_slice, columns))

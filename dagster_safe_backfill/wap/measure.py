@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Any, get_args
+from typing import Any, SupportsIndex, get_args
 
 from sqlglot import exp
 
@@ -43,7 +43,6 @@ class Subject:
         keys: The partition keys, at their positions.
         columns: The data columns of the rows.
         rows: How many rows each partition has, by key; a key without rows may be left out.
-        has_live: Whether there is a live table to compare with.
         sample_columns: The columns that samples of failing rows may show; all, if None.
     """
 
@@ -51,7 +50,6 @@ class Subject:
     keys: tuple[str, ...]
     columns: tuple[Column, ...]
     rows: Mapping[str, int]
-    has_live: bool
     sample_columns: tuple[str, ...] | None = None
 
 
@@ -73,8 +71,8 @@ def measure(
 ) -> Measurement:
     """Measure audits; one that has no answer is unmeasured, and the others still get their verdicts.
 
-    All conditions on a row and all aggregates share one scan of the rows under audit, and one of live; keys,
-    references, comparisons and queries take one each.
+    All conditions on a row, references among them, and all aggregates share one scan of the rows under audit, and one
+    of live; repeated values and queries take one each, a comparison two, and a sample of failing rows one.
 
     Args:
         connection: An open session.
@@ -86,10 +84,10 @@ def measure(
     batch, positions = subject.batch, len(subject.keys)
     shadow = auditing.shadow_rows(batch)
     here = there = None
-    if plan.here:
+    if plan.here or plan.has_groups:
         here = readings(connection, shadow, plan.here, positions=positions, is_overall=plan.is_overall)
-    if plan.there or counts_live:
-        live = auditing.live_rows(batch) if subject.has_live else None
+    if plan.has_groups or counts_live:
+        live = auditing.live_rows(batch) if batch.has_live else None
         there = readings(
             connection,
             live,
@@ -126,6 +124,7 @@ class _Plan:
         wanted: Aggregates over the rows under audit.
         here: Each of them once, by its SQL.
         there: Those that are wanted of the live rows too.
+        has_groups: Whether there are audits of groups, which want at least the numbers of rows.
         is_overall: Whether some are wanted over all rows together.
         problems: By the audit's name, why it can't be measured.
     """
@@ -133,6 +132,7 @@ class _Plan:
     wanted: Wanted
     here: Mapping[str, exp.Expr]
     there: Mapping[str, exp.Expr]
+    has_groups: bool
     is_overall: bool
     problems: Mapping[str, str]
 
@@ -154,8 +154,15 @@ class _Plan:
             here |= by_sql
             if isinstance(audit, GroupAudit) and audit.needs_live:
                 there |= by_sql
-        is_overall = any(isinstance(audit, GroupAudit) and audit.over == "run" for audit in audits)
-        return cls(wanted=wanted, here=here, there=there, is_overall=is_overall, problems=problems)
+        groups = [audit for audit in audits if isinstance(audit, GroupAudit)]
+        return cls(
+            wanted=wanted,
+            here=here,
+            there=there,
+            has_groups=bool(groups),
+            is_overall=any(audit.over == "run" for audit in groups),
+            problems=problems,
+        )
 
 
 def _aggregates(audit: Audit, batch: Batch) -> dict[str, exp.Expr]:
@@ -166,8 +173,7 @@ def _aggregates(audit: Audit, batch: Batch) -> dict[str, exp.Expr]:
     if isinstance(audit, GroupAudit):
         option = f"audit {audit.name}"
         return {
-            name: auditing.aggregated(aggregate, dialect=batch.dialect, option=option)
-            for name, aggregate in audit.aggregates().items()
+            name: auditing.aggregated(aggregate, batch, option=option) for name, aggregate in audit.aggregates().items()
         }
     return {}
 
@@ -217,7 +223,6 @@ class _Measuring:
                     self.subject.batch,
                     keys=self.subject.keys,
                     columns=self.subject.columns,
-                    has_live=self.subject.has_live,
                     rows=self.subject.rows,
                     sampler=self._sampler,
                 )
@@ -267,6 +272,7 @@ class _Measuring:
         return AuditResult(
             audit=audit,
             verdicts=verdicts,
+            stray_rows=nowhere,
             sample=self._sampler.rows(select),
             failing_rows_sql=self._text(select),
             published_rows_sql=self._text(auditing.as_published(select, self.subject.batch)),
@@ -289,16 +295,13 @@ class _Measuring:
             verdict = audit.judge(shadow, live)
         except Exception as error:  # whatever a user's audit raises, the others go on
             raise Unmeasured(_said(error)) from error
-        # What isn't one of these would otherwise be no failure, and so let pass.
-        if getattr(verdict, "outcome", None) not in get_args(Outcome):
-            raise Unmeasured(f"judge returned {verdict!r}, which is no verdict with one of {get_args(Outcome)}")
+        verdict = _checked(verdict)
         if verdict.outcome == "failed" and not audit.can_block:
             return replace(verdict, outcome="warned")
         return verdict
 
     def _side(self, audit: GroupAudit, found: Readings | None, position: Position) -> Side:
-        if found is None:
-            return Side(rows=0, values={})
+        assert found is not None
         wanted = self.plan.wanted[audit.name]
         values = {name: _number(found.value(position, sql), name) for name, sql in wanted.items()}
         return Side(rows=found.rows(position), values=values)
@@ -322,9 +325,27 @@ class _Measuring:
         )
 
 
+def _checked(verdict: Any) -> Verdict:
+    """Return a verdict of a user's audit with plain numbers.
+
+    Raises:
+        Unmeasured: It isn't one: what isn't known to have failed would otherwise pass.
+    """
+    if not isinstance(verdict, Verdict) or verdict.outcome not in get_args(Outcome):
+        raise Unmeasured(f"judge returned {verdict!r}, which is no verdict with one of {get_args(Outcome)}")
+    try:
+        measured = {str(name): _number(value, str(name)) for name, value in verdict.measured.items()}
+        return replace(verdict, failed_rows=int(verdict.failed_rows), measured=measured)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise Unmeasured(f"judge returned {verdict!r}: {error}") from error
+
+
 def _number(value: Any, name: str) -> float | None:
     if value is None or isinstance(value, int | float):
         return value
+    # NumPy's, which aren't Python's.
+    if isinstance(value, SupportsIndex):
+        return int(value)
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
     raise Unmeasured(f"{name} is {value!r}, which is no number")

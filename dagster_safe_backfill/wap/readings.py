@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqlglot import exp
 
-from dagster_safe_backfill.errors import SafeBackfillError
+from dagster_safe_backfill.errors import ConfigurationError, SafeBackfillError
 from dagster_safe_backfill.sql import auditing
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.base import Connection, Row
 
 Position = int | None
 """A partition's position in the slice; None for all rows together."""
@@ -31,11 +32,13 @@ class Readings:
         values: By position, the value of each aggregate by its SQL; a partition without rows isn't there.
         of_no_rows: What the aggregates are of no rows.
         problems: By the SQL of an aggregate that the warehouse refused, what it said.
+        problems_of_no_rows: The same, where just its value of no rows was refused.
     """
 
     values: Mapping[Position, Mapping[str, Any]]
     of_no_rows: Mapping[str, Any]
     problems: Mapping[str, str]
+    problems_of_no_rows: Mapping[str, str]
 
     def rows(self, position: Position) -> int:
         """Return the number of rows.
@@ -53,7 +56,13 @@ class Readings:
         """
         if sql in self.problems:
             raise Unmeasured(self.problems[sql])
-        return self.values.get(position, self.of_no_rows)[sql]
+        if position in self.values:
+            return self.values[position][sql]
+        if sql in self.problems_of_no_rows:
+            raise Unmeasured(f"of no rows: {self.problems_of_no_rows[sql]}")
+        if sql not in self.of_no_rows:
+            raise Unmeasured("of no rows, the SQL gives no value")
+        return self.of_no_rows[sql]
 
 
 def readings(
@@ -76,31 +85,37 @@ def readings(
         like: A relation with the same columns, for what the aggregates are of no rows; `rows`, if None.
     """
     wanted = _COUNT | dict(aggregates)
-    values, problems = ({}, {}) if rows is None else _read(connection, rows, wanted, is_overall=is_overall)
+    values: Mapping[Position, Mapping[str, Any]] = {}
+    problems: Mapping[str, str] = {}
+    if rows is not None:
+        select = partial(auditing.grouped, rows=rows, is_overall=is_overall)
+        values, problems = _read(connection, wanted, select)
+    of_no_rows: Mapping[Position, Mapping[str, Any]] = {}
+    problems_of_no_rows: Mapping[str, str] = {}
     measured = {sql: expression for sql, expression in wanted.items() if sql not in problems}
-    of_no_rows: dict[str, Any] = {}
     if len(values) - is_overall < positions and len(measured) > 1:
         source = like if rows is None else rows
         assert source is not None
-        ((*found,),) = connection.run(auditing.of_no_rows(list(measured.values()), source.copy()))
-        of_no_rows = dict(zip(measured, found, strict=True))
+        of_no_rows, problems_of_no_rows = _read(connection, measured, partial(auditing.of_no_rows, rows=source))
     return Readings(
         values=values,
-        of_no_rows={_ROWS: 0, **of_no_rows},
+        of_no_rows={_ROWS: 0, **of_no_rows.get(None, {})},
         problems=problems,
+        problems_of_no_rows=problems_of_no_rows,
     )
 
 
 def _read(
-    connection: Connection, rows: exp.Expr, wanted: Mapping[str, exp.Expr], *, is_overall: bool
+    connection: Connection, wanted: Mapping[str, exp.Expr], select: Callable[[Sequence[exp.Expr]], exp.Select]
 ) -> tuple[dict[Position, dict[str, Any]], dict[str, str]]:
+    """Return the values of aggregates by position, and what is wrong with those that have none."""
     values: dict[Position, dict[str, Any]] = {}
     problems: dict[str, str] = {}
     pieces = list(_pieces(list(wanted), size=connection.aggregates_at_once))
     while pieces:
         piece = pieces.pop(0)
         try:
-            found = connection.run(auditing.grouped([wanted[sql] for sql in piece], rows.copy(), is_overall=is_overall))
+            found = _one_row_each(connection.run(select([wanted[sql] for sql in piece])), width=len(piece) + 1)
         except SafeBackfillError as error:
             if len(piece) == 1:
                 problems[piece[0]] = str(error)
@@ -110,6 +125,17 @@ def _read(
         for position, *row in found:
             values.setdefault(position, {}).update(zip(piece, row, strict=True))
     return values, problems
+
+
+def _one_row_each(rows: Sequence[Row], *, width: int) -> Sequence[Row]:
+    """Refuse what isn't one value of each aggregate for each group, as of SQL that makes several rows or columns.
+
+    Raises:
+        ConfigurationError: It isn't.
+    """
+    if len({row[0] for row in rows}) < len(rows) or any(len(row) != width for row in rows):
+        raise ConfigurationError("the SQL gives several values for a group, where one is expected")
+    return rows
 
 
 def _pieces(items: Sequence[str], *, size: int) -> Iterator[Sequence[str]]:

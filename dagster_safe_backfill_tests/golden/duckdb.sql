@@ -132,15 +132,15 @@ SELECT
   (
     SUM(value) / COUNT(*)
   ) AS "_sb_1",
-  SUM(value) AS "_sb_2",
-  AVG(value) AS "_sb_3",
-  COUNT(DISTINCT value) AS "_sb_4",
-  QUANTILE_CONT(value, 0.5
+  SUM("value") AS "_sb_2",
+  AVG("value") AS "_sb_3",
+  COUNT(DISTINCT "value") AS "_sb_4",
+  QUANTILE_CONT("value", 0.5
   ORDER BY
-    value) AS "_sb_5",
-  QUANTILE_CONT(value, 0.95
+    "value") AS "_sb_5",
+  QUANTILE_CONT("value", 0.95
   ORDER BY
-    value) AS "_sb_6"
+    "value") AS "_sb_6"
 FROM (
   SELECT
     "_sb_rows".*,
@@ -178,19 +178,20 @@ GROUP BY
 
 -- auditing: aggregates of no rows
 SELECT
+  NULL,
   COUNT(*) AS "_sb_0",
   (
     SUM(value) / COUNT(*)
   ) AS "_sb_1",
-  SUM(value) AS "_sb_2",
-  AVG(value) AS "_sb_3",
-  COUNT(DISTINCT value) AS "_sb_4",
-  QUANTILE_CONT(value, 0.5
+  SUM("value") AS "_sb_2",
+  AVG("value") AS "_sb_3",
+  COUNT(DISTINCT "value") AS "_sb_4",
+  QUANTILE_CONT("value", 0.5
   ORDER BY
-    value) AS "_sb_5",
-  QUANTILE_CONT(value, 0.95
+    "value") AS "_sb_5",
+  QUANTILE_CONT("value", 0.95
   ORDER BY
-    value) AS "_sb_6"
+    "value") AS "_sb_6"
 FROM "main"."live__shadow_1" AS "_sb_shadow"
 WHERE
   FALSE;
@@ -207,19 +208,28 @@ FROM (
     SELECT
       *
     FROM (
-      SELECT
-        b.*
-      FROM (
+      WITH batch AS (
         SELECT
           "day",
           "it's",
           "value"
         FROM "main"."live__shadow_1"
-      ) AS "b"
-      JOIN "main"."live" AS "live"
-        USING (day)
-      WHERE
-        b.value > live.value
+      ), live AS (
+        SELECT
+          *
+        FROM "main"."live"
+      )
+      SELECT
+        *
+      FROM (
+        SELECT
+          b.*
+        FROM batch AS b
+        JOIN live
+          USING (day)
+        WHERE
+          b.value > live.value
+      ) AS "_sb_other"
     ) AS "_sb_other"
   ) AS "_sb_rows"
   LEFT JOIN (
@@ -477,24 +487,24 @@ FROM (
     "_sb_there"."day" IS NULL AS "_sb_added",
     "_sb_here"."day" IS NULL AS "_sb_removed",
     "_sb_here"."value" IS DISTINCT FROM "_sb_there"."value"
-    AND COALESCE(
+    AND NOT COALESCE(
       (
         (
-          ABS((
+          CAST(ABS((
             CAST("_sb_here"."value" AS DOUBLE) - CAST("_sb_there"."value" AS DOUBLE)
-          )) > 0.01
-          AND ABS((
+          )) AS DOUBLE) <= 0.01
+          OR CAST(ABS((
             CAST("_sb_here"."value" AS DOUBLE) - CAST("_sb_there"."value" AS DOUBLE)
-          )) > 0.001 * ABS(CAST("_sb_here"."value" AS DOUBLE))
-          AND ABS((
+          )) AS DOUBLE) <= 0.001 * ABS(CAST("_sb_here"."value" AS DOUBLE))
+          OR CAST(ABS((
             CAST("_sb_here"."value" AS DOUBLE) - CAST("_sb_there"."value" AS DOUBLE)
-          )) > 0.001 * ABS(CAST("_sb_there"."value" AS DOUBLE))
+          )) AS DOUBLE) <= 0.001 * ABS(CAST("_sb_there"."value" AS DOUBLE))
         )
-        OR ABS((
+        AND CAST(ABS((
           CAST("_sb_here"."value" AS DOUBLE) - CAST("_sb_there"."value" AS DOUBLE)
-        )) = CAST('Infinity' AS DOUBLE)
+        )) AS DOUBLE) < CAST('Infinity' AS DOUBLE)
       ),
-      TRUE
+      FALSE
     ) AS "_sb_differs_0"
   FROM "main"."live__shadow_1" AS "_sb_here"
   FULL JOIN (
@@ -584,24 +594,24 @@ WHERE
   OR "_sb_here"."day" IS NULL
   OR (
     "_sb_here"."value" IS DISTINCT FROM "_sb_there"."value"
-    AND COALESCE(
+    AND NOT COALESCE(
       (
         (
-          ABS((
+          CAST(ABS((
             CAST("_sb_here"."value" AS DOUBLE) - CAST("_sb_there"."value" AS DOUBLE)
-          )) > 0.01
-          AND ABS((
+          )) AS DOUBLE) <= 0.01
+          OR CAST(ABS((
             CAST("_sb_here"."value" AS DOUBLE) - CAST("_sb_there"."value" AS DOUBLE)
-          )) > 0.001 * ABS(CAST("_sb_here"."value" AS DOUBLE))
-          AND ABS((
+          )) AS DOUBLE) <= 0.001 * ABS(CAST("_sb_here"."value" AS DOUBLE))
+          OR CAST(ABS((
             CAST("_sb_here"."value" AS DOUBLE) - CAST("_sb_there"."value" AS DOUBLE)
-          )) > 0.001 * ABS(CAST("_sb_there"."value" AS DOUBLE))
+          )) AS DOUBLE) <= 0.001 * ABS(CAST("_sb_there"."value" AS DOUBLE))
         )
-        OR ABS((
+        AND CAST(ABS((
           CAST("_sb_here"."value" AS DOUBLE) - CAST("_sb_there"."value" AS DOUBLE)
-        )) = CAST('Infinity' AS DOUBLE)
+        )) AS DOUBLE) < CAST('Infinity' AS DOUBLE)
       ),
-      TRUE
+      FALSE
     )
   )
 ORDER BY

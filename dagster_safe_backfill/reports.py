@@ -30,7 +30,8 @@ def expect_picture(partitions: int) -> None:
 
 
 def _load_pictures() -> None:
-    with suppress(ImportError):
+    # What is wrong with it is said where the picture would be.
+    with suppress(Exception):
         import_module(_PICTURES)
 
 

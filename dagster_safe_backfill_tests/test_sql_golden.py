@@ -169,7 +169,7 @@ def statements(dialect: str) -> Mapping[str, exp.Expr]:
         ),
         "staging: drop": staging.dropped(SHADOW),
         "staging: a view for the session": staging.created_as(
-            TableRef(schema="temp", name="seen"), exp.select(exp.Star()).from_(source), kind="VIEW", is_scratch=True
+            TableRef(schema="", name="seen"), exp.select(exp.Star()).from_(source), kind="VIEW", is_scratch=True
         ),
     }
 

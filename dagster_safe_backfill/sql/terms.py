@@ -14,7 +14,7 @@ from dagster_safe_backfill.errors import ConfigurationError
 
 def table(ref: TableRef, *, alias: str | None = None) -> exp.Table:
     """Return a quoted table name."""
-    named = exp.table_(ref.name, db=ref.schema, quoted=True)
+    named = exp.table_(ref.name, db=ref.schema or None, quoted=True)
     if alias is not None:
         named.set("alias", exp.TableAlias(this=exp.to_identifier(alias, quoted=True)))
     return named

@@ -48,7 +48,7 @@ def measure_live(
     columns = partition_columns(connection, spec=spec, partition_slice=partition_slice, types=types)
     if partition_slice is not None:
         check_keys(connection, partition_slice=partition_slice, columns=columns)
-    view = connection.scratch(_VIEW)
+    view = connection.scratch(_VIEW, kind="VIEW")
     if partition_slice is not None:
         rows = rows.where(rows_of(partition_slice, columns))
     items = [terms.column(name) for name in names]

@@ -16,6 +16,7 @@ from dagster_safe_backfill.errors import (
     EmptyFrameError,
     RowsOutsideSliceError,
     SchemaMismatchError,
+    WarehouseError,
     listed,
 )
 from dagster_safe_backfill.sql import staging, terms
@@ -268,7 +269,13 @@ def _check_casts(connection: Connection, source: exp.Table, columns: Sequence[St
     cast = [column for column in columns if column.is_cast]
     if not cast:
         return
-    (counts,) = connection.run(staging.values_lost_by_cast(source, cast, dialect=connection.dialect))
+    try:
+        (counts,) = connection.run(staging.values_lost_by_cast(source, cast, dialect=connection.dialect))
+    except WarehouseError as error:
+        # Some casts raise even where they are only tried.
+        names = ", ".join(column.name for column in cast)
+        problem = f"values of {names} don't fit their columns: {error}"
+        raise SchemaMismatchError(f"{spec.table}: {problem}", table=str(spec.table), problems=[problem]) from error
     problems = [
         f"{count} values of {column.name} ({column.source_type}) don't fit {column.type} unchanged"
         for column, count in zip(cast, counts, strict=True)

@@ -64,8 +64,8 @@ class Connection(ABC):
         """Create a schema if it isn't there."""
 
     @abstractmethod
-    def scratch(self, name: str) -> TableRef:
-        """Return the name of a table that only this session sees, and that ends with it."""
+    def scratch(self, name: str, *, kind: Literal["TABLE", "VIEW"] = "TABLE") -> TableRef:
+        """Return the name of a table or view that only this session sees, and that ends with it."""
 
     @abstractmethod
     def append(self, table: TableRef, columns: Sequence[str], rows: Sequence[Row]) -> None:

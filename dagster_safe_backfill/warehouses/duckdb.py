@@ -24,7 +24,14 @@ from dagster_safe_backfill.errors import (
 )
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.warehouses.base import STATEMENTS, Connection, Fit, Row, Warehouse
-from dagster_safe_backfill.warehouses.frames import FrameError, as_arrow, check_names, from_arrow, library_of
+from dagster_safe_backfill.warehouses.frames import (
+    FrameError,
+    as_arrow,
+    check_names,
+    from_arrow,
+    library_of,
+    untyped_columns,
+)
 
 if TYPE_CHECKING:
     import duckdb
@@ -136,6 +143,7 @@ class DuckDBConnection(Connection):
 
     def __init__(self, driver: duckdb.DuckDBPyConnection, *, read_only: bool) -> None:
         self._driver = driver
+        self._untyped = frozenset[str]()
         self._begin = "BEGIN TRANSACTION READ ONLY" if read_only else "BEGIN TRANSACTION"
 
     @contextmanager
@@ -167,7 +175,9 @@ class DuckDBConnection(Connection):
     def described(self, select: exp.Query) -> tuple[Column, ...]:
         """See `Connection.described`."""
         rows = self._execute(f"DESCRIBE {select.sql(dialect=self.dialect)}")
-        return tuple(Column(name=row[0], type=row[1]) for row in rows)
+        # Before 2.0, DuckDB describes a column without a type as one of integers.
+        untyped = self._untyped if select.is_star and _reads(select, _SOURCE) else frozenset[str]()
+        return tuple(Column(name=row[0], type=_UNTYPED if row[0] in untyped else row[1]) for row in rows)
 
     @contextmanager
     def source(self, data: object) -> Generator[exp.Table, None, None]:
@@ -183,6 +193,7 @@ class DuckDBConnection(Connection):
         try:
             yield terms.relation(_SOURCE)
         finally:
+            self._untyped = frozenset()
             if remove is None:
                 self._driver.unregister(_SOURCE)
             else:
@@ -192,6 +203,7 @@ class DuckDBConnection(Connection):
         import duckdb
 
         table = as_arrow(frame)
+        self._untyped = untyped_columns(table)
         try:
             self._driver.register(_SOURCE, table)
         except duckdb.Error as error:
@@ -202,9 +214,9 @@ class DuckDBConnection(Connection):
         """See `Connection.ensure_schema`."""
         self._execute(f"CREATE SCHEMA IF NOT EXISTS {exp.to_identifier(schema, quoted=True).sql(self.dialect)}")
 
-    def scratch(self, name: str) -> TableRef:
-        """See `Connection.scratch`. `temp` is DuckDB's name of the session's own catalog."""
-        return TableRef(schema="temp", name=name)
+    def scratch(self, name: str, *, kind: Literal["TABLE", "VIEW"] = "TABLE") -> TableRef:
+        """See `Connection.scratch`. `temp` is DuckDB's name of the session's own catalog, for views only since 2.0."""
+        return TableRef(schema="temp" if kind == "TABLE" else "", name=name)
 
     def append(self, table: TableRef, columns: Sequence[str], rows: Sequence[Row]) -> None:
         """See `Connection.append`. The values go in as a list a column, which is quick and needs no Arrow."""
@@ -280,6 +292,11 @@ class DuckDBConnection(Connection):
             self._execute(sql)
         except WarehouseError as error:
             _LOG.debug("%s: %s", sql, error)
+
+
+def _reads(select: exp.Query, name: str) -> bool:
+    source = select.args.get("from_")
+    return isinstance(source, exp.From) and source.this.name == name
 
 
 def _base(type_name: str) -> str:

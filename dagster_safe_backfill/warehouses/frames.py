@@ -55,6 +55,19 @@ def as_arrow(frame: object) -> pa.Table:
     return table
 
 
+def untyped_columns(table: pa.Table) -> frozenset[str]:
+    """Return the columns that hold nothing but NULL, or nested values of nothing else, and so have no type."""
+    fields: list[Any] = list(table.schema)  # typed in part only
+    return frozenset(str(field.name) for field in fields if "null" in _leaves(field.type))
+
+
+def _leaves(kind: Any) -> set[str]:
+    """Return the names of the types that a type is made of."""
+    if not kind.num_fields:
+        return {str(kind)}
+    return set[str]().union(*(_leaves(kind.field(i).type) for i in range(kind.num_fields)))
+
+
 def check_names(names: Sequence[str], *, of: str) -> None:
     """Refuse column names that come twice, apart from case, as the warehouse would rename them.
 

@@ -832,7 +832,7 @@ FROM "main"."live__shadow_1" AS "_sb_shadow";
 DROP TABLE IF EXISTS "main"."live__shadow_1";
 
 -- staging: a view for the session
-CREATE TEMPORARY VIEW "temp"."seen" AS
+CREATE TEMPORARY VIEW "seen" AS
 SELECT
   *
 FROM "source";

@@ -143,7 +143,7 @@ class DuckDBConnection(Connection):
 
     def __init__(self, driver: duckdb.DuckDBPyConnection, *, read_only: bool) -> None:
         self._driver = driver
-        self._untyped = frozenset[str]()
+        self._untyped: frozenset[str] = frozenset()
         self._begin = "BEGIN TRANSACTION READ ONLY" if read_only else "BEGIN TRANSACTION"
 
     @contextmanager
@@ -176,7 +176,8 @@ class DuckDBConnection(Connection):
         """See `Connection.described`."""
         rows = self._execute(f"DESCRIBE {select.sql(dialect=self.dialect)}")
         # Before 2.0, DuckDB describes a column without a type as one of integers.
-        untyped = self._untyped if select.is_star and _reads(select, _SOURCE) else frozenset[str]()
+        is_source = bool(select.is_star) and _reads(select, _SOURCE)
+        untyped: frozenset[str] = self._untyped if is_source else frozenset()
         return tuple(Column(name=row[0], type=_UNTYPED if row[0] in untyped else row[1]) for row in rows)
 
     @contextmanager

@@ -223,7 +223,7 @@ def test_a_row_of_no_partition_counts_once_in_all(tmp_path: Path) -> None:
 
 def test_a_table_may_refer_to_itself(tmp_path: Path) -> None:
     sql = "SELECT DATE '2024-01-01' AS day, id, p AS parent FROM (VALUES (1, NULL), (2, 1), (3, {})) r (id, p)"
-    audits = [sb.references("parent", table="t", column="id")]
+    audits = [sb.references("parent", table="main.T", column="id")]
     bench = Bench(tmp_path, live=None)
     assert judged(bench, sql.format(2), *audits).results[0].passed
     assert judged(bench, sql.format(9), *audits).results[0].failed_rows == 1

@@ -296,7 +296,7 @@ def _is_orphan(audit: References, batch: Batch) -> exp.Expr:
 def _referenced(audit: References, batch: Batch) -> exp.Expr:
     """Return the other table, aliased `_OTHER`; of the asset's own table, as it will be once it is published."""
     table = TableRef.parse(audit.table, default_schema=batch.live.schema)
-    if table != batch.live:
+    if str(table).casefold() != str(batch.live).casefold():
         return terms.table(table, alias=_OTHER)
     items = [terms.column(name) for name in audit.referenced]
     rows: exp.Query = exp.select(*items).from_(terms.table(batch.rows))

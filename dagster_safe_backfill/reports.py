@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from importlib import import_module
-from threading import Thread
 from typing import Any
 
 import dagster as dg
@@ -18,21 +15,8 @@ from dagster_safe_backfill.domain.verdicts import AuditResult
 
 _SHOWN = 400
 """How many partitions the table has at most: an event should stay within some tens of kilobytes."""
-_PICTURES = "dagster_safe_backfill.pictures"
 _PICTURE_FROM = 2
 """A picture of fewer partitions says nothing that the table doesn't."""
-
-
-def expect_picture(partitions: int) -> None:
-    """Begin to load the plotting library, if there will be a picture: beside the statements, it costs no time."""
-    if partitions >= _PICTURE_FROM:
-        Thread(target=_load_pictures, daemon=True).start()
-
-
-def _load_pictures() -> None:
-    # What is wrong with it is said where the picture would be.
-    with suppress(Exception):
-        import_module(_PICTURES)
 
 
 def report(judged: Audited | Rejected) -> dict[str, Any]:

@@ -1,23 +1,22 @@
-"""Pictures for the UI. Importing this loads matplotlib, so it is imported when one is drawn."""
+"""Pictures for the UI. Importing this loads pygal, so it is imported when one is drawn."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from io import BytesIO
 from typing import Any
 
-from matplotlib import rc_context  # pyright: ignore[reportUnknownVariableType]: untyped in its own package
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, StrMethodFormatter
+from pygal import Config, Line  # pyright: ignore[reportMissingTypeStubs]: untyped, as are its parts
+from pygal.style import Style  # pyright: ignore[reportMissingTypeStubs]
 
-_SIZE_INCHES, _DPI = (9.0, 3.4), 100
-_BARS_UP_TO = 60
-_COLOURS = {"live": "#9aa5b1", "shadow": "#2f6fdf", "blocked": "#d1293d", "warned": "#e8a200"}
+WIDTH, HEIGHT = 900, 380
+MOST_POINTS = 400
+"""More partitions than this are drawn as groups of neighbours: an SVG grows with its points."""
+
+_DOTS_UP_TO = 60
+_GREY, _BLUE, _AMBER, _RED = "#9aa5b1", "#2f6fdf", "#e8a200", "#d1293d"
+_MARKS = {"warned": _AMBER, "blocked": _RED}
 
 
-@rc_context({"text.parse_math": False})  # A $ in a key is no formula.
 def rows_by_partition(
     keys: Sequence[str],
     *,
@@ -26,55 +25,81 @@ def rows_by_partition(
     verdicts: Sequence[str],
     title: str,
 ) -> bytes:
-    """Return a PNG of both sides' rows by partition, with the partitions marked that are `blocked` or `warned`.
+    """Return an SVG of both sides' rows by partition, with the partitions marked that are `blocked` or `warned`.
 
-    Its size in bytes depends little on the number of partitions, as it has a fixed number of pixels.
+    Beyond `MOST_POINTS` partitions a point is the mean of some neighbours, and is marked if one of them is.
     """
+    groups = _groups(len(keys))
+    most = max(len(group) for group in groups)
+    lines = {"live now": live, "shadow (staged)": shadow}
+    drawn = {name: [_mean(side, group) for group in groups] for name, side in lines.items() if side is not None}
+    tops = [max(values) for values in zip(*drawn.values(), strict=True)]
+    marked = {
+        verdict: [any(verdicts[i] == verdict for i in group) for group in groups]
+        for verdict in _MARKS
+        if verdict in verdicts
+    }
+    # Untyped in its own package.
+    chart: Any = Line(_config(show_dots=len(keys) <= _DOTS_UP_TO), style=_style([*drawn], [*marked]))
+    chart.title = f"{title}: rows by partition" + (f" (means of up to {most})" if most > 1 else "")
+    chart.x_labels = [keys[group[0]] for group in groups]
+    for name, values in drawn.items():
+        chart.add(name, values, stroke_style={"width": 3 if name == "live now" else 1.5})
+    for verdict, is_marked in marked.items():
+        places = [top if is_one else None for top, is_one in zip(tops, is_marked, strict=True)]
+        legend = f"{verdict}: {verdicts.count(verdict):,} of {len(keys):,}"
+        chart.add(legend, places, stroke=False, show_dots=True, dots_size=5)
+    return chart.render()
 
-    def key_at(place: float, _: int | None = None) -> str:
-        return keys[round(place)] if 0 <= round(place) < len(keys) else ""
 
-    # Partly untyped in its own package.
-    figure: Any = Figure(figsize=_SIZE_INCHES, dpi=_DPI)
-    figure.subplots_adjust(left=0.08, right=0.99, top=0.9, bottom=0.2)
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    places = range(len(keys))
-    is_bars = len(keys) <= _BARS_UP_TO
-    if is_bars and live is not None:
-        axes.bar([i - 0.2 for i in places], live, width=0.4, color=_COLOURS["live"], label="live now")
-        axes.bar([i + 0.2 for i in places], shadow, width=0.4, color=_COLOURS["shadow"], label="shadow (staged)")
-    elif is_bars:
-        axes.bar(places, shadow, width=0.6, color=_COLOURS["shadow"], label="shadow (staged)")
-    else:
-        if live is not None:
-            axes.plot(places, live, color=_COLOURS["live"], linewidth=2.5, label="live now")
-        axes.plot(places, shadow, color=_COLOURS["shadow"], linewidth=1, label="shadow (staged)")
-    top = max(1, *shadow, *(live or []))
-    for verdict in ("warned", "blocked"):
-        marked = [i for i in places if verdicts[i] == verdict]
-        if marked:
-            axes.plot(
-                marked,
-                [max(shadow[i], live[i] if live else 0) + 0.06 * top for i in marked],
-                linestyle="none",
-                marker="v",
-                markersize=8 if is_bars else 5,
-                color=_COLOURS[verdict],
-                label=f"{verdict}: {len(marked):,} of {len(keys):,}",
-            )
-    axes.set_ylim(0, 1.18 * top)
-    axes.set_xlim(-0.7, len(keys) - 0.3)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(key_at))
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    axes.set_ylabel("rows")
-    axes.set_title(f"{title}: rows by partition")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=4, frameon=False)
-    buffer = BytesIO()
-    with warnings.catch_warnings():
-        # Of letters that the font lacks: they are drawn as boxes.
-        warnings.simplefilter("ignore", UserWarning)
-        figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+def _groups(count: int) -> list[range]:
+    """Return the places 0 to `count` in at most `MOST_POINTS` runs of neighbours, whose sizes differ by at most one."""
+    points = min(count, MOST_POINTS)
+    return [range(count * i // points, count * (i + 1) // points) for i in range(points)]
+
+
+def _mean(side: Sequence[int], group: range) -> float:
+    return sum(side[i] for i in group) / len(group)
+
+
+def _config(*, show_dots: bool) -> Any:
+    return Config(
+        width=WIDTH,
+        height=HEIGHT,
+        explicit_size=True,
+        js=(),  # An image runs no scripts, and none is fetched.
+        include_x_axis=True,
+        show_dots=show_dots,
+        dots_size=2.5,
+        show_minor_x_labels=False,
+        x_labels_major_count=8,
+        truncate_label=18,
+        truncate_legend=-1,
+        legend_at_bottom=True,
+        legend_at_bottom_columns=4,
+        legend_box_size=10,
+        margin=12,
+        value_formatter="{:,.0f}".format,
+        max_scale=7,
+    )
+
+
+def _style(lines: Sequence[str], marks: Sequence[str]) -> Any:
+    colours = {"live now": _GREY, "shadow (staged)": _BLUE, **_MARKS}
+    return Style(
+        background="white",
+        plot_background="white",
+        foreground="#4a5560",
+        foreground_strong="#1f2933",
+        foreground_subtle="#d5dae0",
+        guide_stroke_color="#e8ebee",
+        major_guide_stroke_color="#e8ebee",
+        guide_stroke_dasharray="0",
+        major_guide_stroke_dasharray="0",
+        colors=tuple(colours[name] for name in [*lines, *marks]),
+        title_font_size=15,
+        label_font_size=11,
+        major_label_font_size=11,
+        legend_font_size=12,
+        font_family="sans-serif",
+    )

@@ -95,7 +95,7 @@ def _picture(judged: Audited | Rejected, results: Sequence[AuditResult]) -> dg.M
     keys = judged.staged.keys
     live = judged.live_rows
     try:
-        png = rows_by_partition(
+        svg = rows_by_partition(
             keys,
             shadow=[judged.staged.rows.get(key, 0) for key in keys],
             live=None if live is None else [live.get(key, 0) for key in keys],
@@ -104,4 +104,4 @@ def _picture(judged: Audited | Rejected, results: Sequence[AuditResult]) -> dg.M
         )
     except Exception as error:  # a picture is worth no run
         return dg.MetadataValue.text(f"the picture can't be drawn: {type(error).__name__}: {error}")
-    return dg.MetadataValue.md(f"![rows by partition](data:image/png;base64,{base64.b64encode(png).decode()})")
+    return dg.MetadataValue.md(f"![rows by partition](data:image/svg+xml;base64,{base64.b64encode(svg).decode()})")

@@ -20,7 +20,6 @@ import dagster_safe_backfill as sb
 from dagster_safe_backfill.domain.slices import PartitionSlice
 from dagster_safe_backfill.domain.states import Audited, Origin, Rejected
 from dagster_safe_backfill.domain.tables import Query
-from dagster_safe_backfill.pictures import rows_by_partition
 from dagster_safe_backfill.wap.audit import audit
 from dagster_safe_backfill.wap.write import write
 from dagster_safe_backfill_tests.audited import KEYS, Bench, Row, failed_days, slice_of
@@ -260,12 +259,6 @@ def test_a_change_at_its_edge_passes(tmp_path: Path) -> None:
     live: list[Row] = [(0, 1, 1.0, "a")]
     one = sb.aggregate_drift("value", "total", max_change=0.1, absolute=True)
     assert Bench(tmp_path, live=live).result([(0, 1, 1.1, "a")], one).passed
-
-
-def test_keys_are_no_formulas_in_a_picture() -> None:
-    for keys in (["cost$_per_$unit", "b"], ["日本", "$\\frac{"]):
-        png = rows_by_partition(keys, shadow=[1, 2], live=None, verdicts=["blocked", "passed"], title="a$b$")
-        assert png.startswith(b"\x89PNG")
 
 
 def test_frames_without_rows_are_audited(tmp_path: Path) -> None:

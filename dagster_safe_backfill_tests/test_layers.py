@@ -28,7 +28,7 @@ THIRD_PARTY = {
     "sql": {"sqlglot", "typing_extensions"},
     "warehouses": {"sqlglot", "duckdb", "pyarrow", "pandas", "polars"},
     "wap": {"sqlglot"},
-    "face": {"dagster", "pydantic", "pandas", "matplotlib"},
+    "face": {"dagster", "pydantic", "pandas", "pygal"},
 }
 PRIVATE_DAGSTER = "dagster_internals"
 

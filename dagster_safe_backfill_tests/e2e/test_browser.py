@@ -20,6 +20,7 @@ import duckdb
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from dagster_safe_backfill.pictures import WIDTH
 from example_project.definitions import flights
 
 ROOT = Path(__file__).parents[2]
@@ -166,7 +167,7 @@ def test_a_rejected_backfill_is_explained(page: Page, tmp_path: Path) -> None:
         report.get_by_text("[Show Markdown]").last.click()
         picture = page.get_by_role("img", name="rows by partition")
         expect(picture).to_be_visible()
-        assert picture.evaluate("image => image.naturalWidth") == 900
+        assert picture.evaluate("image => image.naturalWidth") == WIDTH
         page.screenshot(path=tmp_path / "picture.png")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from pygal import Config, Line  # pyright: ignore[reportMissingTypeStubs]: untyped, as are its parts
 from pygal.style import Style  # pyright: ignore[reportMissingTypeStubs]
 
-WIDTH, HEIGHT = 900, 380
+WIDTH, HEIGHT = 900, 340
 MOST_POINTS = 400
 """More partitions than this are drawn as groups of neighbours: an SVG grows with its points."""
 

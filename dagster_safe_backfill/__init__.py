@@ -23,20 +23,28 @@ from dagster_safe_backfill.domain.row_audits import (
     unique,
 )
 from dagster_safe_backfill.domain.slices import ColumnType, PartitionSlice, TimeWindow
-from dagster_safe_backfill.domain.tables import Query
+from dagster_safe_backfill.domain.tables import KeepLatest, Query, keep_latest
 from dagster_safe_backfill.domain.verdicts import AuditResult, Outcome, Severity, Verdict
 from dagster_safe_backfill.errors import (
+    ArchiveNotFoundError,
     AuditFailedError,
     ConfigurationError,
     EmptyFrameError,
     EmptySliceError,
     KeyViolationError,
+    MixedVersionsError,
     PartitionColumnError,
+    PublicationNotFoundError,
+    PublishConflictError,
+    PublishError,
+    RollbackConflictError,
+    RollbackError,
     RowsOutsideSliceError,
     SafeBackfillError,
     SchemaMismatchError,
     ScopeMismatchError,
     SliceError,
+    SwapError,
     TableNotFoundError,
     TransactionConflictError,
     WarehouseError,
@@ -44,10 +52,12 @@ from dagster_safe_backfill.errors import (
     WriteError,
 )
 from dagster_safe_backfill.io_managers import RangeDuckDBIOManager, RangeIOManager
+from dagster_safe_backfill.jobs import RetentionConfig, RollbackConfig, build_retention_schedule, build_rollback_job
 from dagster_safe_backfill.live_checks import build_audit_checks
 
 __all__ = [
     "Aggregate",
+    "ArchiveNotFoundError",
     "Audit",
     "AuditFailedError",
     "AuditResult",
@@ -56,13 +66,22 @@ __all__ = [
     "EmptyFrameError",
     "EmptySliceError",
     "GroupAudit",
+    "KeepLatest",
     "KeyViolationError",
+    "MixedVersionsError",
     "Outcome",
     "PartitionColumnError",
     "PartitionSlice",
+    "PublicationNotFoundError",
+    "PublishConflictError",
+    "PublishError",
     "Query",
     "RangeDuckDBIOManager",
     "RangeIOManager",
+    "RetentionConfig",
+    "RollbackConfig",
+    "RollbackConflictError",
+    "RollbackError",
     "RowsOutsideSliceError",
     "SafeBackfillError",
     "SchemaMismatchError",
@@ -70,6 +89,7 @@ __all__ = [
     "Severity",
     "Side",
     "SliceError",
+    "SwapError",
     "TableNotFoundError",
     "TimeWindow",
     "TransactionConflictError",
@@ -82,11 +102,14 @@ __all__ = [
     "aggregate_drift",
     "batched",
     "build_audit_checks",
+    "build_retention_schedule",
+    "build_rollback_job",
     "column_types",
     "compare",
     "expression",
     "failing_rows",
     "in_range",
+    "keep_latest",
     "not_null",
     "per_partition",
     "references",

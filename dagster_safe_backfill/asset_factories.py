@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 
@@ -14,9 +14,10 @@ from dagster_safe_backfill.compute_functions import ComputeFunction
 from dagster_safe_backfill.dagster_internals import quiet_about_previews
 from dagster_safe_backfill.domain.audits import Audit
 from dagster_safe_backfill.domain.row_audits import Unique, unique
-from dagster_safe_backfill.domain.states import Strategy
-from dagster_safe_backfill.domain.tables import OnEmpty, OnOutside
+from dagster_safe_backfill.domain.states import OnConflict, PublishRules, Strategy
+from dagster_safe_backfill.domain.tables import KeepLatest, OnEmpty, OnOutside, OnSchemaChange
 from dagster_safe_backfill.errors import ConfigurationError
+from dagster_safe_backfill.jobs import days
 from dagster_safe_backfill.pipelines import Pipeline
 
 AssetDep = dg.AssetKey | str | Sequence[str] | dg.AssetSpec | dg.AssetsDefinition | dg.SourceAsset | dg.AssetDep
@@ -30,6 +31,12 @@ def wap_asset(
     audits: Sequence[Audit] = (),
     backfill_policy: dg.BackfillPolicy | None = None,
     publish: Strategy | None = None,
+    on_conflict: OnConflict = "raise",
+    archive_days: float = 30,
+    on_schema_change: OnSchemaChange = "raise",
+    column_defaults: Mapping[str, str] | None = None,
+    on_duplicate: Literal["raise"] | KeepLatest = "raise",
+    allow_mixed_versions: bool = False,
     partitioned_checks: PartitionedChecks = "auto",
     sample_columns: Sequence[str] | None = None,
     updated_at_column: str | None = None,
@@ -79,7 +86,19 @@ def wap_asset(
             `row_count_drift`, `aggregate_drift` and `compare`; or of your own, from `GroupAudit`.
         backfill_policy: `single_run()`, `batched(n)` or `per_partition()`, which is Dagster's default.
         publish: `"merge"` touches just the rows that differ by the unique key and is the default with one;
-            `"replace"` deletes the slice and inserts it anew, and is the default without.
+            `"replace"` deletes the slice and inserts it anew, and is the default without; `"swap"` puts a clone of the
+            whole table in its place, with the slice replaced in it, and keeps the old table as the archive.
+        on_conflict: Whether a partition that changed since it was staged stops the publication ("raise"), or is
+            replaced and archived ("overwrite").
+        archive_days: How many days what a publication replaces is kept for a rollback; 0 keeps nothing.
+        on_schema_change: Whether computed columns that the table lacks are an error ("raise") or are added to it when
+            the rows are published ("add_columns"). "sync", with `publish="swap"`, also drops the table's columns that
+            aren't computed, and changes types that don't fit.
+        column_defaults: For a column that is added, the SQL expression of what the rows that are there get; NULL, if
+            none.
+        on_duplicate: Whether a key that is computed twice is an error ("raise"), or the latest row is kept
+            (`keep_latest("ingested_at")`) and the others are counted.
+        allow_mixed_versions: Whether one backfill may publish partitions of several values of `code_version`.
         partitioned_checks: Whether a check has a status for each partition, which costs an event each; "auto"
             where the policy bounds a run to 31 partitions.
         sample_columns: The columns whose values samples of failing rows may show; others are masked. All, if None.
@@ -107,6 +126,14 @@ def wap_asset(
         ```
     """
     strategy: Strategy = publish or ("merge" if unique_key else "replace")
+    rules = PublishRules(
+        strategy=strategy,
+        on_conflict=on_conflict,
+        archive_for=days("archive_days", archive_days),
+        allows_mixed_versions=allow_mixed_versions,
+    )
+    if on_schema_change == "sync" and strategy != "swap":
+        raise ConfigurationError('on_schema_change="sync" rewrites the table, so it needs publish="swap"')
     all_audits = _with_key_audit(audits, unique_key=unique_key, strategy=strategy)
     table_options = {
         "partition_expr": partition_expr if isinstance(partition_expr, str) else dict(partition_expr),
@@ -116,6 +143,9 @@ def wap_asset(
         "on_empty": on_empty,
         "on_outside": on_outside,
         "schema": schema,
+        "on_schema_change": on_schema_change,
+        "column_defaults": dict(column_defaults) if column_defaults else None,
+        "keep_latest": on_duplicate.column if isinstance(on_duplicate, KeepLatest) else None,
     }
     options = {option: value for option, value in table_options.items() if value is not None}
 
@@ -126,7 +156,7 @@ def wap_asset(
         pipeline = Pipeline(
             compute=compute,
             audits=all_audits,
-            strategy=strategy,
+            rules=rules,
             logs_by_partition=is_partitioned,
             sample_columns=sample_columns,
         )

@@ -13,6 +13,14 @@ SafeBackfillError
 │   ├── RowsOutsideSliceError     rows of other partitions, or of none
 │   └── KeyViolationError         NULL, duplicate or foreign values of the unique key
 ├── AuditFailedError          a blocking audit failed or could not be measured: nothing was published
+├── PublishError              what was audited can't go live: the live table is as it was
+│   ├── PublishConflictError      partitions changed since they were staged
+│   ├── MixedVersionsError        one backfill's partitions were computed by several code versions
+│   └── SwapError                 the table can't be replaced by a clone of itself
+├── RollbackError             a publication can't be undone: the live table is as it is
+│   ├── PublicationNotFoundError  the ledger knows no such publication
+│   ├── RollbackConflictError     partitions changed since they were published
+│   └── ArchiveNotFoundError      what the publication replaced isn't kept
 └── WarehouseError            the database refused a statement
     ├── TableNotFoundError        a table that isn't there
     ├── WarehouseLockedError      another process holds the database
@@ -24,7 +32,7 @@ Messages say what happened, where (table and partitions) and what to do next; th
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -158,6 +166,76 @@ class AuditFailedError(SafeBackfillError):
         self.table = table
         self.shadow = shadow
         self.failures = tuple(failures)
+
+
+class PublishError(SafeBackfillError):
+    """What was audited can't go live. The live table is as it was, and the rows are in the shadow.
+
+    Attributes:
+        table: The live table.
+    """
+
+    def __init__(self, message: str, *, table: str) -> None:
+        super().__init__(message)
+        self.table = table
+
+
+class PublishConflictError(PublishError):
+    """Live partitions changed between the staging and the publication.
+
+    Attributes:
+        keys: Their partition keys.
+        published_since: The publication or rollback that changed each, by key; None if the ledger knows of none.
+    """
+
+    def __init__(
+        self, message: str, *, table: str, keys: Sequence[str], published_since: Mapping[str, str | None]
+    ) -> None:
+        super().__init__(message, table=table)
+        self.keys = tuple(keys)
+        self.published_since = dict(published_since)
+
+
+class MixedVersionsError(PublishError):
+    """Partitions of one backfill were computed by several versions of the code.
+
+    Attributes:
+        versions: The code versions, this run's last; None where an asset had none.
+    """
+
+    def __init__(self, message: str, *, table: str, versions: Sequence[str | None]) -> None:
+        super().__init__(message, table=table)
+        self.versions = tuple(versions)
+
+
+class SwapError(PublishError):
+    """The table can't be replaced by a clone of itself, for instance as other tables refer to it."""
+
+
+class RollbackError(SafeBackfillError):
+    """A publication can't be undone. The live table is as it was before the try.
+
+    Attributes:
+        table: The live table.
+        keys: The partitions that stand in the way.
+    """
+
+    def __init__(self, message: str, *, table: str, keys: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.table = table
+        self.keys = tuple(keys)
+
+
+class PublicationNotFoundError(RollbackError):
+    """The ledger knows no such publication, or it has no such partitions."""
+
+
+class RollbackConflictError(RollbackError):
+    """Partitions changed since the publication that would be undone."""
+
+
+class ArchiveNotFoundError(RollbackError):
+    """What the publication replaced was not kept, or has expired and been dropped."""
 
 
 class WarehouseError(SafeBackfillError):

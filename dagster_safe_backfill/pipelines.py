@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,7 +16,7 @@ from dagster_safe_backfill.compute_functions import ComputeFunction
 from dagster_safe_backfill.dagster_internals import add_partition_metadata
 from dagster_safe_backfill.domain.audits import Audit
 from dagster_safe_backfill.domain.slices import PartitionSlice
-from dagster_safe_backfill.domain.states import Audited, Origin, Published, Rejected, Strategy
+from dagster_safe_backfill.domain.states import Audited, Origin, Published, PublishRules, Rejected
 from dagster_safe_backfill.domain.tables import TableSpec
 from dagster_safe_backfill.errors import (
     AuditFailedError,
@@ -38,14 +39,14 @@ class Pipeline:
     Attributes:
         compute: The user's function.
         audits: What is tested before publishing.
-        strategy: How the slice is published.
+        rules: How what passed goes live.
         logs_by_partition: Whether checks are partitioned, and so want an evaluation for each partition.
         sample_columns: The columns that samples of failing rows may show; all, if None.
     """
 
     compute: ComputeFunction
     audits: Sequence[Audit]
-    strategy: Strategy
+    rules: PublishRules
     logs_by_partition: bool
     sample_columns: Sequence[str] | None = None
 
@@ -89,6 +90,7 @@ class Pipeline:
             metadata={
                 "dagster/table_name": str(spec.table),
                 "publication_id": published.publication_id,
+                **_archive_metadata(published),
             }
         )
 
@@ -110,7 +112,7 @@ class Pipeline:
     def _published(self, connection: Connection, audited: Audited, *, origin: Origin) -> Published:
         from dagster_safe_backfill.wap.publish import publish
 
-        return publish(connection, audited, strategy=self.strategy, origin=origin)
+        return publish(connection, audited, rules=self.rules, origin=origin)
 
     def _evaluations(
         self, context: dg.AssetExecutionContext, judged: Audited | Rejected, *, is_published: bool
@@ -153,10 +155,27 @@ def _failure(rejected: Audited | Rejected, shown: Mapping[str, Any]) -> dg.Failu
     return failure
 
 
+def _archive_metadata(published: Published) -> dict[str, Any]:
+    """Return where what was replaced is kept; a time in UTC, as the UI shows texts as they are."""
+    if published.archive is None or published.expires_at is None:
+        return {}
+    until = published.expires_at.astimezone(timezone.utc)
+    return {"archive": str(published.archive), "archive_expires_at": f"{until:%Y-%m-%d %H:%M} UTC"}
+
+
 def _log_changes(
     context: dg.AssetExecutionContext, published: Published, shown: Mapping[str, Any], *, seconds: float
 ) -> None:
     staged = published.audited.staged
+    if published.is_repeated:
+        context.log.warning(
+            f"{staged.spec.table}: an earlier try of this run had published it, and ended before it could say so; what"
+            " was computed now was left out"
+        )
+    if staged.replaces_shadow:
+        context.log.warning(f"discarded {staged.shadow}, which an earlier try of this run had left unpublished")
+    if staged.duplicates:
+        context.log.warning(f"left out {staged.duplicates:,} rows for later ones of the same key")
     if staged.dropped:
         context.log.warning(f"left out {staged.dropped:,} rows outside {staged.partition_slice}")
     metadata: dict[str, dict[str, Any]] = {

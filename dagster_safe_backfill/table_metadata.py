@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import dagster as dg
 
-from dagster_safe_backfill.domain.tables import OnEmpty, OnOutside, TableRef, TableSpec
+from dagster_safe_backfill.domain.tables import OnEmpty, OnOutside, OnSchemaChange, TableRef, TableSpec
 from dagster_safe_backfill.errors import ConfigurationError
 
 _DEFAULT_SCHEMA = "public"
@@ -40,6 +40,9 @@ def table_spec(table: TableRef, metadata: Mapping[str, Any]) -> TableSpec:
         updated_at_column=_text(metadata, "updated_at_column"),
         on_empty=cast("OnEmpty", _text(metadata, "on_empty") or "refuse"),
         on_outside=cast("OnOutside", _text(metadata, "on_outside") or "refuse"),
+        on_schema_change=cast("OnSchemaChange", _text(metadata, "on_schema_change") or "raise"),
+        column_defaults=_texts(table, _plain(metadata.get("column_defaults")), "column_defaults"),
+        keep_latest=_text(metadata, "keep_latest"),
     )
 
 
@@ -69,6 +72,16 @@ def _partition_expr(table: TableRef, value: Any) -> dict[str | None, str]:
     if isinstance(value, Mapping):
         return dict(cast("Mapping[str | None, str]", value))
     raise ConfigurationError(f"{table}: partition_expr is a SQL expression, or one for each dimension, not {value!r}")
+
+
+def _texts(table: TableRef, value: Any, option: str) -> dict[str, str]:
+    if value is None:
+        return {}
+    found = dict(cast("Mapping[object, object]", value)) if isinstance(value, Mapping) else {None: value}
+    texts = {name: text for name, text in found.items() if isinstance(name, str) and isinstance(text, str)}
+    if texts != found:
+        raise ConfigurationError(f"{table}: {option} is a mapping of texts to texts, not {value!r}")
+    return texts
 
 
 def _text(metadata: Mapping[str, Any], option: str) -> str | None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dagster_safe_backfill as sb
-from dagster_safe_backfill.domain.states import Audited, Origin
+from dagster_safe_backfill.domain.states import Audited, Origin, PublishRules
 from dagster_safe_backfill.wap.publish import publish
 from dagster_safe_backfill_tests.audited import DAYS, KEYS, Bench, Row, failed_days
 
@@ -214,9 +214,8 @@ def test_every_publication_stands_on_verdicts_in_the_ledger(runs: list[tuple[lis
             assert isinstance(judged, Audited) == (not blocking)
             if isinstance(judged, Audited):
                 with bench.warehouse.connect() as connection:
-                    publish(
-                        connection, judged, strategy="merge", origin=Origin(run_id=f"run{n}", publication_id=f"run{n}")
-                    )
+                    origin = Origin(run_id=f"run{n}", publication_id=f"run{n}")
+                    publish(connection, judged, rules=PublishRules(strategy="merge"), origin=origin)
             live = bench.read("SELECT day, id, value, note FROM t ORDER BY ALL")
             assert len(live) == len(batch) if isinstance(judged, Audited) else live == before
             before = live

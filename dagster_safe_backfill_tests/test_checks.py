@@ -245,7 +245,7 @@ def test_a_report_of_very_many_partitions_stays_small() -> None:
                 partition_types={},
                 rows=dict.fromkeys(keys, 7),
                 dropped=0,
-                live_exists=True,
+                live_columns=(),
             ),
             results=[result],
             live_rows=dict.fromkeys(keys, 8),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import tempfile
+import uuid
 from collections import Counter
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta, timezone
@@ -18,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dagster_safe_backfill.domain.slices import PartitionSlice, TimeDimension, TimeWindow
-from dagster_safe_backfill.domain.states import Audited, Changes, Origin, Strategy
+from dagster_safe_backfill.domain.states import Audited, Changes, Origin, PublishRules, Strategy
 from dagster_safe_backfill.domain.tables import TableRef, TableSpec
 from dagster_safe_backfill.wap.audit import audit
 from dagster_safe_backfill.wap.publish import publish
@@ -174,14 +175,14 @@ def test_without_a_key_the_slice_is_replaced(live: Rows, computed: Rows, days: s
 
 
 def published(connection: Connection, computed: Rows, days: Sequence[int], *, strategy: Strategy) -> None:
-    origin = Origin(run_id=f"run {len(computed)}", publication_id="p")
+    origin = Origin(run_id="run", publication_id=str(uuid.uuid4()))
     staged = write(connection, frame(computed), spec=spec(), partition_slice=slice_of(days), origin=origin)
     audited = audit(connection, staged, [], origin=origin)
     assert isinstance(audited, Audited)
-    publish(connection, audited, strategy=strategy, origin=origin)
+    publish(connection, audited, rules=PublishRules(strategy=strategy), origin=origin)
 
 
-@given(live=rows, computed=rows, days=chosen, strategy=st.sampled_from(["merge", "replace"]))
+@given(live=rows, computed=rows, days=chosen, strategy=st.sampled_from(["merge", "replace", "swap"]))
 @settings(max_examples=30, deadline=None, derandomize=True)
 def test_every_strategy_publishes_the_same_rows(live: Rows, computed: Rows, days: set[int], strategy: Strategy) -> None:
     inside = {key: value for key, value in computed.items() if key[0] in days}
@@ -210,4 +211,4 @@ def test_statements_do_not_grow_with_the_partitions(tmp_path: Path, caplog: pyte
         (folder := tmp_path / str(count)).mkdir()
         counts.append(statements_for(count, str(folder), caplog))
     assert len(set(counts)) == 1
-    assert 0 < counts[0] <= 30
+    assert 0 < counts[0] <= 40, counts

@@ -11,8 +11,10 @@ from dagster_safe_backfill.errors import ConfigurationError
 
 OnEmpty = Literal["refuse", "allow"]
 OnOutside = Literal["refuse", "drop"]
+OnSchemaChange = Literal["raise", "add_columns", "sync"]
 
 SHADOW_INFIX = "__shadow_"
+ARCHIVE_INFIX = "__archive_"
 _RUN_ID_LENGTH = 8
 
 
@@ -38,9 +40,18 @@ class TableRef:
             raise ConfigurationError(f'a table is named "table" or "schema.table", not "{text}"')
         return cls(schema=parts[0] if len(parts) == 2 else default_schema, name=parts[-1])
 
+    def archive(self, publication_id: str) -> TableRef:
+        """Return the name of the table that keeps what one publication replaced in this one."""
+        return TableRef(schema=self.schema, name=f"{self.name}{ARCHIVE_INFIX}{_word(publication_id)}")
+
     def shadow(self, run_id: str) -> TableRef:
         """Return the name of this table's shadow for one run; runs at the same time have different ones."""
         return TableRef(schema=self.schema, name=f"{self.name}{SHADOW_INFIX}{run_id[:_RUN_ID_LENGTH]}")
+
+
+def _word(text: str) -> str:
+    """Return `text` as part of a name: a UUID without its hyphens."""
+    return "".join(letter if letter.isalnum() else "" if letter == "-" else "_" for letter in text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +75,11 @@ class TableSpec:
         updated_at_column: A column that takes the time of the publication in rows that it changed.
         on_empty: Whether no rows at all are an error.
         on_outside: Whether rows outside the slice are an error, or are left out and counted.
+        on_schema_change: Whether computed columns that aren't the table's are an error, are added to it, or (`sync`)
+            become the table's, which then loses those that aren't computed and changes types that don't fit.
+        column_defaults: The SQL expression of what the rows that are there get in a column that is added, by name.
+        keep_latest: The column that tells which of the computed rows of one key is kept: the one with its largest
+            value. None if no key may come twice.
     """
 
     table: TableRef
@@ -73,6 +89,9 @@ class TableSpec:
     updated_at_column: str | None = None
     on_empty: OnEmpty = "refuse"
     on_outside: OnOutside = "refuse"
+    on_schema_change: OnSchemaChange = "raise"
+    column_defaults: Mapping[str, str] = field(default_factory=dict[str, str])
+    keep_latest: str | None = None
 
     def __post_init__(self) -> None:
         if self.updated_at_column in self.unique_key:
@@ -84,9 +103,33 @@ class TableSpec:
         for option, value, allowed in (
             ("on_empty", self.on_empty, ("refuse", "allow")),
             ("on_outside", self.on_outside, ("refuse", "drop")),
+            ("on_schema_change", self.on_schema_change, ("raise", "add_columns", "sync")),
         ):
             if value not in allowed:
                 raise ConfigurationError(f"{self.table}: {option} is one of {', '.join(allowed)}, not {value!r}")
+        if self.column_defaults and self.on_schema_change == "raise":
+            raise ConfigurationError(
+                f"{self.table}: column_defaults are for columns that are added, so set on_schema_change to"
+                ' "add_columns" as well'
+            )
+        if self.keep_latest is not None and not self.unique_key:
+            raise ConfigurationError(f"{self.table}: keep_latest needs a unique_key, whose rows come twice")
+
+
+@dataclass(frozen=True, slots=True)
+class KeepLatest:
+    """Keep, of the computed rows of one key, the one with the largest value in `column`; see `keep_latest`."""
+
+    column: str
+
+
+def keep_latest(column: str) -> KeepLatest:
+    """Leave out computed rows whose unique key comes again with a larger value in `column`, and count them.
+
+    NULL is the smallest value. Two rows of one key with the same largest value are an error, as nothing tells which
+    one is right. For `on_duplicate`.
+    """
+    return KeepLatest(column)
 
 
 def _is_zone(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlglot import exp
@@ -9,7 +10,7 @@ from sqlglot import exp
 from dagster_safe_backfill.domain.slices import PartitionSlice
 from dagster_safe_backfill.domain.tables import TableRef
 from dagster_safe_backfill.sql import terms
-from dagster_safe_backfill.sql.partitioning import PARTITION, PartitionColumns, positioned
+from dagster_safe_backfill.sql.partitioning import PARTITION, PartitionColumns, positioned, rows_of
 from dagster_safe_backfill.sql.staging import created_as
 
 _LIVE, _SHADOW = "_sb_live", "_sb_shadow"
@@ -60,6 +61,13 @@ def insert_staged(change: Change) -> exp.Insert:
     return exp.Insert(this=_into(change), expression=_staged(change))
 
 
+def copied(source: TableRef, target: TableRef, values: Mapping[str, exp.Expr], *, where: exp.Expr) -> exp.Insert:
+    """Return INSERT INTO `target` of an expression over `source` for each named column, for the rows that `where`."""
+    select = exp.select(*terms.named(values)).from_(terms.table(source)).where(where.copy())
+    names = [exp.to_identifier(name, quoted=True) for name in values]
+    return exp.Insert(this=exp.Schema(this=terms.table(target), expressions=names), expression=select)
+
+
 def delete_scope(change: Change) -> exp.Delete:
     """Return DELETE of the slice."""
     return exp.delete(terms.table(change.live), where=change.scope.copy())
@@ -68,6 +76,12 @@ def delete_scope(change: Change) -> exp.Delete:
 def rows_in_scope(change: Change, *, partition_slice: PartitionSlice | None, columns: PartitionColumns) -> exp.Select:
     """Return `(position, rows)` of the live rows in the slice."""
     return _by_partition(_positioned(change, partition_slice=partition_slice, columns=columns))
+
+
+def rows_by_partition(table: TableRef, partition_slice: PartitionSlice, columns: PartitionColumns) -> exp.Select:
+    """Return `(position, rows)` of the rows of any table in the slice."""
+    rows = exp.select(exp.Star()).from_(terms.table(table)).where(rows_of(partition_slice, columns))
+    return _by_partition(positioned(rows, [], partition_slice=partition_slice, columns=columns))
 
 
 def count_in_scope(change: Change) -> exp.Select:

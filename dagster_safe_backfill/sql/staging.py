@@ -13,6 +13,8 @@ from dagster_safe_backfill.domain.tables import TableRef
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.partitioning import PARTITION, PartitionColumns, positioned
 
+_RANK, _TIES = "_sb_rank", "_sb_ties"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagedColumn:
@@ -81,11 +83,65 @@ def fill(
     partition_slice: PartitionSlice | None,
     columns: PartitionColumns,
     is_scratch: bool,
+    key: Sequence[str] = (),
+    latest: str | None = None,
 ) -> exp.Create:
-    """Return CREATE TABLE AS of the rows and of each one's position in the slice (0 without partitions)."""
-    items = [terms.column(name) for name in names]
+    """Return CREATE TABLE AS of the rows and of each one's position in the slice (0 without partitions).
+
+    With `latest`, each row also gets its rank among those of its key, the largest value of that column first, and how
+    many share its value.
+    """
+    items: list[exp.Expr] = [terms.column(name) for name in names]
+    if latest is not None:
+        items += terms.named(_ranks(key, latest))
     select = positioned(rows, items, partition_slice=partition_slice, columns=columns)
     return created_as(shadow, select, is_scratch=is_scratch)
+
+
+def _ranks(key: Sequence[str], latest: str) -> dict[str, exp.Expr]:
+    by_key = [terms.column(name) for name in key]
+    order = exp.Order(expressions=[exp.Ordered(this=terms.column(latest), desc=True, nulls_first=False)])
+    rank = exp.Window(this=exp.RowNumber(), partition_by=by_key, order=order)
+    # Rows without a key of their own aren't each other's duplicates: they are refused later on.
+    has_key = exp.not_(terms.any_of(exp.Is(this=column.copy(), expression=exp.Null()) for column in by_key))
+    same = exp.Window(
+        this=exp.Count(this=exp.Star()), partition_by=[*(column.copy() for column in by_key), terms.column(latest)]
+    )
+    one = terms.number(1)
+    return {
+        _RANK: exp.Case().when(has_key, rank).else_(one),
+        _TIES: exp.Case().when(has_key.copy(), same).else_(one.copy()),
+    }
+
+
+def duplicates(shadow: TableRef) -> exp.Select:
+    """Return `(rows that aren't the latest of their key, keys with several latest)` of a shadow with ranks."""
+    is_tie = exp.and_(terms.column(_RANK).eq(1), exp.GT(this=terms.column(_TIES), expression=terms.number(1)))
+    counts = [terms.count_where(_is_duplicate()), terms.count_where(is_tie)]
+    return exp.select(*counts).from_(terms.table(shadow))
+
+
+def tied_keys(shadow: TableRef, key: Sequence[str], *, size: int) -> exp.Select:
+    """Return some of the keys with several latest rows."""
+    is_tie = exp.GT(this=terms.column(_TIES), expression=terms.number(1))
+    select = exp.select(*map(terms.column, key)).from_(terms.table(shadow))
+    return select.where(terms.column(_RANK).eq(1), is_tie).limit(size)
+
+
+def repeated_keys(shadow: TableRef, key: Sequence[str]) -> exp.Select:
+    """Return one of the keys that come twice, if any does."""
+    columns = [terms.column(name) for name in key]
+    select = exp.select(*columns).from_(terms.table(shadow)).group_by(*(column.copy() for column in columns))
+    return select.having(exp.GT(this=exp.Count(this=exp.Star()), expression=terms.number(1))).limit(1)
+
+
+def delete_duplicates(shadow: TableRef) -> exp.Delete:
+    """Return DELETE of the rows that aren't the latest of their key."""
+    return exp.delete(terms.table(shadow), where=_is_duplicate())
+
+
+def _is_duplicate() -> exp.Expr:
+    return exp.GT(this=terms.column(_RANK), expression=terms.number(1))
 
 
 Kind = Literal["TABLE", "VIEW"]

@@ -38,7 +38,7 @@ def audit(
     found = measure(connection, subject_of(connection, staged, sample_columns), audits)
     is_rejected = any(result.blocks for result in found.results)
     with connection.transaction():
-        ledger.record(
+        ledger.record_staged(
             connection,
             "rejected" if is_rejected else "audited",
             staged,

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timezone
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from typing import Literal
 
 from sqlglot import exp
 
-from dagster_safe_backfill.domain.states import Changes, Origin, Staged, Strategy
+from dagster_safe_backfill.domain.states import Changes, Fingerprint, Origin, Staged, Strategy
 from dagster_safe_backfill.domain.tables import TableRef
 from dagster_safe_backfill.domain.verdicts import AuditResult
 from dagster_safe_backfill.sql import terms
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.base import Connection, Row
 
-Event = Literal["staged", "audited", "rejected", "published"]
+Event = Literal["staged", "audited", "rejected", "published", "rolled_back", "expired", "discarded"]
+CHANGES_OF_LIVE: tuple[Event, ...] = ("published", "rolled_back")
+"""The events that tell what stands in a partition."""
 
 LEDGER = "_safe_backfill_ledger"
 _COLUMNS = {
@@ -35,7 +39,55 @@ _COLUMNS = {
     "rows_unchanged": "BIGINT",
     "failed_audits": "TEXT",
     "warned_audits": "TEXT",
+    # Of live: when the rows were staged, or after it was changed; and what the change replaced.
+    "fingerprint": "TEXT",
+    "fingerprinted_columns": "TEXT",
+    "replaced_fingerprint": "TEXT",
+    "archive": "TEXT",
+    "archive_expires_at": "TIMESTAMPTZ",
+    "undone_publications": "TEXT",
 }
+_TICK = timedelta(microseconds=1)
+
+Values = Mapping[str, object]
+"""A row of the ledger; what isn't named is NULL."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What the ledger says of one change of one live partition.
+
+    Attributes:
+        fingerprint: The partition's after the change; None in a ledger of before there were archives.
+        columns: Those that the fingerprint is of.
+        replaced: The partition's fingerprint before; None likewise.
+        archive: Where the replaced rows are kept; None if there were none, none changed, or none are kept.
+        undone: The publications that a rollback undid here; empty for a publication.
+    """
+
+    recorded_at: datetime
+    event: Event
+    key: str
+    publication_id: str
+    run_id: str
+    backfill_id: str | None
+    code_version: str | None
+    changes: Changes
+    fingerprint: Fingerprint | None
+    columns: tuple[str, ...]
+    replaced: Fingerprint | None
+    archive: TableRef | None
+    expires_at: datetime | None
+    undone: tuple[str, ...]
+    strategy: str | None
+
+
+_ENTRY = (
+    *("recorded_at", "event", "partition_key", "publication_id", "run_id", "backfill_id", "code_version"),
+    *("rows_staged", "rows_inserted", "rows_updated", "rows_deleted", "rows_unchanged"),
+    *("fingerprint", "fingerprinted_columns", "replaced_fingerprint", "archive", "archive_expires_at"),
+    *("undone_publications", "strategy"),
+)
 
 
 def ledger_of(table: TableRef) -> TableRef:
@@ -61,37 +113,207 @@ def create(connection: Connection, table: TableRef) -> None:
             connection.run(exp.Alter(this=terms.table(ledger), kind="TABLE", actions=[column]))
 
 
-def record(
+def exists(connection: Connection, table: TableRef) -> bool:
+    """Return whether there is a ledger beside `table`, with all its columns."""
+    found = connection.columns(ledger_of(table))
+    return found is not None and {column.name.casefold() for column in found} >= set(_COLUMNS)
+
+
+def record(connection: Connection, event: Event, table: TableRef, rows: Sequence[Values], *, origin: Origin) -> None:
+    """Append rows to the ledger; they commit with the caller's transaction.
+
+    The moments never go back, so that they order what happened even where the machines' clocks don't agree.
+    """
+    common: Values = {
+        "recorded_at": _now(connection, table),
+        "event": event,
+        "table_name": str(table),
+        "publication_id": origin.publication_id,
+        "run_id": origin.run_id,
+        "backfill_id": origin.backfill_id,
+        "code_version": origin.code_version,
+    }
+    tuples = [tuple({**common, **row}.get(name) for name in _COLUMNS) for row in rows]
+    connection.append(ledger_of(table), list(_COLUMNS), tuples)
+
+
+def record_staged(
     connection: Connection,
-    event: Event,
+    event: Literal["staged", "audited", "rejected"],
     staged: Staged,
     *,
     origin: Origin,
-    strategy: Strategy | None = None,
-    changes: Mapping[str, Changes] | None = None,
     results: Sequence[AuditResult] = (),
 ) -> None:
-    """Append a row for each partition of the batch; it commits with the caller's transaction."""
-    now = datetime.now(timezone.utc)
-    spec, nothing = staged.spec, Changes()
-    rows: list[tuple[object, ...]] = []
+    """Record what happened to a batch that isn't live yet."""
     blocking = _names({result.audit.name: result.blocking_keys for result in results})
     others = {result.audit.name: set(result.failed_keys) - set(result.blocking_keys) for result in results}
     warned = _names(others)
-    for key in staged.keys:
-        change = (changes or {}).get(key, nothing)
-        counts: tuple[int | None, ...] = (None,) * 4
-        if changes is not None:
-            counts = (change.inserted, change.updated, change.deleted, change.unchanged)
-        rows.append(
-            (
-                *(now, event, str(spec.table), key, origin.publication_id, str(staged.shadow)),
-                *(origin.run_id, origin.backfill_id, origin.code_version, strategy),
-                *(staged.rows.get(key, 0), *counts),
-                *(blocking.get(key), warned.get(key)),
-            )
-        )
-    connection.append(ledger_of(spec.table), list(_COLUMNS), rows)
+    rows: list[Values] = [
+        {
+            "partition_key": key,
+            "shadow": str(staged.shadow),
+            "rows_staged": staged.rows.get(key, 0),
+            "failed_audits": blocking.get(key),
+            "warned_audits": warned.get(key),
+            "fingerprint": str(staged.fingerprints.get(key, Fingerprint())),
+        }
+        for key in staged.keys
+    ]
+    record(connection, event, staged.spec.table, rows, origin=origin)
+
+
+def record_change(
+    connection: Connection,
+    event: Literal["published", "rolled_back"],
+    table: TableRef,
+    *,
+    origin: Origin,
+    strategy: Strategy,
+    changes: Mapping[str, Changes],
+    before: Mapping[str, Fingerprint],
+    after: Mapping[str, Fingerprint],
+    columns: Sequence[str],
+    archive: TableRef | None,
+    archived: Iterable[str],
+    expires_at: datetime | None,
+    undone: Mapping[str, Sequence[str]] | None = None,
+) -> None:
+    """Record a change of live partitions, in the transaction that makes it."""
+    kept = set(archived)
+    rows: list[Values] = [
+        {
+            "partition_key": key,
+            "strategy": strategy,
+            "rows_staged": change.staged,
+            "rows_inserted": change.inserted,
+            "rows_updated": change.updated,
+            "rows_deleted": change.deleted,
+            "rows_unchanged": change.unchanged,
+            "fingerprint": str(after[key]),
+            "fingerprinted_columns": json.dumps([*columns]),
+            "replaced_fingerprint": str(before[key]),
+            "archive": archive.name if archive and key in kept else None,
+            "archive_expires_at": expires_at if archive and key in kept else None,
+            "undone_publications": json.dumps([*undone[key]]) if undone else None,
+        }
+        for key, change in changes.items()
+    ]
+    record(connection, event, table, rows, origin=origin)
+
+
+def changes_by(connection: Connection, table: TableRef, publication_id: str) -> list[Entry]:
+    """Return what one publication or rollback changed, by partition; nothing if there is none of that id."""
+    return _entries(connection, table, [terms.column("publication_id").eq(terms.text(publication_id))])
+
+
+def changes_by_backfill(connection: Connection, table: TableRef, backfill_id: str) -> list[Entry]:
+    """Return what the publications of one backfill changed, the oldest first."""
+    return _entries(connection, table, [terms.column("backfill_id").eq(terms.text(backfill_id))])
+
+
+def history(connection: Connection, table: TableRef, keys: Sequence[str] | None = None) -> list[Entry]:
+    """Return all changes of some of a table's partitions, or of all, the oldest first."""
+    if keys is None:
+        return _entries(connection, table, [])
+    return _entries(connection, table, [terms.column("partition_key").isin(*map(terms.text, keys))])
+
+
+def newest_publication(connection: Connection, table: TableRef) -> str | None:
+    """Return the id of the last publication of a table that is no rollback."""
+    is_published = terms.column("event").eq(terms.text("published"))
+    select = exp.select(terms.column("publication_id")).from_(terms.table(ledger_of(table)))
+    select = select.where(_is_of(table), is_published).order_by(terms.column("recorded_at").desc()).limit(1)
+    found = connection.run(select)
+    return found[0][0] if found else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """Who made a shadow, and when the ledger last told of it."""
+
+    run_id: str
+    last_used: datetime
+
+
+def shadows(connection: Connection, table: TableRef) -> dict[str, Owner]:
+    """Return the owners of all shadows that the table ever had, by the shadow's name in lower case."""
+    shadow, at = terms.column("shadow"), terms.column("recorded_at")
+    select = exp.select(shadow, terms.column("run_id"), at).from_(terms.table(ledger_of(table)))
+    select = select.where(_is_of(table), exp.not_(exp.Is(this=shadow.copy(), expression=exp.Null())))
+    select = select.distinct().order_by(at.copy())
+    return {
+        name.casefold().removeprefix(f"{table.schema.casefold()}."): Owner(run_id=run_id, last_used=last_used)
+        for name, run_id, last_used in connection.run(select)
+    }
+
+
+def archives(connection: Connection, table: TableRef) -> dict[TableRef, datetime]:
+    """Return all archives that the table ever had, with the moments at which they expire."""
+    archive, expiry = terms.column("archive"), terms.column("archive_expires_at")
+    select = exp.select(archive, exp.Max(this=expiry)).from_(terms.table(ledger_of(table)))
+    is_change = terms.column("event").isin(*map(terms.text, CHANGES_OF_LIVE))
+    is_kept = exp.not_(exp.Is(this=archive.copy(), expression=exp.Null()))
+    select = select.where(_is_of(table), is_change, is_kept).group_by(archive.copy())
+    return {TableRef(schema=table.schema, name=name): at for name, at in connection.run(select)}
+
+
+def other_versions(connection: Connection, table: TableRef, origin: Origin) -> list[str | None]:
+    """Return the code versions other than this run's under which its backfill has staged partitions of the table."""
+    if origin.backfill_id is None:
+        return []
+    version = terms.column("code_version")
+    own = exp.null() if origin.code_version is None else terms.text(origin.code_version)
+    select = exp.select(version).distinct().from_(terms.table(ledger_of(table)))
+    select = select.where(
+        _is_of(table),
+        terms.column("backfill_id").eq(terms.text(origin.backfill_id)),
+        terms.column("event").eq(terms.text("published")),
+        exp.NullSafeNEQ(this=version.copy(), expression=own),
+    )
+    return [row[0] for row in connection.run(select)]
+
+
+def _entries(connection: Connection, table: TableRef, conditions: Sequence[exp.Expr]) -> list[Entry]:
+    select = exp.select(*map(terms.column, _ENTRY)).from_(terms.table(ledger_of(table)))
+    is_change = terms.column("event").isin(*map(terms.text, CHANGES_OF_LIVE))
+    select = select.where(_is_of(table), is_change, *conditions).order_by(terms.column("recorded_at"))
+    return [_entry(row, table) for row in connection.run(select)]
+
+
+def _is_of(table: TableRef) -> exp.Expr:
+    return terms.column("table_name").eq(terms.text(str(table)))
+
+
+def _entry(row: Row, table: TableRef) -> Entry:
+    at, event, key, publication, run, backfill, version, *numbers = row[:12]
+    fingerprint, columns, replaced, archive, expires_at, undone, strategy = row[12:]
+    staged, inserted, updated, deleted, unchanged = (number or 0 for number in numbers)
+    return Entry(
+        recorded_at=at,
+        event=event,
+        key=key,
+        publication_id=publication,
+        run_id=run,
+        backfill_id=backfill,
+        code_version=version,
+        changes=Changes(staged=staged, inserted=inserted, updated=updated, deleted=deleted, unchanged=unchanged),
+        fingerprint=Fingerprint.parse(fingerprint) if fingerprint else None,
+        columns=tuple(json.loads(columns or "[]")),
+        replaced=Fingerprint.parse(replaced) if replaced else None,
+        archive=TableRef(schema=table.schema, name=archive) if archive else None,
+        expires_at=expires_at,
+        undone=tuple(json.loads(undone or "[]")),
+        strategy=strategy,
+    )
+
+
+def _now(connection: Connection, table: TableRef) -> datetime:
+    """Return the time, or the moment after the last one that the ledger knows of the table."""
+    latest = exp.Max(this=terms.column("recorded_at"))
+    ((last,),) = connection.run(exp.select(latest).from_(terms.table(ledger_of(table))).where(_is_of(table)))
+    now = datetime.now(timezone.utc)
+    return now if last is None else max(now, last + _TICK)
 
 
 def _names(keys_by_audit: Mapping[str, Iterable[str]]) -> dict[str, str]:

@@ -62,7 +62,7 @@ def measure_live(
         partition_types=types,
         rows={},
         dropped=0,
-        live_exists=True,
+        live_columns=found,
     )
     staged = replace(staged, rows=staging.by_key(connection.run(staging.rows_by_partition(view)), staged.keys))
     try:

@@ -2,178 +2,198 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime, timezone
+import logging
+from collections.abc import Mapping, Sequence
+from functools import partial
 
-from sqlglot import exp
-
-from dagster_safe_backfill.domain.states import (
-    Audited,
-    Changes,
-    Origin,
-    Published,
-    Staged,
-    Strategy,
-)
-from dagster_safe_backfill.domain.tables import Column
-from dagster_safe_backfill.errors import SchemaMismatchError
-from dagster_safe_backfill.sql import publishing, staging, terms
-from dagster_safe_backfill.sql.partitioning import PartitionColumns, rows_of
-from dagster_safe_backfill.sql.publishing import Change
+from dagster_safe_backfill.domain.states import Audited, Fingerprint, Origin, Published, PublishRules, Staged
+from dagster_safe_backfill.errors import MixedVersionsError, PublishConflictError, listed
+from dagster_safe_backfill.sql import staging
 from dagster_safe_backfill.wap import ledger
+from dagster_safe_backfill.wap.archive import Archive, archived
+from dagster_safe_backfill.wap.changes import Plan, add_columns, planned
+from dagster_safe_backfill.wap.fingerprints import live_fingerprints
+from dagster_safe_backfill.wap.ledger import Entry
 from dagster_safe_backfill.wap.scope import columns_of
+from dagster_safe_backfill.wap.swap import swapped
+from dagster_safe_backfill.wap.transactions import in_transaction
 from dagster_safe_backfill.warehouses.base import Connection
 
+_LOG = logging.getLogger(__name__)
 
-def publish(connection: Connection, audited: Audited, *, strategy: Strategy, origin: Origin) -> Published:
-    """Make what was audited live, record it and drop the shadow, all in one transaction.
+
+def publish(connection: Connection, audited: Audited, *, rules: PublishRules, origin: Origin) -> Published:
+    """Make what was audited live, archive what that replaces, record it and drop the shadow, all in one transaction.
+
+    Publishing the same publication again changes nothing: it returns what the first time did.
 
     Raises:
+        PublishConflictError: Partitions changed since they were staged, or the publication was rolled back since.
+        MixedVersionsError: Other code versions staged partitions of the same backfill.
+        SwapError: The table can't be swapped.
         SchemaMismatchError: The live table's columns changed since the rows were staged.
         WarehouseError: The database refused; the live table and the shadow are as they were.
     """
+    return in_transaction(connection, partial(_publish, connection, audited, rules=rules, origin=origin))
+
+
+def _publish(connection: Connection, audited: Audited, *, rules: PublishRules, origin: Origin) -> Published:
     staged = audited.staged
-    with connection.transaction():
-        changes = apply(connection, staged, strategy=strategy)
-        ledger.record(
-            connection,
-            "published",
-            staged,
-            origin=origin,
-            strategy=strategy,
-            changes=changes,
-        )
+    table = staged.spec.table
+    with connection.hold(table) as committed:
+        before = _fingerprints(committed, staged)
+        live_exists = committed.columns(table) is not None
+    found = _repeated(audited, ledger.changes_by(connection, table, origin.publication_id), connection)
+    if found is not None:
         connection.run(staging.dropped(staged.shadow))
+        return found
+    if not rules.allows_mixed_versions:
+        check_versions(connection, staged, origin=origin)
+    if rules.on_conflict == "raise":
+        _check_conflict(connection, staged, before)
+    if rules.strategy == "swap" and live_exists:
+        plan, archive = swapped(connection, staged, publication_id=origin.publication_id, keep_for=rules.archive_for)
+    else:
+        add_columns(connection, staged)
+        plan = planned(connection, staged, strategy=rules.strategy, live_exists=live_exists)
+        archive = _archived(connection, staged, plan, before, rules=rules, origin=origin) if live_exists else Archive()
+        plan.run(connection)
+    names = [column.name for column in connection.columns(table) or ()]
+    ledger.record_change(
+        connection,
+        "published",
+        table,
+        origin=origin,
+        strategy=rules.strategy,
+        changes=plan.changes,
+        before=before,
+        after=_of_slice(connection, staged, names),
+        columns=names,
+        archive=archive.table,
+        archived=archive.keys,
+        expires_at=archive.expires_at,
+    )
+    connection.run(staging.dropped(staged.shadow))
     return Published(
         audited=audited,
         publication_id=origin.publication_id,
-        strategy=strategy,
-        changes=changes,
+        changes=plan.changes,
+        archive=archive.table,
+        expires_at=archive.expires_at,
     )
 
 
-def apply(connection: Connection, staged: Staged, *, strategy: Strategy) -> dict[str, Changes]:
-    """Make the slice equal to the shadow, in the caller's transaction, and return what that changed by partition.
+def check_versions(connection: Connection, staged: Staged, *, origin: Origin) -> None:
+    """Refuse to publish beside other partitions of the same backfill that another code version computed.
 
-    `merge` touches just the rows that differ by the unique key, unless that is most of them or the live slice
-    holds a key twice; then the slice is deleted and inserted whole, which comes to the same rows.
+    Raises:
+        MixedVersionsError: There are some.
     """
-    change = planned(connection, staged)
-    if not staged.live_exists:
-        connection.run(publishing.create_live(change))
-        return _all_inserted(staged, deleted={})
-    _check_live(connection, staged)
-    columns = columns_of(connection, staged)
-    if strategy == "merge":
-        return _merge(connection, staged, change, columns)
-    return _replace(connection, staged, change, columns)
-
-
-def planned(connection: Connection, staged: Staged) -> Change:
-    """Return the change that publishing a staged batch makes, in SQL's terms."""
-    spec = staged.spec
-    columns = tuple(column.name for column in staged.columns)
-    scope: exp.Expr = exp.true()
-    if staged.partition_slice is not None:
-        scope = exp.paren(rows_of(staged.partition_slice, columns_of(connection, staged)))
-    stamp = spec.updated_at_column
-    return Change(
-        live=spec.table,
-        shadow=staged.shadow,
-        scope=scope,
-        columns=columns,
-        key=spec.unique_key,
-        stamp=(stamp, _now(connection, staged, stamp)) if stamp and stamp not in columns else None,
-        unread=stamp,
+    others = ledger.other_versions(connection, staged.spec.table, origin)
+    if not others:
+        return
+    versions = [*others, origin.code_version]
+    raise MixedVersionsError(
+        f"{staged.spec.table}: backfill {origin.backfill_id} has published partitions of code_version"
+        f" {listed(others)}, and this run is of {origin.code_version}: the code changed while it ran. Roll the backfill"
+        " back and launch it anew, or set allow_mixed_versions=True",
+        table=str(staged.spec.table),
+        versions=versions,
     )
 
 
-def _now(connection: Connection, staged: Staged, stamp: str) -> exp.Expr:
-    """Return the time as a literal of the stamp column's type; wall-clock columns take UTC."""
-    columns = connection.columns(staged.spec.table) or ()
-    types = {column.name.casefold(): column.type for column in columns}
-    now = datetime.now(timezone.utc)
-    type_name = types.get(stamp.casefold())
-    if type_name is None:
-        return exp.cast(terms.text(now.isoformat(sep=" ")), exp.DataType.Type.TIMESTAMPTZ)
-    if connection.keeps(type_name) != "timestamptz":
-        now = now.replace(tzinfo=None)
-    return terms.typed(terms.text(now.isoformat(sep=" ")), type_name, dialect=connection.dialect)
+def _fingerprints(connection: Connection, staged: Staged) -> Mapping[str, Fingerprint]:
+    """Return the live partitions' fingerprints over the columns that there were when the rows were staged."""
+    now = {column.name for column in connection.columns(staged.spec.table) or ()}
+    then = staged.live_columns if staged.live_columns is not None else staged.columns
+    names = [column.name for column in then if column.name in now]
+    if not names:
+        return {key: Fingerprint() for key in staged.keys}
+    return _of_slice(connection, staged, names)
 
 
-def _check_live(connection: Connection, staged: Staged) -> None:
-    """Refuse if the live table isn't what the rows were staged for, for instance altered by hand since."""
-    stamp = staged.spec.updated_at_column
-    live = connection.columns(staged.spec.table) or ()
-    here = {column for column in live if column.name != stamp}
-    expected = {column for column in staged.columns if column.name != stamp}
-    if here != expected:
-        problems = sorted(_described(column) for column in here ^ expected)
-        raise SchemaMismatchError(
-            f"{staged.spec.table} changed since its rows were staged ({'; '.join(problems)}); run again",
+def _of_slice(connection: Connection, staged: Staged, names: Sequence[str]) -> dict[str, Fingerprint]:
+    return live_fingerprints(
+        connection,
+        spec=staged.spec,
+        partition_slice=staged.partitions,
+        types=staged.partition_types,
+        names=names,
+    )
+
+
+def _archived(
+    connection: Connection,
+    staged: Staged,
+    plan: Plan,
+    before: Mapping[str, Fingerprint],
+    *,
+    rules: PublishRules,
+    origin: Origin,
+) -> Archive:
+    return archived(
+        connection,
+        spec=staged.spec,
+        partition_slice=staged.partitions,
+        columns=columns_of(connection, staged),
+        names=[column.name for column in staged.live_columns or connection.columns(staged.spec.table) or ()],
+        changes=plan.changes,
+        before=before,
+        publication_id=origin.publication_id,
+        keep_for=rules.archive_for,
+    )
+
+
+def _check_conflict(connection: Connection, staged: Staged, now: Mapping[str, Fingerprint]) -> None:
+    nothing = Fingerprint()
+    changed = [key for key in staged.keys if now[key] != staged.fingerprints.get(key, nothing)]
+    if not changed:
+        return
+    table = staged.spec.table
+    since = {entry.key: entry for entry in ledger.history(connection, table, changed)}
+    by = {key: since[key] for key in changed if key in since and since[key].fingerprint == now[key]}
+    who = listed([f"{key}: {_who(by[key]) if key in by else 'by no publication, so by hand'}" for key in changed])
+    raise PublishConflictError(
+        f"{table}: {len(changed)} of the {len(staged.keys)} partitions changed since they were staged ({who}), so"
+        f" nothing was published; the rows are in {staged.shadow}. Look at what changed, then run the partitions again:"
+        ' they are computed anew. on_conflict="overwrite" would replace what changed, and archive it',
+        table=str(table),
+        keys=changed,
+        published_since={key: by[key].publication_id if key in by else None for key in changed},
+    )
+
+
+def _who(entry: Entry) -> str:
+    what = "rolled back" if entry.event == "rolled_back" else "published"
+    return f"{what} by {entry.publication_id} at {entry.recorded_at:%Y-%m-%d %H:%M:%S %Z}"
+
+
+def _repeated(audited: Audited, entries: Sequence[Entry], connection: Connection) -> Published | None:
+    """Return the publication that the entries tell of; None if there are none.
+
+    Raises:
+        PublishConflictError: Something else has changed its partitions since.
+    """
+    if not entries:
+        return None
+    staged = audited.staged
+    newest = {entry.key: entry for entry in ledger.history(connection, staged.spec.table, [e.key for e in entries])}
+    lost = [entry.key for entry in entries if newest[entry.key].publication_id != entry.publication_id]
+    missing = [key for key in staged.keys if key not in newest]
+    if lost or missing:
+        raise PublishConflictError(
+            f"{staged.spec.table}: an earlier try of this run was published, and {listed(lost or missing)} changed"
+            " since; nothing was published again. Launch a new run if the partitions are to be computed anew",
             table=str(staged.spec.table),
-            problems=problems,
+            keys=lost or missing,
+            published_since={key: newest[key].publication_id if key in newest else None for key in lost or missing},
         )
-
-
-def _described(column: Column) -> str:
-    return f"{column.name} {column.type}"
-
-
-def _merge(connection: Connection, staged: Staged, change: Change, columns: PartitionColumns) -> dict[str, Changes]:
-    rows = connection.run(publishing.staged_changes(change))
-    matches = sum(row[1] for row in rows)
-    if matches > sum(staged.rows.values()):
-        return _replace(connection, staged, change, columns)
-    fresh = sum(row[2] for row in rows)
-    changed = sum(row[3] for row in rows)
-    ((live,),) = connection.run(publishing.count_in_scope(change))
-    gone: dict[int, int] = {}
-    if live > matches - fresh:
-        gone = dict(
-            connection.run(
-                publishing.gone_by_partition(change, partition_slice=staged.partition_slice, columns=columns)
-            )
-        )
-    _touch(connection, change, fresh=fresh, changed=changed, gone=sum(gone.values()), live=live)
-    found = {row[0]: row[1:] for row in rows}
-    return {key: _merged_changes(found.get(i, (0, 0, 0)), gone.get(i, 0)) for i, key in enumerate(staged.keys)}
-
-
-def _merged_changes(found: tuple[int, ...], gone: int) -> Changes:
-    staged, inserted, updated = found
-    unchanged = staged - inserted - updated
-    return Changes(staged=staged, inserted=inserted, updated=updated, deleted=gone, unchanged=unchanged)
-
-
-def _touch(connection: Connection, change: Change, *, fresh: int, changed: int, gone: int, live: int) -> None:
-    """Run the cheapest statements that make the slice right; a row's stamp only survives in place."""
-    touched = fresh + changed + gone
-    if not touched:
-        return
-    if change.stamp is None and change.unread is None and 2 * (changed + gone) >= live:
-        connection.run(publishing.delete_scope(change))
-        connection.run(publishing.insert_staged(change))
-        return
-    if gone:
-        connection.run(publishing.delete_gone(change))
-    if fresh or changed:
-        connection.run(publishing.merge_changed(change))
-
-
-def _replace(connection: Connection, staged: Staged, change: Change, columns: PartitionColumns) -> dict[str, Changes]:
-    live = connection.run(publishing.rows_in_scope(change, partition_slice=staged.partition_slice, columns=columns))
-    connection.run(publishing.delete_scope(change))
-    connection.run(publishing.insert_staged(change))
-    return _all_inserted(staged, deleted=dict(live))
-
-
-def _all_inserted(staged: Staged, *, deleted: Mapping[int, int]) -> dict[str, Changes]:
-    return {
-        key: Changes(
-            staged=staged.rows.get(key, 0),
-            inserted=staged.rows.get(key, 0),
-            deleted=deleted.get(i, 0),
-        )
-        for i, key in enumerate(staged.keys)
-    }
+    _LOG.warning("%s: %s was published by an earlier try of this run", staged.spec.table, entries[0].publication_id)
+    return Published(
+        audited=audited,
+        publication_id=entries[0].publication_id,
+        changes={entry.key: entry.changes for entry in entries},
+        archive=next((entry.archive for entry in entries if entry.archive), None),
+        expires_at=next((entry.expires_at for entry in entries if entry.expires_at), None),
+        is_repeated=True,
+    )

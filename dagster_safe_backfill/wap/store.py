@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dagster_safe_backfill.domain.slices import PartitionSlice
 from dagster_safe_backfill.domain.states import Changes, Staged
 from dagster_safe_backfill.domain.tables import TableSpec
-from dagster_safe_backfill.errors import KeyViolationError, WarehouseError, listed
+from dagster_safe_backfill.errors import ConfigurationError, KeyViolationError, WarehouseError, listed
 from dagster_safe_backfill.sql import staging
 from dagster_safe_backfill.wap.audit import key_result
-from dagster_safe_backfill.wap.publish import apply
+from dagster_safe_backfill.wap.changes import apply
 from dagster_safe_backfill.wap.write import readable, stage
 from dagster_safe_backfill.warehouses.base import Connection
 
@@ -34,6 +34,10 @@ def store(
         SliceError: The partition column is missing or can't tell the partitions.
         WarehouseError: The database refused. The table is as it was.
     """
+    if spec.on_schema_change == "sync":
+        raise ConfigurationError(
+            f'{spec.table}: on_schema_change="sync" rewrites the whole table; only @wap_asset(publish="swap") does that'
+        )
     shadow = connection.scratch(_SCRATCH)
     with readable(connection, data, spec=spec) as source, connection.transaction():
         connection.ensure_schema(spec.table.schema)

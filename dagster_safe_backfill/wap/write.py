@@ -16,13 +16,14 @@ from dagster_safe_backfill.errors import (
     EmptyFrameError,
     RowsOutsideSliceError,
     SchemaMismatchError,
-    WarehouseError,
     listed,
 )
 from dagster_safe_backfill.sql import staging, terms
-from dagster_safe_backfill.sql.partitioning import RESERVED, PartitionColumns
-from dagster_safe_backfill.sql.staging import StagedColumn
+from dagster_safe_backfill.sql.partitioning import PartitionColumns
 from dagster_safe_backfill.wap import ledger
+from dagster_safe_backfill.wap.deduplicate import deduplicated
+from dagster_safe_backfill.wap.fingerprints import live_fingerprints
+from dagster_safe_backfill.wap.reconcile import reconciled
 from dagster_safe_backfill.wap.scope import check_keys, partition_columns, partition_types
 from dagster_safe_backfill.warehouses.base import Connection
 from dagster_safe_backfill.warehouses.frames import FrameError, NoColumnsError
@@ -57,10 +58,26 @@ def write(
     with readable(connection, data, spec=spec) as source, connection.transaction():
         connection.ensure_schema(spec.table.schema)
         ledger.create(connection, spec.table)
+        is_left = connection.columns(shadow) is not None
         connection.run(staging.dropped(shadow))
         staged = stage(connection, source, spec=spec, partition_slice=partition_slice, shadow=shadow)
-        ledger.record(connection, "staged", staged, origin=origin)
+        staged = replace(_fingerprinted(connection, staged), replaces_shadow=is_left)
+        ledger.record_staged(connection, "staged", staged, origin=origin)
     return staged
+
+
+def _fingerprinted(connection: Connection, staged: Staged) -> Staged:
+    """Note what live is now, so that the publication can tell whether it changed in between."""
+    if staged.live_columns is None or staged.partition_slice is None:
+        return staged
+    found = live_fingerprints(
+        connection,
+        spec=staged.spec,
+        partition_slice=staged.partition_slice,
+        types=staged.partition_types,
+        names=[column.name for column in staged.live_columns],
+    )
+    return replace(staged, fingerprints=found)
 
 
 @contextmanager
@@ -125,8 +142,7 @@ def stage(
     """
     live = connection.columns(spec.table)
     found = connection.described(exp.select(exp.Star()).from_(source.copy()))
-    columns = _reconciled(connection, found, live, spec)
-    _check_casts(connection, source, columns, spec)
+    columns = reconciled(connection, source, found, live, spec)
     spec = _respelled(spec, [column.name for column in columns])
     rows = staging.typed_rows(source, columns, dialect=connection.dialect)
     types: dict[str | None, str] = {}
@@ -144,19 +160,32 @@ def stage(
             partition_slice=partition_slice,
             columns=recognised,
             is_scratch=is_scratch,
+            key=spec.unique_key,
+            latest=spec.keep_latest,
         )
     )
+    staged_columns = tuple(Column(name=column.name, type=column.type) for column in columns)
     staged = Staged(
         spec=spec,
         partition_slice=partition_slice,
         shadow=shadow,
-        columns=tuple(Column(name=column.name, type=column.type) for column in columns),
+        columns=staged_columns,
         partition_types=types,
         rows={},
         dropped=0,
-        live_exists=live is not None,
+        live_columns=live,
+        added=_added(staged_columns, live),
     )
+    if spec.keep_latest is not None:
+        staged = deduplicated(connection, staged)
     return _counted(connection, staged, recognised)
+
+
+def _added(columns: Sequence[Column], live: Sequence[Column] | None) -> tuple[Column, ...]:
+    if live is None:
+        return ()
+    known = {column.name for column in live}
+    return tuple(column for column in columns if column.name not in known)
 
 
 def _counted(connection: Connection, staged: Staged, columns: PartitionColumns) -> Staged:
@@ -193,98 +222,6 @@ def _outside_error(
     )
 
 
-def _reconciled(
-    connection: Connection,
-    found: Sequence[Column],
-    live: Sequence[Column] | None,
-    spec: TableSpec,
-) -> list[StagedColumn]:
-    """Match the computed columns to the live table's, by name and without regard to case."""
-    if live is None:
-        columns, problems = _new_columns(connection, found)
-    else:
-        columns, problems = _matched_columns(connection, found, live, spec)
-    problems += [
-        f"{column.name} begins with {RESERVED}, as only the library's own columns do"
-        for column in found
-        if column.name.casefold().startswith(RESERVED)
-    ]
-    if problems:
-        raise SchemaMismatchError(
-            f"{spec.table}: the computed columns differ from the table's, so nothing was written:"
-            f" {'; '.join(problems)}",
-            table=str(spec.table),
-            problems=problems,
-        )
-    return columns
-
-
-def _new_columns(connection: Connection, found: Sequence[Column]) -> tuple[list[StagedColumn], list[str]]:
-    columns: list[StagedColumn] = []
-    problems: list[str] = []
-    for column in found:
-        created = connection.created_as(column.type)
-        if created is None:
-            problems.append(
-                f"{column.name} holds nothing but NULL, which tells no type for the new table (cast it,"
-                " or create the table first)"
-            )
-        else:
-            columns.append(_on_its_way(column, Column(name=column.name, type=created)))
-    return columns, problems
-
-
-def _matched_columns(
-    connection: Connection, found: Sequence[Column], live: Sequence[Column], spec: TableSpec
-) -> tuple[list[StagedColumn], list[str]]:
-    computed = {column.name.casefold(): column for column in found}
-    columns: list[StagedColumn] = []
-    problems: list[str] = []
-    for target in live:
-        source = computed.pop(target.name.casefold(), None)
-        if source is None:
-            if not _is_name(target.name, spec.updated_at_column):
-                problems.append(f"{target.name} is missing")
-        elif connection.fit(source=source.type, target=target.type) == "never":
-            problems.append(f"{target.name} is {source.type}, and {target.type} in the table")
-        else:
-            columns.append(_on_its_way(source, target))
-    problems += [f"{column.name} is not in the table" for column in computed.values()]
-    stamp = spec.updated_at_column
-    if stamp is not None and not any(_is_name(target.name, stamp) for target in live):
-        problems.append(f"{stamp}, the updated_at_column, is not in the table (add it, as TIMESTAMP WITH TIME ZONE)")
-    return columns, problems
-
-
-def _on_its_way(source: Column, target: Column) -> StagedColumn:
-    return StagedColumn(name=target.name, source=source.name, source_type=source.type, type=target.type)
-
-
-def _is_name(name: str, other: str | None) -> bool:
-    return other is not None and name.casefold() == other.casefold()
-
-
-def _check_casts(connection: Connection, source: exp.Table, columns: Sequence[StagedColumn], spec: TableSpec) -> None:
-    """Refuse values that the live table's types would change, such as 1.5 in an integer column."""
-    cast = [column for column in columns if column.is_cast]
-    if not cast:
-        return
-    try:
-        (counts,) = connection.run(staging.values_lost_by_cast(source, cast, dialect=connection.dialect))
-    except WarehouseError as error:
-        # Some casts raise even where they are only tried.
-        names = ", ".join(column.name for column in cast)
-        problem = f"values of {names} don't fit their columns: {error}"
-        raise SchemaMismatchError(f"{spec.table}: {problem}", table=str(spec.table), problems=[problem]) from error
-    problems = [
-        f"{count} values of {column.name} ({column.source_type}) don't fit {column.type} unchanged"
-        for column, count in zip(cast, counts, strict=True)
-        if count
-    ]
-    if problems:
-        raise SchemaMismatchError(f"{spec.table}: {'; '.join(problems)}", table=str(spec.table), problems=problems)
-
-
 def _respelled(spec: TableSpec, names: Sequence[str]) -> TableSpec:
     """Return the spec with its columns spelled as the table spells them."""
     spelling = {name.casefold(): name for name in names}
@@ -294,9 +231,12 @@ def _respelled(spec: TableSpec, names: Sequence[str]) -> TableSpec:
             f"{spec.table}: unique_key names {', '.join(missing)}, which is no column of it; the columns are"
             f" {', '.join(names)}"
         )
-    stamp = spec.updated_at_column
+    stamp, latest = spec.updated_at_column, spec.keep_latest
+    if latest is not None and latest.casefold() not in spelling:
+        raise ConfigurationError(f"{spec.table}: keep_latest names {latest}, which is no column of it")
     return replace(
         spec,
         unique_key=tuple(spelling[name.casefold()] for name in spec.unique_key),
         updated_at_column=spelling.get(stamp.casefold(), stamp) if stamp else None,
+        keep_latest=spelling[latest.casefold()] if latest else None,
     )

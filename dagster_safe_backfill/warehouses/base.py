@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal
 
@@ -33,6 +33,75 @@ class Connection(ABC):
 
     aggregates_at_once: int = 500
     """How many aggregates one statement may measure; more are split."""
+
+    conflict_timeout: float = 60.0
+    """Seconds for which a change that lost against another transaction's is tried again."""
+
+    @property
+    @abstractmethod
+    def hash_algorithm(self) -> str:
+        """What `row_hash` hashes by; another value once equal rows may have other hashes. Without colons."""
+
+    @abstractmethod
+    def row_hash(self, values: Sequence[exp.Expr]) -> exp.Expr:
+        """Return the expression of a non-negative integer that tells rows of these values apart, NULLs included."""
+
+    @abstractmethod
+    def hold(self, table: TableRef) -> AbstractContextManager[Connection]:
+        """Keep others from changing a table until this transaction ends; to be the transaction's first statement.
+
+        A transaction of another that has changed the table and not committed, or tries to, fails. Within the block,
+        the session given reads what was committed until then, which this transaction's own may have missed.
+
+        Raises:
+            TransactionConflictError: Another session holds the table.
+        """
+
+    @abstractmethod
+    def tables(self, schema: str, prefix: str) -> tuple[TableRef, ...]:
+        """Return the tables of a schema whose names begin with `prefix`, in any case."""
+
+    @abstractmethod
+    def add_columns(self, table: TableRef, columns: Mapping[Column, exp.Expr | None]) -> None:
+        """Add columns to a table, with the value that its rows get (NULL, if None).
+
+        Raises:
+            SwapError: The table can't be altered.
+        """
+
+    @abstractmethod
+    def reshape(
+        self,
+        table: TableRef,
+        *,
+        dropped: Sequence[str],
+        retyped: Sequence[Column],
+        added: Mapping[Column, exp.Expr | None],
+    ) -> None:
+        """Change the columns of a table without rows.
+
+        Raises:
+            SwapError: The table can't be altered.
+        """
+
+    @abstractmethod
+    def cloned(self, table: TableRef, *, aside: TableRef) -> AbstractContextManager[None]:
+        """Rename `table` to `aside`, and put in its place an empty table, to be filled within the block.
+
+        It has the same columns, constraints, defaults, comments and, at the end of the block, indexes. The one aside
+        keeps no secondary indexes, as their names are now the new one's.
+
+        Raises:
+            SwapError: That can't be done without loss.
+        """
+
+    @abstractmethod
+    def put_back(self, table: TableRef, *, archive: TableRef, aside: TableRef) -> None:
+        """Rename `table` to `aside`, and put in its place a copy of `archive`: definition, rows, and table's indexes.
+
+        Raises:
+            SwapError: That can't be done without loss.
+        """
 
     @abstractmethod
     def transaction(self) -> AbstractContextManager[None]:

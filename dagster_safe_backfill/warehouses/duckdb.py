@@ -7,7 +7,7 @@ import random
 import re
 import time
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from sqlglot import exp
@@ -24,6 +24,7 @@ from dagster_safe_backfill.errors import (
 )
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.warehouses.base import STATEMENTS, Connection, Fit, Row, Warehouse
+from dagster_safe_backfill.warehouses.duckdb_tables import DuckDBTables
 from dagster_safe_backfill.warehouses.frames import (
     FrameError,
     as_arrow,
@@ -86,7 +87,7 @@ class DuckDBWarehouse(Warehouse):
             driver.execute("SET enable_progress_bar = false")
             # A query's unknown tables must not become this library's own variables.
             driver.execute("SET python_enable_replacements = false")
-            yield DuckDBConnection(driver, read_only=read_only)
+            yield DuckDBConnection(driver, read_only=read_only, conflict_timeout=self._lock_timeout)
         finally:
             driver.close()
 
@@ -141,8 +142,10 @@ class DuckDBConnection(Connection):
 
     dialect = "duckdb"
 
-    def __init__(self, driver: duckdb.DuckDBPyConnection, *, read_only: bool) -> None:
+    def __init__(self, driver: duckdb.DuckDBPyConnection, *, read_only: bool, conflict_timeout: float) -> None:
         self._driver = driver
+        self.conflict_timeout = conflict_timeout
+        self._tables = DuckDBTables(self._execute)
         self._untyped: frozenset[str] = frozenset()
         self._begin = "BEGIN TRANSACTION READ ONLY" if read_only else "BEGIN TRANSACTION"
 
@@ -165,12 +168,56 @@ class DuckDBConnection(Connection):
 
     def columns(self, table: TableRef) -> tuple[Column, ...] | None:
         """See `Connection.columns`."""
-        rows = self._execute(
-            "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = current_database()"
-            " AND lower(schema_name) = lower($schema) AND lower(table_name) = lower($name) ORDER BY column_index",
-            {"schema": table.schema, "name": table.name},
-        )
-        return tuple(Column(name=name, type=type_) for name, type_ in rows) or None
+        return self._tables.columns(table)
+
+    def tables(self, schema: str, prefix: str) -> tuple[TableRef, ...]:
+        """See `Connection.tables`."""
+        return self._tables.named(schema, prefix)
+
+    def add_columns(self, table: TableRef, columns: Mapping[Column, exp.Expr | None]) -> None:
+        """See `Connection.add_columns`."""
+        self._tables.add_columns(table, columns)
+
+    def reshape(
+        self,
+        table: TableRef,
+        *,
+        dropped: Sequence[str],
+        retyped: Sequence[Column],
+        added: Mapping[Column, exp.Expr | None],
+    ) -> None:
+        """See `Connection.reshape`."""
+        self._tables.reshape(table, dropped=dropped, retyped=retyped)
+        self._tables.add_columns(table, added)
+
+    def cloned(self, table: TableRef, *, aside: TableRef) -> AbstractContextManager[None]:
+        """See `Connection.cloned`. DuckDB's DDL is part of the transaction."""
+        return self._tables.cloned(table, aside=aside)
+
+    def put_back(self, table: TableRef, *, archive: TableRef, aside: TableRef) -> None:
+        """See `Connection.put_back`."""
+        self._tables.put_back(table, archive=archive, aside=aside)
+
+    @contextmanager
+    def hold(self, table: TableRef) -> Generator[Connection, None, None]:
+        """See `Connection.hold`. A transaction of DuckDB sees what was committed when it began."""
+        self._tables.hold(table)
+        cursor = self._driver.cursor()
+        try:
+            yield DuckDBConnection(cursor, read_only=True, conflict_timeout=self.conflict_timeout)
+        finally:
+            cursor.close()
+
+    @property
+    def hash_algorithm(self) -> str:
+        """See `Connection.hash_algorithm`. DuckDB doesn't promise that its hashes outlive a version."""
+        import duckdb
+
+        return f"duckdb-{duckdb.__version__}"
+
+    def row_hash(self, values: Sequence[exp.Expr]) -> exp.Expr:
+        """See `Connection.row_hash`."""
+        return exp.func("hash", *values, dialect=self.dialect)
 
     def described(self, select: exp.Query) -> tuple[Column, ...]:
         """See `Connection.described`."""

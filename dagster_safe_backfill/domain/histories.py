@@ -1,0 +1,75 @@
+"""What stands in a partition, by the changes that the ledger tells of, and what undoing some of them would restore."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+
+class Change(Protocol):
+    """A publication or a rollback, as one partition saw it."""
+
+    @property
+    def publication_id(self) -> str:
+        """Its id."""
+        ...
+
+    @property
+    def undone(self) -> tuple[str, ...]:
+        """The publications that it undid; none, if it is no rollback."""
+        ...
+
+
+Standing = Literal["undone", "already", "covered"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How to undo some changes of a partition.
+
+    Attributes:
+        standing: `undone` if they are the last that stand, `already` if none of them stands any more, `covered` if
+            others stand on them.
+        undone: The positions of those that are undone, the oldest first: what the first replaced is restored.
+        over: The positions of those that stand on them, the oldest first.
+    """
+
+    standing: Standing
+    undone: tuple[int, ...] = ()
+    over: tuple[int, ...] = ()
+
+
+def way_back(history: Sequence[Change], chosen: Collection[str]) -> Way:
+    """Return how the chosen publications of a partition are undone.
+
+    A rollback takes the partition back to what stood before the publications that it undid, and can itself be undone.
+
+    Args:
+        history: All changes of the partition, the oldest first.
+        chosen: The ids of the publications, or of a rollback.
+    """
+    standing = _standing(history)
+    # A rollback shows what stood before, so it hides nothing that stands below it.
+    blocks = [i for i in standing if history[i].publication_id in chosen or not history[i].undone]
+    top = len(blocks)
+    while top and history[blocks[top - 1]].publication_id not in chosen:
+        top -= 1
+    bottom = top
+    while bottom and history[blocks[bottom - 1]].publication_id in chosen:
+        bottom -= 1
+    if bottom == top:
+        return Way(standing="already")
+    over = tuple(blocks[top:])
+    return Way(standing="covered" if over else "undone", undone=tuple(blocks[bottom:top]), over=over)
+
+
+def _standing(history: Sequence[Change]) -> list[int]:
+    """Return the positions of the changes that stand, each on those before it."""
+    now: list[int] = []
+    before: dict[str, list[int]] = {}
+    for position, change in enumerate(history):
+        before[change.publication_id] = now
+        # A rollback undid a block: what stood before the oldest of it stands again.
+        now = [*min((before[name] for name in change.undone if name in before), key=len, default=now), position]
+    return now

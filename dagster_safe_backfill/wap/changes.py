@@ -1,0 +1,190 @@
+"""changes: the statements that make a slice of live equal to given rows, and what each partition gets by them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from sqlglot import exp
+
+from dagster_safe_backfill.domain.states import Changes, Staged, Strategy
+from dagster_safe_backfill.domain.tables import Column
+from dagster_safe_backfill.errors import SchemaMismatchError
+from dagster_safe_backfill.sql import publishing, terms
+from dagster_safe_backfill.sql.partitioning import PartitionColumns, rows_of
+from dagster_safe_backfill.sql.publishing import Change
+from dagster_safe_backfill.wap.scope import columns_of
+from dagster_safe_backfill.warehouses.base import Connection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What would be done.
+
+    Attributes:
+        changes: What it does, by partition key.
+        statements: What to run, in order, in the transaction in which it was planned.
+    """
+
+    changes: Mapping[str, Changes]
+    statements: Sequence[exp.Expr]
+
+    def run(self, connection: Connection) -> None:
+        """Run the statements."""
+        for statement in self.statements:
+            connection.run(statement)
+
+
+def apply(connection: Connection, staged: Staged, *, strategy: Strategy) -> Mapping[str, Changes]:
+    """Make the slice equal to the shadow, in the caller's transaction, and return what that changed by partition."""
+    add_columns(connection, staged)
+    plan = planned(connection, staged, strategy=strategy, live_exists=staged.live_exists)
+    plan.run(connection)
+    return plan.changes
+
+
+def add_columns(connection: Connection, staged: Staged) -> None:
+    """Add the columns that the shadow brings and live still lacks.
+
+    Raises:
+        SchemaMismatchError: Live isn't what the rows were staged for, for instance altered by hand since.
+    """
+    live = connection.columns(staged.spec.table)
+    if live is None:
+        return
+    missing = {column for column in staged.added if column not in live}
+    _check_live(staged, {*live, *missing})
+    if missing:
+        connection.add_columns(staged.spec.table, with_defaults(staged, missing, dialect=connection.dialect))
+
+
+def with_defaults(staged: Staged, columns: Collection[Column], *, dialect: str) -> dict[Column, exp.Expr | None]:
+    """Return columns that live gets, in the shadow's order, with what its rows have in them."""
+    spec = staged.spec
+    defaults = {
+        name.casefold(): terms.parsed(sql, dialect=dialect, option=f"{spec.table}: column_defaults")
+        for name, sql in spec.column_defaults.items()
+    }
+    return {column: defaults.get(column.name.casefold()) for column in staged.columns if column in columns}
+
+
+def planned(connection: Connection, staged: Staged, *, strategy: Strategy, live_exists: bool) -> Plan:
+    """Return what makes the slice equal to the shadow.
+
+    `merge` touches just the rows that differ by the unique key, unless that is most of them or the live slice
+    holds a key twice; then the slice is deleted and inserted whole, which comes to the same rows.
+    """
+    change = _change(connection, staged)
+    if not live_exists:
+        return Plan(changes=_all_inserted(staged, deleted={}), statements=[publishing.create_live(change)])
+    columns = columns_of(connection, staged)
+    if strategy == "merge" or (strategy == "swap" and change.key):
+        return _merge(connection, staged, change, columns)
+    return _replace(connection, staged, change, columns)
+
+
+def _change(connection: Connection, staged: Staged) -> Change:
+    """Return the change that publishing a staged batch makes, in SQL's terms."""
+    spec = staged.spec
+    columns = tuple(column.name for column in staged.columns)
+    scope: exp.Expr = exp.true()
+    if staged.partition_slice is not None:
+        scope = exp.paren(rows_of(staged.partition_slice, columns_of(connection, staged)))
+    stamp = spec.updated_at_column
+    return Change(
+        live=spec.table,
+        shadow=staged.shadow,
+        scope=scope,
+        columns=columns,
+        key=spec.unique_key,
+        stamp=(stamp, _now(connection, staged, stamp)) if stamp and stamp not in columns else None,
+        unread=stamp,
+    )
+
+
+def _now(connection: Connection, staged: Staged, stamp: str) -> exp.Expr:
+    """Return the time as a literal of the stamp column's type; wall-clock columns take UTC."""
+    columns = connection.columns(staged.spec.table) or ()
+    types = {column.name.casefold(): column.type for column in columns}
+    now = datetime.now(timezone.utc)
+    type_name = types.get(stamp.casefold())
+    if type_name is None:
+        return exp.cast(terms.text(now.isoformat(sep=" ")), exp.DataType.Type.TIMESTAMPTZ)
+    if connection.keeps(type_name) != "timestamptz":
+        now = now.replace(tzinfo=None)
+    return terms.typed(terms.text(now.isoformat(sep=" ")), type_name, dialect=connection.dialect)
+
+
+def _check_live(staged: Staged, live: set[Column]) -> None:
+    stamp = staged.spec.updated_at_column
+    here = {column for column in live if column.name != stamp}
+    expected = {column for column in staged.columns if column.name != stamp}
+    if here != expected:
+        problems = sorted(f"{column.name} {column.type}" for column in here ^ expected)
+        raise SchemaMismatchError(
+            f"{staged.spec.table} changed since its rows were staged ({'; '.join(problems)}); run again",
+            table=str(staged.spec.table),
+            problems=problems,
+        )
+
+
+def _merge(connection: Connection, staged: Staged, change: Change, columns: PartitionColumns) -> Plan:
+    rows = connection.run(publishing.staged_changes(change))
+    matches = sum(row[1] for row in rows)
+    if matches > sum(staged.rows.values()):
+        return _replace(connection, staged, change, columns)
+    fresh = sum(row[2] for row in rows)
+    changed = sum(row[3] for row in rows)
+    ((live,),) = connection.run(publishing.count_in_scope(change))
+    gone: dict[int, int] = {}
+    if live > matches - fresh:
+        gone = dict(
+            connection.run(
+                publishing.gone_by_partition(change, partition_slice=staged.partition_slice, columns=columns)
+            )
+        )
+    found = {row[0]: row[1:] for row in rows}
+    return Plan(
+        changes={key: _merged_changes(found.get(i, (0, 0, 0)), gone.get(i, 0)) for i, key in enumerate(staged.keys)},
+        statements=_cheapest(change, fresh=fresh, changed=changed, gone=sum(gone.values()), live=live),
+    )
+
+
+def _merged_changes(found: tuple[int, ...], gone: int) -> Changes:
+    staged, inserted, updated = found
+    unchanged = staged - inserted - updated
+    return Changes(staged=staged, inserted=inserted, updated=updated, deleted=gone, unchanged=unchanged)
+
+
+def _cheapest(change: Change, *, fresh: int, changed: int, gone: int, live: int) -> Sequence[exp.Expr]:
+    """Return the cheapest statements that make the slice right; a row's stamp only survives in place."""
+    if not fresh + changed + gone:
+        return []
+    if change.stamp is None and change.unread is None and 2 * (changed + gone) >= live:
+        return [publishing.delete_scope(change), publishing.insert_staged(change)]
+    statements: list[exp.Expr] = []
+    if gone:
+        statements.append(publishing.delete_gone(change))
+    if fresh or changed:
+        statements.append(publishing.merge_changed(change))
+    return statements
+
+
+def _replace(connection: Connection, staged: Staged, change: Change, columns: PartitionColumns) -> Plan:
+    live = connection.run(publishing.rows_in_scope(change, partition_slice=staged.partition_slice, columns=columns))
+    return Plan(
+        changes=_all_inserted(staged, deleted=dict(live)),
+        statements=[publishing.delete_scope(change), publishing.insert_staged(change)],
+    )
+
+
+def _all_inserted(staged: Staged, *, deleted: Mapping[int, int]) -> dict[str, Changes]:
+    return {
+        key: Changes(
+            staged=staged.rows.get(key, 0),
+            inserted=staged.rows.get(key, 0),
+            deleted=deleted.get(i, 0),
+        )
+        for i, key in enumerate(staged.keys)
+    }

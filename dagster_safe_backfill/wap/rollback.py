@@ -1,0 +1,356 @@
+"""rollback: what publications replaced goes live again, in one transaction that is itself a publication."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import partial
+
+from sqlglot import exp
+
+from dagster_safe_backfill.domain.histories import way_back
+from dagster_safe_backfill.domain.slices import PartitionSlice
+from dagster_safe_backfill.domain.states import Fingerprint, Origin, RolledBack, Staged
+from dagster_safe_backfill.domain.tables import TableSpec
+from dagster_safe_backfill.errors import (
+    PublicationNotFoundError,
+    RollbackConflictError,
+    RollbackError,
+    listed,
+)
+from dagster_safe_backfill.sql import terms
+from dagster_safe_backfill.wap import ledger
+from dagster_safe_backfill.wap.archive import Archive, archived, expiry
+from dagster_safe_backfill.wap.fingerprints import live_fingerprints
+from dagster_safe_backfill.wap.ledger import Entry
+from dagster_safe_backfill.wap.restore import VIEW, Undoing, WayBack, by_partitions, is_reshaped, sources_of, whole
+from dagster_safe_backfill.wap.scope import columns_of, partition_types
+from dagster_safe_backfill.wap.transactions import in_transaction
+from dagster_safe_backfill.warehouses.base import Connection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """Which publications are undone, and in which partitions; all that they published, if `keys` are none.
+
+    Give one of the ids; without, it is the newest publication of the table that is no rollback.
+    """
+
+    publication_id: str | None = None
+    backfill_id: str | None = None
+    keys: tuple[str, ...] = ()
+
+
+def rollback(
+    connection: Connection,
+    chosen: Chosen,
+    *,
+    spec: TableSpec,
+    slice_of: Callable[[Sequence[str]], PartitionSlice],
+    origin: Origin,
+    archive_for: timedelta,
+    force: bool = False,
+    dry_run: bool = False,
+) -> RolledBack:
+    """Undo publications in one transaction; what is live now is archived, so that this can be undone as well.
+
+    Partitions in which they are undone already are left as they are, so that it can be repeated.
+
+    Args:
+        connection: An open session, outside a transaction.
+        chosen: What is undone.
+        spec: How the live table is kept.
+        slice_of: Returns the slice of some partition keys.
+        origin: Who does it, and the rollback's own id.
+        archive_for: How long what is live now is kept.
+        force: Undo also what was published on top, and changes by hand.
+        dry_run: Only say what would change.
+
+    Raises:
+        PublicationNotFoundError: There is no such publication, or it has no such partitions.
+        RollbackConflictError: The partitions changed since, and `force` isn't set.
+        ArchiveNotFoundError: What was replaced isn't kept, or not any more.
+    """
+    step = _Rollback(
+        connection=connection,
+        spec=spec,
+        slice_of=slice_of,
+        origin=origin,
+        archive_for=archive_for,
+        force=force,
+        dry_run=dry_run,
+    )
+    return in_transaction(connection, partial(step.run, chosen))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rollback:
+    connection: Connection
+    spec: TableSpec
+    slice_of: Callable[[Sequence[str]], PartitionSlice]
+    origin: Origin
+    archive_for: timedelta
+    force: bool
+    dry_run: bool
+
+    def run(self, chosen: Chosen) -> RolledBack:
+        table = self.spec.table
+        with self.connection.hold(table) as committed:
+            if not ledger.exists(committed, table):
+                raise self._not_found("its ledger knows of no publication that could be undone")
+            repeated = self._repeated()
+            if repeated is not None:
+                return repeated
+            publications = self._publications(chosen)
+            ways = self._ways(publications, chosen.keys)
+            self._check_covered(ways)
+            undoing = {key: one for key, one in ways.items() if one.way.standing != "already"}
+            already = {key: one.newest.publication_id for key, one in ways.items() if key not in undoing}
+            if not undoing:
+                return self._result(publications, already)
+            partition_slice = self.slice_of(list(undoing))
+            staged = self._staged(partition_slice)
+            now = self._now(committed, staged, undoing)
+        sources = sources_of(self.connection, self.spec, undoing)
+        if is_reshaped(self.connection, staged, sources):
+            self._check_untouched(undoing, publications)
+            back = whole(self.connection, staged, sources, archive=self.spec.table.archive(self.origin.publication_id))
+        else:
+            back = by_partitions(self.connection, staged, sources, slice_of=self.slice_of)
+        archive, removed = self._applied(back, staged, undoing, now)
+        return replace(
+            self._result(publications, already), changes=back.changes, removed=removed, archive=archive.table
+        )
+
+    def _result(self, undone: Sequence[str], already: Mapping[str, str]) -> RolledBack:
+        return RolledBack(
+            table=self.spec.table,
+            publication_id=self.origin.publication_id,
+            undone=tuple(undone),
+            already=already,
+            is_dry=self.dry_run,
+        )
+
+    def _not_found(self, what: str, keys: Sequence[str] = ()) -> PublicationNotFoundError:
+        table = str(self.spec.table)
+        return PublicationNotFoundError(f"{table}: {what}", table=table, keys=keys)
+
+    def _repeated(self) -> RolledBack | None:
+        """Return what an earlier try of the same run did, if it committed."""
+        entries = ledger.changes_by(self.connection, self.spec.table, self.origin.publication_id)
+        if not entries:
+            return None
+        return RolledBack(
+            table=self.spec.table,
+            publication_id=self.origin.publication_id,
+            undone=tuple(dict.fromkeys(name for entry in entries for name in entry.undone)),
+            changes={entry.key: entry.changes for entry in entries},
+            removed=tuple(entry.key for entry in entries if not (entry.fingerprint or Fingerprint()).rows),
+            archive=next((entry.archive for entry in entries if entry.archive), None),
+        )
+
+    def _publications(self, chosen: Chosen) -> tuple[str, ...]:
+        """Return the ids of what is undone."""
+        table = self.spec.table
+        if chosen.backfill_id is not None:
+            entries = ledger.changes_by_backfill(self.connection, table, chosen.backfill_id)
+            found = dict.fromkeys(entry.publication_id for entry in entries if entry.event == "published")
+            if not found:
+                raise self._not_found(f"no publication of backfill {chosen.backfill_id} is in its ledger")
+            return tuple(found)
+        publication = chosen.publication_id or ledger.newest_publication(self.connection, table)
+        if publication is None:
+            raise self._not_found("its ledger knows of no publication that could be undone")
+        if not ledger.changes_by(self.connection, table, publication):
+            raise self._not_found(f"no publication or rollback {publication} is in its ledger")
+        return (publication,)
+
+    def _ways(self, publications: Sequence[str], keys: Sequence[str]) -> dict[str, Undoing]:
+        table = self.spec.table
+        published = dict.fromkeys(
+            entry.key for name in publications for entry in ledger.changes_by(self.connection, table, name)
+        )
+        unknown = [key for key in keys if key not in published]
+        if unknown:
+            raise self._not_found(
+                f"{listed(publications)} did not publish {listed(unknown)}; it published {listed([*published])}",
+                unknown,
+            )
+        wanted = [key for key in published if not keys or key in set(keys)]
+        histories: dict[str, list[Entry]] = {key: [] for key in wanted}
+        for entry in ledger.history(self.connection, table, wanted):
+            histories[entry.key].append(entry)
+        return {
+            key: Undoing(way=way_back(entries, publications), history=entries) for key, entries in histories.items()
+        }
+
+    def _check_covered(self, ways: Mapping[str, Undoing]) -> None:
+        covered = [key for key, one in ways.items() if one.way.standing == "covered"]
+        if not covered or self.force:
+            return
+        since = {key: ways[key].newest for key in covered}
+        shown = listed(
+            [
+                f"{key}: {entry.publication_id} at {entry.recorded_at:%Y-%m-%d %H:%M:%S %Z}"
+                for key, entry in since.items()
+            ]
+        )
+        raise RollbackConflictError(
+            f"{self.spec.table}: {len(covered)} partitions were published again since ({shown}), so nothing was rolled"
+            " back. Roll those back first, name the other partitions, or set force to undo them as well",
+            table=str(self.spec.table),
+            keys=covered,
+        )
+
+    def _staged(self, partition_slice: PartitionSlice) -> Staged:
+        """Return live as what the restored rows are to be staged for."""
+        live = self.connection.columns(self.spec.table)
+        if live is None:
+            raise RollbackError(
+                f"{self.spec.table} isn't there any more; its archives are, and its ledger names them",
+                table=str(self.spec.table),
+            )
+        names = [column.name for column in live]
+        rows = exp.select(*map(terms.column, names)).from_(terms.table(self.spec.table))
+        types = partition_types(self.connection, rows, spec=self.spec, partition_slice=partition_slice)
+        return Staged(
+            spec=_as_archived(self.spec),
+            partition_slice=partition_slice,
+            shadow=self.connection.scratch(VIEW, kind="VIEW"),
+            columns=live,
+            partition_types=types,
+            rows={},
+            dropped=0,
+            live_columns=live,
+        )
+
+    def _now(self, committed: Connection, staged: Staged, undoing: Mapping[str, Undoing]) -> Mapping[str, Fingerprint]:
+        """Return the live partitions' fingerprints.
+
+        Raises:
+            RollbackConflictError: Some aren't as their last change left them.
+        """
+        by_columns: dict[tuple[str, ...], list[str]] = {}
+        for key, one in undoing.items():
+            by_columns.setdefault(one.newest.columns, []).append(key)
+        changed: list[str] = []
+        known = {column.name for column in staged.columns}
+        names = [column.name for column in staged.columns]
+        for columns, keys in by_columns.items():
+            if not known.issuperset(columns) or not columns:
+                changed += keys
+                continue
+            found = self._fingerprints(committed, staged, keys, columns)
+            changed += [key for key in keys if found[key] != undoing[key].newest.fingerprint]
+        if changed and not self.force:
+            raise RollbackConflictError(
+                f"{staged.spec.table}: {listed(changed)} changed since the last publication there, by hand or by"
+                " another version of the database, so nothing was rolled back. Look at what changed; force replaces it,"
+                " and archives it",
+                table=str(staged.spec.table),
+                keys=changed,
+            )
+        return self._fingerprints(committed, staged, list(undoing), names)
+
+    def _fingerprints(
+        self, connection: Connection, staged: Staged, keys: Sequence[str], names: Sequence[str]
+    ) -> dict[str, Fingerprint]:
+        return live_fingerprints(
+            connection,
+            spec=staged.spec,
+            partition_slice=self.slice_of(keys),
+            types=staged.partition_types,
+            names=names,
+        )
+
+    def _check_untouched(self, undoing: Mapping[str, Undoing], publications: Sequence[str]) -> None:
+        """Refuse to put a whole table back if more, or less, than what was asked would go with it."""
+        history = ledger.history(self.connection, self.spec.table)
+        last = history[-1].publication_id
+        partitions = {entry.key for entry in history if entry.publication_id in publications}
+        if last in publications and partitions == set(undoing) and len(publications) == 1:
+            return
+        raise RollbackConflictError(
+            f"{self.spec.table}: {listed(publications)} changed the table's columns, so it can only be undone whole,"
+            f" with all of its partitions, and as long as nothing was published on top; the last publication is {last}."
+            " Roll back first what came later",
+            table=str(self.spec.table),
+            keys=[*undoing],
+        )
+
+    def _applied(
+        self,
+        back: WayBack,
+        staged: Staged,
+        undoing: Mapping[str, Undoing],
+        now: Mapping[str, Fingerprint],
+    ) -> tuple[Archive, tuple[str, ...]]:
+        """Do it, unless it is a dry run; return the archive, and the partitions that have no rows now."""
+        archive = Archive()
+        if not self.dry_run:
+            archive = self._archive(back, staged, now)
+            back.run(self.connection)
+            self._record(back, staged, undoing, now, archive)
+        back.close(self.connection)
+        return archive, tuple(key for key in staged.keys if now[key].rows and not back.rows.get(key))
+
+    def _archive(self, back: WayBack, staged: Staged, now: Mapping[str, Fingerprint]) -> Archive:
+        if back.aside is not None:
+            return Archive(table=back.aside, keys=staged.keys, expires_at=expiry(self.archive_for))
+        return archived(
+            self.connection,
+            spec=staged.spec,
+            partition_slice=staged.partitions,
+            columns=columns_of(self.connection, staged),
+            names=[column.name for column in staged.columns],
+            changes=back.changes,
+            before=now,
+            publication_id=self.origin.publication_id,
+            keep_for=self.archive_for,
+        )
+
+    def _record(
+        self,
+        back: WayBack,
+        staged: Staged,
+        undoing: Mapping[str, Undoing],
+        now: Mapping[str, Fingerprint],
+        archive: Archive,
+    ) -> None:
+        for source, keys in back.sources.items():
+            names = [column.name for column in self.connection.columns(source) or ()]
+            self._check_restored(self._fingerprints(self.connection, staged, keys, names), undoing)
+        names = [column.name for column in self.connection.columns(self.spec.table) or ()]
+        ledger.record_change(
+            self.connection,
+            "rolled_back",
+            self.spec.table,
+            origin=self.origin,
+            strategy=back.strategy,
+            changes=back.changes,
+            before=now,
+            after=self._fingerprints(self.connection, staged, staged.keys, names),
+            columns=names,
+            archive=archive.table,
+            archived=archive.keys,
+            expires_at=archive.expires_at,
+            undone={key: one.undone_ids for key, one in undoing.items()},
+        )
+
+    def _check_restored(self, found: Mapping[str, Fingerprint], undoing: Mapping[str, Undoing]) -> None:
+        """Refuse, and so undo, what did not become what was there before: an archive that somebody changed."""
+        was = {key: undoing[key].restored.replaced for key in found if not undoing[key].is_needless}
+        wrong = [key for key, before in was.items() if before is not None and not before.is_like(found[key])]
+        if wrong and not self.force:
+            raise RollbackError(
+                f"{self.spec.table}: the archive of {listed(wrong)} doesn't hold what was replaced, so nothing was"
+                " rolled back; force takes what it holds",
+                table=str(self.spec.table),
+                keys=wrong,
+            )
+
+
+def _as_archived(spec: TableSpec) -> TableSpec:
+    """Return the spec by which rows come back as they were, with the times at which they had been changed."""
+    return replace(spec, updated_at_column=None, keep_latest=None)

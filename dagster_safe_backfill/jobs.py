@@ -250,27 +250,28 @@ def _tell(context: dg.OpExecutionContext, key: dg.AssetKey, done: RolledBack) ->
         context.log.info(f"{done.table}: rolled back {undone}: {_counted(done)}")
         for partition, changes in done.changes.items():
             context.log_event(_materialization(key, partition, done, changes, by=done.publication_id))
-        for partition, by in done.already.items():
-            context.log_event(_materialization(key, partition, done, Changes(), by=by))
+        for partition, by in {**dict.fromkeys(done.untouched, done.publication_id), **done.already}.items():
+            context.log_event(_materialization(key, partition, done, None, by=by))
     context.add_output_metadata(_summary(done))
 
 
 def _materialization(
-    key: dg.AssetKey, partition: str, done: RolledBack, changes: Changes, *, by: str
+    key: dg.AssetKey, partition: str, done: RolledBack, changes: Changes | None, *, by: str
 ) -> dg.AssetMaterialization:
-    is_removed = partition in done.removed
     description = f"Rollback of {', '.join(done.undone)}"
-    if is_removed:
+    if partition in done.removed:
         description += ": the partition had no rows before it, and has none now"
     elif partition in done.already:
         description += f": had been rolled back already, by {by}"
+    elif changes is None:
+        description += ": it had changed nothing here"
     metadata: dict[str, Any] = {
         "dagster/table_name": str(done.table),
         "rollback_of": ", ".join(done.undone),
         "publication_id": by,
         "archive": str(done.archive) if done.archive else "none, as nothing was replaced",
     }
-    if partition not in done.already:
+    if changes is not None:
         metadata |= {"dagster/partition_row_count": changes.staged, **changes_metadata(changes)}
     return dg.AssetMaterialization(asset_key=key, partition=partition, description=description, metadata=metadata)
 
@@ -283,6 +284,8 @@ def _counted(done: RolledBack) -> str:
     )
     if done.removed:
         text += f"; {listed(done.removed)} had no rows before, and lose theirs"
+    if done.untouched:
+        text += f"; nothing to undo in {listed([*done.untouched])}"
     if done.already:
         text += f"; already undone in {listed([*done.already])}"
     return text

@@ -222,6 +222,7 @@ class RolledBack:
         undone: The publications that it undid.
         changes: What it changed, by partition key.
         already: The partitions in which the publications were undone already, with the rollback that stands there.
+        untouched: The partitions in which the publications had changed nothing.
         removed: The partitions that have no rows now, as they had none before.
         archive: Where what it replaced is kept; None if it replaced nothing.
         is_dry: Whether it only says what it would do.
@@ -232,6 +233,7 @@ class RolledBack:
     undone: tuple[str, ...]
     changes: Mapping[str, Changes] = field(default_factory=dict[str, Changes])
     already: Mapping[str, str] = field(default_factory=dict[str, str])
+    untouched: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     archive: TableRef | None = None
     is_dry: bool = False

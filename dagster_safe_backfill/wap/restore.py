@@ -50,9 +50,8 @@ class Undoing:
 
     @property
     def is_needless(self) -> bool:
-        """Whether nothing that is undone changed any row."""
-        changes = [self.history[i] for i in (*self.way.undone, *self.way.over)]
-        return not any(entry.changes.touched for entry in changes)
+        """Whether what is undone changed no row here."""
+        return not any(self.history[i].changes.touched for i in self.way.undone)
 
     @property
     def undone_ids(self) -> list[str]:
@@ -102,8 +101,6 @@ class WayBack:
 def sources_of(connection: Connection, spec: TableSpec, undoing: Mapping[str, Undoing]) -> Sources:
     """Return where each partition's rows come back from; those that get no rows are in none.
 
-    A partition in which nothing changed is put back from itself.
-
     Raises:
         ArchiveNotFoundError: What some had was not kept.
     """
@@ -111,9 +108,7 @@ def sources_of(connection: Connection, spec: TableSpec, undoing: Mapping[str, Un
     lost: list[str] = []
     for key, one in undoing.items():
         entry = one.restored
-        if one.is_needless:
-            sources.setdefault(spec.table, []).append(key)
-        elif entry.replaced is None or (entry.replaced.rows and entry.archive is None):
+        if entry.replaced is None or (entry.replaced.rows and entry.archive is None):
             lost.append(key)
         elif entry.replaced.rows and entry.archive is not None:
             sources.setdefault(entry.archive, []).append(key)

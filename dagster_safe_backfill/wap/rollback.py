@@ -104,11 +104,20 @@ class _Rollback:
                 return repeated
             publications = self._publications(chosen)
             ways = self._ways(publications, chosen.keys)
-            self._check_covered(ways)
-            undoing = {key: one for key, one in ways.items() if one.way.standing != "already"}
-            already = {key: one.newest.publication_id for key, one in ways.items() if key not in undoing}
+            already = {k: one.newest.publication_id for k, one in ways.items() if one.way.standing == "already"}
+            untouched = tuple(key for key, one in ways.items() if key not in already and one.is_needless)
+            undoing = {key: one for key, one in ways.items() if key not in already and key not in set(untouched)}
+            self._check_covered(undoing)
+            result = RolledBack(
+                table=table,
+                publication_id=self.origin.publication_id,
+                undone=tuple(publications),
+                already=already,
+                untouched=untouched,
+                is_dry=self.dry_run,
+            )
             if not undoing:
-                return self._result(publications, already)
+                return result
             partition_slice = self.slice_of(list(undoing))
             staged = self._staged(partition_slice)
             now = self._now(committed, staged, undoing)
@@ -119,18 +128,7 @@ class _Rollback:
         else:
             back = by_partitions(self.connection, staged, sources, slice_of=self.slice_of)
         archive, removed = self._applied(back, staged, undoing, now)
-        return replace(
-            self._result(publications, already), changes=back.changes, removed=removed, archive=archive.table
-        )
-
-    def _result(self, undone: Sequence[str], already: Mapping[str, str]) -> RolledBack:
-        return RolledBack(
-            table=self.spec.table,
-            publication_id=self.origin.publication_id,
-            undone=tuple(undone),
-            already=already,
-            is_dry=self.dry_run,
-        )
+        return replace(result, changes=back.changes, removed=removed, archive=archive.table)
 
     def _not_found(self, what: str, keys: Sequence[str] = ()) -> PublicationNotFoundError:
         table = str(self.spec.table)
@@ -340,7 +338,7 @@ class _Rollback:
 
     def _check_restored(self, found: Mapping[str, Fingerprint], undoing: Mapping[str, Undoing]) -> None:
         """Refuse, and so undo, what did not become what was there before: an archive that somebody changed."""
-        was = {key: undoing[key].restored.replaced for key in found if not undoing[key].is_needless}
+        was = {key: undoing[key].restored.replaced for key in found}
         wrong = [key for key, before in was.items() if before is not None and not before.is_like(found[key])]
         if wrong and not self.force:
             raise RollbackError(

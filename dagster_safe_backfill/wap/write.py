@@ -25,6 +25,7 @@ from dagster_safe_backfill.wap.deduplicate import deduplicated
 from dagster_safe_backfill.wap.fingerprints import live_fingerprints
 from dagster_safe_backfill.wap.reconcile import reconciled
 from dagster_safe_backfill.wap.scope import check_keys, partition_columns, partition_types
+from dagster_safe_backfill.wap.transactions import in_transaction
 from dagster_safe_backfill.warehouses.base import Connection
 from dagster_safe_backfill.warehouses.frames import FrameError, NoColumnsError
 
@@ -55,7 +56,8 @@ def write(
         SliceError: The partition column is missing or can't tell the partitions.
     """
     shadow = spec.table.shadow(origin.run_id)
-    with readable(connection, data, spec=spec) as source, connection.transaction():
+
+    def work() -> Staged:
         connection.ensure_schema(spec.table.schema)
         ledger.create(connection, spec.table)
         is_left = connection.columns(shadow) is not None
@@ -63,7 +65,10 @@ def write(
         staged = stage(connection, source, spec=spec, partition_slice=partition_slice, shadow=shadow)
         staged = replace(_fingerprinted(connection, staged), replaces_shadow=is_left)
         ledger.record_staged(connection, "staged", staged, origin=origin)
-    return staged
+        return staged
+
+    with readable(connection, data, spec=spec) as source:
+        return in_transaction(connection, work)
 
 
 def _fingerprinted(connection: Connection, staged: Staged) -> Staged:

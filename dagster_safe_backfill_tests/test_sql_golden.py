@@ -21,6 +21,7 @@ from dagster_safe_backfill.domain.tables import Column, TableRef
 from dagster_safe_backfill.sql import auditing, comparing, publishing, staging, terms
 from dagster_safe_backfill.sql.auditing import Batch
 from dagster_safe_backfill.sql.comparing import Pairing
+from dagster_safe_backfill.sql.fingerprints import fingerprints
 from dagster_safe_backfill.sql.partitioning import PartitionColumn, rows_of
 from dagster_safe_backfill.sql.publishing import Change
 from dagster_safe_backfill.sql.staging import StagedColumn
@@ -30,11 +31,13 @@ DIALECTS = ("duckdb",)
 
 LIVE = TableRef(schema="main", name="live")
 SHADOW = TableRef(schema="main", name="live__shadow_1")
+RANKED = TableRef(schema="main", name="live__shadow_2")
 PREPARE = """
 CREATE TABLE "source" (day DATE, "it's" BIGINT, value DOUBLE);
 CREATE TABLE live (day DATE, "it's" INTEGER, value DOUBLE, updated_at TIMESTAMPTZ);
 CREATE TABLE live__shadow_1 (day DATE, "it's" INTEGER, value DOUBLE, _sb_partition INTEGER);
 CREATE TABLE other (id INTEGER);
+CREATE TABLE live__shadow_2 (day DATE, "it's" INTEGER, value DOUBLE, _sb_rank BIGINT, _sb_ties BIGINT);
 INSERT INTO live VALUES ('2024-01-01', 1, 1.0, now()), ('2024-01-01', 2, 1.0, now()), ('2024-01-05', 3, 1.0, now());
 INSERT INTO live__shadow_1 VALUES ('2024-01-01', 1, 2.0, 0), ('2024-01-02', 4, 2.0, 1), ('2024-01-09', 5, 2.0, NULL);
 """
@@ -143,6 +146,22 @@ def statements(dialect: str) -> Mapping[str, exp.Expr]:
         "staging: rows by partition": staging.rows_by_partition(SHADOW),
         "staging: outside, a sample": staging.outside_sample(SHADOW, columns, size=10),
         "staging: delete outside": staging.delete_outside(SHADOW),
+        "staging: fill, with ranks": staging.fill(
+            TableRef(schema="main", name="new"),
+            rows,
+            names=change.columns,
+            is_scratch=False,
+            key=change.key,
+            latest="value",
+            **placed,
+        ),
+        "staging: duplicates": staging.duplicates(RANKED),
+        "staging: tied keys": staging.tied_keys(RANKED, change.key, size=10),
+        "staging: delete duplicates": staging.delete_duplicates(RANKED),
+        "staging: repeated keys": staging.repeated_keys(SHADOW, change.key),
+        "fingerprints: by partition": fingerprints(
+            LIVE, exp.func("hash", *map(terms.column, change.columns)), **placed
+        ),
         "auditing: conditions together": auditing.grouped(together, auditing.shadow_rows(batch), is_overall=False),
         "auditing: aggregates of live, and over the run": auditing.grouped(
             measured, auditing.live_rows(batch), is_overall=True
@@ -156,6 +175,10 @@ def statements(dialect: str) -> Mapping[str, exp.Expr]:
         "comparing: broken keys": comparing.broken_keys(pairing, batch),
         "comparing: differences": comparing.differences(pairing, batch),
         "comparing: different rows": auditing.sampled(comparing.different_rows(pairing, batch)),
+        "publishing: copied": publishing.copied(
+            SHADOW, LIVE, {"day": terms.column("day"), "value": terms.number(1)}, where=scope
+        ),
+        "publishing: rows by partition": publishing.rows_by_partition(LIVE, partition_slice, columns),
         "publishing: staged changes": publishing.staged_changes(change),
         "publishing: count in scope": publishing.count_in_scope(change),
         "publishing: rows in scope": publishing.rows_in_scope(change, **placed),

@@ -257,3 +257,89 @@ def test_a_reader_waits_for_a_writer_of_this_process_to_close(warehouse: Warehou
         connection.run(exp.delete(terms.table(T)))
     done.set()
     reader.join()
+
+
+def test_a_held_table_is_read_as_it_was_committed(warehouse: Warehouse, read: Read) -> None:
+    with warehouse.connect() as connection:
+        fill(connection)
+        with connection.transaction(), connection.hold(T) as committed:
+            connection.run(exp.delete(terms.table(T)))
+            assert committed.run(all_of("t")) == [(1,), (2,)]
+            assert connection.run(all_of("t")) == []
+    assert read("SELECT count(*) FROM t") == [(0,)]
+
+
+def test_a_table_that_is_not_there_can_be_held(warehouse: Warehouse, read: Read) -> None:
+    with warehouse.connect() as connection:
+        with connection.transaction(), connection.hold(T) as committed:
+            assert committed.columns(T) is None
+            fill(connection)
+        assert connection.run(all_of("t")) == [(1,), (2,)]
+
+
+def test_only_one_transaction_holds_a_table(warehouse: Warehouse) -> None:
+    with warehouse.connect() as one, warehouse.connect() as other:
+        fill(one)
+        with one.transaction(), one.hold(T), pytest.raises(sb.TransactionConflictError), other.transaction():
+            other.hold(T).__enter__()
+
+
+def test_rows_that_differ_hash_apart(warehouse: Warehouse) -> None:
+    values = [(1, "a"), (1, "b"), (2, "a"), (None, "a"), (1, None), (None, None), (0, ""), (None, "")]
+    with warehouse.connect() as connection:
+        rows = pa.table({"a": [a for a, _ in values], "b": [b for _, b in values]})
+        row_hash = connection.row_hash([terms.column("a"), terms.column("b")])
+        with connection.source(rows) as source:
+            hashes = [row[0] for row in connection.run(exp.select(row_hash).from_(source))]
+        assert len(set(hashes)) == len(values)
+        assert all(isinstance(one, int) and one >= 0 for one in hashes)
+        assert ":" not in connection.hash_algorithm
+
+
+def test_tables_are_found_by_their_prefix(warehouse: Warehouse) -> None:
+    with warehouse.connect() as connection:
+        for name in ("T__shadow_b", "t__shadow_a", "t", "tt__shadow_c"):
+            fill(connection, name)
+        assert [table.name for table in connection.tables("main", "t__shadow_")] == ["T__shadow_b", "t__shadow_a"]
+        assert connection.tables("nowhere", "t") == ()
+
+
+def test_columns_are_added_with_what_their_rows_have(warehouse: Warehouse, read: Read) -> None:
+    with warehouse.connect() as connection:
+        fill(connection)
+        added = {Column(name="it's", type="INTEGER"): terms.number(7), Column(name="c", type="VARCHAR"): None}
+        connection.add_columns(T, added)
+        assert [column.name for column in connection.columns(T) or ()] == ["a", "it's", "c"]
+    assert read("FROM t ORDER BY a") == [(1, 7, None), (2, 7, None)]
+
+
+def test_a_clone_takes_a_tables_place(warehouse: Warehouse, read: Read) -> None:
+    aside = TableRef(schema="main", name="aside")
+    with warehouse.connect() as connection:
+        fill(connection)
+        with connection.transaction(), connection.cloned(T, aside=aside):
+            assert connection.run(all_of("t")) == []
+            assert connection.run(all_of("aside")) == [(1,), (2,)]
+            connection.reshape(T, dropped=[], retyped=[Column(name="a", type="VARCHAR")], added={})
+        assert connection.columns(T) == (Column(name="a", type="VARCHAR"),)
+
+
+def test_a_clone_that_breaks_leaves_the_table(warehouse: Warehouse, read: Read) -> None:
+    with warehouse.connect() as connection:
+        fill(connection)
+        with pytest.raises(RuntimeError), connection.transaction():
+            with connection.cloned(T, aside=TableRef(schema="main", name="aside")):
+                raise RuntimeError
+        assert connection.tables("main", "aside") == ()
+    assert read("FROM t ORDER BY a") == [(1,), (2,)]
+
+
+def test_an_archive_is_put_back_and_kept(warehouse: Warehouse, read: Read) -> None:
+    archive, aside = TableRef(schema="main", name="archive"), TableRef(schema="main", name="aside")
+    with warehouse.connect() as connection:
+        fill(connection)
+        fill(connection, "archive", 5)
+        with connection.transaction():
+            connection.put_back(T, archive=archive, aside=aside)
+    assert read("FROM t") == read("FROM archive") == [(5,)]
+    assert read("FROM aside ORDER BY a") == [(1,), (2,)]

@@ -17,7 +17,7 @@ class Change(Protocol):
 
     @property
     def undone(self) -> tuple[str, ...]:
-        """The publications that it undid; none, if it is no rollback."""
+        """The publications that it undid, the lowest layer first; none, if it is no rollback."""
         ...
 
 
@@ -32,7 +32,7 @@ class Way:
         standing: `undone` if they are the last that stand, `already` if none of them stands any more, `covered` if
             others stand on them.
         undone: The positions of those that are undone, the oldest first: what the first replaced is restored.
-        over: The positions of those that stand on them, the oldest first.
+        over: The positions of others that stand on the first of them, the oldest first.
     """
 
     standing: Standing
@@ -51,17 +51,12 @@ def way_back(history: Sequence[Change], chosen: Collection[str]) -> Way:
     """
     standing = _standing(history)
     # A rollback shows what stood before, so it hides nothing that stands below it.
-    blocks = [i for i in standing if history[i].publication_id in chosen or not history[i].undone]
-    top = len(blocks)
-    while top and history[blocks[top - 1]].publication_id not in chosen:
-        top -= 1
-    bottom = top
-    while bottom and history[blocks[bottom - 1]].publication_id in chosen:
-        bottom -= 1
-    if bottom == top:
+    layers = [i for i in standing if history[i].publication_id in chosen or not history[i].undone]
+    undone = tuple(i for i in layers if history[i].publication_id in chosen)
+    if not undone:
         return Way(standing="already")
-    over = tuple(blocks[top:])
-    return Way(standing="covered" if over else "undone", undone=tuple(blocks[bottom:top]), over=over)
+    over = tuple(i for i in layers if i > undone[0] and i not in undone)
+    return Way(standing="covered" if over else "undone", undone=undone, over=over)
 
 
 def _standing(history: Sequence[Change]) -> list[int]:
@@ -70,6 +65,7 @@ def _standing(history: Sequence[Change]) -> list[int]:
     before: dict[str, list[int]] = {}
     for position, change in enumerate(history):
         before[change.publication_id] = now
-        # A rollback undid a block: what stood before the oldest of it stands again.
-        now = [*min((before[name] for name in change.undone if name in before), key=len, default=now), position]
+        # What stood before the lowest of the layers that a rollback undid stands again.
+        lowest = change.undone[0] if change.undone else None
+        now = [*(now if lowest is None else before.get(lowest, now)), position]
     return now

@@ -100,7 +100,9 @@ def fill(
 
 def _ranks(key: Sequence[str], latest: str) -> dict[str, exp.Expr]:
     by_key = [terms.column(name) for name in key]
-    order = exp.Order(expressions=[exp.Ordered(this=terms.column(latest), desc=True, nulls_first=False)])
+    # Spelled out, as where NULLs are put is a setting.
+    is_null = exp.Ordered(this=exp.Is(this=terms.column(latest), expression=exp.Null()))
+    order = exp.Order(expressions=[is_null, exp.Ordered(this=terms.column(latest), desc=True, nulls_first=False)])
     rank = exp.Window(this=exp.RowNumber(), partition_by=by_key, order=order)
     # Rows without a key of their own aren't each other's duplicates: they are refused later on.
     has_key = exp.not_(terms.any_of(exp.Is(this=column.copy(), expression=exp.Null()) for column in by_key))

@@ -31,7 +31,7 @@ class Undoing:
 
     Attributes:
         way: Which of its changes are undone.
-        history: All of them, the oldest first.
+        history: Those of its changes that changed rows, and all rollbacks; the oldest first.
     """
 
     way: Way
@@ -39,9 +39,13 @@ class Undoing:
 
     @property
     def restored(self) -> Entry:
-        """The oldest change that is undone and changed anything: what it replaced is restored."""
-        undone = [self.history[i] for i in self.way.undone]
-        return next((entry for entry in undone if entry.changes.touched), undone[0])
+        """The lowest layer that changed any row: what it replaced is restored."""
+        return next(layer for layer in self.layers if layer.changes.touched)
+
+    @property
+    def is_needless(self) -> bool:
+        """Whether no layer changed any row: a rollback that found everything in place."""
+        return not any(layer.changes.touched for layer in self.layers)
 
     @property
     def newest(self) -> Entry:
@@ -49,14 +53,19 @@ class Undoing:
         return self.history[-1]
 
     @property
-    def is_needless(self) -> bool:
-        """Whether what is undone changed no row here."""
-        return not any(self.history[i].changes.touched for i in self.way.undone)
+    def layers(self) -> list[Entry]:
+        """All changes that are undone, the lowest first."""
+        return [self.history[i] for i in sorted((*self.way.undone, *self.way.over))]
 
     @property
-    def undone_ids(self) -> list[str]:
-        """The ids of all changes that are undone, those on top included."""
-        return [self.history[i].publication_id for i in (*self.way.undone, *self.way.over)]
+    def is_changed_by_hand(self) -> bool:
+        """Whether something that the ledger doesn't tell of changed rows on top of one of the layers."""
+        layers = self.layers
+        above = [*(layer.replaced for layer in layers[1:])]
+        if layers[-1] is not self.newest:
+            above.append(self.newest.fingerprint)
+        pairs = zip(layers, above, strict=False)
+        return any(left.fingerprint and found and not found.is_like(left.fingerprint) for left, found in pairs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,10 +103,11 @@ class _Rollback:
             if repeated is not None:
                 return repeated
             publications = self._publications(chosen)
-            ways = self._ways(publications, chosen.keys)
+            published = self._published(publications, chosen.keys)
+            ways = self._ways(publications, published)
             already = {k: one.newest.publication_id for k, one in ways.items() if one.way.standing == "already"}
-            untouched = tuple(key for key, one in ways.items() if key not in already and one.is_needless)
-            undoing = {key: one for key, one in ways.items() if key not in already and key not in set(untouched)}
+            undoing = {key: one for key, one in ways.items() if key not in already and not one.is_needless}
+            untouched = tuple(key for key in published if key not in already and key not in undoing)
             self._check_covered(undoing)
             result = RolledBack(
                 table=table,
@@ -164,7 +165,8 @@ class _Rollback:
             raise self._not_found(f"no publication or rollback {publication} is in its ledger")
         return (publication,)
 
-    def _ways(self, publications: Sequence[str], keys: Sequence[str]) -> dict[str, Undoing]:
+    def _published(self, publications: Sequence[str], keys: Sequence[str]) -> list[str]:
+        """Return the partitions that are undone: those named, or all that were published."""
         table = self.spec.table
         published = dict.fromkeys(
             entry.key for name in publications for entry in ledger.changes_by(self.connection, table, name)
@@ -175,12 +177,18 @@ class _Rollback:
                 f"{listed(publications)} did not publish {listed(unknown)}; it published {listed([*published])}",
                 unknown,
             )
-        wanted = [key for key in published if not keys or key in set(keys)]
-        histories: dict[str, list[Entry]] = {key: [] for key in wanted}
-        for entry in ledger.history(self.connection, table, wanted):
-            histories[entry.key].append(entry)
+        return [key for key in published if not keys or key in set(keys)]
+
+    def _ways(self, publications: Sequence[str], keys: Sequence[str]) -> dict[str, Undoing]:
+        """Return how each partition goes back in which the publications changed any row."""
+        histories: dict[str, list[Entry]] = {key: [] for key in keys}
+        for entry in ledger.history(self.connection, self.spec.table, keys):
+            if entry.changes.touched or entry.undone:
+                histories[entry.key].append(entry)
         return {
-            key: Undoing(way=way_back(entries, publications), history=entries) for key, entries in histories.items()
+            key: Undoing(way=way_back(entries, publications), history=entries)
+            for key, entries in histories.items()
+            if any(entry.publication_id in publications for entry in entries)
         }
 
     def _check_covered(self, ways: Mapping[str, Undoing]) -> None:
@@ -232,7 +240,7 @@ class _Rollback:
         by_columns: dict[tuple[str, ...], list[str]] = {}
         for key, one in undoing.items():
             by_columns.setdefault(one.newest.columns, []).append(key)
-        changed: list[str] = []
+        changed = [key for key, one in undoing.items() if one.is_changed_by_hand]
         known = {column.name for column in staged.columns}
         names = [column.name for column in staged.columns]
         for columns, keys in by_columns.items():
@@ -240,7 +248,7 @@ class _Rollback:
                 changed += keys
                 continue
             found = self._fingerprints(committed, staged, keys, columns)
-            changed += [key for key in keys if found[key] != undoing[key].newest.fingerprint]
+            changed += [key for key in keys if found[key] != undoing[key].newest.fingerprint and key not in changed]
         if changed and not self.force:
             raise RollbackConflictError(
                 f"{staged.spec.table}: {listed(changed)} changed since the last publication there, by hand or by"
@@ -333,7 +341,7 @@ class _Rollback:
             archive=archive.table,
             archived=archive.keys,
             expires_at=archive.expires_at,
-            undone={key: one.undone_ids for key, one in undoing.items()},
+            undone={key: [layer.publication_id for layer in one.layers] for key, one in undoing.items()},
         )
 
     def _check_restored(self, found: Mapping[str, Fingerprint], undoing: Mapping[str, Undoing]) -> None:

@@ -33,6 +33,7 @@ def swapped(
     live = connection.columns(table) or ()
     if is_reshaped(live, staged):
         plan = _reshape(connection, staged, live, aside=aside)
+        keys = staged.keys
     else:
         if not staged.added:
             plan = planned(connection, staged, strategy="swap", live_exists=True)
@@ -44,7 +45,8 @@ def swapped(
             add_columns(connection, staged)
             plan = planned(connection, staged, strategy="swap", live_exists=True)
             plan.run(connection)
-    return plan, _kept(connection, aside, plan, keep_for=keep_for)
+        keys = tuple(key for key, changes in plan.changes.items() if changes.touched)
+    return plan, _kept(connection, aside, keys, keep_for=keep_for)
 
 
 def is_reshaped(live: Sequence[Column], staged: Staged) -> bool:
@@ -54,11 +56,10 @@ def is_reshaped(live: Sequence[Column], staged: Staged) -> bool:
     return staged.spec.on_schema_change == "sync" and any(computed.get(column.name) != column for column in others)
 
 
-def _kept(connection: Connection, aside: TableRef, plan: Plan, *, keep_for: timedelta) -> Archive:
-    if not keep_for:
+def _kept(connection: Connection, aside: TableRef, keys: tuple[str, ...], *, keep_for: timedelta) -> Archive:
+    if not keep_for or not keys:
         connection.run(staging.dropped(aside))
         return Archive()
-    keys = tuple(key for key, changes in plan.changes.items() if changes.touched)
     return Archive(table=aside, keys=keys, expires_at=expiry(keep_for))
 
 

@@ -91,6 +91,112 @@ DELETE FROM "main"."live__shadow_1"
 WHERE
   "_sb_partition" IS NULL;
 
+-- staging: fill, with ranks
+CREATE TABLE "main"."new" AS
+SELECT
+  "day",
+  "it's",
+  "value",
+  CASE
+    WHEN NOT (
+      "day" IS NULL OR "it's" IS NULL
+    )
+    THEN ROW_NUMBER() OVER (PARTITION BY "day", "it's" ORDER BY "value" IS NULL, "value" DESC)
+    ELSE 1
+  END AS "_sb_rank",
+  CASE
+    WHEN NOT (
+      "day" IS NULL OR "it's" IS NULL
+    )
+    THEN COUNT(*) OVER (PARTITION BY "day", "it's", "value")
+    ELSE 1
+  END AS "_sb_ties",
+  "_sb_map"."_sb_ordinal" AS "_sb_partition"
+FROM (
+  SELECT
+    "day" AS "day",
+    CAST("it's" AS INT) AS "it's",
+    "value" AS "value"
+  FROM "source"
+) AS "_sb_rows"
+LEFT JOIN (
+  SELECT
+    "_sb_ordinal" AS "_sb_ordinal",
+    CAST("_sb_key0" AS DATE) AS "_sb_key0"
+  FROM (VALUES
+    (0, '2024-01-01'),
+    (1, '2024-01-02'),
+    (2, '2024-01-05')) AS "_sb_map"("_sb_ordinal", "_sb_key0")
+) AS "_sb_map"
+  ON "_sb_rows".day = "_sb_map"."_sb_key0";
+
+-- staging: duplicates
+SELECT
+  COUNT(CASE WHEN "_sb_rank" > 1 THEN 1 END),
+  COUNT(CASE WHEN "_sb_rank" = 1 AND "_sb_ties" > 1 THEN 1 END)
+FROM "main"."live__shadow_2";
+
+-- staging: tied keys
+SELECT
+  "day",
+  "it's"
+FROM "main"."live__shadow_2"
+WHERE
+  "_sb_rank" = 1 AND "_sb_ties" > 1
+LIMIT 10;
+
+-- staging: delete duplicates
+DELETE FROM "main"."live__shadow_2"
+WHERE
+  "_sb_rank" > 1;
+
+-- staging: repeated keys
+SELECT
+  "day",
+  "it's"
+FROM "main"."live__shadow_1"
+GROUP BY
+  "day",
+  "it's"
+HAVING
+  COUNT(*) > 1
+LIMIT 1;
+
+-- fingerprints: by partition
+SELECT
+  "_sb_partition",
+  COUNT(*),
+  SUM("_sb_hash")
+FROM (
+  SELECT
+    HASH("day", "it's", "value") AS "_sb_hash",
+    "_sb_map"."_sb_ordinal" AS "_sb_partition"
+  FROM (
+    SELECT
+      *
+    FROM "main"."live"
+    WHERE
+      (
+        day >= CAST('2024-01-01' AS DATE) AND day < CAST('2024-01-03' AS DATE)
+      )
+      OR (
+        day >= CAST('2024-01-05' AS DATE) AND day < CAST('2024-01-06' AS DATE)
+      )
+  ) AS "_sb_rows"
+  LEFT JOIN (
+    SELECT
+      "_sb_ordinal" AS "_sb_ordinal",
+      CAST("_sb_key0" AS DATE) AS "_sb_key0"
+    FROM (VALUES
+      (0, '2024-01-01'),
+      (1, '2024-01-02'),
+      (2, '2024-01-05')) AS "_sb_map"("_sb_ordinal", "_sb_key0")
+  ) AS "_sb_map"
+    ON "_sb_rows".day = "_sb_map"."_sb_key0"
+) AS "_sb_hashed"
+GROUP BY
+  "_sb_partition";
+
 -- auditing: conditions together
 SELECT
   "_sb_partition",
@@ -619,6 +725,56 @@ ORDER BY
   COALESCE("_sb_here"."day", "_sb_there"."day"),
   COALESCE("_sb_here"."it's", "_sb_there"."it's")
 LIMIT 10;
+
+-- publishing: copied
+INSERT INTO "main"."live" (
+  "day",
+  "value"
+)
+SELECT
+  "day" AS "day",
+  1 AS "value"
+FROM "main"."live__shadow_1"
+WHERE
+  (
+    day >= CAST('2024-01-01' AS DATE) AND day < CAST('2024-01-03' AS DATE)
+  )
+  OR (
+    day >= CAST('2024-01-05' AS DATE) AND day < CAST('2024-01-06' AS DATE)
+  );
+
+-- publishing: rows by partition
+SELECT
+  "_sb_live"."_sb_partition",
+  COUNT(*)
+FROM (
+  SELECT
+    "_sb_map"."_sb_ordinal" AS "_sb_partition"
+  FROM (
+    SELECT
+      *
+    FROM "main"."live"
+    WHERE
+      (
+        day >= CAST('2024-01-01' AS DATE) AND day < CAST('2024-01-03' AS DATE)
+      )
+      OR (
+        day >= CAST('2024-01-05' AS DATE) AND day < CAST('2024-01-06' AS DATE)
+      )
+  ) AS "_sb_rows"
+  LEFT JOIN (
+    SELECT
+      "_sb_ordinal" AS "_sb_ordinal",
+      CAST("_sb_key0" AS DATE) AS "_sb_key0"
+    FROM (VALUES
+      (0, '2024-01-01'),
+      (1, '2024-01-02'),
+      (2, '2024-01-05')) AS "_sb_map"("_sb_ordinal", "_sb_key0")
+  ) AS "_sb_map"
+    ON "_sb_rows".day = "_sb_map"."_sb_key0"
+) AS "_sb_live"
+GROUP BY
+  "_sb_live"."_sb_partition";
 
 -- publishing: staged changes
 SELECT

@@ -109,7 +109,8 @@ class RangeDuckDBIOManager(RangeIOManager):
     """Tables in a DuckDB file; a drop-in for `dagster_duckdb_pandas.DuckDBPandasIOManager`.
 
     Reads the same metadata (`schema`, `partition_expr` also by dimension, and `columns` of inputs), and besides
-    `unique_key`, `updated_at_column`, `column_timezone`, `on_empty` and `on_outside` as in `@wap_asset`.
+    `unique_key`, `updated_at_column`, `column_timezone`, `on_empty`, `on_outside`, `on_schema_change` and
+    `column_defaults` as in `@wap_asset`, and `keep_latest`, the column of its `on_duplicate`.
 
     Every write is one transaction: a reader sees the table before or after it, and an error leaves it as it was.
     The columns are matched by name. Frames may be pandas, polars, pyarrow or anything else that speaks Arrow;

@@ -28,7 +28,7 @@ from dagster_safe_backfill_tests.assets import (
     run_key,
     run_range,
 )
-from dagster_safe_backfill_tests.conftest import DuckDBBackend
+from dagster_safe_backfill_tests.conftest import DuckDBBackend, Read
 
 BY_DAY = {"partition_expr": "day"}
 REGIONS = dg.StaticPartitionsDefinition(["eu", "us"])
@@ -740,3 +740,40 @@ def test_a_range_with_excluded_days_leaves_their_rows_alone(
 
     assert run_range([a], "2024-01-05", "2024-01-08", io_manager=backend.io_manager, instance=instance).success
     assert backend.read("SELECT n FROM a ORDER BY day") == [(0,), (100,), (1,)]
+
+
+def test_a_plain_asset_gains_columns_and_keeps_the_latest_of_a_key(
+    io_manager: sb.RangeIOManager, instance: dg.DagsterInstance, read: Read
+) -> None:
+    frames = [
+        pd.DataFrame({"day": pd.to_datetime(["2024-01-01"] * 2), "id": [1, 2], "seen": [1, 1]}),
+        pd.DataFrame(
+            {"day": pd.to_datetime(["2024-01-02"] * 3), "id": [1, 1, 2], "seen": [1, 2, 1], "extra": [5, 6, 7]}
+        ),
+    ]
+
+    @dg.asset(
+        partitions_def=DAYS,
+        metadata={
+            "partition_expr": "day",
+            "unique_key": ["day", "id"],
+            "on_schema_change": "add_columns",
+            "column_defaults": {"extra": "0"},
+            "keep_latest": "seen",
+        },
+    )
+    def seen() -> pd.DataFrame:
+        return frames.pop(0)
+
+    for key in ("2024-01-01", "2024-01-02"):
+        assert run_key([seen], key, io_manager=io_manager, instance=instance).success
+    assert read("SELECT id, seen, extra FROM seen ORDER BY day, id") == [(1, 1, 0), (2, 1, 0), (1, 2, 6), (2, 1, 7)]
+
+
+def test_a_plain_asset_can_not_reshape_its_table(io_manager: sb.RangeIOManager, instance: dg.DagsterInstance) -> None:
+    @dg.asset(partitions_def=DAYS, metadata={"partition_expr": "day", "on_schema_change": "sync"})
+    def seen() -> pd.DataFrame:
+        return pd.DataFrame({"day": pd.to_datetime(["2024-01-01"])})
+
+    result = run_key([seen], "2024-01-01", io_manager=io_manager, instance=instance)
+    assert 'only @wap_asset(publish="swap") does that' in failure_of(result, "seen")

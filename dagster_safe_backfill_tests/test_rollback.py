@@ -173,7 +173,7 @@ def test_what_is_not_there_is_said(table: Publications) -> None:
         table.rollback("nope")
     with pytest.raises(sb.PublicationNotFoundError, match="backfill nope"):
         table.rollback(chosen=Chosen(backfill_id="nope"))
-    with pytest.raises(sb.PublicationNotFoundError, match=r"did not publish 2024-01-03; it published 2024-01-01"):
+    with pytest.raises(sb.PublicationNotFoundError, match="1 did not publish 2024-01-03, but 2024-01-01"):
         table.rollback(chosen=Chosen(publication_id="1", keys=(KEYS[0], KEYS[2])))
 
 

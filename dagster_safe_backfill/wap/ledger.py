@@ -202,9 +202,9 @@ def record_change(
     record(connection, event, table, rows, origin=origin)
 
 
-def changes_by(connection: Connection, table: TableRef, publication_id: str) -> list[Entry]:
-    """Return what one publication or rollback changed, by partition; nothing if there is none of that id."""
-    return _entries(connection, table, [terms.column("publication_id").eq(terms.text(publication_id))])
+def changes_by(connection: Connection, table: TableRef, *publication_ids: str) -> list[Entry]:
+    """Return what publications or rollbacks of these ids changed, by partition, the oldest first."""
+    return _entries(connection, table, [terms.column("publication_id").isin(*map(terms.text, publication_ids))])
 
 
 def changes_by_backfill(connection: Connection, table: TableRef, backfill_id: str) -> list[Entry]:

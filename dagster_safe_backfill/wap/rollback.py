@@ -102,34 +102,40 @@ class _Rollback:
             repeated = self._repeated()
             if repeated is not None:
                 return repeated
-            publications = self._publications(chosen)
-            published = self._published(publications, chosen.keys)
-            ways = self._ways(publications, published)
-            already = {k: one.newest.publication_id for k, one in ways.items() if one.way.standing == "already"}
-            undoing = {key: one for key, one in ways.items() if key not in already and not one.is_needless}
-            untouched = tuple(key for key in published if key not in already and key not in undoing)
-            self._check_covered(undoing)
-            result = RolledBack(
-                table=table,
-                publication_id=self.origin.publication_id,
-                undone=tuple(publications),
-                already=already,
-                untouched=untouched,
-                is_dry=self.dry_run,
-            )
+            published = self._published(chosen)
+            ways = self._ways(published)
+            result = self._nothing(published, ways)
+            settled = {*result.already, *result.untouched}
+            undoing = {key: one for key, one in ways.items() if key not in settled}
             if not undoing:
                 return result
-            partition_slice = self.slice_of(list(undoing))
-            staged = self._staged(partition_slice)
+            self._check_covered(undoing)
+            staged = self._staged(self.slice_of(list(undoing)))
             now = self._now(committed, staged, undoing)
-        sources = sources_of(self.connection, self.spec, undoing)
-        if is_reshaped(self.connection, staged, sources):
-            self._check_untouched(undoing, publications)
-            back = whole(self.connection, staged, sources, archive=self.spec.table.archive(self.origin.publication_id))
-        else:
-            back = by_partitions(self.connection, staged, sources, slice_of=self.slice_of)
+        back = self._way_back(staged, undoing, result.undone)
         archive, removed = self._applied(back, staged, undoing, now)
         return replace(result, changes=back.changes, removed=removed, archive=archive.table)
+
+    def _nothing(self, published: Mapping[str, Sequence[str]], ways: Mapping[str, Undoing]) -> RolledBack:
+        """Return what is to be said where nothing is to be done."""
+        already = {key: one.newest.publication_id for key, one in ways.items() if one.way.standing == "already"}
+        needless = {key for key, one in ways.items() if key not in already and one.is_needless}
+        return RolledBack(
+            table=self.spec.table,
+            publication_id=self.origin.publication_id,
+            undone=tuple(dict.fromkeys(name for names in published.values() for name in names)),
+            already=already,
+            untouched=tuple(key for key in published if key not in ways or key in needless),
+            is_dry=self.dry_run,
+        )
+
+    def _way_back(self, staged: Staged, undoing: Mapping[str, Undoing], publications: Sequence[str]) -> WayBack:
+        sources = sources_of(self.connection, self.spec, undoing)
+        if not is_reshaped(self.connection, staged, sources):
+            return by_partitions(self.connection, staged, sources, slice_of=self.slice_of)
+        self._check_untouched(undoing, publications)
+        archive = self.spec.table.archive(self.origin.publication_id)
+        return whole(self.connection, staged, sources, archive=archive)
 
     def _not_found(self, what: str, keys: Sequence[str] = ()) -> PublicationNotFoundError:
         table = str(self.spec.table)
@@ -149,46 +155,49 @@ class _Rollback:
             archive=next((entry.archive for entry in entries if entry.archive), None),
         )
 
-    def _publications(self, chosen: Chosen) -> tuple[str, ...]:
-        """Return the ids of what is undone."""
+    def _published(self, chosen: Chosen) -> dict[str, list[str]]:
+        """Return the partitions that are undone, those named or all that were published, with what published them.
+
+        Raises:
+            PublicationNotFoundError: It isn't in the ledger, or has no such partitions.
+        """
+        entries = self._chosen(chosen)
+        published: dict[str, list[str]] = {}
+        for entry in entries:
+            published.setdefault(entry.key, []).append(entry.publication_id)
+        unknown = [key for key in chosen.keys if key not in published]
+        if unknown:
+            names = listed([*dict.fromkeys(entry.publication_id for entry in entries)])
+            raise self._not_found(f"{names} did not publish {listed(unknown)}, but {listed([*published])}", unknown)
+        wanted = set(chosen.keys or published)
+        return {key: names for key, names in published.items() if key in wanted}
+
+    def _chosen(self, chosen: Chosen) -> list[Entry]:
         table = self.spec.table
         if chosen.backfill_id is not None:
             entries = ledger.changes_by_backfill(self.connection, table, chosen.backfill_id)
-            found = dict.fromkeys(entry.publication_id for entry in entries if entry.event == "published")
-            if not found:
-                raise self._not_found(f"no publication of backfill {chosen.backfill_id} is in its ledger")
-            return tuple(found)
-        publication = chosen.publication_id or ledger.newest_publication(self.connection, table)
-        if publication is None:
-            raise self._not_found("its ledger knows of no publication that could be undone")
-        if not ledger.changes_by(self.connection, table, publication):
-            raise self._not_found(f"no publication or rollback {publication} is in its ledger")
-        return (publication,)
+            what = f"no publication of backfill {chosen.backfill_id} is in its ledger"
+        else:
+            publication = chosen.publication_id or ledger.newest_publication(self.connection, table)
+            entries = [] if publication is None else ledger.changes_by(self.connection, table, publication)
+            what = "its ledger knows of no publication that could be undone"
+            if publication is not None:
+                what = f"no publication or rollback {publication} is in its ledger"
+        if not entries:
+            raise self._not_found(what)
+        return entries
 
-    def _published(self, publications: Sequence[str], keys: Sequence[str]) -> list[str]:
-        """Return the partitions that are undone: those named, or all that were published."""
-        table = self.spec.table
-        published = dict.fromkeys(
-            entry.key for name in publications for entry in ledger.changes_by(self.connection, table, name)
-        )
-        unknown = [key for key in keys if key not in published]
-        if unknown:
-            raise self._not_found(
-                f"{listed(publications)} did not publish {listed(unknown)}; it published {listed([*published])}",
-                unknown,
-            )
-        return [key for key in published if not keys or key in set(keys)]
-
-    def _ways(self, publications: Sequence[str], keys: Sequence[str]) -> dict[str, Undoing]:
+    def _ways(self, published: Mapping[str, Sequence[str]]) -> dict[str, Undoing]:
         """Return how each partition goes back in which the publications changed any row."""
-        histories: dict[str, list[Entry]] = {key: [] for key in keys}
-        for entry in ledger.history(self.connection, self.spec.table, keys):
+        chosen = {name for names in published.values() for name in names}
+        histories: dict[str, list[Entry]] = {key: [] for key in published}
+        for entry in ledger.history(self.connection, self.spec.table, [*published]):
             if entry.changes.touched or entry.undone:
                 histories[entry.key].append(entry)
         return {
-            key: Undoing(way=way_back(entries, publications), history=entries)
+            key: Undoing(way=way_back(entries, chosen), history=entries)
             for key, entries in histories.items()
-            if any(entry.publication_id in publications for entry in entries)
+            if any(entry.publication_id in chosen for entry in entries)
         }
 
     def _check_covered(self, ways: Mapping[str, Undoing]) -> None:
@@ -240,18 +249,18 @@ class _Rollback:
         by_columns: dict[tuple[str, ...], list[str]] = {}
         for key, one in undoing.items():
             by_columns.setdefault(one.newest.columns, []).append(key)
-        changed = [key for key, one in undoing.items() if one.is_changed_by_hand]
+        changed = {key for key, one in undoing.items() if one.is_changed_by_hand}
         known = {column.name for column in staged.columns}
         names = [column.name for column in staged.columns]
         for columns, keys in by_columns.items():
             if not known.issuperset(columns) or not columns:
-                changed += keys
+                changed.update(keys)
                 continue
             found = self._fingerprints(committed, staged, keys, columns)
-            changed += [key for key in keys if found[key] != undoing[key].newest.fingerprint and key not in changed]
+            changed.update(key for key in keys if found[key] != undoing[key].newest.fingerprint)
         if changed and not self.force:
             raise RollbackConflictError(
-                f"{staged.spec.table}: {listed(changed)} changed since the last publication there, by hand or by"
+                f"{staged.spec.table}: {listed(sorted(changed))} changed since the last publication there, by hand or by"
                 " another version of the database, so nothing was rolled back. Look at what changed; force replaces it,"
                 " and archives it",
                 table=str(staged.spec.table),

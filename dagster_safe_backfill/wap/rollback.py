@@ -250,23 +250,26 @@ class _Rollback:
         for key, one in undoing.items():
             by_columns.setdefault(one.newest.columns, []).append(key)
         changed = {key for key, one in undoing.items() if one.is_changed_by_hand}
-        known = {column.name for column in staged.columns}
-        names = [column.name for column in staged.columns]
+        names = tuple(column.name for column in staged.columns)
+        now: dict[str, Fingerprint] = {}
         for columns, keys in by_columns.items():
-            if not known.issuperset(columns) or not columns:
+            if not set(names).issuperset(columns) or not columns:
                 changed.update(keys)
                 continue
             found = self._fingerprints(committed, staged, keys, columns)
             changed.update(key for key in keys if found[key] != undoing[key].newest.fingerprint)
+            if columns == names:
+                now |= found
         if changed and not self.force:
             raise RollbackConflictError(
                 f"{staged.spec.table}: {listed(sorted(changed))} changed since the last publication there, by hand or by"
                 " another version of the database, so nothing was rolled back. Look at what changed; force replaces it,"
                 " and archives it",
                 table=str(staged.spec.table),
-                keys=changed,
+                keys=sorted(changed),
             )
-        return self._fingerprints(committed, staged, list(undoing), names)
+        others = [key for key in undoing if key not in now]
+        return now | self._fingerprints(committed, staged, others, names) if others else now
 
     def _fingerprints(
         self, connection: Connection, staged: Staged, keys: Sequence[str], names: Sequence[str]

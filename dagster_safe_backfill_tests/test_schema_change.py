@@ -234,3 +234,32 @@ def test_a_column_that_is_not_there_can_not_tell_the_latest(tmp_path: Path) -> N
     table = Publications(tmp_path, live=OLD, keep_latest="when")
     with pytest.raises(sb.ConfigurationError, match="keep_latest names when"):
         table.stage(Query(DUPLICATES), [0], "1")
+
+
+def test_columns_that_were_added_between_are_no_change_by_hand(tmp_path: Path) -> None:
+    table = Publications(tmp_path, live=OLD, on_schema_change="add_columns")
+    table.published(day_rows(0, 2.0), [0], "1")
+    table.published(day_of(1, "1 AS id, 5.0 AS value, 'n' AS note, 4 AS extra"), [1], "2")
+    table.published(day_of(0, "1 AS id, 6.0 AS value, 'n' AS note, 4 AS extra"), [0], "3")
+    table.rollback("3", run="back 3")
+    table.rollback("1", run="back 1")
+    assert table.values()[0] == [1.0] * 3
+
+
+def test_a_conflict_names_who_published_with_another_column(tmp_path: Path) -> None:
+    table = Publications(tmp_path, live=OLD, on_schema_change="add_columns")
+    slow = table.stage(day_rows(0, 2.0), [0], "slow")
+    table.published(WIDE, [0], "quick")
+    with pytest.raises(sb.PublishConflictError, match="2024-01-01: published by quick"):
+        table.publish(slow, "slow")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_table_that_gained_a_column_since_is_refused_whatever_would_change(
+    tmp_path: Path, strategy: Strategy
+) -> None:
+    table = Publications(tmp_path, live=OLD)
+    staged = table.stage(day_rows(0, 1.0), [0], "1")
+    table.do("ALTER TABLE t ADD COLUMN extra INT")
+    with pytest.raises(sb.SchemaMismatchError, match="extra INTEGER"):
+        table.publish(staged, "1", strategy=strategy)

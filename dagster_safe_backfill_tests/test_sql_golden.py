@@ -133,12 +133,16 @@ def statements(dialect: str) -> Mapping[str, exp.Expr]:
     placed = {"partition_slice": partition_slice, "columns": columns}
     wall_clock = {None: _column("CAST(day AS TIMESTAMP)", "timestamp", "TIMESTAMP", dialect)}
     by_window = {"partition_slice": partition_slice, "columns": wall_clock}
+    by_count = {"partition_slice": partition_slice.chosen([0, 1]), "columns": columns}
     by_condition = ("not_null", "expression", "accepted_values", "in_range", "references")
     together = [terms.count_where(conditions[name]) for name in by_condition]
     return {
         "staging: values lost by a cast": staging.values_lost_by_cast(source, staged[1:2], dialect=dialect),
         "staging: fill": staging.fill(
             TableRef(schema="main", name="new"), rows, names=change.columns, is_scratch=False, **placed
+        ),
+        "staging: fill, by consecutive days": staging.fill(
+            TableRef(schema="temp", name="new"), rows, names=change.columns, is_scratch=True, **by_count
         ),
         "staging: fill, by windows of time": staging.fill(
             TableRef(schema="temp", name="new"), rows, names=change.columns, is_scratch=True, **by_window
@@ -159,9 +163,7 @@ def statements(dialect: str) -> Mapping[str, exp.Expr]:
         "staging: tied keys": staging.tied_keys(RANKED, change.key, size=10),
         "staging: delete duplicates": staging.delete_duplicates(RANKED),
         "staging: repeated keys": staging.repeated_keys(SHADOW, change.key),
-        "fingerprints: by partition": fingerprints(
-            LIVE, exp.func("hash", *map(terms.column, change.columns)), **placed
-        ),
+        "fingerprints: by partition": fingerprints(LIVE, exp.func("hash", terms.column("day")), **placed),
         "auditing: conditions together": auditing.grouped(together, auditing.shadow_rows(batch), is_overall=False),
         "auditing: aggregates of live, and over the run": auditing.grouped(
             measured, auditing.live_rows(batch), is_overall=True

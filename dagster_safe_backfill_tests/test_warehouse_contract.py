@@ -327,9 +327,9 @@ def test_a_clone_takes_a_tables_place(warehouse: Warehouse, read: Read) -> None:
 def test_a_clone_that_breaks_leaves_the_table(warehouse: Warehouse, read: Read) -> None:
     with warehouse.connect() as connection:
         fill(connection)
-        with pytest.raises(RuntimeError), connection.transaction():
-            with connection.cloned(T, aside=TableRef(schema="main", name="aside")):
-                raise RuntimeError
+        aside = TableRef(schema="main", name="aside")
+        with pytest.raises(RuntimeError), connection.transaction(), connection.cloned(T, aside=aside):
+            raise RuntimeError
         assert connection.tables("main", "aside") == ()
     assert read("FROM t ORDER BY a") == [(1,), (2,)]
 

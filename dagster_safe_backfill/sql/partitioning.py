@@ -131,9 +131,9 @@ def positioned(
 ) -> exp.Select:
     """Return a SELECT of `items` from `rows`, and of each row's position in the slice as `PARTITION`.
 
-    Rows outside the slice have NULL there; without a slice all are at 0. Keys, and the days of a DATE column, are
-    found by equality; other times by an ASOF join, which takes one pass over sorted windows however irregular they
-    are (cron, months, DST nights, excluded days).
+    Rows outside the slice have NULL there; without a slice all are at 0. Consecutive days of a DATE column are counted,
+    without a join. Keys, and other days of a DATE column, are found by equality; other times by an ASOF join, which
+    takes one pass over sorted windows however irregular they are (cron, months, DST nights, excluded days).
 
     Raises:
         PartitionColumnError: A column can't tell the slice's partitions apart.
@@ -142,6 +142,8 @@ def positioned(
     if partition_slice is None:
         return exp.select(*items, *terms.named({PARTITION: terms.number(0)})).from_(source)
     marks = [_mark(i, dimension, columns[dimension.name]) for i, dimension in enumerate(partition_slice.dimensions)]
+    if len(marks) == 1 and marks[0].counts_days:
+        return exp.select(*items, *terms.named({PARTITION: marks[0].days_since_first()})).from_(source)
     within = [mark.is_before_end() for mark in marks if mark.is_window]
     # An ASOF join takes one inequality; two dimensions of windows fall back to a range join.
     is_asof = len(within) == 1
@@ -165,14 +167,24 @@ class _Mark:
     Attributes:
         column: The partition column.
         texts: For each name of a map's column, its value in each partition, as text.
+        counts_days: Whether each partition is the day after the one before, in a DATE column.
     """
 
     column: PartitionColumn
     texts: Mapping[str, Sequence[str]]
+    counts_days: bool = False
 
     @property
     def is_window(self) -> bool:
         return len(self.texts) > 1
+
+    def days_since_first(self) -> exp.Expr:
+        (days,) = self.texts.values()
+        first, last = (_in_domain(terms.text(days[i]), self.column) for i in (0, -1))
+        here = self._here()
+        count = exp.DateDiff(this=here, expression=first.copy(), unit=exp.var("DAY"))
+        is_inside = exp.and_(exp.GTE(this=here.copy(), expression=first), exp.LTE(this=here.copy(), expression=last))
+        return exp.Case().when(is_inside, count)
 
     def is_match(self) -> exp.Expr:
         operator = exp.GTE if self.is_window else exp.EQ
@@ -191,7 +203,7 @@ def _mark(place: int, dimension: TimeDimension | KeyDimension, column: Partition
     starts = [_bound_text(window.start, column, dimension) for window in dimension.windows]
     ends = [_bound_text(window.end, column, dimension) for window in dimension.windows]
     if column.keeps == "date" and all(map(_is_one_day, starts, ends)):
-        return _Mark(column=column, texts={f"{_KEY}{place}": starts})
+        return _Mark(column=column, texts={f"{_KEY}{place}": starts}, counts_days=starts[1:] == ends[:-1])
     return _Mark(column=column, texts={f"{_START}{place}": starts, f"{_END}{place}": ends})
 
 

@@ -96,12 +96,13 @@ def staged_changes(change: Change) -> exp.Select:
     """
     live = exp.select(*map(terms.column, change.columns)).from_(terms.table(change.live))
     live = live.where(change.scope.copy())
-    is_new = _is_missing(change.key[0], of=_LIVE)
+    found = terms.column(change.key[0], of=_LIVE)
     items = [
         terms.column(PARTITION, of=_SHADOW),
         exp.Count(this=exp.Star()),
-        terms.count_where(is_new),
-        terms.count_where(exp.and_(exp.not_(is_new.copy()), _is_changed(change))),
+        terms.count_where(_is_missing(change.key[0], of=_LIVE)),
+        # A key is never NULL where it matched: so this counts just the rows that did.
+        exp.Count(this=exp.Case().when(_is_changed(change), found)),
     ]
     join = exp.Join(this=terms.subquery(live, _LIVE), side="LEFT", on=_is_match(change))
     shadow = terms.table(change.shadow, alias=_SHADOW)

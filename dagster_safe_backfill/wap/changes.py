@@ -25,10 +25,12 @@ class Plan:
     Attributes:
         changes: What it does, by partition key.
         statements: What to run, in order, in the transaction in which it was planned.
+        rewrites: Whether they delete the whole slice, and insert it anew.
     """
 
     changes: Mapping[str, Changes]
     statements: Sequence[exp.Expr]
+    rewrites: bool = False
 
     def run(self, connection: Connection) -> None:
         """Run the statements."""
@@ -50,13 +52,23 @@ def add_columns(connection: Connection, staged: Staged) -> None:
     Raises:
         SchemaMismatchError: Live isn't what the rows were staged for, for instance altered by hand since.
     """
-    live = connection.columns(staged.spec.table)
-    if live is None:
-        return
-    missing = {column for column in staged.added if column not in live}
-    _check_live(staged, {*live, *missing})
+    missing = lacking(connection, staged)
     if missing:
         connection.add_columns(staged.spec.table, with_defaults(staged, missing, dialect=connection.dialect))
+
+
+def lacking(connection: Connection, staged: Staged) -> set[Column]:
+    """Return the columns that the shadow brings and live still lacks; none, if there is no live table.
+
+    Raises:
+        SchemaMismatchError: Live isn't what the rows were staged for.
+    """
+    live = connection.columns(staged.spec.table)
+    if live is None:
+        return set()
+    missing = {column for column in staged.added if column not in live}
+    _check_live(staged, {*live, *missing})
+    return missing
 
 
 def with_defaults(staged: Staged, columns: Collection[Column], *, dialect: str) -> dict[Column, exp.Expr | None]:
@@ -145,10 +157,12 @@ def _merge(connection: Connection, staged: Staged, change: Change, columns: Part
             )
         )
     found = {row[0]: row[1:] for row in rows}
-    return Plan(
-        changes={key: _merged_changes(found.get(i, (0, 0, 0)), gone.get(i, 0)) for i, key in enumerate(staged.keys)},
-        statements=_cheapest(change, fresh=fresh, changed=changed, gone=sum(gone.values()), live=live),
-    )
+    changes = {key: _merged_changes(found.get(i, (0, 0, 0)), gone.get(i, 0)) for i, key in enumerate(staged.keys)}
+    replaced = changed + sum(gone.values())
+    # A row's stamp only survives in place.
+    if change.stamp is None and change.unread is None and fresh + replaced and 2 * replaced >= live:
+        return _rewrite(change, changes)
+    return Plan(changes=changes, statements=_in_place(change, is_merged=bool(fresh or changed), is_gone=bool(gone)))
 
 
 def _merged_changes(found: tuple[int, ...], gone: int) -> Changes:
@@ -157,26 +171,23 @@ def _merged_changes(found: tuple[int, ...], gone: int) -> Changes:
     return Changes(staged=staged, inserted=inserted, updated=updated, deleted=gone, unchanged=unchanged)
 
 
-def _cheapest(change: Change, *, fresh: int, changed: int, gone: int, live: int) -> Sequence[exp.Expr]:
-    """Return the cheapest statements that make the slice right; a row's stamp only survives in place."""
-    if not fresh + changed + gone:
-        return []
-    if change.stamp is None and change.unread is None and 2 * (changed + gone) >= live:
-        return [publishing.delete_scope(change), publishing.insert_staged(change)]
+def _rewrite(change: Change, changes: Mapping[str, Changes]) -> Plan:
+    statements = [publishing.delete_scope(change), publishing.insert_staged(change)]
+    return Plan(changes=changes, statements=statements, rewrites=True)
+
+
+def _in_place(change: Change, *, is_merged: bool, is_gone: bool) -> Sequence[exp.Expr]:
     statements: list[exp.Expr] = []
-    if gone:
+    if is_gone:
         statements.append(publishing.delete_gone(change))
-    if fresh or changed:
+    if is_merged:
         statements.append(publishing.merge_changed(change))
     return statements
 
 
 def _replace(connection: Connection, staged: Staged, change: Change, columns: PartitionColumns) -> Plan:
     live = connection.run(publishing.rows_in_scope(change, partition_slice=staged.partition_slice, columns=columns))
-    return Plan(
-        changes=_all_inserted(staged, deleted=dict(live)),
-        statements=[publishing.delete_scope(change), publishing.insert_staged(change)],
-    )
+    return _rewrite(change, _all_inserted(staged, deleted=dict(live)))
 
 
 def _all_inserted(staged: Staged, *, deleted: Mapping[int, int]) -> dict[str, Changes]:

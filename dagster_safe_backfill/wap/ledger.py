@@ -219,6 +219,15 @@ def history(connection: Connection, table: TableRef, keys: Sequence[str] | None 
     return _entries(connection, table, [terms.column("partition_key").isin(*map(terms.text, keys))])
 
 
+def staged_at(connection: Connection, table: TableRef, publication_id: str) -> datetime | None:
+    """Return when the rows of a publication were staged."""
+    select = exp.select(exp.Max(this=terms.column("recorded_at"))).from_(terms.table(ledger_of(table)))
+    is_staged = terms.column("event").eq(terms.text("staged"))
+    is_its = terms.column("publication_id").eq(terms.text(publication_id))
+    ((found,),) = connection.run(select.where(_is_of(table), is_staged, is_its))
+    return found
+
+
 def newest_publication(connection: Connection, table: TableRef) -> str | None:
     """Return the id of the last publication of a table that is no rollback."""
     is_published = terms.column("event").eq(terms.text("published"))

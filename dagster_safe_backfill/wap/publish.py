@@ -50,7 +50,7 @@ def _publish(connection: Connection, audited: Audited, *, rules: PublishRules, o
     if not rules.allows_mixed_versions:
         check_versions(connection, staged, origin=origin)
     if rules.on_conflict == "raise":
-        _check_conflict(connection, staged, before)
+        _check_conflict(connection, staged, before, origin=origin)
     if rules.strategy == "swap" and live_exists:
         plan, archive = swapped(connection, staged, publication_id=origin.publication_id, keep_for=rules.archive_for)
     else:
@@ -144,14 +144,22 @@ def _archived(
     )
 
 
-def _check_conflict(connection: Connection, staged: Staged, now: Mapping[str, Fingerprint]) -> None:
+def _check_conflict(connection: Connection, staged: Staged, now: Mapping[str, Fingerprint], *, origin: Origin) -> None:
     nothing = Fingerprint()
     changed = [key for key in staged.keys if now[key] != staged.fingerprints.get(key, nothing)]
     if not changed:
         return
     table = staged.spec.table
     since = {entry.key: entry for entry in ledger.history(connection, table, changed)}
-    by = {key: since[key] for key in changed if key in since and since[key].fingerprint == now[key]}
+    staged_at = ledger.staged_at(connection, table, origin.publication_id)
+    names = tuple(column.name for column in staged.live_columns or staged.columns)
+    by = {
+        key: entry
+        for key, entry in since.items()
+        if (staged_at is None or entry.recorded_at > staged_at)
+        # Over other columns the same rows hash otherwise.
+        and (entry.fingerprint == now[key] or entry.columns != names)
+    }
     who = listed([f"{key}: {_who(by[key]) if key in by else 'by no publication, so by hand'}" for key in changed])
     raise PublishConflictError(
         f"{table}: {len(changed)} of the {len(staged.keys)} partitions changed since they were staged ({who}), so"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from sqlglot import exp
 
 from dagster_safe_backfill.domain.histories import Way
 from dagster_safe_backfill.domain.slices import PartitionSlice
-from dagster_safe_backfill.domain.states import Changes, Staged, Strategy
+from dagster_safe_backfill.domain.states import Changes, Fingerprint, Staged, Strategy
 from dagster_safe_backfill.domain.tables import Column, TableRef, TableSpec
 from dagster_safe_backfill.errors import ArchiveNotFoundError, listed
 from dagster_safe_backfill.sql import publishing, staging, terms
@@ -61,11 +62,19 @@ class Undoing:
     def is_changed_by_hand(self) -> bool:
         """Whether something that the ledger doesn't tell of changed rows on top of one of the layers."""
         layers = self.layers
-        above = [*(layer.replaced for layer in layers[1:])]
+        pairs = [(lower, upper, upper.replaced) for lower, upper in pairwise(layers)]
         if layers[-1] is not self.newest:
-            above.append(self.newest.fingerprint)
-        pairs = zip(layers, above, strict=False)
-        return any(left.fingerprint and found and not found.is_like(left.fingerprint) for left, found in pairs)
+            pairs.append((layers[-1], self.newest, self.newest.fingerprint))
+        return any(_differs(lower, upper, found) for lower, upper, found in pairs)
+
+
+def _differs(lower: Entry, upper: Entry, found: Fingerprint | None) -> bool:
+    """Return whether `found`, of the rows that `upper` saw, tells that they weren't those that `lower` left."""
+    left = lower.fingerprint
+    if left is None or found is None:
+        return False
+    # Over other columns the same rows hash otherwise.
+    return not found.is_like(left) if lower.columns == upper.columns else found.rows != left.rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -262,8 +262,8 @@ class _Rollback:
                 now |= found
         if changed and not self.force:
             raise RollbackConflictError(
-                f"{staged.spec.table}: {listed(sorted(changed))} changed since the last publication there, by hand or by"
-                " another version of the database, so nothing was rolled back. Look at what changed; force replaces it,"
+                f"{staged.spec.table}: {listed(sorted(changed))} changed since the last publication there, by hand or"
+                " by another version of the database, so nothing was rolled back. Look at what changed; force replaces it,"
                 " and archives it",
                 table=str(staged.spec.table),
                 keys=sorted(changed),
@@ -336,10 +336,12 @@ class _Rollback:
         now: Mapping[str, Fingerprint],
         archive: Archive,
     ) -> None:
-        for source, keys in back.sources.items():
-            names = [column.name for column in self.connection.columns(source) or ()]
-            self._check_restored(self._fingerprints(self.connection, staged, keys, names), undoing)
         names = [column.name for column in self.connection.columns(self.spec.table) or ()]
+        after = self._fingerprints(self.connection, staged, staged.keys, names)
+        for source, keys in back.sources.items():
+            columns = [column.name for column in self.connection.columns(source) or ()]
+            found = after if columns == names else self._fingerprints(self.connection, staged, keys, columns)
+            self._check_restored({key: found[key] for key in keys}, undoing)
         ledger.record_change(
             self.connection,
             "rolled_back",
@@ -348,7 +350,7 @@ class _Rollback:
             strategy=back.strategy,
             changes=back.changes,
             before=now,
-            after=self._fingerprints(self.connection, staged, staged.keys, names),
+            after=after,
             columns=names,
             archive=archive.table,
             archived=archive.keys,

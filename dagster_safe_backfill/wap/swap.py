@@ -14,7 +14,7 @@ from dagster_safe_backfill.sql import publishing, staging, terms
 from dagster_safe_backfill.sql.partitioning import rows_of
 from dagster_safe_backfill.sql.staging import StagedColumn
 from dagster_safe_backfill.wap.archive import Archive, expiry
-from dagster_safe_backfill.wap.changes import Plan, add_columns, planned, with_defaults
+from dagster_safe_backfill.wap.changes import Plan, add_columns, lacking, planned, with_defaults
 from dagster_safe_backfill.wap.scope import columns_of
 from dagster_safe_backfill.warehouses.base import Connection
 
@@ -35,15 +35,19 @@ def swapped(
         plan = _reshape(connection, staged, live, aside=aside)
         keys = staged.keys
     else:
-        if not staged.added:
+        plan = None
+        if not lacking(connection, staged):
             plan = planned(connection, staged, strategy="swap", live_exists=True)
             if not any(changes.touched for changes in plan.changes.values()):
                 return plan, Archive()
         with connection.cloned(table, aside=aside):
             values: dict[str, exp.Expr] = {column.name: terms.column(column.name) for column in live}
-            connection.run(publishing.copied(aside, table, values, where=exp.true()))
+            # Rows that would be deleted next aren't copied.
+            kept = _outside(connection, staged) if plan is not None and plan.rewrites else exp.true()
+            connection.run(publishing.copied(aside, table, values, where=kept))
             add_columns(connection, staged)
-            plan = planned(connection, staged, strategy="swap", live_exists=True)
+            # What was planned for the table holds for its clone, unless that has more columns.
+            plan = plan or planned(connection, staged, strategy="swap", live_exists=True)
             plan.run(connection)
         keys = tuple(key for key, changes in plan.changes.items() if changes.touched)
     return plan, _kept(connection, aside, keys, keep_for=keep_for)
@@ -81,8 +85,7 @@ def _reshape(connection: Connection, staged: Staged, live: Sequence[Column], *, 
         )
         for column in kept
     ]
-    inside = rows_of(staged.partitions, columns_of(connection, staged))
-    outside = exp.not_(exp.Coalesce(this=exp.paren(inside), expressions=[exp.false()]))
+    outside = _outside(connection, staged)
     _check_values(connection, staged, moved, outside=outside)
     plan = planned(connection, staged, strategy="replace", live_exists=True)
     with connection.cloned(spec.table, aside=aside):
@@ -101,6 +104,12 @@ def _reshape(connection: Connection, staged: Staged, live: Sequence[Column], *, 
         connection.run(publishing.copied(aside, spec.table, values, where=outside))
         plan.run(connection)
     return plan
+
+
+def _outside(connection: Connection, staged: Staged) -> exp.Expr:
+    """Return the condition of the rows outside the slice; one without a partition value is outside too."""
+    inside = rows_of(staged.partitions, columns_of(connection, staged))
+    return exp.not_(exp.Coalesce(this=exp.paren(inside), expressions=[exp.false()]))
 
 
 def _check_values(

@@ -37,6 +37,25 @@ LEFT JOIN (
 ) AS "_sb_map"
   ON "_sb_rows".day = "_sb_map"."_sb_key0";
 
+-- staging: fill, by consecutive days
+CREATE TEMPORARY TABLE "temp"."new" AS
+SELECT
+  "day",
+  "it's",
+  "value",
+  CASE
+    WHEN "_sb_rows".day >= CAST('2024-01-01' AS DATE)
+    AND "_sb_rows".day <= CAST('2024-01-02' AS DATE)
+    THEN DATE_DIFF('DAY', CAST('2024-01-01' AS DATE), "_sb_rows".day)
+  END AS "_sb_partition"
+FROM (
+  SELECT
+    "day" AS "day",
+    CAST("it's" AS INT) AS "it's",
+    "value" AS "value"
+  FROM "source"
+) AS "_sb_rows";
+
 -- staging: fill, by windows of time
 CREATE TEMPORARY TABLE "temp"."new" AS
 SELECT
@@ -169,7 +188,7 @@ SELECT
   SUM("_sb_hash")
 FROM (
   SELECT
-    HASH("day", "it's", "value") AS "_sb_hash",
+    HASH("day") AS "_sb_hash",
     "_sb_map"."_sb_ordinal" AS "_sb_partition"
   FROM (
     SELECT
@@ -783,9 +802,8 @@ SELECT
   COUNT(CASE WHEN "_sb_live"."day" IS NULL THEN 1 END),
   COUNT(
     CASE
-      WHEN NOT "_sb_live"."day" IS NULL
-      AND "_sb_live"."value" IS DISTINCT FROM "_sb_shadow"."value"
-      THEN 1
+      WHEN "_sb_live"."value" IS DISTINCT FROM "_sb_shadow"."value"
+      THEN "_sb_live"."day"
     END
   )
 FROM "main"."live__shadow_1" AS "_sb_shadow"

@@ -5,6 +5,8 @@ __main__.py     the command: what is run, how often
 report.py       tables, and the aims with their bounds
 measure.py      one fresh process a measurement; medians
 contenders.py   what runs in such a process
+audits.py       eight audits, against one GROUP BY and against eight checks
+publications.py write, publish and rollback, with archives, against the same in bare DuckDB
 data.py         the workload: TPC-H order items at scale 1, and the check of what a contender wrote
 ```
 """

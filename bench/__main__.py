@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from bench.contenders import CONTENDERS, SAFE, TIGHT, Job
 from bench.data import ALL_DAYS
-from bench.measure import Measured, audit_seconds, import_seconds, loaded_by, measure, medians, prepare
+from bench.measure import Measured, audit_seconds, import_seconds, loaded_by, measure, medians, prepare, publications
 from bench.report import MANY_AUDITS, Report
 
 FULL = {30: 5, 90: 5, 365: 3, ALL_DAYS: 2}
@@ -34,6 +34,7 @@ def main() -> int:
         imports=import_seconds(["dagster", "dagster_safe_backfill"], repetitions=3 if is_quick else 9),
         loaded=loaded_by("dagster_safe_backfill", WATCHED),
         audits=audit_seconds(),
+        publications=publications(turns=3 if is_quick else 7),
     )
     print(*report.tables(), sep="\n")
     print("\n### Aims\n")

@@ -83,7 +83,7 @@ class _Counter(logging.Handler):
 
 
 def safe(form: str, *, memory_mb: int = data.MEMORY_LIMIT_MB) -> Contender:
-    """`@wap_asset`, returning a `Query` or a frame."""
+    """`@wap_asset`, returning a `Query` or a frame; it keeps no archive, as the others keep none."""
     config = {"memory_limit": f"{memory_mb}MB"}
 
     def prepared(job: Job) -> Callable[[], None]:
@@ -95,6 +95,7 @@ def safe(form: str, *, memory_mb: int = data.MEMORY_LIMIT_MB) -> Contender:
             unique_key=KEY,
             audits=_audits(job.audits),
             backfill_policy=sb.single_run(),
+            archive_days=0,
         )
         def order_items(partitions: sb.PartitionSlice) -> Any:
             if form == "query":

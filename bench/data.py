@@ -6,8 +6,12 @@ import shutil
 import subprocess
 import sys
 from datetime import date, timedelta
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import duckdb
 
 FOLDER = Path(".bench")
 PREPARED = FOLDER / "prepared.duckdb"
@@ -23,10 +27,10 @@ _SOURCES = {
     "orders": "o_orderkey, o_custkey, o_orderdate",
     "part": "p_partkey, p_name",
 }
-_RIGHT, _WRONG = "l_extendedprice * (1 - l_discount)", "l_extendedprice"
+RIGHT, WRONG = "l_extendedprice * (1 - l_discount)", "l_extendedprice"
 
 
-def order_items(where: str, *, revenue: str = _RIGHT, from_files: bool = False) -> str:
+def order_items(where: str, *, revenue: str = RIGHT, from_files: bool = False) -> str:
     """Return the SELECT of the rows, from the warehouse's tables or from the files that they were made of."""
     lineitem, orders = (f"'{_file(name)}'" if from_files else name for name in ("lineitem", "orders"))
     return f"""SELECT l_orderkey, l_linenumber, o_orderdate, o_custkey, l_partkey,
@@ -59,22 +63,35 @@ def prepare() -> None:
     with duckdb.connect(str(unfinished)) as warehouse:
         for table, columns in _SOURCES.items():
             warehouse.execute(f"CREATE TABLE {table} AS SELECT {columns} FROM '{_file(table)}'")
-        wrong = order_items("true", revenue=_WRONG)
+        wrong = order_items("true", revenue=WRONG)
         warehouse.execute(f"CREATE TABLE order_items AS {wrong} ORDER BY o_orderdate")
     unfinished.rename(PREPARED)
 
 
-def verify(database: str, days: int) -> None:
-    """Check that the live table holds the right rows within the slice, and the old ones elsewhere."""
+def verify(database: str, days: int, *, revenue: str = RIGHT) -> None:
+    """Check that the live table holds this revenue within the slice, and the old one elsewhere."""
+    import duckdb
+
+    with duckdb.connect(database, read_only=True) as warehouse:
+        if _digest(warehouse, "order_items") != _expected(days, revenue):
+            raise SystemExit(f"{database}: order_items isn't what {days} days of {revenue} make it")
+
+
+@cache
+def _expected(days: int, revenue: str) -> tuple[Any, ...]:
     import duckdb
 
     inside = between(FIRST_DAY, end_of(days))
-    expected = f"{order_items(inside)} UNION ALL {order_items(f'NOT ({inside})', revenue=_WRONG)}"
-    digest = f"SELECT count(*), bit_xor(hash({LISTED})), sum(hash({LISTED})) FROM"
-    with duckdb.connect(database, read_only=True) as warehouse:
-        live = warehouse.execute(f"{digest} order_items").fetchone()
-        if live != warehouse.execute(f"{digest} ({expected})").fetchone():
-            raise SystemExit(f"{database}: order_items isn't what {days} recomputed days make it")
+    rows = f"{order_items(inside, revenue=revenue)} UNION ALL {order_items(f'NOT ({inside})', revenue=WRONG)}"
+    with duckdb.connect(str(PREPARED), read_only=True) as warehouse:
+        return _digest(warehouse, f"({rows})")
+
+
+def _digest(warehouse: duckdb.DuckDBPyConnection, relation: str) -> tuple[Any, ...]:
+    ((*found,),) = warehouse.execute(
+        f"SELECT count(*), bit_xor(hash({LISTED})), sum(hash({LISTED})) FROM {relation}"
+    ).fetchall()
+    return tuple(found)
 
 
 def _file(table: str) -> Path:

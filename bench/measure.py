@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,6 +23,9 @@ from statistics import median
 
 from bench import data
 from bench.contenders import NO_OP, Job
+
+Publications = Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]
+"""Medians by case, contender, step and quantity; see `bench.publications`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +100,11 @@ def loaded_by(module: str, candidates: Iterable[str]) -> list[str]:
 def audit_seconds() -> dict[str, float]:
     """Return what `bench.audits` measured."""
     return json.loads(_python("-m", "bench.audits").splitlines()[-1])
+
+
+def publications(*, turns: int) -> Publications:
+    """Return what `bench.publications` measured."""
+    return json.loads(_python("-m", "bench.publications", str(turns)).splitlines()[-1])
 
 
 def _python(*arguments: str, stream: str = "stdout") -> str:

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 
 from bench.contenders import BARE, BUILT_IN, CHECKS, FORMS, NO_OP, SAFE, TIGHT, TIGHT_MB
 from bench.data import MEMORY_LIMIT_MB
-from bench.measure import Measured
+from bench.measure import Measured, Publications
+from bench.publications import DAYS, LIBRARY, RIVALS
 
 USUAL, MANY_AUDITS = len(CHECKS), 20
 MAX_OVER_BARE, MAX_OVER_LIMIT_MB, MAX_IMPORT = 1.25, 100, 1.1
 MAX_MORE_SCANS = 3
 MAX_OVER_GROUP_BY, MIN_UNDER_CHECKS = 3, 3
+MAX_OVER_BARE_PUBLICATION = 1.3
+_PUBLICATION = ("write", "publish")
 UNWANTED = ("pandas", "snowflake")
 
 Aim = tuple[str, str, bool]
@@ -28,12 +31,14 @@ class Report:
         imports: Seconds of an import, by module.
         loaded: Other libraries that importing this one loads.
         audits: Seconds of eight audits, and of what they are compared with; see `bench.audits`.
+        publications: What publications and rollbacks took, by case, contender, step and quantity.
     """
 
     results: Mapping[tuple[str, int, int], Measured]
     imports: Mapping[str, float]
     loaded: Sequence[str]
     audits: Mapping[str, float]
+    publications: Publications
 
     @property
     def days(self) -> list[int]:
@@ -44,6 +49,7 @@ class Report:
         """Return the lines of all tables, in Markdown."""
         names = list(dict.fromkeys(name for name, _, _ in self.results))
         yield "\n### Wall seconds of the whole process (of the run in it; CPU), medians\n"
+        yield "`archive_days=0`, as (a) and (b) keep no archive either; publications with one are below.\n"
         yield from self._table({name: self._row(name, _times) for name in names})
         yield "\n### Ratios of wall (of CPU)\n"
         yield from self._table(
@@ -63,6 +69,7 @@ class Report:
         )
         yield "\n### Eight audits of 365 days, in seconds (statements in number)\n"
         yield ", ".join(f"{name} {value:.3g}" for name, value in self.audits.items())
+        yield from _Undoable(measured=self.publications).tables()
         yield "\n### Import\n"
         yield ", ".join(f"{module} {seconds:.2f} s" for module, seconds in self.imports.items())
 
@@ -90,6 +97,7 @@ class Report:
         )
         ratio = self.audits["eight_checks"] / ours
         yield f"at least {MIN_UNDER_CHECKS} x faster than eight checks", f"{ratio:.2f}", ratio >= MIN_UNDER_CHECKS
+        yield from _Undoable(measured=self.publications).aims()
         library, dagster = (self.imports[module] for module in ("dagster_safe_backfill", "dagster"))
         ratio = library / dagster
         yield f"import at most {MAX_IMPORT} x dagster's", f"{ratio:.2f}", ratio <= MAX_IMPORT
@@ -136,6 +144,65 @@ class Report:
         for name, cells in rows.items():
             if any(cells):
                 yield f"| {name} | " + " | ".join(cells) + " |"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Undoable:
+    """The tables and aims of publications that can be undone."""
+
+    measured: Publications
+
+    def tables(self) -> Iterator[str]:
+        yield f"\n### Publications of {DAYS} days, with archives: wall seconds (CPU), medians\n"
+        yield "| | write | publish | rollback | statements | of them fingerprints |"
+        yield "|---" * 6 + "|"
+        for case, contenders in self.measured.items():
+            for name, steps in contenders.items():
+                times = [self._times(steps.get(step)) for step in ("write", "publish", "rollback")]
+                more = ["", ""]
+                if name in LIBRARY:
+                    more = [
+                        " + ".join(f"{step['statements']:.0f}" for step in steps.values()),
+                        " + ".join(f"{step['fingerprints']:.3f} s" for step in steps.values()),
+                    ]
+                yield f"| {case}: {name} | {' | '.join([*times, *more])} |"
+        yield "\n### Ratios of publications to bare DuckDB, the quickest and each, and of rollbacks: wall (CPU)\n"
+        yield "| | publish | write and publish | against each | rollback / write and publish |"
+        yield "|---" * 5 + "|"
+        for case, contenders in self.measured.items():
+            for name in (name for name in LIBRARY if name in contenders):
+                rivals = RIVALS[name]
+                each = ", ".join(f"{rival} {self._both(case, name, [rival])}" for rival in rivals)
+                quickest = [self._both(case, name, rivals, ["publish"]), self._both(case, name, rivals)]
+                back = f"{self.back(case, name):.2f} ({self.back(case, name, 'cpu'):.2f})"
+                yield f"| {case}: {name} | {' | '.join([*quickest, each, back])} |"
+
+    def aims(self) -> Iterator[Aim]:
+        name = "library, merge"
+        for case in self.measured:
+            ratio = self.ratio(case, name, RIVALS[name])
+            what = f"{case} of {DAYS} days: write, archive and merge at most {MAX_OVER_BARE_PUBLICATION} x bare DuckDB"
+            yield what, f"{ratio:.2f}", ratio <= MAX_OVER_BARE_PUBLICATION
+            ratio = self.back(case, name)
+            yield f"{case} of {DAYS} days: rollback at most as long as that", f"{ratio:.2f}", ratio <= 1
+
+    def ratio(
+        self, case: str, name: str, rivals: Sequence[str], steps: Sequence[str] = _PUBLICATION, of: str = "wall"
+    ) -> float:
+        return self._sum(case, name, steps, of) / min(self._sum(case, rival, steps, of) for rival in rivals)
+
+    def back(self, case: str, name: str, of: str = "wall") -> float:
+        return self._sum(case, name, ["rollback"], of) / self._sum(case, name, _PUBLICATION, of)
+
+    def _both(self, case: str, name: str, rivals: Sequence[str], steps: Sequence[str] = _PUBLICATION) -> str:
+        wall, cpu = (self.ratio(case, name, rivals, steps, of) for of in ("wall", "cpu"))
+        return f"{wall:.2f} ({cpu:.2f})"
+
+    def _sum(self, case: str, name: str, steps: Sequence[str], of: str) -> float:
+        return sum(self.measured[case][name][step][of] for step in steps)
+
+    def _times(self, step: Mapping[str, float] | None) -> str:
+        return "" if step is None else f"{step['wall']:.2f} ({step['cpu']:.2f})"
 
 
 def _times(one: Measured) -> str:

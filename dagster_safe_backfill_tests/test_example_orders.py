@@ -5,64 +5,19 @@ from __future__ import annotations
 import shutil
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import duckdb
 import pytest
 
 import dagster_safe_backfill as sb
-from dagster_safe_backfill_tests.assets import RANGE_END, RANGE_START, failure_of, green, metadata_by_partition
+from dagster_safe_backfill_tests.assets import failure_of, metadata_by_partition
+from dagster_safe_backfill_tests.shop import FOUR, IN_FOUR, ITEMS, ROWS_OF_FOUR, WEEK, Shop, failed_checks
 from example_project import order_data
 from example_project import orders as shop_assets
 from example_project.definitions import defs
 
 FACTS = "SELECT * FROM shop.fact_orders_daily ORDER BY ALL"
-ITEMS = "SELECT * FROM shop.fact_order_items ORDER BY ALL"
-WEEK = ("2024-02-08", "2024-02-15")
-FOUR = ("2024-02-10", "2024-02-13")
-ROWS_OF_FOUR = {"2024-02-10": 416, "2024-02-11": 375, "2024-02-12": 365, "2024-02-13": 355}
-IN_FOUR = "order_date BETWEEN '2024-02-10' AND '2024-02-13'"
-
-
-class Shop:
-    """The shop's assets on a warehouse of their own, as the example keeps them."""
-
-    def __init__(self, folder: Path, instance: dg.DagsterInstance) -> None:
-        self._database = str(folder / "warehouse.duckdb")
-        self._instance = instance
-
-    def sql(self, sql: str) -> list[tuple[Any, ...]]:
-        with duckdb.connect(self._database) as connection:
-            return connection.execute(sql).fetchall()
-
-    def deliver(self, *assets: dg.AssetsDefinition, mended: bool = False) -> dict[str, Any]:
-        """Materialize staging tables, and return the metadata of the last one."""
-        config = {"costs": {"config": {"mended": mended}}} if shop_assets.costs in assets else {}
-        result = self._run(assets, {}, run_config={"ops": config})
-        assert result.success
-        return metadata_by_partition(result, assets[-1].op.name)["None"]
-
-    def margins(self, day: str) -> dg.ExecuteInProcessResult:
-        return self._run([shop_assets.fact_orders_daily], {}, partition_key=day)
-
-    def items(self, first: str, last: str, *, doubled: bool = False) -> dg.ExecuteInProcessResult:
-        config = {"ops": {"fact_order_items": {"config": {"doubled": doubled}}}}
-        return self._run([shop_assets.fact_order_items], {RANGE_START: first, RANGE_END: last}, run_config=config)
-
-    def green(self, asset: str) -> set[str]:
-        return green(self._instance, asset)
-
-    def _run(self, assets: Any, tags: dict[str, str], **options: Any) -> dg.ExecuteInProcessResult:
-        io_manager = sb.RangeDuckDBIOManager(database=self._database, schema="nyc", lock_timeout=5)
-        return dg.materialize(
-            list(assets),
-            instance=self._instance,
-            resources={"io_manager": io_manager},
-            tags=tags,
-            raise_on_error=False,
-            **options,
-        )
 
 
 @pytest.fixture(scope="module")
@@ -95,15 +50,6 @@ def spoiled(delivered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def doubled(spoiled: Path, tmp_path: Path, instance: dg.DagsterInstance) -> Shop:
     shutil.copytree(spoiled, tmp_path, dirs_exist_ok=True)
     return Shop(tmp_path, instance)
-
-
-def failed_checks(result: dg.ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
-    """Return the metadata of the checks that did not pass, by name."""
-    return {
-        check.check_name: {name: value.value for name, value in check.metadata.items()}
-        for check in result.get_asset_check_evaluations()
-        if not check.passed
-    }
 
 
 def days(window: tuple[date, date]) -> list[str]:

@@ -84,12 +84,16 @@ def daily_delays(partitions: sb.PartitionSlice) -> sb.Query:
 flights_job = dg.define_asset_job("flights_job", [flights, daily_delays])
 orders_job = dg.define_asset_job("orders_job", [orders.fact_orders_daily])
 
+published = (flights, daily_delays, orders.fact_orders_daily, orders.fact_order_items)
+"""The assets whose publications are archived, and can be undone."""
+
 defs = dg.Definitions(
     assets=[
         *(airlines, airports, planes, flights, daily_delays),
         *(orders.order_items, orders.orders, orders.costs, orders.fact_orders_daily, orders.fact_order_items),
     ],
-    jobs=[flights_job, orders_job],
+    jobs=[flights_job, orders_job, *(sb.build_rollback_job(asset) for asset in published)],
+    schedules=[sb.build_retention_schedule(published)],
     # DuckDB has one writing process at a time, so a process for each step would only wait for the others.
     executor=dg.in_process_executor,
     resources={"io_manager": sb.RangeDuckDBIOManager(database=str(warehouse_path()), schema="nyc")},

@@ -89,8 +89,12 @@ def fact_orders_daily(partitions: sb.PartitionSlice) -> sb.Query:
         sb.row_count_drift(max_change=0.01),
         # A day sells 837 to 1,149. The bounds are wide, and a doubled day that is new passes: so the bug went live.
         sb.aggregate_between("sum(quantity)", 700, 2_500, name="total_quantity"),
-        # The repair halves a day, a change of 0.5; to double one is a change of 1.
-        sb.aggregate_drift("quantity", "total", max_change=0.6),
+        # What the repair should change is shown, and too much of it blocks: it halves a day's total, a change of 0.5;
+        # to double one is a change of 1. Orders it should neither gain nor lose.
+        sb.aggregate_drift("quantity", "total", warn_above=0.05, error_above=0.6),
+        sb.aggregate_drift("order_id", "distinct", max_change=0.01),
+        sb.aggregate_drift("quantity", "median", warn_above=0.05),
+        sb.aggregate_drift("quantity", 0.95, warn_above=0.05),
         sb.compare(),
     ],
     # The days that are repaired together go live together.

@@ -262,9 +262,9 @@ class _Rollback:
                 now |= found
         if changed and not self.force:
             raise RollbackConflictError(
-                f"{staged.spec.table}: {listed(sorted(changed))} changed since the last publication there, by hand or"
-                " by another version of the database, so nothing was rolled back. Look at what changed; force replaces it,"
-                " and archives it",
+                f"{staged.spec.table}: {listed(sorted(changed))} changed since the last publication there, by hand"
+                " or by another version of the database, so nothing was rolled back. Look at what changed; force"
+                " replaces it, and archives it",
                 table=str(staged.spec.table),
                 keys=sorted(changed),
             )

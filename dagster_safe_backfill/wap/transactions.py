@@ -10,7 +10,7 @@ from typing import TypeVar
 from dagster_safe_backfill.errors import TransactionConflictError
 from dagster_safe_backfill.warehouses.base import Connection
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.2
 _Result = TypeVar("_Result")
 
 

@@ -41,7 +41,7 @@ _LOG = logging.getLogger(__name__)
 _SHOWN_SQL = 300
 
 _SOURCE = "_sb_source"
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.2
 
 _NUMBERS = (
     *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),

@@ -1,0 +1,1 @@
+"""Real faults: processes that are killed, and readers beside a publication."""

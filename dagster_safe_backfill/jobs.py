@@ -2,7 +2,7 @@
 # No `from __future__ import annotations`: Dagster reads the annotations of configurations.
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import timedelta, timezone
 from functools import partial
 from typing import Any
 
@@ -269,11 +269,19 @@ def _materialization(
         "dagster/table_name": str(done.table),
         "rollback_of": ", ".join(done.undone),
         "publication_id": by,
-        "archive": str(done.archive) if done.archive else "none, as nothing was replaced",
+        **_archive(done),
     }
     if changes is not None:
         metadata |= {"dagster/partition_row_count": changes.staged, **changes_metadata(changes)}
     return dg.AssetMaterialization(asset_key=key, partition=partition, description=description, metadata=metadata)
+
+
+def _archive(done: RolledBack) -> Mapping[str, str]:
+    """Return where what the rollback replaced is kept, by which it can be undone."""
+    if done.archive is None or done.expires_at is None:
+        return {"archive": "none, as nothing was replaced, or is kept"}
+    until = done.expires_at.astimezone(timezone.utc)
+    return {"archive": str(done.archive), "archive_expires_at": f"{until:%Y-%m-%d %H:%M} UTC"}
 
 
 def _counted(done: RolledBack) -> str:
@@ -294,7 +302,13 @@ def _counted(done: RolledBack) -> str:
 def _summary(done: RolledBack) -> Mapping[str, Any]:
     shown = [*done.changes.items()][:_SHOWN]
     rows = [dg.TableRecord({"partition": key, **changes_metadata(changes)}) for key, changes in shown]
-    found: dict[str, Any] = {"undone": ", ".join(done.undone), "dry_run": done.is_dry, "summary": _counted(done)}
+    found: dict[str, Any] = {
+        "rollback_of": ", ".join(done.undone),
+        "dry_run": done.is_dry,
+        "summary": _counted(done),
+    }
+    if not done.is_dry:
+        found |= {"publication_id": done.publication_id, **_archive(done)}
     if rows:
         found["partitions"] = dg.MetadataValue.table(rows)
     return found
@@ -302,7 +316,6 @@ def _summary(done: RolledBack) -> Mapping[str, Any]:
 
 def _said(retired: Retired) -> str:
     verb = "would drop" if retired.is_dry else "dropped"
-    archives = listed([*retired.archives]) or "none"
-    shadows = listed([*retired.shadows]) or "none"
+    dropped = [*retired.archives, *retired.shadows]
     kept = f"; kept {listed([*retired.kept_shadows])}" if retired.kept_shadows else ""
-    return f"{retired.table}: {verb} the archives {archives}; {verb} the shadows {shadows}{kept}"
+    return f"{retired.table}: {verb} {listed(dropped, shown=100) or 'nothing'}{kept}"

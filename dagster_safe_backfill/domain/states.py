@@ -225,6 +225,7 @@ class RolledBack:
         untouched: The partitions in which the publications had changed nothing.
         removed: The partitions that have no rows now, as they had none before.
         archive: Where what it replaced is kept; None if it replaced nothing.
+        expires_at: Until when the archive is kept.
         is_dry: Whether it only says what it would do.
     """
 
@@ -236,6 +237,7 @@ class RolledBack:
     untouched: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     archive: TableRef | None = None
+    expires_at: datetime | None = None
     is_dry: bool = False
 
 

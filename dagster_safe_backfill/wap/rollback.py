@@ -114,7 +114,9 @@ class _Rollback:
             now = self._now(committed, staged, undoing)
         back = self._way_back(staged, undoing, result.undone)
         archive, removed = self._applied(back, staged, undoing, now)
-        return replace(result, changes=back.changes, removed=removed, archive=archive.table)
+        return replace(
+            result, changes=back.changes, removed=removed, archive=archive.table, expires_at=archive.expires_at
+        )
 
     def _nothing(self, published: Mapping[str, Sequence[str]], ways: Mapping[str, Undoing]) -> RolledBack:
         """Return what is to be said where nothing is to be done."""
@@ -153,6 +155,7 @@ class _Rollback:
             changes={entry.key: entry.changes for entry in entries},
             removed=tuple(entry.key for entry in entries if not (entry.fingerprint or Fingerprint()).rows),
             archive=next((entry.archive for entry in entries if entry.archive), None),
+            expires_at=next((entry.expires_at for entry in entries if entry.expires_at), None),
         )
 
     def _published(self, chosen: Chosen) -> dict[str, list[str]]:

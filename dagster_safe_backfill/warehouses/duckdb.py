@@ -99,7 +99,7 @@ class DuckDBWarehouse(Warehouse):
         while True:
             try:
                 return self._open_once(read_only=read_only)
-            except (duckdb.IOException, duckdb.ConnectionException) as error:
+            except duckdb.Error as error:
                 if not _is_lock(error):
                     raise _translated(error, "opening the database") from error
                 if time.monotonic() + pause >= deadline:
@@ -128,7 +128,7 @@ class DuckDBWarehouse(Warehouse):
     def _locked(self, error: Exception) -> WarehouseLockedError:
         found = re.search(r"\(PID (\d+)\)", str(error))
         pid = int(found.group(1)) if found else None
-        holder = "this process, with another configuration" if _is_own_lock(error) else "another process"
+        holder = "this process, in another session" if _is_own_lock(error) else "another process"
         return WarehouseLockedError(
             f"{self._database} is locked by {f'the process with PID {pid}' if pid else holder}, and was for all of"
             f" the {self._lock_timeout:g} s of lock_timeout; end or close what holds it, or raise lock_timeout",
@@ -357,7 +357,8 @@ def _is_lock(error: Exception) -> bool:
 
 
 def _is_own_lock(error: Exception) -> bool:
-    return "different configuration" in str(error)
+    # The second: this process is just closing the file in another thread.
+    return any(text in str(error) for text in ("different configuration", "Unique file handle conflict"))
 
 
 def _translated(error: Exception, doing: str) -> SafeBackfillError:

@@ -277,3 +277,28 @@ def test_a_table_that_gained_a_column_since_is_refused_whatever_would_change(
     table.do("ALTER TABLE t ADD COLUMN extra INT")
     with pytest.raises(sb.SchemaMismatchError, match="extra INTEGER"):
         table.publish(staged, "1", strategy=strategy)
+
+
+MANY = 200_000
+"""Rows enough that DuckDB scans them with several threads."""
+
+
+@pytest.mark.parametrize("live", [OLD[:3], []], ids=["all of the table", "a table without rows"])
+def test_a_swap_of_all_that_a_table_holds_is_read_at_once(tmp_path: Path, live: list[Row]) -> None:
+    table = Publications(tmp_path, live=live)
+    many = Query(f"SELECT DATE '2024-01-01' AS day, i AS id, 2.0 AS value, 'n' AS note FROM range({MANY}) r(i)")
+    with duckdb.connect(table.path) as other:
+        table.published(many, [0], "1", strategy="swap")
+        assert other.execute("SELECT count(*), sum(value) FROM t").fetchall() == [(MANY, 2.0 * MANY)]
+        table.rollback("1")
+        assert other.execute("SELECT count(*) FROM t").fetchall() == [(len(live),)]
+
+
+def test_a_swap_to_other_columns_of_all_that_a_table_holds_is_read_at_once(synced: Publications) -> None:
+    synced.do("DELETE FROM t WHERE day <> '2024-01-01'")
+    many = Query(f"SELECT DATE '2024-01-01' AS day, i AS id, 'two' AS value FROM range({MANY}) r(i)")
+    with duckdb.connect(synced.path) as other:
+        synced.published(many, [0], "1", strategy="swap")
+        assert other.execute("SELECT count(*) FROM t").fetchall() == [(MANY,)]
+        synced.rollback("1")
+        assert other.execute("SELECT count(*) FROM t").fetchall() == [(3,)]

@@ -177,6 +177,7 @@ def statements(dialect: str) -> Mapping[str, exp.Expr]:
         "comparing: broken keys": comparing.broken_keys(pairing, batch),
         "comparing: differences": comparing.differences(pairing, batch),
         "comparing: different rows": auditing.sampled(comparing.different_rows(pairing, batch)),
+        "publishing: any row": publishing.any_row(LIVE, where=scope),
         "publishing: copied": publishing.copied(
             SHADOW, LIVE, {"day": terms.column("day"), "value": terms.number(1)}, where=scope
         ),

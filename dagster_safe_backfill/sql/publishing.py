@@ -68,6 +68,11 @@ def copied(source: TableRef, target: TableRef, values: Mapping[str, exp.Expr], *
     return exp.Insert(this=exp.Schema(this=terms.table(target), expressions=names), expression=select)
 
 
+def any_row(table: TableRef, *, where: exp.Expr) -> exp.Select:
+    """Return one row if the table has some that `where`."""
+    return exp.select(terms.number(1)).from_(terms.table(table)).where(where.copy()).limit(1)
+
+
 def delete_scope(change: Change) -> exp.Delete:
     """Return DELETE of the slice."""
     return exp.delete(terms.table(change.live), where=change.scope.copy())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from sqlglot import exp
@@ -44,7 +44,7 @@ def swapped(
             values: dict[str, exp.Expr] = {column.name: terms.column(column.name) for column in live}
             # Rows that would be deleted next aren't copied.
             kept = _outside(connection, staged) if plan is not None and plan.rewrites else exp.true()
-            connection.run(publishing.copied(aside, table, values, where=kept))
+            _copy(connection, aside, table, values, where=kept)
             add_columns(connection, staged)
             # What was planned for the table holds for its clone, unless that has more columns.
             plan = plan or planned(connection, staged, strategy="swap", live_exists=True)
@@ -101,7 +101,7 @@ def _reshape(connection: Connection, staged: Staged, live: Sequence[Column], *, 
             for column, value in with_defaults(staged, set(staged.added), dialect=connection.dialect).items()
             if value is not None
         }
-        connection.run(publishing.copied(aside, spec.table, values, where=outside))
+        _copy(connection, aside, spec.table, values, where=outside)
         plan.run(connection)
     return plan
 
@@ -140,3 +140,15 @@ def _check_values(
 def _partition_names(connection: Connection, staged: Staged) -> list[str]:
     expressions = [column.expression for column in columns_of(connection, staged).values()]
     return [column.name for expression in expressions for column in expression.find_all(exp.Column)]
+
+
+def _copy(
+    connection: Connection, source: TableRef, target: TableRef, values: Mapping[str, exp.Expr], *, where: exp.Expr
+) -> None:
+    """Copy rows, if there are any.
+
+    After an INSERT of no rows and one of many in the same transaction, DuckDB 2.0.0 finds no rows in the table until the
+    file is opened anew.
+    """
+    if connection.run(publishing.any_row(source, where=where)):
+        connection.run(publishing.copied(source, target, values, where=where))

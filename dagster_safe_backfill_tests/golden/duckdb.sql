@@ -745,6 +745,19 @@ ORDER BY
   COALESCE("_sb_here"."it's", "_sb_there"."it's")
 LIMIT 10;
 
+-- publishing: any row
+SELECT
+  1
+FROM "main"."live"
+WHERE
+  (
+    day >= CAST('2024-01-01' AS DATE) AND day < CAST('2024-01-03' AS DATE)
+  )
+  OR (
+    day >= CAST('2024-01-05' AS DATE) AND day < CAST('2024-01-06' AS DATE)
+  )
+LIMIT 1;
+
 -- publishing: copied
 INSERT INTO "main"."live" (
   "day",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from dagster_safe_backfill.domain.states import Audited, Fingerprint, Origin, Published, PublishRules, Staged
-from dagster_safe_backfill.errors import MixedVersionsError, PublishConflictError, listed
+from dagster_safe_backfill.errors import MixedVersionsError, PublishConflictError, PublishError, listed
 from dagster_safe_backfill.sql import staging
 from dagster_safe_backfill.wap import ledger
 from dagster_safe_backfill.wap.archive import Archive, archived
@@ -59,6 +59,8 @@ def _publish(connection: Connection, audited: Audited, *, rules: PublishRules, o
         archive = _archived(connection, staged, plan, before, rules=rules, origin=origin) if live_exists else Archive()
         plan.run(connection)
     names = [column.name for column in connection.columns(table) or ()]
+    after = _of_slice(connection, staged, names)
+    _check_written(staged, after)
     ledger.record_change(
         connection,
         "published",
@@ -67,7 +69,7 @@ def _publish(connection: Connection, audited: Audited, *, rules: PublishRules, o
         strategy=rules.strategy,
         changes=plan.changes,
         before=before,
-        after=_of_slice(connection, staged, names),
+        after=after,
         columns=names,
         archive=archive.table,
         archived=archive.keys,
@@ -169,6 +171,18 @@ def _check_conflict(connection: Connection, staged: Staged, now: Mapping[str, Fi
         keys=changed,
         published_since={key: by[key].publication_id if key in by else None for key in changed},
     )
+
+
+def _check_written(staged: Staged, after: Mapping[str, Fingerprint]) -> None:
+    """Refuse, and so undo, a publication after which live has other rows than were staged: nothing is left to luck."""
+    wrong = {key: after[key].rows for key in staged.keys if after[key].rows != staged.rows.get(key, 0)}
+    if wrong:
+        shown = listed([f"{key}: {rows} and not {staged.rows.get(key, 0)}" for key, rows in wrong.items()])
+        raise PublishError(
+            f"{staged.spec.table}: after the publication live had other numbers of rows than were staged ({shown}), so it"
+            f" was undone; the rows are in {staged.shadow}. Report this, please",
+            table=str(staged.spec.table),
+        )
 
 
 def _who(entry: Entry) -> str:

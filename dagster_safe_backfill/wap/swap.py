@@ -147,8 +147,8 @@ def _copy(
 ) -> None:
     """Copy rows, if there are any.
 
-    After an INSERT of no rows and one of many in the same transaction, DuckDB 2.0.0 finds no rows in the table until the
-    file is opened anew.
+    After an INSERT of no rows and one of many in the same transaction, DuckDB 2.0.0 finds no rows in the table until
+    the file is opened anew.
     """
     if connection.run(publishing.any_row(source, where=where)):
         connection.run(publishing.copied(source, target, values, where=where))

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from sqlglot import exp
 
 import dagster_safe_backfill as sb
 from dagster_safe_backfill.domain.states import Strategy
+from dagster_safe_backfill.sql import publishing
 from dagster_safe_backfill_tests.audited import KEYS, Row
 from dagster_safe_backfill_tests.publications import STRATEGIES, Publications, day_rows
 
@@ -200,6 +202,24 @@ def test_what_holds_a_table_is_gone_after_an_error(table: Publications) -> None:
         table.publish(staged, "1")
     table.do("UPDATE t SET value = 3")
     assert table.read("SELECT comment FROM duckdb_tables() WHERE table_name = 't'") == [("it's mine",)]
+
+
+def test_a_database_that_writes_something_else_is_not_believed(
+    table: Publications, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = table.live()
+    insert = publishing.insert_staged
+
+    def less(change: publishing.Change) -> exp.Insert:
+        statement = insert(change)
+        statement.set("expression", statement.expression.limit(2))
+        return statement
+
+    monkeypatch.setattr(publishing, "insert_staged", less)
+    with pytest.raises(sb.PublishError, match=r"2024-01-01: \d and not 3"):
+        table.published(NEW, [0, 1], "1", strategy="replace")
+    assert table.live() == before
+    assert table.tables("t__") == ["t__shadow_1"]
 
 
 def test_publications_hold_each_other_off(table: Publications) -> None:

@@ -179,8 +179,8 @@ def _check_written(staged: Staged, after: Mapping[str, Fingerprint]) -> None:
     if wrong:
         shown = listed([f"{key}: {rows} and not {staged.rows.get(key, 0)}" for key, rows in wrong.items()])
         raise PublishError(
-            f"{staged.spec.table}: after the publication live had other numbers of rows than were staged ({shown}), so it"
-            f" was undone; the rows are in {staged.shadow}. Report this, please",
+            f"{staged.spec.table}: after the publication live had other numbers of rows than were staged ({shown}), so"
+            f" it was undone; the rows are in {staged.shadow}. Report this, please",
             table=str(staged.spec.table),
         )
 

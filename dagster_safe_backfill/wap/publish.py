@@ -7,7 +7,13 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from dagster_safe_backfill.domain.states import Audited, Fingerprint, Origin, Published, PublishRules, Staged
-from dagster_safe_backfill.errors import MixedVersionsError, PublishConflictError, PublishError, listed
+from dagster_safe_backfill.errors import (
+    MixedVersionsError,
+    PublishConflictError,
+    PublishError,
+    TransactionConflictError,
+    listed,
+)
 from dagster_safe_backfill.sql import staging
 from dagster_safe_backfill.wap import ledger
 from dagster_safe_backfill.wap.archive import Archive, archived
@@ -43,6 +49,9 @@ def _publish(connection: Connection, audited: Audited, *, rules: PublishRules, o
     with connection.hold(table) as committed:
         before = _fingerprints(committed, staged)
         live_exists = committed.columns(table) is not None
+    if live_exists and connection.columns(table) is None:
+        # What isn't there can't be held; in the next try it can.
+        raise TransactionConflictError(f"another transaction made {table} since this one began")
     found = _repeated(audited, ledger.changes_by(connection, table, origin.publication_id), connection)
     if found is not None:
         connection.run(staging.dropped(staged.shadow))
@@ -158,9 +167,9 @@ def _check_conflict(connection: Connection, staged: Staged, now: Mapping[str, Fi
     by = {
         key: entry
         for key, entry in since.items()
-        if (staged_at is None or entry.recorded_at > staged_at)
         # Over other columns the same rows hash otherwise.
-        and (entry.fingerprint == now[key] or entry.columns != names)
+        if entry.fingerprint == now[key]
+        or (entry.columns != names and (staged_at is None or entry.recorded_at > staged_at))
     }
     who = listed([f"{key}: {_who(by[key]) if key in by else 'by no publication, so by hand'}" for key in changed])
     raise PublishConflictError(

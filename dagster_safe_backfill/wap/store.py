@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+
+from sqlglot import exp
 
 from dagster_safe_backfill.domain.slices import PartitionSlice
 from dagster_safe_backfill.domain.states import Changes, Staged
@@ -11,6 +14,7 @@ from dagster_safe_backfill.errors import ConfigurationError, KeyViolationError, 
 from dagster_safe_backfill.sql import staging
 from dagster_safe_backfill.wap.audit import key_result
 from dagster_safe_backfill.wap.changes import apply
+from dagster_safe_backfill.wap.transactions import in_transaction
 from dagster_safe_backfill.wap.write import readable, stage
 from dagster_safe_backfill.warehouses.base import Connection
 
@@ -39,7 +43,8 @@ def store(
             f'{spec.table}: on_schema_change="sync" rewrites the whole table; only @wap_asset(publish="swap") does that'
         )
     shadow = connection.scratch(_SCRATCH)
-    with readable(connection, data, spec=spec) as source, connection.transaction():
+
+    def work(source: exp.Table) -> Mapping[str, Changes]:
         connection.ensure_schema(spec.table.schema)
         staged = stage(
             connection,
@@ -53,7 +58,10 @@ def store(
             _check_key(connection, staged)
         changes = apply(connection, staged, strategy="merge" if staged.spec.unique_key else "replace")
         connection.run(staging.dropped(shadow))
-    return changes
+        return changes
+
+    with readable(connection, data, spec=spec) as source:
+        return in_transaction(connection, partial(work, source))
 
 
 def _check_key(connection: Connection, staged: Staged) -> None:

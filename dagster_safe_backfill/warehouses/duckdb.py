@@ -369,6 +369,6 @@ def _translated(error: Exception, doing: str) -> SafeBackfillError:
     message = f"{error} (while running: {doing[:_SHOWN_SQL]}{'…' if len(doing) > _SHOWN_SQL else ''})"
     if isinstance(error, duckdb.CatalogException) and "Table with name" in str(error):
         return TableNotFoundError(message)
-    if isinstance(error, duckdb.TransactionException) and "onflict" in str(error):
+    if isinstance(error, duckdb.TransactionException) and re.search("onflict|another transaction", str(error)):
         return TransactionConflictError(f"another transaction changed the same rows first: {message}")
     return WarehouseError(message)

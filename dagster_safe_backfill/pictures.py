@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
-from pygal import Config, Line  # pyright: ignore[reportMissingTypeStubs]: untyped, as are its parts
+from pygal import Config, Line, PluginImportFixer  # pyright: ignore[reportMissingTypeStubs]: untyped, as are its parts
 from pygal.style import Style  # pyright: ignore[reportMissingTypeStubs]
+
+# pygal's finder of map plug-ins is of a kind that Python gave up, and warns of at every later import, whoever's.
+sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, PluginImportFixer)]
 
 WIDTH, HEIGHT = 900, 340
 MOST_POINTS = 400

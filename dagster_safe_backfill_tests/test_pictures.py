@@ -95,3 +95,8 @@ def test_the_library_loads_only_when_a_picture_is_drawn() -> None:
     script = "import json, sys, dagster_safe_backfill; print(json.dumps('pygal' in sys.modules))"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert json.loads(found.stdout) is False
+
+
+def test_the_library_leaves_the_imports_of_others_alone() -> None:
+    script = "import dagster_safe_backfill.pictures, warnings; warnings.simplefilter('error'); import xml.dom.pulldom"
+    subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -53,7 +53,7 @@ from dagster_safe_backfill.warehouses.duckdb import DuckDBWarehouse
 from dagster_safe_backfill_tests.audited import DAYS, FIRST, KEYS, slice_of
 
 STEPS = 5_000
-EXAMPLES, STEPS_EACH = 10, 50
+EXAMPLES, STEPS_EACH = 5, 50
 """Of one seed, and of one example; Hypothesis ends some before."""
 KINDS = {
     "a key and a stamp": (True, True),
@@ -227,9 +227,9 @@ def new_rows(old: Live, rows: Rows, *, method: Method, unread: str | None) -> tu
         live[number(row)].append(same[0] if is_merge and same else row)
         counts[number(row)]["inserted" if not is_merge or not found else "unchanged" if same else "updated"] += 1
     changes: dict[int, Changes] = {}
-    for day, count in counts.items():
-        kept = count["updated"] + count["unchanged"]
-        changes[day] = Changes(staged=len(live[day]), deleted=len(old[day]) - kept, **count)
+    for day, found in counts.items():
+        kept = found["updated"] + found["unchanged"]
+        changes[day] = Changes(staged=len(live[day]), deleted=len(old[day]) - kept, **found)
     return live, changes
 
 

@@ -302,3 +302,16 @@ def test_a_swap_to_other_columns_of_all_that_a_table_holds_is_read_at_once(synce
         assert other.execute("SELECT count(*) FROM t").fetchall() == [(MANY,)]
         synced.rollback("1")
         assert other.execute("SELECT count(*) FROM t").fetchall() == [(3,)]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_column_that_was_filled_since_is_archived_too(tmp_path: Path, strategy: Strategy) -> None:
+    table = Publications(tmp_path, live=OLD, on_schema_change="add_columns")
+    slow = table.stage(day_of(0, "1 AS id, 6.0 AS value, 'n' AS note, 4 AS extra"), [0], "slow")
+    table.published(WIDE, [0], "quick")
+    before = table.live()
+    table.publish(slow, "slow", strategy=strategy, on_conflict="overwrite")
+    table.rollback("slow")
+    assert table.live() == before
+    table.rollback("quick", run="back quick")
+    assert table.values()[0] == [1.0] * 3

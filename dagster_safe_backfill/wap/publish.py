@@ -47,7 +47,10 @@ def _publish(connection: Connection, audited: Audited, *, rules: PublishRules, o
     staged = audited.staged
     table = staged.spec.table
     with connection.hold(table) as committed:
-        before = _fingerprints(committed, staged)
+        seen = [column.name for column in committed.columns(table) or ()]
+        shared = _shared(staged, seen)
+        then = _of_slice(committed, staged, shared) if shared else {key: Fingerprint() for key in staged.keys}
+        before = then if seen in (shared, []) else _of_slice(committed, staged, seen)
         live_exists = committed.columns(table) is not None
     if live_exists and connection.columns(table) is None:
         # What isn't there can't be held; in the next try it can.
@@ -59,13 +62,15 @@ def _publish(connection: Connection, audited: Audited, *, rules: PublishRules, o
     if not rules.allows_mixed_versions:
         check_versions(connection, staged, origin=origin)
     if rules.on_conflict == "raise":
-        _check_conflict(connection, staged, before, origin=origin)
+        _check_conflict(connection, staged, then, origin=origin)
     if rules.strategy == "swap" and live_exists:
         plan, archive = swapped(connection, staged, publication_id=origin.publication_id, keep_for=rules.archive_for)
     else:
         add_columns(connection, staged)
         plan = planned(connection, staged, strategy=rules.strategy, live_exists=live_exists)
-        archive = _archived(connection, staged, plan, before, rules=rules, origin=origin) if live_exists else Archive()
+        archive = (
+            _archived(connection, staged, plan, before, seen, rules=rules, origin=origin) if live_exists else Archive()
+        )
         plan.run(connection)
     names = [column.name for column in connection.columns(table) or ()]
     after = _of_slice(connection, staged, names)
@@ -113,14 +118,10 @@ def check_versions(connection: Connection, staged: Staged, *, origin: Origin) ->
     )
 
 
-def _fingerprints(connection: Connection, staged: Staged) -> Mapping[str, Fingerprint]:
-    """Return the live partitions' fingerprints over the columns that there were when the rows were staged."""
-    now = {column.name for column in connection.columns(staged.spec.table) or ()}
+def _shared(staged: Staged, seen: Sequence[str]) -> list[str]:
+    """Return the live columns that there were when the rows were staged, and still are."""
     then = staged.live_columns if staged.live_columns is not None else staged.columns
-    names = [column.name for column in then if column.name in now]
-    if not names:
-        return {key: Fingerprint() for key in staged.keys}
-    return _of_slice(connection, staged, names)
+    return [column.name for column in then if column.name in set(seen)]
 
 
 def _of_slice(connection: Connection, staged: Staged, names: Sequence[str]) -> dict[str, Fingerprint]:
@@ -138,6 +139,7 @@ def _archived(
     staged: Staged,
     plan: Plan,
     before: Mapping[str, Fingerprint],
+    names: Sequence[str],
     *,
     rules: PublishRules,
     origin: Origin,
@@ -147,7 +149,7 @@ def _archived(
         spec=staged.spec,
         partition_slice=staged.partitions,
         columns=columns_of(connection, staged),
-        names=[column.name for column in staged.live_columns or connection.columns(staged.spec.table) or ()],
+        names=names,
         changes=plan.changes,
         before=before,
         publication_id=origin.publication_id,

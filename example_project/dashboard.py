@@ -6,6 +6,7 @@ reading ones, so each read opens the file, waits while a run writes, and closes 
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -42,6 +43,8 @@ def changes(before: Mapping[date, int], after: Mapping[date, int]) -> Iterator[s
 
 def main(reads_a_second: float = 5) -> None:
     """Print what changes, until Ctrl-C."""
+    # Also where it was started in the background, as shells have such processes ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     warehouse = DuckDBWarehouse(str(warehouse_path()), lock_timeout=60)
     shown: Mapping[date, int] = {}
     reads = 0

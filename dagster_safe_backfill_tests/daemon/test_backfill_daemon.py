@@ -56,7 +56,8 @@ def test_one_bad_day_of_ten_stops_the_backfill_and_all_that_follows(world: World
 
     world.spoil()
     mended = world.dagster.backfill(["events", "totals"], TEN)
-    assert [run.status for run in world.dagster.runs_of(mended)] == [DagsterRunStatus.SUCCESS] * 2
+    # The daemon may look while Dagster still logs the partitions of `events`, and then asks for `totals` in parts.
+    assert {run.status for run in world.dagster.runs_of(mended)} == {DagsterRunStatus.SUCCESS}
     assert world.dagster.green("events") == set(TEN) == world.dagster.green("totals")
     assert world.read("SELECT count(*), sum(value) FROM events") == [(30, 60)]
     assert world.read("SELECT count(*), sum(value) FROM totals") == [(10, 60)]

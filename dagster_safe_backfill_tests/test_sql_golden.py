@@ -37,6 +37,7 @@ CREATE TABLE "source" (day DATE, "it's" BIGINT, value DOUBLE);
 CREATE TABLE live (day DATE, "it's" INTEGER, value DOUBLE, updated_at TIMESTAMPTZ);
 CREATE TABLE live__shadow_1 (day DATE, "it's" INTEGER, value DOUBLE, _sb_partition INTEGER);
 CREATE TABLE other (id INTEGER);
+CREATE TABLE differing (_sb_partition INTEGER, _sb_is_new BOOLEAN);
 CREATE TABLE live__shadow_2 (day DATE, "it's" INTEGER, value DOUBLE, _sb_rank BIGINT, _sb_ties BIGINT);
 INSERT INTO live VALUES ('2024-01-01', 1, 1.0, now()), ('2024-01-01', 2, 1.0, now()), ('2024-01-05', 3, 1.0, now());
 INSERT INTO live__shadow_1 VALUES ('2024-01-01', 1, 2.0, 0), ('2024-01-02', 4, 2.0, 1), ('2024-01-09', 5, 2.0, NULL);
@@ -182,7 +183,10 @@ def statements(dialect: str) -> Mapping[str, exp.Expr]:
             SHADOW, LIVE, {"day": terms.column("day"), "value": terms.number(1)}, where=scope
         ),
         "publishing: rows by partition": publishing.rows_by_partition(LIVE, partition_slice, columns),
-        "publishing: staged changes": publishing.staged_changes(change),
+        "publishing: differing": publishing.differing(change),
+        "publishing: differing by partition": publishing.differing_by_partition(
+            TableRef(schema="main", name="differing")
+        ),
         "publishing: count in scope": publishing.count_in_scope(change),
         "publishing: rows in scope": publishing.rows_in_scope(change, **placed),
         "publishing: gone by partition": publishing.gone_by_partition(change, **placed),

@@ -13,7 +13,7 @@ from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.partitioning import PARTITION, PartitionColumns, positioned, rows_of
 from dagster_safe_backfill.sql.staging import created_as
 
-_LIVE, _SHADOW = "_sb_live", "_sb_shadow"
+_LIVE, _SHADOW, _IS_NEW = "_sb_live", "_sb_shadow", "_sb_is_new"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,24 +94,26 @@ def count_in_scope(change: Change) -> exp.Select:
     return _count().from_(terms.table(change.live)).where(change.scope.copy())
 
 
-def staged_changes(change: Change) -> exp.Select:
-    """Return `(position, matches, inserted, updated)` of the shadow against the slice, by the key.
+def differing(change: Change) -> exp.Select:
+    """Return the rows of the shadow that the slice lacks, or has with other values; and which of them are new.
 
-    `matches` is more than the rows staged just if the live table holds a key twice.
+    One comes several times just if the live table holds its key as often.
     """
     live = exp.select(*map(terms.column, change.columns)).from_(terms.table(change.live))
     live = live.where(change.scope.copy())
-    found = terms.column(change.key[0], of=_LIVE)
-    items = [
-        terms.column(PARTITION, of=_SHADOW),
-        exp.Count(this=exp.Star()),
-        terms.count_where(_is_missing(change.key[0], of=_LIVE)),
-        # A key is never NULL where it matched: so this counts just the rows that did.
-        exp.Count(this=exp.Case().when(_is_changed(change), found)),
-    ]
+    is_new = _is_missing(change.key[0], of=_LIVE)
+    items = [terms.column(name, of=_SHADOW) for name in (*change.columns, PARTITION)]
     join = exp.Join(this=terms.subquery(live, _LIVE), side="LEFT", on=_is_match(change))
-    shadow = terms.table(change.shadow, alias=_SHADOW)
-    return exp.select(*items).from_(shadow).join(join).group_by(items[0].copy())
+    select = exp.select(*items, *terms.named({_IS_NEW: is_new}))
+    select = select.from_(terms.table(change.shadow, alias=_SHADOW)).join(join)
+    return select.where(exp.or_(is_new.copy(), _is_changed(change)))
+
+
+def differing_by_partition(table: TableRef) -> exp.Select:
+    """Return `(position, rows, new rows)` of a table of `differing` rows."""
+    position = terms.column(PARTITION)
+    select = exp.select(position, exp.Count(this=exp.Star()), terms.count_where(terms.column(_IS_NEW)))
+    return select.from_(terms.table(table)).group_by(position.copy())
 
 
 def gone_by_partition(

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 from sqlglot import exp
 
 from dagster_safe_backfill.domain.states import Changes, Staged, Strategy
-from dagster_safe_backfill.domain.tables import Column
+from dagster_safe_backfill.domain.tables import Column, TableRef
 from dagster_safe_backfill.errors import SchemaMismatchError
-from dagster_safe_backfill.sql import publishing, terms
+from dagster_safe_backfill.sql import publishing, staging, terms
 from dagster_safe_backfill.sql.partitioning import PartitionColumns, rows_of
 from dagster_safe_backfill.sql.publishing import Change
 from dagster_safe_backfill.wap.scope import columns_of
 from dagster_safe_backfill.warehouses.base import Connection
+
+_DIFFERING = "_sb_differing"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,16 +28,24 @@ class Plan:
         changes: What it does, by partition key.
         statements: What to run, in order, in the transaction in which it was planned.
         rewrites: Whether they delete the whole slice, and insert it anew.
+        scratch: A table of the session that they read.
     """
 
     changes: Mapping[str, Changes]
     statements: Sequence[exp.Expr]
     rewrites: bool = False
+    scratch: TableRef | None = None
 
     def run(self, connection: Connection) -> None:
-        """Run the statements."""
+        """Run the statements, and leave nothing behind in the session."""
         for statement in self.statements:
             connection.run(statement)
+        self.close(connection)
+
+    def close(self, connection: Connection) -> None:
+        """Leave nothing behind in the session; to be called where the statements aren't run."""
+        if self.scratch is not None:
+            connection.run(staging.dropped(self.scratch))
 
 
 def apply(connection: Connection, staged: Staged, *, strategy: Strategy) -> Mapping[str, Changes]:
@@ -142,33 +152,47 @@ def _check_live(staged: Staged, live: set[Column]) -> None:
 
 
 def _merge(connection: Connection, staged: Staged, change: Change, columns: PartitionColumns) -> Plan:
-    rows = connection.run(publishing.staged_changes(change))
-    matches = sum(row[1] for row in rows)
-    if matches > sum(staged.rows.values()):
-        return _replace(connection, staged, change, columns)
-    fresh = sum(row[2] for row in rows)
-    changed = sum(row[3] for row in rows)
+    # The rows that differ are put aside once: they are counted, and, being few, quickly merged.
+    scratch = connection.scratch(_DIFFERING)
+    connection.run(staging.created_as(scratch, publishing.differing(change), is_scratch=True))
+    plan = _merge_of(connection, staged, change, columns, scratch)
+    if plan.scratch is None:
+        connection.run(staging.dropped(scratch))
+    return plan
+
+
+def _merge_of(
+    connection: Connection, staged: Staged, change: Change, columns: PartitionColumns, scratch: TableRef
+) -> Plan:
+    found = {row[0]: row[1:] for row in connection.run(publishing.differing_by_partition(scratch))}
+    differing, fresh = (sum(counts[i] for counts in found.values()) for i in (0, 1))
     ((live,),) = connection.run(publishing.count_in_scope(change))
+    matched = sum(staged.rows.values()) - fresh
     gone: dict[int, int] = {}
-    if live > matches - fresh:
+    if live > matched:
         gone = dict(
             connection.run(
                 publishing.gone_by_partition(change, partition_slice=staged.partition_slice, columns=columns)
             )
         )
-    found = {row[0]: row[1:] for row in rows}
-    changes = {key: _merged_changes(found.get(i, (0, 0, 0)), gone.get(i, 0)) for i, key in enumerate(staged.keys)}
-    replaced = changed + sum(gone.values())
+    if live - sum(gone.values()) > matched:
+        # The live slice holds a key twice.
+        return _replace(connection, staged, change, columns)
+    changes = {
+        key: _merged_changes(staged.rows.get(key, 0), found.get(i, (0, 0)), gone.get(i, 0))
+        for i, key in enumerate(staged.keys)
+    }
+    replaced = differing - fresh + sum(gone.values())
     # A row's stamp only survives in place.
     if change.stamp is None and change.unread is None and fresh + replaced and 2 * replaced >= live:
         return _rewrite(change, changes)
-    return Plan(changes=changes, statements=_in_place(change, is_merged=bool(fresh or changed), is_gone=bool(gone)))
+    statements = _in_place(change, scratch, is_merged=bool(differing), is_gone=bool(gone))
+    return Plan(changes=changes, statements=statements, scratch=scratch if differing else None)
 
 
-def _merged_changes(found: tuple[int, ...], gone: int) -> Changes:
-    staged, inserted, updated = found
-    unchanged = staged - inserted - updated
-    return Changes(staged=staged, inserted=inserted, updated=updated, deleted=gone, unchanged=unchanged)
+def _merged_changes(staged: int, differing: tuple[int, ...], gone: int) -> Changes:
+    rows, inserted = differing
+    return Changes(staged=staged, inserted=inserted, updated=rows - inserted, deleted=gone, unchanged=staged - rows)
 
 
 def _rewrite(change: Change, changes: Mapping[str, Changes]) -> Plan:
@@ -176,12 +200,12 @@ def _rewrite(change: Change, changes: Mapping[str, Changes]) -> Plan:
     return Plan(changes=changes, statements=statements, rewrites=True)
 
 
-def _in_place(change: Change, *, is_merged: bool, is_gone: bool) -> Sequence[exp.Expr]:
+def _in_place(change: Change, scratch: TableRef, *, is_merged: bool, is_gone: bool) -> Sequence[exp.Expr]:
     statements: list[exp.Expr] = []
     if is_gone:
         statements.append(publishing.delete_gone(change))
     if is_merged:
-        statements.append(publishing.merge_changed(change))
+        statements.append(publishing.merge_changed(replace(change, shadow=scratch)))
     return statements
 
 

@@ -112,6 +112,7 @@ class WayBack:
 
     def close(self, connection: Connection) -> None:
         """Leave nothing behind in the session."""
+        self.plan.close(connection)
         if self.view is not None:
             connection.run(staging.dropped(self.view, kind="VIEW"))
 

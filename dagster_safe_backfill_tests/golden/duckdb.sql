@@ -808,17 +808,13 @@ FROM (
 GROUP BY
   "_sb_live"."_sb_partition";
 
--- publishing: staged changes
+-- publishing: differing
 SELECT
+  "_sb_shadow"."day",
+  "_sb_shadow"."it's",
+  "_sb_shadow"."value",
   "_sb_shadow"."_sb_partition",
-  COUNT(*),
-  COUNT(CASE WHEN "_sb_live"."day" IS NULL THEN 1 END),
-  COUNT(
-    CASE
-      WHEN "_sb_live"."value" IS DISTINCT FROM "_sb_shadow"."value"
-      THEN "_sb_live"."day"
-    END
-  )
+  "_sb_live"."day" IS NULL AS "_sb_is_new"
 FROM "main"."live__shadow_1" AS "_sb_shadow"
 LEFT JOIN (
   SELECT
@@ -837,8 +833,18 @@ LEFT JOIN (
     )
 ) AS "_sb_live"
   ON "_sb_live"."day" = "_sb_shadow"."day" AND "_sb_live"."it's" = "_sb_shadow"."it's"
+WHERE
+  "_sb_live"."day" IS NULL
+  OR "_sb_live"."value" IS DISTINCT FROM "_sb_shadow"."value";
+
+-- publishing: differing by partition
+SELECT
+  "_sb_partition",
+  COUNT(*),
+  COUNT(CASE WHEN "_sb_is_new" THEN 1 END)
+FROM "main"."differing"
 GROUP BY
-  "_sb_shadow"."_sb_partition";
+  "_sb_partition";
 
 -- publishing: count in scope
 SELECT

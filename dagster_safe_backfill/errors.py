@@ -21,9 +21,15 @@ SafeBackfillError
 │   ├── PublicationNotFoundError  the ledger knows no such publication
 │   ├── RollbackConflictError     partitions changed since they were published
 │   └── ArchiveNotFoundError      what the publication replaced isn't kept
+├── BoundsError               a bound set for a run was reached: what isn't live yet stays as it is
+│   ├── BatchTimeoutError         a batch took too long and was stopped
+│   ├── OutsideAllowedHoursError  it isn't the time of day for it
+│   └── TooManyPartitionsError    the run covers more partitions than it may
 └── WarehouseError            the database refused a statement
     ├── TableNotFoundError        a table that isn't there
     ├── WarehouseLockedError      another process holds the database
+    ├── WarehouseUnavailableError the database, or what it reads, can't be reached for now
+    ├── StatementCancelledError   the statement was stopped from outside
     └── TransactionConflictError  another transaction changed the same rows
 ```
 
@@ -34,6 +40,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 _SHOWN = 10
@@ -238,12 +245,64 @@ class ArchiveNotFoundError(RollbackError):
     """What the publication replaced was not kept, or has expired and been dropped."""
 
 
+class BoundsError(SafeBackfillError):
+    """A bound that was set for the run is reached. What was live stays, and what had been published stays so."""
+
+
+class BatchTimeoutError(BoundsError):
+    """A batch took longer than `timeout_seconds` and was stopped; nothing of it is live.
+
+    Attributes:
+        seconds: How long it might have taken.
+        what: What ran.
+    """
+
+    def __init__(self, message: str, *, seconds: float, what: str) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+        self.what = what
+
+
+class OutsideAllowedHoursError(BoundsError):
+    """It isn't the time of day at which this may run.
+
+    Attributes:
+        opens_at: The next instant at which it may, aware.
+    """
+
+    def __init__(self, message: str, *, opens_at: datetime) -> None:
+        super().__init__(message)
+        self.opens_at = opens_at
+
+
+class TooManyPartitionsError(BoundsError):
+    """The run covers more partitions than one may.
+
+    Attributes:
+        count: How many it covers.
+        allowed: How many it may.
+    """
+
+    def __init__(self, message: str, *, count: int, allowed: int) -> None:
+        super().__init__(message)
+        self.count = count
+        self.allowed = allowed
+
+
 class WarehouseError(SafeBackfillError):
     """The database refused a statement; the driver's error is the cause."""
 
 
 class TableNotFoundError(WarehouseError):
     """A table that is read doesn't exist."""
+
+
+class StatementCancelledError(WarehouseError):
+    """The statement was stopped from outside; its transaction is rolled back whole."""
+
+
+class WarehouseUnavailableError(WarehouseError):
+    """The database, or a file that it reads, can't be reached for now; it may be in a moment."""
 
 
 class TransactionConflictError(WarehouseError):

@@ -23,7 +23,7 @@ from dagster_safe_backfill.domain.row_audits import (
 )
 from dagster_safe_backfill.domain.tables import Column
 from dagster_safe_backfill.domain.verdicts import AuditResult, Outcome, Verdict
-from dagster_safe_backfill.errors import ConfigurationError, SafeBackfillError
+from dagster_safe_backfill.errors import ConfigurationError, SafeBackfillError, StatementCancelledError
 from dagster_safe_backfill.sql import auditing, terms
 from dagster_safe_backfill.sql.auditing import Batch
 from dagster_safe_backfill.wap.compare import compared
@@ -194,6 +194,8 @@ class _Measuring:
             if audit.name in self.plan.problems:
                 raise Unmeasured(self.plan.problems[audit.name])
             return self._measured(audit)
+        except StatementCancelledError:
+            raise
         except (Unmeasured, SafeBackfillError) as error:
             verdicts = {key: Verdict(outcome="unmeasured") for key in self.subject.keys}
             return AuditResult(audit=audit, verdicts=verdicts, problem=str(error))

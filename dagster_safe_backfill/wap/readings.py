@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlglot import exp
 
-from dagster_safe_backfill.errors import ConfigurationError, SafeBackfillError
+from dagster_safe_backfill.errors import ConfigurationError, SafeBackfillError, StatementCancelledError
 from dagster_safe_backfill.sql import auditing
 from dagster_safe_backfill.warehouses.base import Connection, Row
 
@@ -116,6 +116,8 @@ def _read(
         piece = pieces.pop(0)
         try:
             found = _one_row_each(connection.run(select([wanted[sql] for sql in piece])), width=len(piece) + 1)
+        except StatementCancelledError:
+            raise
         except SafeBackfillError as error:
             if len(piece) == 1:
                 problems[piece[0]] = str(error)

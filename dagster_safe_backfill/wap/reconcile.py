@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlglot import exp
 
 from dagster_safe_backfill.domain.tables import Column, TableSpec
-from dagster_safe_backfill.errors import SchemaMismatchError, WarehouseError
+from dagster_safe_backfill.errors import SchemaMismatchError, StatementCancelledError, WarehouseError
 from dagster_safe_backfill.sql import staging
 from dagster_safe_backfill.sql.partitioning import RESERVED
 from dagster_safe_backfill.sql.staging import StagedColumn
@@ -121,6 +121,8 @@ def _losses(connection: Connection, source: exp.Table, columns: Sequence[StagedC
         return []
     try:
         (counts,) = connection.run(staging.values_lost_by_cast(source, cast, dialect=connection.dialect))
+    except StatementCancelledError:
+        raise
     except WarehouseError as error:
         # Some casts raise even where they are only tried.
         return [f"values of {', '.join(column.name for column in cast)} don't fit their columns: {error}"]

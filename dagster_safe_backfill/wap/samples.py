@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlglot import exp
 
-from dagster_safe_backfill.errors import SafeBackfillError
+from dagster_safe_backfill.errors import SafeBackfillError, StatementCancelledError
 from dagster_safe_backfill.sql import auditing
 from dagster_safe_backfill.warehouses.base import Connection, Row
 
@@ -42,6 +42,8 @@ class Sampler:
         try:
             names = [column.name for column in self.connection.described(sample)]
             return [dict(zip(names, row, strict=True)) for row in self.connection.run(sample)]
+        except StatementCancelledError:
+            raise
         except SafeBackfillError as error:
             _LOG.warning("no sample of failing rows: %s", error)
             return []

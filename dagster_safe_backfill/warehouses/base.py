@@ -23,7 +23,7 @@ Row = tuple[Any, ...]
 
 
 class Connection(ABC):
-    """One session with the database. Not for use by several threads.
+    """One session with the database. Not for use by several threads, but for `cancel`.
 
     Every method raises a `WarehouseError` in place of the driver's own errors.
     """
@@ -106,6 +106,14 @@ class Connection(ABC):
     @abstractmethod
     def transaction(self) -> AbstractContextManager[None]:
         """Commit at the end of the block, or roll back whole if it raises. Blocks don't nest."""
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """Stop the statement that runs now, from another thread: it raises `StatementCancelledError` where it runs.
+
+        Also one of the session that `hold` gave. What begins, commits or rolls back a transaction is never stopped, so
+        that a transaction is either whole or undone. If nothing runs, nothing happens, now or later.
+        """
 
     @abstractmethod
     def run(self, statement: exp.Expr) -> list[Row]:

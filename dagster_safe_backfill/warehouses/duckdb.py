@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import re
+import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -16,14 +17,13 @@ from dagster_safe_backfill.domain.slices import ColumnType
 from dagster_safe_backfill.domain.tables import Column, Query, TableRef
 from dagster_safe_backfill.errors import (
     ConfigurationError,
-    SafeBackfillError,
     TableNotFoundError,
-    TransactionConflictError,
     WarehouseError,
     WarehouseLockedError,
 )
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.warehouses.base import STATEMENTS, Connection, Fit, Row, Warehouse
+from dagster_safe_backfill.warehouses.duckdb_errors import is_lock, is_own_lock, translated
 from dagster_safe_backfill.warehouses.duckdb_tables import DuckDBTables
 from dagster_safe_backfill.warehouses.frames import (
     FrameError,
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     import duckdb
 
 _LOG = logging.getLogger(__name__)
-_SHOWN_SQL = 300
 
 _SOURCE = "_sb_source"
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.2
@@ -100,8 +99,8 @@ class DuckDBWarehouse(Warehouse):
             try:
                 return self._open_once(read_only=read_only)
             except duckdb.Error as error:
-                if not _is_lock(error):
-                    raise _translated(error, "opening the database") from error
+                if not is_lock(error):
+                    raise translated(error, "opening the database") from error
                 if time.monotonic() + pause >= deadline:
                     raise self._locked(error) from error
             time.sleep(pause * random.uniform(0.5, 1.0))
@@ -128,7 +127,7 @@ class DuckDBWarehouse(Warehouse):
     def _locked(self, error: Exception) -> WarehouseLockedError:
         found = re.search(r"\(PID (\d+)\)", str(error))
         pid = int(found.group(1)) if found else None
-        holder = "this process, in another session" if _is_own_lock(error) else "another process"
+        holder = "this process, in another session" if is_own_lock(error) else "another process"
         return WarehouseLockedError(
             f"{self._database} is locked by {f'the process with PID {pid}' if pid else holder}, and was for all of"
             f" the {self._lock_timeout:g} s of lock_timeout; end or close what holds it, or raise lock_timeout",
@@ -148,19 +147,33 @@ class DuckDBConnection(Connection):
         self._tables = DuckDBTables(self._execute)
         self._untyped: frozenset[str] = frozenset()
         self._begin = "BEGIN TRANSACTION READ ONLY" if read_only else "BEGIN TRANSACTION"
+        self._second: DuckDBConnection | None = None
+        self._is_stoppable = False
+        self._stopping = threading.Lock()
 
     @contextmanager
     def transaction(self) -> Generator[None, None, None]:
         """See `Connection.transaction`."""
-        self._execute(self._begin)
+        self._unstoppably(self._begin)
         try:
             yield
-            self._execute("COMMIT")
+            self._unstoppably("COMMIT")
         except BaseException:
             # COMMIT after a failed statement returns as if all were well, and a failed COMMIT leaves nothing
             # to roll back: so ROLLBACK is always tried and its own complaint is no news.
             self._roll_back()
             raise
+
+    def cancel(self) -> None:
+        """See `Connection.cancel`."""
+        second = self._second
+        if second is not None:
+            second.cancel()
+        # Under the lock that a statement begins and ends with: an interrupt must neither meet the next one, which may
+        # be a ROLLBACK and then leaves its transaction open, nor a session that is being closed.
+        with self._stopping:
+            if self._is_stoppable:
+                self._driver.interrupt()
 
     def run(self, statement: exp.Expr) -> list[Row]:
         """See `Connection.run`."""
@@ -203,9 +216,11 @@ class DuckDBConnection(Connection):
         """See `Connection.hold`. A transaction of DuckDB sees what was committed when it began."""
         self._tables.hold(table)
         cursor = self._driver.cursor()
+        self._second = DuckDBConnection(cursor, read_only=True, conflict_timeout=self.conflict_timeout)
         try:
-            yield DuckDBConnection(cursor, read_only=True, conflict_timeout=self.conflict_timeout)
+            yield self._second
         finally:
+            self._second = None
             cursor.close()
 
     @property
@@ -233,7 +248,7 @@ class DuckDBConnection(Connection):
         if isinstance(data, Query):
             select = self._one_select(data)
             check_names([row[0] for row in self._execute(f"DESCRIBE {select}")], of="the query")
-            self._execute(f'CREATE TEMP VIEW "{_SOURCE}" AS {select}')
+            self._unstoppably(f'CREATE TEMP VIEW "{_SOURCE}" AS {select}')
             remove = f'DROP VIEW IF EXISTS "{_SOURCE}"'
         else:
             self._register(data)
@@ -323,21 +338,32 @@ class DuckDBConnection(Connection):
         with self._translating(sql):
             return self._driver.execute(sql, parameters).fetchall()
 
+    def _unstoppably(self, sql: str) -> None:
+        """Run what must not be cancelled. DuckDB may say of a COMMIT that it was interrupted though it is done."""
+        STATEMENTS.debug(sql)
+        with self._translating(sql, is_stoppable=False):
+            self._driver.execute(sql)
+
     @contextmanager
-    def _translating(self, doing: str) -> Generator[None, None, None]:
+    def _translating(self, doing: str, *, is_stoppable: bool = True) -> Generator[None, None, None]:
         import duckdb
 
+        with self._stopping:
+            self._is_stoppable = is_stoppable
         try:
             yield
         except duckdb.Error as error:
-            raise _translated(error, doing) from error
+            raise translated(error, doing) from error
+        finally:
+            with self._stopping:
+                self._is_stoppable = False
 
     def _roll_back(self) -> None:
         self._quietly("ROLLBACK")
 
     def _quietly(self, sql: str) -> None:
         try:
-            self._execute(sql)
+            self._unstoppably(sql)
         except WarehouseError as error:
             _LOG.debug("%s: %s", sql, error)
 
@@ -350,25 +376,3 @@ def _reads(select: exp.Query, name: str) -> bool:
 def _base(type_name: str) -> str:
     """Return a type without its parameters: DECIMAL(10,2) is DECIMAL."""
     return type_name.partition("(")[0]
-
-
-def _is_lock(error: Exception) -> bool:
-    return "Could not set lock" in str(error) or _is_own_lock(error)
-
-
-def _is_own_lock(error: Exception) -> bool:
-    # The second: this process is just closing the file in another thread.
-    return any(text in str(error) for text in ("different configuration", "Unique file handle conflict"))
-
-
-def _translated(error: Exception, doing: str) -> SafeBackfillError:
-    """Return the library's error for one of the driver's; DuckDB tells them apart by class and text only."""
-    import duckdb
-
-    doing = " ".join(doing.split())
-    message = f"{error} (while running: {doing[:_SHOWN_SQL]}{'…' if len(doing) > _SHOWN_SQL else ''})"
-    if isinstance(error, duckdb.CatalogException) and "Table with name" in str(error):
-        return TableNotFoundError(message)
-    if isinstance(error, duckdb.TransactionException) and re.search("onflict|another transaction", str(error)):
-        return TransactionConflictError(f"another transaction changed the same rows first: {message}")
-    return WarehouseError(message)

@@ -9,7 +9,7 @@ from typing import Any
 from sqlglot import exp
 
 from dagster_safe_backfill.domain.tables import Column, TableRef
-from dagster_safe_backfill.errors import SwapError, WarehouseError
+from dagster_safe_backfill.errors import StatementCancelledError, SwapError, WarehouseError
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.warehouses.base import Row
 
@@ -75,6 +75,8 @@ class DuckDBTables:
                 self._execute(f"{alter} DROP COLUMN {_sql(terms.column(name))}", None)
             for column in retyped:
                 self._execute(f"{alter} ALTER COLUMN {_sql(terms.column(column.name))} TYPE {column.type}", None)
+        except StatementCancelledError:
+            raise
         except WarehouseError as error:
             raise SwapError(
                 f"{table}: its columns can't change as the computed rows do: {error}", table=str(table)

@@ -1,6 +1,7 @@
 """Safe backfills of partitioned Dagster assets: write to a shadow, audit, publish in one step."""
 
 from dagster_safe_backfill.asset_factories import wap_asset
+from dagster_safe_backfill.automation import pause_during_backfill
 from dagster_safe_backfill.backfill_policies import batched, per_partition, single_run
 from dagster_safe_backfill.domain.audits import Audit, column_types
 from dagster_safe_backfill.domain.comparison import compare
@@ -123,6 +124,7 @@ __all__ = [
     "in_range",
     "keep_latest",
     "not_null",
+    "pause_during_backfill",
     "per_partition",
     "references",
     "row_count_between",

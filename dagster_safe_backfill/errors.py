@@ -7,6 +7,7 @@ SafeBackfillError
 │   ├── EmptySliceError           no partition, or a range that runs backwards
 │   ├── ScopeMismatchError        other partitions than the run's tags ask for
 │   └── PartitionColumnError      the column can't tell the slice's partitions apart
+├── TooManyPartitionsError    a backfill of more partitions than allowed, and not confirmed
 ├── WriteError                what was computed can't be written as it is
 │   ├── EmptyFrameError           no rows at all
 │   ├── SchemaMismatchError       columns or types differ from the table's
@@ -97,6 +98,20 @@ class ScopeMismatchError(SliceError):
 
 class PartitionColumnError(SliceError):
     """The partition column is missing, or its type can't tell the slice's partitions apart."""
+
+
+class TooManyPartitionsError(SafeBackfillError):
+    """A backfill covers more partitions than its asset allows, and nobody confirmed their number.
+
+    Attributes:
+        count: The partitions of the whole backfill.
+        allowed: How many it may have.
+    """
+
+    def __init__(self, message: str, *, count: int, allowed: int) -> None:
+        super().__init__(message)
+        self.count = count
+        self.allowed = allowed
 
 
 class WriteError(SafeBackfillError):

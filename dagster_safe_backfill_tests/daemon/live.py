@@ -27,7 +27,7 @@ controller.DEFAULT_DAEMON_INTERVAL_SECONDS = 1
 from dagster._daemon.cli import cli
 cli()
 """
-_DAGSTER_YAML = """
+DAGSTER_YAML = """
 telemetry: {enabled: false}
 run_coordinator:
   module: dagster.core.run_coordinator
@@ -45,16 +45,22 @@ class LiveDagster:
 
     def backfill(self, assets: Sequence[str], keys: Sequence[str], *, timeout: float = 180) -> PartitionBackfill:
         """Launch a backfill as the UI's dialog does, and wait until it has ended."""
+        return self.ended(self.launch(assets, keys), timeout=timeout)
+
+    def launch(self, assets: Sequence[str], keys: Sequence[str], *, tags: Mapping[str, str] | None = None) -> str:
+        """Launch a backfill as the UI's dialog does, and return its id."""
         parameters = {
             "assetSelection": [{"path": [asset]} for asset in assets],
             "partitionNames": list(keys),
+            "tags": [{"key": key, "value": value} for key, value in (tags or {}).items()],
         }
         answer = execute_query(self._context, LAUNCH_PARTITION_BACKFILL_MUTATION, {"backfillParams": parameters})
         launched = answer["data"]["launchPartitionBackfill"]
         assert launched["__typename"] == "LaunchBackfillSuccess", launched
-        return self._ended(launched["backfillId"], timeout)
+        return launched["backfillId"]
 
-    def _ended(self, backfill_id: str, timeout: float) -> PartitionBackfill:
+    def ended(self, backfill_id: str, *, timeout: float = 180) -> PartitionBackfill:
+        """Wait until a backfill has ended, and return it."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             backfill = self.instance.get_backfill(backfill_id)
@@ -84,10 +90,12 @@ class LiveDagster:
 
 
 @contextmanager
-def live_dagster(home: Path, workspace: Path, environment: Mapping[str, str]) -> Iterator[LiveDagster]:
+def live_dagster(
+    home: Path, workspace: Path, environment: Mapping[str, str], *, dagster_yaml: str = DAGSTER_YAML
+) -> Iterator[LiveDagster]:
     """Run a daemon on a workspace, in a process group that ends with the block."""
     home.mkdir(exist_ok=True)
-    (home / "dagster.yaml").write_text(_DAGSTER_YAML)
+    (home / "dagster.yaml").write_text(dagster_yaml)
     settings = {**environment, "DAGSTER_HOME": str(home)}
     os.environ.update(settings)
     try:

@@ -10,9 +10,12 @@ from typing import Any, Literal
 import dagster as dg
 
 from dagster_safe_backfill.asset_checks import PartitionedChecks, are_partitioned, check_specs
+from dagster_safe_backfill.batches import PublishPer
+from dagster_safe_backfill.bounds import BatchRules
 from dagster_safe_backfill.compute_functions import ComputeFunction
 from dagster_safe_backfill.dagster_internals import quiet_about_previews
 from dagster_safe_backfill.domain.audits import Audit
+from dagster_safe_backfill.domain.hours import AllowedHours
 from dagster_safe_backfill.domain.row_audits import Unique, unique
 from dagster_safe_backfill.domain.states import OnConflict, PublishRules, Strategy
 from dagster_safe_backfill.domain.tables import KeepLatest, OnEmpty, OnOutside, OnSchemaChange
@@ -37,6 +40,15 @@ def wap_asset(
     column_defaults: Mapping[str, str] | None = None,
     on_duplicate: Literal["raise"] | KeepLatest = "raise",
     allow_mixed_versions: bool = False,
+    publish_per: PublishPer = "run",
+    batch_size: int | None = None,
+    canary: bool = True,
+    resume: bool = True,
+    timeout_seconds: float | None = None,
+    max_retries: int = 3,
+    retry_wait: float = 1.0,
+    allowed_hours: str | None = None,
+    max_partitions_per_backfill: int | None = None,
     partitioned_checks: PartitionedChecks = "auto",
     sample_columns: Sequence[str] | None = None,
     updated_at_column: str | None = None,
@@ -67,9 +79,9 @@ def wap_asset(
 ) -> Callable[[Callable[..., object]], dg.AssetsDefinition]:
     """Make an asset of a function, whose rows go live only after every audit passed for every partition.
 
-    A run calls the function once for its partitions, writes the rows to a shadow table, audits them, and
-    publishes them in one transaction with the ledger; then it logs the materializations. If an ERROR audit
-    fails or can't be measured, nothing is published, no partition is materialized, the run fails with the
+    A run calls the function once for its partitions (or for each batch of them), writes the rows to a shadow table,
+    audits them, and publishes them in one transaction with the ledger; then it logs the materializations. If an ERROR
+    audit fails or can't be measured, nothing is published, no partition is materialized, the run fails with the
     audits, partitions and counts, and the rejected rows stay in the shadow.
 
     The function gets what `@dg.asset` gives: the context, resources, config, and upstream assets loaded over the
@@ -99,6 +111,23 @@ def wap_asset(
         on_duplicate: Whether a key that is computed twice is an error ("raise"), or the latest row is kept
             (`keep_latest("ingested_at")`) and the others are counted.
         allow_mixed_versions: Whether one backfill may publish partitions of several values of `code_version`.
+        publish_per: Whether all of a run goes live in one transaction or none of it ("run"), or each batch as soon as
+            it passes ("batch"): then the partitions that pass are published and green, the others stay in the shadow,
+            and at its end the run fails and names them.
+        batch_size: The most partitions that the function gets at once; all of the run, if None. Memory is bounded by a
+            batch. Batches are cut where other partitions lie between.
+        canary: Whether the rest isn't computed if the first batch fails its audits.
+        resume: Whether partitions that an earlier run has staged and audited, and not published, are taken up instead
+            of being computed again. They aren't if the code or its config is another one, live changed, or an
+            upstream asset was materialized since.
+        timeout_seconds: The most that a batch may take; then its statement is cancelled and the run fails, with the
+            batches before it kept.
+        max_retries: How often a batch is tried again after an error that can pass, such as a lock.
+        retry_wait: The most seconds before the first retry; the bound doubles with each.
+        allowed_hours: When batches may start, as "22:00-06:00 America/New_York"; at other times the run stops before
+            its next batch, with those before it kept.
+        max_partitions_per_backfill: The most partitions that a backfill may have; more must be confirmed by the tag
+            `safe_backfill/confirmed_partitions`.
         partitioned_checks: Whether a check has a status for each partition, which costs an event each; "auto"
             where the policy bounds a run to 31 partitions.
         sample_columns: The columns whose values samples of failing rows may show; others are masked. All, if None.
@@ -132,6 +161,16 @@ def wap_asset(
         archive_for=days("archive_days", archive_days),
         allows_mixed_versions=allow_mixed_versions,
     )
+    batch_rules = BatchRules(
+        batch_size=batch_size,
+        canary=canary,
+        resume=resume,
+        timeout_seconds=timeout_seconds,
+        max_retries=max_retries,
+        retry_wait=retry_wait,
+        allowed_hours=None if allowed_hours is None else AllowedHours.parse(allowed_hours),
+        max_partitions=max_partitions_per_backfill,
+    )
     if on_schema_change == "sync" and strategy != "swap":
         raise ConfigurationError('on_schema_change="sync" rewrites the table, so it needs publish="swap"')
     all_audits = _with_key_audit(audits, unique_key=unique_key, strategy=strategy)
@@ -159,6 +198,8 @@ def wap_asset(
             rules=rules,
             logs_by_partition=is_partitioned,
             sample_columns=sample_columns,
+            batch_rules=batch_rules,
+            publish_per=publish_per,
         )
         resources = required_resource_keys and {*required_resource_keys, io_manager_key}
         with quiet_about_previews():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -56,6 +58,17 @@ class ComputeFunction:
             given[self._context] = context.op_execution_context if is_op else context
         return self._function(**given)
 
+    def code(self, context: dg.AssetExecutionContext) -> str:
+        """Return what computes a run's rows, in words: rows of other words aren't what this run would compute.
+
+        That is the asset's code version or, without one, a digest of the function's own text; and one of the run's
+        configuration. What the function calls isn't in it.
+        """
+        version = context.assets_def.code_versions_by_key.get(context.asset_key)
+        code = f"code_version {version}" if version is not None else f"function {_digest(_text(self._function))}"
+        config: Any = context.op_execution_context.op_config
+        return f"{code}, config {_digest(json.dumps(config, sort_keys=True, default=str))}" if config else code
+
     def replaced_by(self, run: Run, *, takes_resource: bool) -> Callable[..., Iterator[object]]:
         """Return the function for `@dg.asset`: the same parameters but for the slice, and events instead of rows.
 
@@ -105,6 +118,19 @@ class ComputeFunction:
     def _default_of(self, name: str) -> object:
         parameter = self._parameters.get(name)
         return inspect.Parameter.empty if parameter is None else parameter.default
+
+
+def _text(function: Callable[..., object]) -> str:
+    """Return a function's source, or what it was compiled to where there is none."""
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError):
+        code: Any = getattr(function, "__code__", None)
+        return repr(function) if code is None else repr((code.co_code, code.co_consts, code.co_names))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _hints(function: Callable[..., object]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ SafeBackfillError
 │   ├── EmptySliceError           no partition, or a range that runs backwards
 │   ├── ScopeMismatchError        other partitions than the run's tags ask for
 │   └── PartitionColumnError      the column can't tell the slice's partitions apart
-├── TooManyPartitionsError    a backfill of more partitions than allowed, and not confirmed
 ├── WriteError                what was computed can't be written as it is
 │   ├── EmptyFrameError           no rows at all
 │   ├── SchemaMismatchError       columns or types differ from the table's
@@ -17,6 +16,7 @@ SafeBackfillError
 ├── PublishError              what was audited can't go live: the live table is as it was
 │   ├── PublishConflictError      partitions changed since they were staged
 │   ├── MixedVersionsError        one backfill's partitions were computed by several code versions
+│   ├── NotStagedError            partitions aren't staged and audited
 │   └── SwapError                 the table can't be replaced by a clone of itself
 ├── RollbackError             a publication can't be undone: the live table is as it is
 │   ├── PublicationNotFoundError  the ledger knows no such publication
@@ -98,20 +98,6 @@ class ScopeMismatchError(SliceError):
 
 class PartitionColumnError(SliceError):
     """The partition column is missing, or its type can't tell the slice's partitions apart."""
-
-
-class TooManyPartitionsError(SafeBackfillError):
-    """A backfill covers more partitions than its asset allows, and nobody confirmed their number.
-
-    Attributes:
-        count: The partitions of the whole backfill.
-        allowed: How many it may have.
-    """
-
-    def __init__(self, message: str, *, count: int, allowed: int) -> None:
-        super().__init__(message)
-        self.count = count
-        self.allowed = allowed
 
 
 class WriteError(SafeBackfillError):
@@ -216,6 +202,18 @@ class PublishConflictError(PublishError):
         super().__init__(message, table=table)
         self.keys = tuple(keys)
         self.published_since = dict(published_since)
+
+
+class NotStagedError(PublishError):
+    """Partitions can't be audited or published, as they aren't staged, or their audits have not passed.
+
+    Attributes:
+        keys: Their partition keys.
+    """
+
+    def __init__(self, message: str, *, table: str, keys: Sequence[str]) -> None:
+        super().__init__(message, table=table)
+        self.keys = tuple(keys)
 
 
 class MixedVersionsError(PublishError):

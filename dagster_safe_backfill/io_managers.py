@@ -93,7 +93,10 @@ class RangeIOManager(dg.ConfigurableIOManager):
 
     def asset_spec(self, asset: dg.AssetsDefinition, key: dg.AssetKey) -> TableSpec:
         """Return how an asset's table is kept here."""
-        metadata = asset.metadata_by_key[key]
+        return self.table_spec(key, asset.metadata_by_key[key])
+
+    def table_spec(self, key: dg.AssetKey, metadata: Mapping[str, Any]) -> TableSpec:
+        """Return how the table of an asset with this metadata is kept here."""
         return table_spec(table_of_asset(key, metadata=metadata, schema=self.default_schema), metadata)
 
     def _output_spec(self, context: dg.OutputContext) -> TableSpec:

@@ -14,6 +14,7 @@ from dagster_safe_backfill.domain.states import Changes, Origin, Retired, Rolled
 from dagster_safe_backfill.errors import ConfigurationError, PublicationNotFoundError, about, listed
 from dagster_safe_backfill.io_managers import changes_metadata, warehouse_manager
 from dagster_safe_backfill.partitions import slice_of_keys
+from dagster_safe_backfill.scopes import is_over
 
 _RANGE = "..."
 _SHOWN = 400
@@ -145,7 +146,7 @@ def build_retention_schedule(
     keep_for = days("shadow_days", shadow_days)
 
     @dg.op(name=f"{name}_op", required_resource_keys={io_manager_key})
-    def drop_what_is_over(context: dg.OpExecutionContext, config: RetentionConfig) -> None:
+    def drop_whatis_over(context: dg.OpExecutionContext, config: RetentionConfig) -> None:
         from dagster_safe_backfill.wap.retention import retire
 
         dropped: dict[str, str] = {}
@@ -156,7 +157,7 @@ def build_retention_schedule(
                 retired = retire(
                     connection,
                     spec.table,
-                    is_over=lambda run_id: _is_over(context.instance, run_id),
+                    is_over=lambda run_id: is_over(context.instance, run_id),
                     keep_shadows_for=keep_for,
                     origin=Origin(run_id=context.run_id, publication_id=context.run_id),
                     dry_run=config.dry_run,
@@ -169,7 +170,7 @@ def build_retention_schedule(
         name=f"{name}_job", description="Drop expired archives, and shadows of runs that have ended."
     )
     def job() -> None:
-        drop_what_is_over()
+        drop_whatis_over()
 
     return dg.ScheduleDefinition(
         name=name,
@@ -190,11 +191,6 @@ def days(option: str, value: float) -> timedelta:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:  # pyright: ignore[reportUnnecessaryIsInstance]: users' own
         raise ConfigurationError(f"{option} is a number of days, at least 0, and not {value!r}")
     return timedelta(days=value)
-
-
-def _is_over(instance: dg.DagsterInstance, run_id: str) -> bool:
-    run = instance.get_run_by_id(run_id)
-    return run is None or run.is_finished
 
 
 def _order(asset: dg.AssetsDefinition, instance: dg.DagsterInstance) -> dict[str, int]:

@@ -4,32 +4,41 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import timezone
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import dagster as dg
 
-from dagster_safe_backfill.asset_checks import check_results, evaluations_by_partition, summary
+from dagster_safe_backfill.asset_checks import check_results, evaluations_by_partition
+from dagster_safe_backfill.batches import Batches, PublishPer
+from dagster_safe_backfill.bounds import BatchRules
 from dagster_safe_backfill.compute_functions import ComputeFunction
 from dagster_safe_backfill.dagster_internals import add_partition_metadata
 from dagster_safe_backfill.domain.audits import Audit
+from dagster_safe_backfill.domain.row_audits import Unique
 from dagster_safe_backfill.domain.slices import PartitionSlice
 from dagster_safe_backfill.domain.states import Audited, Origin, Published, PublishRules, Rejected
 from dagster_safe_backfill.domain.tables import TableSpec
-from dagster_safe_backfill.errors import (
-    AuditFailedError,
-    about,
+from dagster_safe_backfill.guards import check_partition_count
+from dagster_safe_backfill.io_managers import RangeIOManager, warehouse_manager
+from dagster_safe_backfill.outcomes import (
+    Outcome,
+    changes_by_partition,
+    materialization_events,
+    partly_published,
+    publication_metadata,
+    rejection,
+    together,
+    warn,
+    with_metadata,
 )
-from dagster_safe_backfill.io_managers import RangeIOManager, changes_metadata, warehouse_manager
 from dagster_safe_backfill.partitions import slice_of_run
 from dagster_safe_backfill.reports import report
+from dagster_safe_backfill.scopes import BACKFILL_TAG
 
 if TYPE_CHECKING:
     from dagster_safe_backfill.warehouses.base import Connection
-
-_BACKFILL_TAG = "dagster/backfill"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +51,8 @@ class Pipeline:
         rules: How what passed goes live.
         logs_by_partition: Whether checks are partitioned, and so want an evaluation for each partition.
         sample_columns: The columns that samples of failing rows may show; all, if None.
+        batch_rules: How the run is cut, and what bounds it.
+        publish_per: Whether the run goes live as a whole, or each batch as soon as it passes.
     """
 
     compute: ComputeFunction
@@ -49,6 +60,8 @@ class Pipeline:
     rules: PublishRules
     logs_by_partition: bool
     sample_columns: Sequence[str] | None = None
+    batch_rules: BatchRules = field(default_factory=BatchRules)
+    publish_per: PublishPer = "run"
 
     def run(
         self,
@@ -56,136 +69,158 @@ class Pipeline:
         io_manager: object,
         arguments: Mapping[str, object],
     ) -> Iterator[object]:
-        """Yield the run's check results, and its materialization if it was published.
+        """Yield the run's check results, and its materialization if all of it was published.
 
         Raises:
             dagster.Failure: Blocking audits failed; caused by `AuditFailedError`.
-            SafeBackfillError: The run's scope or rows can't be worked on; nothing was published.
+            SafeBackfillError: The run's scope or rows can't be worked on; what wasn't published before stays staged.
         """
         started = time.monotonic()
         manager = warehouse_manager(io_manager, context.asset_key)
         spec = manager.asset_spec(context.assets_def, context.asset_key)
-        partition_slice = _bound(slice_of_run(context), spec, manager)
-        context.log.info(f"computing {partition_slice} of {spec.table}")
-        data = self.compute(context, partition_slice, arguments)
-        origin = _origin(context)
-        with about(spec.table), manager.warehouse().connect() as connection:
-            judged = self._judged(connection, data, spec=spec, partition_slice=partition_slice, origin=origin)
-            # All that is told is made before anything goes live: what breaks here publishes nothing.
-            is_published = isinstance(judged, Audited)
-            checks = list(check_results(judged.results, is_published=is_published))
-            evaluations = self._evaluations(context, judged, is_published=is_published)
-            shown = report(judged)
-            published = None
-            if isinstance(judged, Audited):
-                published = self._published(connection, judged, origin=origin)
-        for evaluation in evaluations:
-            # Dagster takes evaluations, and only its type hint does not.
-            context.log_event(cast("dg.AssetObservation", evaluation))
-        yield from checks
-        if published is None:
-            raise _failure(judged, shown)
-        _log_changes(context, published, shown, seconds=time.monotonic() - started)
-        yield dg.MaterializeResult(
-            metadata={
-                "dagster/table_name": str(spec.table),
-                "publication_id": published.publication_id,
-                **_archive_metadata(published),
-            }
+        whole = bound(slice_of_run(context), spec, manager)
+        check_partition_count(context, whole.keys, at_most=self.batch_rules.max_partitions)
+        batches = Batches(
+            context=context,
+            manager=manager,
+            compute=self.compute,
+            arguments=arguments,
+            spec=spec,
+            whole=whole,
+            origin=origin_of(context, self.compute),
+            rules=self.batch_rules,
+            is_by_partition=self.publish_per == "batch",
+            sample_columns=self.sample_columns,
         )
+        outcome = self._by_run(batches) if self.publish_per == "run" else self._by_batch(batches)
+        log_evaluations(context, outcome)
+        yield from outcome.checks
+        if outcome.failure is not None:
+            raise outcome.failure
+        for published in outcome.published:
+            warn(context, published)
+        metadata = changes_by_partition(outcome.published, seconds=time.monotonic() - started)
+        common = [publication_metadata(published) for published in outcome.published]
+        if len(common) > 1:
+            for published, shared in zip(outcome.published, common, strict=True):
+                for key in published.changes:
+                    metadata[key] |= shared
+        # Once, as it is on all of the run: on the partition that Dagster logs last, which the asset's page shows.
+        metadata[whole.keys[-1]] |= outcome.shown
+        add_partition_metadata(context, metadata)
+        yield dg.MaterializeResult(metadata=common[0] if len(common) == 1 else {})
 
-    def _judged(
-        self,
-        connection: Connection,
-        data: object,
-        *,
-        spec: TableSpec,
-        partition_slice: PartitionSlice,
-        origin: Origin,
-    ) -> Audited | Rejected:
+    def _by_run(self, batches: Batches) -> Outcome:
+        """Stage all batches, and publish them together or not at all."""
+        planned = batches.planned()
+        if len(planned) == 1:
+            ((_, outcome),) = batches.run(planned, self.audits, partial(self._published_whole, batches))
+            return outcome
+        of_batch = [audit for audit in self.audits if not audit.is_over_run]
+        parts = [judged for judged, _ in batches.run(planned, of_batch, lambda _, judged: judged)]
+        whole = together(parts, audits=self.audits, whole=batches.whole)
+        if isinstance(whole, Rejected):
+            return self._told(batches, whole, failure=rejection(whole, parts, planned=len(planned)))
+        return batches.finish(lambda connection: self._joined(batches, connection, whole))
+
+    def _joined(self, batches: Batches, connection: Connection, whole: Audited) -> Outcome:
+        """Collect all batches in one shadow, audit there what spans them, and publish it."""
         from dagster_safe_backfill.wap.audit import audit
-        from dagster_safe_backfill.wap.write import write
 
-        staged = write(connection, data, spec=spec, partition_slice=partition_slice, origin=origin)
-        return audit(connection, staged, self.audits, origin=origin, sample_columns=self.sample_columns)
+        staged = batches.collected(connection)
+        spanning = [one for one in self.audits if one.is_over_run or isinstance(one, Unique)]
+        judged = audit(connection, staged, spanning, origin=batches.origin, sample_columns=self.sample_columns)
+        results = {result.audit.name: result for result in (*whole.results, *judged.results)}
+        ordered = [results[one.name] for one in self.audits]
+        return self._published_whole(batches, connection, replace(judged, results=ordered, live_rows=whole.live_rows))
 
-    def _published(self, connection: Connection, audited: Audited, *, origin: Origin) -> Published:
+    def _published_whole(self, batches: Batches, connection: Connection, judged: Audited | Rejected) -> Outcome:
         from dagster_safe_backfill.wap.publish import publish
 
-        return publish(connection, audited, rules=self.rules, origin=origin)
+        if isinstance(judged, Rejected):
+            return self._told(batches, judged, failure=rejection(judged, [judged], planned=1))
+        # All that is told is made before anything goes live: what breaks here publishes nothing.
+        outcome = self._told(batches, judged)
+        published = publish(connection, judged, rules=self.rules, origin=batches.origin)
+        return replace(outcome, published=[published])
 
-    def _evaluations(
-        self, context: dg.AssetExecutionContext, judged: Audited | Rejected, *, is_published: bool
-    ) -> Sequence[dg.AssetCheckEvaluation]:
-        if not self.logs_by_partition or context.has_partition_key:
-            return []
-        return list(evaluations_by_partition(judged.results, asset=context.asset_key, is_published=is_published))
+    def _by_batch(self, batches: Batches) -> Outcome:
+        """Publish what passes of each batch as soon as it is audited, and say so."""
+        planned = batches.planned()
+        parts: list[Audited | Rejected] = []
+        all_published: list[Published] = []
+        for judged, published in batches.run(planned, self.audits, partial(self._published_part, batches)):
+            parts.append(judged)
+            if published is not None:
+                all_published.append(published)
+                self._log_materializations(batches, published)
+        judged = together(parts, audits=self.audits, whole=batches.whole)
+        failure = None
+        if isinstance(judged, Rejected):
+            failure = partly_published(judged, parts, all_published, whole=batches.whole)
+        return self._told(batches, judged, failure=failure, published=all_published)
+
+    def _published_part(self, batches: Batches, connection: Connection, judged: Audited | Rejected) -> Published | None:
+        """Publish the partitions of a batch that nothing blocks, under an id of their own."""
+        from dagster_safe_backfill.wap.publish import publish
+        from dagster_safe_backfill.wap.publish_collected import publish_part
+
+        with_id = partial(batches.numbered_origin, connection)
+        if isinstance(judged, Audited):
+            return publish(connection, judged, rules=self.rules, origin=with_id())
+        good = [key for key in judged.staged.keys if key not in set(judged.blocked)]
+        if not good:
+            return None
+        return publish_part(connection, judged, good, rules=self.rules, origin=with_id())
+
+    def _log_materializations(self, batches: Batches, published: Published) -> None:
+        for event in materialization_events(batches.context.asset_key, published):
+            batches.context.log_event(event)
+
+    def _told(
+        self,
+        batches: Batches,
+        judged: Audited | Rejected,
+        *,
+        failure: dg.Failure | None = None,
+        published: Sequence[Published] = (),
+    ) -> Outcome:
+        """Return all that is told of what was audited."""
+        is_published = isinstance(judged, Audited)
+        evaluations: Sequence[dg.AssetCheckEvaluation] = []
+        if self.logs_by_partition and not batches.context.has_partition_key:
+            found = evaluations_by_partition(judged.results, asset=batches.context.asset_key, is_published=is_published)
+            evaluations = list(found)
+        shown = report(judged)
+        return Outcome(
+            checks=list(check_results(judged.results, is_published=is_published)),
+            evaluations=evaluations,
+            shown=shown,
+            published=published,
+            failure=failure and with_metadata(failure, shown),
+        )
 
 
-def _bound(partition_slice: PartitionSlice, spec: TableSpec, manager: RangeIOManager) -> PartitionSlice:
+def log_evaluations(context: dg.AssetExecutionContext, outcome: Outcome) -> None:
+    """Log the evaluations of partitioned checks."""
+    for evaluation in outcome.evaluations:
+        # Dagster takes evaluations, and only its type hint does not.
+        context.log_event(cast("dg.AssetObservation", evaluation))
+
+
+def bound(partition_slice: PartitionSlice, spec: TableSpec, manager: RangeIOManager) -> PartitionSlice:
+    """Return a slice that writes its predicates for a table."""
     from dagster_safe_backfill.wap.scope import where
 
     return partition_slice.bound_to(partial(where, spec=spec, dialect=manager.warehouse().dialect))
 
 
-def _origin(context: dg.AssetExecutionContext) -> Origin:
+def origin_of(context: dg.AssetExecutionContext, compute: ComputeFunction) -> Origin:
+    """Return who writes in a run of a `@wap_asset`: what it stages, it publishes."""
     return Origin(
         run_id=context.run_id,
         publication_id=context.run_id,
-        backfill_id=context.run.tags.get(_BACKFILL_TAG),
+        backfill_id=context.run.tags.get(BACKFILL_TAG),
         code_version=context.assets_def.code_versions_by_key.get(context.asset_key),
+        code=compute.code(context),
     )
-
-
-def _failure(rejected: Audited | Rejected, shown: Mapping[str, Any]) -> dg.Failure:
-    staged = rejected.staged
-    blocking = [result for result in rejected.results if result.blocks]
-    reasons = "; ".join(f"{result.audit.name}: {summary(result)}" for result in blocking)
-    error = AuditFailedError(
-        f"{staged.spec.table}: nothing was published, because {len(blocking)} of {len(rejected.results)}"
-        f" audits block it ({reasons}); the rejected rows are in {staged.shadow}. Mend the data or the code and run"
-        " the partitions again",
-        table=str(staged.spec.table),
-        shadow=str(staged.shadow),
-        failures=[(result.audit.name, result.blocking_keys, result.failed_rows) for result in blocking],
-    )
-    metadata = {"shadow": str(staged.shadow), **shown}
-    failure = dg.Failure(str(error), metadata=metadata, allow_retries=False)
-    failure.__cause__ = error
-    return failure
-
-
-def _archive_metadata(published: Published) -> dict[str, Any]:
-    """Return where what was replaced is kept; a time in UTC, as the UI shows texts as they are."""
-    if published.archive is None or published.expires_at is None:
-        return {}
-    until = published.expires_at.astimezone(timezone.utc)
-    return {"archive": str(published.archive), "archive_expires_at": f"{until:%Y-%m-%d %H:%M} UTC"}
-
-
-def _log_changes(
-    context: dg.AssetExecutionContext, published: Published, shown: Mapping[str, Any], *, seconds: float
-) -> None:
-    staged = published.audited.staged
-    if published.is_repeated:
-        context.log.warning(
-            f"{staged.spec.table}: an earlier try of this run had published it, and ended before it could say so; what"
-            " was computed now was left out"
-        )
-    if staged.replaces_shadow:
-        context.log.warning(f"discarded {staged.shadow}, which an earlier try of this run had left unpublished")
-    if staged.duplicates:
-        context.log.warning(f"left out {staged.duplicates:,} rows for later ones of the same key")
-    if staged.dropped:
-        context.log.warning(f"left out {staged.dropped:,} rows outside {staged.partition_slice}")
-    metadata: dict[str, dict[str, Any]] = {
-        key: {
-            "dagster/partition_row_count": changes.staged,
-            **changes_metadata(changes),
-            "seconds": round(seconds, 3),
-        }
-        for key, changes in published.changes.items()
-    }
-    # Once, as it is on all of the run: on the partition that Dagster logs last, which is what the asset's page shows.
-    metadata[staged.keys[-1]] |= shown
-    add_partition_metadata(context, metadata)

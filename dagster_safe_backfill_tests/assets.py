@@ -23,9 +23,13 @@ class Source:
     rows_per_day: int = 3
     spoiled: dict[tuple[str, int], float | None] = field(default_factory=dict)
     calls: list[tuple[str, ...]] = field(default_factory=list)
+    broken: set[str] = field(default_factory=set)
+    error: type[Exception] = RuntimeError
 
     def frame(self, keys: Sequence[str]) -> pd.DataFrame:
         self.calls.append(tuple(keys))
+        if self.broken.intersection(keys):
+            raise self.error(f"the source has no {sorted(self.broken.intersection(keys))}")
         return pd.DataFrame(
             {"day": pd.to_datetime([key]).as_unit("us")[0], "id": i, "value": self._value(key, i)}
             for key in keys

@@ -41,6 +41,11 @@ class Audit(ABC):
         """The limits in words, if it has some."""
         return None
 
+    @property
+    def is_over_run(self) -> bool:
+        """Whether all partitions of a run have one verdict together."""
+        return False
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradedAudit(Audit):

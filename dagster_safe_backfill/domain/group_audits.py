@@ -89,6 +89,11 @@ class GroupAudit(GradedAudit):
             raise ConfigurationError(f'over is "partition" or "run", not {self.over!r}')
 
     @property
+    def is_over_run(self) -> bool:
+        """Whether all partitions of a run have one verdict together."""
+        return self.over == "run"
+
+    @property
     def description(self) -> str:
         """What it demands, in a sentence."""
         return (type(self).__doc__ or type(self).__name__).partition("\n")[0]

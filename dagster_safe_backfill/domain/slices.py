@@ -175,6 +175,15 @@ class PartitionSlice:
             dimensions=tuple(_chosen(dimension, kept) for dimension in self.dimensions),
         )
 
+    def only(self, keys: Iterable[str]) -> PartitionSlice:
+        """Return the slice of some of its keys, in its order.
+
+        Raises:
+            EmptySliceError: It has none of them.
+        """
+        wanted = set(keys)
+        return self.chosen(i for i, key in enumerate(self.keys) if key in wanted)
+
     @property
     def _time(self) -> TimeDimension:
         for dimension in self.dimensions:

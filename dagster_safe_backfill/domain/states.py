@@ -27,12 +27,24 @@ WHOLE_TABLE = "*"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Who writes, and for which publication: recorded in every row of the ledger."""
+    """Who writes, and for which publication: recorded in every row of the ledger.
+
+    Attributes:
+        run_id: The run.
+        publication_id: What it publishes.
+        backfill_id: The backfill that the run belongs to.
+        code_version: The asset's.
+        code: What computes the rows, in words: the code version, or a digest of the function, and one of its
+            configuration. Rows that other code computed aren't taken up.
+        scope: What is staged together; the publication's id, if None.
+    """
 
     run_id: str
     publication_id: str
     backfill_id: str | None = None
     code_version: str | None = None
+    code: str | None = None
+    scope: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +174,7 @@ class Staged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Judged:
+class Judged:
     """A staged batch with the verdicts on it.
 
     Attributes:
@@ -175,14 +187,20 @@ class _Judged:
     results: Sequence[AuditResult]
     live_rows: Mapping[str, int] | None = None
 
+    @property
+    def blocked(self) -> tuple[str, ...]:
+        """The partitions that some audit forbids to publish, in the slice's order."""
+        keys = {key for result in self.results for key in result.blocking_keys}
+        return tuple(key for key in self.staged.keys if key in keys)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Audited(_Judged):
+class Audited(Judged):
     """A staged batch that every blocking audit passed, in every partition."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rejected(_Judged):
+class Rejected(Judged):
     """A staged batch that may not be published; its rows stay in the shadow."""
 
 

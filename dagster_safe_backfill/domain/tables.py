@@ -44,9 +44,10 @@ class TableRef:
         """Return the name of the table that keeps what one publication replaced in this one."""
         return TableRef(schema=self.schema, name=f"{self.name}{ARCHIVE_INFIX}{_word(publication_id)}")
 
-    def shadow(self, run_id: str) -> TableRef:
-        """Return the name of this table's shadow for one run; runs at the same time have different ones."""
-        return TableRef(schema=self.schema, name=f"{self.name}{SHADOW_INFIX}{run_id[:_RUN_ID_LENGTH]}")
+    def shadow(self, run_id: str, *, batch: int | None = None) -> TableRef:
+        """Return the name of this table's shadow for one run, or for one of its batches; no two runs share one."""
+        ending = "" if batch is None else f"_{batch}"
+        return TableRef(schema=self.schema, name=f"{self.name}{SHADOW_INFIX}{run_id[:_RUN_ID_LENGTH]}{ending}")
 
 
 def _word(text: str) -> str:

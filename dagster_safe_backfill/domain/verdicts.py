@@ -148,6 +148,7 @@ class AuditResult:
         published_rows_sql: The same of the live table, for when the rows have been published and the shadow is gone.
         problem: Why the audit could not be measured, if so.
         stray_rows: Failing rows of no partition, which the verdict of each counts.
+        parts: The results that this one is of, if it is one of several batches.
     """
 
     audit: Audit
@@ -159,6 +160,27 @@ class AuditResult:
     published_rows_sql: str | None = None
     problem: str | None = None
     stray_rows: int = 0
+    parts: Sequence[AuditResult] = ()
+
+    @classmethod
+    def of_batches(cls, parts: Sequence[AuditResult]) -> AuditResult:
+        """Return the result of one audit over all of several batches, which are distinct partitions."""
+        first, *others = parts
+        if not others:
+            return first
+        shown = next((part for part in parts if part.failing_rows_sql is not None), first)
+        problems = list(dict.fromkeys(part.problem for part in parts if part.problem is not None))
+        findings = list(dict.fromkeys(part.finding for part in parts if part.finding is not None))
+        return cls(
+            audit=first.audit,
+            verdicts={key: verdict for part in parts for key, verdict in part.verdicts.items()},
+            finding="; ".join(findings) or None,
+            sample=[row for part in parts for row in part.sample][:SAMPLE_SIZE],
+            failing_rows_sql=shown.failing_rows_sql,
+            published_rows_sql=shown.published_rows_sql,
+            problem="; ".join(problems) or None,
+            parts=tuple(parts),
+        )
 
     @property
     def failed_keys(self) -> tuple[str, ...]:
@@ -187,6 +209,8 @@ class AuditResult:
     @property
     def failed_rows(self) -> int | None:
         """Rows that broke the rule in all partitions; None if unmeasured."""
+        if self.parts:
+            return sum(part.failed_rows or 0 for part in self.parts)
         if self.problem is not None:
             return None
         counted_again = self.stray_rows * (len(self.verdicts) - 1)

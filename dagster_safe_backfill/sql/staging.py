@@ -185,5 +185,10 @@ def delete_outside(shadow: TableRef) -> exp.Delete:
     return exp.delete(terms.table(shadow), where=_is_outside())
 
 
+def delete_positions(shadow: TableRef, positions: Sequence[int]) -> exp.Delete:
+    """Return DELETE of the shadow's rows of some partitions."""
+    return exp.delete(terms.table(shadow), where=terms.column(PARTITION).isin(*map(terms.number, positions)))
+
+
 def _is_outside() -> exp.Expr:
     return exp.Is(this=terms.column(PARTITION), expression=exp.Null())

@@ -25,6 +25,8 @@ def audit(
     *,
     origin: Origin,
     sample_columns: Sequence[str] | None = None,
+    is_by_partition: bool = False,
+    is_of_scope: bool = False,
 ) -> Audited | Rejected:
     """Measure audits on a staged batch, and record the outcome in the ledger.
 
@@ -34,19 +36,30 @@ def audit(
         audits: What is asked.
         origin: Who writes, and for which publication.
         sample_columns: The columns that samples of failing rows may show; all, if None.
+        is_by_partition: Whether partitions that nothing blocks count as audited where others of the batch don't.
+        is_of_scope: Whether the batch is all that is staged together, so that passing approves it for publication.
     """
     found = measure(connection, subject_of(connection, staged, sample_columns), audits)
     is_rejected = any(result.blocks for result in found.results)
-    with connection.transaction():
-        ledger.record_staged(
-            connection,
-            "rejected" if is_rejected else "audited",
-            staged,
-            origin=origin,
-            results=found.results,
-        )
     outcome = Rejected if is_rejected else Audited
-    return outcome(staged=staged, results=found.results, live_rows=found.live_rows)
+    judged = outcome(staged=staged, results=found.results, live_rows=found.live_rows)
+    with connection.transaction():
+        _record(connection, judged, origin=origin, is_by_partition=is_by_partition, is_of_scope=is_of_scope)
+    return judged
+
+
+def _record(
+    connection: Connection, judged: Audited | Rejected, *, origin: Origin, is_by_partition: bool, is_of_scope: bool
+) -> None:
+    passed, failed = ("approved", "refused") if is_of_scope else ("audited", "rejected")
+    staged, keys = judged.staged, judged.staged.keys
+    blocked: Sequence[str] = ()
+    if isinstance(judged, Rejected):
+        blocked = judged.blocked if is_by_partition else keys
+    bad = set(blocked)
+    good = [key for key in keys if key not in bad]
+    ledger.record_staged(connection, passed, staged, origin=origin, results=judged.results, keys=good)
+    ledger.record_staged(connection, failed, staged, origin=origin, results=judged.results, keys=blocked)
 
 
 def key_result(connection: Connection, staged: Staged) -> AuditResult:

@@ -16,7 +16,10 @@ from dagster_safe_backfill.domain.verdicts import AuditResult
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.warehouses.base import Connection, Row
 
-Event = Literal["staged", "audited", "rejected", "published", "rolled_back", "expired", "discarded"]
+StageEvent = Literal["staged", "audited", "rejected", "approved", "refused"]
+"""What happens to rows that aren't live: the last two by an audit of all that is staged together."""
+
+Event = StageEvent | Literal["taken_up", "published", "rolled_back", "expired", "discarded"]
 CHANGES_OF_LIVE: tuple[Event, ...] = ("published", "rolled_back")
 """The events that tell what stands in a partition."""
 
@@ -46,6 +49,8 @@ _COLUMNS = {
     "archive": "TEXT",
     "archive_expires_at": "TIMESTAMPTZ",
     "undone_publications": "TEXT",
+    "code": "TEXT",
+    "scope": "TEXT",
 }
 _TICK = timedelta(microseconds=1)
 
@@ -132,6 +137,8 @@ def record(connection: Connection, event: Event, table: TableRef, rows: Sequence
         "run_id": origin.run_id,
         "backfill_id": origin.backfill_id,
         "code_version": origin.code_version,
+        "code": origin.code,
+        "scope": origin.scope or origin.publication_id,
     }
     tuples = [tuple({**common, **row}.get(name) for name in _COLUMNS) for row in rows]
     connection.append(ledger_of(table), list(_COLUMNS), tuples)
@@ -139,16 +146,18 @@ def record(connection: Connection, event: Event, table: TableRef, rows: Sequence
 
 def record_staged(
     connection: Connection,
-    event: Literal["staged", "audited", "rejected"],
+    event: StageEvent,
     staged: Staged,
     *,
     origin: Origin,
     results: Sequence[AuditResult] = (),
+    keys: Iterable[str] | None = None,
 ) -> None:
-    """Record what happened to a batch that isn't live yet."""
+    """Record what happened to a batch that isn't live yet, or to some of its partitions."""
     blocking = _names({result.audit.name: result.blocking_keys for result in results})
     others = {result.audit.name: set(result.failed_keys) - set(result.blocking_keys) for result in results}
     warned = _names(others)
+    live = staged.live_columns
     rows: list[Values] = [
         {
             "partition_key": key,
@@ -157,10 +166,12 @@ def record_staged(
             "failed_audits": blocking.get(key),
             "warned_audits": warned.get(key),
             "fingerprint": str(staged.fingerprints.get(key, Fingerprint())),
+            "fingerprinted_columns": None if live is None else json.dumps([column.name for column in live]),
         }
-        for key in staged.keys
+        for key in (staged.keys if keys is None else keys)
     ]
-    record(connection, event, staged.spec.table, rows, origin=origin)
+    if rows:
+        record(connection, event, staged.spec.table, rows, origin=origin)
 
 
 def record_change(
@@ -207,6 +218,11 @@ def changes_by(connection: Connection, table: TableRef, *publication_ids: str) -
     return _entries(connection, table, [terms.column("publication_id").isin(*map(terms.text, publication_ids))])
 
 
+def changes_in(connection: Connection, table: TableRef, scope: str) -> list[Entry]:
+    """Return what the publications of what was staged in one scope changed, the oldest first."""
+    return _entries(connection, table, [scope_column().eq(terms.text(scope))])
+
+
 def changes_by_backfill(connection: Connection, table: TableRef, backfill_id: str) -> list[Entry]:
     """Return what the publications of one backfill changed, the oldest first."""
     return _entries(connection, table, [terms.column("backfill_id").eq(terms.text(backfill_id))])
@@ -219,20 +235,24 @@ def history(connection: Connection, table: TableRef, keys: Sequence[str] | None 
     return _entries(connection, table, [terms.column("partition_key").isin(*map(terms.text, keys))])
 
 
-def staged_at(connection: Connection, table: TableRef, publication_id: str) -> datetime | None:
-    """Return when the rows of a publication were staged."""
+def staged_at(connection: Connection, table: TableRef, scope: str) -> datetime | None:
+    """Return when rows were last staged in a scope."""
     select = exp.select(exp.Max(this=terms.column("recorded_at"))).from_(terms.table(ledger_of(table)))
     is_staged = terms.column("event").eq(terms.text("staged"))
-    is_its = terms.column("publication_id").eq(terms.text(publication_id))
-    ((found,),) = connection.run(select.where(_is_of(table), is_staged, is_its))
+    ((found,),) = connection.run(select.where(is_of(table), is_staged, scope_column().eq(terms.text(scope))))
     return found
+
+
+def scope_column() -> exp.Expr:
+    """Return a row's scope; before there were scopes, it was the publication."""
+    return exp.Coalesce(this=terms.column("scope"), expressions=[terms.column("publication_id")])
 
 
 def newest_publication(connection: Connection, table: TableRef) -> str | None:
     """Return the id of the last publication of a table that is no rollback."""
     is_published = terms.column("event").eq(terms.text("published"))
     select = exp.select(terms.column("publication_id")).from_(terms.table(ledger_of(table)))
-    select = select.where(_is_of(table), is_published).order_by(terms.column("recorded_at").desc()).limit(1)
+    select = select.where(is_of(table), is_published).order_by(terms.column("recorded_at").desc()).limit(1)
     found = connection.run(select)
     return found[0][0] if found else None
 
@@ -249,7 +269,7 @@ def shadows(connection: Connection, table: TableRef) -> dict[str, Owner]:
     """Return the owners of all shadows that the table ever had, by the shadow's name in lower case."""
     shadow, at = terms.column("shadow"), terms.column("recorded_at")
     select = exp.select(shadow, terms.column("run_id"), at).from_(terms.table(ledger_of(table)))
-    select = select.where(_is_of(table), exp.not_(exp.Is(this=shadow.copy(), expression=exp.Null())))
+    select = select.where(is_of(table), exp.not_(exp.Is(this=shadow.copy(), expression=exp.Null())))
     select = select.distinct().order_by(at.copy())
     return {
         name.casefold().removeprefix(f"{table.schema.casefold()}."): Owner(run_id=run_id, last_used=last_used)
@@ -263,7 +283,7 @@ def archives(connection: Connection, table: TableRef) -> dict[TableRef, datetime
     select = exp.select(archive, exp.Max(this=expiry)).from_(terms.table(ledger_of(table)))
     is_change = terms.column("event").isin(*map(terms.text, CHANGES_OF_LIVE))
     is_kept = exp.not_(exp.Is(this=archive.copy(), expression=exp.Null()))
-    select = select.where(_is_of(table), is_change, is_kept).group_by(archive.copy())
+    select = select.where(is_of(table), is_change, is_kept).group_by(archive.copy())
     return {TableRef(schema=table.schema, name=name): at for name, at in connection.run(select)}
 
 
@@ -275,7 +295,7 @@ def other_versions(connection: Connection, table: TableRef, origin: Origin) -> l
     own = exp.null() if origin.code_version is None else terms.text(origin.code_version)
     select = exp.select(version).distinct().from_(terms.table(ledger_of(table)))
     select = select.where(
-        _is_of(table),
+        is_of(table),
         terms.column("backfill_id").eq(terms.text(origin.backfill_id)),
         terms.column("event").eq(terms.text("published")),
         exp.NullSafeNEQ(this=version.copy(), expression=own),
@@ -286,11 +306,12 @@ def other_versions(connection: Connection, table: TableRef, origin: Origin) -> l
 def _entries(connection: Connection, table: TableRef, conditions: Sequence[exp.Expr]) -> list[Entry]:
     select = exp.select(*map(terms.column, _ENTRY)).from_(terms.table(ledger_of(table)))
     is_change = terms.column("event").isin(*map(terms.text, CHANGES_OF_LIVE))
-    select = select.where(_is_of(table), is_change, *conditions).order_by(terms.column("recorded_at"))
+    select = select.where(is_of(table), is_change, *conditions).order_by(terms.column("recorded_at"))
     return [_entry(row, table) for row in connection.run(select)]
 
 
-def _is_of(table: TableRef) -> exp.Expr:
+def is_of(table: TableRef) -> exp.Expr:
+    """Return whether a row of the ledger is of a table."""
     return terms.column("table_name").eq(terms.text(str(table)))
 
 
@@ -320,7 +341,7 @@ def _entry(row: Row, table: TableRef) -> Entry:
 def _now(connection: Connection, table: TableRef) -> datetime:
     """Return the time, or the moment after the last one that the ledger knows of the table."""
     latest = exp.Max(this=terms.column("recorded_at"))
-    ((last,),) = connection.run(exp.select(latest).from_(terms.table(ledger_of(table))).where(_is_of(table)))
+    ((last,),) = connection.run(exp.select(latest).from_(terms.table(ledger_of(table))).where(is_of(table)))
     now = datetime.now(timezone.utc)
     return now if last is None else max(now, last + _TICK)
 

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from functools import partial
 
-from dagster_safe_backfill.domain.states import Audited, Fingerprint, Origin, Published, PublishRules, Staged
+from dagster_safe_backfill.domain.states import (
+    Audited,
+    Fingerprint,
+    Origin,
+    Published,
+    PublishRules,
+    Staged,
+)
+from dagster_safe_backfill.domain.tables import TableRef
 from dagster_safe_backfill.errors import (
     MixedVersionsError,
     PublishConflictError,
@@ -28,10 +35,24 @@ from dagster_safe_backfill.warehouses.base import Connection
 _LOG = logging.getLogger(__name__)
 
 
-def publish(connection: Connection, audited: Audited, *, rules: PublishRules, origin: Origin) -> Published:
+def publish(
+    connection: Connection,
+    audited: Audited,
+    *,
+    rules: PublishRules,
+    origin: Origin,
+    sources: Sequence[TableRef] = (),
+) -> Published:
     """Make what was audited live, archive what that replaces, record it and drop the shadow, all in one transaction.
 
     Publishing the same publication again changes nothing: it returns what the first time did.
+
+    Args:
+        connection: An open session, outside a transaction.
+        audited: What goes live.
+        rules: How.
+        origin: Who publishes, and under which id.
+        sources: Other shadows that the rows came from, to be dropped with it.
 
     Raises:
         PublishConflictError: Partitions changed since they were staged, or the publication was rolled back since.
@@ -40,7 +61,14 @@ def publish(connection: Connection, audited: Audited, *, rules: PublishRules, or
         SchemaMismatchError: The live table's columns changed since the rows were staged.
         WarehouseError: The database refused; the live table and the shadow are as they were.
     """
-    return in_transaction(connection, partial(_publish, connection, audited, rules=rules, origin=origin))
+
+    def work() -> Published:
+        published = _publish(connection, audited, rules=rules, origin=origin)
+        for shadow in (audited.staged.shadow, *sources):
+            connection.run(staging.dropped(shadow))
+        return published
+
+    return in_transaction(connection, work)
 
 
 def _publish(connection: Connection, audited: Audited, *, rules: PublishRules, origin: Origin) -> Published:
@@ -57,7 +85,6 @@ def _publish(connection: Connection, audited: Audited, *, rules: PublishRules, o
         raise TransactionConflictError(f"another transaction made {table} since this one began")
     found = _repeated(audited, ledger.changes_by(connection, table, origin.publication_id), connection)
     if found is not None:
-        connection.run(staging.dropped(staged.shadow))
         return found
     if not rules.allows_mixed_versions:
         check_versions(connection, staged, origin=origin)
@@ -89,7 +116,6 @@ def _publish(connection: Connection, audited: Audited, *, rules: PublishRules, o
         archived=archive.keys,
         expires_at=archive.expires_at,
     )
-    connection.run(staging.dropped(staged.shadow))
     return Published(
         audited=audited,
         publication_id=origin.publication_id,
@@ -164,7 +190,7 @@ def _check_conflict(connection: Connection, staged: Staged, now: Mapping[str, Fi
         return
     table = staged.spec.table
     since = {entry.key: entry for entry in ledger.history(connection, table, changed)}
-    staged_at = ledger.staged_at(connection, table, origin.publication_id)
+    staged_at = ledger.staged_at(connection, table, origin.scope or origin.publication_id)
     names = tuple(column.name for column in staged.live_columns or staged.columns)
     by = {
         key: entry

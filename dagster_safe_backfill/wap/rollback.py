@@ -184,7 +184,9 @@ class _Rollback:
             publication = chosen.publication_id or ledger.newest_publication(self.connection, table)
             entries = [] if publication is None else ledger.changes_by(self.connection, table, publication)
             what = "its ledger knows of no publication that could be undone"
-            if publication is not None:
+            if publication is not None and not entries:
+                # A run whose batches were publications of their own.
+                entries = ledger.changes_in(self.connection, table, publication)
                 what = f"no publication or rollback {publication} is in its ledger"
         if not entries:
             raise self._not_found(what)

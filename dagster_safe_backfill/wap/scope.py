@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from sqlglot import exp
 
 from dagster_safe_backfill.domain.slices import ColumnType, PartitionSlice, TimeDimension
 from dagster_safe_backfill.domain.states import Staged
-from dagster_safe_backfill.domain.tables import TableSpec
+from dagster_safe_backfill.domain.tables import Column, TableRef, TableSpec
 from dagster_safe_backfill.errors import ConfigurationError, PartitionColumnError, SliceError, listed
 from dagster_safe_backfill.sql import terms
-from dagster_safe_backfill.sql.partitioning import PartitionColumn, PartitionColumns, distinct_keys, rows_of
+from dagster_safe_backfill.sql.partitioning import RESERVED, PartitionColumn, PartitionColumns, distinct_keys, rows_of
 from dagster_safe_backfill.warehouses.base import Connection
 
 
@@ -162,3 +163,29 @@ def _by_dimension(column: str | Mapping[str, str], partition_slice: PartitionSli
     if len(names) > 1:
         raise SliceError(f"these partitions need a mapping from each of {', '.join(map(str, names))} to a column")
     return {names[0]: column}
+
+
+def data_columns(connection: Connection, shadow: TableRef) -> tuple[Column, ...]:
+    """Return a shadow's columns without the library's own; none, if it isn't there."""
+    found = connection.columns(shadow) or ()
+    return tuple(column for column in found if not column.name.casefold().startswith(RESERVED))
+
+
+def respelled(spec: TableSpec, names: Sequence[str]) -> TableSpec:
+    """Return the spec with its columns spelled as the table spells them."""
+    spelling = {name.casefold(): name for name in names}
+    missing = [name for name in spec.unique_key if name.casefold() not in spelling]
+    if missing:
+        raise ConfigurationError(
+            f"{spec.table}: unique_key names {', '.join(missing)}, which is no column of it; the columns are"
+            f" {', '.join(names)}"
+        )
+    stamp, latest = spec.updated_at_column, spec.keep_latest
+    if latest is not None and latest.casefold() not in spelling:
+        raise ConfigurationError(f"{spec.table}: keep_latest names {latest}, which is no column of it")
+    return replace(
+        spec,
+        unique_key=tuple(spelling[name.casefold()] for name in spec.unique_key),
+        updated_at_column=spelling.get(stamp.casefold(), stamp) if stamp else None,
+        keep_latest=spelling[latest.casefold()] if latest else None,
+    )

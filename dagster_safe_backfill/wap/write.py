@@ -12,7 +12,6 @@ from dagster_safe_backfill.domain.slices import PartitionSlice
 from dagster_safe_backfill.domain.states import Origin, Staged
 from dagster_safe_backfill.domain.tables import Column, Query, TableRef, TableSpec
 from dagster_safe_backfill.errors import (
-    ConfigurationError,
     EmptyFrameError,
     RowsOutsideSliceError,
     SchemaMismatchError,
@@ -24,7 +23,7 @@ from dagster_safe_backfill.wap import ledger
 from dagster_safe_backfill.wap.deduplicate import deduplicated
 from dagster_safe_backfill.wap.fingerprints import live_fingerprints
 from dagster_safe_backfill.wap.reconcile import reconciled
-from dagster_safe_backfill.wap.scope import check_keys, partition_columns, partition_types
+from dagster_safe_backfill.wap.scope import check_keys, data_columns, partition_columns, partition_types, respelled
 from dagster_safe_backfill.wap.transactions import in_transaction
 from dagster_safe_backfill.warehouses.base import Connection
 from dagster_safe_backfill.warehouses.frames import FrameError, NoColumnsError
@@ -39,8 +38,10 @@ def write(
     spec: TableSpec,
     partition_slice: PartitionSlice,
     origin: Origin,
+    shadow: TableRef | None = None,
+    like: TableRef | None = None,
 ) -> Staged:
-    """Write a batch to the run's shadow, in one transaction with its ledger rows; live isn't touched.
+    """Write a batch to a shadow, in one transaction with its ledger rows; live isn't touched.
 
     A shadow that an earlier try of the same run left is replaced.
 
@@ -50,19 +51,21 @@ def write(
         spec: How the live table is kept.
         partition_slice: The partitions that the rows must belong to.
         origin: Who writes, and for which publication.
+        shadow: Where to; the run's own, if None.
+        like: The shadow of another batch of the same publication, whose columns these rows must have.
 
     Raises:
         WriteError: The rows can't be written as they are; no shadow is left.
         SliceError: The partition column is missing or can't tell the partitions.
     """
-    shadow = spec.table.shadow(origin.run_id)
+    target = shadow or spec.table.shadow(origin.run_id)
 
     def work() -> Staged:
         connection.ensure_schema(spec.table.schema)
         ledger.create(connection, spec.table)
-        is_left = connection.columns(shadow) is not None
-        connection.run(staging.dropped(shadow))
-        staged = stage(connection, source, spec=spec, partition_slice=partition_slice, shadow=shadow)
+        is_left = connection.columns(target) is not None
+        connection.run(staging.dropped(target))
+        staged = stage(connection, source, spec=spec, partition_slice=partition_slice, shadow=target, like=like)
         staged = replace(_fingerprinted(connection, staged), replaces_shadow=is_left)
         ledger.record_staged(connection, "staged", staged, origin=origin)
         return staged
@@ -136,6 +139,7 @@ def stage(
     partition_slice: PartitionSlice | None,
     shadow: TableRef,
     is_scratch: bool = False,
+    like: TableRef | None = None,
 ) -> Staged:
     """Create `shadow` (for the session only, if scratch) from computed rows; check schema, scope and emptiness.
 
@@ -147,8 +151,12 @@ def stage(
     """
     live = connection.columns(spec.table)
     found = connection.described(exp.select(exp.Star()).from_(source.copy()))
-    columns = reconciled(connection, source, found, live, spec)
-    spec = _respelled(spec, [column.name for column in columns])
+    pattern = () if like is None else data_columns(connection, like)
+    if pattern:
+        columns = reconciled(connection, source, found, pattern, _as_in_batch(spec))
+    else:
+        columns = reconciled(connection, source, found, live, spec)
+    spec = respelled(spec, [column.name for column in columns])
     rows = staging.typed_rows(source, columns, dialect=connection.dialect)
     types: dict[str | None, str] = {}
     if partition_slice is not None:
@@ -184,6 +192,11 @@ def stage(
     if spec.keep_latest is not None:
         staged = deduplicated(connection, staged)
     return _counted(connection, staged, recognised)
+
+
+def _as_in_batch(spec: TableSpec) -> TableSpec:
+    """Return the spec by which rows get the columns of a batch before them, no others."""
+    return replace(spec, on_schema_change="raise", column_defaults={}, updated_at_column=None)
 
 
 def _added(columns: Sequence[Column], live: Sequence[Column] | None) -> tuple[Column, ...]:
@@ -224,24 +237,4 @@ def _outside_error(
         table=str(staged.spec.table),
         count=count,
         sample=sample,
-    )
-
-
-def _respelled(spec: TableSpec, names: Sequence[str]) -> TableSpec:
-    """Return the spec with its columns spelled as the table spells them."""
-    spelling = {name.casefold(): name for name in names}
-    missing = [name for name in spec.unique_key if name.casefold() not in spelling]
-    if missing:
-        raise ConfigurationError(
-            f"{spec.table}: unique_key names {', '.join(missing)}, which is no column of it; the columns are"
-            f" {', '.join(names)}"
-        )
-    stamp, latest = spec.updated_at_column, spec.keep_latest
-    if latest is not None and latest.casefold() not in spelling:
-        raise ConfigurationError(f"{spec.table}: keep_latest names {latest}, which is no column of it")
-    return replace(
-        spec,
-        unique_key=tuple(spelling[name.casefold()] for name in spec.unique_key),
-        updated_at_column=spelling.get(stamp.casefold(), stamp) if stamp else None,
-        keep_latest=spelling[latest.casefold()] if latest else None,
     )

@@ -55,6 +55,13 @@ def as_arrow(frame: object) -> pa.Table:
     return table
 
 
+def rereadable(data: object) -> object:
+    """Return computed rows as what can be read again: a stream, which is gone once it was read, as a table."""
+    import pyarrow as pa
+
+    return data.read_all() if isinstance(data, pa.RecordBatchReader) else data
+
+
 def untyped_columns(table: pa.Table) -> frozenset[str]:
     """Return the columns that hold nothing but NULL, or nested values of nothing else, and so have no type."""
     fields: list[Any] = list(table.schema)  # typed in part only

@@ -1,0 +1,238 @@
+"""The batches of a run: each is computed, written and audited within its bounds; what earlier runs left is taken up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import count
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import dagster as dg
+
+from dagster_safe_backfill.bounds import BatchRules, Bounds
+from dagster_safe_backfill.checkpoints import kept_checkpoints
+from dagster_safe_backfill.compute_functions import ComputeFunction
+from dagster_safe_backfill.domain.audits import Audit
+from dagster_safe_backfill.domain.slices import PartitionSlice
+from dagster_safe_backfill.domain.states import Audited, Origin, Rejected, Staged
+from dagster_safe_backfill.domain.tables import TableRef, TableSpec
+from dagster_safe_backfill.errors import listed
+from dagster_safe_backfill.io_managers import RangeIOManager
+from dagster_safe_backfill.progress import Progress
+from dagster_safe_backfill.scopes import is_over
+
+if TYPE_CHECKING:
+    from dagster_safe_backfill.wap.stages import Stage
+    from dagster_safe_backfill.warehouses.base import Connection
+
+PublishPer = Literal["run", "batch"]
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """A part of a run's partitions.
+
+    Attributes:
+        shadow: Where its rows are staged.
+        taken_up: Where earlier runs staged them; empty if they are to be computed.
+    """
+
+    partition_slice: PartitionSlice
+    shadow: TableRef
+    taken_up: Sequence[Stage] = ()
+
+
+def cut(whole: PartitionSlice, keys: Sequence[str], *, size: int | None) -> list[PartitionSlice]:
+    """Return the slices of some of a slice's keys, of at most `size` each, cut where others of its keys are between."""
+    wanted = set(keys)
+    pieces: list[list[int]] = []
+    for position, key in enumerate(whole.keys):
+        if key not in wanted:
+            continue
+        is_next = bool(pieces) and pieces[-1][-1] == position - 1
+        if is_next and (size is None or len(pieces[-1]) < size):
+            pieces[-1].append(position)
+        else:
+            pieces.append([position])
+    return [whole.chosen(piece) for piece in pieces]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batches:
+    """The batches of one run of one asset.
+
+    Attributes:
+        whole: The run's partitions.
+        origin: Who stages, and in which scope.
+        is_by_partition: Whether partitions that pass are checkpoints though others of their batch fail.
+        may_take: Whether what another scope staged may be taken up.
+    """
+
+    context: dg.AssetExecutionContext
+    manager: RangeIOManager
+    compute: ComputeFunction
+    arguments: Mapping[str, object]
+    spec: TableSpec
+    whole: PartitionSlice
+    origin: Origin
+    rules: BatchRules
+    is_by_partition: bool
+    sample_columns: Sequence[str] | None = None
+    may_take: Callable[[str], bool] = lambda _: True
+    progress: Progress = field(init=False)
+    bounds: Bounds = field(init=False)
+
+    def __post_init__(self) -> None:
+        progress = Progress(asset=self.context.asset_key, partitions=len(self.whole))
+        bounds = Bounds(rules=self.rules, context=self.context, manager=self.manager, spec=self.spec)
+        object.__setattr__(self, "progress", progress)
+        object.__setattr__(self, "bounds", bounds)
+
+    def planned(self) -> list[Batch]:
+        """Return the batches: first what earlier runs have staged, then what has to be computed."""
+        kept = self._kept()
+        slices = cut(self.whole, [*set(self.whole.keys) - {stage.key for stage in kept}], size=self.rules.batch_size)
+        table, run_id = self.spec.table, self.origin.run_id
+        taken = {stage.shadow for stage in kept}
+        alone = table.shadow(run_id)
+        if len(slices) + bool(kept) == 1 and alone not in taken:
+            names: Iterator[TableRef] = iter([alone])
+        else:
+            names = (name for i in count(1) if (name := table.shadow(run_id, batch=i)) not in taken)
+        batches = [Batch(partition_slice=one, shadow=next(names)) for one in slices]
+        if not kept:
+            return batches
+        earlier = self.whole.only(stage.key for stage in kept)
+        return [Batch(partition_slice=earlier, shadow=next(names), taken_up=kept), *batches]
+
+    def run(
+        self,
+        batches: Sequence[Batch],
+        audits: Sequence[Audit],
+        after: Callable[[Connection, Audited | Rejected], _Result],
+    ) -> Iterator[tuple[Audited | Rejected, _Result]]:
+        """Yield each batch once it is audited, with what `after` made of it in the same session.
+
+        Stops after the first computed batch if it is rejected, and the rules have a canary.
+
+        Raises:
+            OutsideAllowedHoursError: The hours in which batches may start have ended.
+            SafeBackfillError: A batch can't be worked on. Those before it are kept.
+        """
+        like: TableRef | None = None
+        is_canary = self.rules.canary
+        for number, batch in enumerate(batches, start=1):
+            self.bounds.check_hours(f"{batch.partition_slice} and what follows")
+            started = time.monotonic()
+            judged, made = self._tried(batch, audits, after, like=like)
+            like = judged.staged.shadow
+            if len(batches) > 1:
+                self._tell(judged, number, len(batches), seconds=time.monotonic() - started)
+            yield judged, made
+            if is_canary and not batch.taken_up:
+                if isinstance(judged, Rejected):
+                    return
+                is_canary = False
+
+    def _tried(
+        self,
+        batch: Batch,
+        audits: Sequence[Audit],
+        after: Callable[[Connection, Audited | Rejected], _Result],
+        *,
+        like: TableRef | None,
+    ) -> tuple[Audited | Rejected, _Result]:
+        deadline = self.bounds.deadline(f"{batch.partition_slice} of {self.spec.table}")
+        data: object = None
+        if not batch.taken_up:
+            self.context.log.info(f"computing {batch.partition_slice} of {self.spec.table}")
+            compute = partial(self.compute, self.context, batch.partition_slice, self.arguments)
+            data = self.bounds.computed(compute, deadline=deadline)
+
+        def work(connection: Connection) -> tuple[Audited | Rejected, _Result]:
+            judged = self._judged(connection, batch, data, audits, like=like)
+            return judged, after(connection, judged)
+
+        return self.bounds.connected(work, deadline=deadline)
+
+    def _judged(
+        self, connection: Connection, batch: Batch, data: object, audits: Sequence[Audit], *, like: TableRef | None
+    ) -> Audited | Rejected:
+        from dagster_safe_backfill.wap.audit import audit
+        from dagster_safe_backfill.wap.collect import collect
+        from dagster_safe_backfill.wap.write import write
+
+        stage = partial(write, connection, data, shadow=batch.shadow, like=like)
+        if batch.taken_up:
+            stage = partial(collect, connection, batch.taken_up, into=batch.shadow, is_over=self.is_over)
+        staged = stage(spec=self.spec, partition_slice=batch.partition_slice, origin=self.origin)
+        return audit(
+            connection,
+            staged,
+            audits,
+            origin=self.origin,
+            sample_columns=self.sample_columns,
+            is_by_partition=self.is_by_partition,
+        )
+
+    @property
+    def scope(self) -> str:
+        """What the run stages for."""
+        return self.origin.scope or self.origin.publication_id
+
+    def collected(self, connection: Connection) -> Staged:
+        """Move all batches of the run into one shadow."""
+        from dagster_safe_backfill.wap.collect import collect, free_shadow
+        from dagster_safe_backfill.wap.stages import stages
+
+        found = stages(connection, self.spec.table, keys=self.whole.keys, scope=self.scope)
+        return collect(
+            connection,
+            found,
+            spec=self.spec,
+            partition_slice=self.whole,
+            into=free_shadow(self.spec.table, self.origin.run_id, found),
+            origin=self.origin,
+            is_over=self.is_over,
+        )
+
+    def finish(self, work: Callable[[Connection], _Result]) -> _Result:
+        """Do the rest of the run, once all batches are staged, within the same bounds as a batch."""
+        deadline = self.bounds.deadline(f"publishing {self.whole} of {self.spec.table}")
+        return self.bounds.connected(work, deadline=deadline)
+
+    def numbered_origin(self, connection: Connection) -> Origin:
+        """Return who publishes the next batch: each is a publication of its own."""
+        from dagster_safe_backfill.wap import ledger
+
+        run_id = self.origin.publication_id
+        before = {entry.publication_id for entry in ledger.changes_in(connection, self.spec.table, run_id)}
+        number = len(before) + 1
+        return replace(self.origin, publication_id=f"{run_id}.{number}", scope=run_id)
+
+    def is_over(self, run_id: str) -> bool:
+        """Return whether a run has ended, or is this one."""
+        return run_id == self.context.run_id or is_over(self.context.instance, run_id)
+
+    def _kept(self) -> Sequence[Stage]:
+        if not self.rules.resume:
+            return ()
+        return kept_checkpoints(
+            self.context,
+            self.manager,
+            spec=self.spec,
+            whole=self.whole,
+            code=self.origin.code,
+            may_take=lambda scope: scope == self.scope or self.may_take(scope),
+        )
+
+    def _tell(self, judged: Audited | Rejected, number: int, total: int, *, seconds: float) -> None:
+        staged = judged.staged
+        self.progress.add(partitions=len(staged.keys), rows=sum(staged.rows.values()))
+        verdict = "audited" if isinstance(judged, Audited) else f"rejected, {listed(judged.blocked)}"
+        what = f"batch {number} of {total}, {staged.partition_slice}: {verdict}, in {seconds:.1f} s"
+        self.context.log.info(f"{what}; {self.progress}")
+        self.context.log_event(self.progress.observation(what, number=number, total=total))

@@ -1,0 +1,117 @@
+"""What earlier runs have staged and audited, and a run needs not compute again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from dagster_safe_backfill.domain.slices import PartitionSlice
+from dagster_safe_backfill.domain.tables import TableSpec
+from dagster_safe_backfill.errors import TableNotFoundError, about, listed
+from dagster_safe_backfill.io_managers import RangeIOManager
+
+if TYPE_CHECKING:
+    from dagster_safe_backfill.wap.stages import Stage
+
+_PAGE = 1000
+
+
+def kept_checkpoints(
+    context: dg.AssetExecutionContext,
+    manager: RangeIOManager,
+    *,
+    spec: TableSpec,
+    whole: PartitionSlice,
+    code: str | None,
+    may_take: Callable[[str], bool],
+) -> Sequence[Stage]:
+    """Return what can be taken up of a run's partitions, and log what is, and what isn't and why.
+
+    Args:
+        context: Of the run.
+        manager: Holds the warehouse.
+        spec: How the live table is kept.
+        whole: The run's partitions.
+        code: What would compute them now.
+        may_take: Whether what was staged in a scope may be taken up.
+    """
+    from dagster_safe_backfill.wap.resume import checkpoints
+
+    try:
+        with about(spec.table), manager.warehouse().connect(read_only=True) as connection:
+            found = checkpoints(connection, spec=spec, partition_slice=whole, code=code)
+    except TableNotFoundError:
+        return ()
+    scopes = {scope for scope in {stage.scope for stage in found.kept} if may_take(scope)}
+    kept = [stage for stage in found.kept if stage.scope in scopes]
+    stale = changed_since(context, {stage.key: stage.recorded_at for stage in kept})
+    outdated = [*found.outdated, *((stage, stale[stage.key]) for stage in kept if stage.key in stale)]
+    for reason in dict.fromkeys(reason for _, reason in outdated):
+        keys = [stage.key for stage, why in outdated if why == reason]
+        context.log.warning(f"{listed(keys)} were staged and audited, and are computed anew: {reason}")
+    kept = [stage for stage in kept if stage.key not in stale]
+    if kept:
+        runs = listed(list(dict.fromkeys(stage.run_id for stage in kept)))
+        context.log.info(
+            f"taking up {len(kept)} partitions that run {runs} has staged and audited"
+            f" ({listed([stage.key for stage in kept])}); resume=False would compute them anew"
+        )
+    return kept
+
+
+def changed_since(context: dg.AssetExecutionContext, staged_at: Mapping[str, datetime]) -> dict[str, str]:
+    """Return the partitions whose upstream assets have been materialized since, each with the reason.
+
+    A materialization of a partition with the same key counts for that partition; of any other upstream partition, where
+    the two assets have the same partitions, for none. Where that can't be told, it counts for all. What isn't an asset
+    can't be known.
+
+    Args:
+        context: Of the asset.
+        staged_at: When each partition was staged, by its key.
+    """
+    stale: dict[str, str] = {}
+    if not staged_at:
+        return stale
+    oldest = min(staged_at.values())
+    known = _known_keys(context)
+    for upstream in sorted(context.assets_def.asset_deps[context.asset_key]):
+        if upstream == context.asset_key:
+            continue
+        reason = f"{upstream.to_user_string()} was materialized since"
+        is_by_key = _is_by_key(context.assets_def.get_partition_mapping(upstream))
+        for partition, at in _materialized(context.instance, upstream, oldest):
+            # Another partition of the same definition is read by none of these.
+            is_told = is_by_key and partition in known
+            readers = [key for key in staged_at if key == partition] if is_told else [*staged_at]
+            stale |= {key: reason for key in readers if staged_at[key].timestamp() < at}
+    return stale
+
+
+def _known_keys(context: dg.AssetExecutionContext) -> set[str]:
+    definition: dg.PartitionsDefinition[Any] | None = context.assets_def.partitions_def
+    return set(definition.get_partition_keys(dynamic_partitions_store=context.instance)) if definition else set()
+
+
+def _materialized(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, after: datetime
+) -> Iterator[tuple[str | None, float]]:
+    """Yield the partition and the time of each materialization after a moment."""
+    records_filter = dg.AssetRecordsFilter(asset_key=asset, after_timestamp=after.timestamp())
+    cursor: str | None = None
+    while True:
+        page = instance.fetch_materializations(records_filter, limit=_PAGE, cursor=cursor)
+        yield from ((record.partition_key, record.timestamp) for record in page.records)
+        if not page.has_more:
+            return
+        cursor = page.cursor
+
+
+def _is_by_key(mapping: dg.PartitionMapping | None) -> bool:
+    """Return whether a partition reads just the one with its own key."""
+    if isinstance(mapping, dg.TimeWindowPartitionMapping):
+        return mapping.start_offset == 0 == mapping.end_offset
+    return mapping is None or isinstance(mapping, dg.IdentityPartitionMapping)

@@ -1,0 +1,61 @@
+"""How far a run of several batches is."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """Counts what is done of a run.
+
+    Attributes:
+        asset: The asset that is computed.
+        partitions: How many partitions the run has.
+        done: How many of them are audited.
+        rows: How many rows they have.
+    """
+
+    asset: dg.AssetKey
+    partitions: int
+    done: int = 0
+    rows: int = 0
+    _started: float = field(default_factory=time.monotonic)
+
+    def add(self, *, partitions: int, rows: int) -> None:
+        """Count what a batch has done."""
+        self.done += partitions
+        self.rows += rows
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the run began."""
+        return max(time.monotonic() - self._started, 1e-9)
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until the end, if the rest takes as long a partition as those that are done."""
+        return self.seconds / self.done * (self.partitions - self.done) if self.done else 0.0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.done} of {self.partitions} partitions done, {self.rows:,} rows,"
+            f" {self.rows / self.seconds:,.0f} rows/s, about {self.seconds_left:,.0f} s left"
+        )
+
+    def observation(self, what: str, *, number: int, total: int) -> dg.AssetObservation:
+        """Return the event of a batch, whose numbers the asset's page plots."""
+        metadata: dict[str, Any] = {
+            "batch": number,
+            "batches": total,
+            "partitions_done": self.done,
+            "partitions": self.partitions,
+            "rows_staged": self.rows,
+            "rows_per_second": round(self.rows / self.seconds, 1),
+            "seconds_left": round(self.seconds_left, 1),
+        }
+        return dg.AssetObservation(asset_key=self.asset, description=what, metadata=metadata)

@@ -1,0 +1,397 @@
+"""What runs of staged assets do: stage partitions in a shadow, audit all that is staged together, publish it once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from dagster_safe_backfill.asset_checks import check_results
+from dagster_safe_backfill.batches import Batches
+from dagster_safe_backfill.bounds import BatchRules, Bounds
+from dagster_safe_backfill.compute_functions import ComputeFunction
+from dagster_safe_backfill.dagster_internals import add_partition_metadata
+from dagster_safe_backfill.domain.audits import Audit
+from dagster_safe_backfill.domain.slices import PartitionSlice
+from dagster_safe_backfill.domain.states import Audited, Changes, Origin, Published, PublishRules, Rejected
+from dagster_safe_backfill.domain.tables import TableSpec
+from dagster_safe_backfill.errors import NotStagedError, listed
+from dagster_safe_backfill.guards import check_partition_count
+from dagster_safe_backfill.io_managers import RangeIOManager, changes_metadata, warehouse_manager
+from dagster_safe_backfill.outcomes import (
+    changes_by_partition,
+    publication_metadata,
+    rejection,
+    together,
+    warn,
+    with_metadata,
+)
+from dagster_safe_backfill.partitions import slice_of_keys, slice_of_run
+from dagster_safe_backfill.pipelines import bound
+from dagster_safe_backfill.reports import report
+from dagster_safe_backfill.scopes import BACKFILL_TAG, is_abandoned, scope_of, targeted_keys
+
+if TYPE_CHECKING:
+    from dagster_safe_backfill.wap.stages import Stage
+    from dagster_safe_backfill.warehouses.base import Connection
+
+_AUDITED = ("audited", "approved", "refused")
+_STANDINGS: Mapping[str, str] = {
+    "staged": "staged, its audits have not ended",
+    "audited": "staged, and not yet audited with the others",
+    "rejected": "rejected by an audit",
+    "refused": "refused by an audit of all that was staged with it",
+    "rolled_back": "rolled back, and not staged since",
+    "taken_up": "taken up by another backfill",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagedTable:
+    """The live asset of a group of staged ones, and how its table is kept.
+
+    Attributes:
+        key: The live asset's.
+        metadata: The options of its table.
+        partitions_def: Its partitions.
+    """
+
+    key: dg.AssetKey
+    metadata: Mapping[str, Any]
+    partitions_def: dg.PartitionsDefinition[str]
+
+    def opened(self, io_manager: object) -> tuple[RangeIOManager, TableSpec]:
+        """Return what holds the warehouse, and the table there."""
+        manager = warehouse_manager(io_manager, self.key)
+        return manager, manager.table_spec(self.key, self.metadata)
+
+    def slice_of(self, instance: dg.DagsterInstance, keys: Sequence[str]) -> PartitionSlice:
+        """Return the slice of keys in any order."""
+        definition: dg.PartitionsDefinition[Any] = self.partitions_def
+        order = {key: i for i, key in enumerate(definition.get_partition_keys(dynamic_partitions_store=instance))}
+        unknown = [key for key in keys if key not in order]
+        if unknown:
+            raise NotStagedError(
+                f"{self.key.to_user_string()} has no partitions {listed(unknown)} any more", table="", keys=unknown
+            )
+        return slice_of_keys(definition, sorted(keys, key=order.__getitem__))
+
+
+def origin_of(context: dg.AssetExecutionContext, *, code: str | None = None, code_version: str | None = None) -> Origin:
+    """Return who writes in a run of a staged asset, and in which scope."""
+    scope = scope_of(context)
+    return Origin(
+        run_id=context.run_id,
+        publication_id=scope,
+        backfill_id=context.run.tags.get(BACKFILL_TAG),
+        code_version=code_version,
+        code=code,
+        scope=scope,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagePipeline:
+    """The run of an `x__shadow`: each of its partitions is computed, written to a shadow and audited.
+
+    Attributes:
+        table: The live table.
+        compute: The user's function.
+        audits: What is tested of each partition.
+        sample_columns: The columns that samples of failing rows may show; all, if None.
+        batch_rules: How the run is cut, and what bounds it.
+    """
+
+    table: StagedTable
+    compute: ComputeFunction
+    audits: Sequence[Audit]
+    sample_columns: Sequence[str] | None = None
+    batch_rules: BatchRules = field(default_factory=BatchRules)
+
+    def run(
+        self, context: dg.AssetExecutionContext, io_manager: object, arguments: Mapping[str, object]
+    ) -> Iterator[object]:
+        """Yield the run's check results, and its materialization if all of it was staged.
+
+        Raises:
+            dagster.Failure: Blocking audits failed; the partitions that passed are materialized.
+            SafeBackfillError: The run's scope or rows can't be worked on.
+        """
+        started = time.monotonic()
+        manager, spec = self.table.opened(io_manager)
+        whole = bound(slice_of_run(context), spec, manager)
+        check_partition_count(context, whole.keys, at_most=self.batch_rules.max_partitions)
+        version = context.assets_def.code_versions_by_key.get(context.asset_key)
+        batches = Batches(
+            context=context,
+            manager=manager,
+            compute=self.compute,
+            arguments=arguments,
+            spec=spec,
+            whole=whole,
+            origin=origin_of(context, code=self.compute.code(context), code_version=version),
+            rules=self.batch_rules,
+            is_by_partition=True,
+            sample_columns=self.sample_columns,
+            may_take=lambda scope: is_abandoned(context.instance, scope),
+        )
+        planned = batches.planned()
+        parts = [judged for judged, _ in batches.run(planned, self.audits, lambda _, judged: judged)]
+        judged = together(parts, audits=self.audits, whole=whole)
+        yield from check_results(judged.results, is_published=False)
+        numbers = _staged_numbers(parts, seconds=time.monotonic() - started)
+        if isinstance(judged, Rejected):
+            for key in set(judged.staged.keys) - set(judged.blocked):
+                context.log_event(dg.AssetMaterialization(context.asset_key, partition=key, metadata=numbers[key]))
+            raise with_metadata(rejection(judged, parts, planned=len(planned)), report(judged))
+        numbers[whole.keys[-1]] |= report(judged)
+        add_partition_metadata(context, numbers)
+        yield dg.MaterializeResult(metadata={"scope": batches.scope})
+
+
+def _staged_numbers(parts: Sequence[Audited | Rejected], *, seconds: float) -> dict[str, dict[str, Any]]:
+    return {
+        key: {
+            "dagster/table_name": str(part.staged.shadow),
+            "dagster/partition_row_count": part.staged.rows.get(key, 0),
+            "rows_staged": part.staged.rows.get(key, 0),
+            "seconds": round(seconds, 3),
+        }
+        for part in parts
+        for key in part.staged.keys
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditPipeline:
+    """The run of an `x__audit`: every audit, over all that is staged together.
+
+    Attributes:
+        table: The live table.
+        audits: What is tested.
+        sample_columns: The columns that samples of failing rows may show; all, if None.
+        batch_rules: What bounds it.
+    """
+
+    table: StagedTable
+    audits: Sequence[Audit]
+    sample_columns: Sequence[str] | None = None
+    batch_rules: BatchRules = field(default_factory=BatchRules)
+
+    def run(
+        self, context: dg.AssetExecutionContext, io_manager: object, arguments: Mapping[str, object]
+    ) -> Iterator[object]:
+        """Yield the check results over all partitions, and the materialization whose page is the report.
+
+        Raises:
+            dagster.Failure: Blocking audits failed: nothing of the scope may be published.
+            NotStagedError: There is nothing to audit.
+        """
+        del arguments
+        manager, spec = self.table.opened(io_manager)
+        origin = origin_of(context)
+        bounds = Bounds(rules=self.batch_rules, context=context, manager=manager, spec=spec)
+        deadline = bounds.deadline(f"auditing what is staged of {spec.table}")
+        judged, left_out = bounds.connected(partial(self._judged, context, spec, origin), deadline=deadline)
+        yield from check_results(judged.results, is_published=False)
+        shown = {**report(judged), "shadow": str(judged.staged.shadow), "partitions": len(judged.staged.keys)}
+        if left_out:
+            context.log.warning(f"{spec.table}: staged, but not audited, and so left out: {listed(left_out)}")
+            shown["left_out"] = left_out
+        if isinstance(judged, Rejected):
+            raise with_metadata(rejection(judged, [judged], planned=1), shown)
+        yield dg.MaterializeResult(metadata={"scope": origin.scope, **shown})
+
+    def _judged(
+        self, context: dg.AssetExecutionContext, spec: TableSpec, origin: Origin, connection: Connection
+    ) -> tuple[Audited | Rejected, list[str]]:
+        from dagster_safe_backfill.wap.audit import audit
+        from dagster_safe_backfill.wap.collect import collect, free_shadow
+
+        found, left_out = _waiting(connection, spec, scope=origin.publication_id)
+        if not found:
+            raise NotStagedError(
+                f"{spec.table}: nothing is staged that could be audited; materialize partitions of"
+                f" {self.table.key.to_user_string()}__shadow first",
+                table=str(spec.table),
+                keys=left_out,
+            )
+        origin = _of_stages(origin, found)
+        staged = collect(
+            connection,
+            found,
+            spec=spec,
+            partition_slice=self.table.slice_of(context.instance, [stage.key for stage in found]),
+            into=free_shadow(spec.table, context.run_id, found),
+            origin=origin,
+            is_over=lambda _: True,
+        )
+        judged = audit(
+            connection,
+            staged,
+            self.audits,
+            origin=origin,
+            sample_columns=self.sample_columns,
+            is_of_scope=True,
+        )
+        return judged, left_out
+
+
+def _waiting(connection: Connection, spec: TableSpec, *, scope: str) -> tuple[list[Stage], list[str]]:
+    """Return what waits for an audit or a publication in a scope, else everywhere; and the keys that aren't audited."""
+    from dagster_safe_backfill.wap.stages import newest, stages, standing
+
+    everything = stages(connection, spec.table)
+    own = [stage for stage in everything if stage.scope == scope]
+    found = own if any(stage.shadow is not None for stage in own) else list(newest(everything).values())
+    waiting = standing(connection, spec.table, [stage for stage in found if stage.event in _AUDITED])
+    left_out = [stage.key for stage in found if stage.event in ("staged", "rejected")]
+    return waiting, left_out
+
+
+def _of_stages(origin: Origin, found: Sequence[Stage]) -> Origin:
+    """Return who goes on with staged partitions: of their code, if that is one."""
+    versions = {stage.code_version for stage in found}
+    codes = {stage.code for stage in found}
+    return replace(
+        origin,
+        code_version=versions.pop() if len(versions) == 1 else None,
+        code=codes.pop() if len(codes) == 1 else None,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishPipeline:
+    """The run of an `x`: what was staged and audited goes live, once for all of its backfill.
+
+    Attributes:
+        table: The live table.
+        rules: How what passed goes live.
+        batch_rules: What bounds it.
+    """
+
+    table: StagedTable
+    rules: PublishRules
+    batch_rules: BatchRules = field(default_factory=BatchRules)
+
+    def run(
+        self, context: dg.AssetExecutionContext, io_manager: object, arguments: Mapping[str, object]
+    ) -> Iterator[object]:
+        """Yield the materialization of the run's partitions, which this run or another of its backfill published.
+
+        Raises:
+            NotStagedError: Some partitions aren't staged and audited; nothing was published.
+            PublishError: What was audited can't go live.
+        """
+        del arguments
+        started = time.monotonic()
+        manager, spec = self.table.opened(io_manager)
+        own = slice_of_run(context).keys
+        wanted = self.table.slice_of(context.instance, list(dict.fromkeys([*own, *targeted_keys(context)])))
+        bounds = Bounds(rules=self.batch_rules, context=context, manager=manager, spec=spec)
+        deadline = bounds.deadline(f"publishing {wanted} of {spec.table}")
+        done = bounds.connected(partial(self._published, context, spec, wanted), deadline=deadline)
+        for published in done.now:
+            warn(context, published)
+        if done.before:
+            context.log.info(f"{spec.table}: {listed([*done.before])} had been published before, and stay as they are")
+        seconds = round(time.monotonic() - started, 3)
+        add_partition_metadata(context, {key: {**done.numbers(key), "seconds": seconds} for key in own})
+        yield dg.MaterializeResult(metadata={"dagster/table_name": str(spec.table)})
+
+    def _published(
+        self, context: dg.AssetExecutionContext, spec: TableSpec, wanted: PartitionSlice, connection: Connection
+    ) -> Publications:
+        from dagster_safe_backfill.wap.publish_collected import publish_collected
+        from dagster_safe_backfill.wap.stages import stages
+
+        origin = origin_of(context)
+        found = stages(connection, spec.table, keys=wanted.keys)
+        chosen = _chosen(found, scope=origin.publication_id)
+        before = {key: stage for key, stage in chosen.items() if stage.event == "published"}
+        waiting = [key for key in wanted.keys if key not in before]
+        check_approved(spec, waiting, chosen)
+        now: list[Published] = []
+        if waiting:
+            now.append(
+                publish_collected(
+                    connection,
+                    [chosen[key] for key in waiting],
+                    spec=spec,
+                    partition_slice=wanted.only(waiting),
+                    rules=self.rules,
+                    origin=origin,
+                )
+            )
+        return Publications(now=now, before=published_before(connection, spec, before))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publications:
+    """What a run found, and made, live.
+
+    Attributes:
+        now: The publication that it made, if it made one.
+        before: The changes of the partitions that had been published before, with the publication's id.
+    """
+
+    now: Sequence[Published]
+    before: Mapping[str, tuple[str, Changes]]
+
+    def numbers(self, key: str) -> dict[str, Any]:
+        """Return the numbers of one partition's materialization."""
+        for one in self.now:
+            if key in one.changes:
+                return {**changes_by_partition([one])[key], **publication_metadata(one)}
+        publication_id, changes = self.before[key]
+        return {
+            "dagster/partition_row_count": changes.staged,
+            **changes_metadata(changes),
+            "publication_id": publication_id,
+        }
+
+
+def published_before(
+    connection: Connection, spec: TableSpec, stages: Mapping[str, Stage]
+) -> dict[str, tuple[str, Changes]]:
+    """Return what the publications of partitions changed there."""
+    from dagster_safe_backfill.wap import ledger
+
+    ids = {stage.publication_id for stage in stages.values()}
+    entries = ledger.changes_by(connection, spec.table, *ids) if ids else []
+    return {entry.key: (entry.publication_id, entry.changes) for entry in entries if entry.key in stages}
+
+
+def _chosen(found: Sequence[Stage], *, scope: str) -> dict[str, Stage]:
+    """Return what is to be published of each partition: of the run's own scope, else the newest of all."""
+    from dagster_safe_backfill.wap.stages import newest
+
+    own = [stage for stage in found if stage.scope == scope and stage.event != "taken_up"]
+    return {**newest(found), **newest(own)}
+
+
+def check_approved(spec: TableSpec, keys: Sequence[str], found: Mapping[str, Stage]) -> None:
+    """Refuse to publish what isn't staged and audited.
+
+    Raises:
+        NotStagedError: Some partitions aren't.
+    """
+    said: dict[str, str] = {}
+    for key in keys:
+        stage = found.get(key)
+        if stage is None or stage.event != "approved":
+            said[key] = "not staged" if stage is None else _STANDINGS[stage.event]
+    if not said:
+        return
+    shown = listed([f"{key}: {text}" for key, text in said.items()])
+    name = spec.table.name
+    raise NotStagedError(
+        f"{spec.table}: {len(said)} of {len(keys)} partitions can't be published ({shown}), so none was. Materialize"
+        f" them in {name}__shadow, then {name}__audit, and publish then",
+        table=str(spec.table),
+        keys=[*said],
+    )

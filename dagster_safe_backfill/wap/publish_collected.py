@@ -1,0 +1,114 @@
+"""publish_collected: partitions go live that stand in several shadows, or are a part of one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from dagster_safe_backfill.domain.slices import PartitionSlice
+from dagster_safe_backfill.domain.states import Audited, Origin, Published, PublishRules, Rejected, Staged
+from dagster_safe_backfill.domain.tables import TableRef, TableSpec
+from dagster_safe_backfill.errors import MixedVersionsError, NotStagedError, PublishError, listed
+from dagster_safe_backfill.sql import staging
+from dagster_safe_backfill.wap import ledger
+from dagster_safe_backfill.wap.audit import key_result
+from dagster_safe_backfill.wap.collect import gathered, left
+from dagster_safe_backfill.wap.publish import publish
+from dagster_safe_backfill.wap.stages import Stage, stages
+from dagster_safe_backfill.warehouses.base import Connection
+
+
+def publish_part(
+    connection: Connection, rejected: Rejected, keys: Sequence[str], *, rules: PublishRules, origin: Origin
+) -> Published:
+    """Publish the partitions of a rejected batch that nothing blocks; the others stay in its shadow.
+
+    Args:
+        connection: An open session, outside a transaction.
+        rejected: The batch, audited partition by partition.
+        keys: The partitions.
+        rules: How they go live.
+        origin: Who publishes, and under which id.
+
+    Raises:
+        PublishError: Some of them are blocked; and as `publish`.
+    """
+    staged = rejected.staged
+    blocked = [key for key in keys if key in set(rejected.blocked)]
+    if blocked:
+        raise PublishError(
+            f"{staged.spec.table}: {listed(blocked)} are blocked by audits, and not published",
+            table=str(staged.spec.table),
+        )
+    scope = origin.scope or origin.publication_id
+    found = stages(connection, staged.spec.table, keys=keys, scope=scope)
+    chosen = gathered(connection, found, spec=staged.spec, partition_slice=staged.partitions.only(keys))
+    published = publish(connection, Audited(staged=chosen, results=rejected.results), rules=rules, origin=origin)
+    positions = [position for position, key in enumerate(staged.keys) if key in set(keys)]
+    connection.run(staging.delete_positions(staged.shadow, positions))
+    return published
+
+
+def publish_collected(
+    connection: Connection,
+    found: Sequence[Stage],
+    *,
+    spec: TableSpec,
+    partition_slice: PartitionSlice,
+    rules: PublishRules,
+    origin: Origin,
+) -> Published:
+    """Publish partitions that an audit of all that was staged together has approved, wherever they stand.
+
+    Args:
+        connection: An open session, outside a transaction.
+        found: Where each partition of the slice stands: a stage a key, all approved.
+        spec: How the live table is kept.
+        partition_slice: The partitions.
+        rules: How they go live.
+        origin: Who publishes; its id is numbered if the scope was published before.
+
+    Raises:
+        NotStagedError: Some aren't approved.
+        MixedVersionsError: Different code versions staged them.
+        PublishError: As of `publish`; also if a key stands in two partitions that were audited apart.
+    """
+    table = spec.table
+    waiting = [stage.key for stage in found if stage.event != "approved"]
+    if waiting:
+        raise NotStagedError(f"{table}: {listed(waiting)} are not approved", table=str(table), keys=waiting)
+    versions = list(dict.fromkeys(stage.code_version for stage in found))
+    if len(versions) > 1 and not rules.allows_mixed_versions:
+        raise MixedVersionsError(
+            f"{table}: these partitions were staged by code_version {listed(versions)}, and are not published together:"
+            " the code changed in between. Stage all of them again, or set allow_mixed_versions=True",
+            table=str(table),
+            versions=versions,
+        )
+    origin = replace(
+        origin, publication_id=_next_id(connection, table, origin), code_version=versions[0] if versions else None
+    )
+    staged = gathered(connection, found, spec=spec, partition_slice=partition_slice)
+    if len({stage.shadow for stage in found}) > 1 and staged.spec.unique_key:
+        _check_keys_apart(connection, staged)
+    sources = left(connection, table, found, is_over=lambda _: True)
+    return publish(connection, Audited(staged=staged, results=()), rules=rules, origin=origin, sources=sources)
+
+
+def _next_id(connection: Connection, table: TableRef, origin: Origin) -> str:
+    """Return the id of the next publication of a scope."""
+    scope = origin.scope or origin.publication_id
+    before = {entry.publication_id for entry in ledger.changes_in(connection, table, scope)}
+    return f"{scope}.{len(before) + 1}" if before else scope
+
+
+def _check_keys_apart(connection: Connection, staged: Staged) -> None:
+    """Refuse partitions that hold a key twice: those that were audited apart were not looked through together."""
+    result = key_result(connection, staged)
+    if result.passed:
+        return
+    raise PublishError(
+        f"{staged.spec.table}: {listed(result.failed_keys)} were audited apart, and together {result.failed_rows} of"
+        " their rows have no unique key of their own, so nothing was published; audit them together",
+        table=str(staged.spec.table),
+    )

@@ -1,0 +1,73 @@
+"""resume: which partitions an earlier run has staged and audited, so that they need not be computed again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlglot import exp
+
+from dagster_safe_backfill.domain.slices import PartitionSlice
+from dagster_safe_backfill.domain.states import Fingerprint
+from dagster_safe_backfill.domain.tables import TableSpec
+from dagster_safe_backfill.sql import terms
+from dagster_safe_backfill.wap.fingerprints import live_fingerprints
+from dagster_safe_backfill.wap.scope import partition_types
+from dagster_safe_backfill.wap.stages import Stage, newest, stages, standing
+from dagster_safe_backfill.warehouses.base import Connection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoints:
+    """What earlier runs left of the partitions of a slice.
+
+    Attributes:
+        kept: Staged and audited, by the same code, and live is as it was then: they can be taken up.
+        outdated: The others that passed their audits, with the reason why they are computed anew.
+    """
+
+    kept: Sequence[Stage] = ()
+    outdated: Sequence[tuple[Stage, str]] = ()
+
+
+def checkpoints(
+    connection: Connection, *, spec: TableSpec, partition_slice: PartitionSlice, code: str | None
+) -> Checkpoints:
+    """Return the checkpoints of a slice; changes nothing, a read-only session is enough.
+
+    A partition has one if being audited is the last thing that happened to it, in any scope, and its shadow is still
+    there.
+
+    Args:
+        connection: An open session.
+        spec: How the live table is kept.
+        partition_slice: The partitions.
+        code: What would compute them now.
+    """
+    last = newest(stages(connection, spec.table, keys=partition_slice.keys))
+    audited = standing(connection, spec.table, [stage for stage in last.values() if stage.event == "audited"])
+    outdated = [(stage, f"{stage.code} computed them, and now it is {code}") for stage in audited if stage.code != code]
+    same = [stage for stage in audited if stage.code == code]
+    changed = _changed(connection, same, spec, partition_slice)
+    outdated += [(stage, "live changed since") for stage in same if stage.key in changed]
+    return Checkpoints(kept=[stage for stage in same if stage.key not in changed], outdated=outdated)
+
+
+def _changed(
+    connection: Connection, found: Sequence[Stage], spec: TableSpec, partition_slice: PartitionSlice
+) -> set[str]:
+    """Return the partitions of which live isn't as it was when they were staged."""
+    if not found:
+        return set()
+    live = connection.columns(spec.table)
+    names = None if live is None else tuple(column.name for column in live)
+    # A table that was created since changed none of the partitions that have no rows in it.
+    changed = {stage.key for stage in found if stage.columns not in (None, names)}
+    rest = {stage.key: stage.fingerprint for stage in found if stage.key not in changed}
+    if names is None or not rest:
+        return changed
+    chosen = partition_slice.only(rest)
+    rows = exp.select(*map(terms.column, names)).from_(terms.table(spec.table))
+    types = partition_types(connection, rows, spec=spec, partition_slice=chosen)
+    now = live_fingerprints(connection, spec=spec, partition_slice=chosen, types=types, names=names)
+    return changed | {key for key, then in rest.items() if now.get(key, Fingerprint()) != then}

@@ -62,6 +62,7 @@ from dagster_safe_backfill.errors import (
 from dagster_safe_backfill.io_managers import RangeDuckDBIOManager, RangeIOManager
 from dagster_safe_backfill.jobs import RetentionConfig, RollbackConfig, build_retention_schedule, build_rollback_job
 from dagster_safe_backfill.live_checks import build_audit_checks
+from dagster_safe_backfill.staged_assets import StagedWapAssets, build_staged_wap_assets
 
 __all__ = [
     "Aggregate",
@@ -101,6 +102,7 @@ __all__ = [
     "Severity",
     "Side",
     "SliceError",
+    "StagedWapAssets",
     "StatementCancelledError",
     "SwapError",
     "TableNotFoundError",
@@ -119,6 +121,7 @@ __all__ = [
     "build_audit_checks",
     "build_retention_schedule",
     "build_rollback_job",
+    "build_staged_wap_assets",
     "column_types",
     "compare",
     "expression",

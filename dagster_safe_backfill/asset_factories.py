@@ -10,20 +10,14 @@ from typing import Any, Literal
 import dagster as dg
 
 from dagster_safe_backfill.asset_checks import PartitionedChecks, are_partitioned, check_specs
+from dagster_safe_backfill.asset_options import AssetDep, asset_key_of, wap_options
 from dagster_safe_backfill.batches import PublishPer
-from dagster_safe_backfill.bounds import BatchRules
 from dagster_safe_backfill.compute_functions import ComputeFunction
 from dagster_safe_backfill.dagster_internals import quiet_about_previews
 from dagster_safe_backfill.domain.audits import Audit
-from dagster_safe_backfill.domain.hours import AllowedHours
-from dagster_safe_backfill.domain.row_audits import Unique, unique
-from dagster_safe_backfill.domain.states import OnConflict, PublishRules, Strategy
+from dagster_safe_backfill.domain.states import OnConflict, Strategy
 from dagster_safe_backfill.domain.tables import KeepLatest, OnEmpty, OnOutside, OnSchemaChange
-from dagster_safe_backfill.errors import ConfigurationError
-from dagster_safe_backfill.jobs import days
 from dagster_safe_backfill.pipelines import Pipeline
-
-AssetDep = dg.AssetKey | str | Sequence[str] | dg.AssetSpec | dg.AssetsDefinition | dg.SourceAsset | dg.AssetDep
 
 
 def wap_asset(
@@ -154,51 +148,43 @@ def wap_asset(
             return read_revenue(partitions.start, partitions.end)
         ```
     """
-    strategy: Strategy = publish or ("merge" if unique_key else "replace")
-    rules = PublishRules(
-        strategy=strategy,
+    options = wap_options(
+        partition_expr=partition_expr,
+        unique_key=unique_key,
+        audits=audits,
+        publish=publish,
         on_conflict=on_conflict,
-        archive_for=days("archive_days", archive_days),
-        allows_mixed_versions=allow_mixed_versions,
-    )
-    batch_rules = BatchRules(
+        archive_days=archive_days,
+        on_schema_change=on_schema_change,
+        column_defaults=column_defaults,
+        on_duplicate=on_duplicate,
+        allow_mixed_versions=allow_mixed_versions,
         batch_size=batch_size,
         canary=canary,
         resume=resume,
         timeout_seconds=timeout_seconds,
         max_retries=max_retries,
         retry_wait=retry_wait,
-        allowed_hours=None if allowed_hours is None else AllowedHours.parse(allowed_hours),
-        max_partitions=max_partitions_per_backfill,
+        allowed_hours=allowed_hours,
+        max_partitions_per_backfill=max_partitions_per_backfill,
+        updated_at_column=updated_at_column,
+        column_timezone=column_timezone,
+        on_empty=on_empty,
+        on_outside=on_outside,
+        schema=schema,
     )
-    if on_schema_change == "sync" and strategy != "swap":
-        raise ConfigurationError('on_schema_change="sync" rewrites the table, so it needs publish="swap"')
-    all_audits = _with_key_audit(audits, unique_key=unique_key, strategy=strategy)
-    table_options = {
-        "partition_expr": partition_expr if isinstance(partition_expr, str) else dict(partition_expr),
-        "unique_key": list(unique_key) or None,
-        "updated_at_column": updated_at_column,
-        "column_timezone": column_timezone,
-        "on_empty": on_empty,
-        "on_outside": on_outside,
-        "schema": schema,
-        "on_schema_change": on_schema_change,
-        "column_defaults": dict(column_defaults) if column_defaults else None,
-        "keep_latest": on_duplicate.column if isinstance(on_duplicate, KeepLatest) else None,
-    }
-    options = {option: value for option, value in table_options.items() if value is not None}
 
     def decorate(function: Callable[..., object]) -> dg.AssetsDefinition:
-        asset_key = _asset_key(function, name=name, key=key, key_prefix=key_prefix)
+        asset_key = asset_key_of(function, name=name, key=key, key_prefix=key_prefix)
         is_partitioned = are_partitioned(partitioned_checks, backfill_policy)
         compute = ComputeFunction(function, resource_key=io_manager_key)
         pipeline = Pipeline(
             compute=compute,
-            audits=all_audits,
-            rules=rules,
+            audits=options.audits,
+            rules=options.rules,
             logs_by_partition=is_partitioned,
             sample_columns=sample_columns,
-            batch_rules=batch_rules,
+            batch_rules=options.batch_rules,
             publish_per=publish_per,
         )
         resources = required_resource_keys and {*required_resource_keys, io_manager_key}
@@ -208,7 +194,7 @@ def wap_asset(
                 key=asset_key,
                 ins=ins,
                 deps=deps,
-                metadata={**(metadata or {}), **options},
+                metadata={**(metadata or {}), **options.metadata},
                 tags=tags,
                 description=description or inspect.getdoc(function),
                 group_name=group_name,
@@ -226,42 +212,10 @@ def wap_asset(
                 partitions_def=partitions_def,
                 backfill_policy=backfill_policy,
                 check_specs=check_specs(
-                    all_audits,
+                    options.audits,
                     asset=asset_key,
                     partitions_def=partitions_def if is_partitioned else None,
                 ),
             )
 
     return decorate
-
-
-def _with_key_audit(audits: Sequence[Audit], *, unique_key: Sequence[str], strategy: Strategy) -> tuple[Audit, ...]:
-    """Return the audits with one of the unique key, which a publication by key can't do without."""
-    of_key = [audit for audit in audits if isinstance(audit, Unique) and not audit.columns]
-    if not unique_key:
-        if of_key:
-            raise ConfigurationError("unique() without columns needs a unique_key")
-        if strategy == "merge":
-            raise ConfigurationError('publish="merge" needs a unique_key to match rows by')
-        return tuple(audits)
-    if any(audit.limits != unique().limits for audit in of_key):
-        raise ConfigurationError(
-            "the audit unique() of the unique_key has severity ERROR and tolerates no failure: rows can't be merged by"
-            " a broken key"
-        )
-    return tuple(audits) if of_key else (unique(), *audits)
-
-
-def _asset_key(
-    function: Callable[..., object],
-    *,
-    name: str | None,
-    key: dg.AssetKey | str | Sequence[str] | None,
-    key_prefix: str | Sequence[str] | None,
-) -> dg.AssetKey:
-    if key is not None:
-        if name is not None or key_prefix is not None:
-            raise ConfigurationError("give key, or name and key_prefix, not both")
-        return dg.AssetKey.from_coercible(key)
-    prefix = [key_prefix] if isinstance(key_prefix, str) else list(key_prefix or [])
-    return dg.AssetKey([*prefix, name or function.__name__])

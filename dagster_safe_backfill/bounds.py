@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, TypeVar
@@ -11,7 +12,7 @@ import dagster as dg
 
 from dagster_safe_backfill.domain.hours import AllowedHours
 from dagster_safe_backfill.domain.tables import TableSpec
-from dagster_safe_backfill.errors import ConfigurationError, OutsideAllowedHoursError, about
+from dagster_safe_backfill.errors import ConfigurationError, OutsideAllowedHoursError, SafeBackfillError, about
 from dagster_safe_backfill.io_managers import RangeIOManager
 
 if TYPE_CHECKING:
@@ -63,6 +64,23 @@ class BatchRules:
         from dagster_safe_backfill.wap.retries import Retries
 
         return Retries(max_retries=self.max_retries, first_wait=self.retry_wait)
+
+
+@contextmanager
+def no_vain_retries(context: dg.AssetExecutionContext) -> Generator[None, None, None]:
+    """Keep an asset's retry policy from repeating what would fail again.
+
+    Raises:
+        dagster.Failure: In place of such an error, which is its cause, where there is a retry policy.
+    """
+    from dagster_safe_backfill.wap.retries import is_transient
+
+    try:
+        yield
+    except SafeBackfillError as error:
+        if context.op_execution_context.op_def.retry_policy is None or is_transient(error):
+            raise
+        raise dg.Failure(str(error), allow_retries=False) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

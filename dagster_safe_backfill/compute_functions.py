@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_safe_backfill.bounds import no_vain_retries
 from dagster_safe_backfill.domain.slices import PartitionSlice
 from dagster_safe_backfill.errors import ConfigurationError
 
@@ -86,7 +87,8 @@ class ComputeFunction:
                 resource = arguments[self._resource_key]
             else:
                 resource = arguments.pop(self._resource_key)
-            yield from run(context, resource, arguments)
+            with no_vain_retries(context):
+                yield from run(context, resource, arguments)
 
         parameters = self._outer_parameters()
         if takes_resource and not is_own:

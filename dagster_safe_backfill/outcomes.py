@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timezone
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 
-from dagster_safe_backfill.asset_checks import summary
+from dagster_safe_backfill.asset_checks import evaluations_by_partition, summary
 from dagster_safe_backfill.domain.audits import Audit
 from dagster_safe_backfill.domain.slices import PartitionSlice
 from dagster_safe_backfill.domain.states import Audited, Judged, Published, Rejected
@@ -66,6 +66,20 @@ def _live_rows(parts: Sequence[Judged]) -> Mapping[str, int] | None:
             return None
         rows |= part.live_rows
     return rows
+
+
+def evaluations(
+    context: dg.AssetExecutionContext, judged: Judged, *, is_published: bool, logs_by_partition: bool
+) -> list[dg.AssetCheckEvaluation]:
+    """Return the evaluation of each check and partition, which a range run of partitioned checks has to log itself."""
+    if not logs_by_partition or context.has_partition_key:
+        return []
+    return list(evaluations_by_partition(judged.results, asset=context.asset_key, is_published=is_published))
+
+
+def log_evaluation(context: dg.AssetExecutionContext, evaluation: dg.AssetCheckEvaluation) -> None:
+    """Log an evaluation, which Dagster takes, and only its type hint does not."""
+    context.log_event(cast("dg.AssetObservation", evaluation))
 
 
 def rejection(judged: Rejected, parts: Sequence[Judged], *, planned: int) -> dg.Failure:

@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from dagster_safe_backfill.asset_checks import check_results, evaluations_by_partition
+from dagster_safe_backfill.asset_checks import check_results
 from dagster_safe_backfill.batches import Batches, PublishPer
 from dagster_safe_backfill.bounds import BatchRules
 from dagster_safe_backfill.compute_functions import ComputeFunction
@@ -25,6 +25,8 @@ from dagster_safe_backfill.io_managers import RangeIOManager, warehouse_manager
 from dagster_safe_backfill.outcomes import (
     Outcome,
     changes_by_partition,
+    evaluations,
+    log_evaluation,
     materialization_events,
     partly_published,
     publication_metadata,
@@ -93,7 +95,8 @@ class Pipeline:
             sample_columns=self.sample_columns,
         )
         outcome = self._by_run(batches) if self.publish_per == "run" else self._by_batch(batches)
-        log_evaluations(context, outcome)
+        for evaluation in outcome.evaluations:
+            log_evaluation(context, evaluation)
         yield from outcome.checks
         if outcome.failure is not None:
             raise outcome.failure
@@ -187,25 +190,16 @@ class Pipeline:
     ) -> Outcome:
         """Return all that is told of what was audited."""
         is_published = isinstance(judged, Audited)
-        evaluations: Sequence[dg.AssetCheckEvaluation] = []
-        if self.logs_by_partition and not batches.context.has_partition_key:
-            found = evaluations_by_partition(judged.results, asset=batches.context.asset_key, is_published=is_published)
-            evaluations = list(found)
         shown = report(judged)
         return Outcome(
             checks=list(check_results(judged.results, is_published=is_published)),
-            evaluations=evaluations,
+            evaluations=evaluations(
+                batches.context, judged, is_published=is_published, logs_by_partition=self.logs_by_partition
+            ),
             shown=shown,
             published=published,
             failure=failure and with_metadata(failure, shown),
         )
-
-
-def log_evaluations(context: dg.AssetExecutionContext, outcome: Outcome) -> None:
-    """Log the evaluations of partitioned checks."""
-    for evaluation in outcome.evaluations:
-        # Dagster takes evaluations, and only its type hint does not.
-        context.log_event(cast("dg.AssetObservation", evaluation))
 
 
 def bound(partition_slice: PartitionSlice, spec: TableSpec, manager: RangeIOManager) -> PartitionSlice:

@@ -24,6 +24,8 @@ from dagster_safe_backfill.guards import check_partition_count
 from dagster_safe_backfill.io_managers import RangeIOManager, changes_metadata, warehouse_manager
 from dagster_safe_backfill.outcomes import (
     changes_by_partition,
+    evaluations,
+    log_evaluation,
     publication_metadata,
     rejection,
     together,
@@ -102,6 +104,7 @@ class StagePipeline:
         table: The live table.
         compute: The user's function.
         audits: What is tested of each partition.
+        logs_by_partition: Whether checks are partitioned, and so want an evaluation for each partition.
         sample_columns: The columns that samples of failing rows may show; all, if None.
         batch_rules: How the run is cut, and what bounds it.
     """
@@ -109,6 +112,7 @@ class StagePipeline:
     table: StagedTable
     compute: ComputeFunction
     audits: Sequence[Audit]
+    logs_by_partition: bool
     sample_columns: Sequence[str] | None = None
     batch_rules: BatchRules = field(default_factory=BatchRules)
 
@@ -142,6 +146,8 @@ class StagePipeline:
         planned = batches.planned()
         parts = [judged for judged, _ in batches.run(planned, self.audits, lambda _, judged: judged)]
         judged = together(parts, audits=self.audits, whole=whole)
+        for one in evaluations(context, judged, is_published=False, logs_by_partition=self.logs_by_partition):
+            log_evaluation(context, one)
         yield from check_results(judged.results, is_published=False)
         numbers = _staged_numbers(parts, seconds=time.monotonic() - started)
         if isinstance(judged, Rejected):

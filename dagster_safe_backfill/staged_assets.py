@@ -166,7 +166,11 @@ def build_staged_wap_assets(
         batch_rules=options.batch_rules,
     )
     whole = AuditPipeline(
-        table=table, audits=options.audits, sample_columns=sample_columns, batch_rules=options.batch_rules
+        table=table,
+        audits=options.audits,
+        allows_mixed_versions=allow_mixed_versions,
+        sample_columns=sample_columns,
+        batch_rules=options.batch_rules,
     )
     live = PublishPipeline(table=table, rules=options.rules, batch_rules=options.batch_rules)
     resources = required_resource_keys and {*required_resource_keys, io_manager_key}

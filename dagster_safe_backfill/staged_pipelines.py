@@ -179,12 +179,14 @@ class AuditPipeline:
     Attributes:
         table: The live table.
         audits: What is tested.
+        allows_mixed_versions: Whether what different code versions staged may be approved together.
         sample_columns: The columns that samples of failing rows may show; all, if None.
         batch_rules: What bounds it.
     """
 
     table: StagedTable
     audits: Sequence[Audit]
+    allows_mixed_versions: bool
     sample_columns: Sequence[str] | None = None
     batch_rules: BatchRules = field(default_factory=BatchRules)
 
@@ -217,6 +219,7 @@ class AuditPipeline:
     ) -> tuple[Audited | Rejected, list[str]]:
         from dagster_safe_backfill.wap.audit import audit
         from dagster_safe_backfill.wap.collect import collect, free_shadow
+        from dagster_safe_backfill.wap.publish_collected import check_one_version
 
         found, left_out = _waiting(connection, spec, scope=origin.publication_id)
         if not found:
@@ -226,6 +229,8 @@ class AuditPipeline:
                 table=str(spec.table),
                 keys=left_out,
             )
+        if not self.allows_mixed_versions:
+            check_one_version(spec.table, found)
         origin = _of_stages(origin, found)
         staged = collect(
             connection,

@@ -113,10 +113,18 @@ class Batches:
         batches: Sequence[Batch],
         audits: Sequence[Audit],
         after: Callable[[Connection, Audited | Rejected], _Result],
+        *,
+        are_parts: bool = False,
     ) -> Iterator[tuple[Audited | Rejected, _Result]]:
         """Yield each batch once it is audited, with what `after` made of it in the same session.
 
         Stops after the first computed batch if it is rejected, and the rules have a canary.
+
+        Args:
+            batches: As `planned`.
+            audits: What is asked of each.
+            after: What is done with each.
+            are_parts: Whether they are audited together, and published together, in the end.
 
         Raises:
             OutsideAllowedHoursError: The hours in which batches may start have ended.
@@ -127,7 +135,8 @@ class Batches:
         for number, batch in enumerate(batches, start=1):
             self.bounds.check_hours(f"{batch.partition_slice} and what follows")
             started = time.monotonic()
-            judged, made = self._tried(batch, audits, after, like=like)
+            judge = partial(self._judged, audits=audits, like=like, is_part=are_parts)
+            judged, made = self._tried(batch, judge, after)
             like = judged.staged.shadow
             if len(batches) > 1:
                 self._tell(judged, number, len(batches), seconds=time.monotonic() - started)
@@ -140,10 +149,8 @@ class Batches:
     def _tried(
         self,
         batch: Batch,
-        audits: Sequence[Audit],
+        judge: Callable[[Connection, Batch, object], Audited | Rejected],
         after: Callable[[Connection, Audited | Rejected], _Result],
-        *,
-        like: TableRef | None,
     ) -> tuple[Audited | Rejected, _Result]:
         deadline = self.bounds.deadline(f"{batch.partition_slice} of {self.spec.table}")
         data: object = None
@@ -153,13 +160,20 @@ class Batches:
             data = self.bounds.computed(compute, deadline=deadline)
 
         def work(connection: Connection) -> tuple[Audited | Rejected, _Result]:
-            judged = self._judged(connection, batch, data, audits, like=like)
+            judged = judge(connection, batch, data)
             return judged, after(connection, judged)
 
         return self.bounds.connected(work, deadline=deadline)
 
     def _judged(
-        self, connection: Connection, batch: Batch, data: object, audits: Sequence[Audit], *, like: TableRef | None
+        self,
+        connection: Connection,
+        batch: Batch,
+        data: object,
+        *,
+        audits: Sequence[Audit],
+        like: TableRef | None,
+        is_part: bool,
     ) -> Audited | Rejected:
         from dagster_safe_backfill.wap.audit import audit
         from dagster_safe_backfill.wap.collect import collect
@@ -176,6 +190,7 @@ class Batches:
             origin=self.origin,
             sample_columns=self.sample_columns,
             is_by_partition=self.is_by_partition,
+            is_part=is_part,
         )
 
     @property

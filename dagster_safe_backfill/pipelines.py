@@ -120,7 +120,7 @@ class Pipeline:
             ((_, outcome),) = batches.run(planned, self.audits, partial(self._published_whole, batches))
             return outcome
         of_batch = [audit for audit in self.audits if not audit.is_over_run]
-        parts = [judged for judged, _ in batches.run(planned, of_batch, lambda _, judged: judged)]
+        parts = [judged for judged, _ in batches.run(planned, of_batch, lambda _, one: one, are_parts=True)]
         whole = together(parts, audits=self.audits, whole=batches.whole)
         if isinstance(whole, Rejected):
             return self._told(batches, whole, failure=rejection(whole, parts, planned=len(planned)))
@@ -130,7 +130,8 @@ class Pipeline:
         """Collect all batches in one shadow, audit there what spans them, and publish it."""
         from dagster_safe_backfill.wap.audit import audit
 
-        staged = batches.collected(connection)
+        seen = whole.staged
+        staged = replace(batches.collected(connection), dropped=seen.dropped, duplicates=seen.duplicates)
         spanning = [one for one in self.audits if one.is_over_run or isinstance(one, Unique)]
         judged = audit(connection, staged, spanning, origin=batches.origin, sample_columns=self.sample_columns)
         results = {result.audit.name: result for result in (*whole.results, *judged.results)}

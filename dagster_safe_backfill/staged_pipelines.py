@@ -144,7 +144,7 @@ class StagePipeline:
             may_take=lambda scope: is_abandoned(context.instance, scope),
         )
         planned = batches.planned()
-        parts = [judged for judged, _ in batches.run(planned, self.audits, lambda _, judged: judged)]
+        parts = [judged for judged, _ in batches.run(planned, self.audits, lambda _, one: one, are_parts=True)]
         judged = together(parts, audits=self.audits, whole=whole)
         for one in evaluations(context, judged, is_published=False, logs_by_partition=self.logs_by_partition):
             log_evaluation(context, one)

@@ -181,6 +181,19 @@ def test_a_key_in_partitions_of_two_runs_is_found(shop: Shop, read: Read) -> Non
     assert not is_live(read)
 
 
+def test_a_key_may_move_to_a_partition_that_another_run_stages(shop: Shop, read: Read) -> None:
+    shop.source.rows_per_day = 1
+    by_id = {"unique_key": ["value"], "audits": []}
+    shop.source.spoiled |= {(SIX[0], 0): 1.0, (SIX[1], 0): 2.0}
+    shop.run("shadow", "audit", "published", first=SIX[0], last=SIX[1], **by_id)
+    shop.source.spoiled |= {(SIX[0], 0): 2.0, (SIX[1], 0): 1.0}
+    shop.stage(SIX[0], **by_id)
+    shop.stage(SIX[1], **by_id)
+    shop.audit(**by_id)
+    assert shop.publish(SIX[0], SIX[1], **by_id).success
+    assert read("SELECT value FROM events ORDER BY day") == [(2.0,), (1.0,)]
+
+
 def test_partitions_that_were_audited_apart_are_looked_through_together(shop: Shop, read: Read) -> None:
     shop.source.rows_per_day = 1
     by_id = {"unique_key": ["id"], "audits": []}

@@ -43,6 +43,7 @@ def publish_part(
     scope = origin.scope or origin.publication_id
     found = stages(connection, staged.spec.table, keys=keys, scope=scope)
     chosen = gathered(connection, found, spec=staged.spec, partition_slice=staged.partitions.only(keys))
+    chosen = replace(chosen, dropped=staged.dropped, duplicates=staged.duplicates)
     published = publish(connection, Audited(staged=chosen, results=rejected.results), rules=rules, origin=origin)
     positions = [position for position, key in enumerate(staged.keys) if key in set(keys)]
     connection.run(staging.delete_positions(staged.shadow, positions))

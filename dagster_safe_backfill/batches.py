@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import dagster as dg
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from dagster_safe_backfill.wap.stages import Stage
     from dagster_safe_backfill.warehouses.base import Connection
 
-PublishPer = Literal["run", "batch"]
 _Result = TypeVar("_Result")
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from dagster_safe_backfill.asset_checks import check_results
-from dagster_safe_backfill.batches import Batches, PublishPer
+from dagster_safe_backfill.asset_options import PublishPer
+from dagster_safe_backfill.batches import Batches
 from dagster_safe_backfill.bounds import BatchRules
 from dagster_safe_backfill.compute_functions import ComputeFunction
 from dagster_safe_backfill.dagster_internals import add_partition_metadata

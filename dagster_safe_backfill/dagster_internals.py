@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
+from dagster._core.execution.backfill import BulkActionsFilter, PartitionBackfill
 from dagster._core.execution.context.metadata_logging import (
     AssetMetadataHandle,
     OutputMetadataAccumulator,
@@ -29,6 +30,11 @@ def add_partition_metadata(context: dg.AssetExecutionContext, metadata: Mapping[
     step._metadata_accumulator = OutputMetadataAccumulator(  # pyright: ignore[reportPrivateUsage]
         per_output_metadata={**known, **added}
     )
+
+
+def backfills_tagged(instance: dg.DagsterInstance, key: str, value: str) -> Sequence[PartitionBackfill]:
+    """Return the backfills that have a tag."""
+    return instance.get_backfills(filters=BulkActionsFilter(tags={key: value}))
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from typing import Any
 
 import dagster as dg
@@ -32,9 +33,10 @@ def add_partition_metadata(context: dg.AssetExecutionContext, metadata: Mapping[
     )
 
 
-def backfills_tagged(instance: dg.DagsterInstance, key: str, value: str) -> Sequence[PartitionBackfill]:
-    """Return the backfills that have a tag."""
-    return instance.get_backfills(filters=BulkActionsFilter(tags={key: value}))
+def backfills_since(instance: dg.DagsterInstance, timestamp: float) -> Sequence[PartitionBackfill]:
+    """Return the backfills that were launched after a moment."""
+    moment = datetime.fromtimestamp(timestamp, tz=timezone.utc)
+    return instance.get_backfills(filters=BulkActionsFilter(created_after=moment))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_safe_backfill.dagster_internals import backfills_tagged
+from dagster_safe_backfill.dagster_internals import backfills_since
 
 BACKFILL_TAG = "dagster/backfill"
 _ROOT_BACKFILL_TAG = "dagster/root_backfill_id"
@@ -49,7 +49,9 @@ def is_abandoned(instance: dg.DagsterInstance, scope: str) -> bool:
     """
     backfill = instance.get_backfill(scope)
     if backfill is not None:
-        tries = [backfill, *backfills_tagged(instance, _ROOT_BACKFILL_TAG, scope)]
+        # Found by time, as Dagster's filter by tags knows no backfill before its first run in an older database.
+        since = backfills_since(instance, backfill.backfill_timestamp)
+        tries = [backfill, *(one for one in since if one.tags.get(_ROOT_BACKFILL_TAG) == scope)]
         return all(one.status.value in _ABANDONED for one in tries)
     run = instance.get_run_by_id(scope)
     runs = [run] if run is not None else []

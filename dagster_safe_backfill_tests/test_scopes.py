@@ -13,8 +13,9 @@ FAILED, SUCCESS = BulkActionStatus.COMPLETED_FAILED, BulkActionStatus.COMPLETED_
 
 def add_backfill(instance: dg.DagsterInstance, name: str, status: BulkActionStatus, root: str | None = None) -> None:
     tags = {"dagster/root_backfill_id": root} if root else {}
+    at = 1.0 if root else 0.0
     instance.add_backfill(
-        PartitionBackfill(backfill_id=name, status=status, from_failure=False, tags=tags, backfill_timestamp=0.0)
+        PartitionBackfill(backfill_id=name, status=status, from_failure=False, tags=tags, backfill_timestamp=at)
     )
 
 

@@ -12,7 +12,6 @@ import dagster_safe_backfill as sb
 
 FOLDER = Path(os.environ["DSB_TEST_FOLDER"])
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-03-01")
-GROUPS = ("whole", "gaps", "mended", "asked", "rivals", "alone")
 
 
 class HeldIOManager(sb.RangeDuckDBIOManager):
@@ -38,7 +37,7 @@ def _read(name: str, default: object) -> object:
     return json.loads(path.read_text()) if path.exists() else default
 
 
-def staged(name: str, *, days_per_run: int) -> sb.StagedWapAssets:
+def staged(name: str, *, days_per_run: int, pool: str | None = "warehouse") -> sb.StagedWapAssets:
     """Return a group whose table has two rows a day: the day's value, and its double."""
 
     def compute(partitions: sb.PartitionSlice) -> pd.DataFrame:
@@ -63,15 +62,18 @@ def staged(name: str, *, days_per_run: int) -> sb.StagedWapAssets:
         audits=[sb.expression("value > 0", name="positive")],
         backfill_policy=sb.batched(days_per_run),
         partitioned_checks=False,
-        pool="warehouse",
+        pool=pool,
     )
 
 
-GROUP = {name: staged(name, days_per_run=5 if name != "rivals" else 3) for name in GROUPS}
+GROUPS = {name: staged(name, days_per_run=5) for name in ("whole", "gaps", "asked", "alone")}
+GROUPS["mended"] = staged("mended", days_per_run=10)
+# Of no pool, as its runs wait for leave, and would hold the pool's slots.
+GROUPS["rivals"] = staged("rivals", days_per_run=3, pool=None)
 
 defs = dg.Definitions(
-    assets=[asset for group in GROUP.values() for asset in group],
-    jobs=[dg.define_asset_job(f"daily_{name}", selection=[*GROUP[name]]) for name in ("rivals", "alone")],
+    assets=[asset for group in GROUPS.values() for asset in group],
+    jobs=[dg.define_asset_job(f"daily_{name}", selection=[*GROUPS[name]]) for name in ("rivals", "alone")],
     resources={"io_manager": HeldIOManager(database=str(FOLDER / "warehouse.duckdb"), schema="main")},
     executor=dg.in_process_executor,
 )

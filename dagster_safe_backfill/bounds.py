@@ -112,7 +112,9 @@ class Bounds:
 
         return rereadable(self.rules.retries.call(work, on_retry=self._say_retry))
 
-    def connected(self, work: Callable[[Connection], _Result], *, deadline: Deadline) -> _Result:
+    def connected(
+        self, work: Callable[[Connection], _Result], *, deadline: Deadline, read_only: bool = False
+    ) -> _Result:
         """Return what `work` makes in a session of its own; after an error that can pass, in another one.
 
         Raises:
@@ -120,7 +122,8 @@ class Bounds:
         """
 
         def tried() -> _Result:
-            with about(self.spec.table), self.manager.warehouse().connect() as connection, deadline.over(connection):
+            session = self.manager.warehouse().connect(read_only=read_only)
+            with about(self.spec.table), session as connection, deadline.over(connection):
                 return work(connection)
 
         return self.rules.retries.call(tried, on_retry=self._say_retry)

@@ -1,4 +1,4 @@
-"""The process that is killed in one of the batches of a run: a warm parent forks it, with Dagster's own files on disk."""
+"""The process that is killed in one of the batches of a run: a warm parent forks it, with Dagster's files on disk."""
 
 from __future__ import annotations
 

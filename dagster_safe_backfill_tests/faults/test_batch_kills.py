@@ -1,4 +1,4 @@
-"""kill -9 in each batch of a run of 90 days: live is old until the end, and a rerun computes just what isn't audited."""
+"""kill -9 in each batch of a run of 90 days: live is old until the end, a rerun computes what isn't audited."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import dagster as dg
 import duckdb
 import pytest
 
+from dagster_safe_backfill.batches import PublishPer
 from dagster_safe_backfill.domain.states import Origin
 from dagster_safe_backfill.domain.tables import TableRef
 from dagster_safe_backfill.wap.retention import retire
@@ -147,13 +148,11 @@ def world(tmp_path: Path) -> World:
     return world
 
 
-def order(
-    world: World, *, publish_per: Literal["run", "batch"], first: int = FIRST, parent: str | None = None
-) -> Order:
+def order(world: World, *, publish_per: PublishPer, first: int = FIRST, parent: str | None = None) -> Order:
     return Order(folder=str(world.folder), publish_per=publish_per, first=first, last=LAST, parent=parent)
 
 
-def killed(doomed: Victims, world: World, batch: int, phase: Phase, *, publish_per: Literal["run", "batch"]) -> str:
+def killed(doomed: Victims, world: World, batch: int, phase: Phase, *, publish_per: PublishPer) -> str:
     """Kill a run, and return how it was cut."""
     one = order(world, publish_per=publish_per)
     kill = Kill(call=batch, phase=phase)

@@ -18,7 +18,7 @@ from dagster_safe_backfill.domain.audits import Audit
 from dagster_safe_backfill.domain.slices import PartitionSlice
 from dagster_safe_backfill.domain.states import Audited, Origin, Rejected, Staged
 from dagster_safe_backfill.domain.tables import TableRef, TableSpec
-from dagster_safe_backfill.errors import listed
+from dagster_safe_backfill.errors import TableNotFoundError, listed
 from dagster_safe_backfill.io_managers import RangeIOManager
 from dagster_safe_backfill.progress import Progress
 from dagster_safe_backfill.scopes import is_over
@@ -234,14 +234,29 @@ class Batches:
     def _kept(self) -> Sequence[Stage]:
         if not self.rules.resume:
             return ()
-        return kept_checkpoints(
-            self.context,
-            self.manager,
-            spec=self.spec,
-            whole=self.whole,
-            code=self.origin.code,
-            may_take=lambda scope: scope == self.scope or self.may_take(scope),
-        )
+        from dagster_safe_backfill.wap.resume import checkpoints
+
+        work = partial(checkpoints, spec=self.spec, partition_slice=self.whole, code=self.origin.code)
+        deadline = self.bounds.deadline(f"looking for what is staged of {self.whole} of {self.spec.table}")
+        try:
+            found = self.bounds.connected(work, deadline=deadline, read_only=True)
+        except TableNotFoundError:
+            return ()
+        self._discard(found.unaudited)
+        may_take = self.may_take
+        return kept_checkpoints(self.context, found, may_take=lambda scope: scope == self.scope or may_take(scope))
+
+    def _discard(self, unaudited: Sequence[Stage]) -> None:
+        """Drop what runs that have ended had staged, and not audited any more."""
+        from dagster_safe_backfill.wap.retention import discard
+
+        owners = {stage.shadow: stage.run_id for stage in unaudited if stage.shadow is not None}
+        shadows = [shadow for shadow, run_id in owners.items() if is_over(self.context.instance, run_id)]
+        if shadows:
+            deadline = self.bounds.deadline(f"dropping {listed([*map(str, shadows)])}")
+            work = partial(discard, shadows=shadows, table=self.spec.table, origin=self.origin)
+            self.bounds.connected(work, deadline=deadline)
+            self.context.log.info(f"dropped {listed([*map(str, shadows)])}: staged by runs that ended before its audit")
 
     def _tell(self, judged: Audited | Rejected, number: int, total: int, *, seconds: float) -> None:
         staged = judged.staged

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import dagster as dg
 
@@ -21,6 +21,7 @@ from dagster_safe_backfill.domain.row_audits import Unique
 from dagster_safe_backfill.domain.slices import PartitionSlice
 from dagster_safe_backfill.domain.states import Audited, Origin, Published, PublishRules, Rejected
 from dagster_safe_backfill.domain.tables import TableSpec
+from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.guards import check_partition_count
 from dagster_safe_backfill.io_managers import RangeIOManager, warehouse_manager
 from dagster_safe_backfill.outcomes import (
@@ -65,6 +66,10 @@ class Pipeline:
     sample_columns: Sequence[str] | None = None
     batch_rules: BatchRules = field(default_factory=BatchRules)
     publish_per: PublishPer = "run"
+
+    def __post_init__(self) -> None:
+        if self.publish_per not in get_args(PublishPer):
+            raise ConfigurationError(f'publish_per is "run" or "batch", and not {self.publish_per!r}')
 
     def run(
         self,

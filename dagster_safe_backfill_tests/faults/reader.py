@@ -1,4 +1,4 @@
-"""Readers that look at a table's totals as fast as they can while somebody else publishes."""
+"""Readers that look at a table's totals again and again while somebody else publishes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 TOTALS = "SELECT count(*), min(value), max(value), sum(value) FROM t"
 _PATIENCE = 0.2
-_BREATH = 0.003
-"""Seconds between two reads, in which a writer gets hold of the file."""
+_BREATH = 0.01
+"""Seconds between two reads, in which a writer gets hold of the file, or of the interpreter."""
 
 Totals = tuple[int, float, float, float]
 
@@ -128,5 +128,7 @@ def _read_on(read: Callable[[], Totals], is_over: Flag, seen: Seen) -> None:
     try:
         while not is_over.is_set():
             seen.totals.append(read())
+            # Two of these without a pause leave the publisher a third of the interpreter.
+            time.sleep(_BREATH)
     except Exception as error:
         seen.error = repr(error)

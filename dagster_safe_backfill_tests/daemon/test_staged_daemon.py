@@ -162,8 +162,10 @@ def test_a_backfill_of_many_runs_is_audited_and_published_once(world: World) -> 
     keys = KEYS[:30]
     world.hold("compute_whole")
     launched = world.dagster.launch(three("whole"), keys)
-    wait_for(lambda: len(world.dagster.instance.get_runs()) == 6 and world.at_once("whole") == [1, 2])
-    waiting = [run.status for run in world.dagster.instance.get_runs()]
+    of_backfill = dg.RunsFilter(tags={"dagster/backfill": launched})
+    wait_for(lambda: len(world.dagster.instance.get_runs(of_backfill)) == 6 and world.at_once("whole") == [1, 2])
+    # The queue, which has room for ten, has passed over those that wait for the pool.
+    waiting = [run.status for run in world.dagster.instance.get_runs(of_backfill)]
     assert waiting.count(DagsterRunStatus.QUEUED) == 4
     world.let_go("compute_whole")
     backfill = world.dagster.ended(launched, timeout=PATIENCE)

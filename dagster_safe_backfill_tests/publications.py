@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from dagster_safe_backfill import Audit
 from dagster_safe_backfill.domain.states import (
     Audited,
     Origin,
@@ -44,13 +45,21 @@ class Publications(Bench):
         super().__init__(folder, live=live)
         self.spec = replace(self.spec, **options)
 
-    def stage(self, data: Iterable[Row] | pa.Table | Query, days: Sequence[int], run: str, **origin: Any) -> Audited:
+    def stage(
+        self,
+        data: Iterable[Row] | pa.Table | Query,
+        days: Sequence[int],
+        run: str,
+        *,
+        audits: Sequence[Audit] = (),
+        **origin: Any,
+    ) -> Audited:
         """Stage and audit rows of some days."""
         source = data if isinstance(data, pa.Table | Query) else frame(data)
         who = Origin(run_id=run, publication_id=run, **origin)
         with self.warehouse.connect() as connection:
             staged = write(connection, source, spec=self.spec, partition_slice=slice_of(days), origin=who)
-            found = audit(connection, staged, [], origin=who)
+            found = audit(connection, staged, audits, origin=who)
         assert isinstance(found, Audited)
         return found
 

@@ -47,6 +47,29 @@ def test_a_new_column_is_added_when_the_rows_go_live(tmp_path: Path, strategy: S
     assert len(table.read("FROM t__archive_1")[0]) == 4
 
 
+@pytest.mark.parametrize(("default", "changed"), [(None, 1), ("value + 2", 0)])
+def test_a_new_column_is_compared_with_what_live_will_have_in_it(
+    tmp_path: Path, default: str | None, changed: int
+) -> None:
+    options: dict[str, Any] = {"column_defaults": {"EXTRA": default}} if default else {}
+    table = Publications(tmp_path, live=day_rows(0, 1.0, count=1), on_schema_change="add_columns", **options)
+    same = day_of(0, "0 AS id, 1.0 AS value, NULL::VARCHAR AS note, 3 AS extra")
+    audits = [
+        sb.compare(),
+        sb.aggregate_drift("extra", "median", warn_above=0.1),
+        sb.failing_rows("SELECT * FROM batch JOIN live USING (day, id, extra)", name="as_in_live", severity="WARN"),
+    ]
+    compared, median, as_in_live = table.stage(same, [0], "1", audits=audits).results
+    assert compared.finding == (
+        "0 rows added, 0 removed, 1 changed (extra in 1), 0 unchanged"
+        if changed
+        else "0 rows added, 0 removed, 0 changed, 1 unchanged"
+    )
+    measured = median.verdicts["2024-01-01"].measured
+    assert (measured["shadow"], measured["live"]) == (3, None if changed else 3)
+    assert as_in_live.failed_rows == 1 - changed
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_table_with_indexes_gains_a_column(tmp_path: Path, strategy: Strategy) -> None:
     table = Publications(tmp_path, live=OLD, on_schema_change="add_columns")

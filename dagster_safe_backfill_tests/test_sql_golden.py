@@ -97,6 +97,7 @@ def statements(dialect: str) -> Mapping[str, exp.Expr]:
         partition_columns=columns,
         partition_names=("day",),
         columns=change.columns,
+        added={},
         instants=(),
         stamp=None,
         key=change.key,

@@ -57,6 +57,7 @@ class Batch:
         partition_names: The columns (case-folded) whose values alone tell a row's partition; None where it takes
             more than columns.
         columns: The data columns.
+        added: Those that live lacks and gets at the publication, with what its rows will have in them.
         instants: Those that keep times with a zone.
         stamp: The column that tells when a row changed, which is no change by itself.
         key: The columns of the asset's unique key.
@@ -71,6 +72,7 @@ class Batch:
     partition_columns: PartitionColumns
     partition_names: tuple[str, ...] | None
     columns: tuple[str, ...]
+    added: Mapping[str, exp.Expr]
     instants: tuple[str, ...]
     stamp: str | None
     key: tuple[str, ...]
@@ -84,8 +86,13 @@ def shadow_rows(batch: Batch) -> exp.Table:
 
 def live_rows(batch: Batch) -> exp.Subquery:
     """Return the live rows of the slice as a relation with the column `PARTITION`."""
-    rows = exp.select(exp.Star()).from_(terms.table(batch.live)).where(batch.scope.copy())
-    return terms.subquery(_positioned(rows, batch), _LIVE)
+    return terms.subquery(_positioned(_all_live(batch).where(batch.scope.copy()), batch), _LIVE)
+
+
+def _all_live(batch: Batch) -> exp.Select:
+    """Return all of live, with the columns that it will have: so what is new can be compared."""
+    items = [exp.Star(), *terms.named({name: value.copy() for name, value in batch.added.items()})]
+    return exp.select(*items).from_(terms.table(batch.live))
 
 
 def _positioned(rows: exp.Select, batch: Batch) -> exp.Select:
@@ -261,7 +268,7 @@ def found_rows(audit: FailingRows, batch: Batch) -> exp.Select:
     if not isinstance(select, exp.Query):
         raise ConfigurationError(f"audit {audit.name} is not one SELECT: {audit.sql!r}")
     rows = exp.select(*map(terms.column, batch.columns)).from_(terms.table(batch.rows))
-    live = exp.select(exp.Star()).from_(terms.table(batch.live)) if batch.has_live else rows.where(exp.false())
+    live = _all_live(batch) if batch.has_live else rows.where(exp.false())
     found = exp.select(exp.Star()).from_(terms.subquery(select, _OTHER))
     return found.with_(_BATCH_NAME, as_=rows).with_(_LIVE_NAME, as_=live)
 

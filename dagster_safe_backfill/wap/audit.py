@@ -11,9 +11,11 @@ from dagster_safe_backfill.domain.audits import Audit
 from dagster_safe_backfill.domain.row_audits import unique
 from dagster_safe_backfill.domain.states import Audited, Origin, Rejected, Staged
 from dagster_safe_backfill.domain.verdicts import AuditResult
+from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.auditing import Batch
 from dagster_safe_backfill.sql.partitioning import PartitionColumns, rows_of
 from dagster_safe_backfill.wap import ledger
+from dagster_safe_backfill.wap.changes import with_defaults
 from dagster_safe_backfill.wap.measure import Subject, measure
 from dagster_safe_backfill.wap.scope import columns_of
 from dagster_safe_backfill.warehouses.base import Connection
@@ -89,6 +91,7 @@ def subject_of(connection: Connection, staged: Staged, sample_columns: Sequence[
         partition_columns=columns,
         partition_names=partition_names(columns),
         columns=tuple(column.name for column in staged.columns),
+        added=_added(connection, staged),
         instants=tuple(column.name for column in staged.columns if connection.keeps(column.type) == "timestamptz"),
         stamp=staged.spec.updated_at_column,
         key=staged.spec.unique_key,
@@ -101,6 +104,19 @@ def subject_of(connection: Connection, staged: Staged, sample_columns: Sequence[
         rows=staged.rows,
         sample_columns=None if sample_columns is None else tuple(sample_columns),
     )
+
+
+def _added(connection: Connection, staged: Staged) -> dict[str, exp.Expr]:
+    """Return the columns that live still lacks, with what its rows get in them at the publication."""
+    if not staged.added:
+        return {}
+    known = {column.name for column in connection.columns(staged.spec.table) or ()}
+    lacking = [column for column in staged.added if column.name not in known]
+    found = with_defaults(staged, lacking, dialect=connection.dialect)
+    return {
+        column.name: exp.cast(value or exp.Null(), terms.data_type(column.type, dialect=connection.dialect))
+        for column, value in found.items()
+    }
 
 
 def _outside(inside: exp.Expr | None) -> exp.Expr | None:

@@ -31,20 +31,20 @@ def order_items() -> sb.Query:
     return sb.Query(f"""
         WITH days AS (SELECT CAST(d AS INTEGER) AS d FROM range({(END_DAY - FIRST_DAY).days}) AS days (d)),
         orders AS (
-            SELECT 1000 * (d + 1) + n AS order_id, {_day(FIRST_DAY)} + d AS order_date, n % {_SKUS} AS s
+            SELECT 1000 * (d + 1) + n AS order_id, {sql_day(FIRST_DAY)} + d AS order_date, n % {_SKUS} AS s
             FROM days, range({_MOST_ORDERS}) AS orders (n)
-            WHERE n < {_FEWEST_ORDERS} + {_drawn("orders", "d", below=_MOST_ORDERS - _FEWEST_ORDERS + 1)}
+            WHERE n < {_FEWEST_ORDERS} + {drawn("orders", "d", below=_MOST_ORDERS - _FEWEST_ORDERS + 1)}
         )
         SELECT order_id, item_id, order_date, {_sku("s")} AS sku,
-               1 + {_drawn("quantity", "order_id", "item_id", below=4)} AS quantity, {_price("s")} AS price
+               1 + {drawn("quantity", "order_id", "item_id", below=4)} AS quantity, {_price("s")} AS price
         FROM orders, range(1, 4) AS items (item_id)
-        WHERE item_id <= 1 + {_drawn("items", "order_id", below=3)}
+        WHERE item_id <= 1 + {drawn("items", "order_id", below=3)}
     """)
 
 
 def orders() -> sb.Query:
     """Return the orders: the sums of their items, less a discount of 0, 5 or 10 %."""
-    discount = f"5 * {_drawn('discount', 'order_id', below=3)}"
+    discount = f"5 * {drawn('discount', 'order_id', below=3)}"
     return sb.Query(f"""
         SELECT order_id, order_date, sku, CAST(sum(quantity) AS INTEGER) AS quantity,
                CAST(sum(quantity * price) * CAST(1 - {discount} / 100 AS DECIMAL(3, 2)) AS DECIMAL(12, 2)) AS revenue
@@ -61,15 +61,15 @@ def costs(*, mended: bool) -> sb.Query:
     """
     second_change = f"""
         CASE {_sku("s")}
-            WHEN '{OVERLAPPING_SKU}' THEN {_day(OVERLAP[0])}
-            WHEN '{GAPPY_SKU}' THEN {_day(GAP[1])}
-            ELSE {_day(date(2024, 2, 5))} + {_drawn("second change", "s", below=40)}
+            WHEN '{OVERLAPPING_SKU}' THEN {sql_day(OVERLAP[0])}
+            WHEN '{GAPPY_SKU}' THEN {sql_day(GAP[1])}
+            ELSE {sql_day(date(2024, 2, 5))} + {drawn("second change", "s", below=40)}
         END"""
     return sb.Query(f"""
         WITH starts AS (
             SELECT s, k, CASE k
-                WHEN 0 THEN {_day(date(2023, 12, 1))}
-                WHEN 1 THEN {_day(date(2024, 1, 5))} + {_drawn("first change", "s", below=25)}
+                WHEN 0 THEN {sql_day(date(2023, 12, 1))}
+                WHEN 1 THEN {sql_day(date(2024, 1, 5))} + {drawn("first change", "s", below=25)}
                 ELSE {second_change}
             END AS effective_from
             FROM range({_SKUS}) AS skus (s), range(3) AS windows (k)
@@ -80,7 +80,7 @@ def costs(*, mended: bool) -> sb.Query:
             FROM starts
         )
         SELECT {_sku("s")} AS sku,
-               CAST({_price("s")} * (45 + {_drawn("cost", "s", "k", below=30)}) * 0.01 AS DECIMAL(8, 2)) AS unit_cost,
+               CAST({_price("s")} * (45 + {drawn("cost", "s", "k", below=30)}) * 0.01 AS DECIMAL(8, 2)) AS unit_cost,
                effective_from, {"effective_to" if mended else _spoiled_end()} AS effective_to
         FROM windows
     """)
@@ -101,13 +101,13 @@ def _sku(number: str) -> str:
 
 
 def _price(number: str) -> str:
-    return f"CAST(5 + 0.01 * {_drawn('price', number, below=4_500)} AS DECIMAL(8, 2))"
+    return f"CAST(5 + 0.01 * {drawn('price', number, below=4_500)} AS DECIMAL(8, 2))"
 
 
-def _drawn(what: str, *of: str, below: int) -> str:
+def drawn(what: str, *of: str, below: int) -> str:
     """Return SQL for a whole number from 0 to before `below`, drawn once for each value of the columns `of`."""
     return f"CAST(md5_number_lower(concat_ws('/', {_SEED}, '{what}', {', '.join(of)})) % {below} AS INTEGER)"
 
 
-def _day(day: date) -> str:
+def sql_day(day: date) -> str:
     return f"DATE '{day}'"

@@ -1,4 +1,4 @@
-"""The assets of the example: a year of flights with their reference tables and delays, and a shop's orders."""
+"""The assets of the example: a year of flights with reference tables and delays, a shop's orders, a site's events."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 
 import dagster_safe_backfill as sb
-from example_project import nycflights, orders
+from example_project import events, nycflights, orders
 
 DATA = Path(__file__).parent / "data"
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2014-01-01")
@@ -84,13 +84,19 @@ def daily_delays(partitions: sb.PartitionSlice) -> sb.Query:
 flights_job = dg.define_asset_job("flights_job", [flights, daily_delays])
 orders_job = dg.define_asset_job("orders_job", [orders.fact_orders_daily])
 
-published = (flights, daily_delays, orders.fact_orders_daily, orders.fact_order_items)
+
+published = (
+    *(flights, daily_delays),
+    *(orders.fact_orders_daily, orders.fact_order_items, orders.sku_revenue),
+    events.staged.published,
+)
 """The assets whose publications are archived, and can be undone."""
 
 defs = dg.Definitions(
     assets=[
         *(airlines, airports, planes, flights, daily_delays),
         *(orders.order_items, orders.orders, orders.costs, orders.fact_orders_daily, orders.fact_order_items),
+        *(orders.sku_revenue, events.staging_events, *events.staged, events.daily_traffic),
     ],
     jobs=[flights_job, orders_job, *(sb.build_rollback_job(asset) for asset in published)],
     schedules=[sb.build_retention_schedule(published)],

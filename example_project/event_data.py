@@ -25,7 +25,8 @@ def events() -> sb.Query:
     started = f"CAST({sql_day(FIRST_DAY)} + d AS TIMESTAMP) + to_seconds({drawn('start', 'd', 'n', below=86_400)})"
     return sb.Query(f"""
         WITH sessions AS (
-            SELECT 1000 * (d + 1) + n AS session_id, {started} AS started, {drawn("user", "d", "n", below=900)} AS user_id
+            SELECT 1000 * (d + 1) + n AS session_id, {drawn("user", "d", "n", below=900)} AS user_id,
+                   {started} AS started
             FROM (SELECT CAST(d AS INTEGER) AS d FROM range({(END_DAY - FIRST_DAY).days}) AS days (d)),
                  (SELECT CAST(n AS INTEGER) AS n FROM range({_SESSIONS}) AS sessions (n))
         ),

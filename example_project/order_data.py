@@ -110,4 +110,5 @@ def drawn(what: str, *of: str, below: int) -> str:
 
 
 def sql_day(day: date) -> str:
+    """Return SQL for a day."""
     return f"DATE '{day}'"

@@ -268,7 +268,7 @@ def test_what_would_fail_again_is_not_tried_again(
     assert len(source.calls) == 1
 
 
-@pytest.mark.parametrize("error", [ConnectionError, ValueError])
+@pytest.mark.parametrize("error", [ConnectionError, ValueError, sb.WarehouseUnavailableError])
 def test_dagsters_retries_stay_for_what_can_pass(
     io_manager: sb.RangeIOManager, instance: dg.DagsterInstance, error: type[Exception]
 ) -> None:

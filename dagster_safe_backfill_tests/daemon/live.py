@@ -18,7 +18,7 @@ from dagster._core.workspace.load_target import WorkspaceFileTarget
 from dagster_graphql.cli import execute_query
 from dagster_graphql.client.query import LAUNCH_PARTITION_BACKFILL_MUTATION, LAUNCH_PIPELINE_EXECUTION_MUTATION
 
-ROOT = Path(__file__).parents[2]
+from dagster_safe_backfill_tests.daemon.code_servers import ROOT, code_servers
 
 # The daemon as it is, but for the half minute that it sleeps between two looks at the backfills.
 _DAEMON = """
@@ -38,6 +38,8 @@ mutation($parameters: ReexecutionParams!) {
 """
 DAGSTER_YAML = """
 telemetry: {enabled: false}
+# What a run prints would be copied by four processes.
+compute_logs: {module: dagster._core.storage.noop_compute_log_manager, class: NoOpComputeLogManager}
 run_coordinator:
   module: dagster.core.run_coordinator
   class: QueuedRunCoordinator
@@ -152,8 +154,9 @@ def live_dagster(
         with dg.DagsterInstance.from_config(str(home)) as instance:
             _make_databases(instance)
             with (
-                WorkspaceProcessContext(instance, WorkspaceFileTarget([str(workspace)])) as context,
-                _daemon(home, workspace),
+                code_servers(workspace) as served,
+                WorkspaceProcessContext(instance, WorkspaceFileTarget([str(served)])) as context,
+                _daemon(home, served),
             ):
                 yield LiveDagster(instance, context)
     finally:

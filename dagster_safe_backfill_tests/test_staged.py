@@ -268,7 +268,11 @@ def test_a_rollback_undoes_it(shop: Shop, read: Read) -> None:
 
 def test_the_key_and_schema_of_the_table_are_the_live_assets(shop: Shop, read: Read) -> None:
     assets = shop.assets(key=["nyc", "flights"], schema="other")
-    assert [asset.key.to_user_string() for asset in assets] == ["nyc/flights__shadow", "nyc/flights__audit", "nyc/flights"]
+    assert [asset.key.to_user_string() for asset in assets] == [
+        "nyc/flights__shadow",
+        "nyc/flights__audit",
+        "nyc/flights",
+    ]
     result = dg.materialize(
         [*assets],
         tags={RANGE_START: SIX[0], RANGE_END: SIX[1]},

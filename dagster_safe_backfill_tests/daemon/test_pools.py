@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import subprocess
@@ -11,9 +12,11 @@ from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
 
+import dagster as dg
 from dagster import DagsterRunStatus
 
-from dagster_safe_backfill_tests.daemon.live import ROOT, live_dagster
+from dagster_safe_backfill_tests.backfills import BACKFILL
+from dagster_safe_backfill_tests.daemon.live import ROOT, LiveDagster, live_dagster
 
 KEYS = "abcd"
 WORKSPACE = "load_from:\n  - python_module: dagster_safe_backfill_tests.daemon.pooled\n"
@@ -70,12 +73,24 @@ def test_two_at_a_time(tmp_path: Path) -> None:
         # A run that was queued behind all of them gets through: so the queue has passed over those that wait.
         assert dagster.backfill(["free"], KEYS[:1]).status.name == "COMPLETED_SUCCESS"
         assert marks.at_once() == [1, 2]
-        statuses = [run.status for run in dagster.runs_of(dagster.instance.get_backfill(limited))]
+        statuses = [run.status for run in dagster.instance.get_runs(dg.RunsFilter(tags={BACKFILL: limited}))]
         assert statuses.count(DagsterRunStatus.QUEUED) == 2
+
+        urgent = dagster.launch(["pooled"], KEYS[:1], tags={"dagster/priority": "1"})
+        _wait_for(lambda: len(_starts(dagster, urgent)) == 1)
         marks.let_go()
         dagster.ended(limited)
-        assert len(marks.at_once()) == 8
+        dagster.ended(urgent)
+        assert len(marks.at_once()) == 10
         assert max(marks.at_once()) == 2
+        first, second, *later = _starts(dagster, limited)
+        assert first < second < _starts(dagster, urgent)[0] < min(later)
+
+
+def _starts(dagster: LiveDagster, backfill_id: str) -> list[float]:
+    """Return when a backfill's runs have started, those that haven't as infinite."""
+    records = dagster.instance.get_run_records(dg.RunsFilter(tags={BACKFILL: backfill_id}))
+    return sorted(record.start_time or math.inf for record in records)
 
 
 def _wait_for(condition: Callable[[], bool], *, timeout: float = 90) -> None:

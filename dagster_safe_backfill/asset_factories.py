@@ -10,14 +10,12 @@ from typing import Any, Literal
 import dagster as dg
 
 from dagster_safe_backfill.asset_checks import PartitionedChecks, are_partitioned, check_specs
-from dagster_safe_backfill.asset_options import AssetDep, asset_key_of, wap_options
-from dagster_safe_backfill.batches import PublishPer
+from dagster_safe_backfill.asset_options import AssetDep, PublishPer, asset_key_of, wap_options
 from dagster_safe_backfill.compute_functions import ComputeFunction
 from dagster_safe_backfill.dagster_internals import quiet_about_previews
 from dagster_safe_backfill.domain.audits import Audit
 from dagster_safe_backfill.domain.states import OnConflict, Strategy
 from dagster_safe_backfill.domain.tables import KeepLatest, OnEmpty, OnOutside, OnSchemaChange
-from dagster_safe_backfill.pipelines import Pipeline
 
 
 def wap_asset(
@@ -175,6 +173,9 @@ def wap_asset(
     )
 
     def decorate(function: Callable[..., object]) -> dg.AssetsDefinition:
+        # What runs assets is loaded with the first one that is defined.
+        from dagster_safe_backfill.pipelines import Pipeline
+
         asset_key = asset_key_of(function, name=name, key=key, key_prefix=key_prefix)
         is_partitioned = are_partitioned(partitioned_checks, backfill_policy)
         compute = ComputeFunction(function, resource_key=io_manager_key)

@@ -17,6 +17,9 @@ from dagster_safe_backfill.domain.tables import KeepLatest, OnEmpty, OnOutside, 
 from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.jobs import days
 
+PublishPer = Literal["run", "batch"]
+"""What goes live at once: all of a run, or each of its batches."""
+
 AssetDep = dg.AssetKey | str | Sequence[str] | dg.AssetSpec | dg.AssetsDefinition | dg.SourceAsset | dg.AssetDep
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import dagster as dg
 
@@ -18,7 +18,7 @@ from dagster_safe_backfill.domain.audits import Audit
 from dagster_safe_backfill.domain.slices import PartitionSlice
 from dagster_safe_backfill.domain.states import Audited, Origin, Rejected, Staged
 from dagster_safe_backfill.domain.tables import TableRef, TableSpec
-from dagster_safe_backfill.errors import listed
+from dagster_safe_backfill.errors import TableNotFoundError, listed
 from dagster_safe_backfill.io_managers import RangeIOManager
 from dagster_safe_backfill.progress import Progress
 from dagster_safe_backfill.scopes import is_over
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from dagster_safe_backfill.wap.stages import Stage
     from dagster_safe_backfill.warehouses.base import Connection
 
-PublishPer = Literal["run", "batch"]
 _Result = TypeVar("_Result")
 
 
@@ -113,10 +112,18 @@ class Batches:
         batches: Sequence[Batch],
         audits: Sequence[Audit],
         after: Callable[[Connection, Audited | Rejected], _Result],
+        *,
+        are_parts: bool = False,
     ) -> Iterator[tuple[Audited | Rejected, _Result]]:
         """Yield each batch once it is audited, with what `after` made of it in the same session.
 
         Stops after the first computed batch if it is rejected, and the rules have a canary.
+
+        Args:
+            batches: As `planned`.
+            audits: What is asked of each.
+            after: What is done with each.
+            are_parts: Whether they are audited together, and published together, in the end.
 
         Raises:
             OutsideAllowedHoursError: The hours in which batches may start have ended.
@@ -127,7 +134,8 @@ class Batches:
         for number, batch in enumerate(batches, start=1):
             self.bounds.check_hours(f"{batch.partition_slice} and what follows")
             started = time.monotonic()
-            judged, made = self._tried(batch, audits, after, like=like)
+            judge = partial(self._judged, audits=audits, like=like, is_part=are_parts)
+            judged, made = self._tried(batch, judge, after)
             like = judged.staged.shadow
             if len(batches) > 1:
                 self._tell(judged, number, len(batches), seconds=time.monotonic() - started)
@@ -140,10 +148,8 @@ class Batches:
     def _tried(
         self,
         batch: Batch,
-        audits: Sequence[Audit],
+        judge: Callable[[Connection, Batch, object], Audited | Rejected],
         after: Callable[[Connection, Audited | Rejected], _Result],
-        *,
-        like: TableRef | None,
     ) -> tuple[Audited | Rejected, _Result]:
         deadline = self.bounds.deadline(f"{batch.partition_slice} of {self.spec.table}")
         data: object = None
@@ -153,13 +159,20 @@ class Batches:
             data = self.bounds.computed(compute, deadline=deadline)
 
         def work(connection: Connection) -> tuple[Audited | Rejected, _Result]:
-            judged = self._judged(connection, batch, data, audits, like=like)
+            judged = judge(connection, batch, data)
             return judged, after(connection, judged)
 
         return self.bounds.connected(work, deadline=deadline)
 
     def _judged(
-        self, connection: Connection, batch: Batch, data: object, audits: Sequence[Audit], *, like: TableRef | None
+        self,
+        connection: Connection,
+        batch: Batch,
+        data: object,
+        *,
+        audits: Sequence[Audit],
+        like: TableRef | None,
+        is_part: bool,
     ) -> Audited | Rejected:
         from dagster_safe_backfill.wap.audit import audit
         from dagster_safe_backfill.wap.collect import collect
@@ -176,6 +189,7 @@ class Batches:
             origin=self.origin,
             sample_columns=self.sample_columns,
             is_by_partition=self.is_by_partition,
+            is_part=is_part,
         )
 
     @property
@@ -220,14 +234,29 @@ class Batches:
     def _kept(self) -> Sequence[Stage]:
         if not self.rules.resume:
             return ()
-        return kept_checkpoints(
-            self.context,
-            self.manager,
-            spec=self.spec,
-            whole=self.whole,
-            code=self.origin.code,
-            may_take=lambda scope: scope == self.scope or self.may_take(scope),
-        )
+        from dagster_safe_backfill.wap.resume import checkpoints
+
+        work = partial(checkpoints, spec=self.spec, partition_slice=self.whole, code=self.origin.code)
+        deadline = self.bounds.deadline(f"looking for what is staged of {self.whole} of {self.spec.table}")
+        try:
+            found = self.bounds.connected(work, deadline=deadline, read_only=True)
+        except TableNotFoundError:
+            return ()
+        self._discard(found.unaudited)
+        may_take = self.may_take
+        return kept_checkpoints(self.context, found, may_take=lambda scope: scope == self.scope or may_take(scope))
+
+    def _discard(self, unaudited: Sequence[Stage]) -> None:
+        """Drop what runs that have ended had staged, and not audited any more."""
+        from dagster_safe_backfill.wap.retention import discard
+
+        owners = {stage.shadow: stage.run_id for stage in unaudited if stage.shadow is not None}
+        shadows = [shadow for shadow, run_id in owners.items() if is_over(self.context.instance, run_id)]
+        if shadows:
+            deadline = self.bounds.deadline(f"dropping {listed([*map(str, shadows)])}")
+            work = partial(discard, shadows=shadows, table=self.spec.table, origin=self.origin)
+            self.bounds.connected(work, deadline=deadline)
+            self.context.log.info(f"dropped {listed([*map(str, shadows)])}: staged by runs that ended before its audit")
 
     def _tell(self, judged: Audited | Rejected, number: int, total: int, *, seconds: float) -> None:
         staged = judged.staged

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,14 +50,15 @@ class BatchRules:
 
     def __post_init__(self) -> None:
         for option, value in (("batch_size", self.batch_size), ("max_partitions_per_backfill", self.max_partitions)):
-            if value is not None and (isinstance(value, bool) or value < 1):
+            if value is not None and not (_is_count(value) and value >= 1):
                 raise ConfigurationError(f"{option} is a number of partitions, at least 1, and not {value!r}")
-        if self.timeout_seconds is not None and not self.timeout_seconds > 0:
-            raise ConfigurationError(f"timeout_seconds is more than 0, and not {self.timeout_seconds!r}")
-        if self.max_retries < 0 or self.retry_wait < 0:
-            raise ConfigurationError(
-                f"max_retries and retry_wait are at least 0, and not {self.max_retries!r} and {self.retry_wait!r}"
-            )
+        if not (_is_count(self.max_retries) and self.max_retries >= 0):
+            raise ConfigurationError(f"max_retries is a number, at least 0, and not {self.max_retries!r}")
+        if not (_is_number(self.retry_wait) and 0 <= self.retry_wait < math.inf):
+            raise ConfigurationError(f"retry_wait is a number of seconds, at least 0, and not {self.retry_wait!r}")
+        seconds = self.timeout_seconds
+        if seconds is not None and not (_is_number(seconds) and 0 < seconds < math.inf):
+            raise ConfigurationError(f"timeout_seconds is a number of seconds, more than 0, and not {seconds!r}")
 
     @property
     def retries(self) -> Retries:
@@ -64,6 +66,14 @@ class BatchRules:
         from dagster_safe_backfill.wap.retries import Retries
 
         return Retries(max_retries=self.max_retries, first_wait=self.retry_wait)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 @contextmanager
@@ -112,7 +122,9 @@ class Bounds:
 
         return rereadable(self.rules.retries.call(work, on_retry=self._say_retry))
 
-    def connected(self, work: Callable[[Connection], _Result], *, deadline: Deadline) -> _Result:
+    def connected(
+        self, work: Callable[[Connection], _Result], *, deadline: Deadline, read_only: bool = False
+    ) -> _Result:
         """Return what `work` makes in a session of its own; after an error that can pass, in another one.
 
         Raises:
@@ -120,7 +132,8 @@ class Bounds:
         """
 
         def tried() -> _Result:
-            with about(self.spec.table), self.manager.warehouse().connect() as connection, deadline.over(connection):
+            session = self.manager.warehouse().connect(read_only=read_only)
+            with about(self.spec.table), session as connection, deadline.over(connection):
                 return work(connection)
 
         return self.rules.retries.call(tried, on_retry=self._say_retry)
@@ -132,7 +145,7 @@ class Bounds:
             OutsideAllowedHoursError: It is such a time.
         """
         hours = self.rules.allowed_hours
-        now = datetime.now(timezone.utc)
+        now = _now()
         if hours is None or hours.allows(now):
             return
         opens_at = hours.opens_after(now)
@@ -146,3 +159,7 @@ class Bounds:
     def _say_retry(self, error: BaseException, attempt: int, seconds: float) -> None:
         most = self.rules.max_retries
         self.context.log.warning(f"retry {attempt} of {most} in {seconds:.1f} s, after {type(error).__name__}: {error}")
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)

@@ -8,43 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dagster_safe_backfill.domain.slices import PartitionSlice
-from dagster_safe_backfill.domain.tables import TableSpec
-from dagster_safe_backfill.errors import TableNotFoundError, about, listed
-from dagster_safe_backfill.io_managers import RangeIOManager
+from dagster_safe_backfill.errors import listed
+from dagster_safe_backfill.scopes import is_over
 
 if TYPE_CHECKING:
+    from dagster_safe_backfill.wap.resume import Checkpoints
     from dagster_safe_backfill.wap.stages import Stage
 
 _PAGE = 1000
 
 
 def kept_checkpoints(
-    context: dg.AssetExecutionContext,
-    manager: RangeIOManager,
-    *,
-    spec: TableSpec,
-    whole: PartitionSlice,
-    code: str | None,
-    may_take: Callable[[str], bool],
+    context: dg.AssetExecutionContext, found: Checkpoints, *, may_take: Callable[[str], bool]
 ) -> Sequence[Stage]:
     """Return what can be taken up of a run's partitions, and log what is, and what isn't and why.
 
     Args:
         context: Of the run.
-        manager: Holds the warehouse.
-        spec: How the live table is kept.
-        whole: The run's partitions.
-        code: What would compute them now.
+        found: What the warehouse has of the run's partitions.
         may_take: Whether what was staged in a scope may be taken up.
     """
-    from dagster_safe_backfill.wap.resume import checkpoints
-
-    try:
-        with about(spec.table), manager.warehouse().connect(read_only=True) as connection:
-            found = checkpoints(connection, spec=spec, partition_slice=whole, code=code)
-    except TableNotFoundError:
-        return ()
     scopes = {scope for scope in {stage.scope for stage in found.kept} if may_take(scope)}
     kept = [stage for stage in found.kept if stage.scope in scopes]
     stale = changed_since(context, {stage.key: stage.recorded_at for stage in kept})
@@ -54,12 +37,22 @@ def kept_checkpoints(
         context.log.warning(f"{listed(keys)} were staged and audited, and are computed anew: {reason}")
     kept = [stage for stage in kept if stage.key not in stale]
     if kept:
-        runs = listed(list(dict.fromkeys(stage.run_id for stage in kept)))
+        runs = list(dict.fromkeys(stage.run_id for stage in kept))
         context.log.info(
-            f"taking up {len(kept)} partitions that run {runs} has staged and audited"
+            f"taking up {len(kept)} partitions that run {listed(runs)} has staged and audited"
             f" ({listed([stage.key for stage in kept])}); resume=False would compute them anew"
         )
+        _tell_who_goes_on(context, runs)
     return kept
+
+
+def _tell_who_goes_on(context: dg.AssetExecutionContext, runs: Sequence[str]) -> None:
+    going_on = [run_id for run_id in runs if run_id != context.run_id and not is_over(context.instance, run_id)]
+    if going_on:
+        context.log.warning(
+            f"run {listed(going_on)} goes on, for all that Dagster knows, and so keeps what it has staged; if its"
+            " process is gone, terminate it in Dagster, and retention drops its shadows"
+        )
 
 
 def changed_since(context: dg.AssetExecutionContext, staged_at: Mapping[str, datetime]) -> dict[str, str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from typing import Any
 
 import dagster as dg
+from dagster._core.execution.backfill import BulkActionsFilter, PartitionBackfill
 from dagster._core.execution.context.metadata_logging import (
     AssetMetadataHandle,
     OutputMetadataAccumulator,
@@ -29,6 +31,12 @@ def add_partition_metadata(context: dg.AssetExecutionContext, metadata: Mapping[
     step._metadata_accumulator = OutputMetadataAccumulator(  # pyright: ignore[reportPrivateUsage]
         per_output_metadata={**known, **added}
     )
+
+
+def backfills_since(instance: dg.DagsterInstance, timestamp: float) -> Sequence[PartitionBackfill]:
+    """Return the backfills that were launched after a moment."""
+    moment = datetime.fromtimestamp(timestamp, tz=timezone.utc)
+    return instance.get_backfills(filters=BulkActionsFilter(created_after=moment))
 
 
 @contextmanager

@@ -6,12 +6,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import dagster as dg
 
 from dagster_safe_backfill.asset_checks import check_results
-from dagster_safe_backfill.batches import Batches, PublishPer
+from dagster_safe_backfill.asset_options import PublishPer
+from dagster_safe_backfill.batches import Batches
 from dagster_safe_backfill.bounds import BatchRules
 from dagster_safe_backfill.compute_functions import ComputeFunction
 from dagster_safe_backfill.dagster_internals import add_partition_metadata
@@ -20,6 +21,7 @@ from dagster_safe_backfill.domain.row_audits import Unique
 from dagster_safe_backfill.domain.slices import PartitionSlice
 from dagster_safe_backfill.domain.states import Audited, Origin, Published, PublishRules, Rejected
 from dagster_safe_backfill.domain.tables import TableSpec
+from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.guards import check_partition_count
 from dagster_safe_backfill.io_managers import RangeIOManager, warehouse_manager
 from dagster_safe_backfill.outcomes import (
@@ -64,6 +66,10 @@ class Pipeline:
     sample_columns: Sequence[str] | None = None
     batch_rules: BatchRules = field(default_factory=BatchRules)
     publish_per: PublishPer = "run"
+
+    def __post_init__(self) -> None:
+        if self.publish_per not in get_args(PublishPer):
+            raise ConfigurationError(f'publish_per is "run" or "batch", and not {self.publish_per!r}')
 
     def run(
         self,
@@ -120,7 +126,7 @@ class Pipeline:
             ((_, outcome),) = batches.run(planned, self.audits, partial(self._published_whole, batches))
             return outcome
         of_batch = [audit for audit in self.audits if not audit.is_over_run]
-        parts = [judged for judged, _ in batches.run(planned, of_batch, lambda _, judged: judged)]
+        parts = [judged for judged, _ in batches.run(planned, of_batch, lambda _, one: one, are_parts=True)]
         whole = together(parts, audits=self.audits, whole=batches.whole)
         if isinstance(whole, Rejected):
             return self._told(batches, whole, failure=rejection(whole, parts, planned=len(planned)))
@@ -130,7 +136,8 @@ class Pipeline:
         """Collect all batches in one shadow, audit there what spans them, and publish it."""
         from dagster_safe_backfill.wap.audit import audit
 
-        staged = batches.collected(connection)
+        seen = whole.staged
+        staged = replace(batches.collected(connection), dropped=seen.dropped, duplicates=seen.duplicates)
         spanning = [one for one in self.audits if one.is_over_run or isinstance(one, Unique)]
         judged = audit(connection, staged, spanning, origin=batches.origin, sample_columns=self.sample_columns)
         results = {result.audit.name: result for result in (*whole.results, *judged.results)}

@@ -6,6 +6,8 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_safe_backfill.dagster_internals import backfills_since
+
 BACKFILL_TAG = "dagster/backfill"
 _ROOT_BACKFILL_TAG = "dagster/root_backfill_id"
 _ROOT_RUN_TAG = "dagster/root_run_id"
@@ -41,12 +43,20 @@ def _targets(context: dg.AssetExecutionContext) -> Any:
 
 
 def is_abandoned(instance: dg.DagsterInstance, scope: str) -> bool:
-    """Return whether what was staged in a scope waits for nobody: its backfill, or run, has ended and not succeeded."""
+    """Return whether what was staged in a scope waits for nobody.
+
+    Then its backfill, or run, has ended and not succeeded, and no re-execution of it goes on, or succeeded.
+    """
     backfill = instance.get_backfill(scope)
     if backfill is not None:
-        return backfill.status.value in _ABANDONED
+        # Found by time, as Dagster's filter by tags knows no backfill before its first run in an older database.
+        since = backfills_since(instance, backfill.backfill_timestamp)
+        tries = [backfill, *(one for one in since if one.tags.get(_ROOT_BACKFILL_TAG) == scope)]
+        return all(one.status.value in _ABANDONED for one in tries)
     run = instance.get_run_by_id(scope)
-    return run is None or (run.is_finished and not run.is_success)
+    runs = [run] if run is not None else []
+    runs += instance.get_runs(dg.RunsFilter(tags={_ROOT_RUN_TAG: scope}))
+    return all(one.is_finished and not one.is_success for one in runs)
 
 
 def is_over(instance: dg.DagsterInstance, run_id: str) -> bool:

@@ -18,7 +18,6 @@ from dagster_safe_backfill.domain.audits import Audit
 from dagster_safe_backfill.domain.comparison import Comparison
 from dagster_safe_backfill.domain.states import OnConflict, Strategy
 from dagster_safe_backfill.domain.tables import KeepLatest, OnEmpty, OnOutside, OnSchemaChange
-from dagster_safe_backfill.staged_pipelines import AuditPipeline, PublishPipeline, StagedTable, StagePipeline
 
 
 class StagedWapAssets(NamedTuple):
@@ -114,17 +113,20 @@ def build_staged_wap_assets(
 
     Example:
         ```python
-        staged = sb.build_staged_wap_assets(
-            read_flights,
-            name="flights",
-            partitions_def=dg.DailyPartitionsDefinition("2013-01-01"),
-            partition_expr="flight_date",
-            unique_key=["flight_date", "carrier", "flight", "origin"],
-            backfill_policy=sb.batched(10),
+        def revenue(partitions: sb.PartitionSlice) -> pd.DataFrame:
+            return read_revenue(partitions.start, partitions.end)
+
+        revenue_assets = sb.build_staged_wap_assets(
+            revenue,
+            partitions_def=dg.DailyPartitionsDefinition("2024-01-01"),
+            partition_expr="day",
+            unique_key=["day", "shop"],
         )
-        defs = dg.Definitions(assets=[*staged])
         ```
     """
+    # What runs assets is loaded with the first one that is defined.
+    from dagster_safe_backfill.staged_pipelines import AuditPipeline, PublishPipeline, StagedTable, StagePipeline
+
     options = wap_options(
         partition_expr=partition_expr,
         unique_key=unique_key,
@@ -166,7 +168,11 @@ def build_staged_wap_assets(
         batch_rules=options.batch_rules,
     )
     whole = AuditPipeline(
-        table=table, audits=options.audits, sample_columns=sample_columns, batch_rules=options.batch_rules
+        table=table,
+        audits=options.audits,
+        allows_mixed_versions=allow_mixed_versions,
+        sample_columns=sample_columns,
+        batch_rules=options.batch_rules,
     )
     live = PublishPipeline(table=table, rules=options.rules, batch_rules=options.batch_rules)
     resources = required_resource_keys and {*required_resource_keys, io_manager_key}

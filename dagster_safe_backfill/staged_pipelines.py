@@ -17,16 +17,14 @@ from dagster_safe_backfill.compute_functions import ComputeFunction
 from dagster_safe_backfill.dagster_internals import add_partition_metadata
 from dagster_safe_backfill.domain.audits import Audit
 from dagster_safe_backfill.domain.slices import PartitionSlice
-from dagster_safe_backfill.domain.states import Audited, Changes, Origin, Published, PublishRules, Rejected
+from dagster_safe_backfill.domain.states import Audited, Origin, Published, PublishRules, Rejected
 from dagster_safe_backfill.domain.tables import TableSpec
 from dagster_safe_backfill.errors import NotStagedError, listed
 from dagster_safe_backfill.guards import check_partition_count
-from dagster_safe_backfill.io_managers import RangeIOManager, changes_metadata, warehouse_manager
+from dagster_safe_backfill.io_managers import RangeIOManager, warehouse_manager
 from dagster_safe_backfill.outcomes import (
-    changes_by_partition,
     evaluations,
     log_evaluation,
-    publication_metadata,
     rejection,
     together,
     warn,
@@ -34,6 +32,7 @@ from dagster_safe_backfill.outcomes import (
 )
 from dagster_safe_backfill.partitions import slice_of_keys, slice_of_run
 from dagster_safe_backfill.pipelines import bound
+from dagster_safe_backfill.publications import Publications, check_approved, published_before
 from dagster_safe_backfill.reports import report
 from dagster_safe_backfill.scopes import BACKFILL_TAG, is_abandoned, scope_of, targeted_keys
 
@@ -42,14 +41,6 @@ if TYPE_CHECKING:
     from dagster_safe_backfill.warehouses.base import Connection
 
 _AUDITED = ("audited", "approved", "refused")
-_STANDINGS: Mapping[str, str] = {
-    "staged": "staged, its audits have not ended",
-    "audited": "staged, and not yet audited with the others",
-    "rejected": "rejected by an audit",
-    "refused": "refused by an audit of all that was staged with it",
-    "rolled_back": "rolled back, and not staged since",
-    "taken_up": "taken up by another backfill",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +135,7 @@ class StagePipeline:
             may_take=lambda scope: is_abandoned(context.instance, scope),
         )
         planned = batches.planned()
-        parts = [judged for judged, _ in batches.run(planned, self.audits, lambda _, judged: judged)]
+        parts = [judged for judged, _ in batches.run(planned, self.audits, lambda _, one: one, are_parts=True)]
         judged = together(parts, audits=self.audits, whole=whole)
         for one in evaluations(context, judged, is_published=False, logs_by_partition=self.logs_by_partition):
             log_evaluation(context, one)
@@ -179,12 +170,14 @@ class AuditPipeline:
     Attributes:
         table: The live table.
         audits: What is tested.
+        allows_mixed_versions: Whether what different code versions staged may be approved together.
         sample_columns: The columns that samples of failing rows may show; all, if None.
         batch_rules: What bounds it.
     """
 
     table: StagedTable
     audits: Sequence[Audit]
+    allows_mixed_versions: bool
     sample_columns: Sequence[str] | None = None
     batch_rules: BatchRules = field(default_factory=BatchRules)
 
@@ -217,6 +210,7 @@ class AuditPipeline:
     ) -> tuple[Audited | Rejected, list[str]]:
         from dagster_safe_backfill.wap.audit import audit
         from dagster_safe_backfill.wap.collect import collect, free_shadow
+        from dagster_safe_backfill.wap.publish_collected import check_one_version
 
         found, left_out = _waiting(connection, spec, scope=origin.publication_id)
         if not found:
@@ -226,6 +220,8 @@ class AuditPipeline:
                 table=str(spec.table),
                 keys=left_out,
             )
+        if not self.allows_mixed_versions:
+            check_one_version(spec.table, found)
         origin = _of_stages(origin, found)
         staged = collect(
             connection,
@@ -336,68 +332,9 @@ class PublishPipeline:
         return Publications(now=now, before=published_before(connection, spec, before))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Publications:
-    """What a run found, and made, live.
-
-    Attributes:
-        now: The publication that it made, if it made one.
-        before: The changes of the partitions that had been published before, with the publication's id.
-    """
-
-    now: Sequence[Published]
-    before: Mapping[str, tuple[str, Changes]]
-
-    def numbers(self, key: str) -> dict[str, Any]:
-        """Return the numbers of one partition's materialization."""
-        for one in self.now:
-            if key in one.changes:
-                return {**changes_by_partition([one])[key], **publication_metadata(one)}
-        publication_id, changes = self.before[key]
-        return {
-            "dagster/partition_row_count": changes.staged,
-            **changes_metadata(changes),
-            "publication_id": publication_id,
-        }
-
-
-def published_before(
-    connection: Connection, spec: TableSpec, stages: Mapping[str, Stage]
-) -> dict[str, tuple[str, Changes]]:
-    """Return what the publications of partitions changed there."""
-    from dagster_safe_backfill.wap import ledger
-
-    ids = {stage.publication_id for stage in stages.values()}
-    entries = ledger.changes_by(connection, spec.table, *ids) if ids else []
-    return {entry.key: (entry.publication_id, entry.changes) for entry in entries if entry.key in stages}
-
-
 def _chosen(found: Sequence[Stage], *, scope: str) -> dict[str, Stage]:
     """Return what is to be published of each partition: of the run's own scope, else the newest of all."""
     from dagster_safe_backfill.wap.stages import newest
 
     own = [stage for stage in found if stage.scope == scope and stage.event != "taken_up"]
     return {**newest(found), **newest(own)}
-
-
-def check_approved(spec: TableSpec, keys: Sequence[str], found: Mapping[str, Stage]) -> None:
-    """Refuse to publish what isn't staged and audited.
-
-    Raises:
-        NotStagedError: Some partitions aren't.
-    """
-    said: dict[str, str] = {}
-    for key in keys:
-        stage = found.get(key)
-        if stage is None or stage.event != "approved":
-            said[key] = "not staged" if stage is None else _STANDINGS[stage.event]
-    if not said:
-        return
-    shown = listed([f"{key}: {text}" for key, text in said.items()])
-    name = spec.table.name
-    raise NotStagedError(
-        f"{spec.table}: {len(said)} of {len(keys)} partitions can't be published ({shown}), so none was. Materialize"
-        f" them in {name}__shadow, then {name}__audit, and publish then",
-        table=str(spec.table),
-        keys=[*said],
-    )

@@ -7,7 +7,6 @@ from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
 from dagster_safe_backfill import Audit, AuditResult
@@ -17,6 +16,7 @@ from dagster_safe_backfill.domain.tables import TableRef, TableSpec
 from dagster_safe_backfill.wap.audit import audit
 from dagster_safe_backfill.wap.write import write
 from dagster_safe_backfill.warehouses.duckdb import DuckDBWarehouse
+from dagster_safe_backfill_tests import outsider
 
 FIRST = date(2024, 1, 1)
 DAYS = 4
@@ -25,6 +25,7 @@ SCHEMA = pa.schema({"day": pa.date32(), "id": pa.int64(), "value": pa.float64(),
 
 Row = tuple[int, int | None, float | None, str | None]
 """The number of the day, id, value, note."""
+_KINDS = {"date32[day]": "DATE", "int64": "BIGINT", "double": "DOUBLE", "string": "VARCHAR"}
 
 
 def slice_of(days: Sequence[int] = range(DAYS)) -> PartitionSlice:
@@ -44,6 +45,17 @@ def frame(rows: Iterable[Row]) -> pa.Table:
     return pa.Table.from_pylist(found, SCHEMA)
 
 
+def filled(name: str, rows: pa.Table) -> list[outsider.Statement]:
+    """Return the statements that create a table, and put rows into it."""
+    kinds = [_KINDS[str(field.type)] for field in rows.schema]
+    columns = ", ".join(f"{column} {kind}" for column, kind in zip(rows.column_names, kinds, strict=True))
+    values = ", ".join(f"unnest(?::{kind}[])" for kind in kinds)
+    return [
+        f"CREATE TABLE {name} ({columns})",
+        (f"INSERT INTO {name} SELECT {values}", [column.to_pylist() for column in rows.columns]),
+    ]
+
+
 class Bench:
     """A DuckDB file with the table `t`, and the table `notes` of all notes that may be referred to."""
 
@@ -56,12 +68,8 @@ class Bench:
             unique_key=("day", "id"),
             on_empty="allow",
         )
-        with duckdb.connect(self.path) as connection:
-            connection.execute("CREATE TABLE notes (note VARCHAR)")
-            connection.executemany("INSERT INTO notes VALUES (?)", [[note] for note in ("", *notes)])
-            if live is not None:
-                connection.register("rows", frame(live))
-                connection.execute("CREATE TABLE t AS SELECT * FROM rows")
+        tables = {"notes": pa.table({"note": ["", *notes]}), **({} if live is None else {"t": frame(live)})}
+        outsider.change(self.path, *(created for name, rows in tables.items() for created in filled(name, rows)))
 
     def judged(
         self, rows: Iterable[Row], audits: Sequence[Audit], *, run_id: str = "1", **options: Any
@@ -79,8 +87,7 @@ class Bench:
 
     def read(self, sql: str) -> list[tuple[Any, ...]]:
         """Run a query on a connection that shares nothing with the library's."""
-        with duckdb.connect(self.path, read_only=True) as connection:
-            return connection.execute(sql).fetchall()
+        return outsider.read(self.path, sql)
 
 
 def failed_days(result: AuditResult) -> set[int]:

@@ -8,7 +8,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
 from dagster_safe_backfill.domain.states import (
@@ -26,6 +25,7 @@ from dagster_safe_backfill.wap.publish import publish
 from dagster_safe_backfill.wap.retention import retire
 from dagster_safe_backfill.wap.rollback import Chosen, rollback
 from dagster_safe_backfill.wap.write import write
+from dagster_safe_backfill_tests import outsider
 from dagster_safe_backfill_tests.audited import KEYS, Bench, Row, frame, slice_of
 
 STRATEGIES: tuple[Strategy, ...] = ("merge", "replace", "swap")
@@ -109,9 +109,7 @@ class Publications(Bench):
 
     def do(self, *statements: str) -> None:
         """Change something by hand."""
-        with duckdb.connect(self.path) as connection:
-            for statement in statements:
-                connection.execute(statement)
+        outsider.change(self.path, *statements)
 
     def live(self, columns: str = "*") -> list[tuple[Any, ...]]:
         """Return the live rows, in order."""

@@ -173,6 +173,55 @@ def test_a_key_that_two_batches_compute_is_found(
     assert read("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'events'") == [(0,)]
 
 
+def moving(moved: dict[str, int]) -> dg.AssetsDefinition:
+    """An asset in batches of a day, whose row of each day has a key that may move to another day."""
+
+    @sb.wap_asset(
+        partitions_def=DAYS,
+        partition_expr="day",
+        unique_key=["id"],
+        batch_size=1,
+        backfill_policy=sb.single_run(),
+    )
+    def events(partitions: sb.PartitionSlice) -> sb.Query:
+        (day,) = partitions.keys
+        return sb.Query(f"SELECT DATE '{day}' AS day, {moved[day]} AS id")
+
+    return events
+
+
+def test_keys_may_move_between_batches(io_manager: sb.RangeIOManager, instance: dg.DagsterInstance, read: Read) -> None:
+    keys = TWELVE[:3]
+    for moved in ((1, 2, 3), (2, 3, 1)):
+        asset = moving(dict(zip(keys, moved, strict=True)))
+        result = run_range([asset], keys[0], keys[2], io_manager=io_manager, instance=instance)
+        assert result.success
+    assert read("SELECT id FROM events ORDER BY day") == [(2,), (3,), (1,)]
+    # But not from a day that the run leaves as it is.
+    asset = moving(dict(zip(keys, (2, 1, 3), strict=True)))
+    result = run_range([asset], keys[0], keys[1], io_manager=io_manager, instance=instance)
+    assert "unique_key: 1 row failed in 1 of 2 partitions" in failure_of(result, "events")
+
+
+def test_rows_that_are_left_out_are_counted_over_all_batches(
+    io_manager: sb.RangeIOManager, instance: dg.DagsterInstance, capfd: pytest.CaptureFixture[str]
+) -> None:
+    @sb.wap_asset(
+        partitions_def=DAYS,
+        partition_expr="day",
+        unique_key=["id"],
+        batch_size=1,
+        on_outside="drop",
+        backfill_policy=sb.single_run(),
+    )
+    def events(partitions: sb.PartitionSlice) -> sb.Query:
+        day = DAYS.get_partition_keys().index(partitions.keys[0])
+        return sb.Query(f"SELECT DATE '2024-01-01' + i AS day, i AS id FROM unnest([{day}, {day + 20}]) AS t(i)")
+
+    assert run_range([events], TWELVE[0], TWELVE[2], io_manager=io_manager, instance=instance).success
+    assert "left out 3 rows outside" in capfd.readouterr().err
+
+
 def test_audits_over_the_run_see_all_batches(io_manager: sb.RangeIOManager, instance: dg.DagsterInstance) -> None:
     of_run = sb.row_count_between(36, 36, over="run")
     runs = Runs(io_manager, instance, audits=[of_run, sb.expression("value > 0", name="positive")])

@@ -65,7 +65,7 @@ class AllowedHours:
         Raises:
             ConfigurationError: It names none.
         """
-        found = _TEXT.fullmatch(text)
+        found = _TEXT.fullmatch(str(text))
         if found is None:
             _refuse(text, "it has not the form HH:MM-HH:MM Area/City")
         start, end, zone = found.groups()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sqlglot import exp
 
@@ -26,6 +27,7 @@ def audit(
     origin: Origin,
     sample_columns: Sequence[str] | None = None,
     is_by_partition: bool = False,
+    is_part: bool = False,
     is_of_scope: bool = False,
 ) -> Audited | Rejected:
     """Measure audits on a staged batch, and record the outcome in the ledger.
@@ -37,9 +39,14 @@ def audit(
         origin: Who writes, and for which publication.
         sample_columns: The columns that samples of failing rows may show; all, if None.
         is_by_partition: Whether partitions that nothing blocks count as audited where others of the batch don't.
+        is_part: Whether others are to be published with it: then a key that live holds in another partition says
+            nothing yet, as that may go with them. All of them have to be audited together in the end.
         is_of_scope: Whether the batch is all that is staged together, so that passing approves it for publication.
     """
-    found = measure(connection, subject_of(connection, staged, sample_columns), audits)
+    subject = subject_of(connection, staged, sample_columns)
+    if is_part:
+        subject = replace(subject, batch=replace(subject.batch, outside=None))
+    found = measure(connection, subject, audits)
     is_rejected = any(result.blocks for result in found.results)
     outcome = Rejected if is_rejected else Audited
     judged = outcome(staged=staged, results=found.results, live_rows=found.live_rows)

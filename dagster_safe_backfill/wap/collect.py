@@ -16,7 +16,6 @@ from dagster_safe_backfill.errors import PublishConflictError, SchemaMismatchErr
 from dagster_safe_backfill.sql import publishing, staging, terms
 from dagster_safe_backfill.sql.partitioning import PARTITION, PartitionColumns, positioned, rows_of
 from dagster_safe_backfill.wap import ledger
-from dagster_safe_backfill.wap.ledger import Values
 from dagster_safe_backfill.wap.scope import data_columns, partition_columns, partition_types, respelled
 from dagster_safe_backfill.wap.stages import Stage, stages
 from dagster_safe_backfill.wap.transactions import in_transaction
@@ -59,12 +58,9 @@ def collect(
         for shadow in left(connection, spec.table, found, is_over=is_over):
             if shadow != into:
                 connection.run(staging.dropped(shadow))
-        scope = origin.scope or origin.publication_id
         # A run that goes on keeps what it has staged, and may be the first to publish it.
-        others = [one for one in found if one.scope != scope and is_over(one.run_id)]
-        taken: list[Values] = [{"partition_key": one.key, "scope": one.scope} for one in others]
-        if taken:
-            ledger.record(connection, "taken_up", spec.table, taken, origin=origin)
+        taken = [(one.scope, one.key) for one in found if is_over(one.run_id)]
+        ledger.record_taken(connection, spec.table, taken, origin=origin)
         ledger.record_staged(connection, "audited", staged, origin=origin)
         return staged
 

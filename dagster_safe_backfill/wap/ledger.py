@@ -174,6 +174,16 @@ def record_staged(
         record(connection, event, staged.spec.table, rows, origin=origin)
 
 
+def record_taken(
+    connection: Connection, table: TableRef, scopes_and_keys: Iterable[tuple[str, str]], *, origin: Origin
+) -> None:
+    """Record that partitions which were staged in other scopes stand in this one now, or are live."""
+    scope = origin.scope or origin.publication_id
+    rows: list[Values] = [{"partition_key": key, "scope": one} for one, key in scopes_and_keys if one != scope]
+    if rows:
+        record(connection, "taken_up", table, rows, origin=origin)
+
+
 def record_change(
     connection: Connection,
     event: Literal["published", "rolled_back"],

@@ -42,6 +42,7 @@ def publish(
     rules: PublishRules,
     origin: Origin,
     sources: Sequence[TableRef] = (),
+    taken: Sequence[tuple[str, str]] = (),
 ) -> Published:
     """Make what was audited live, archive what that replaces, record it and drop the shadow, all in one transaction.
 
@@ -53,6 +54,7 @@ def publish(
         rules: How.
         origin: Who publishes, and under which id.
         sources: Other shadows that the rows came from, to be dropped with it.
+        taken: The scopes and partition keys that were staged for others, and wait no more.
 
     Raises:
         PublishConflictError: Partitions changed since they were staged, or the publication was rolled back since.
@@ -63,6 +65,7 @@ def publish(
     """
 
     def work() -> Published:
+        ledger.record_taken(connection, audited.staged.spec.table, taken, origin=origin)
         published = _publish(connection, audited, rules=rules, origin=origin)
         for shadow in (audited.staged.shadow, *sources):
             connection.run(staging.dropped(shadow))

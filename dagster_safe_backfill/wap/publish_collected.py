@@ -43,6 +43,7 @@ def publish_part(
     scope = origin.scope or origin.publication_id
     found = stages(connection, staged.spec.table, keys=keys, scope=scope)
     chosen = gathered(connection, found, spec=staged.spec, partition_slice=staged.partitions.only(keys))
+    chosen = replace(chosen, dropped=staged.dropped, duplicates=staged.duplicates)
     published = publish(connection, Audited(staged=chosen, results=rejected.results), rules=rules, origin=origin)
     positions = [position for position, key in enumerate(staged.keys) if key in set(keys)]
     connection.run(staging.delete_positions(staged.shadow, positions))
@@ -77,22 +78,38 @@ def publish_collected(
     waiting = [stage.key for stage in found if stage.event != "approved"]
     if waiting:
         raise NotStagedError(f"{table}: {listed(waiting)} are not approved", table=str(table), keys=waiting)
+    if not rules.allows_mixed_versions:
+        check_one_version(table, found)
+    version = found[0].code_version
+    origin = replace(origin, publication_id=_next_id(connection, table, origin), code_version=version)
+    staged = gathered(connection, found, spec=spec, partition_slice=partition_slice)
+    if len({stage.shadow for stage in found}) > 1 and staged.spec.unique_key:
+        _check_keys_apart(connection, staged)
+    sources = left(connection, table, found, is_over=lambda _: True)
+    return publish(
+        connection,
+        Audited(staged=staged, results=()),
+        rules=rules,
+        origin=origin,
+        sources=sources,
+        taken=[(stage.scope, stage.key) for stage in found],
+    )
+
+
+def check_one_version(table: TableRef, found: Sequence[Stage]) -> None:
+    """Refuse partitions that several versions of the code staged.
+
+    Raises:
+        MixedVersionsError: They did.
+    """
     versions = list(dict.fromkeys(stage.code_version for stage in found))
-    if len(versions) > 1 and not rules.allows_mixed_versions:
+    if len(versions) > 1:
         raise MixedVersionsError(
             f"{table}: these partitions were staged by code_version {listed(versions)}, and are not published together:"
             " the code changed in between. Stage all of them again, or set allow_mixed_versions=True",
             table=str(table),
             versions=versions,
         )
-    origin = replace(
-        origin, publication_id=_next_id(connection, table, origin), code_version=versions[0] if versions else None
-    )
-    staged = gathered(connection, found, spec=spec, partition_slice=partition_slice)
-    if len({stage.shadow for stage in found}) > 1 and staged.spec.unique_key:
-        _check_keys_apart(connection, staged)
-    sources = left(connection, table, found, is_over=lambda _: True)
-    return publish(connection, Audited(staged=staged, results=()), rules=rules, origin=origin, sources=sources)
 
 
 def _next_id(connection: Connection, table: TableRef, origin: Origin) -> str:

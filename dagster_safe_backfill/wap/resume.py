@@ -24,10 +24,12 @@ class Checkpoints:
     Attributes:
         kept: Staged and audited, by the same code, and live is as it was then: they can be taken up.
         outdated: The others that passed their audits, with the reason why they are computed anew.
+        unaudited: Staged, and no more; nobody wants them once their run has ended.
     """
 
     kept: Sequence[Stage] = ()
     outdated: Sequence[tuple[Stage, str]] = ()
+    unaudited: Sequence[Stage] = ()
 
 
 def checkpoints(
@@ -44,13 +46,16 @@ def checkpoints(
         partition_slice: The partitions.
         code: What would compute them now.
     """
-    last = newest(stages(connection, spec.table, keys=partition_slice.keys))
+    everything = stages(connection, spec.table, keys=partition_slice.keys)
+    last = newest(everything)
     audited = standing(connection, spec.table, [stage for stage in last.values() if stage.event == "audited"])
+    unaudited = standing(connection, spec.table, [stage for stage in everything if stage.event == "staged"])
     outdated = [(stage, f"{stage.code} computed them, and now it is {code}") for stage in audited if stage.code != code]
     same = [stage for stage in audited if stage.code == code]
     changed = _changed(connection, same, spec, partition_slice)
     outdated += [(stage, "live changed since") for stage in same if stage.key in changed]
-    return Checkpoints(kept=[stage for stage in same if stage.key not in changed], outdated=outdated)
+    kept = [stage for stage in same if stage.key not in changed]
+    return Checkpoints(kept=kept, outdated=outdated, unaudited=unaudited)
 
 
 def _changed(

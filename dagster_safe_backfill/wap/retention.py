@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import partial
 
@@ -49,6 +49,17 @@ def retire(
     return in_transaction(connection, work)
 
 
+def discard(connection: Connection, shadows: Sequence[TableRef], *, table: TableRef, origin: Origin) -> None:
+    """Drop shadows of a table, in one transaction with their ledger rows."""
+
+    def work() -> None:
+        for shadow in shadows:
+            connection.run(staging.dropped(shadow))
+        _record(connection, table, (), shadows, origin)
+
+    in_transaction(connection, work)
+
+
 def _retire(
     connection: Connection,
     table: TableRef,
@@ -85,7 +96,7 @@ def _record(
     connection: Connection,
     table: TableRef,
     archives: tuple[TableRef, ...],
-    shadows: list[TableRef],
+    shadows: Sequence[TableRef],
     origin: Origin,
 ) -> None:
     expired: list[Values] = [{"archive": archive.name} for archive in archives]

@@ -16,7 +16,7 @@ from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, Part
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import WorkspaceFileTarget
 from dagster_graphql.cli import execute_query
-from dagster_graphql.client.query import LAUNCH_PARTITION_BACKFILL_MUTATION
+from dagster_graphql.client.query import LAUNCH_PARTITION_BACKFILL_MUTATION, LAUNCH_PIPELINE_EXECUTION_MUTATION
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,6 +26,15 @@ import dagster._daemon.controller as controller
 controller.DEFAULT_DAEMON_INTERVAL_SECONDS = 1
 from dagster._daemon.cli import cli
 cli()
+"""
+_REEXECUTE = """
+mutation($parameters: ReexecutionParams!) {
+  reexecutePartitionBackfill(reexecutionParams: $parameters) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
+  }
+}
 """
 DAGSTER_YAML = """
 telemetry: {enabled: false}
@@ -58,6 +67,47 @@ class LiveDagster:
         launched = answer["data"]["launchPartitionBackfill"]
         assert launched["__typename"] == "LaunchBackfillSuccess", launched
         return launched["backfillId"]
+
+    def reexecute_from_failure(self, backfill_id: str) -> str:
+        """Launch what a backfill has not made, as the UI's button does, and return the new backfill's id."""
+        parameters = {"parentRunId": backfill_id, "strategy": "FROM_FAILURE"}
+        answer = execute_query(self._context, _REEXECUTE, {"parameters": parameters})
+        launched = answer["data"]["reexecutePartitionBackfill"]
+        assert launched["__typename"] == "LaunchBackfillSuccess", launched
+        return launched["backfillId"]
+
+    def launch_job(self, job: str, *, assets: Sequence[str] = (), tags: Mapping[str, str] | None = None) -> str:
+        """Launch one run of a job, or of some of its assets, as the UI's button does, and return its id."""
+        context = self._context.create_request_context()
+        (location,) = context.code_locations
+        (repository,) = location.get_repositories().values()
+        selector: dict[str, object] = {
+            "repositoryLocationName": location.name,
+            "repositoryName": repository.name,
+            "pipelineName": job,
+        }
+        if assets:
+            selector["assetSelection"] = [{"path": [asset]} for asset in assets]
+        parameters = {
+            "selector": selector,
+            "mode": "default",
+            "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in (tags or {}).items()]},
+        }
+        answer = execute_query(self._context, LAUNCH_PIPELINE_EXECUTION_MUTATION, {"executionParams": parameters})
+        launched = answer["data"]["launchPipelineExecution"]
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        return launched["run"]["runId"]
+
+    def ended_run(self, run_id: str, *, timeout: float = 90) -> dg.DagsterRun:
+        """Wait until a run has ended, and return it."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            run = self.instance.get_run_by_id(run_id)
+            assert run is not None
+            if run.is_finished:
+                return run
+            time.sleep(0.2)
+        raise TimeoutError(f"the run {run_id} has not ended in {timeout} s")
 
     def ended(self, backfill_id: str, *, timeout: float = 180) -> PartitionBackfill:
         """Wait until a backfill has ended, and return it."""

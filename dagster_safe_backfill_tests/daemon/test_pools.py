@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import subprocess
@@ -13,7 +12,7 @@ from itertools import accumulate
 from pathlib import Path
 
 import dagster as dg
-from dagster import DagsterRunStatus
+from dagster import DagsterEventType, DagsterRunStatus
 
 from dagster_safe_backfill_tests.backfills import BACKFILL
 from dagster_safe_backfill_tests.daemon.live import ROOT, LiveDagster, live_dagster
@@ -70,28 +69,34 @@ def test_two_at_a_time(tmp_path: Path) -> None:
         )
         limited = dagster.launch(["pooled"], KEYS)
         _wait_for(lambda: len(dagster.instance.get_runs()) == 7 and marks.at_once() == [1, 2])
-        # A run that was queued behind all of them gets through: so the queue has passed over those that wait.
-        free = dagster.launch(["free"], KEYS[:1])
-        _wait_for(lambda: len(marks.at_once()) > 2 or _starts(dagster, free) not in ([], [math.inf]))
-        assert marks.at_once() == [1, 2]
-        statuses = [run.status for run in dagster.instance.get_runs(dg.RunsFilter(tags={BACKFILL: limited}))]
-        assert statuses.count(DagsterRunStatus.QUEUED) == 2
-
         urgent = dagster.launch(["pooled"], KEYS[:1], tags={"dagster/priority": "1"})
-        _wait_for(lambda: len(_starts(dagster, urgent)) == 1)
+        _wait_for(lambda: _statuses(dagster, urgent) == [DagsterRunStatus.QUEUED])
+        # A run that is queued behind all of them gets through: so the queue has passed over those that wait.
+        free = dagster.launch(["free"], KEYS[:1])
+        _wait_for(lambda: len(marks.at_once()) > 2 or len(_dequeued(dagster, free)) == 1)
+        assert marks.at_once() == [1, 2]
+        assert _statuses(dagster, limited).count(DagsterRunStatus.QUEUED) == 2
+
         marks.let_go()
         dagster.ended(limited)
         dagster.ended(urgent)
         assert len(marks.at_once()) == 10
         assert max(marks.at_once()) == 2
-        first, second, *later = _starts(dagster, limited)
-        assert first < second < _starts(dagster, urgent)[0] < min(later)
+        first, second, third, _ = _dequeued(dagster, limited)
+        assert first < second < _dequeued(dagster, urgent)[0] < third
 
 
-def _starts(dagster: LiveDagster, backfill_id: str) -> list[float]:
-    """Return when a backfill's runs have started, those that haven't as infinite."""
-    records = dagster.instance.get_run_records(dg.RunsFilter(tags={BACKFILL: backfill_id}))
-    return sorted(record.start_time or math.inf for record in records)
+def _statuses(dagster: LiveDagster, backfill_id: str) -> list[DagsterRunStatus]:
+    return [run.status for run in dagster.instance.get_runs(dg.RunsFilter(tags={BACKFILL: backfill_id}))]
+
+
+def _dequeued(dagster: LiveDagster, backfill_id: str) -> list[float]:
+    """Return when those of a backfill's runs that have left the queue did so, in order."""
+    runs = dagster.instance.get_runs(dg.RunsFilter(tags={BACKFILL: backfill_id}))
+    events = [
+        event for run in runs for event in dagster.instance.all_logs(run.run_id, of_type=DagsterEventType.RUN_DEQUEUED)
+    ]
+    return sorted(event.timestamp for event in events)
 
 
 def _wait_for(condition: Callable[[], bool], *, timeout: float = 180) -> None:

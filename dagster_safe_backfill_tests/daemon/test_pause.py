@@ -49,7 +49,7 @@ def _ticks(dagster: LiveDagster) -> int:
     return sum(tick.timestamp > 0 and tick.end_timestamp is not None for tick in ticks)
 
 
-def _wait_for(condition: Callable[[], bool], *, timeout: float = 90) -> None:
+def _wait_for(condition: Callable[[], bool], *, timeout: float = 180) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "it didn't happen"

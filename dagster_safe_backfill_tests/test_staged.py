@@ -231,7 +231,9 @@ def test_a_partition_that_changed_since_it_was_staged_is_a_conflict(shop: Shop, 
     shop.stage(SIX[0], SIX[1])
     shop.audit()
     read(f"UPDATE events SET value = 9 WHERE day = '{SIX[1]}' AND id = 0")
-    assert "by no publication, so by hand" in shop.refused(SIX[0], SIX[1])
+    message = shop.refused(SIX[0], SIX[1])
+    assert "by no publication, so by hand" in message
+    assert f"the rows are in main.{shadows(read)[0]}." in message
     assert read("SELECT max(value) FROM events") == [(9.0,)]
 
 

@@ -16,7 +16,7 @@ from typing import Literal
 from dagster_safe_backfill.domain.slices import PartitionSlice
 from dagster_safe_backfill.domain.tables import Column, TableRef, TableSpec
 from dagster_safe_backfill.domain.verdicts import AuditResult
-from dagster_safe_backfill.errors import SliceError
+from dagster_safe_backfill.errors import SliceError, listed
 
 Strategy = Literal["merge", "replace", "swap"]
 OnConflict = Literal["raise", "overwrite"]
@@ -136,6 +136,7 @@ class Staged:
         duplicates: Rows that were left out for a later one of the same key, as asked.
         replaces_shadow: Whether an earlier try of the same run had left a shadow, which was discarded.
         fingerprints: The live partitions when the rows were staged, by partition key; empty if there was no table.
+        copied_from: The shadows that the rows stand in, if `shadow` is a copy for the session.
     """
 
     spec: TableSpec
@@ -150,6 +151,12 @@ class Staged:
     duplicates: int = 0
     replaces_shadow: bool = False
     fingerprints: Mapping[str, Fingerprint] = field(default_factory=dict[str, Fingerprint])
+    copied_from: tuple[TableRef, ...] = ()
+
+    @property
+    def place(self) -> str:
+        """Where a person finds the rows."""
+        return listed([*self.copied_from] or [self.shadow])
 
     @property
     def live_exists(self) -> bool:

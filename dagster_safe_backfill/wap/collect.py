@@ -99,6 +99,7 @@ def gathered(
         dropped=0,
         live_columns=_live_columns(spec, found, live, columns),
         fingerprints={stage.key: stage.fingerprint for stage in found},
+        copied_from=() if into else tuple(sources),
     )
     known = {column.name for column in staged.live_columns or columns}
     staged = replace(staged, added=tuple(column for column in columns if column.name not in known))

@@ -205,8 +205,8 @@ def _check_conflict(connection: Connection, staged: Staged, now: Mapping[str, Fi
     who = listed([f"{key}: {_who(by[key]) if key in by else 'by no publication, so by hand'}" for key in changed])
     raise PublishConflictError(
         f"{table}: {len(changed)} of the {len(staged.keys)} partitions changed since they were staged ({who}), so"
-        f" nothing was published; the rows are in {staged.shadow}. Look at what changed, then run the partitions again:"
-        ' they are computed anew. on_conflict="overwrite" would replace what changed, and archive it',
+        f" nothing was published; the rows are in {staged.place}. Look at what changed, then have the partitions"
+        ' computed again. on_conflict="overwrite" would replace what changed, and archive it',
         table=str(table),
         keys=changed,
         published_since={key: by[key].publication_id if key in by else None for key in changed},
@@ -220,7 +220,7 @@ def _check_written(staged: Staged, after: Mapping[str, Fingerprint]) -> None:
         shown = listed([f"{key}: {rows} and not {staged.rows.get(key, 0)}" for key, rows in wrong.items()])
         raise PublishError(
             f"{staged.spec.table}: after the publication live had other numbers of rows than were staged ({shown}), so"
-            f" it was undone; the rows are in {staged.shadow}. Report this, please",
+            f" it was undone; the rows are in {staged.place}. Report this, please",
             table=str(staged.spec.table),
         )
 

@@ -15,6 +15,7 @@ from typing import Any
 import duckdb
 import pytest
 import sqlglot
+from sqlglot import exp
 
 import dagster_safe_backfill as sb
 from dagster_safe_backfill.domain.states import Audited, Origin, PublishRules
@@ -22,9 +23,11 @@ from dagster_safe_backfill.domain.tables import TableRef
 from dagster_safe_backfill.wap.audit import audit
 from dagster_safe_backfill.wap.deadlines import Deadline
 from dagster_safe_backfill.wap.publish import publish
+from dagster_safe_backfill.wap.samples import Sampler
 from dagster_safe_backfill.wap.write import write
 from dagster_safe_backfill.warehouses.base import Connection, Warehouse
 from dagster_safe_backfill.warehouses.duckdb import DuckDBWarehouse
+from dagster_safe_backfill.warehouses.duckdb_tables import DuckDBTables
 from dagster_safe_backfill_tests.audited import slice_of
 from dagster_safe_backfill_tests.publications import Publications, day_rows
 
@@ -210,9 +213,9 @@ def test_no_cancel_leaves_a_source_behind(table: Warehouse) -> None:
     with table.connect() as connection:
         for _ in range(100):
             with suppress(sb.StatementCancelledError), storm(connection), connection.source(query) as source:
-                connection.run(sqlglot.exp.select("a").from_(source))
+                connection.run(exp.select("a").from_(source))
         with connection.source(query) as source:
-            assert connection.run(sqlglot.exp.select("a").from_(source)) == [(1,)]
+            assert connection.run(exp.select("a").from_(source)) == [(1,)]
 
 
 SLOW = f"value + ({LONG}) > 0"
@@ -253,6 +256,19 @@ def test_an_audit_that_is_stopped_is_not_unmeasured(live: Publications, slow: sb
     with live.warehouse.connect() as connection, stopped(), Deadline(SOON, "it").over(connection):
         audit(connection, staged, [slow], origin=ORIGIN)
     assert (live.live(), live.events()) == before
+
+
+def test_a_sample_that_is_stopped_is_not_left_out(live: Publications) -> None:
+    with live.warehouse.connect() as connection, stopped(), Deadline(SOON, "it").over(connection):
+        Sampler(connection=connection, shown=None).unmasked(sqlglot.parse_one(LONG, dialect="duckdb"))
+
+
+def test_columns_whose_change_is_stopped_may_be_changed_later() -> None:
+    def stop(sql: str, parameters: object) -> list[tuple[Any, ...]]:
+        raise sb.StatementCancelledError("stopped")
+
+    with pytest.raises(sb.StatementCancelledError):
+        DuckDBTables(stop).reshape(T, dropped=["x"], retyped=[])
 
 
 def test_a_batch_that_was_stopped_is_published_by_the_next_try(live: Publications) -> None:

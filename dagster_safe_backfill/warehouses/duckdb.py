@@ -333,16 +333,16 @@ class DuckDBConnection(Connection):
             raise ConfigurationError(f"a Query is one SELECT, not {' and '.join(kinds) or 'nothing'}: {query.sql!r}")
         return found[0].query.strip().removesuffix(";")
 
-    def _execute(self, sql: str, parameters: Mapping[str, Any] | Sequence[Any] | None = None) -> list[Row]:
+    def _execute(
+        self, sql: str, parameters: Mapping[str, Any] | Sequence[Any] | None = None, *, is_stoppable: bool = True
+    ) -> list[Row]:
         STATEMENTS.debug(sql)
-        with self._translating(sql):
+        with self._translating(sql, is_stoppable=is_stoppable):
             return self._driver.execute(sql, parameters).fetchall()
 
     def _unstoppably(self, sql: str) -> None:
-        """Run what must not be cancelled. DuckDB may say of a COMMIT that it was interrupted though it is done."""
-        STATEMENTS.debug(sql)
-        with self._translating(sql, is_stoppable=False):
-            self._driver.execute(sql)
+        """Run what must not be cancelled. Before 2.0, DuckDB says of a COMMIT that it was, though it is done."""
+        self._execute(sql, is_stoppable=False)
 
     @contextmanager
     def _translating(self, doing: str, *, is_stoppable: bool = True) -> Generator[None, None, None]:

@@ -27,6 +27,15 @@ controller.DEFAULT_DAEMON_INTERVAL_SECONDS = 1
 from dagster._daemon.cli import cli
 cli()
 """
+_RE_EXECUTE = """
+mutation ($parameters: ReexecutionParams!) {
+  reexecutePartitionBackfill(reexecutionParams: $parameters) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
+  }
+}
+"""
 DAGSTER_YAML = """
 telemetry: {enabled: false}
 run_coordinator:
@@ -43,7 +52,7 @@ class LiveDagster:
         self.instance = instance
         self._context = context
 
-    def backfill(self, assets: Sequence[str], keys: Sequence[str], *, timeout: float = 180) -> PartitionBackfill:
+    def backfill(self, assets: Sequence[str], keys: Sequence[str], *, timeout: float = 400) -> PartitionBackfill:
         """Launch a backfill as the UI's dialog does, and wait until it has ended."""
         return self.ended(self.launch(assets, keys), timeout=timeout)
 
@@ -59,7 +68,15 @@ class LiveDagster:
         assert launched["__typename"] == "LaunchBackfillSuccess", launched
         return launched["backfillId"]
 
-    def ended(self, backfill_id: str, *, timeout: float = 180) -> PartitionBackfill:
+    def re_execute(self, backfill_id: str) -> str:
+        """Re-execute a backfill from failure as the UI does, and return the new one's id."""
+        parameters = {"parentRunId": backfill_id, "strategy": "FROM_FAILURE"}
+        answer = execute_query(self._context, _RE_EXECUTE, {"parameters": parameters})
+        launched = answer["data"]["reexecutePartitionBackfill"]
+        assert launched["__typename"] == "LaunchBackfillSuccess", launched
+        return launched["backfillId"]
+
+    def ended(self, backfill_id: str, *, timeout: float = 400) -> PartitionBackfill:
         """Wait until a backfill has ended, and return it."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:

@@ -9,7 +9,17 @@ from collections.abc import Iterator, Mapping
 
 from bench.contenders import CONTENDERS, SAFE, TIGHT, Job
 from bench.data import ALL_DAYS
-from bench.measure import Measured, audit_seconds, import_seconds, loaded_by, measure, medians, prepare, publications
+from bench.measure import (
+    Measured,
+    audit_seconds,
+    batches,
+    import_seconds,
+    loaded_by,
+    measure,
+    medians,
+    prepare,
+    publications,
+)
 from bench.report import MANY_AUDITS, Report
 
 FULL = {30: 5, 90: 5, 365: 3, ALL_DAYS: 2}
@@ -35,6 +45,7 @@ def main() -> int:
         loaded=loaded_by("dagster_safe_backfill", WATCHED),
         audits=audit_seconds(),
         publications=publications(turns=3 if is_quick else 7),
+        batches=batches(turns=1 if is_quick else 3),
     )
     print(*report.tables(), sep="\n")
     print("\n### Aims\n")

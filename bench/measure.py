@@ -27,6 +27,9 @@ from bench.contenders import NO_OP, Job
 Publications = Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]
 """Medians by case, contender, step and quantity; see `bench.publications`."""
 
+Batches = Mapping[str, Mapping[str, float]]
+"""Medians by way and quantity; see `bench.batches`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
@@ -105,6 +108,11 @@ def audit_seconds() -> dict[str, float]:
 def publications(*, turns: int) -> Publications:
     """Return what `bench.publications` measured."""
     return json.loads(_python("-m", "bench.publications", str(turns)).splitlines()[-1])
+
+
+def batches(*, turns: int) -> Batches:
+    """Return what `bench.batches` measured."""
+    return json.loads(_python("-m", "bench.batches", str(turns)).splitlines()[-1])
 
 
 def _python(*arguments: str, stream: str = "stdout") -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from bench.batches import DAYS as BATCHED_DAYS
 from bench.contenders import BARE, BUILT_IN, CHECKS, FORMS, NO_OP, SAFE, TIGHT, TIGHT_MB
 from bench.data import MEMORY_LIMIT_MB
-from bench.measure import Measured, Publications
+from bench.measure import Batches, Measured, Publications
 from bench.publications import DAYS, LIBRARY, RIVALS
 
 USUAL, MANY_AUDITS = len(CHECKS), 20
@@ -32,6 +33,7 @@ class Report:
         loaded: Other libraries that importing this one loads.
         audits: Seconds of eight audits, and of what they are compared with; see `bench.audits`.
         publications: What publications and rollbacks took, by case, contender, step and quantity.
+        batches: What the ways to cut a backfill took, by way and quantity.
     """
 
     results: Mapping[tuple[str, int, int], Measured]
@@ -39,6 +41,7 @@ class Report:
     loaded: Sequence[str]
     audits: Mapping[str, float]
     publications: Publications
+    batches: Batches
 
     @property
     def days(self) -> list[int]:
@@ -70,6 +73,7 @@ class Report:
         yield "\n### Eight audits of 365 days, in seconds (statements in number)\n"
         yield ", ".join(f"{name} {value:.3g}" for name, value in self.audits.items())
         yield from _Undoable(measured=self.publications).tables()
+        yield from _cut(self.batches)
         yield "\n### Import\n"
         yield ", ".join(f"{module} {seconds:.2f} s" for module, seconds in self.imports.items())
 
@@ -203,6 +207,19 @@ class _Undoable:
 
     def _times(self, step: Mapping[str, float] | None) -> str:
         return "" if step is None else f"{step['wall']:.2f} ({step['cpu']:.2f})"
+
+
+def _cut(ways: Batches) -> Iterator[str]:
+    """Return the table of a backfill of frames that is cut in several ways."""
+    yield f"\n### {BATCHED_DAYS} days of frames: wall seconds (CPU), and peak memory in MB\n"
+    yield "`*`: extrapolated from runs of the first partitions.\n"
+    yield "| | seconds | peak memory |"
+    yield "|---" * 3 + "|"
+    for name, found in ways.items():
+        times = BATCHED_DAYS / found["days"]
+        mark = "" if times == 1 else f" * {found['days']:.0f} runs: {found['wall']:.1f} ({found['cpu']:.1f})"
+        shown = f"{found['wall'] * times:.1f} ({found['cpu'] * times:.1f})"
+        yield f"| {name} | {shown}{mark} | {found['peak_mb']:.0f} |"
 
 
 def _times(one: Measured) -> str:

@@ -13,8 +13,14 @@ FOLDER = Path(os.environ["DSB_TEST_FOLDER"])
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-03-01")
 
 
-def _bad_days() -> list[str]:
-    return json.loads((FOLDER / "bad_days.json").read_text())
+def _rows(partitions: sb.PartitionSlice) -> pd.DataFrame:
+    """Return three rows a day; those of the bad days are negative."""
+    bad = json.loads((FOLDER / "bad_days.json").read_text())
+    return pd.DataFrame(
+        {"day": pd.Timestamp(key), "id": i, "value": -1 if key in bad else i + 1}
+        for key in partitions.keys
+        for i in range(3)
+    )
 
 
 @sb.wap_asset(
@@ -25,13 +31,8 @@ def _bad_days() -> list[str]:
     backfill_policy=sb.single_run(),
 )
 def events(partitions: sb.PartitionSlice) -> pd.DataFrame:
-    """Three rows a day; those of the bad days are negative."""
-    bad = _bad_days()
-    return pd.DataFrame(
-        {"day": pd.Timestamp(key), "id": i, "value": -1 if key in bad else i + 1}
-        for key in partitions.keys
-        for i in range(3)
-    )
+    """What goes live as a whole."""
+    return _rows(partitions)
 
 
 @sb.wap_asset(
@@ -46,7 +47,36 @@ def totals(partitions: sb.PartitionSlice) -> sb.Query:
     return sb.Query(f"SELECT day, sum(value) AS value FROM main.events WHERE {partitions.where()} GROUP BY day")
 
 
+@sb.wap_asset(
+    partitions_def=DAYS,
+    partition_expr="day",
+    unique_key=["day", "id"],
+    audits=[sb.expression("value > 0", name="positive")],
+    backfill_policy=sb.single_run(),
+    batch_size=10,
+    publish_per="batch",
+)
+def readings(partitions: sb.PartitionSlice) -> pd.DataFrame:
+    """What goes live batch by batch."""
+    with (FOLDER / "calls").open("a") as calls:
+        calls.write(f"{partitions.keys[0]} {partitions.keys[-1]}\n")
+    return _rows(partitions)
+
+
+@sb.wap_asset(
+    partitions_def=DAYS,
+    partition_expr="day",
+    unique_key=["day"],
+    deps=[readings],
+    backfill_policy=sb.batched(20),
+)
+def reading_totals(partitions: sb.PartitionSlice) -> sb.Query:
+    """Each day's sum."""
+    return sb.Query(f"SELECT day, sum(value) AS value FROM main.readings WHERE {partitions.where()} GROUP BY day")
+
+
 defs = dg.Definitions(
-    assets=[events, totals],
+    assets=[events, totals, readings, reading_totals],
     resources={"io_manager": sb.RangeDuckDBIOManager(database=str(FOLDER / "warehouse.duckdb"), schema="main")},
+    executor=dg.in_process_executor,
 )

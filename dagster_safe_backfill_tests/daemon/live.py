@@ -54,7 +54,7 @@ class LiveDagster:
         self.instance = instance
         self._context = context
 
-    def backfill(self, assets: Sequence[str], keys: Sequence[str], *, timeout: float = 180) -> PartitionBackfill:
+    def backfill(self, assets: Sequence[str], keys: Sequence[str], *, timeout: float = 400) -> PartitionBackfill:
         """Launch a backfill as the UI's dialog does, and wait until it has ended."""
         return self.ended(self.launch(assets, keys), timeout=timeout)
 
@@ -111,7 +111,7 @@ class LiveDagster:
             time.sleep(0.2)
         raise TimeoutError(f"the run {run_id} has not ended in {timeout} s")
 
-    def ended(self, backfill_id: str, *, timeout: float = 180) -> PartitionBackfill:
+    def ended(self, backfill_id: str, *, timeout: float = 400) -> PartitionBackfill:
         """Wait until a backfill has ended, and return it."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:

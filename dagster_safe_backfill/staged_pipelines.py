@@ -333,8 +333,18 @@ class PublishPipeline:
 
 
 def _chosen(found: Sequence[Stage], *, scope: str) -> dict[str, Stage]:
-    """Return what is to be published of each partition: of the run's own scope, else the newest of all."""
+    """Return what is to be published of each partition: of the run's own scope, else the newest of all.
+
+    What the scope had published is live no more once it was rolled back. What another scope took up is not this one's,
+    unless it is live already.
+    """
     from dagster_safe_backfill.wap.stages import newest
 
-    own = [stage for stage in found if stage.scope == scope and stage.event != "taken_up"]
-    return {**newest(found), **newest(own)}
+    chosen = newest(found)
+    for key, own in newest(stage for stage in found if stage.scope == scope).items():
+        last = chosen[key]
+        is_undone = own.event == "published" and last.event == "rolled_back"
+        is_live_elsewhere = own.event == "taken_up" and last.event == "published"
+        if not (is_undone or is_live_elsewhere):
+            chosen[key] = own
+    return chosen

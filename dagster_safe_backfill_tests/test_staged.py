@@ -283,6 +283,24 @@ def test_a_rollback_undoes_it(shop: Shop, read: Read) -> None:
     assert "rolled back, and not staged since" in shop.refused(SIX[0])
 
 
+def test_what_was_rolled_back_is_not_green_again_by_a_retry(shop: Shop, read: Read) -> None:
+    first = shop.run("shadow", "audit", "published", first=SIX[0], last=SIX[1])
+    job = sb.build_rollback_job(shop.assets().published)
+    assert job.execute_in_process(resources={"io_manager": shop.io_manager}, instance=shop.instance).success
+    again = dg.materialize(
+        [*shop.assets()],
+        selection=[shop.assets().published],
+        # As a re-execution of the first run has it.
+        tags={RANGE_START: SIX[0], RANGE_END: SIX[1], "dagster/root_run_id": first.run_id},
+        resources={"io_manager": shop.io_manager},
+        instance=shop.instance,
+        raise_on_error=False,
+    )
+    assert not again.success
+    assert "rolled back, and not staged since" in failure_of(again, "events")
+    assert counts(read) == {}
+
+
 def test_the_key_and_schema_of_the_table_are_the_live_assets(shop: Shop, read: Read) -> None:
     assets = shop.assets(key=["nyc", "flights"], schema="other")
     assert [asset.key.to_user_string() for asset in assets] == [

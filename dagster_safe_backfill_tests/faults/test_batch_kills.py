@@ -15,7 +15,7 @@ import dagster as dg
 import duckdb
 import pytest
 
-from dagster_safe_backfill.batches import PublishPer
+from dagster_safe_backfill.asset_options import PublishPer
 from dagster_safe_backfill.domain.states import Origin
 from dagster_safe_backfill.domain.tables import TableRef
 from dagster_safe_backfill.wap.retention import retire

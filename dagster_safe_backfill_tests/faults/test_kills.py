@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -26,6 +27,13 @@ ROUNDS, SOME = 2, 5
 """How many random tables there are, and how many statements are tried of those after the first."""
 
 Counts = Counter[tuple[str, State]]
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder on a disk, as where files are kept: in memory, DuckDB 2.0.0 once left a torn block to a killed write."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp" if Path("/var/tmp").is_dir() else None) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="module")

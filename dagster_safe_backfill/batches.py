@@ -195,7 +195,7 @@ class Batches:
     @property
     def scope(self) -> str:
         """What the run stages for."""
-        return self.origin.scope or self.origin.publication_id
+        return self.origin.staged_for
 
     def collected(self, connection: Connection) -> Staged:
         """Move all batches of the run into one shadow."""
@@ -223,8 +223,7 @@ class Batches:
         from dagster_safe_backfill.wap import ledger
 
         run_id = self.origin.publication_id
-        before = {entry.publication_id for entry in ledger.changes_in(connection, self.spec.table, run_id)}
-        number = len(before) + 1
+        number = ledger.publications_in(connection, self.spec.table, run_id) + 1
         return replace(self.origin, publication_id=f"{run_id}.{number}", scope=run_id)
 
     def is_over(self, run_id: str) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from dagster_safe_backfill.errors import listed
+from dagster_safe_backfill.partitions import order_of
 from dagster_safe_backfill.scopes import is_over
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def changed_since(context: dg.AssetExecutionContext, staged_at: Mapping[str, dat
 
 def _known_keys(context: dg.AssetExecutionContext) -> set[str]:
     definition: dg.PartitionsDefinition[Any] | None = context.assets_def.partitions_def
-    return set(definition.get_partition_keys(dynamic_partitions_store=context.instance)) if definition else set()
+    return set(order_of(definition, context.instance)) if definition else set()
 
 
 def _materialized(

@@ -184,6 +184,11 @@ def _write_metadata(context: dg.OutputContext, spec: TableSpec, changes: Mapping
     }
 
 
+def partition_metadata(changes: Changes) -> dict[str, int]:
+    """Return what a write left in one partition, and changed there."""
+    return {"dagster/partition_row_count": changes.staged, **changes_metadata(changes)}
+
+
 def changes_metadata(changes: Changes) -> dict[str, int]:
     """Return what a write changed, as the numbers that the UI plots."""
     return {

@@ -12,8 +12,8 @@ from pydantic import Field
 from dagster_safe_backfill.domain.slices import PartitionSlice
 from dagster_safe_backfill.domain.states import Changes, Origin, Retired, RolledBack
 from dagster_safe_backfill.errors import ConfigurationError, PublicationNotFoundError, about, listed
-from dagster_safe_backfill.io_managers import changes_metadata, warehouse_manager
-from dagster_safe_backfill.partitions import slice_of_keys
+from dagster_safe_backfill.io_managers import changes_metadata, partition_metadata, warehouse_manager
+from dagster_safe_backfill.partitions import order_of, slice_of_keys
 from dagster_safe_backfill.scopes import is_over
 
 _RANGE = "..."
@@ -146,7 +146,7 @@ def build_retention_schedule(
     keep_for = days("shadow_days", shadow_days)
 
     @dg.op(name=f"{name}_op", required_resource_keys={io_manager_key})
-    def drop_whatis_over(context: dg.OpExecutionContext, config: RetentionConfig) -> None:
+    def drop_what_is_over(context: dg.OpExecutionContext, config: RetentionConfig) -> None:
         from dagster_safe_backfill.wap.retention import retire
 
         dropped: dict[str, str] = {}
@@ -170,7 +170,7 @@ def build_retention_schedule(
         name=f"{name}_job", description="Drop expired archives, and shadows of runs that have ended."
     )
     def job() -> None:
-        drop_whatis_over()
+        drop_what_is_over()
 
     return dg.ScheduleDefinition(
         name=name,
@@ -194,11 +194,8 @@ def days(option: str, value: float) -> timedelta:
 
 
 def _order(asset: dg.AssetsDefinition, instance: dg.DagsterInstance) -> dict[str, int]:
-    """Return the asset's partition keys, with their positions."""
     definition: dg.PartitionsDefinition[Any] | None = asset.partitions_def
-    if definition is None:
-        return {}
-    return {key: i for i, key in enumerate(definition.get_partition_keys(dynamic_partitions_store=instance))}
+    return {} if definition is None else order_of(definition, instance)
 
 
 def _slice_of(asset: dg.AssetsDefinition, order: Mapping[str, int], keys: Sequence[str]) -> PartitionSlice:
@@ -268,7 +265,7 @@ def _materialization(
         **_archive(done),
     }
     if changes is not None:
-        metadata |= {"dagster/partition_row_count": changes.staged, **changes_metadata(changes)}
+        metadata |= partition_metadata(changes)
     return dg.AssetMaterialization(asset_key=key, partition=partition, description=description, metadata=metadata)
 
 

@@ -15,7 +15,7 @@ from dagster_safe_backfill.domain.slices import PartitionSlice
 from dagster_safe_backfill.domain.states import Audited, Judged, Published, Rejected
 from dagster_safe_backfill.domain.verdicts import AuditResult
 from dagster_safe_backfill.errors import AuditFailedError, listed
-from dagster_safe_backfill.io_managers import changes_metadata
+from dagster_safe_backfill.io_managers import partition_metadata
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,11 +144,7 @@ def with_metadata(failure: dg.Failure, shown: Mapping[str, Any]) -> dg.Failure:
 def changes_by_partition(published: Sequence[Published], *, seconds: float | None = None) -> dict[str, dict[str, Any]]:
     """Return the numbers of each partition that went live."""
     timed = {} if seconds is None else {"seconds": round(seconds, 3)}
-    return {
-        key: {"dagster/partition_row_count": changes.staged, **changes_metadata(changes), **timed}
-        for one in published
-        for key, changes in one.changes.items()
-    }
+    return {key: {**partition_metadata(changes), **timed} for one in published for key, changes in one.changes.items()}
 
 
 def materialization_events(asset: dg.AssetKey, published: Published) -> Iterator[dg.AssetMaterialization]:

@@ -98,6 +98,11 @@ def slice_of_keys(definition: dg.PartitionsDefinition[Any], keys: Sequence[str])
     return PartitionSlice(keys=tuple(keys), dimensions=dimensions)
 
 
+def order_of(definition: dg.PartitionsDefinition[Any], instance: dg.DagsterInstance) -> dict[str, int]:
+    """Return a definition's partition keys, with their positions."""
+    return {key: i for i, key in enumerate(definition.get_partition_keys(dynamic_partitions_store=instance))}
+
+
 def _parts(definition: dg.MultiPartitionsDefinition, key: str) -> Mapping[str, str]:
     return definition.get_partition_key_from_str(key).keys_by_dimension
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dagster_safe_backfill.domain.states import Changes, Published
 from dagster_safe_backfill.domain.tables import TableSpec
 from dagster_safe_backfill.errors import NotStagedError, listed
-from dagster_safe_backfill.io_managers import changes_metadata
+from dagster_safe_backfill.io_managers import partition_metadata
 from dagster_safe_backfill.outcomes import changes_by_partition, publication_metadata
 
 if TYPE_CHECKING:
@@ -44,11 +44,7 @@ class Publications:
             if key in one.changes:
                 return {**changes_by_partition([one])[key], **publication_metadata(one)}
         publication_id, changes = self.before[key]
-        return {
-            "dagster/partition_row_count": changes.staged,
-            **changes_metadata(changes),
-            "publication_id": publication_id,
-        }
+        return {**partition_metadata(changes), "publication_id": publication_id}
 
 
 def published_before(

@@ -30,7 +30,7 @@ from dagster_safe_backfill.outcomes import (
     warn,
     with_metadata,
 )
-from dagster_safe_backfill.partitions import slice_of_keys, slice_of_run
+from dagster_safe_backfill.partitions import order_of, slice_of_keys, slice_of_run
 from dagster_safe_backfill.pipelines import bound
 from dagster_safe_backfill.publications import Publications, check_approved, published_before
 from dagster_safe_backfill.reports import report
@@ -39,8 +39,6 @@ from dagster_safe_backfill.scopes import BACKFILL_TAG, is_abandoned, scope_of, t
 if TYPE_CHECKING:
     from dagster_safe_backfill.wap.stages import Stage
     from dagster_safe_backfill.warehouses.base import Connection
-
-_AUDITED = ("audited", "approved", "refused")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +63,7 @@ class StagedTable:
     def slice_of(self, instance: dg.DagsterInstance, keys: Sequence[str]) -> PartitionSlice:
         """Return the slice of keys in any order."""
         definition: dg.PartitionsDefinition[Any] = self.partitions_def
-        order = {key: i for i, key in enumerate(definition.get_partition_keys(dynamic_partitions_store=instance))}
+        order = order_of(definition, instance)
         unknown = [key for key in keys if key not in order]
         if unknown:
             raise NotStagedError(
@@ -245,12 +243,12 @@ class AuditPipeline:
 
 def _waiting(connection: Connection, spec: TableSpec, *, scope: str) -> tuple[list[Stage], list[str]]:
     """Return what waits for an audit or a publication in a scope, else everywhere; and the keys that aren't audited."""
-    from dagster_safe_backfill.wap.stages import newest, stages, standing
+    from dagster_safe_backfill.wap.stages import WAITING, newest, stages, standing
 
     everything = stages(connection, spec.table)
     own = [stage for stage in everything if stage.scope == scope]
     found = own if any(stage.shadow is not None for stage in own) else list(newest(everything).values())
-    waiting = standing(connection, spec.table, [stage for stage in found if stage.event in _AUDITED])
+    waiting = standing(connection, spec.table, [stage for stage in found if stage.event in WAITING])
     left_out = [stage.key for stage in found if stage.event in ("staged", "rejected")]
     return waiting, left_out
 

@@ -36,7 +36,7 @@ class Origin:
         code_version: The asset's.
         code: What computes the rows, in words: the code version, or a digest of the function, and one of its
             configuration. Rows that other code computed aren't taken up.
-        scope: What is staged together; the publication's id, if None.
+        scope: What is staged together; the publication's id, if None. See `staged_for`.
     """
 
     run_id: str
@@ -45,6 +45,11 @@ class Origin:
     code_version: str | None = None
     code: str | None = None
     scope: str | None = None
+
+    @property
+    def staged_for(self) -> str:
+        """The scope that is recorded in the ledger."""
+        return self.scope or self.publication_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,8 +16,8 @@ from dagster_safe_backfill.errors import PublishConflictError, SchemaMismatchErr
 from dagster_safe_backfill.sql import publishing, staging, terms
 from dagster_safe_backfill.sql.partitioning import PARTITION, PartitionColumns, positioned, rows_of
 from dagster_safe_backfill.wap import ledger
-from dagster_safe_backfill.wap.scope import data_columns, partition_columns, partition_types, respelled
-from dagster_safe_backfill.wap.stages import Stage, stages
+from dagster_safe_backfill.wap.scope import added_columns, data_columns, partition_columns, partition_types, respelled
+from dagster_safe_backfill.wap.stages import WAITING, Stage, stages
 from dagster_safe_backfill.wap.transactions import in_transaction
 from dagster_safe_backfill.warehouses.base import Connection
 
@@ -101,8 +101,7 @@ def gathered(
         fingerprints={stage.key: stage.fingerprint for stage in found},
         copied_from=() if into else tuple(sources),
     )
-    known = {column.name for column in staged.live_columns or columns}
-    staged = replace(staged, added=tuple(column for column in columns if column.name not in known))
+    staged = replace(staged, added=added_columns(columns, staged.live_columns))
     recognised = partition_columns(connection, spec=spec, partition_slice=partition_slice, types=types)
     _copy(connection, sources, staged, recognised, is_scratch=into is None)
     counted = staging.by_key(connection.run(staging.rows_by_partition(shadow)), staged.keys)
@@ -125,7 +124,7 @@ def left(
     others = {
         stage.shadow
         for stage in stages(connection, table)
-        if stage.event in ("audited", "approved", "refused") and (stage.scope, stage.key) not in moved
+        if stage.event in WAITING and (stage.scope, stage.key) not in moved
     }
     owners = {stage.shadow: stage.run_id for stage in found if stage.shadow is not None}
     return [shadow for shadow, run_id in owners.items() if shadow not in others and is_over(run_id)]

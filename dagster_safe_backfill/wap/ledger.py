@@ -138,7 +138,7 @@ def record(connection: Connection, event: Event, table: TableRef, rows: Sequence
         "backfill_id": origin.backfill_id,
         "code_version": origin.code_version,
         "code": origin.code,
-        "scope": origin.scope or origin.publication_id,
+        "scope": origin.staged_for,
     }
     tuples = [tuple({**common, **row}.get(name) for name in _COLUMNS) for row in rows]
     connection.append(ledger_of(table), list(_COLUMNS), tuples)
@@ -178,7 +178,7 @@ def record_taken(
     connection: Connection, table: TableRef, scopes_and_keys: Iterable[tuple[str, str]], *, origin: Origin
 ) -> None:
     """Record that partitions which were staged in other scopes stand in this one now, or are live."""
-    scope = origin.scope or origin.publication_id
+    scope = origin.staged_for
     rows: list[Values] = [{"partition_key": key, "scope": one} for one, key in scopes_and_keys if one != scope]
     if rows:
         record(connection, "taken_up", table, rows, origin=origin)
@@ -231,6 +231,11 @@ def changes_by(connection: Connection, table: TableRef, *publication_ids: str) -
 def changes_in(connection: Connection, table: TableRef, scope: str) -> list[Entry]:
     """Return what the publications of what was staged in one scope changed, the oldest first."""
     return _entries(connection, table, [scope_column().eq(terms.text(scope))])
+
+
+def publications_in(connection: Connection, table: TableRef, scope: str) -> int:
+    """Return how many publications and rollbacks there are of what was staged in one scope."""
+    return len({entry.publication_id for entry in changes_in(connection, table, scope)})
 
 
 def changes_by_backfill(connection: Connection, table: TableRef, backfill_id: str) -> list[Entry]:

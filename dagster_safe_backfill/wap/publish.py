@@ -193,7 +193,7 @@ def _check_conflict(connection: Connection, staged: Staged, now: Mapping[str, Fi
         return
     table = staged.spec.table
     since = {entry.key: entry for entry in ledger.history(connection, table, changed)}
-    staged_at = ledger.staged_at(connection, table, origin.scope or origin.publication_id)
+    staged_at = ledger.staged_at(connection, table, origin.staged_for)
     names = tuple(column.name for column in staged.live_columns or staged.columns)
     by = {
         key: entry

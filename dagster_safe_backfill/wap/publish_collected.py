@@ -40,7 +40,7 @@ def publish_part(
             f"{staged.spec.table}: {listed(blocked)} are blocked by audits, and not published",
             table=str(staged.spec.table),
         )
-    scope = origin.scope or origin.publication_id
+    scope = origin.staged_for
     found = stages(connection, staged.spec.table, keys=keys, scope=scope)
     chosen = gathered(connection, found, spec=staged.spec, partition_slice=staged.partitions.only(keys))
     chosen = replace(chosen, dropped=staged.dropped, duplicates=staged.duplicates)
@@ -114,9 +114,9 @@ def check_one_version(table: TableRef, found: Sequence[Stage]) -> None:
 
 def _next_id(connection: Connection, table: TableRef, origin: Origin) -> str:
     """Return the id of the next publication of a scope."""
-    scope = origin.scope or origin.publication_id
-    before = {entry.publication_id for entry in ledger.changes_in(connection, table, scope)}
-    return f"{scope}.{len(before) + 1}" if before else scope
+    scope = origin.staged_for
+    before = ledger.publications_in(connection, table, scope)
+    return f"{scope}.{before + 1}" if before else scope
 
 
 def _check_keys_apart(connection: Connection, staged: Staged) -> None:

@@ -165,6 +165,14 @@ def _by_dimension(column: str | Mapping[str, str], partition_slice: PartitionSli
     return {names[0]: column}
 
 
+def added_columns(columns: Sequence[Column], live: Sequence[Column] | None) -> tuple[Column, ...]:
+    """Return those of the columns that the live table lacks; none, if there is no table."""
+    if live is None:
+        return ()
+    known = {column.name for column in live}
+    return tuple(column for column in columns if column.name not in known)
+
+
 def data_columns(connection: Connection, shadow: TableRef) -> tuple[Column, ...]:
     """Return a shadow's columns without the library's own; none, if it isn't there."""
     found = connection.columns(shadow) or ()

@@ -17,6 +17,9 @@ from dagster_safe_backfill.wap import ledger
 from dagster_safe_backfill.wap.ledger import CHANGES_OF_LIVE, Event, StageEvent
 from dagster_safe_backfill.warehouses.base import Connection, Row
 
+WAITING: tuple[Event, ...] = ("audited", "approved", "refused")
+"""The last events of partitions whose own audits passed, and whose rows somebody may still want."""
+
 _RANK = "_sb_rank"
 _COLUMNS = (
     *("partition_key", "event", "scope", "shadow", "run_id", "code_version", "code"),

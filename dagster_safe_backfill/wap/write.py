@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
@@ -23,7 +23,14 @@ from dagster_safe_backfill.wap import ledger
 from dagster_safe_backfill.wap.deduplicate import deduplicated
 from dagster_safe_backfill.wap.fingerprints import live_fingerprints
 from dagster_safe_backfill.wap.reconcile import reconciled
-from dagster_safe_backfill.wap.scope import check_keys, data_columns, partition_columns, partition_types, respelled
+from dagster_safe_backfill.wap.scope import (
+    added_columns,
+    check_keys,
+    data_columns,
+    partition_columns,
+    partition_types,
+    respelled,
+)
 from dagster_safe_backfill.wap.transactions import in_transaction
 from dagster_safe_backfill.warehouses.base import Connection
 from dagster_safe_backfill.warehouses.frames import FrameError, NoColumnsError
@@ -187,7 +194,7 @@ def stage(
         rows={},
         dropped=0,
         live_columns=live,
-        added=_added(staged_columns, live),
+        added=added_columns(staged_columns, live),
     )
     if spec.keep_latest is not None:
         staged = deduplicated(connection, staged)
@@ -197,13 +204,6 @@ def stage(
 def _as_in_batch(spec: TableSpec) -> TableSpec:
     """Return the spec by which rows get the columns of a batch before them, no others."""
     return replace(spec, on_schema_change="raise", column_defaults={}, updated_at_column=None)
-
-
-def _added(columns: Sequence[Column], live: Sequence[Column] | None) -> tuple[Column, ...]:
-    if live is None:
-        return ()
-    known = {column.name for column in live}
-    return tuple(column for column in columns if column.name not in known)
 
 
 def _counted(connection: Connection, staged: Staged, columns: PartitionColumns) -> Staged:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, TypeVar
@@ -24,6 +25,8 @@ from dagster_safe_backfill.progress import Progress
 from dagster_safe_backfill.scopes import is_over
 
 if TYPE_CHECKING:
+    from dagster_safe_backfill.wap.deadlines import Deadline
+    from dagster_safe_backfill.wap.fingerprints import Seen
     from dagster_safe_backfill.wap.stages import Stage
     from dagster_safe_backfill.warehouses.base import Connection
 
@@ -42,6 +45,14 @@ class Batch:
     partition_slice: PartitionSlice
     shadow: TableRef
     taken_up: Sequence[Stage] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Computed:
+    """What the user's function returned, and what live was before it was called."""
+
+    rows: object
+    before: Seen
 
 
 def cut(whole: PartitionSlice, keys: Sequence[str], *, size: int | None) -> list[PartitionSlice]:
@@ -68,6 +79,7 @@ class Batches:
         origin: Who stages, and in which scope.
         is_by_partition: Whether partitions that pass are checkpoints though others of their batch fail.
         may_take: Whether what another scope staged may be taken up.
+        numbered: Who publishes each batch that is a publication of its own, by its first partition.
     """
 
     context: dg.AssetExecutionContext
@@ -83,6 +95,7 @@ class Batches:
     may_take: Callable[[str], bool] = lambda _: True
     progress: Progress = field(init=False)
     bounds: Bounds = field(init=False)
+    numbered: dict[str, Origin] = field(init=False, default_factory=dict[str, "Origin"])
 
     def __post_init__(self) -> None:
         progress = Progress(asset=self.context.asset_key, partitions=len(self.whole))
@@ -148,27 +161,40 @@ class Batches:
     def _tried(
         self,
         batch: Batch,
-        judge: Callable[[Connection, Batch, object], Audited | Rejected],
+        judge: Callable[[Connection, Batch, _Computed | None], Audited | Rejected],
         after: Callable[[Connection, Audited | Rejected], _Result],
     ) -> tuple[Audited | Rejected, _Result]:
         deadline = self.bounds.deadline(f"{batch.partition_slice} of {self.spec.table}")
-        data: object = None
-        if not batch.taken_up:
-            self.context.log.info(f"computing {batch.partition_slice} of {self.spec.table}")
-            compute = partial(self.compute, self.context, batch.partition_slice, self.arguments)
-            data = self.bounds.computed(compute, deadline=deadline)
+        computed = None if batch.taken_up else self._computed(batch.partition_slice, deadline)
+
+        judged: list[Audited | Rejected] = []
 
         def work(connection: Connection) -> tuple[Audited | Rejected, _Result]:
-            judged = judge(connection, batch, data)
-            return judged, after(connection, judged)
+            # What a try that failed afterwards had written and audited stands.
+            if not judged:
+                judged.append(judge(connection, batch, computed))
+            return judged[0], after(connection, judged[0])
 
         return self.bounds.connected(work, deadline=deadline)
+
+    def _computed(self, partition_slice: PartitionSlice, deadline: Deadline) -> _Computed:
+        from dagster_safe_backfill.wap.fingerprints import Seen, seen
+
+        look = partial(seen, spec=self.spec, partition_slice=partition_slice)
+        now = datetime.now(timezone.utc)
+        try:
+            before = self.bounds.connected(look, deadline=deadline, read_only=True)
+        except TableNotFoundError:
+            before = Seen(at=now)
+        self.context.log.info(f"computing {partition_slice} of {self.spec.table}")
+        compute = partial(self.compute, self.context, partition_slice, self.arguments)
+        return _Computed(rows=self.bounds.computed(compute, deadline=deadline), before=before)
 
     def _judged(
         self,
         connection: Connection,
         batch: Batch,
-        data: object,
+        computed: _Computed | None,
         *,
         audits: Sequence[Audit],
         like: TableRef | None,
@@ -178,9 +204,11 @@ class Batches:
         from dagster_safe_backfill.wap.collect import collect
         from dagster_safe_backfill.wap.write import write
 
-        stage = partial(write, connection, data, shadow=batch.shadow, like=like)
-        if batch.taken_up:
-            stage = partial(collect, connection, batch.taken_up, into=batch.shadow, is_over=self.is_over)
+        if computed is None:
+            found, shadow = self._still_taken_up(connection, batch)
+            stage = partial(collect, connection, found, into=shadow, is_over=self.is_over)
+        else:
+            stage = partial(write, connection, computed.rows, shadow=batch.shadow, like=like, before=computed.before)
         staged = stage(spec=self.spec, partition_slice=batch.partition_slice, origin=self.origin)
         return audit(
             connection,
@@ -191,6 +219,19 @@ class Batches:
             is_by_partition=self.is_by_partition,
             is_part=is_part,
         )
+
+    def _still_taken_up(self, connection: Connection, batch: Batch) -> tuple[Sequence[Stage], TableRef]:
+        """Return where partitions that were taken up stand, and a shadow to collect them in.
+
+        An earlier try may have collected them, and failed afterwards: then they stand in this run's own scope.
+        """
+        from dagster_safe_backfill.wap.collect import free_shadow
+        from dagster_safe_backfill.wap.stages import stages
+
+        own = stages(connection, self.spec.table, keys=batch.partition_slice.keys, scope=self.scope)
+        if {stage.key for stage in own if stage.shadow == batch.shadow} == set(batch.partition_slice.keys):
+            return own, free_shadow(self.spec.table, self.origin.run_id, own)
+        return batch.taken_up, batch.shadow
 
     @property
     def scope(self) -> str:
@@ -218,13 +259,17 @@ class Batches:
         deadline = self.bounds.deadline(f"publishing {self.whole} of {self.spec.table}")
         return self.bounds.connected(work, deadline=deadline)
 
-    def numbered_origin(self, connection: Connection) -> Origin:
-        """Return who publishes the next batch: each is a publication of its own."""
+    def numbered_origin(self, connection: Connection, keys: Sequence[str]) -> Origin:
+        """Return who publishes a batch: each is a publication of its own, also if it is tried again."""
         from dagster_safe_backfill.wap import ledger
 
-        run_id = self.origin.publication_id
-        number = ledger.publications_in(connection, self.spec.table, run_id) + 1
-        return replace(self.origin, publication_id=f"{run_id}.{number}", scope=run_id)
+        origin = self.numbered.get(keys[0])
+        if origin is None:
+            run_id = self.origin.publication_id
+            number = ledger.publications_in(connection, self.spec.table, run_id) + 1
+            origin = replace(self.origin, publication_id=f"{run_id}.{number}", scope=run_id)
+            self.numbered[keys[0]] = origin
+        return origin
 
     def is_over(self, run_id: str) -> bool:
         """Return whether a run has ended, or is this one."""

@@ -31,7 +31,7 @@ def kept_checkpoints(
     """
     scopes = {scope for scope in {stage.scope for stage in found.kept} if may_take(scope)}
     kept = [stage for stage in found.kept if stage.scope in scopes]
-    stale = changed_since(context, {stage.key: stage.recorded_at for stage in kept})
+    stale = changed_since(context, {stage.key: stage.computed_at for stage in kept})
     outdated = [*found.outdated, *((stage, stale[stage.key]) for stage in kept if stage.key in stale)]
     for reason in dict.fromkeys(reason for _, reason in outdated):
         keys = [stage.key for stage, why in outdated if why == reason]
@@ -56,7 +56,7 @@ def _tell_who_goes_on(context: dg.AssetExecutionContext, runs: Sequence[str]) ->
         )
 
 
-def changed_since(context: dg.AssetExecutionContext, staged_at: Mapping[str, datetime]) -> dict[str, str]:
+def changed_since(context: dg.AssetExecutionContext, computed_at: Mapping[str, datetime]) -> dict[str, str]:
     """Return the partitions whose upstream assets have been materialized since, each with the reason.
 
     A materialization of a partition with the same key counts for that partition; of any other upstream partition, where
@@ -65,12 +65,12 @@ def changed_since(context: dg.AssetExecutionContext, staged_at: Mapping[str, dat
 
     Args:
         context: Of the asset.
-        staged_at: When each partition was staged, by its key.
+        computed_at: When the computation of each partition began, by its key.
     """
     stale: dict[str, str] = {}
-    if not staged_at:
+    if not computed_at:
         return stale
-    oldest = min(staged_at.values())
+    oldest = min(computed_at.values())
     known = _known_keys(context)
     for upstream in sorted(context.assets_def.asset_deps[context.asset_key]):
         if upstream == context.asset_key:
@@ -80,8 +80,8 @@ def changed_since(context: dg.AssetExecutionContext, staged_at: Mapping[str, dat
         for partition, at in _materialized(context.instance, upstream, oldest):
             # Another partition of the same definition is read by none of these.
             is_told = is_by_key and partition in known
-            readers = [key for key in staged_at if key == partition] if is_told else [*staged_at]
-            stale |= {key: reason for key in readers if staged_at[key].timestamp() < at}
+            readers = [key for key in computed_at if key == partition] if is_told else [*computed_at]
+            stale |= {key: reason for key in readers if computed_at[key].timestamp() < at}
     return stale
 
 

@@ -14,7 +14,7 @@ SafeBackfillError
 │   └── KeyViolationError         NULL, duplicate or foreign values of the unique key
 ├── AuditFailedError          a blocking audit failed or could not be measured: nothing was published
 ├── PublishError              what was audited can't go live: the live table is as it was
-│   ├── PublishConflictError      partitions changed since they were staged
+│   ├── PublishConflictError      partitions changed since they were computed
 │   ├── MixedVersionsError        one backfill's partitions were computed by several code versions
 │   ├── NotStagedError            partitions aren't staged and audited
 │   └── SwapError                 the table can't be replaced by a clone of itself

@@ -134,9 +134,13 @@ class Pipeline:
 
     def _joined(self, batches: Batches, connection: Connection, whole: Audited) -> Outcome:
         """Collect all batches in one shadow, audit there what spans them, and publish it."""
+        from dagster_safe_backfill.wap import ledger
         from dagster_safe_backfill.wap.audit import audit
 
         seen = whole.staged
+        if ledger.changes_by(connection, seen.spec.table, batches.origin.publication_id):
+            # An earlier try committed, and failed afterwards; publishing says what it did.
+            return self._published_whole(batches, connection, whole)
         staged = replace(batches.collected(connection), dropped=seen.dropped, duplicates=seen.duplicates)
         spanning = [one for one in self.audits if one.is_over_run or isinstance(one, Unique)]
         judged = audit(connection, staged, spanning, origin=batches.origin, sample_columns=self.sample_columns)
@@ -175,13 +179,14 @@ class Pipeline:
         from dagster_safe_backfill.wap.publish import publish
         from dagster_safe_backfill.wap.publish_collected import publish_part
 
-        with_id = partial(batches.numbered_origin, connection)
         if isinstance(judged, Audited):
-            return publish(connection, judged, rules=self.rules, origin=with_id())
+            origin = batches.numbered_origin(connection, judged.staged.keys)
+            return publish(connection, judged, rules=self.rules, origin=origin)
         good = [key for key in judged.staged.keys if key not in set(judged.blocked)]
         if not good:
             return None
-        return publish_part(connection, judged, good, rules=self.rules, origin=with_id())
+        origin = batches.numbered_origin(connection, judged.staged.keys)
+        return publish_part(connection, judged, good, rules=self.rules, origin=origin)
 
     def _log_materializations(self, batches: Batches, published: Published) -> None:
         for event in materialization_events(batches.context.asset_key, published):

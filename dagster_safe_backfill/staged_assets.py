@@ -105,7 +105,7 @@ def build_staged_wap_assets(
         audits: `x__shadow` measures each run's partitions, without those over the run and comparisons; `x__audit`
             measures all, over all that is staged together.
         backfill_policy: Of `x__shadow`; `x` has `single_run()`.
-        automation_condition: Of `x__shadow`. `x__audit` and `x` follow in a job of the three, or a backfill.
+        automation_condition: Of `x__shadow`. `x__audit` and `x` follow in a backfill.
         ins: Of `x__shadow`, as are `deps`, `retry_policy`, `op_tags`, `hooks` and `required_resource_keys`.
 
     Raises:

@@ -247,7 +247,7 @@ def _waiting(connection: Connection, spec: TableSpec, *, scope: str) -> tuple[li
 
     everything = stages(connection, spec.table)
     own = [stage for stage in everything if stage.scope == scope]
-    found = own if any(stage.shadow is not None for stage in own) else list(newest(everything).values())
+    found = own or list(newest(everything).values())
     waiting = standing(connection, spec.table, [stage for stage in found if stage.event in WAITING])
     left_out = [stage.key for stage in found if stage.event in ("staged", "rejected")]
     return waiting, left_out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,16 +18,23 @@ RANGE_END = "dagster/asset_partition_range_end"
 
 @dataclass
 class Source:
-    """What the assets compute from: rows `(day, id, value)`, and the calls that they got."""
+    """What the assets compute from: rows `(day, id, value)`, and the calls that they got.
+
+    `meanwhile` is called once, while they compute.
+    """
 
     rows_per_day: int = 3
     spoiled: dict[tuple[str, int], float | None] = field(default_factory=dict)
     calls: list[tuple[str, ...]] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
     error: type[Exception] = RuntimeError
+    meanwhile: Callable[[], object] | None = None
 
     def frame(self, keys: Sequence[str]) -> pd.DataFrame:
         self.calls.append(tuple(keys))
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
         if self.broken.intersection(keys):
             raise self.error(f"the source has no {sorted(self.broken.intersection(keys))}")
         return pd.DataFrame(

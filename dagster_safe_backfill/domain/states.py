@@ -140,8 +140,9 @@ class Staged:
         added: Those of `columns` that the live table lacks and gets when the rows are published.
         duplicates: Rows that were left out for a later one of the same key, as asked.
         replaces_shadow: Whether an earlier try of the same run had left a shadow, which was discarded.
-        fingerprints: The live partitions when the rows were staged, by partition key; empty if there was no table.
+        fingerprints: The live partitions before the rows were computed, by partition key; empty if there was no table.
         copied_from: The shadows that the rows stand in, if `shadow` is a copy for the session.
+        computed_at: When the computation of each partition began, by its key, where that is known.
     """
 
     spec: TableSpec
@@ -157,6 +158,7 @@ class Staged:
     replaces_shadow: bool = False
     fingerprints: Mapping[str, Fingerprint] = field(default_factory=dict[str, Fingerprint])
     copied_from: tuple[TableRef, ...] = ()
+    computed_at: Mapping[str, datetime] = field(default_factory=dict[str, datetime])
 
     @property
     def place(self) -> str:

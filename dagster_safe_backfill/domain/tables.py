@@ -15,7 +15,6 @@ OnSchemaChange = Literal["raise", "add_columns", "sync"]
 
 SHADOW_INFIX = "__shadow_"
 ARCHIVE_INFIX = "__archive_"
-_RUN_ID_LENGTH = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +46,7 @@ class TableRef:
     def shadow(self, run_id: str, *, batch: int | None = None) -> TableRef:
         """Return the name of this table's shadow for one run, or for one of its batches; no two runs share one."""
         ending = "" if batch is None else f"_{batch}"
-        return TableRef(schema=self.schema, name=f"{self.name}{SHADOW_INFIX}{run_id[:_RUN_ID_LENGTH]}{ending}")
+        return TableRef(schema=self.schema, name=f"{self.name}{SHADOW_INFIX}{_word(run_id)}{ending}")
 
 
 def _word(text: str) -> str:

@@ -81,12 +81,12 @@ def gathered(
         SchemaMismatchError: The shadows have different columns.
         PublishConflictError: They were staged for different columns of live.
     """
-    sources = _sources(spec, found)
+    sources = _sources(connection, spec, found)
     columns = _columns(connection, spec, sources)
     names = [column.name for column in columns]
     spec = respelled(spec, names)
     live = connection.columns(spec.table)
-    shadow = into or connection.scratch(_SCRATCH)
+    shadow = into or scratch_shadow(connection)
     rows = exp.select(*map(terms.column, names)).from_(terms.table(next(iter(sources))))
     types = partition_types(connection, rows, spec=spec, partition_slice=partition_slice)
     staged = Staged(
@@ -100,6 +100,7 @@ def gathered(
         live_columns=_live_columns(spec, found, live, columns),
         fingerprints={stage.key: stage.fingerprint for stage in found},
         copied_from=() if into else tuple(sources),
+        computed_at={stage.key: stage.computed_at for stage in found},
     )
     staged = replace(staged, added=added_columns(columns, staged.live_columns))
     recognised = partition_columns(connection, spec=spec, partition_slice=partition_slice, types=types)
@@ -107,6 +108,11 @@ def gathered(
     counted = staging.by_key(connection.run(staging.rows_by_partition(shadow)), staged.keys)
     _check_rows(spec, found, counted)
     return replace(staged, rows=counted)
+
+
+def scratch_shadow(connection: Connection) -> TableRef:
+    """Return the name of the table of a session in which partitions are gathered."""
+    return connection.scratch(_SCRATCH)
 
 
 def free_shadow(table: TableRef, run_id: str, found: Sequence[Stage]) -> TableRef:
@@ -130,7 +136,7 @@ def left(
     return [shadow for shadow, run_id in owners.items() if shadow not in others and is_over(run_id)]
 
 
-def _sources(spec: TableSpec, found: Sequence[Stage]) -> Mapping[TableRef, Sequence[str]]:
+def _sources(connection: Connection, spec: TableSpec, found: Sequence[Stage]) -> Mapping[TableRef, Sequence[str]]:
     """Return the shadows, with the partitions that each is read for."""
     sources: dict[TableRef, list[str]] = {}
     gone: list[str] = []
@@ -146,6 +152,16 @@ def _sources(spec: TableSpec, found: Sequence[Stage]) -> Mapping[TableRef, Seque
             table=str(spec.table),
             keys=gone,
             published_since=dict.fromkeys(gone),
+        )
+    missing = {shadow: keys for shadow, keys in sources.items() if connection.columns(shadow) is None}
+    if missing:
+        lost = [key for keys in missing.values() for key in keys]
+        raise PublishConflictError(
+            f"{spec.table}: {listed([*map(str, missing)])}, in which {listed(lost)} were staged, is not there any more:"
+            " somebody dropped it; run these partitions again",
+            table=str(spec.table),
+            keys=lost,
+            published_since=dict.fromkeys(lost),
         )
     return sources
 

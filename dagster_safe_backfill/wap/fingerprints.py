@@ -3,14 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+from sqlglot import exp
 
 from dagster_safe_backfill.domain.slices import PartitionSlice
 from dagster_safe_backfill.domain.states import Fingerprint
 from dagster_safe_backfill.domain.tables import TableSpec
 from dagster_safe_backfill.sql import fingerprints as sql
 from dagster_safe_backfill.sql import terms
-from dagster_safe_backfill.wap.scope import partition_columns
+from dagster_safe_backfill.wap.scope import partition_columns, partition_types
 from dagster_safe_backfill.warehouses.base import Connection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What live was before rows were computed for it: what changes from then on, they don't know of.
+
+    Attributes:
+        at: When that was.
+        columns: Live's; None if there was no table.
+        fingerprints: Those of its partitions, by key; empty if there was no table.
+    """
+
+    at: datetime
+    columns: tuple[str, ...] | None = None
+    fingerprints: Mapping[str, Fingerprint] = field(default_factory=dict[str, Fingerprint])
+
+
+def seen(connection: Connection, *, spec: TableSpec, partition_slice: PartitionSlice) -> Seen:
+    """Return what live is now.
+
+    Args:
+        connection: An open session; read-only is enough.
+        spec: How the live table is kept.
+        partition_slice: The partitions.
+
+    Raises:
+        SliceError: The partition column is missing or can't tell the partitions.
+    """
+    at = datetime.now(timezone.utc)
+    live = connection.columns(spec.table)
+    if live is None:
+        return Seen(at=at)
+    names = tuple(column.name for column in live)
+    found = current_fingerprints(connection, spec=spec, partition_slice=partition_slice, names=names)
+    return Seen(at=at, columns=names, fingerprints=found)
+
+
+def current_fingerprints(
+    connection: Connection, *, spec: TableSpec, partition_slice: PartitionSlice, names: Sequence[str]
+) -> dict[str, Fingerprint]:
+    """Return `live_fingerprints`, with the types that live's own columns have."""
+    rows = exp.select(*map(terms.column, names)).from_(terms.table(spec.table))
+    types = partition_types(connection, rows, spec=spec, partition_slice=partition_slice)
+    return live_fingerprints(connection, spec=spec, partition_slice=partition_slice, types=types, names=names)
 
 
 def live_fingerprints(

@@ -51,6 +51,7 @@ _COLUMNS = {
     "undone_publications": "TEXT",
     "code": "TEXT",
     "scope": "TEXT",
+    "computed_at": "TIMESTAMPTZ",
 }
 _TICK = timedelta(microseconds=1)
 
@@ -167,6 +168,7 @@ def record_staged(
             "warned_audits": warned.get(key),
             "fingerprint": str(staged.fingerprints.get(key, Fingerprint())),
             "fingerprinted_columns": None if live is None else json.dumps([column.name for column in live]),
+            "computed_at": staged.computed_at.get(key),
         }
         for key in (staged.keys if keys is None else keys)
     ]

@@ -28,6 +28,7 @@ from dagster_safe_backfill.sql import auditing, terms
 from dagster_safe_backfill.sql.auditing import Batch
 from dagster_safe_backfill.wap.compare import compared
 from dagster_safe_backfill.wap.readings import Position, Readings, Unmeasured, readings
+from dagster_safe_backfill.wap.retries import is_transient
 from dagster_safe_backfill.wap.samples import Sampler
 from dagster_safe_backfill.warehouses.base import Connection, Row
 
@@ -197,6 +198,9 @@ class _Measuring:
         except StatementCancelledError:
             raise
         except (Unmeasured, SafeBackfillError) as error:
+            if is_transient(error) and audit.can_block:
+                # The batch is tried again; an audit that only warns stays unmeasured.
+                raise
             verdicts = {key: Verdict(outcome="unmeasured") for key in self.subject.keys}
             return AuditResult(audit=audit, verdicts=verdicts, problem=str(error))
 

@@ -57,7 +57,7 @@ def publish(
         taken: The scopes and partition keys that were staged for others, and wait no more.
 
     Raises:
-        PublishConflictError: Partitions changed since they were staged, or the publication was rolled back since.
+        PublishConflictError: Partitions changed since they were computed, or the publication was rolled back since.
         MixedVersionsError: Other code versions staged partitions of the same backfill.
         SwapError: The table can't be swapped.
         SchemaMismatchError: The live table's columns changed since the rows were staged.
@@ -204,7 +204,7 @@ def _check_conflict(connection: Connection, staged: Staged, now: Mapping[str, Fi
     }
     who = listed([f"{key}: {_who(by[key]) if key in by else 'by no publication, so by hand'}" for key in changed])
     raise PublishConflictError(
-        f"{table}: {len(changed)} of the {len(staged.keys)} partitions changed since they were staged ({who}), so"
+        f"{table}: {len(changed)} of the {len(staged.keys)} partitions changed since they were computed ({who}), so"
         f" nothing was published; the rows are in {staged.place}. Look at what changed, then have the partitions"
         ' computed again. on_conflict="overwrite" would replace what changed, and archive it',
         table=str(table),

@@ -12,7 +12,7 @@ from dagster_safe_backfill.errors import MixedVersionsError, NotStagedError, Pub
 from dagster_safe_backfill.sql import staging
 from dagster_safe_backfill.wap import ledger
 from dagster_safe_backfill.wap.audit import key_result
-from dagster_safe_backfill.wap.collect import gathered, left
+from dagster_safe_backfill.wap.collect import gathered, left, scratch_shadow
 from dagster_safe_backfill.wap.publish import publish
 from dagster_safe_backfill.wap.stages import Stage, stages
 from dagster_safe_backfill.warehouses.base import Connection
@@ -40,9 +40,13 @@ def publish_part(
             f"{staged.spec.table}: {listed(blocked)} are blocked by audits, and not published",
             table=str(staged.spec.table),
         )
-    scope = origin.staged_for
-    found = stages(connection, staged.spec.table, keys=keys, scope=scope)
-    chosen = gathered(connection, found, spec=staged.spec, partition_slice=staged.partitions.only(keys))
+    partition_slice = staged.partitions.only(keys)
+    if ledger.changes_by(connection, staged.spec.table, origin.publication_id):
+        # An earlier try committed, and failed afterwards; publishing says what it did. The shadow holds the others.
+        chosen = replace(staged, partition_slice=partition_slice, shadow=scratch_shadow(connection))
+    else:
+        found = stages(connection, staged.spec.table, keys=keys, scope=origin.staged_for)
+        chosen = gathered(connection, found, spec=staged.spec, partition_slice=partition_slice)
     chosen = replace(chosen, dropped=staged.dropped, duplicates=staged.duplicates)
     published = publish(connection, Audited(staged=chosen, results=rejected.results), rules=rules, origin=origin)
     positions = [position for position, key in enumerate(staged.keys) if key in set(keys)]

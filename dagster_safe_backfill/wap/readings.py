@@ -11,6 +11,7 @@ from sqlglot import exp
 
 from dagster_safe_backfill.errors import ConfigurationError, SafeBackfillError, StatementCancelledError
 from dagster_safe_backfill.sql import auditing
+from dagster_safe_backfill.wap.retries import is_transient
 from dagster_safe_backfill.warehouses.base import Connection, Row
 
 Position = int | None
@@ -108,7 +109,11 @@ def readings(
 def _read(
     connection: Connection, wanted: Mapping[str, exp.Expr], select: Callable[[Sequence[exp.Expr]], exp.Select]
 ) -> tuple[dict[Position, dict[str, Any]], dict[str, str]]:
-    """Return the values of aggregates by position, and what is wrong with those that have none."""
+    """Return the values of aggregates by position, and what is wrong with those that have none.
+
+    Raises:
+        SafeBackfillError: The warehouse can't be read for now.
+    """
     values: dict[Position, dict[str, Any]] = {}
     problems: dict[str, str] = {}
     pieces = list(_pieces(list(wanted), size=connection.aggregates_at_once))
@@ -119,6 +124,8 @@ def _read(
         except StatementCancelledError:
             raise
         except SafeBackfillError as error:
+            if is_transient(error):
+                raise
             if len(piece) == 1:
                 problems[piece[0]] = str(error)
             else:

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlglot import exp
-
 from dagster_safe_backfill.domain.slices import PartitionSlice
 from dagster_safe_backfill.domain.states import Fingerprint
 from dagster_safe_backfill.domain.tables import TableSpec
-from dagster_safe_backfill.sql import terms
-from dagster_safe_backfill.wap.fingerprints import live_fingerprints
-from dagster_safe_backfill.wap.scope import partition_types
+from dagster_safe_backfill.wap.fingerprints import current_fingerprints
 from dagster_safe_backfill.wap.stages import Stage, newest, stages, standing
 from dagster_safe_backfill.warehouses.base import Connection
 
@@ -72,7 +68,5 @@ def _changed(
     if names is None or not rest:
         return changed
     chosen = partition_slice.only(rest)
-    rows = exp.select(*map(terms.column, names)).from_(terms.table(spec.table))
-    types = partition_types(connection, rows, spec=spec, partition_slice=chosen)
-    now = live_fingerprints(connection, spec=spec, partition_slice=chosen, types=types, names=names)
+    now = current_fingerprints(connection, spec=spec, partition_slice=chosen, names=names)
     return changed | {key for key, then in rest.items() if now.get(key, Fingerprint()) != then}

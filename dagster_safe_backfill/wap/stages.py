@@ -23,7 +23,8 @@ WAITING: tuple[Event, ...] = ("audited", "approved", "refused")
 _RANK = "_sb_rank"
 _COLUMNS = (
     *("partition_key", "event", "scope", "shadow", "run_id", "code_version", "code"),
-    *("fingerprint", "fingerprinted_columns", "rows_staged", "failed_audits", "publication_id", "recorded_at"),
+    *("fingerprint", "fingerprinted_columns", "rows_staged", "failed_audits", "publication_id"),
+    *("recorded_at", "computed_at"),
 )
 
 
@@ -38,6 +39,7 @@ class Stage:
         fingerprint: Of the live partition when they were staged.
         columns: The live columns then; None if there was no live table.
         failed_audits: The names of the audits that block it.
+        computed_at: When its computation began; in a ledger of before that was noted, when it had ended.
     """
 
     key: str
@@ -53,6 +55,7 @@ class Stage:
     failed_audits: str | None
     publication_id: str
     recorded_at: datetime
+    computed_at: datetime
 
     @property
     def is_live(self) -> bool:
@@ -104,19 +107,21 @@ def standing(connection: Connection, table: TableRef, found: Iterable[Stage]) ->
 
 
 def _stage(row: Row, table: TableRef) -> Stage:
-    key, event, scope, shadow, run_id, version, code, fingerprint, columns, rows, failed, publication, at = row
+    of = dict(zip(_COLUMNS, row, strict=True))
+    shadow, fingerprint, columns = of["shadow"], of["fingerprint"], of["fingerprinted_columns"]
     return Stage(
-        key=key,
-        event=event,
-        scope=scope,
+        key=of["partition_key"],
+        event=of["event"],
+        scope=of["scope"],
         shadow=TableRef(schema=table.schema, name=shadow[len(table.schema) + 1 :]) if shadow else None,
-        run_id=run_id,
-        code_version=version,
-        code=code,
+        run_id=of["run_id"],
+        code_version=of["code_version"],
+        code=of["code"],
         fingerprint=Fingerprint.parse(fingerprint) if fingerprint else Fingerprint(),
         columns=None if columns is None else tuple(json.loads(columns)),
-        rows=rows or 0,
-        failed_audits=failed,
-        publication_id=publication,
-        recorded_at=at,
+        rows=of["rows_staged"] or 0,
+        failed_audits=of["failed_audits"],
+        publication_id=of["publication_id"],
+        recorded_at=of["recorded_at"],
+        computed_at=of["computed_at"] or of["recorded_at"],
     )

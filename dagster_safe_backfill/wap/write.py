@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 
 from sqlglot import exp
 
 from dagster_safe_backfill.domain.slices import PartitionSlice
-from dagster_safe_backfill.domain.states import Origin, Staged
+from dagster_safe_backfill.domain.states import Fingerprint, Origin, Staged
 from dagster_safe_backfill.domain.tables import Column, Query, TableRef, TableSpec
 from dagster_safe_backfill.errors import (
     EmptyFrameError,
@@ -21,7 +22,7 @@ from dagster_safe_backfill.sql import staging, terms
 from dagster_safe_backfill.sql.partitioning import PartitionColumns
 from dagster_safe_backfill.wap import ledger
 from dagster_safe_backfill.wap.deduplicate import deduplicated
-from dagster_safe_backfill.wap.fingerprints import live_fingerprints
+from dagster_safe_backfill.wap.fingerprints import Seen, live_fingerprints
 from dagster_safe_backfill.wap.reconcile import reconciled
 from dagster_safe_backfill.wap.scope import (
     added_columns,
@@ -47,6 +48,7 @@ def write(
     origin: Origin,
     shadow: TableRef | None = None,
     like: TableRef | None = None,
+    before: Seen | None = None,
 ) -> Staged:
     """Write a batch to a shadow, in one transaction with its ledger rows; live isn't touched.
 
@@ -60,6 +62,7 @@ def write(
         origin: Who writes, and for which publication.
         shadow: Where to; the run's own, if None.
         like: The shadow of another batch of the same publication, whose columns these rows must have.
+        before: What live was before the rows were computed; if None, that it was as it is now.
 
     Raises:
         WriteError: The rows can't be written as they are; no shadow is left.
@@ -73,7 +76,7 @@ def write(
         is_left = connection.columns(target) is not None
         connection.run(staging.dropped(target))
         staged = stage(connection, source, spec=spec, partition_slice=partition_slice, shadow=target, like=like)
-        staged = replace(_fingerprinted(connection, staged), replaces_shadow=is_left)
+        staged = replace(_fingerprinted(connection, staged, before), replaces_shadow=is_left)
         ledger.record_staged(connection, "staged", staged, origin=origin)
         return staged
 
@@ -81,18 +84,31 @@ def write(
         return in_transaction(connection, work)
 
 
-def _fingerprinted(connection: Connection, staged: Staged) -> Staged:
-    """Note what live is now, so that the publication can tell whether it changed in between."""
+def _fingerprinted(connection: Connection, staged: Staged, before: Seen | None) -> Staged:
+    """Note what live was before the rows were computed, so that the publication can tell whether it changed since."""
+    if before is not None:
+        staged = replace(staged, computed_at=dict.fromkeys(staged.keys, before.at))
     if staged.live_columns is None or staged.partition_slice is None:
         return staged
-    found = live_fingerprints(
+    names = tuple(column.name for column in staged.live_columns)
+    if before is not None and before.columns == names:
+        return replace(staged, fingerprints=before.fingerprints)
+    of_live = partial(
+        live_fingerprints,
         connection,
         spec=staged.spec,
         partition_slice=staged.partition_slice,
         types=staged.partition_types,
-        names=[column.name for column in staged.live_columns],
     )
-    return replace(staged, fingerprints=found)
+    now = of_live(names=names)
+    if before is None:
+        return replace(staged, fingerprints=now)
+    # Over other columns the same rows hash otherwise: over those that there were, it shows which rows are others now.
+    known = before.columns or ()
+    then = of_live(names=known) if known and set(known) <= {*names} else now
+    changed = {key for key in staged.keys if then[key] != before.fingerprints.get(key, Fingerprint())}
+    kept = {key: before.fingerprints.get(key, Fingerprint()) for key in changed}
+    return replace(staged, fingerprints=now | kept)
 
 
 @contextmanager

@@ -280,7 +280,7 @@ def test_of_two_backfills_that_overlap_the_second_is_refused_and_a_daily_run_pas
     }
     message = world.failure(refused, "rivals")
     assert "PublishConflictError" in message
-    assert "3 of the 6 partitions changed since they were staged" in message
+    assert "3 of the 6 partitions changed since they were computed" in message
     for key in first_days[3:]:
         assert f"{key}: published by {first} at" in message
     assert world.live("rivals") == {**ones, other_day: (2, 3)}

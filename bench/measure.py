@@ -96,7 +96,9 @@ def import_seconds(modules: Sequence[str], *, repetitions: int) -> dict[str, flo
 
 def loaded_by(module: str, candidates: Iterable[str]) -> list[str]:
     """Return which of the candidates are loaded after importing a module."""
-    code = f"import sys, {module}; print(*[name for name in {list(candidates)} if name in sys.modules])"
+    # A package of Snowflake's makes its empty namespace whenever Python starts.
+    code = f"import sys; before = {{*sys.modules}}; import {module}; found = {{*sys.modules}} - before"
+    code += f"; print(*[name for name in {list(candidates)} if any(m.split('.')[0] == name for m in found)])"
     return _python("-c", code).split()
 
 

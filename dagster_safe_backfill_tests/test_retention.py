@@ -33,15 +33,15 @@ def test_expired_archives_are_dropped_and_others_kept(table: Publications) -> No
 
 
 def test_shadows_of_runs_that_ended_are_dropped_and_others_kept(table: Publications) -> None:
-    for run in ("ended", "goes on", "recent"):
+    for run in ("ended", "goes_on", "recent"):
         table.stage(day_rows(0, 2.0), [0], run)
     table.do("CREATE TABLE t__shadow_mine (precious INT)", "CREATE TABLE t__archive_mine (precious INT)")
-    old = "run_id IN ('ended', 'goes on')"
+    old = "run_id IN ('ended', 'goes_on')"
     table.do(f"UPDATE _safe_backfill_ledger SET recorded_at = recorded_at - INTERVAL 8 DAY WHERE {old}")
-    retired = table.retire(running=["goes on"], keep_shadows_for=timedelta(days=7))
+    retired = table.retire(running=["goes_on"], keep_shadows_for=timedelta(days=7))
     assert [str(shadow) for shadow in retired.shadows] == ["main.t__shadow_ended"]
     assert len(retired.kept_shadows) == 2
-    assert table.tables("__shadow_") == ["t__shadow_goes on", "t__shadow_mine", "t__shadow_recent"]
+    assert table.tables("__shadow_") == ["t__shadow_goes_on", "t__shadow_mine", "t__shadow_recent"]
     assert table.tables("__archive_") == ["t__archive_mine"]
     assert table.read("SELECT shadow FROM _safe_backfill_ledger WHERE event = 'discarded'") == [
         ("main.t__shadow_ended",)

@@ -71,9 +71,9 @@ def flights(partitions: sb.PartitionSlice) -> pa.Table:
     code_version="1",
 )
 def daily_delays(partitions: sb.PartitionSlice) -> sb.Query:
-    """Each day's flights, cancellations and mean delay, by carrier; computed inside DuckDB."""
+    """Each day's flights, cancellations and mean delay, by carrier; computed inside the warehouse."""
     return sb.Query(f"""
-        SELECT flight_date, carrier, count(*) AS flights, count(*) FILTER (dep_time IS NULL) AS cancelled,
+        SELECT flight_date, carrier, count(*) AS flights, count(CASE WHEN dep_time IS NULL THEN 1 END) AS cancelled,
                avg(dep_delay) AS mean_departure_delay, avg(arr_delay) AS mean_arrival_delay
         FROM nyc.flights
         WHERE {partitions.where("flight_date")}

@@ -28,13 +28,13 @@ def staging_events() -> sb.Query:
 def events(config: EventsConfig, partitions: sb.PartitionSlice) -> sb.Query:
     """The web site's events, each with the length of its session."""
     # Over the whole session and not over the day: some sessions go on over midnight.
-    length = "date_diff('second', min(event_time) OVER session, max(event_time) OVER session)"
+    session = "OVER (PARTITION BY session_id)"
+    length = f"datediff('second', min(event_time) {session}, max(event_time) {session})"
     added = f", CAST({length} AS INTEGER) AS session_length_sec" if config.with_session_length else ""
     return sb.Query(f"""
         SELECT * FROM (
             SELECT event_id, session_id, user_id, CAST(event_time AS DATE) AS event_date, event_time, page{added}
             FROM staging.events
-            WINDOW session AS (PARTITION BY session_id)
         )
         WHERE {partitions.where()}
     """)

@@ -131,9 +131,7 @@ def statements(dialect: str) -> Mapping[str, exp.Expr]:
         dialect=dialect,
     )
     conditions = {name: auditing.fails(audit, batch) for name, audit in audits.items()}
-    lost = {
-        "it's": staging.lost_by_try_cast(terms.column("it's"), source="BIGINT", target="INTEGER", dialect=dialect)
-    }
+    lost = {"it's": staging.lost_by_try_cast(terms.column("it's"), source="BIGINT", target="INTEGER", dialect=dialect)}
     rows = staging.typed_rows(source, staged, dialect=dialect)
     placed = {"partition_slice": partition_slice, "columns": columns}
     wall_clock = {None: _column("CAST(day AS TIMESTAMP)", "timestamp", "TIMESTAMP", dialect)}

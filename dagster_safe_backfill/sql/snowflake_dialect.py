@@ -1,6 +1,8 @@
-"""Snowflake's SQL as this library writes it: names in upper case and quoted, and subqueries only where it takes them."""
+"""Snowflake's SQL as this library writes it: names upper-cased and quoted, subqueries only where it takes them."""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from sqlglot import exp
 from sqlglot.dialects.snowflake import Snowflake
@@ -31,7 +33,9 @@ class SafeSnowflake(Snowflake):
     """
 
     class Generator(Snowflake.Generator):
-        TYPE_MAPPING = {  # noqa: RUF012: sqlglot's
+        """Writes it."""
+
+        TYPE_MAPPING: ClassVar = {
             **Snowflake.Generator.TYPE_MAPPING,
             # Else an account's parameter tells which of three types a TIMESTAMP is.
             exp.DataType.Type.TIMESTAMP: "TIMESTAMP_NTZ",

@@ -21,7 +21,8 @@ class Archive:
     """Where replaced rows are kept.
 
     Attributes:
-        table: Has the live table's columns, and at least its rows of `keys` as they were. None if there is nothing to keep.
+        table: Has the live table's columns, and at least its rows of `keys` as they were. None if nothing is to be
+            kept.
         keys: The partitions whose rows are in it.
         expires_at: When it may be dropped.
     """
@@ -45,8 +46,8 @@ def archived(
 ) -> Archive:
     """Keep the live rows of the partitions that are about to change, in the caller's transaction.
 
-    The archive has the columns `names`, and may have other partitions' rows too. Partitions without rows need no copy. An archive is never overwritten: that
-    its name is taken is an error.
+    The archive has the columns `names`, and may have other partitions' rows too. Partitions without rows need no copy.
+    An archive is never overwritten: that its name is taken is an error.
     """
     positions = [i for i, key in enumerate(partition_slice.keys) if changes[key].touched and before[key].rows]
     if not positions or not keep_for:

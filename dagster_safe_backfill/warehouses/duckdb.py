@@ -291,7 +291,7 @@ class DuckDBConnection(Connection):
         """See `Connection.forget`."""
         self.run(staging.dropped(derived, kind=kind))
 
-    def keep(self, table: TableRef, archive: TableRef, rows: exp.Select) -> None:
+    def keep(self, table: TableRef, archive: TableRef, rows: exp.Select) -> None:  # noqa: ARG002 - they name it
         """See `Connection.keep`."""
         self.run(staging.created_as(archive, rows))
 

@@ -80,12 +80,14 @@ class _Transaction:
             before it, in a transaction or not.
         created: The tables that were made beside it, which go if it is rolled back.
         dropped: The statements that drop tables once it is committed, by the tables' names.
+        removed: The statements that remove what was the session's own, once it is over.
         failure: What a statement of it raised.
     """
 
     has_begun: bool = False
     created: list[str] = field(default_factory=list[str])
     dropped: dict[str, str] = field(default_factory=dict[str, str])
+    removed: list[str] = field(default_factory=list[str])
     failure: SafeBackfillError | None = None
 
 
@@ -122,6 +124,8 @@ class SnowflakeConnection(Connection):
             raise
         finally:
             self._transaction = None
+            for statement in transaction.removed:
+                _quietly(self._own, statement)
         for statement in transaction.dropped.values():
             _quietly(self._own, statement)
 
@@ -280,12 +284,29 @@ class SnowflakeConnection(Connection):
             return
         frame = LoadedFrame(data, schema=self._schema)
         self.ensure_schema(self._schema)
-        with frame.loaded(self._own.execute) as table:
+        with frame.loaded(self._outside, self._remove) as table:
             self._loaded = frame
             try:
                 yield table
             finally:
                 self._loaded = None
+
+    def _outside(self, sql: str) -> None:
+        """Run what would end a transaction.
+
+        Raises:
+            WarehouseError: One has begun.
+        """
+        if self._transaction is not None and self._transaction.has_begun:
+            raise WarehouseError(f"this can't be run once a transaction has changed something: {sql[:300]}")
+        self._own.execute(sql)
+
+    def _remove(self, sql: str) -> None:
+        """Remove what is the session's own, at once or when the transaction is over."""
+        if self._transaction is not None and self._transaction.has_begun:
+            self._transaction.removed.append(sql)
+        else:
+            _quietly(self._own, sql)
 
     def ensure_schema(self, schema: str) -> None:
         """See `Connection.ensure_schema`."""

@@ -42,8 +42,10 @@ class LoadedFrame:
         )
 
     @contextmanager
-    def loaded(self, execute: Callable[[str], object]) -> Generator[exp.Table, None, None]:
-        """Create and fill the table, and drop it at the end of the block. Outside a transaction, as that is DDL."""
+    def loaded(
+        self, execute: Callable[[str], object], remove: Callable[[str], object]
+    ) -> Generator[exp.Table, None, None]:
+        """Create and fill the table by `execute`, and drop it by `remove` at the end of the block."""
         name = _sql(terms.table(self.table))
         columns = ", ".join(f"{_sql(terms.column(column))} {kind}" for column, kind in self._types.items())
         execute(f"CREATE TEMPORARY TABLE {name} ({columns})")
@@ -53,7 +55,7 @@ class LoadedFrame:
             yield terms.table(self.table)
         finally:
             # Its stage goes with it.
-            execute(f"DROP TABLE IF EXISTS {name}")
+            remove(f"DROP TABLE IF EXISTS {name}")
 
     def _copy(self, execute: Callable[[str], object], name: str) -> None:
         import pyarrow.parquet

@@ -172,7 +172,7 @@ class Sessions:
 def _value(value: Any) -> Any:
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value.astimezone(timezone.utc)
-    if isinstance(value, Decimal) and value.as_tuple().exponent == 0:
+    if isinstance(value, Decimal) and int(value.as_tuple().exponent) >= 0:
         return int(value)
     return value
 

@@ -28,11 +28,11 @@ def columns_of(session: Session, table: TableRef) -> tuple[Column, ...] | None:
 def named(session: Session, schema: str, prefix: str) -> tuple[TableRef, ...]:
     """See `Connection.tables`."""
     rows = session.execute(
-        "SELECT TABLE_SCHEMA, TABLE_NAME FROM INFORMATION_SCHEMA.TABLES"
+        "SELECT TABLE_NAME FROM INFORMATION_SCHEMA.TABLES"
         f" WHERE TABLE_SCHEMA = {_text(schema.upper())} AND STARTSWITH(TABLE_NAME, {_text(prefix.upper())})"
         " ORDER BY TABLE_NAME"
     )
-    return tuple(TableRef(schema=shown(schema_name), name=shown(name)) for schema_name, name in rows)
+    return tuple(TableRef(schema=schema, name=shown(name)) for (name,) in rows)
 
 
 def comment_of(session: Session, table: TableRef) -> str | None:

@@ -1,6 +1,6 @@
 """A dashboard: reads the quantities of `shop.fact_order_items` again and again, and prints what changed.
 
-`python -m example_project.dashboard [reads a second]` until Ctrl-C. DuckDB's file has one writing process or several
+`python -m example_project.dashboard [reads a second]` until Ctrl-C. A DuckDB file has one writing process or several
 reading ones, so each read opens the file, waits while a run writes, and closes it again.
 """
 
@@ -15,8 +15,8 @@ from datetime import date, datetime
 import sqlglot
 
 from dagster_safe_backfill.errors import TableNotFoundError
-from dagster_safe_backfill.warehouses.duckdb import DuckDBWarehouse
-from example_project.definitions import warehouse_path
+from dagster_safe_backfill.warehouses.base import Warehouse
+from example_project.warehouse import io_manager
 
 _QUANTITIES = sqlglot.parse_one(
     "SELECT order_date, CAST(sum(quantity) AS BIGINT) FROM shop.fact_order_items GROUP BY order_date",
@@ -24,7 +24,7 @@ _QUANTITIES = sqlglot.parse_one(
 )
 
 
-def quantities(warehouse: DuckDBWarehouse) -> Mapping[date, int]:
+def quantities(warehouse: Warehouse) -> Mapping[date, int]:
     """Return the quantity sold on each day that is live; none, as long as there is no table."""
     try:
         with warehouse.connect(read_only=True) as connection:
@@ -45,7 +45,7 @@ def main(reads_a_second: float = 5) -> None:
     """Print what changes, until Ctrl-C."""
     # Also where it was started in the background, as shells have such processes ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    warehouse = DuckDBWarehouse(str(warehouse_path()), lock_timeout=60)
+    warehouse = io_manager().warehouse()
     shown: Mapping[date, int] = {}
     reads = 0
     try:

@@ -1,22 +1,14 @@
 """The assets of the example: a year of flights with reference tables and delays, a shop's orders, a site's events."""
 
-import os
-from pathlib import Path
-
 import dagster as dg
 import pandas as pd
 import pyarrow as pa
 
 import dagster_safe_backfill as sb
 from example_project import events, nycflights, orders
+from example_project.warehouse import io_manager
 
-DATA = Path(__file__).parent / "data"
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2014-01-01")
-
-
-def warehouse_path() -> Path:
-    """Return where the warehouse is: `SAFE_BACKFILL_DUCKDB`, or a file in the example's data folder."""
-    return Path(os.environ.get("SAFE_BACKFILL_DUCKDB") or DATA / "warehouse.duckdb")
 
 
 @dg.asset(group_name="reference")
@@ -102,5 +94,5 @@ defs = dg.Definitions(
     schedules=[sb.build_retention_schedule(published)],
     # DuckDB has one writing process at a time, so a process for each step would only wait for the others.
     executor=dg.in_process_executor,
-    resources={"io_manager": sb.RangeDuckDBIOManager(database=str(warehouse_path()), schema="nyc")},
+    resources={"io_manager": io_manager()},
 )

@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.table import Table
 
 from example_project.definitions import (
-    DATA,
     DAYS,
     airlines,
     airports,
@@ -23,8 +22,8 @@ from example_project.definitions import (
     defs,
     flights,
     planes,
-    warehouse_path,
 )
+from example_project.warehouse import DATA, place
 
 HOME = DATA / "dagster_home"
 MONTH = DAYS.get_partition_keys()[:31]
@@ -46,7 +45,7 @@ def main() -> None:
     console.print(_published(result))
     console.print(_audited(result))
     console.print(
-        f"{len(MONTH)} days in {time.monotonic() - started:.1f} s; the warehouse is {warehouse_path()}", soft_wrap=True
+        f"{len(MONTH)} days in {time.monotonic() - started:.1f} s; the warehouse is {place()}", soft_wrap=True
     )
     console.print("Open it in the UI at http://localhost:3000 with:")
     console.print(f"  DAGSTER_HOME={HOME} {sys.prefix}/bin/dagster dev", soft_wrap=True, highlight=False)

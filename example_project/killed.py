@@ -15,9 +15,8 @@ from pathlib import Path
 import dagster as dg
 import sqlglot
 
-from dagster_safe_backfill.warehouses.duckdb import DuckDBWarehouse
-from example_project.definitions import DATA, warehouse_path
 from example_project.environment import ROOT
+from example_project.warehouse import DATA, io_manager
 
 _MONTH = ("sku_revenue", "--partition-range", "2024-01-01...2024-01-31")
 _COMMAND = (
@@ -68,7 +67,7 @@ def _report_killed(home: Path) -> None:
 
 def computed() -> Mapping[str, int]:
     """Return how many days each run has computed, the oldest run first."""
-    with DuckDBWarehouse(str(warehouse_path()), lock_timeout=60).connect(read_only=True) as connection:
+    with io_manager().warehouse().connect(read_only=True) as connection:
         return dict(connection.run(_COMPUTED))
 
 

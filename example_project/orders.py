@@ -6,12 +6,14 @@
 """
 
 from datetime import date
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
 import dagster_safe_backfill as sb
 from example_project import order_data
+from example_project.warehouse import made_up
 
 DAYS = dg.DailyPartitionsDefinition(str(order_data.FIRST_DAY), end_date=str(order_data.END_DAY))
 DOUBLED = (date(2024, 2, 10), date(2024, 2, 14))
@@ -31,21 +33,21 @@ class ItemsConfig(dg.Config):
 
 
 @dg.asset(group_name="shop", metadata={"schema": "staging", "unique_key": ["order_id", "item_id"]})
-def order_items() -> sb.Query:
+def order_items() -> Any:
     """The items of the orders."""
-    return order_data.order_items()
+    return made_up(order_data.order_items())
 
 
 @dg.asset(group_name="shop", metadata={"schema": "staging", "unique_key": ["order_id"]})
-def orders() -> sb.Query:
+def orders() -> Any:
     """The orders of three months, some 200 a day."""
-    return order_data.orders()
+    return made_up(order_data.orders())
 
 
 @dg.asset(group_name="shop", metadata={"schema": "staging", "unique_key": ["sku", "effective_from"]})
-def costs(config: CostsConfig) -> sb.Query:
+def costs(config: CostsConfig) -> Any:
     """What a unit of each SKU costs from `effective_from` to before `effective_to`; two costs have wrong ends."""
-    return order_data.costs(mended=config.mended)
+    return made_up(order_data.costs(mended=config.mended))
 
 
 @sb.wap_asset(

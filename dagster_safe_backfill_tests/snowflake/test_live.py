@@ -1,8 +1,8 @@
 """What no emulator can show, on a real account: skipped unless `DSB_SNOWFLAKE_*` tells how to log in.
 
-`DSB_SNOWFLAKE_ACCOUNT`, `_USER`, `_DATABASE` and `_WAREHOUSE`, with `_PASSWORD` or `_PRIVATE_KEY_PATH` (and `_ROLE`), of
-a user who may create schemas in that database. Each test makes a schema of its own, and drops it. `_HOST`, `_PORT` and
-`_PROTOCOL` lead to a server that isn't Snowflake's own, such as the emulator: to try these tests themselves.
+`DSB_SNOWFLAKE_ACCOUNT`, `_USER`, `_DATABASE` and `_WAREHOUSE`, with `_PASSWORD` or `_PRIVATE_KEY_PATH` (and `_ROLE`),
+of a user who may create schemas in that database. Each test makes a schema of its own, and drops it. `_HOST`, `_PORT`
+and `_PROTOCOL` lead to a server that isn't Snowflake's own, such as the emulator: to try these tests themselves.
 """
 
 from __future__ import annotations

@@ -78,7 +78,14 @@ class LiveDagster:
         assert launched["__typename"] == "LaunchBackfillSuccess", launched
         return launched["backfillId"]
 
-    def launch_job(self, job: str, *, assets: Sequence[str] = (), tags: Mapping[str, str] | None = None) -> str:
+    def launch_job(
+        self,
+        job: str,
+        *,
+        assets: Sequence[str] = (),
+        tags: Mapping[str, str] | None = None,
+        config: Mapping[str, object] | None = None,
+    ) -> str:
         """Launch one run of a job, or of some of its assets, as the UI's button does, and return its id."""
         context = self._context.create_request_context()
         (location,) = context.code_locations
@@ -93,6 +100,7 @@ class LiveDagster:
         parameters = {
             "selector": selector,
             "mode": "default",
+            "runConfigData": config or {},
             "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in (tags or {}).items()]},
         }
         answer = execute_query(self._context, LAUNCH_PIPELINE_EXECUTION_MUTATION, {"executionParams": parameters})

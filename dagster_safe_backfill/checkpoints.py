@@ -31,7 +31,8 @@ def kept_checkpoints(
     """
     scopes = {scope for scope in {stage.scope for stage in found.kept} if may_take(scope)}
     kept = [stage for stage in found.kept if stage.scope in scopes]
-    stale = changed_since(context, {stage.key: stage.computed_at for stage in kept})
+    computed_at = {stage.key: stage.computed_at for stage in kept}
+    stale = changed_since(context.assets_def, context.asset_key, computed_at, instance=context.instance)
     outdated = [*found.outdated, *((stage, stale[stage.key]) for stage in kept if stage.key in stale)]
     for reason in dict.fromkeys(reason for _, reason in outdated):
         keys = [stage.key for stage, why in outdated if why == reason]
@@ -56,7 +57,13 @@ def _tell_who_goes_on(context: dg.AssetExecutionContext, runs: Sequence[str]) ->
         )
 
 
-def changed_since(context: dg.AssetExecutionContext, computed_at: Mapping[str, datetime]) -> dict[str, str]:
+def changed_since(
+    assets: dg.AssetsDefinition,
+    asset_key: dg.AssetKey,
+    computed_at: Mapping[str, datetime],
+    *,
+    instance: dg.DagsterInstance,
+) -> dict[str, str]:
     """Return the partitions whose upstream assets have been materialized since, each with the reason.
 
     A materialization of a partition with the same key counts for that partition; of any other upstream partition, where
@@ -64,30 +71,28 @@ def changed_since(context: dg.AssetExecutionContext, computed_at: Mapping[str, d
     can't be known.
 
     Args:
-        context: Of the asset.
+        assets: The definition of the asset.
+        asset_key: The asset.
         computed_at: When the computation of each partition began, by its key.
+        instance: What knows of the materializations.
     """
     stale: dict[str, str] = {}
     if not computed_at:
         return stale
     oldest = min(computed_at.values())
-    known = _known_keys(context)
-    for upstream in sorted(context.assets_def.asset_deps[context.asset_key]):
-        if upstream == context.asset_key:
+    definition: dg.PartitionsDefinition[Any] | None = assets.partitions_def
+    known = set(order_of(definition, instance)) if definition else set[str]()
+    for upstream in sorted(assets.asset_deps[asset_key]):
+        if upstream == asset_key:
             continue
         reason = f"{upstream.to_user_string()} was materialized since"
-        is_by_key = _is_by_key(context.assets_def.get_partition_mapping(upstream))
-        for partition, at in _materialized(context.instance, upstream, oldest):
+        is_by_key = _is_by_key(assets.get_partition_mapping(upstream))
+        for partition, at in _materialized(instance, upstream, oldest):
             # Another partition of the same definition is read by none of these.
             is_told = is_by_key and partition in known
             readers = [key for key in computed_at if key == partition] if is_told else [*computed_at]
             stale |= {key: reason for key in readers if computed_at[key].timestamp() < at}
     return stale
-
-
-def _known_keys(context: dg.AssetExecutionContext) -> set[str]:
-    definition: dg.PartitionsDefinition[Any] | None = context.assets_def.partitions_def
-    return set(order_of(definition, context.instance)) if definition else set()
 
 
 def _materialized(

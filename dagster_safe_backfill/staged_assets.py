@@ -167,13 +167,6 @@ def build_staged_wap_assets(
         sample_columns=sample_columns,
         batch_rules=options.batch_rules,
     )
-    whole = AuditPipeline(
-        table=table,
-        audits=options.audits,
-        allows_mixed_versions=allow_mixed_versions,
-        sample_columns=sample_columns,
-        batch_rules=options.batch_rules,
-    )
     live = PublishPipeline(table=table, rules=options.rules, batch_rules=options.batch_rules)
     resources = required_resource_keys and {*required_resource_keys, io_manager_key}
     common: dict[str, Any] = {"tags": tags, "group_name": group_name, "owners": owners, "kinds": kinds, "pool": pool}
@@ -197,6 +190,14 @@ def build_staged_wap_assets(
                 of_each, asset=shadow_key, partitions_def=partitions_def if is_partitioned else None
             ),
             **common,
+        )
+        whole = AuditPipeline(
+            table=table,
+            shadow=shadow,
+            audits=options.audits,
+            allows_mixed_versions=allow_mixed_versions,
+            sample_columns=sample_columns,
+            batch_rules=options.batch_rules,
         )
         audit = dg.asset(
             _run_by(whole.run, io_manager_key),

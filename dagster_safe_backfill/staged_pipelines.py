@@ -13,6 +13,7 @@ import dagster as dg
 from dagster_safe_backfill.asset_checks import check_results
 from dagster_safe_backfill.batches import Batches
 from dagster_safe_backfill.bounds import BatchRules, Bounds
+from dagster_safe_backfill.checkpoints import changed_since
 from dagster_safe_backfill.compute_functions import ComputeFunction
 from dagster_safe_backfill.dagster_internals import add_partition_metadata
 from dagster_safe_backfill.domain.audits import Audit
@@ -167,6 +168,7 @@ class AuditPipeline:
 
     Attributes:
         table: The live table.
+        shadow: The asset whose partitions are audited.
         audits: What is tested.
         allows_mixed_versions: Whether what different code versions staged may be approved together.
         sample_columns: The columns that samples of failing rows may show; all, if None.
@@ -174,6 +176,7 @@ class AuditPipeline:
     """
 
     table: StagedTable
+    shadow: dg.AssetsDefinition
     audits: Sequence[Audit]
     allows_mixed_versions: bool
     sample_columns: Sequence[str] | None = None
@@ -199,6 +202,13 @@ class AuditPipeline:
         if left_out:
             context.log.warning(f"{spec.table}: staged, but not audited, and so left out: {listed(left_out)}")
             shown["left_out"] = left_out
+        outdated = changed_since(self.shadow, self.shadow.key, judged.staged.computed_at, instance=context.instance)
+        if outdated:
+            reasons = listed([f"{key}: {reason}" for key, reason in outdated.items()])
+            context.log.warning(
+                f"{spec.table}: what these partitions were computed from may be another now ({reasons})"
+            )
+            shown["outdated"] = [*outdated]
         if isinstance(judged, Rejected):
             raise with_metadata(rejection(judged, [judged], planned=1), shown)
         yield dg.MaterializeResult(metadata={"scope": origin.scope, **shown})

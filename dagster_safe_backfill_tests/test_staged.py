@@ -265,6 +265,20 @@ def test_what_a_run_that_failed_has_staged_is_taken_up(shop: Shop) -> None:
     assert shop.source.calls == [SIX[2:4]]
 
 
+def test_the_audit_warns_of_what_its_upstream_has_overtaken(shop: Shop, capfd: pytest.CaptureFixture[str]) -> None:
+    upstream = dg.AssetKey("upstream")
+    shop.stage(SIX[0], SIX[2], deps=[upstream])
+    shop.instance.report_runless_asset_event(dg.AssetMaterialization(upstream, partition=SIX[1]))
+    shop.stage(SIX[3], deps=[upstream])
+    result = shop.audit(deps=[upstream])
+    (event,) = result.asset_materializations_for_node("events__audit")
+    assert event.metadata["outdated"].value == [SIX[1]]
+    assert f"may be another now ({SIX[1]}: upstream was materialized since)" in capfd.readouterr().err
+    shop.stage(SIX[1], deps=[upstream])
+    (event,) = shop.audit(deps=[upstream]).asset_materializations_for_node("events__audit")
+    assert "outdated" not in event.metadata
+
+
 @pytest.mark.parametrize("strategy", ["merge", "replace", "swap"])
 def test_every_strategy_publishes_what_was_staged(shop: Shop, read: Read, strategy: str) -> None:
     every = ("shadow", "audit", "published")

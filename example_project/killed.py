@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 
 import dagster as dg
@@ -41,6 +42,7 @@ _COMPUTED = sqlglot.parse_one(
 def backfill_month(home: Path, *, kill_at: str | None = None) -> list[str]:
     """Backfill the month in a process, and kill it once it logs `kill_at`; return what it logged of its batches."""
     told: list[str] = []
+    begun = datetime.now(timezone.utc)
     environment = {**os.environ, "DAGSTER_HOME": str(home)}
     command = [*_COMMAND, "--select", *_MONTH]
     with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
@@ -52,16 +54,20 @@ def backfill_month(home: Path, *, kill_at: str | None = None) -> list[str]:
                 process.kill()
                 break
     if kill_at is not None:
-        _report_killed(home)
+        _report_killed(home, since=begun)
     elif process.returncode != 0:
         raise SystemExit("the backfill failed; the run's log says why")
     return told
 
 
-def _report_killed(home: Path) -> None:
+def _report_killed(home: Path, *, since: datetime) -> None:
     """Tell Dagster that a run has ended, as `dagster dev` finds out by itself of runs that it has launched."""
+    started = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], created_after=since)
     with dg.DagsterInstance.from_config(str(home)) as instance:
-        for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
+        # A run that `dagster dev` has launched meanwhile belongs to a code location, and goes on.
+        for run in instance.get_runs(started):
+            if run.remote_job_origin is not None:
+                continue
             instance.report_run_failed(run, "its process was killed")
 
 

@@ -44,7 +44,8 @@ def checkpoints(
     """
     everything = stages(connection, spec.table, keys=partition_slice.keys)
     last = newest(everything)
-    audited = standing(connection, spec.table, [stage for stage in last.values() if stage.event == "audited"])
+    in_order = [last[key] for key in partition_slice.keys if key in last]
+    audited = standing(connection, spec.table, [stage for stage in in_order if stage.event == "audited"])
     unaudited = standing(connection, spec.table, [stage for stage in everything if stage.event == "staged"])
     outdated = [(stage, f"{stage.code} computed them, and now it is {code}") for stage in audited if stage.code != code]
     same = [stage for stage in audited if stage.code == code]

@@ -69,6 +69,7 @@ def _execute(self: Any, command: str, *args: Any, **kwargs: Any) -> Any:
         _release(conn)
     if word in ("UPDATE", "DELETE", "MERGE"):
         _lock(conn, command)
+    command = _definition(self, command)
     try:
         result = _Cursor.execute_before(self, command, *args, **kwargs)
     finally:
@@ -79,6 +80,60 @@ def _execute(self: Any, command: str, *args: Any, **kwargs: Any) -> Any:
     if word in ("COMMIT", "ROLLBACK"):
         _release(conn)
     return result
+
+
+_transient: set[tuple[str, str]] = set()
+
+
+def _definition(self: Any, command: str) -> str:
+    """Do what fakesnow can't, and return what is left for it."""
+    conn = self._conn
+    swap = re.fullmatch(r'ALTER TABLE "([^"]*)"\."([^"]*)" SWAP WITH "[^"]*"\."([^"]*)"', command)
+    if swap:
+        schema, one, other = swap.groups()
+        with self._duck_conn.cursor() as cursor:
+            cursor.execute(f'USE "{conn.database}"."{schema}"')
+            cursor.execute("BEGIN")
+            for old, new in ((one, "_swapped"), (other, one), ("_swapped", other)):
+                cursor.execute(f'ALTER TABLE "{old}" RENAME TO "{new}"')
+            cursor.execute("COMMIT")
+            comments = _comments.setdefault(conn.database, {})
+            comments[one], comments[other] = comments.get(other), comments.get(one)
+        return "SELECT 'Statement executed successfully.' AS status"
+    found = re.match(r'COMMENT ON TABLE "[^"]*"\."([^"]*)" IS \'(.*)\'$', command, re.DOTALL)
+    if found:
+        _comments.setdefault(conn.database, {})[found.group(1)] = (
+            found.group(2).replace("\\\\", "\\").replace("\\'", "'").replace("''", "'")
+        )
+        return "SELECT 'Statement executed successfully.' AS status"
+    found = re.match(
+        r"SELECT COMMENT, IS_TRANSIENT FROM INFORMATION_SCHEMA.TABLES WHERE TABLE_SCHEMA = '([^']*)' AND TABLE_NAME = '([^']*)'",
+        command,
+    )
+    if found:
+        schema, name = found.groups()
+        is_there = self._duck_conn.execute(
+            "SELECT 1 FROM duckdb_tables() WHERE database_name = ? AND schema_name = ? AND table_name = ?",
+            [conn.database, schema, name],
+        ).fetchone()
+        comment = (_comments.get(conn.database, {}).get(name) or "").replace("'", "''")
+        return f"SELECT '{comment}' AS \"COMMENT\", '{'YES' if (conn.database, name) in _transient else 'NO'}' AS \"IS_TRANSIENT\" WHERE {'TRUE' if is_there else 'FALSE'}"
+    found = re.match(r'CREATE TRANSIENT TABLE "[^"]*"\."([^"]*)"', command)
+    if found:
+        _transient.add((conn.database, found.group(1)))
+    found = re.match(
+        r'CREATE (?:TRANSIENT )?TABLE ("[^"]*"\."([^"]*)") (CLONE|LIKE) ("[^"]*"\."([^"]*)")( COPY GRANTS)?$', command
+    )
+    if found:
+        comments = _comments.setdefault(conn.database, {})
+        comments[found.group(2)] = comments.get(found.group(5))
+        if found.group(3) == "LIKE":
+            return f"CREATE TABLE {found.group(1)} AS SELECT * FROM {found.group(4)} WHERE FALSE"
+        return command.removesuffix(" COPY GRANTS")
+    return command
+
+
+_comments: dict[str, dict[str, str | None]] = {}
 
 
 def _lock(conn: Any, command: str) -> None:
@@ -201,6 +256,8 @@ class SnowflakeBackend(Backend):
             database=self.database,
             schema="main",
             lock_timeout=_LOCK_TIMEOUT,
+            # Else it asks again, for ever, after an error of the emulator itself.
+            network_timeout=2,
             additional_snowflake_connection_args=further,
         )
 

@@ -65,14 +65,21 @@ class Account:
         """Each stage, with the session that alone sees it if it is temporary."""
         self.loaded: set[tuple[str, str, str]] = set()
         """Table, file and checksum of all that COPY INTO loaded: it loads none twice."""
-        self.writers: dict[int, set[catalog.Name]] = {}
-        """The tables that each session has rows of in an open transaction."""
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
 
     def create_database(self, name: str) -> None:
         with self.commits.lock:
             catalog.create_database(Duck(self.duck.cursor()), name)
+
+    def drop_database(self, name: str) -> None:
+        """Forget a database with all its sessions."""
+        for session in [*self.sessions.values()]:
+            if session.database == name:
+                self.end(session.number)
+        with self.commits.lock:
+            Duck(self.duck.cursor()).execute(f"DETACH {catalog.quoted(name)}")
+        shutil.rmtree(f"{LOCAL_BUCKET_PATH}/{name}", ignore_errors=True)
 
     def next_number(self) -> int:
         return next(self._numbers)

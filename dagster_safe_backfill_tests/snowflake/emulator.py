@@ -43,6 +43,10 @@ class Emulator:
         self._ask("database", name=name)
         return name
 
+    def drop(self, database: str) -> None:
+        """Drop a database, with the sessions that are in it."""
+        self._ask("drop", name=database)
+
     def connect_arguments(self, database: str, schema: str = "PUBLIC", **others: Any) -> dict[str, Any]:
         """Return the arguments of `snowflake.connector.connect`."""
         return {"user": "tester", "password": "none", "account": "emulated", "database": database, "schema": schema} | {

@@ -34,19 +34,21 @@ class TableLocks:
 
     def __init__(self) -> None:
         self._held: dict[str, _Held] = {}
+        self._written: dict[str, dict[int, _Held]] = {}
         self._changed = threading.Condition()
 
-    def acquire(self, table: str, waiter: Waiter, *, on_blocked: Callable[[int], None]) -> None:
+    def acquire(self, table: str, waiter: Waiter, *, on_blocked: Callable[[int], None], alone: bool = False) -> None:
         """Take the lock of a table, or wait for it as long as LOCK_TIMEOUT allows.
 
-        `on_blocked` is told the session in the way, time and again, so that an idle one can be aborted.
+        `on_blocked` is told the session in the way, time and again, so that an idle one can be aborted. With `alone`,
+        for DDL, rows that another session has inserted and not committed are in the way, too.
         """
         deadline = time.monotonic() + waiter.patience
         while True:
             with self._changed:
-                held = self._held.get(table)
-                if held is None or held.session == waiter.session:
-                    self._held[table] = held or _Held(waiter.session, waiter.transaction, waiter.query_id)
+                held = self._in_the_way(table, waiter.session, alone=alone)
+                if held is None:
+                    self._held.setdefault(table, _Held(waiter.session, waiter.transaction, waiter.query_id))
                     return
                 left = deadline - time.monotonic()
                 if left <= 0:
@@ -58,9 +60,23 @@ class TableLocks:
             waiter.check()
             on_blocked(held.session)
 
+    def _in_the_way(self, table: str, session: int, *, alone: bool) -> _Held | None:
+        held = self._held.get(table)
+        if held is not None and held.session != session:
+            return held
+        writers = self._written.get(table, {}) if alone else {}
+        return next((one for number, one in writers.items() if number != session), None)
+
+    def wrote(self, table: str, session: int, transaction: int, query_id: str) -> None:
+        """Note rows that a session has written and not committed."""
+        with self._changed:
+            self._written.setdefault(table, {})[session] = _Held(session, transaction, query_id)
+
     def release(self, session: int) -> None:
         with self._changed:
             self._held = {table: held for table, held in self._held.items() if held.session != session}
+            for writers in self._written.values():
+                writers.pop(session, None)
             self._changed.notify_all()
 
     def held(self) -> dict[str, int]:

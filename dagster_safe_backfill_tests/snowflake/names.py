@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import sqlglot
 from sqlglot import exp
 
-from dagster_safe_backfill_tests.snowflake import catalog, errors, translate
+from dagster_safe_backfill_tests.snowflake import catalog, errors
 from dagster_safe_backfill_tests.snowflake.catalog import Name
 
 
@@ -60,8 +61,8 @@ class Resolver:
         written = table.name
         if table.db == "INFORMATION_SCHEMA":
             table.set("catalog", table.args.get("catalog") or exp.to_identifier(self._session.database, quoted=True))
-            translate.information_schema(table)
             self._columns[written] = set()
+            table.replace(self._information_schema(table))
             return
         name = self.existing(table)
         self.tables.append(name)
@@ -71,6 +72,20 @@ class Resolver:
         table.set("this", exp.to_identifier(name.table, quoted=True))
         table.set("db", exp.to_identifier(name.schema, quoted=True))
         table.set("catalog", exp.to_identifier(name.database, quoted=True))
+
+    def _information_schema(self, table: exp.Table) -> exp.Subquery:
+        """Return the emulated view, without other sessions' temporary tables."""
+        view = exp.table_(table.name, catalog.INFORMATION_SCHEMA, table.catalog, quoted=True)
+        query = exp.select("*").from_(view)
+        if table.name in {"TABLES", "COLUMNS"}:
+            session = self._session.number
+            query = sqlglot.parse_one(
+                f"SELECT * EXCLUDE (_SESSION) FROM {view.sql(dialect='duckdb')}"
+                f" WHERE coalesce(_SESSION, {session}) = {session}",
+                read="duckdb",
+            )
+        alias = exp.to_identifier(table.alias or table.name, quoted=True)
+        return exp.Subquery(this=query, alias=exp.TableAlias(this=alias))
 
     def check_columns(self, tree: exp.Expression) -> None:
         """Refuse a column that is there in another case only: DuckDB doesn't tell the cases apart."""

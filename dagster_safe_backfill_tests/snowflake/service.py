@@ -190,6 +190,9 @@ class Service:
         if command == "database":
             self.account.create_database(body["name"])
             return _done(None)
+        if command == "drop":
+            self.account.drop_database(body["name"])
+            return _done(None)
         if command == "history":
             return _done(self.account.recorded(body.get("database")))
         if command == "end":

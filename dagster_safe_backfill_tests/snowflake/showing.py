@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import sqlglot
 from sqlglot import exp
 
 from dagster_safe_backfill_tests.snowflake import catalog, errors, results, translate
-from dagster_safe_backfill_tests.snowflake.catalog import Name, literal
+from dagster_safe_backfill_tests.snowflake.catalog import literal
 from dagster_safe_backfill_tests.snowflake.names import Resolver
 from dagster_safe_backfill_tests.snowflake.results import Result
 
@@ -160,18 +159,3 @@ def _listing(session: Any, tree: exp.Expression, kind: str) -> Result:
     table = session.duck.sql(f"{shown} FROM {view} WHERE {' AND '.join(conditions)} ORDER BY ALL").to_arrow_table()
     rows = [[None if value is None else str(value) for value in row.values()] for row in table.to_pylist()]
     return Result(0x4400, [results.column(one, "VARCHAR") for one in table.column_names], rows=rows)
-
-
-def without_others(tree: exp.Expression, session: Any) -> None:
-    """Hide other sessions' temporary tables in INFORMATION_SCHEMA."""
-    for table in list(tree.find_all(exp.Table)):
-        if table.db != catalog.INFORMATION_SCHEMA or table.name not in {"TABLES", "COLUMNS"}:
-            continue
-        alias = table.alias or table.name
-        plain = exp.table_(table.name, table.db, table.catalog, quoted=True).sql(dialect="duckdb")
-        condition = f"coalesce(_SESSION, {session.number}) = {session.number}"
-        query = sqlglot.parse_one(f"SELECT * EXCLUDE (_SESSION) FROM {plain} WHERE {condition}", read="duckdb")
-        table.replace(exp.Subquery(this=query, alias=exp.TableAlias(this=exp.to_identifier(alias, quoted=True))))
-
-
-__all__ = ["Name", "counted", "hidden_types", "returning", "show", "type_of", "without_others"]

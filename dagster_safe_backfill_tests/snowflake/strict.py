@@ -181,7 +181,6 @@ class Session:
                     file.unlink(missing_ok=True)
         finally:
             self._purged.clear()
-            self.account.writers.pop(self.number, None)
             self.account.locks.release(self.number)
 
     def _ddl(self, sql: str) -> Result:
@@ -190,14 +189,17 @@ class Session:
         copy_grants = bool(tables.COPY_GRANTS.search(refusals.without_literals(sql)))
         plain = tables.COPY_GRANTS.sub("", sql) if copy_grants else sql
         try:
+            tree = self.parsed(plain)
+            for name in tables.changed_by(self, tree):
+                self.lock(name, alone=True)
             with self.account.commits.lock:
-                return tables.run(self, self.parsed(plain), sql, copy_grants=copy_grants)
+                return tables.run(self, tree, sql, copy_grants=copy_grants)
         finally:
             self.account.commits.count += 1
             self.account.locks.release(self.number)
 
-    def lock(self, name: Name) -> None:
-        """Take a table's lock, or wait for it."""
+    def lock(self, name: Name, *, alone: bool = False) -> None:
+        """Take a table's lock, or wait for it; for DDL alone, with nobody's rows pending."""
         waiter = Waiter(
             session=self.number,
             transaction=self.transaction.number,
@@ -205,7 +207,7 @@ class Session:
             patience=float(self.parameter("LOCK_TIMEOUT")),
             check=self.check_alive,
         )
-        self.account.locks.acquire(str(name), waiter, on_blocked=self.account.blocked_by)
+        self.account.locks.acquire(str(name), waiter, on_blocked=self.account.blocked_by, alone=alone)
 
     def check_alive(self) -> None:
         if self._interrupted:
@@ -294,7 +296,8 @@ class Session:
 
         changed = self.transaction.write(name, run)
         if self.transaction.open:
-            self.account.writers.setdefault(self.number, set()).update(self.transaction.written)
+            for table in self.transaction.written:
+                self.account.locks.wrote(str(table), self.number, self.transaction.number, self.query_id)
         return changed
 
     def purge(self, file: Path) -> None:

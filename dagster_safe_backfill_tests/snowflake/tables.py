@@ -262,6 +262,22 @@ def create_schema(session: Any, tree: exp.Create) -> Result:
     return text(DDL, status=said)
 
 
+def changed_by(session: Any, tree: exp.Expression) -> list[Name]:
+    """Return the tables that are there and that a DDL statement changes, replaces or drops."""
+    resolver = Resolver(session)
+    written: list[exp.Expression | None] = []
+    if isinstance(tree, exp.Alter) and tree.args.get("kind") == "TABLE":
+        written = [tree.this, *(action.this for action in tree.args["actions"] if isinstance(action, exp.SwapTable))]
+    elif isinstance(tree, exp.TruncateTable):
+        written = [*tree.expressions]
+    elif isinstance(tree, exp.Drop | exp.Create) and tree.args["kind"].upper() == "TABLE":
+        written = [tree.this.this if isinstance(tree.this, exp.Schema) else tree.this]
+    names = [resolver.name(table) for table in written if isinstance(table, exp.Table)]
+    names = [session.temporary.get(name, name) for name in names]
+    # In one order, lest two swaps wait for each other.
+    return sorted((name for name in names if catalog.relation_kind(session.duck, name)), key=str)
+
+
 def run(session: Any, tree: exp.Expression, sql: str, *, copy_grants: bool) -> Result:
     """Run one DDL statement."""
     if isinstance(tree, exp.Create):

@@ -11,8 +11,6 @@ from typing import Any
 from fakesnow import transforms
 from sqlglot import exp, parse_one
 
-from dagster_safe_backfill_tests.snowflake.catalog import INFORMATION_SCHEMA
-
 Rule = Callable[[exp.Expression], exp.Expression]
 
 TYPE = exp.DataType.Type
@@ -28,6 +26,7 @@ CREATE OR REPLACE TEMP MACRO _sf_canonical(x) AS
 CREATE OR REPLACE TEMP MACRO _sf_signed(h) AS (h::HUGEINT - 9223372036854775808)::BIGINT;
 CREATE OR REPLACE TEMP MACRO _sf_hash_agg(h) AS
     (coalesce(sum(h::HUGEINT), 0) % 18446744073709551616::HUGEINT - 9223372036854775808)::BIGINT;
+CREATE OR REPLACE TEMP MACRO _sf_divided(a, b) AS CASE WHEN b = 0 THEN error('Division by zero') ELSE a / b END;
 CREATE OR REPLACE TEMP MACRO _sf_timestamp(x) AS
     CASE WHEN contains(typeof(x), 'INT') OR starts_with(typeof(x), 'DECIMAL')
          THEN make_timestamp((TRY_CAST(x::VARCHAR AS DOUBLE) * 1000000)::BIGINT)
@@ -58,6 +57,13 @@ def _numbers(node: exp.Expression) -> exp.Expression:
         return exp.DataType(this=TYPE.VARCHAR, nested=False)
     elif node.this in {TYPE.BINARY, TYPE.VARBINARY}:
         return exp.DataType(this=TYPE.BLOB, nested=False)
+    return node
+
+
+def _division(node: exp.Expression) -> exp.Expression:
+    """A division by zero is an error, not infinity."""
+    if isinstance(node, exp.Div):
+        return exp.Anonymous(this="_sf_divided", expressions=[node.left.copy(), node.right.copy()])
     return node
 
 
@@ -140,6 +146,7 @@ _RULES: tuple[tuple[Any, tuple[type, ...]], ...] = (
     (transforms.datediff_string_literal_timestamp_cast, (exp.DateDiff,)),
     (transforms.hex_string, (exp.HexString,)),
     (transforms.sha256, (exp.SHA2, exp.SHA2Digest, exp.Anonymous)),
+    (_division, (exp.Div,)),
     (_hash, (exp.Anonymous, exp.HashAgg)),
 )
 
@@ -160,11 +167,3 @@ def fold_identifiers(tree: exp.Expression) -> None:
     for node in tree.find_all(exp.Identifier):
         if not node.args.get("quoted") and isinstance(node.this, str):
             node.set("this", node.this.upper())
-
-
-def information_schema(table: exp.Table) -> bool:
-    """Turn a table of INFORMATION_SCHEMA to the emulated one; False if it is no such table."""
-    if table.db != "INFORMATION_SCHEMA":
-        return False
-    table.set("db", exp.to_identifier(INFORMATION_SCHEMA))
-    return True

@@ -32,6 +32,8 @@ def translated(error: Exception) -> SnowflakeError:
         return SnowflakeError(1003, "42000", f"SQL compilation error:\n{plain}")
     if "same target row more than once" in said:
         return errors.duplicate_row()
+    if "Division by zero" in said:
+        return SnowflakeError(100051, "22012", "Division by zero")
     if "NOT NULL constraint" in said:
         return SnowflakeError(100072, "22000", f"NULL result in a non-nullable column\n{said}")
     if "Failed to commit" in said:

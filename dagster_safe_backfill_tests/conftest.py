@@ -77,11 +77,22 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
             request.applymarker(pytest.mark.xfail(strict=True, reason=mark.kwargs["reason"]))
     if name == "duckdb":
         return DuckDBBackend(tmp_path)
-    # fakesnow wants Python 3.11.
-    pytest.importorskip("fakesnow")
+    emulator = request.getfixturevalue("snowflake_emulator")
     from dagster_safe_backfill_tests.snowflake_backend import SnowflakeBackend
 
-    return SnowflakeBackend()
+    made = SnowflakeBackend(emulator)
+    request.addfinalizer(lambda: emulator.drop(made.database))
+    return made
+
+
+@pytest.fixture(scope="session")
+def snowflake_emulator() -> Iterator[Any]:
+    """Run an emulated Snowflake, one for each process of the tests."""
+    pytest.importorskip("fakesnow", reason="fakesnow needs Python 3.11")
+    from dagster_safe_backfill_tests.snowflake.emulator import serve
+
+    with serve() as emulator:
+        yield emulator
 
 
 @pytest.fixture

@@ -23,8 +23,11 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dagster_safe_backfill_tests.snowflake.account import Account
 
 HOST = "127.0.0.1"
 _numbers = itertools.count(1)
@@ -36,6 +39,8 @@ class Emulator:
 
     port: int
     host: str = HOST
+    account: Account | None = field(default=None, repr=False, compare=False)
+    """What it serves, if it runs in this process."""
 
     def database(self, name: str | None = None) -> str:
         """Create a database, by default under a name that no other test uses, and return the name."""
@@ -117,7 +122,7 @@ def serve(port: int = 0, *, idle_abort: float = 300) -> Iterator[Emulator]:
     try:
         while not server.started and thread.is_alive():
             time.sleep(0.005)
-        yield Emulator(port=listener.getsockname()[1])
+        yield Emulator(port=listener.getsockname()[1], account=account)
     finally:
         server.should_exit = server.force_exit = True
         thread.join(timeout=10)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -20,6 +21,35 @@ from dagster_safe_backfill_tests.snowflake.account import Account
 from dagster_safe_backfill_tests.snowflake.strict import Session
 
 _REMEMBERED = 200
+
+
+_MAIN, _PHYSICAL = "MAIN", "MAIN_"
+_PLACES = re.compile(r"VALUES \((\?(?:, \?)*)\)$")
+
+
+def physical(sql: str) -> str:
+    """Return a statement in which the schema MAIN has another name: each DuckDB database has one in lower case."""
+    return sql.replace(f'"{_MAIN}"', f'"{_PHYSICAL}"').replace(f"'{_MAIN}'", f"'{_PHYSICAL}'")
+
+
+def renamed(schema: str | None) -> str | None:
+    """Return the schema's name here."""
+    return _PHYSICAL if schema == _MAIN else schema
+
+
+def bound(sql: str, bindings: dict[str, Any]) -> str:
+    """Return an INSERT with the rows that are bound to it, a list a column, as literals."""
+    if not bindings:
+        return sql
+    columns = [bindings[str(place)]["value"] for place in range(1, len(bindings) + 1)]
+    if not _PLACES.search(sql) or not all(isinstance(column, list) for column in columns):
+        raise errors.unsupported("bindings other than of an INSERT of rows in the emulator")
+    rows = ", ".join(f"({', '.join(map(_literal, row))})" for row in zip(*columns, strict=True))
+    return _PLACES.sub(lambda _: f"VALUES {rows}", sql)
+
+
+def _literal(value: str | None) -> str:
+    return "NULL" if value is None else "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
 class _Request:
@@ -79,7 +109,7 @@ class Service:
             for key in ("databaseName", "schemaName", "warehouse", "roleName")
         }
         session = Session(
-            self.account, user=data.get("LOGIN_NAME", ""), database=folded["databaseName"], schema=folded["schemaName"]
+            self.account, user=data.get("LOGIN_NAME", ""), database=folded["databaseName"], schema=renamed(folded["schemaName"])
         )
         session.warehouse, session.role = folded["warehouse"], folded["roleName"]
         if session.database and not session.schema:
@@ -135,12 +165,11 @@ class Service:
     def _run(self, session: Session, query_id: str, base_url: str, body: dict[str, Any]) -> dict[str, Any]:
         described = bool(body.get("describeOnly"))
         try:
-            if body.get("bindings"):
-                raise errors.unsupported("bindings by the server in the emulator")
+            sql = physical(bound(body["sqlText"], body.get("bindings") or {}))
             for name, value in (body.get("parameters") or {}).items():
                 if name.upper() in parameters.SETTABLE:
                     parameters.set_parameter(session, name, value)
-            result = session.execute(body["sqlText"], query_id=query_id, base_url=base_url, describe_only=described)
+            result = session.execute(sql, query_id=query_id, base_url=base_url, describe_only=described)
         except errors.SnowflakeError as error:
             return refused(error, query_id)
         except Exception as error:

@@ -61,7 +61,7 @@ class Session:
         self.parameters: dict[str, Any] = {}
         self.temporary: dict[Name, Name] = {}
         self.duck = Duck(account.duck.cursor())
-        self.duck.execute(translate.MACROS)
+        self.duck.execute(translate.macros())
         self.transaction = Transaction(self.duck, account.commits)
         self.idle_since: float | None = None
         self.query_id = ""
@@ -70,6 +70,8 @@ class Session:
         self._closed = False
         self._purged: list[Path] = []
         self._deadline: float | None = None
+        self._lists: list[str] = []
+        """The long lists of literals of the statement that runs."""
         parameters.apply_timezone(self)
 
     # --- one statement
@@ -138,19 +140,25 @@ class Session:
 
     def parsed(self, sql: str) -> exp.Expression:
         """Parse one statement, its identifiers as Snowflake stores them."""
+        short, self._lists = translate.shortened(sql)
+        for listed in self._lists:
+            refusals.check_length(listed.count(",") + 1)
         try:
-            trees = [tree for tree in sqlglot.parse(sql, read="snowflake") if tree is not None]
+            trees = [tree for tree in sqlglot.parse(short, read="snowflake") if tree is not None]
         except ParseError as error:
             raise translated(error) from error
         trees = [tree for tree in trees if not isinstance(tree, exp.Semicolon)]
         if len(trees) != 1:
             message = f"Actual statement count {len(trees)} did not match the desired statement count 1."
             raise errors.SnowflakeError(8, "0A000", message)
-        refusals.check_tree(sql, trees[0])
+        refusals.check_tree(short, trees[0])
         self.fold(trees[0])
         return trees[0]
 
     def fold(self, tree: exp.Expression) -> None:
+        for ordered in tree.find_all(exp.Ordered):
+            if isinstance(ordered.this, exp.Column) and ordered.this.sql().upper() == "ALL":
+                ordered.set("this", exp.Var(this="ALL"))
         translate.fold_identifiers(tree)
         for identifier in tree.find_all(exp.Identifier):
             identifier.set("quoted", True)
@@ -224,7 +232,8 @@ class Session:
         resolver.check_columns(tree)
         self._check_try_casts(tree, resolver)
         kinds = showing.hidden_types(self, tree, resolver)
-        return translate.to_duckdb(tree, self.context_values()), kinds
+        duck_sql = translate.to_duckdb(tree, self.context_values())
+        return translate.lengthened(duck_sql, self._lists), kinds
 
     def context_values(self) -> dict[str, Any]:
         return {

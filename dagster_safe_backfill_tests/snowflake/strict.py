@@ -69,6 +69,7 @@ class Session:
         self._interrupted: errors.SnowflakeError | None = None
         self._closed = False
         self._purged: list[Path] = []
+        self._loads: list[tuple[str, str, str]] = []
         self._deadline: float | None = None
         self._lists: list[str] = []
         """The long lists of literals of the statement that runs."""
@@ -124,6 +125,8 @@ class Session:
         if found := re.match(r"\s*(REMOVE|RM)\s+(\S+)", sql, re.IGNORECASE):
             record.kind = "remove"
             return loading.remove(self, found[2].rstrip(";"))
+        if found := re.match(r"\s*SHOW\s+GRANTS\s+ON\s+TABLE\s+(\S+)", sql, re.IGNORECASE):
+            return showing.grants(self, found[1].rstrip(";"))
         tree = self.parsed(sql)
         record.kind = tree.key
         if isinstance(tree, exp.Put):
@@ -185,10 +188,10 @@ class Session:
         try:
             (self.transaction.commit if commit else self.transaction.rollback)()
             if commit:
-                for file in self._purged:
-                    file.unlink(missing_ok=True)
+                self._settle()
         finally:
             self._purged.clear()
+            self._loads.clear()
             self.account.locks.release(self.number)
 
     def _ddl(self, sql: str) -> Result:
@@ -309,12 +312,19 @@ class Session:
                 self.account.locks.wrote(str(table), self.number, self.transaction.number, self.query_id)
         return changed
 
-    def purge(self, file: Path) -> None:
-        """Delete a loaded file, with the transaction's end if one is open."""
-        if self.transaction.open:
-            self._purged.append(file)
-        else:
+    def loaded(self, mark: tuple[str, str, str], file: Path | None) -> None:
+        """Remember a load, and delete the file if one is given: at the transaction's end if one is open."""
+        self._loads.append(mark)
+        self._purged.extend([file] if file else [])
+        if not self.transaction.open:
+            self._settle()
+
+    def _settle(self) -> None:
+        self.account.loaded.update(self._loads)
+        for file in self._purged:
             file.unlink(missing_ok=True)
+        self._loads.clear()
+        self._purged.clear()
 
     def _check_try_casts(self, tree: exp.Expression, resolver: Resolver) -> None:
         for argument in refusals.try_casts(tree):

@@ -53,6 +53,7 @@ def create_table(session: Any, tree: exp.Create, *, copy_grants: bool) -> Result
     if copy_grants and not known.grants:
         known = replace(known, grants=old.grants)
     catalog.record(session.duck, name, known if copy_grants else replace(known, grants=()))
+    session.account.forget_loads(str(name))
     if kind == "TEMPORARY":
         session.temporary[shown] = name
     return text(DDL, status=f"Table {shown.table} successfully created.")

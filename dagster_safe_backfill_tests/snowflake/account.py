@@ -84,6 +84,10 @@ class Account:
     def next_number(self) -> int:
         return next(self._numbers)
 
+    def forget_loads(self, table: str) -> None:
+        """A table that is made anew has loaded nothing."""
+        self.loaded = {mark for mark in self.loaded if mark[0] != table}
+
     def query_id(self) -> str:
         return f"01emu{secrets.token_hex(3)}-0000-0000-{self.next_number():012d}"
 

@@ -66,3 +66,8 @@ def canceled() -> SnowflakeError:
 
 def session_gone() -> SnowflakeError:
     return SnowflakeError(390111, "08001", "Session no longer exists. New login required to access the service.")
+
+
+def failed(error: Exception) -> SnowflakeError:
+    """Return what is no answer of Snowflake's: a fault or a gap of the emulator itself."""
+    return SnowflakeError(300010, "XX000", f"The emulator failed: {error!r}")

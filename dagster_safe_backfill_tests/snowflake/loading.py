@@ -218,9 +218,7 @@ def _load(
     taken = ", ".join(quoted(name) for _, name in pairs)
     sql = f"INSERT INTO {target.sql} ({into}) SELECT {taken} FROM read_parquet({literal(str(file))})"
     rows = session.run_write(target, sql)
-    session.account.loaded.add(mark)
-    if options.get("PURGE", "").upper() == "TRUE":
-        session.purge(file)
+    session.loaded(mark, file if options.get("PURGE", "").upper() == "TRUE" else None)
     return [shown, "LOADED", str(rows), str(rows), "1", "0", None]
 
 

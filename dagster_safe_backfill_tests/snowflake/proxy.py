@@ -101,14 +101,14 @@ class Proxy:
         reached = replace(self.emulator, port=self.port)
         return {
             **reached.connect_arguments(database, schema),
-            "network_timeout": 2,
+            "network_timeout": 1,
             "backoff_policy": quick_backoff,
         } | others
 
     def additional_connection_arguments(self) -> dict[str, Any]:
         """Return the same for `SnowflakeResource(additional_snowflake_connection_args=...)`."""
         reached = replace(self.emulator, port=self.port).additional_connection_arguments()
-        return {**reached, "network_timeout": 2, "backoff_policy": quick_backoff}
+        return {**reached, "network_timeout": 1, "backoff_policy": quick_backoff}
 
     def bytes_to_client(self, pattern: str = "") -> int:
         return sum(one.received for one in self.statements if re.search(pattern, one.sql, re.IGNORECASE))

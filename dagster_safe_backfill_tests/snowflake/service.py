@@ -94,6 +94,8 @@ class Service:
                 reply = await run_in_threadpool(answer, request, read)
             except errors.SnowflakeError as error:
                 reply = refused(error)
+            except Exception as error:  # noqa: BLE001 - a client that hears of a 500 only tries again
+                reply = refused(errors.failed(error))
             return JSONResponse(reply)
 
         return endpoint
@@ -173,7 +175,7 @@ class Service:
         except errors.SnowflakeError as error:
             return refused(error, query_id)
         except Exception as error:
-            return refused(errors.SnowflakeError(300010, "XX000", f"The emulator failed: {error!r}"), query_id)
+            return refused(errors.failed(error), query_id)
         if result.upload:
             return _done({**result.upload, "queryId": query_id})
         rows = {"queryResultFormat": "json", "rowset": [], "total": 0} if described else results.encoded(result)

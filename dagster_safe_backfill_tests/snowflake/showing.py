@@ -93,6 +93,15 @@ def snowflake_type(duck_type: str, known: str | None) -> str:
     return plain.get(info["type"], info["type"].upper())
 
 
+def grants(session: Any, written: str) -> Result:
+    """SHOW GRANTS ON TABLE: the privilege and the role of each."""
+    table = exp.to_table(written, dialect="snowflake")
+    session.fold(table)
+    known = catalog.facts(session.duck, Resolver(session).existing(table))
+    rows: list[list[str | None]] = [[*grant.split(" TO ")] for grant in known.grants]
+    return Result(0x4400, [results.column(one, "VARCHAR") for one in ("privilege", "grantee_name")], rows=rows)
+
+
 def show(session: Any, tree: exp.Expression) -> Result:
     if isinstance(tree, exp.Describe):
         return _describe(session, tree)

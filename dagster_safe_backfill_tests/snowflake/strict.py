@@ -61,7 +61,7 @@ class Session:
         self.parameters: dict[str, Any] = {}
         self.temporary: dict[Name, Name] = {}
         self.duck = Duck(account.duck.cursor())
-        self.duck.execute(translate.MACROS)
+        self.duck.execute(translate.macros())
         self.transaction = Transaction(self.duck, account.commits)
         self.idle_since: float | None = None
         self.query_id = ""
@@ -69,7 +69,10 @@ class Session:
         self._interrupted: errors.SnowflakeError | None = None
         self._closed = False
         self._purged: list[Path] = []
+        self._loads: list[tuple[str, str, str]] = []
         self._deadline: float | None = None
+        self._lists: list[str] = []
+        """The long lists of literals of the statement that runs."""
         parameters.apply_timezone(self)
 
     # --- one statement
@@ -122,6 +125,8 @@ class Session:
         if found := re.match(r"\s*(REMOVE|RM)\s+(\S+)", sql, re.IGNORECASE):
             record.kind = "remove"
             return loading.remove(self, found[2].rstrip(";"))
+        if found := re.match(r"\s*SHOW\s+GRANTS\s+ON\s+TABLE\s+(\S+)", sql, re.IGNORECASE):
+            return showing.grants(self, found[1].rstrip(";"))
         tree = self.parsed(sql)
         record.kind = tree.key
         if isinstance(tree, exp.Put):
@@ -138,19 +143,25 @@ class Session:
 
     def parsed(self, sql: str) -> exp.Expression:
         """Parse one statement, its identifiers as Snowflake stores them."""
+        short, self._lists = translate.shortened(sql)
+        for listed in self._lists:
+            refusals.check_length(listed.count(",") + 1)
         try:
-            trees = [tree for tree in sqlglot.parse(sql, read="snowflake") if tree is not None]
+            trees = [tree for tree in sqlglot.parse(short, read="snowflake") if tree is not None]
         except ParseError as error:
             raise translated(error) from error
         trees = [tree for tree in trees if not isinstance(tree, exp.Semicolon)]
         if len(trees) != 1:
             message = f"Actual statement count {len(trees)} did not match the desired statement count 1."
             raise errors.SnowflakeError(8, "0A000", message)
-        refusals.check_tree(sql, trees[0])
+        refusals.check_tree(short, trees[0])
         self.fold(trees[0])
         return trees[0]
 
     def fold(self, tree: exp.Expression) -> None:
+        for ordered in tree.find_all(exp.Ordered):
+            if isinstance(ordered.this, exp.Column) and ordered.this.sql().upper() == "ALL":
+                ordered.set("this", exp.Var(this="ALL"))
         translate.fold_identifiers(tree)
         for identifier in tree.find_all(exp.Identifier):
             identifier.set("quoted", True)
@@ -177,10 +188,10 @@ class Session:
         try:
             (self.transaction.commit if commit else self.transaction.rollback)()
             if commit:
-                for file in self._purged:
-                    file.unlink(missing_ok=True)
+                self._settle()
         finally:
             self._purged.clear()
+            self._loads.clear()
             self.account.locks.release(self.number)
 
     def _ddl(self, sql: str) -> Result:
@@ -224,7 +235,8 @@ class Session:
         resolver.check_columns(tree)
         self._check_try_casts(tree, resolver)
         kinds = showing.hidden_types(self, tree, resolver)
-        return translate.to_duckdb(tree, self.context_values()), kinds
+        duck_sql = translate.to_duckdb(tree, self.context_values())
+        return translate.lengthened(duck_sql, self._lists), kinds
 
     def context_values(self) -> dict[str, Any]:
         return {
@@ -300,12 +312,19 @@ class Session:
                 self.account.locks.wrote(str(table), self.number, self.transaction.number, self.query_id)
         return changed
 
-    def purge(self, file: Path) -> None:
-        """Delete a loaded file, with the transaction's end if one is open."""
-        if self.transaction.open:
-            self._purged.append(file)
-        else:
+    def loaded(self, mark: tuple[str, str, str], file: Path | None) -> None:
+        """Remember a load, and delete the file if one is given: at the transaction's end if one is open."""
+        self._loads.append(mark)
+        self._purged.extend([file] if file else [])
+        if not self.transaction.open:
+            self._settle()
+
+    def _settle(self) -> None:
+        self.account.loaded.update(self._loads)
+        for file in self._purged:
             file.unlink(missing_ok=True)
+        self._loads.clear()
+        self._purged.clear()
 
     def _check_try_casts(self, tree: exp.Expression, resolver: Resolver) -> None:
         for argument in refusals.try_casts(tree):

@@ -53,6 +53,7 @@ def create_table(session: Any, tree: exp.Create, *, copy_grants: bool) -> Result
     if copy_grants and not known.grants:
         known = replace(known, grants=old.grants)
     catalog.record(session.duck, name, known if copy_grants else replace(known, grants=()))
+    session.account.forget_loads(str(name))
     if kind == "TEMPORARY":
         session.temporary[shown] = name
     return text(DDL, status=f"Table {shown.table} successfully created.")
@@ -221,13 +222,21 @@ def _alter(session: Any, resolver: Resolver, name: Name, action: exp.Expression)
         duck.execute(f"ALTER TABLE {name.sql} {translate.to_duckdb(action.copy(), {})}")
 
 
+def _dropped(tree: exp.Drop) -> exp.Table:
+    """Return what DROP names; sqlglot takes a list of tables."""
+    named = [tree.this] if tree.this is not None else tree.args["tables"]
+    if len(named) != 1:
+        raise errors.syntax_error(",")
+    return named[0]
+
+
 def drop(session: Any, tree: exp.Drop) -> Result:
     """DROP TABLE, VIEW or SCHEMA; of two tables of one name the temporary one goes."""
     resolver = Resolver(session)
     kind = tree.args["kind"].upper()
     if kind == "SCHEMA":
         return _drop_schema(session, tree)
-    shown = resolver.name(tree.this)
+    shown = resolver.name(_dropped(tree))
     name = session.temporary.get(shown, shown)
     there = catalog.relation_kind(session.duck, name)
     if there != kind.lower():
@@ -240,7 +249,8 @@ def drop(session: Any, tree: exp.Drop) -> Result:
 
 
 def _drop_schema(session: Any, tree: exp.Drop) -> Result:
-    database, schema = tree.this.catalog or session.database, tree.this.db or tree.this.name
+    target = _dropped(tree)
+    database, schema = target.catalog or session.database, target.db or target.name
     if not catalog.schema_exists(session.duck, database, schema):
         if tree.args.get("exists"):
             return text(DDL, status="Drop statement executed successfully (object already dropped).")
@@ -270,7 +280,9 @@ def changed_by(session: Any, tree: exp.Expression) -> list[Name]:
         written = [tree.this, *(action.this for action in tree.args["actions"] if isinstance(action, exp.SwapTable))]
     elif isinstance(tree, exp.TruncateTable):
         written = [*tree.expressions]
-    elif isinstance(tree, exp.Drop | exp.Create) and tree.args["kind"].upper() == "TABLE":
+    elif isinstance(tree, exp.Drop) and tree.args["kind"].upper() == "TABLE":
+        written = [_dropped(tree)]
+    elif isinstance(tree, exp.Create) and tree.args["kind"].upper() == "TABLE":
         written = [tree.this.this if isinstance(tree.this, exp.Schema) else tree.this]
     names = [resolver.name(table) for table in written if isinstance(table, exp.Table)]
     names = [session.temporary.get(name, name) for name in names]
@@ -285,8 +297,8 @@ def run(session: Any, tree: exp.Expression, sql: str, *, copy_grants: bool) -> R
     if isinstance(tree, exp.Drop):
         kind = tree.args["kind"].upper()
         if kind == "STAGE":
-            loading.drop_stage(session.account, Resolver(session).name(tree.this))
-            return text(DDL, status=f"{tree.this.name} successfully dropped.")
+            loading.drop_stage(session.account, Resolver(session).name(_dropped(tree)))
+            return text(DDL, status=f"{_dropped(tree).name} successfully dropped.")
         return drop(session, tree)
     if isinstance(tree, exp.Alter) and tree.args.get("kind") == "TABLE":
         return alter_table(session, tree)

@@ -5,9 +5,11 @@ Left out of fakesnow's are those that give up exactness: SUM as a float, and NUM
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
+from fakesnow import macros as theirs
 from fakesnow import transforms
 from sqlglot import exp, parse_one
 
@@ -17,8 +19,7 @@ TYPE = exp.DataType.Type
 _NUMBERS = {TYPE.DECIMAL}
 _INTEGERS = {TYPE.INT, TYPE.BIGINT, TYPE.SMALLINT, TYPE.TINYINT, TYPE.MEDIUMINT}
 
-# A temporary macro is found whatever schema is the current one.
-MACROS = """
+_MACROS = """
 CREATE OR REPLACE TEMP MACRO _sf_canonical(x) AS
     CASE WHEN contains(typeof(x), 'INT') OR starts_with(typeof(x), 'DECIMAL') OR typeof(x) IN ('DOUBLE', 'FLOAT')
          THEN CASE WHEN contains(x::VARCHAR, '.') THEN rtrim(rtrim(x::VARCHAR, '0'), '.') ELSE x::VARCHAR END
@@ -37,12 +38,17 @@ CREATE OR REPLACE TEMP MACRO _sf_instant(x) AS
 """
 
 
+def macros() -> str:
+    """Return what makes the macros of a session; a temporary one is found whatever schema is the current one."""
+    return _MACROS + theirs.creation_sql("temp").replace("MACRO temp.", "TEMP MACRO ")
+
+
 def _numbers(node: exp.Expression) -> exp.Expression:
     """NUMBER is NUMBER(38,0), which only DuckDB's HUGEINT holds; the integers are that too, but 64 bits serve."""
     if not isinstance(node, exp.DataType):
         return node
     if node.this in _NUMBERS:
-        precision = [param.this.name for param in node.expressions]
+        precision = [param.name for param in node.expressions]
         if precision in ([], ["38"], ["38", "0"]):
             return exp.DataType(this=TYPE.INT128, nested=False)
         if len(precision) == 1:
@@ -149,6 +155,26 @@ _RULES: tuple[tuple[Any, tuple[type, ...]], ...] = (
     (_division, (exp.Div,)),
     (_hash, (exp.Anonymous, exp.HashAgg)),
 )
+
+
+_LITERAL = r"(?:-?\d+(?:\.\d+)?|'(?:[^'\\]|'')*'|CAST\('[^'\\]*' AS \w+\)|DATE '[^'\\]*'|'[^'\\]*'::\w+)"
+_LONG_LIST = re.compile(rf"\(\s*{_LITERAL}(?:\s*,\s*{_LITERAL}){{200,}}\s*\)", re.IGNORECASE)
+
+
+def shortened(sql: str) -> tuple[str, list[str]]:
+    """Return a statement with a mark for each long list of literals, and the lists: parsing them takes seconds."""
+    lists: list[str] = []
+
+    def mark(found: re.Match[str]) -> str:
+        lists.append(found[0])
+        return f"('_sf_list_{len(lists) - 1}')"
+
+    return _LONG_LIST.sub(mark, sql), lists
+
+
+def lengthened(sql: str, lists: list[str]) -> str:
+    """Put the lists back."""
+    return re.sub(r"\('_sf_list_(\d+)'\)", lambda found: lists[int(found[1])], sql) if lists else sql
 
 
 def to_duckdb(tree: exp.Expression, values: dict[str, Any]) -> str:

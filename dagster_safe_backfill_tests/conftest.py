@@ -66,7 +66,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
     """Return a fresh warehouse. What the marks `only` and `differs` say of it is said with the reason."""
     name: str = request.param
     only = request.node.get_closest_marker("only")
@@ -76,13 +76,14 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
         if mark.args[0] == name:
             request.applymarker(pytest.mark.xfail(strict=True, reason=mark.kwargs["reason"]))
     if name == "duckdb":
-        return DuckDBBackend(tmp_path)
+        yield DuckDBBackend(tmp_path)
+        return
     emulator = request.getfixturevalue("snowflake_emulator")
     from dagster_safe_backfill_tests.snowflake_backend import SnowflakeBackend
 
     made = SnowflakeBackend(emulator)
-    request.addfinalizer(lambda: emulator.drop(made.database))
-    return made
+    yield made
+    emulator.drop(made.database)
 
 
 @pytest.fixture(scope="session")

@@ -94,7 +94,7 @@ class Service:
                 reply = await run_in_threadpool(answer, request, read)
             except errors.SnowflakeError as error:
                 reply = refused(error)
-            except Exception as error:  # noqa: BLE001 - a client that hears of a 500 only tries again
+            except Exception as error:
                 reply = refused(errors.failed(error))
             return JSONResponse(reply)
 
@@ -111,7 +111,10 @@ class Service:
             for key in ("databaseName", "schemaName", "warehouse", "roleName")
         }
         session = Session(
-            self.account, user=data.get("LOGIN_NAME", ""), database=folded["databaseName"], schema=renamed(folded["schemaName"])
+            self.account,
+            user=data.get("LOGIN_NAME", ""),
+            database=folded["databaseName"],
+            schema=renamed(folded["schemaName"]),
         )
         session.warehouse, session.role = folded["warehouse"], folded["roleName"]
         if session.database and not session.schema:

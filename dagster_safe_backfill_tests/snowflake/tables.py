@@ -214,6 +214,7 @@ def _alter(session: Any, resolver: Resolver, name: Name, action: exp.Expression)
         if action.name in catalog.columns(duck, name) and not action.args.get("exists"):
             raise errors.SnowflakeError(1430, "42601", f"SQL compilation error:\ncolumn '{action.name}' already exists")
         exists = "IF NOT EXISTS " if action.args.get("exists") else ""
+        action.set("exists", False)
         duck.execute(f"ALTER TABLE {name.sql} ADD COLUMN {exists}{_column(session, action)}")
         if shown := _shown_type(action):
             known = replace(known, types={**known.types, action.name: shown})

@@ -67,7 +67,10 @@ def with_joined_lookups(statement: exp.Expr) -> exp.Expr:
     lookups = [found for found in statement.find_all(exp.Exists) if found.meta.get(terms.IS_LOOKUP)]
     misplaced = [found for found in lookups if not _is_conjunct(found)]
     for number, found in enumerate(misplaced):
-        _join(found, f"{_FOUND}{number}")
+        select = found.parent_select
+        # A part of a statement that is written by itself is there to be compared, not to be run.
+        if isinstance(select, exp.Select):
+            _join(found, select, f"{_FOUND}{number}")
     return statement
 
 
@@ -78,11 +81,9 @@ def _is_conjunct(found: exp.Exists) -> bool:
     return isinstance(node, exp.Where)
 
 
-def _join(found: exp.Exists, alias: str) -> None:
+def _join(found: exp.Exists, select: exp.Select, alias: str) -> None:
     """Replace one lookup, each of whose conditions equals a column of the other relation and one of this row."""
-    select = found.parent_select
     lookup = found.this
-    assert isinstance(select, exp.Select)
     assert isinstance(lookup, exp.Select)
     equalities = list(_equalities(lookup.args["where"].this))
     names = [f"{alias}_{i}" for i in range(len(equalities))]

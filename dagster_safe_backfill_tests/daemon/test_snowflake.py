@@ -18,24 +18,25 @@ from example_project.definitions import DAYS
 
 pytest.importorskip("fakesnow", reason="fakesnow wants Python 3.11")
 
-from dagster_safe_backfill_tests.snowflake.emulator import served
+from dagster_safe_backfill_tests.snowflake.emulator import Emulator, spawn
 
 JANUARY = DAYS.get_partition_keys()[:31]
+DATABASE = "SAFE_BACKFILL_EXAMPLE"
 MODULE = "dagster_safe_backfill_tests.daemon.flights_snowflake"
 
 
 class Flights:
     """The example's flights in Snowflake, and a daemon that backfills them."""
 
-    def __init__(self, dagster: LiveDagster, login: dict[str, Any], change: Path) -> None:
+    def __init__(self, dagster: LiveDagster, emulator: Emulator, change: Path) -> None:
         self.dagster = dagster
-        self._login = login
+        self.emulator = emulator
         self._change = change
 
     def sql(self, sql: str) -> list[tuple[Any, ...]]:
         import snowflake.connector
 
-        options = {**self._login, "session_parameters": {**self._login.get("session_parameters", {})}}
+        options = self.emulator.connect_arguments(DATABASE)
         with closing(snowflake.connector.connect(**options)) as session, session.cursor() as cursor:
             found: Any = cursor.execute(sql)
             return found.fetchall()
@@ -71,20 +72,17 @@ def flights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flights
     workspace = tmp_path / "workspace.yaml"
     workspace.write_text(f"load_from:\n  - python_module: {MODULE}\n")
     change = tmp_path / "change"
-    with served() as login:
-        settings = {
-            "SAFE_BACKFILL_WAREHOUSE": "snowflake",
-            "DSB_FLIGHTS_CHANGE": str(change),
-            **{
-                f"SNOWFLAKE_{name.upper()}": str(login[name])
-                for name in ("account", "user", "password", "host", "port", "protocol")
-            },
-        }
+    with spawn() as emulator:
+        emulator.database(DATABASE)
+        login = emulator.connect_arguments(DATABASE)
+        names = ("account", "user", "password", "database", "host", "port", "protocol")
+        settings = {f"SNOWFLAKE_{name.upper()}": str(login[name]) for name in names}
+        settings |= {"SAFE_BACKFILL_WAREHOUSE": "snowflake", "DSB_FLIGHTS_CHANGE": str(change)}
         for name, value in settings.items():
             monkeypatch.setenv(name, value)
         _materialize_references()
         with live_dagster(tmp_path / "home", workspace, settings) as dagster:
-            yield Flights(dagster, {**login, "database": "SAFE_BACKFILL_EXAMPLE"}, change)
+            yield Flights(dagster, emulator, change)
 
 
 def _materialize_references() -> None:
@@ -125,3 +123,4 @@ def test_a_month_a_rejection_and_a_rollback(flights: Flights) -> None:
     assert flights.by_day() == source
     assert flights.roll_back(first) == "SUCCESS"
     assert flights.by_day() == {}
+    assert flights.emulator.ddl_in_transactions(DATABASE) == []

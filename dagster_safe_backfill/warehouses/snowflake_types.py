@@ -121,6 +121,10 @@ def is_lost(value: exp.Expr, *, source: str, target: str) -> exp.Expr:
     """See `Connection.is_lost`. Snowflake's TRY_CAST takes nothing but text, so that no cast may fail here."""
     if source == UNTYPED:
         return exp.false()
+    if base(source) == "VARCHAR" and base(target) != "VARCHAR":
+        tried = exp.TryCast(this=value.copy(), to=terms.data_type(target, dialect=DIALECT))
+        is_given = exp.not_(exp.Is(this=value.copy(), expression=exp.Null()))
+        return exp.and_(is_given, exp.Is(this=tried, expression=exp.Null()))
     match base(target):
         case "NUMBER":
             return _is_lost_in_number(value, source=source, target=target)

@@ -83,7 +83,9 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
 
     made = SnowflakeBackend(emulator)
     yield made
+    in_transactions = emulator.ddl_in_transactions(made.database)
     emulator.drop(made.database)
+    assert in_transactions == [], "DDL commits the transaction that it is in"
 
 
 @pytest.fixture(scope="session")

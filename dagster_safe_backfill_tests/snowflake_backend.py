@@ -73,6 +73,9 @@ class SnowflakeBackend(Backend):
             f"CASE WHEN {name} = upper({name}) THEN lower({name}) ELSE {name} END AS {name}"
             for name in _NAMES.get(kind, [])
         )
+        if kind == "tables":
+            # The emulator keeps more than the comment there.
+            names += ", json_extract_string(comment, '$.comment') AS comment"
         replaced = f"* REPLACE ({names})" if names else "*"
         where = f"database_name = '{self.database}' AND schema_name = '{_PHYSICAL}'"
         return f"(SELECT {replaced} FROM duckdb_{kind}() WHERE {where})"

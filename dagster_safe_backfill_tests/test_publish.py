@@ -26,6 +26,10 @@ def table(backend: Backend) -> Publications:
     return Publications(backend, live=OLD)
 
 
+WHOLE = pytest.mark.differs(
+    "snowflake", reason="an archive is a clone of the whole table, at no cost, and has all its rows"
+)
+
 BY_HAND = {
     "a value": "UPDATE t SET value = 9 WHERE day = '2024-01-02' AND id = 1",
     "a row more": "INSERT INTO t VALUES ('2024-01-02', 7, 1, NULL)",
@@ -136,7 +140,7 @@ def test_a_publication_that_was_undone_is_not_published_again_by_a_retry(table: 
     assert table.values()[0] == [1.0] * 3
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", [*(pytest.param(one, marks=WHOLE) for one in ("merge", "replace")), "swap"])
 def test_the_archive_holds_what_was_replaced(table: Publications, strategy: Strategy) -> None:
     before = table.live()
     done = table.published(NEW, [0, 1], "1", strategy=strategy, archive_for=timedelta(days=3))
@@ -167,7 +171,7 @@ def test_no_archive_is_made_of_nothing(table: Publications, strategy: Strategy) 
 def test_an_archive_is_never_overwritten(table: Publications, strategy: Strategy) -> None:
     table.do("CREATE TABLE t__archive_1 AS SELECT 42 AS precious")
     before = table.live()
-    with pytest.raises(sb.WarehouseError, match="t__archive_1"):
+    with pytest.raises(sb.WarehouseError, match=r"(?i)t__archive_1"):
         table.published(NEW, [0, 1], "1", strategy=strategy)
     assert table.read("FROM t__archive_1") == [(42,)]
     assert table.live() == before
@@ -241,6 +245,7 @@ def test_publications_hold_each_other_off(table: Publications) -> None:
 @pytest.mark.xfail(
     condition=duckdb.__version__.startswith("1."), strict=True, reason="DuckDB 1.x only tells of changed definitions"
 )
+@pytest.mark.only("duckdb", reason="opens the file itself; locks of Snowflake are tried in snowflake/")
 def test_publications_hold_writers_by_hand_off(table: Publications) -> None:
     with duckdb.connect(table.path) as other, table.warehouse.connect() as connection:
         with connection.transaction(), connection.hold(table.spec.table), pytest.raises(duckdb.TransactionException):

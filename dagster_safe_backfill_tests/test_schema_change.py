@@ -45,7 +45,13 @@ def test_a_new_column_is_added_when_the_rows_go_live(backend: Backend, strategy:
     table.publish(staged, "1", strategy=strategy)
     assert table.live("day::VARCHAR, id, value, note, extra")[0] == ("2024-01-01", 1, 5.0, "n", 3)
     assert {row[4] for row in table.live()[1:]} == {42 if default else None}
-    # The archive has the columns that there were.
+
+
+@pytest.mark.differs("snowflake", reason="a column comes before the transaction, so that the archive has it, empty")
+@pytest.mark.parametrize("strategy", ["merge", "replace"])
+def test_the_archive_has_the_columns_that_there_were(backend: Backend, strategy: Strategy) -> None:
+    table = Publications(backend, live=OLD, on_schema_change="add_columns")
+    table.published(WIDE, [0], "1", strategy=strategy)
     assert len(table.read("FROM t__archive_1")[0]) == 4
 
 
@@ -73,6 +79,7 @@ def test_a_new_column_is_compared_with_what_live_will_have_in_it(
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.only("duckdb", reason="Snowflake has no secondary indexes")
 def test_a_table_with_indexes_gains_a_column(backend: Backend, strategy: Strategy) -> None:
     table = Publications(backend, live=OLD, on_schema_change="add_columns")
     table.do("CREATE INDEX by_value ON t (value)", "CREATE UNIQUE INDEX by_key ON t (day, id)")
@@ -113,6 +120,7 @@ def test_a_default_that_is_no_expression_is_refused(backend: Backend) -> None:
     assert table.live() == before
 
 
+@pytest.mark.only("duckdb", reason="of indexes, checks and keys, which Snowflake has not or does not enforce")
 def test_a_swap_keeps_all_that_a_table_is(backend: Backend) -> None:
     table = Publications(backend, live=None)
     table.do(
@@ -154,6 +162,7 @@ def test_a_swap_that_changes_nothing_does_nothing(backend: Backend) -> None:
     ],
     ids=["parent", "child"],
 )
+@pytest.mark.only("duckdb", reason="Snowflake enforces no foreign key")
 def test_a_swap_is_refused_where_it_is_not_safe(backend: Backend, statements: list[str], reason: str) -> None:
     table = Publications(backend, live=None)
     columns = "day DATE, id BIGINT PRIMARY KEY, value DOUBLE, note VARCHAR"
@@ -173,6 +182,7 @@ def synced(backend: Backend) -> Publications:
     return Publications(backend, live=OLD, on_schema_change="sync")
 
 
+@pytest.mark.only("duckdb", reason="of its types and indexes; Snowflake's are in snowflake/test_statements.py")
 def test_sync_drops_and_retypes_columns_in_one_swap(synced: Publications) -> None:
     synced.do("CREATE INDEX by_id ON t (id)")
     before = synced.live()
@@ -193,6 +203,7 @@ def test_sync_drops_and_retypes_columns_in_one_swap(synced: Publications) -> Non
     assert synced.tables("__archive_") == ["t__archive_1", "t__archive_back", "t__archive_forward"]
 
 
+@pytest.mark.only("duckdb", reason="the literal of a list is DuckDB's")
 def test_sync_changes_no_value_of_other_partitions(synced: Publications) -> None:
     synced.do("ALTER TABLE t ALTER value TYPE VARCHAR", "UPDATE t SET value = 'x' WHERE day = '2024-01-03'")
     before = synced.live()
@@ -261,6 +272,7 @@ def test_ties_are_refused(backend: Backend, latest: str) -> None:
     assert table.tables("__shadow_") == []
 
 
+@pytest.mark.differs("snowflake", reason="a column of NULL in a query is one of text there")
 def test_rows_without_a_key_are_not_each_others_duplicates(backend: Backend) -> None:
     table = Publications(backend, live=OLD, keep_latest="value")
     rows = "(NULL, 1.0, 'a'), (NULL, 2.0, 'b')"
@@ -300,7 +312,7 @@ def test_a_table_that_gained_a_column_since_is_refused_whatever_would_change(
     table = Publications(backend, live=OLD)
     staged = table.stage(day_rows(0, 1.0), [0], "1")
     table.do("ALTER TABLE t ADD COLUMN extra INT")
-    with pytest.raises(sb.SchemaMismatchError, match="extra INTEGER"):
+    with pytest.raises(sb.SchemaMismatchError, match=r"extra (INTEGER|NUMBER\(38,0\))"):
         table.publish(staged, "1", strategy=strategy)
 
 
@@ -309,6 +321,7 @@ MANY = 200_000
 
 
 @pytest.mark.parametrize("live", [OLD[:3], []], ids=["all of the table", "a table without rows"])
+@pytest.mark.only("duckdb", reason="of a fault of DuckDB's, with its range()")
 def test_a_swap_of_all_that_a_table_holds_is_read_at_once(backend: Backend, live: list[Row]) -> None:
     table = Publications(backend, live=live)
     many = Query(f"SELECT DATE '2024-01-01' AS day, i AS id, 2.0 AS value, 'n' AS note FROM range({MANY}) r(i)")
@@ -319,6 +332,7 @@ def test_a_swap_of_all_that_a_table_holds_is_read_at_once(backend: Backend, live
         assert other.execute("SELECT count(*) FROM t").fetchall() == [(len(live),)]
 
 
+@pytest.mark.only("duckdb", reason="of a fault of DuckDB's, with its range()")
 def test_a_swap_to_other_columns_of_all_that_a_table_holds_is_read_at_once(synced: Publications) -> None:
     synced.do("DELETE FROM t WHERE day <> '2024-01-01'")
     many = Query(f"SELECT DATE '2024-01-01' AS day, i AS id, 'two' AS value FROM range({MANY}) r(i)")

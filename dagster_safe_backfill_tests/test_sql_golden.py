@@ -293,7 +293,7 @@ INSERT INTO "MAIN".live__shadow_1 VALUES ('2024-01-01', 1, 2.0, 0), ('2024-01-09
 DIVIDES = "auditing: aggregates of no rows"
 BY_NOTHING = pytest.mark.xfail(
     strict=True,
-    reason="sum(value) / count(*) of no rows is an error on Snowflake and NULL on DuckDB; the audit asks for each alone",
+    reason="a division by zero, which is an error on Snowflake and NULL on DuckDB; the audit then asks for each alone",
 )
 
 

@@ -12,6 +12,7 @@ from sqlglot import exp
 
 from dagster_safe_backfill.domain.slices import ColumnType
 from dagster_safe_backfill.domain.tables import Column, TableRef
+from dagster_safe_backfill.errors import TransactionConflictError
 from dagster_safe_backfill.sql.partitioning import WindowJoin
 
 STATEMENTS = logging.getLogger("dagster_safe_backfill.sql")
@@ -21,6 +22,10 @@ Fit = Literal["same", "if_unchanged", "never"]
 """How values of one column type go into another: as they are, only those that a cast keeps, or not at all."""
 
 Row = tuple[Any, ...]
+
+
+class BeginAnewError(TransactionConflictError):
+    """What a transaction needed was done outside of it, so that it is to begin anew, now."""
 
 
 class Connection(ABC):
@@ -70,7 +75,7 @@ class Connection(ABC):
         """Add columns to a table, with the value that its rows get (NULL, if None).
 
         Raises:
-            TransactionConflictError: They were added, but not in this transaction, which is to begin anew.
+            BeginAnewError: They were added, but not in this transaction.
             SwapError: The table can't be altered.
         """
 

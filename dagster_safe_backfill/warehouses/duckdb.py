@@ -161,7 +161,7 @@ class DuckDBConnection(Connection):
         except BaseException:
             # COMMIT after a failed statement returns as if all were well, and a failed COMMIT leaves nothing
             # to roll back: so ROLLBACK is always tried and its own complaint is no news.
-            self._roll_back()
+            self._quietly("ROLLBACK")
             raise
 
     def cancel(self) -> None:
@@ -208,11 +208,9 @@ class DuckDBConnection(Connection):
         """See `Connection.cloned`. DuckDB's DDL is part of the transaction."""
         columns = self.columns(table) or ()
         with self._tables.cloned(table, aside=aside):
-            # After an INSERT of no rows and one of many in the same transaction, DuckDB 2.0.0 finds no rows in the
-            # table until the file is opened anew.
+            # After an INSERT of no rows and one of many in a transaction, DuckDB 2.0.0 finds none in the table.
             if kept is not None and self.run(publishing.any_row(aside, where=kept)):
-                values: dict[str, exp.Expr] = {column.name: terms.column(column.name) for column in columns}
-                self.run(publishing.copied(aside, table, values, where=kept))
+                self.run(publishing.copied(aside, table, {c.name: terms.column(c.name) for c in columns}, where=kept))
             yield
 
     def put_back(self, table: TableRef, *, archive: TableRef, aside: TableRef) -> None:
@@ -383,9 +381,6 @@ class DuckDBConnection(Connection):
         finally:
             with self._stopping:
                 self._is_stoppable = False
-
-    def _roll_back(self) -> None:
-        self._quietly("ROLLBACK")
 
     def _quietly(self, sql: str) -> None:
         try:

@@ -12,13 +12,13 @@ from sqlglot import exp
 
 from dagster_safe_backfill.domain.slices import ColumnType
 from dagster_safe_backfill.domain.tables import SHADOW_INFIX, Column, Query, TableRef
-from dagster_safe_backfill.errors import SafeBackfillError, TransactionConflictError, WarehouseError
+from dagster_safe_backfill.errors import SafeBackfillError, WarehouseError
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.snowflake_dialect import DIALECT
 from dagster_safe_backfill.sql.staging import Kind
 from dagster_safe_backfill.warehouses import snowflake_tables as tables
 from dagster_safe_backfill.warehouses import snowflake_types as types
-from dagster_safe_backfill.warehouses.base import Connection, Fit, Row, Warehouse
+from dagster_safe_backfill.warehouses.base import BeginAnewError, Connection, Fit, Row, Warehouse
 from dagster_safe_backfill.warehouses.frames import check_names, from_arrow
 from dagster_safe_backfill.warehouses.snowflake_frames import LoadedFrame
 from dagster_safe_backfill.warehouses.snowflake_queries import as_relation, one_select
@@ -238,7 +238,7 @@ class SnowflakeConnection(Connection):
         tables.add_columns(self._own, self._named(table), columns)
         if is_late:
             names = ", ".join(column.name for column in columns)
-            raise TransactionConflictError(f"{table} gained {names}, and is to be looked at anew")
+            raise BeginAnewError(f"{table} gained {names}, and is to be looked at anew")
 
     def described(self, select: exp.Query) -> tuple[Column, ...]:
         """See `Connection.described`."""

@@ -10,9 +10,8 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Literal
 
-from dagster_safe_backfill_tests.snowflake.duck import Duck
-
 from dagster_safe_backfill_tests.snowflake import errors
+from dagster_safe_backfill_tests.snowflake.duck import Duck
 
 Kind = Literal["PERMANENT", "TRANSIENT", "TEMPORARY"]
 INFORMATION_SCHEMA = "_SF_INFORMATION_SCHEMA"

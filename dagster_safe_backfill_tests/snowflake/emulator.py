@@ -78,7 +78,7 @@ class Emulator:
         return self._ask("sessions")
 
     def end_session(self, number: int) -> None:
-        """End a session as the server may: rolled back, locks released; its client hears 390111 at the next statement."""
+        """End a session as the server may: rolled back, locks released; its client hears 390111 at its next one."""
         self._ask("end", session=number)
 
     def abort_idle_after(self, seconds: float) -> None:

@@ -21,7 +21,8 @@ KNOWN = frozenset(
     floor generator get get_ddl get_path getbit getdate getvariable greatest greatest_ignore_nulls grouping grouping_id
     hash hash_agg haversine hex_decode_binary hex_decode_string hex_encode hll hour identifier if iff ifnull ilike
     ilike_any in initcap insert is_array is_binary is_boolean is_char is_date is_decimal is_double is_integer
-    is_null_value is_object is_real is_time is_timestamp_ltz is_timestamp_ntz is_timestamp_tz is_varchar jarowinkler_similarity
+    is_null_value is_object is_real is_time is_timestamp_ltz is_timestamp_ntz is_timestamp_tz is_varchar
+    jarowinkler_similarity
     json_extract_path_text kurtosis lag last_day last_query_id last_transaction last_value lead least least_ignore_nulls
     left len length like like_all like_any listagg ln localtime localtimestamp log lower lpad ltrim max max_by md5
     md5_binary md5_hex md5_number_lower64 md5_number_upper64 median min min_by minhash minute mod mode month monthname
@@ -44,5 +45,5 @@ KNOWN = frozenset(
     yearofweekiso zeroifnull system$abort_session system$abort_transaction system$typeof system$clustering_information
     system$last_change_commit_time system$wait number decimal numeric varchar timestamp_ntz timestamp_ltz timestamp_tz
     binary and or not all any some interval
-    """.split()
+    """.split()  # noqa: SIM905 - a list would be 500 lines
 )

@@ -42,7 +42,7 @@ def _unparsable(sql: str) -> list[str]:
     problems = [str(mistake) for mistake in mistakes]
     try:
         tree = parser.parse(tokens)
-    except Exception as error:  # noqa: BLE001 - whatever sqlfluff says of it is a problem
+    except Exception as error:
         return [*problems, str(error)]
     found = tree.recursive_crawl("unparsable") if tree is not None else []
     return [*problems, *(f"not Snowflake's grammar: {part.raw[:200]!r}" for part in found)]

@@ -27,7 +27,7 @@ from urllib.parse import parse_qs, urlsplit
 from dagster_safe_backfill_tests.snowflake.emulator import HOST, Emulator
 
 How = Literal["refuse", "lose reply", "end session"]
-"""Refuse: 503 before the server hears of it. Lose reply: it runs, the client never hears. End session: before it runs."""
+"""Refuse: 503 before the server hears of it. Lose reply: it runs, the client never hears. End session: before it."""
 
 FOREVER = 1_000_000
 _Reply = tuple[int, bytes, str]
@@ -147,7 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     proxy: ClassVar[Proxy]
 
-    def do_POST(self) -> None:  # noqa: N802 - http.server's name
+    def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         path = urlsplit(self.path)
         if path.path != _QUERY:
@@ -170,7 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
         passed.received += len(reply[1])
         self._answer(reply)
 
-    def do_PUT(self) -> None:  # noqa: N802 - http.server's name
+    def do_PUT(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.proxy.uploaded += len(body)
         self._answer(self._forward(body))

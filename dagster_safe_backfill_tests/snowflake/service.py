@@ -64,7 +64,7 @@ class Service:
                 reply = await run_in_threadpool(answer, request, read)
             except errors.SnowflakeError as error:
                 reply = refused(error)
-            except Exception as error:  # noqa: BLE001 - a client that hears of a 500 only tries again
+            except Exception as error:
                 reply = refused(errors.failed(error))
             return JSONResponse(reply)
 

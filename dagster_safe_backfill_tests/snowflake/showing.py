@@ -71,7 +71,7 @@ def type_of(session: Any, argument: exp.Expression, resolver: Resolver) -> str |
     try:
         sql = translate.to_duckdb(argument.copy(), session.context_values())
         return str(session.duck.sql(f"SELECT {sql} AS x").types[0])
-    except Exception:  # noqa: BLE001 - it needs its context
+    except Exception:
         return None
 
 

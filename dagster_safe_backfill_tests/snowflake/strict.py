@@ -6,7 +6,7 @@ import contextlib
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from sqlglot import exp
 from sqlglot.errors import ParseError
 
 from dagster_safe_backfill_tests.snowflake import (
-    catalog,
     errors,
     loading,
     parameters,
@@ -37,7 +36,6 @@ from dagster_safe_backfill_tests.snowflake.results import Result, text
 from dagster_safe_backfill_tests.snowflake.transactions import Transaction
 from dagster_safe_backfill_tests.snowflake.translating_errors import translated
 
-_DDL = re.compile(r"^\s*(CREATE|ALTER(?!\s+SESSION)|DROP|TRUNCATE|COMMENT|GRANT|REVOKE|UNDROP)\b", re.IGNORECASE)
 _TRANSACTION = re.compile(
     r"^\s*(?P<begin>BEGIN(\s+(WORK|TRANSACTION))?(\s+NAME\s+\w+)?|START\s+TRANSACTION(\s+NAME\s+\w+)?)\s*;?\s*$"
     r"|^\s*(?P<commit>COMMIT)(\s+WORK)?\s*;?\s*$|^\s*(?P<rollback>ROLLBACK)(\s+WORK)?\s*;?\s*$",
@@ -115,31 +113,20 @@ class Session:
             record.kind = next(kind for kind, written in found.groupdict().items() if written)
             return self._control(record.kind)
         refusals.check_text(sql)
-        if _DDL.match(sql):
-            record.kind = "ddl"
-            return self._ddl(sql)
-        if re.match(r"\s*COPY\s+INTO\b", sql, re.IGNORECASE):
-            record.kind = "copy"
-            self._begin_implicitly()
-            return loading.copy_into(self, sql)
-        if found := re.match(r"\s*(REMOVE|RM)\s+(\S+)", sql, re.IGNORECASE):
-            record.kind = "remove"
-            return loading.remove(self, found[2].rstrip(";"))
-        if found := re.match(r"\s*SHOW\s+GRANTS\s+ON\s+TABLE\s+(\S+)", sql, re.IGNORECASE):
-            return showing.grants(self, found[1].rstrip(";"))
+        for kind, (pattern, run) in _BY_TEXT.items():
+            if found := pattern.match(sql):
+                record.kind = kind
+                return run(self, sql, found)
         tree = self.parsed(sql)
         record.kind = tree.key
         if isinstance(tree, exp.Put):
             return loading.put(self, tree, base_url)
-        if isinstance(tree, exp.ListStage):
-            return loading.listing(self, tree.this.name)
-        if isinstance(tree, exp.Alter | exp.Use | exp.Set | exp.Command) and not describe_only:
-            return parameters.set_session(self, tree, sql)
-        if isinstance(tree, exp.Show | exp.Describe):
-            return showing.show(self, tree)
+        for kinds, run_tree in _BY_TREE.items():
+            if isinstance(tree, kinds):
+                return run_tree(self, tree, sql)
         if isinstance(tree, _CHANGES):
-            return self._change(tree, sql, describe_only=describe_only)
-        return self._query(tree, sql, describe_only=describe_only)
+            return self._change(tree, describe_only=describe_only)
+        return self._query(tree, describe_only=describe_only)
 
     def parsed(self, sql: str) -> exp.Expression:
         """Parse one statement, its identifiers as Snowflake stores them."""
@@ -179,7 +166,7 @@ class Session:
     def _begin(self) -> None:
         self.transaction.begin(int(time.time() * 1000) * 1000 + self.account.next_number())
 
-    def _begin_implicitly(self) -> None:
+    def begin_implicitly(self) -> None:
         if not self.parameter("AUTOCOMMIT") and not self.transaction.open:
             self._begin()
 
@@ -194,7 +181,8 @@ class Session:
             self._loads.clear()
             self.account.locks.release(self.number)
 
-    def _ddl(self, sql: str) -> Result:
+    def ddl(self, sql: str) -> Result:
+        """Commit what is open, then run."""
         if self.transaction.open:
             self.end_transaction(commit=True)
         copy_grants = bool(tables.COPY_GRANTS.search(refusals.without_literals(sql)))
@@ -250,7 +238,7 @@ class Session:
             "CURRENT_VERSION": "10.0.0",
         }
 
-    def _query(self, tree: exp.Expression, sql: str, *, describe_only: bool) -> Result:
+    def _query(self, tree: exp.Expression, *, describe_only: bool) -> Result:
         duck_sql, kinds = self.prepared(tree)
         type_id = statement_type_id(tree) or 0x1000
         described: list[tuple[str, str]] = []
@@ -264,13 +252,13 @@ class Session:
         rowtype = [results.column(name, kind, kinds.get(name)) for name, kind in described]
         return Result(type_id, rowtype, table=table if table is not None else pa.table({}))
 
-    def _change(self, tree: exp.Expression, sql: str, *, describe_only: bool) -> Result:
+    def _change(self, tree: exp.Expression, *, describe_only: bool) -> Result:
         target = tree.this.this if isinstance(tree.this, exp.Schema) else tree.this
         name = Resolver(self).existing(target)
         words = showing.counted(tree)
         if describe_only:
             return Result(statement_type_id(tree), [results.column(word, "BIGINT") for word in words])
-        self._begin_implicitly()
+        self.begin_implicitly()
         if not isinstance(tree, exp.Insert):
             self.lock(name)
         try:
@@ -376,3 +364,30 @@ class Session:
                 for stage in [name for name, owner in self.account.stages.items() if owner == self.number]:
                     loading.drop_stage(self.account, stage)
             self.duck.close()
+
+
+def _copy(session: Session, sql: str, found: re.Match[str]) -> Result:
+    session.begin_implicitly()
+    return loading.copy_into(session, sql)
+
+
+_BY_TEXT: dict[str, tuple[re.Pattern[str], Callable[[Session, str, re.Match[str]], Result]]] = {
+    "ddl": (
+        re.compile(r"\s*(CREATE|ALTER(?!\s+SESSION)|DROP|TRUNCATE|COMMENT|GRANT|REVOKE|UNDROP)\b", re.IGNORECASE),
+        lambda session, sql, found: session.ddl(sql),
+    ),
+    "copy": (re.compile(r"\s*COPY\s+INTO\b", re.IGNORECASE), _copy),
+    "remove": (
+        re.compile(r"\s*(?:REMOVE|RM)\s+([^\s;]+)", re.IGNORECASE),
+        lambda session, sql, found: loading.remove(session, found[1]),
+    ),
+    "show": (
+        re.compile(r"\s*SHOW\s+GRANTS\s+ON\s+TABLE\s+([^\s;]+)", re.IGNORECASE),
+        lambda session, sql, found: showing.grants(session, found[1]),
+    ),
+}
+_BY_TREE: dict[tuple[type[exp.Expression], ...], Callable[[Session, Any, str], Result]] = {
+    (exp.ListStage,): lambda session, tree, sql: loading.listing(session, tree.this.name),
+    (exp.Alter, exp.Use, exp.Set, exp.Command): parameters.set_session,
+    (exp.Show, exp.Describe): lambda session, tree, sql: showing.show(session, tree),
+}

@@ -50,12 +50,11 @@ REFUSED = {
     "value of a parameter": ("ALTER SESSION SET LOCK_TIMEOUT = 'long'", 1008),
     "two statements": ("SELECT 1; SELECT 2", 8),
     "unconditional clause first": (
-        "MERGE INTO t USING (SELECT 1 AS k) AS s ON t.k = s.k WHEN MATCHED THEN DELETE WHEN MATCHED AND t.v = 1 THEN DELETE",
+        "MERGE INTO t USING t AS s ON t.k = s.k WHEN MATCHED THEN DELETE WHEN MATCHED AND t.v = 1 THEN DELETE",
         1003,
     ),
     "duplicate match": (
-        "MERGE INTO t USING (SELECT 1 AS k, 2 AS v UNION ALL SELECT 1, 3) AS s ON t.k = s.k"
-        " WHEN MATCHED THEN UPDATE SET v = s.v",
+        "MERGE INTO t USING (VALUES (1, 2), (1, 3)) AS s (k, v) ON t.k = s.k WHEN MATCHED THEN UPDATE SET v = s.v",
         100090,
     ),
     "not a number": ("SELECT CAST(s AS INT) FROM t", 100038),

@@ -15,9 +15,9 @@ import threading
 from collections.abc import Callable
 
 import pyarrow as pa
-from dagster_safe_backfill_tests.snowflake.duck import Duck
 
 from dagster_safe_backfill_tests.snowflake.catalog import Name
+from dagster_safe_backfill_tests.snowflake.duck import Duck
 
 _LOCAL_ROW_ID = 36028797018960000
 """DuckDB numbers rows that aren't committed yet from here on."""

@@ -11,13 +11,11 @@ from typing import Any
 
 from fakesnow import macros as theirs
 from fakesnow import transforms
-from sqlglot import exp, parse_one
+from sqlglot import exp
 
 Rule = Callable[[exp.Expression], exp.Expression]
 
 TYPE = exp.DataType.Type
-_NUMBERS = {TYPE.DECIMAL}
-_INTEGERS = {TYPE.INT, TYPE.BIGINT, TYPE.SMALLINT, TYPE.TINYINT, TYPE.MEDIUMINT}
 
 _MACROS = """
 CREATE OR REPLACE TEMP MACRO _sf_canonical(x) AS
@@ -43,27 +41,26 @@ def macros() -> str:
     return _MACROS + theirs.creation_sql("temp").replace("MACRO temp.", "TEMP MACRO ")
 
 
-def _numbers(node: exp.Expression) -> exp.Expression:
+_PLAIN = {
+    **dict.fromkeys((TYPE.INT, TYPE.BIGINT, TYPE.SMALLINT, TYPE.TINYINT, TYPE.MEDIUMINT), TYPE.BIGINT),
+    **dict.fromkeys((TYPE.TIMESTAMPNTZ, TYPE.TIMESTAMP), TYPE.TIMESTAMP),
+    TYPE.TIMESTAMPLTZ: TYPE.TIMESTAMPTZ,
+    **dict.fromkeys((TYPE.VARCHAR, TYPE.TEXT, TYPE.CHAR, TYPE.NCHAR, TYPE.NVARCHAR), TYPE.VARCHAR),
+    **dict.fromkeys((TYPE.BINARY, TYPE.VARBINARY), TYPE.BLOB),
+}
+
+
+def _types(node: exp.Expression) -> exp.Expression:
     """NUMBER is NUMBER(38,0), which only DuckDB's HUGEINT holds; the integers are that too, but 64 bits serve."""
     if not isinstance(node, exp.DataType):
         return node
-    if node.this in _NUMBERS:
+    if node.this == TYPE.DECIMAL:
         precision = [param.name for param in node.expressions]
         if precision in ([], ["38"], ["38", "0"]):
             return exp.DataType(this=TYPE.INT128, nested=False)
         if len(precision) == 1:
             node.append("expressions", exp.DataTypeParam(this=exp.Literal.number(0)))
-    elif node.this in _INTEGERS:
-        return exp.DataType(this=TYPE.BIGINT, nested=False)
-    elif node.this == TYPE.TIMESTAMPNTZ or (node.this == TYPE.TIMESTAMP):
-        return exp.DataType(this=TYPE.TIMESTAMP, nested=False)
-    elif node.this == TYPE.TIMESTAMPLTZ:
-        return exp.DataType(this=TYPE.TIMESTAMPTZ, nested=False)
-    elif node.this in {TYPE.VARCHAR, TYPE.TEXT, TYPE.CHAR, TYPE.NCHAR, TYPE.NVARCHAR}:
-        return exp.DataType(this=TYPE.VARCHAR, nested=False)
-    elif node.this in {TYPE.BINARY, TYPE.VARBINARY}:
-        return exp.DataType(this=TYPE.BLOB, nested=False)
-    return node
+    return exp.DataType(this=_PLAIN[node.this], nested=False) if node.this in _PLAIN else node
 
 
 def _division(node: exp.Expression) -> exp.Expression:
@@ -139,7 +136,7 @@ _RULES: tuple[tuple[Any, tuple[type, ...]], ...] = (
     (transforms.to_variant, (exp.ToVariant,)),
     (transforms.object_construct, (exp.StarMap, exp.Struct, exp.JSONObject)),
     (transforms.float_to_double, (exp.DataType,)),
-    (_numbers, (exp.DataType,)),
+    (_types, (exp.DataType,)),
     (transforms.sample, (exp.TableSample,)),
     (transforms.array_size, (exp.ArraySize,)),
     (transforms.random, (exp.Rand,)),

@@ -8,9 +8,10 @@ NUMBER as the smallest integer in Arrow; the default time zone; keys that aren't
 twice.
 
 Approximate: DDL waits for other sessions' pending rows of its table (Snowflake's needn't); after a failed statement the
-transaction's earlier ones are run again, on what is committed by then; HASH's values, not its laws; whether a column is
-TIMESTAMP_TZ is told by its table's column of that name; the offset of a TIMESTAMP_TZ is always UTC's; a division and an
-average of NUMBERs are FLOAT; LAST_ALTERED is the creation; the words of errors, not their numbers; no deadlock is found,
+transaction's earlier ones run again, on what is committed by then; HASH's values, not its laws; a result's column is
+TIMESTAMP_TZ if its table's column of that name is; the offset of a TIMESTAMP_TZ is always UTC's; a division and an
+average of NUMBERs are FLOAT; LAST_ALTERED is when it was made; the words of errors, not their numbers; no deadlock is
+found,
 its waiters run into LOCK_TIMEOUT.
 
 Not at all: that VARCHAR(n) is too short, time travel, streams, roles and what they may, clustering, pruning, result

@@ -116,6 +116,13 @@ def test_what_snowflake_takes_is_taken(run: Run, sql: str) -> None:
     run(sql)
 
 
+def test_times_are_formatted(run: Run) -> None:
+    assert run("SELECT TO_CHAR('2024-01-02'::DATE, 'YYYY-MM-DD')") == [("2024-01-02",)]
+    assert run("SELECT TO_VARCHAR('2024-01-02 03:04:05'::TIMESTAMP_NTZ, 'YYYYMMDD HH24:MI:SS')") == [
+        ("20240102 03:04:05",)
+    ]
+
+
 def test_lists_are_no_longer_than_16384(run: Run) -> None:
     run(TABLE)
     run(ROWS)

@@ -83,7 +83,7 @@ class Emulator:
         return self._ask("sessions")
 
     def end_session(self, number: int) -> None:
-        """End a session as the server may: rolled back, locks released; its client hears 390111 at the next statement."""
+        """End a session as the server may: rolled back, locks released; its client hears 390111 at its next one."""
         self._ask("end", session=number)
 
     def abort_idle_after(self, seconds: float) -> None:
@@ -133,8 +133,10 @@ def serve(port: int = 0, *, idle_abort: float = 300) -> Iterator[Emulator]:
 @contextlib.contextmanager
 def spawn(port: int = 0) -> Iterator[Emulator]:
     """Run an emulator in a process of its own, for clients in several processes."""
-    command = [sys.executable, "-m", "dagster_safe_backfill_tests.snowflake.emulator", "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    module = "dagster_safe_backfill_tests.snowflake.emulator"
+    command = [sys.executable, "-m", module, "--port", str(port), "--until-eof"]
+    # It ends with this process, however that ends.
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line.startswith("ready"):
@@ -151,10 +153,14 @@ def main() -> None:
     parser.add_argument(
         "--idle-abort", type=float, default=300, help="seconds after which an idle transaction that blocks is aborted"
     )
+    parser.add_argument("--until-eof", action="store_true", help="end when standard input does")
     given = parser.parse_args()
     with serve(given.port, idle_abort=given.idle_abort) as emulator:
         print(f"ready http://{emulator.host}:{emulator.port}", flush=True)  # noqa: T201
-        threading.Event().wait()
+        if given.until_eof:
+            sys.stdin.read()
+        else:
+            threading.Event().wait()
 
 
 if __name__ == "__main__":

@@ -42,14 +42,10 @@ def unsupported(what: str) -> SnowflakeError:
     return SnowflakeError(2, "0A000", f"SQL compilation error:\nUnsupported feature '{what}'.")
 
 
-def duplicate_row(row: str = "[...]") -> SnowflakeError:
-    return SnowflakeError(100090, "42P18", f"Duplicate row detected during DML action\nRow Values: {row}")
-
-
 def lock_not_released(holder: str, table: str, transaction: int, waiter: str, seconds: float) -> SnowflakeError:
     message = (
         f"Statement '{holder}' has locked table '{table}' in transaction {transaction} and this lock has not yet been"
-        f" released.\nYour statement '{waiter}' was aborted because the lock was not released within {seconds:g} seconds"
+        f" released.\nYour statement '{waiter}' was aborted because the lock was not released within {seconds:g} s"
         " (LOCK_TIMEOUT)."
     )
     return SnowflakeError(625, "57014", message)

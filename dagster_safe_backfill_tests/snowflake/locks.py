@@ -79,6 +79,9 @@ class TableLocks:
                 writers.pop(session, None)
             self._changed.notify_all()
 
+    def held_by(self, session: int) -> frozenset[str]:
+        return frozenset(table for table, holder in self.held().items() if holder == session)
+
     def held(self) -> dict[str, int]:
         """Return the session that holds each locked table."""
         with self._changed:

@@ -1,4 +1,4 @@
-"""Whose names a statement uses: tables resolved and temporary ones found, columns told apart by upper and lower case."""
+"""Whose names a statement uses: tables resolved, temporary ones found, columns told apart by their case."""
 
 from __future__ import annotations
 

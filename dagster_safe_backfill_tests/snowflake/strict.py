@@ -113,6 +113,7 @@ class Session:
             record.kind = next(kind for kind, written in found.groupdict().items() if written)
             return self._control(record.kind)
         refusals.check_text(sql)
+        self.transaction.catch_up()
         for kind, (pattern, run) in _BY_TEXT.items():
             if found := pattern.match(sql):
                 record.kind = kind
@@ -294,7 +295,7 @@ class Session:
                 counts[:] = by_action
             return sum(by_action)
 
-        changed = self.transaction.write(name, run)
+        changed = self.transaction.write(name, run, locked=str(name) in self.account.locks.held_by(self.number))
         if self.transaction.open:
             for table in self.transaction.written:
                 self.account.locks.wrote(str(table), self.number, self.transaction.number, self.query_id)

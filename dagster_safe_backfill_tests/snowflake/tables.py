@@ -237,6 +237,9 @@ def drop(session: Any, tree: exp.Drop) -> Result:
     kind = tree.args["kind"].upper()
     if kind == "SCHEMA":
         return _drop_schema(session, tree)
+    if kind == "STAGE":
+        loading.drop_stage(session.account, resolver.name(_dropped(tree)))
+        return text(DDL, status=f"{_dropped(tree).name} successfully dropped.")
     shown = resolver.name(_dropped(tree))
     name = session.temporary.get(shown, shown)
     there = catalog.relation_kind(session.duck, name)
@@ -296,21 +299,18 @@ def run(session: Any, tree: exp.Expression, sql: str, *, copy_grants: bool) -> R
     if isinstance(tree, exp.Create):
         return _create(session, tree, copy_grants=copy_grants)
     if isinstance(tree, exp.Drop):
-        kind = tree.args["kind"].upper()
-        if kind == "STAGE":
-            loading.drop_stage(session.account, Resolver(session).name(_dropped(tree)))
-            return text(DDL, status=f"{_dropped(tree).name} successfully dropped.")
         return drop(session, tree)
-    if isinstance(tree, exp.Alter) and tree.args.get("kind") == "TABLE":
-        return alter_table(session, tree)
-    if isinstance(tree, exp.Comment) and tree.args.get("kind") == "TABLE":
-        return set_comment(session, Resolver(session).existing(tree.this), tree.expression.name)
-    if isinstance(tree, exp.TruncateTable):
-        name = Resolver(session).existing(tree.expressions[0])
-        session.duck.execute(f"DELETE FROM {name.sql}")
-        return text(DDL, status="Statement executed successfully.")
     if isinstance(tree, exp.Grant):
         return grant(session, sql)
+    if str(tree.args.get("kind") or "TABLE").upper() == "TABLE":
+        if isinstance(tree, exp.Alter):
+            return alter_table(session, tree)
+        if isinstance(tree, exp.Comment):
+            return set_comment(session, Resolver(session).existing(tree.this), tree.expression.name)
+        if isinstance(tree, exp.TruncateTable):
+            name = Resolver(session).existing(tree.expressions[0])
+            session.duck.execute(f"DELETE FROM {name.sql}")
+            return text(DDL, status="Statement executed successfully.")
     raise errors.unsupported(f"{sql[:100]} in the emulator")
 
 

@@ -164,7 +164,7 @@ def test_hashes_tell_nulls_ignore_order_and_types_and_fit_a_number(run: Run) -> 
 
 
 def test_files_are_loaded_by_column_name_and_once(run: Run, tmp_path: Path) -> None:
-    noon = dt.datetime(2024, 1, 1, 12)
+    noon = dt.datetime.fromisoformat("2024-01-01 12:00:00")
     frame = pa.table({"s": ["a", None], "i": [1, 2], "ntz": [noon, noon], "n": [Decimal("1.25"), None]})
     pq.write_table(frame, tmp_path / "part.parquet")
     run(TYPED)
@@ -186,7 +186,7 @@ def test_files_are_loaded_by_column_name_and_once(run: Run, tmp_path: Path) -> N
 
 
 def test_a_timestamp_in_a_file_needs_the_logical_type(run: Run, tmp_path: Path) -> None:
-    pq.write_table(pa.table({"ntz": [dt.datetime(2024, 1, 1)]}), tmp_path / "part.parquet")
+    pq.write_table(pa.table({"ntz": [dt.datetime.fromisoformat("2024-01-01")]}), tmp_path / "part.parquet")
     run(TYPED)
     run(f"PUT 'file://{tmp_path}/part.parquet' @%typed AUTO_COMPRESS = FALSE")
     with pytest.raises(ProgrammingError, match="USE_LOGICAL_TYPE"):

@@ -50,12 +50,11 @@ REFUSED = {
     "value of a parameter": ("ALTER SESSION SET LOCK_TIMEOUT = 'long'", 1008),
     "two statements": ("SELECT 1; SELECT 2", 8),
     "unconditional clause first": (
-        "MERGE INTO t USING (SELECT 1 AS k) AS s ON t.k = s.k WHEN MATCHED THEN DELETE WHEN MATCHED AND t.v = 1 THEN DELETE",
+        "MERGE INTO t USING t AS s ON t.k = s.k WHEN MATCHED THEN DELETE WHEN MATCHED AND t.v = 1 THEN DELETE",
         1003,
     ),
     "duplicate match": (
-        "MERGE INTO t USING (SELECT 1 AS k, 2 AS v UNION ALL SELECT 1, 3) AS s ON t.k = s.k"
-        " WHEN MATCHED THEN UPDATE SET v = s.v",
+        "MERGE INTO t USING (VALUES (1, 2), (1, 3)) AS s (k, v) ON t.k = s.k WHEN MATCHED THEN UPDATE SET v = s.v",
         100090,
     ),
     "not a number": ("SELECT CAST(s AS INT) FROM t", 100038),
@@ -115,6 +114,13 @@ def test_what_snowflake_takes_is_taken(run: Run, sql: str) -> None:
     run(TABLE)
     run(ROWS)
     run(sql)
+
+
+def test_times_are_formatted(run: Run) -> None:
+    assert run("SELECT TO_CHAR('2024-01-02'::DATE, 'YYYY-MM-DD')") == [("2024-01-02",)]
+    assert run("SELECT TO_VARCHAR('2024-01-02 03:04:05'::TIMESTAMP_NTZ, 'YYYYMMDD HH24:MI:SS')") == [
+        ("20240102 03:04:05",)
+    ]
 
 
 def test_lists_are_no_longer_than_16384(run: Run) -> None:

@@ -64,6 +64,47 @@ def test_also_after_it_has_written_itself(run: Run, other: Run) -> None:
     assert other("SELECT k, v FROM t ORDER BY k") == [(1, "all"), (3, "all"), (4, "theirs"), (20, "own")]
 
 
+def test_again_and_again(run: Run, other: Run) -> None:
+    run("CREATE TABLE empty (k INT)")
+    run("BEGIN")
+    run("INSERT INTO empty SELECT 0")
+    for number in range(1, 4):
+        other(f"INSERT INTO empty SELECT {number}")
+        other(f"INSERT INTO empty SELECT {number * 10}")
+        assert run("SELECT count(*) FROM empty") == [(number + 2,)]
+        # Rows that came since this transaction began are deleted by it, too, and stay so.
+        run(f"DELETE FROM empty WHERE k = {number}")
+    run("COMMIT")
+    assert other("SELECT k FROM empty ORDER BY k") == [(0,), (10,), (20,), (30,)]
+
+
+def test_a_table_made_beside_a_transaction_is_seen_in_it(run: Run, other: Run) -> None:
+    run("BEGIN")
+    run("INSERT INTO t SELECT 3, 'three'")
+    other("CREATE TABLE beside CLONE t")
+    assert run("SELECT count(*) FROM beside") == [(2,)]
+    run("INSERT INTO beside SELECT k, v FROM t WHERE k = 3")
+    run("ROLLBACK")
+    assert other("SELECT count(*) FROM beside") == [(2,)]
+
+
+def test_many_sessions_at_once_lose_nothing(connect: Callable[..., SnowflakeConnection], run: Run) -> None:
+    """Transactions that insert and delete beside each other, each of them with the lock when it needs it."""
+    run("CREATE TABLE sums (session INT, amount INT)")
+
+    def work(session: int) -> None:
+        mine = runner(connect())
+        for amount in range(1, 6):
+            mine("BEGIN")
+            mine(f"INSERT INTO sums SELECT {session}, {amount}")
+            mine(f"DELETE FROM sums WHERE session = {session} AND amount < {amount}")
+            mine("ROLLBACK" if amount == 3 else "COMMIT")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert run("SELECT session, amount FROM sums ORDER BY 1, 2") == [(session, 5) for session in range(4)]
+
+
 def test_a_lock_taken_by_a_change_of_no_row_keeps_the_snapshot_fresh(run: Run, other: Run) -> None:
     run("BEGIN")
     assert run("UPDATE t SET k = k WHERE k < 0") == [(0, 0)]

@@ -45,6 +45,8 @@ class Transaction:
         self._steps: list[Step] = []
         self._written: dict[Name, int] = {}
         """The tables with rows of this transaction, and the last row id that each had before."""
+        self._locked: set[Name] = set()
+        """Those of which it may have changed rows that were there; of the others, others may."""
 
     @property
     def has_written(self) -> bool:
@@ -69,8 +71,8 @@ class Transaction:
                 self._recover()
                 raise
 
-    def write(self, table: Name, statement: Callable[[Duck], int]) -> int:
-        """Run a statement that changes rows of one table; returns how many it changed."""
+    def write(self, table: Name, statement: Callable[[Duck], int], *, locked: bool) -> int:
+        """Run a statement that changes rows of one table, or with no lock inserts some; returns how many."""
         with self._commits.lock:
             if not self.open:
                 return self._autocommitted(statement)
@@ -79,8 +81,9 @@ class Transaction:
             else:
                 self._start()
             if table not in self._written:
-                found = self.duck.execute(f"SELECT max(rowid) FROM {table.sql} WHERE rowid < {_LOCAL_ROW_ID}")
-                self._written[table] = (found.fetchone() or [None])[0] or 0
+                self._written[table] = self._last_row(table)
+            if locked:
+                self._locked.add(table)
             try:
                 changed = statement(self.duck)
             except Exception:
@@ -113,6 +116,7 @@ class Transaction:
 
     def _end(self) -> None:
         self.open, self._steps, self._written = False, [], {}
+        self._locked.clear()
 
     def _autocommitted(self, statement: Callable[[Duck], int]) -> int:
         self.duck.execute("BEGIN")
@@ -132,6 +136,13 @@ class Transaction:
     def _stop(self, how: str) -> None:
         self.duck.execute(how)
         self._steps, self._written = [], {}
+        self._locked.clear()
+
+    def catch_up(self) -> None:
+        """See what was committed until now, also tables that are new."""
+        if self.has_written:
+            with self._commits.lock:
+                self._refresh()
 
     def _refresh(self) -> None:
         """Move to a snapshot of now, with this transaction's own changes on it."""
@@ -140,12 +151,20 @@ class Transaction:
         kept = [self._keep(table, last) for table, last in self._written.items()]
         self.duck.execute("ROLLBACK")
         self._start()
+        # The rows that are new by now are ones that this transaction may change from here on.
+        self._written = {table: self._last_row(table) for table in self._written}
         for put_back in kept:
             put_back(self.duck)
         self._steps = kept
 
+    def _last_row(self, table: Name) -> int:
+        """Return the row id of a table's last committed row."""
+        found = self.duck.execute(f"SELECT max(rowid) FROM {table.sql} WHERE rowid < {_LOCAL_ROW_ID}").fetchone()
+        return -1 if found is None or found[0] is None else found[0]
+
     def _keep(self, table: Name, last: int) -> Step:
         """Take this transaction's rows of a table, and return what puts them into another snapshot of it."""
+        locked = table in self._locked
         columns = ", ".join(f'"{name}"' for name in self._columns(table))
         own = self.duck.sql(f"SELECT {columns} FROM {table.sql} WHERE rowid >= {_LOCAL_ROW_ID}").to_arrow_table()
         left = self.duck.sql(
@@ -153,7 +172,13 @@ class Transaction:
         ).to_arrow_table()
 
         def put_back(duck: Duck) -> None:
+            if locked:
+                put_back_changes(duck)
             duck.register("_own", own)
+            duck.execute(f"INSERT INTO {table.sql} ({columns}) SELECT {columns} FROM _own")
+            duck.unregister("_own")
+
+        def put_back_changes(duck: Duck) -> None:
             duck.register("_left", left)
             changed = f"SELECT _row FROM (SELECT * FROM _left EXCEPT SELECT rowid, {columns} FROM {table.sql})"
             duck.execute(f"CREATE OR REPLACE TEMP TABLE _changed AS SELECT * FROM _left WHERE _row IN ({changed})")
@@ -162,8 +187,6 @@ class Transaction:
                     AND (rowid NOT IN (SELECT _row FROM _left) OR rowid IN (SELECT _row FROM _changed))"""
             )
             duck.execute(f"INSERT INTO {table.sql} ({columns}) SELECT {columns} FROM _changed")
-            duck.execute(f"INSERT INTO {table.sql} ({columns}) SELECT {columns} FROM _own")
-            duck.unregister("_own")
             duck.unregister("_left")
 
         return put_back

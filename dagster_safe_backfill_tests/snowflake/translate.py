@@ -9,9 +9,12 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import sqlglot
 from fakesnow import macros as theirs
 from fakesnow import transforms
 from sqlglot import exp
+
+from dagster_safe_backfill_tests.snowflake import errors
 
 Rule = Callable[[exp.Expression], exp.Expression]
 
@@ -61,6 +64,18 @@ def _types(node: exp.Expression) -> exp.Expression:
         if len(precision) == 1:
             node.append("expressions", exp.DataTypeParam(this=exp.Literal.number(0)))
     return exp.DataType(this=_PLAIN[node.this], nested=False) if node.this in _PLAIN else node
+
+
+_FORMATS = {"YYYY": "%Y", "MM": "%m", "DD": "%d", "HH24": "%H", "MI": "%M", "SS": "%S", "FF6": "%f", "FF3": "%g"}
+
+
+def _formatted(node: exp.Expression) -> exp.Expression:
+    """TO_CHAR of a time with a format."""
+    written = node.args.get("format")
+    if not isinstance(node, exp.ToChar) or not isinstance(written, exp.Literal):
+        return node
+    pattern = re.sub("|".join(_FORMATS), lambda found: _FORMATS[found[0]], written.name.upper()).replace('"', "")
+    return exp.Anonymous(this="strftime", expressions=[node.this, exp.Literal.string(pattern)])
 
 
 def _division(node: exp.Expression) -> exp.Expression:
@@ -150,6 +165,7 @@ _RULES: tuple[tuple[Any, tuple[type, ...]], ...] = (
     (transforms.hex_string, (exp.HexString,)),
     (transforms.sha256, (exp.SHA2, exp.SHA2Digest, exp.Anonymous)),
     (_division, (exp.Div,)),
+    (_formatted, (exp.ToChar,)),
     (_hash, (exp.Anonymous, exp.HashAgg)),
 )
 
@@ -182,7 +198,10 @@ def to_duckdb(tree: exp.Expression, values: dict[str, Any]) -> str:
             tree = tree.transform(rule, copy=False)
     if present & {exp.Anonymous} or any(issubclass(kind, exp.Func) for kind in present):
         tree = tree.transform(context_functions(values), copy=False)
-    return tree.sql(dialect="duckdb")
+    try:
+        return tree.sql(dialect="duckdb", unsupported_level=sqlglot.ErrorLevel.RAISE)
+    except sqlglot.UnsupportedError as error:
+        raise errors.unsupported(f"{error} in the emulator") from error
 
 
 def fold_identifiers(tree: exp.Expression) -> None:

@@ -7,7 +7,6 @@ import re
 import duckdb
 from sqlglot.errors import ParseError
 
-from dagster_safe_backfill_tests.snowflake import errors
 from dagster_safe_backfill_tests.snowflake.errors import SnowflakeError
 
 _RULES: tuple[tuple[type[Exception], str, int, str], ...] = (
@@ -23,6 +22,13 @@ _RULES: tuple[tuple[type[Exception], str, int, str], ...] = (
     (duckdb.InterruptException, r"", 604, "57014"),
 )
 
+_SAID = {
+    "same target row more than once": (100090, "42P18", "Duplicate row detected during DML action\nRow Values: [...]"),
+    "Division by zero": (100051, "22012", "Division by zero"),
+    "NOT NULL constraint": (100072, "22000", "NULL result in a non-nullable column"),
+    "Failed to commit": (90216, "57014", "The transaction was aborted: DDL changed a table of it."),
+}
+
 
 def translated(error: Exception) -> SnowflakeError:
     """Return what Snowflake would have said; what it has no word for keeps DuckDB's."""
@@ -30,16 +36,9 @@ def translated(error: Exception) -> SnowflakeError:
     if isinstance(error, ParseError):
         plain = re.sub(r"\x1b\[\d+m", "", said)
         return SnowflakeError(1003, "42000", f"SQL compilation error:\n{plain}")
-    if "same target row more than once" in said:
-        return errors.duplicate_row()
-    if "Division by zero" in said:
-        return SnowflakeError(100051, "22012", "Division by zero")
-    if "NOT NULL constraint" in said:
-        return SnowflakeError(100072, "22000", f"NULL result in a non-nullable column\n{said}")
-    if "Failed to commit" in said:
-        return SnowflakeError(
-            90216, "57014", f"The transaction was aborted as a table of it was changed by DDL.\n{said}"
-        )
+    for words, known in _SAID.items():
+        if words in said:
+            return SnowflakeError(*known)
     for kind, pattern, errno, sqlstate in _RULES:
         if isinstance(error, kind) and re.search(pattern, said):
             prefix = "SQL compilation error:\n" if errno < 100000 and errno != 604 else ""

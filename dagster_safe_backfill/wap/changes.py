@@ -10,7 +10,7 @@ from sqlglot import exp
 
 from dagster_safe_backfill.domain.states import Changes, Staged, Strategy
 from dagster_safe_backfill.domain.tables import Column, TableRef
-from dagster_safe_backfill.errors import SchemaMismatchError
+from dagster_safe_backfill.errors import SchemaMismatchError, TransactionConflictError
 from dagster_safe_backfill.sql import publishing, terms
 from dagster_safe_backfill.sql.partitioning import PartitionColumns, rows_of
 from dagster_safe_backfill.sql.publishing import Change
@@ -29,17 +29,27 @@ class Plan:
         statements: What to run, in order, in the transaction in which it was planned.
         rewrites: Whether they delete the whole slice, and insert it anew.
         scratch: Derived rows that they read.
+        deletes: How many rows their DELETE finds, if nobody changes any in between.
     """
 
     changes: Mapping[str, Changes]
     statements: Sequence[exp.Expr]
     rewrites: bool = False
     scratch: TableRef | None = None
+    deletes: int | None = None
 
     def run(self, connection: Connection) -> None:
-        """Run the statements, and leave nothing behind in the session."""
+        """Run the statements, and leave nothing behind in the session.
+
+        Raises:
+            TransactionConflictError: Another session changed rows since they were planned.
+        """
         for statement in self.statements:
-            connection.run(statement)
+            found = connection.run(statement)
+            if isinstance(statement, exp.Delete) and self.deletes is not None and found[0][0] != self.deletes:
+                raise TransactionConflictError(
+                    f"another session changed rows: {self.deletes} were to be deleted, and {found[0][0]} were"
+                )
         self.close(connection)
 
     def close(self, connection: Connection) -> None:
@@ -184,9 +194,10 @@ def _merge_of(
     replaced = differing - fresh + sum(gone.values())
     # A row's stamp only survives in place.
     if change.stamp is None and change.unread is None and fresh + replaced and 2 * replaced >= live:
-        return _rewrite(change, changes)
+        return _rewrite(change, changes, deletes=live)
     statements = _in_place(change, scratch, is_merged=bool(differing), is_gone=bool(gone))
-    return Plan(changes=changes, statements=statements, scratch=scratch if differing else None)
+    scratch_read = scratch if differing else None
+    return Plan(changes=changes, statements=statements, scratch=scratch_read, deletes=sum(gone.values()))
 
 
 def _merged_changes(staged: int, differing: tuple[int, ...], gone: int) -> Changes:
@@ -194,9 +205,9 @@ def _merged_changes(staged: int, differing: tuple[int, ...], gone: int) -> Chang
     return Changes(staged=staged, inserted=inserted, updated=rows - inserted, deleted=gone, unchanged=staged - rows)
 
 
-def _rewrite(change: Change, changes: Mapping[str, Changes]) -> Plan:
+def _rewrite(change: Change, changes: Mapping[str, Changes], *, deletes: int) -> Plan:
     statements = [publishing.delete_scope(change), publishing.insert_staged(change)]
-    return Plan(changes=changes, statements=statements, rewrites=True)
+    return Plan(changes=changes, statements=statements, rewrites=True, deletes=deletes)
 
 
 def _in_place(change: Change, scratch: TableRef, *, is_merged: bool, is_gone: bool) -> Sequence[exp.Expr]:
@@ -209,8 +220,9 @@ def _in_place(change: Change, scratch: TableRef, *, is_merged: bool, is_gone: bo
 
 
 def _replace(connection: Connection, staged: Staged, change: Change, columns: PartitionColumns) -> Plan:
-    live = connection.run(publishing.rows_in_scope(change, partition_slice=staged.partition_slice, columns=columns))
-    return _rewrite(change, _all_inserted(staged, deleted=dict(live)))
+    found = connection.run(publishing.rows_in_scope(change, partition_slice=staged.partition_slice, columns=columns))
+    live: dict[int, int] = dict(found)
+    return _rewrite(change, _all_inserted(staged, deleted=live), deletes=sum(live.values()))
 
 
 def _all_inserted(staged: Staged, *, deleted: Mapping[int, int]) -> dict[str, Changes]:

@@ -16,6 +16,7 @@ from dagster_safe_backfill.errors import PublishConflictError, SchemaMismatchErr
 from dagster_safe_backfill.sql import publishing, staging, terms
 from dagster_safe_backfill.sql.partitioning import PARTITION, PartitionColumns, positioned, rows_of
 from dagster_safe_backfill.wap import ledger
+from dagster_safe_backfill.wap.intents import intend
 from dagster_safe_backfill.wap.scope import added_columns, data_columns, partition_columns, partition_types, respelled
 from dagster_safe_backfill.wap.stages import WAITING, Stage, stages
 from dagster_safe_backfill.wap.transactions import in_transaction
@@ -64,6 +65,7 @@ def collect(
         ledger.record_staged(connection, "audited", staged, origin=origin)
         return staged
 
+    intend(connection, spec.table, origin=origin, shadow=into)
     return in_transaction(connection, work)
 
 

@@ -19,7 +19,7 @@ from dagster_safe_backfill.warehouses.base import Connection, Row
 StageEvent = Literal["staged", "audited", "rejected", "approved", "refused"]
 """What happens to rows that aren't live: the last two by an audit of all that is staged together."""
 
-Event = StageEvent | Literal["taken_up", "published", "rolled_back", "expired", "discarded"]
+Event = StageEvent | Literal["intended", "taken_up", "published", "rolled_back", "expired", "discarded"]
 CHANGES_OF_LIVE: tuple[Event, ...] = ("published", "rolled_back")
 """The events that tell what stands in a partition."""
 

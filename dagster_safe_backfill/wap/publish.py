@@ -26,6 +26,7 @@ from dagster_safe_backfill.wap import ledger
 from dagster_safe_backfill.wap.archive import Archive, archived
 from dagster_safe_backfill.wap.changes import Plan, add_columns, planned
 from dagster_safe_backfill.wap.fingerprints import live_fingerprints
+from dagster_safe_backfill.wap.intents import intend
 from dagster_safe_backfill.wap.ledger import Entry
 from dagster_safe_backfill.wap.recovery import recovered
 from dagster_safe_backfill.wap.scope import columns_of
@@ -64,16 +65,18 @@ def publish(
         SchemaMismatchError: The live table's columns changed since the rows were staged.
         WarehouseError: The database refused; the live table and the shadow are as they were.
     """
+    table = audited.staged.spec.table
 
     def work() -> Published:
-        recovered(connection, audited.staged.spec.table)
+        recovered(connection, table)
         # Live is held by the first statement, and so the others come after it.
         published = _publish(connection, audited, rules=rules, origin=origin)
-        ledger.record_taken(connection, audited.staged.spec.table, taken, origin=origin)
+        ledger.record_taken(connection, table, taken, origin=origin)
         for shadow in (audited.staged.shadow, *sources):
             connection.run(staging.dropped(shadow))
         return published
 
+    intend(connection, table, origin=origin, archive=table.archive(origin.publication_id))
     return in_transaction(connection, work)
 
 
@@ -107,7 +110,7 @@ def _publish(connection: Connection, audited: Audited, *, rules: PublishRules, o
         plan.run(connection)
     names = [column.name for column in connection.columns(table) or ()]
     after = _of_slice(connection, staged, names)
-    _check_written(staged, after)
+    _check_written(connection, staged, after)
     ledger.record_change(
         connection,
         "published",
@@ -216,9 +219,11 @@ def _check_conflict(connection: Connection, staged: Staged, now: Mapping[str, Fi
     )
 
 
-def _check_written(staged: Staged, after: Mapping[str, Fingerprint]) -> None:
+def _check_written(connection: Connection, staged: Staged, after: Mapping[str, Fingerprint]) -> None:
     """Refuse, and so undo, a publication after which live has other rows than were staged: nothing is left to luck."""
     wrong = {key: after[key].rows for key in staged.keys if after[key].rows != staged.rows.get(key, 0)}
+    if wrong and not connection.holds_off_inserts:
+        raise TransactionConflictError(f"another session inserted rows into {staged.spec.table}: {listed([*wrong])}")
     if wrong:
         shown = listed([f"{key}: {rows} and not {staged.rows.get(key, 0)}" for key, rows in wrong.items()])
         raise PublishError(

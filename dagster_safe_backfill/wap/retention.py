@@ -10,6 +10,7 @@ from dagster_safe_backfill.domain.states import Origin, Retired
 from dagster_safe_backfill.domain.tables import SHADOW_INFIX, TableRef
 from dagster_safe_backfill.sql import staging
 from dagster_safe_backfill.wap import ledger
+from dagster_safe_backfill.wap.intents import unrecorded_archives
 from dagster_safe_backfill.wap.ledger import Values
 from dagster_safe_backfill.wap.recovery import recovered
 from dagster_safe_backfill.wap.transactions import in_transaction
@@ -79,6 +80,11 @@ def _retire(
         archive
         for archive, expires_at in ledger.archives(connection, table).items()
         if expires_at <= now and connection.columns(archive) is not None
+    )
+    archives += tuple(
+        archive
+        for archive, owner in unrecorded_archives(connection, table).items()
+        if is_over(owner.run_id) and connection.columns(archive) is not None
     )
     owners = ledger.shadows(connection, table)
     shadows: list[TableRef] = []

@@ -23,6 +23,7 @@ from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.wap import ledger
 from dagster_safe_backfill.wap.archive import Archive, archived, expiry
 from dagster_safe_backfill.wap.fingerprints import live_fingerprints
+from dagster_safe_backfill.wap.intents import intend
 from dagster_safe_backfill.wap.ledger import Entry
 from dagster_safe_backfill.wap.recovery import recovered
 from dagster_safe_backfill.wap.restore import Undoing, WayBack, by_partitions, is_reshaped, sources_of, whole
@@ -82,6 +83,8 @@ def rollback(
         force=force,
         dry_run=dry_run,
     )
+    if not dry_run:
+        intend(connection, spec.table, origin=origin, archive=spec.table.archive(origin.publication_id))
     return in_transaction(connection, partial(step.run, chosen))
 
 

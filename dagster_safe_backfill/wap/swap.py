@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 from sqlglot import exp
@@ -47,7 +48,8 @@ def swapped(
             add_columns(connection, staged)
             # What was planned for the table holds for its clone, unless that has more columns.
             plan = plan or planned(connection, staged, strategy="swap", live_exists=True)
-            plan.run(connection)
+            # What would be deleted may not have been copied.
+            replace(plan, deletes=None).run(connection)
         keys = tuple(key for key, changes in plan.changes.items() if changes.touched)
     return plan, _kept(connection, aside, keys, keep_for=keep_for)
 
@@ -86,7 +88,7 @@ def _reshape(connection: Connection, staged: Staged, live: Sequence[Column], *, 
     ]
     outside = _outside(connection, staged)
     _check_values(connection, staged, moved, outside=outside)
-    plan = planned(connection, staged, strategy="replace", live_exists=True)
+    plan = replace(planned(connection, staged, strategy="replace", live_exists=True), deletes=None)
     with connection.cloned(spec.table, aside=aside):
         connection.reshape(
             spec.table,

@@ -23,6 +23,7 @@ from dagster_safe_backfill.sql.partitioning import PartitionColumns
 from dagster_safe_backfill.wap import ledger
 from dagster_safe_backfill.wap.deduplicate import deduplicated
 from dagster_safe_backfill.wap.fingerprints import Seen, live_fingerprints
+from dagster_safe_backfill.wap.intents import intend
 from dagster_safe_backfill.wap.reconcile import reconciled
 from dagster_safe_backfill.wap.scope import (
     added_columns,
@@ -81,6 +82,7 @@ def write(
         return staged
 
     with readable(connection, data, spec=spec) as source:
+        intend(connection, spec.table, origin=origin, shadow=target)
         return in_transaction(connection, work)
 
 

@@ -46,6 +46,12 @@ class Connection(ABC):
     conflict_timeout: float = 60.0
     """Seconds for which a change that lost against another transaction's is tried again."""
 
+    ddl_is_transactional: bool = True
+    """Whether a table that a transaction makes is gone if it isn't committed; if not, it is to be intended before."""
+
+    holds_off_inserts: bool = True
+    """Whether `hold` keeps others from inserting rows, too."""
+
     @property
     @abstractmethod
     def hash_algorithm(self) -> str:

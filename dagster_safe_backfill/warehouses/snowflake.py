@@ -80,6 +80,8 @@ class SnowflakeConnection(Connection):
 
     dialect = DIALECT
     window_join = "range"
+    ddl_is_transactional = False
+    holds_off_inserts = False
 
     def __init__(
         self, own: Session, sessions: Sessions, *, schema: str, read_only: bool, conflict_timeout: float
@@ -169,29 +171,31 @@ class SnowflakeConnection(Connection):
         return (self._sessions.beside if is_beside else self._own).execute(sql)
 
     def _create(self, statement: exp.Create) -> list[Row]:
-        """Create a table, outside the transaction. Live is made empty, and is filled in the transaction."""
+        """Create a table, outside the transaction.
+
+        Raises:
+            BeginAnewError: It is a live one, and is there without rows now, so that it can be held and filled.
+        """
         rows = statement.expression
         if self._transaction is None or not isinstance(rows, exp.Query):
             return self._define(tables.sql_of(statement))
         statement = statement.copy()
         name = tables.sql_of(statement.this)
-        if self._transaction.dropped.pop(name, None) is not None:
-            statement.set("replace", True)
-        is_scratch = statement.find(exp.TemporaryProperty) is not None
-        is_shadow = tables.is_named(statement.this, SHADOW_INFIX)
-        if is_shadow:
-            # What is not yet published needs no history.
-            statement.set("properties", exp.Properties(expressions=[exp.TransientProperty()]))
-        if not is_scratch and not is_shadow:
+        if statement.find(exp.TemporaryProperty) is None and not tables.is_named(statement.this, SHADOW_INFIX):
             none = exp.select(exp.Star()).from_(terms.subquery(rows.copy(), _ROWS)).where(exp.false())
             statement.set("expression", none)
+            # Another session may make it at the same moment. It stays, whatever comes: others may have filled it.
+            statement.set("exists", True)
+            self._define(tables.sql_of(statement))
+            raise BeginAnewError(f"{name} was made, and is to be filled")
+        if statement.find(exp.TemporaryProperty) is None:
+            # What is not yet published needs no history.
+            statement.set("properties", exp.Properties(expressions=[exp.TransientProperty()]))
+        if self._transaction.dropped.pop(name, None) is not None:
+            statement.set("replace", True)
         found = self._define(tables.sql_of(statement))
         self._transaction.created.append(name)
-        if is_scratch or is_shadow:
-            return found
-        columns = [exp.to_identifier(column.name, quoted=True) for column in self.described(rows)]
-        into = exp.Schema(this=statement.this.copy(), expressions=columns)
-        return self._change(tables.sql_of(exp.Insert(this=into, expression=rows.copy())))
+        return found
 
     def _drop(self, statement: exp.Drop) -> list[Row]:
         sql = tables.sql_of(statement)
@@ -301,7 +305,8 @@ class SnowflakeConnection(Connection):
     def keep(self, table: TableRef, archive: TableRef, rows: exp.Select) -> None:  # noqa: ARG002 - it has them all
         """See `Connection.keep`. A clone shares its rows with the table, and so holds all of them at no cost."""
         name = tables.name_of(archive)
-        self._define(f"CREATE TRANSIENT TABLE {name} CLONE {tables.name_of(table)}")
+        # Its name was intended for it: what has it now was left by an earlier try.
+        self._define(f"CREATE OR REPLACE TRANSIENT TABLE {name} CLONE {tables.name_of(table)}")
         if self._transaction is not None:
             self._transaction.created.append(name)
 

@@ -96,7 +96,6 @@ def begun(session: Session, table: TableRef, *, aside: TableRef, source: TableRe
 
     Raises:
         SwapError: The source is transient, and the live table isn't.
-        WarehouseError: There is a table of the name `aside`.
     """
     live, of_source = tables.facts_of(session, table), tables.facts_of(session, source)
     if live is None or of_source is None:
@@ -105,7 +104,8 @@ def begun(session: Session, table: TableRef, *, aside: TableRef, source: TableRe
         raise SwapError(f"{source} is transient, and must not take the place of {table}", table=str(table))
     kind = "TRANSIENT TABLE" if live.is_transient else "TABLE"
     how = "LIKE" if is_empty else "CLONE"
-    session.execute(f"CREATE {kind} {tables.name_of(aside)} {how} {tables.name_of(source)} COPY GRANTS")
+    # Its name was intended for it: what has it now was left by an earlier try.
+    session.execute(f"CREATE OR REPLACE {kind} {tables.name_of(aside)} {how} {tables.name_of(source)} COPY GRANTS")
     is_copy = source == table and not is_empty
     before = fingerprint(session, aside if is_copy else table)
     return Swap(table=table, aside=aside, comment=live.comment, before=before)

@@ -26,6 +26,7 @@ class Transaction:
         removed: The statements that remove what was the session's own, once it is over.
         swap: The table that is replaced in it, whose clone is changed outside of it until they are swapped.
         failure: What a statement of it raised.
+        is_in_doubt: Whether COMMIT was sent, and its reply was not read: then the ledger tells, and nothing is undone.
     """
 
     own: Session
@@ -36,6 +37,7 @@ class Transaction:
     removed: list[str] = field(default_factory=list[str])
     swap: Swap | None = None
     failure: SafeBackfillError | None = None
+    is_in_doubt: bool = False
 
     def begin(self) -> None:
         """Send BEGIN, if it wasn't yet, and isn't to be: a clone is no reader's."""
@@ -55,13 +57,16 @@ class Transaction:
                 f"a statement of the transaction failed, so nothing of it is committed: {self.failure}"
             ) from self.failure
         if self.has_begun:
-            # A reply that is lost is not asked for again: whether it was committed is in the ledger.
+            self.is_in_doubt = True
             self.own.execute("COMMIT", is_stoppable=False)
-            self.has_begun = False
+            self.is_in_doubt = self.has_begun = False
 
     def roll_back(self) -> None:
         """Undo all of it, as far as Snowflake can be reached; the rest is left to recovery and retention."""
         self.release()
+        if self.is_in_doubt:
+            _LOG.warning("whether the transaction was committed is to be read in the ledger; the next try will")
+            return
         if self.swap is not None and self.swap.is_begun:
             try:
                 undo(self.own, self.swap.table, self.swap.aside)

@@ -136,8 +136,9 @@ class Publications(Bench):
         return [name for (name,) in self.read("SELECT table_name FROM duckdb_tables() ORDER BY 1") if infix in name]
 
     def events(self) -> list[tuple[str, str | None, str]]:
-        """Return `(event, partition, publication)` of the ledger, in order."""
+        """Return `(event, partition, publication)` of the ledger, in order, without what was only intended."""
         found = self.read(
-            "SELECT event, partition_key, publication_id FROM _safe_backfill_ledger ORDER BY recorded_at, partition_key"
+            "SELECT event, partition_key, publication_id FROM _safe_backfill_ledger WHERE event <> 'intended'"
+            " ORDER BY recorded_at, partition_key"
         )
         return [(event, key, publication) for event, key, publication in found]

@@ -171,7 +171,7 @@ def test_no_archive_is_made_of_nothing(table: Publications, strategy: Strategy) 
 def test_an_archive_is_never_overwritten(table: Publications, strategy: Strategy) -> None:
     table.do("CREATE TABLE t__archive_1 AS SELECT 42 AS precious")
     before = table.live()
-    with pytest.raises(sb.WarehouseError, match=r"(?i)t__archive_1"):
+    with pytest.raises((sb.WarehouseError, sb.PublishError), match=r"(?i)t__archive_1"):
         table.published(NEW, [0, 1], "1", strategy=strategy)
     assert table.read("FROM t__archive_1") == [(42,)]
     assert table.live() == before

@@ -222,7 +222,8 @@ def _check_conflict(connection: Connection, staged: Staged, now: Mapping[str, Fi
 def _check_written(connection: Connection, staged: Staged, after: Mapping[str, Fingerprint]) -> None:
     """Refuse, and so undo, a publication after which live has other rows than were staged: nothing is left to luck."""
     wrong = {key: after[key].rows for key in staged.keys if after[key].rows != staged.rows.get(key, 0)}
-    if wrong and not connection.holds_off_inserts:
+    is_more = all(rows > staged.rows.get(key, 0) for key, rows in wrong.items())
+    if wrong and is_more and not connection.holds_off_inserts:
         raise TransactionConflictError(f"another session inserted rows into {staged.spec.table}: {listed([*wrong])}")
     if wrong:
         shown = listed([f"{key}: {rows} and not {staged.rows.get(key, 0)}" for key, rows in wrong.items()])

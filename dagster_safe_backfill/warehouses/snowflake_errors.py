@@ -33,8 +33,8 @@ _ERRORS: Mapping[int, tuple[type[SafeBackfillError], str]] = {
 _LOST_SESSION = range(390100, 390300)
 """The session's token isn't valid any more: it was closed, expired, or the network's policy changed."""
 
-_UNREACHABLE = (range(250000, 254000), range(290000, 291000))
-"""The connector's own: no connection, no answer, or one of HTTP's 4xx and 5xx."""
+_UNREACHABLE = (range(250000, 254000), range(290000, 291000), range(580000, 581000))
+"""The connector's own: no connection, no answer, or one of HTTP's 4xx and 5xx and once or twice 290000."""
 
 _PASSING = re.compile("deadlock|was aborted because|could not be locked", re.IGNORECASE)
 

@@ -69,6 +69,7 @@ if _typing.TYPE_CHECKING:
     from dagster_safe_backfill.io_managers import RangeDuckDBIOManager, RangeIOManager
     from dagster_safe_backfill.jobs import RetentionConfig, RollbackConfig, build_retention_schedule, build_rollback_job
     from dagster_safe_backfill.live_checks import build_audit_checks
+    from dagster_safe_backfill.snowflake_io_manager import RangeSnowflakeIOManager
     from dagster_safe_backfill.staged_assets import StagedWapAssets, build_staged_wap_assets
 
 _NAMES = {
@@ -162,6 +163,7 @@ _NAMES = {
         "build_rollback_job",
     ),
     "live_checks": ("build_audit_checks",),
+    "snowflake_io_manager": ("RangeSnowflakeIOManager",),
     "staged_assets": (
         "StagedWapAssets",
         "build_staged_wap_assets",
@@ -196,6 +198,7 @@ __all__ = [
     "Query",
     "RangeDuckDBIOManager",
     "RangeIOManager",
+    "RangeSnowflakeIOManager",
     "RetentionConfig",
     "RollbackConfig",
     "RollbackConflictError",

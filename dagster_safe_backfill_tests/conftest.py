@@ -67,7 +67,15 @@ class DuckDBBackend:
         return outsider.read(self.path, sql)
 
 
-@pytest.fixture(params=[DuckDBBackend])
+def _snowflake(folder: Path) -> Any:
+    # fakesnow wants Python 3.11, and is imported by the tests that use it only.
+    pytest.importorskip("fakesnow")
+    from dagster_safe_backfill_tests.snowflake_backend import SnowflakeBackend
+
+    return SnowflakeBackend(folder)
+
+
+@pytest.fixture(params=[DuckDBBackend, _snowflake], ids=["duckdb", "snowflake"])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> DuckDBBackend:
     return request.param(tmp_path)
 

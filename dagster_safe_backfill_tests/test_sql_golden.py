@@ -131,6 +131,7 @@ def statements(dialect: str) -> Mapping[str, exp.Expr]:
         dialect=dialect,
     )
     conditions = {name: auditing.fails(audit, batch) for name, audit in audits.items()}
+    lost = {"it's": staging.lost_by_try_cast(terms.column("it's"), source="BIGINT", target="INTEGER", dialect=dialect)}
     rows = staging.typed_rows(source, staged, dialect=dialect)
     placed = {"partition_slice": partition_slice, "columns": columns}
     wall_clock = {None: _column("CAST(day AS TIMESTAMP)", "timestamp", "TIMESTAMP", dialect)}
@@ -139,7 +140,7 @@ def statements(dialect: str) -> Mapping[str, exp.Expr]:
     by_condition = ("not_null", "expression", "accepted_values", "in_range", "references")
     together = [terms.count_where(conditions[name]) for name in by_condition]
     return {
-        "staging: values lost by a cast": staging.values_lost_by_cast(source, staged[1:2], dialect=dialect),
+        "staging: values lost by a cast": staging.values_lost_by_cast(source, lost),
         "staging: fill": staging.fill(
             TableRef(schema="main", name="new"), rows, names=change.columns, is_scratch=False, **placed
         ),

@@ -79,9 +79,9 @@ class Batch:
     dialect: str
 
 
-def shadow_rows(batch: Batch) -> exp.Table:
+def shadow_rows(batch: Batch) -> exp.Table | exp.Subquery:
     """Return the rows under audit as a relation with the column `PARTITION`."""
-    return terms.table(batch.rows, alias=SHADOW)
+    return terms.rows(batch.rows, alias=SHADOW)
 
 
 def live_rows(batch: Batch) -> exp.Subquery:
@@ -204,7 +204,7 @@ def _literal(value: Value, column: str, batch: Batch) -> exp.Expr:
     if isinstance(value, datetime):
         _check_zone(value, column, batch)
     if isinstance(value, float | Decimal) and math.isinf(value):
-        text = "Infinity" if value > 0 else "-Infinity"
+        text = "inf" if value > 0 else "-inf"
         return exp.cast(terms.text(text), exp.DataType.Type.DOUBLE)
     # Rendered and read again, since a converted date knows no dialect of its own.
     return sqlglot.parse_one(exp.convert(value).sql(dialect=batch.dialect), dialect=batch.dialect)
@@ -267,7 +267,7 @@ def found_rows(audit: FailingRows, batch: Batch) -> exp.Select:
     select = statements[0] if len(statements) == 1 else None
     if not isinstance(select, exp.Query):
         raise ConfigurationError(f"audit {audit.name} is not one SELECT: {audit.sql!r}")
-    rows = exp.select(*map(terms.column, batch.columns)).from_(terms.table(batch.rows))
+    rows = exp.select(*map(terms.column, batch.columns)).from_(terms.rows(batch.rows))
     live = _all_live(batch) if batch.has_live else rows.where(exp.false())
     found = exp.select(exp.Star()).from_(terms.subquery(select, _OTHER))
     return found.with_(_BATCH_NAME, as_=rows).with_(_LIVE_NAME, as_=live)
@@ -288,8 +288,7 @@ def has_null(names: Sequence[str]) -> exp.Expr:
 
 def _exists(rows: exp.Select, pairs: Mapping[str, str]) -> exp.Expr:
     """Return whether `rows`, aliased `_OTHER`, hold this row's values; `pairs` maps own to other columns."""
-    on = terms.all_of(terms.column(other, of=_OTHER).eq(terms.column(own, of=SHADOW)) for own, other in pairs.items())
-    return exp.Exists(this=rows.where(on))
+    return terms.looked_up(rows, pairs, other=_OTHER, own=SHADOW)
 
 
 def _is_orphan(audit: References, batch: Batch) -> exp.Expr:
@@ -306,7 +305,7 @@ def _referenced(audit: References, batch: Batch) -> exp.Expr:
     if str(table).casefold() != str(batch.live).casefold():
         return terms.table(table, alias=_OTHER)
     items = [terms.column(name) for name in audit.referenced]
-    rows: exp.Query = exp.select(*items).from_(terms.table(batch.rows))
+    rows: exp.Query = exp.select(*items).from_(terms.rows(batch.rows))
     if batch.outside is not None:
         others = exp.select(*(item.copy() for item in items)).from_(terms.table(batch.live))
         rows = exp.union(rows, others.where(batch.outside.copy()), distinct=False)
@@ -351,7 +350,7 @@ def _tell_partitions(names: Sequence[str], batch: Batch) -> bool:
 def _twice(names: Sequence[str], batch: Batch) -> exp.Select:
     """Return the values that stand in more than one row of the shadow."""
     columns = [terms.column(name) for name in names]
-    counted = exp.select(*columns).from_(terms.table(batch.rows)).group_by(*(c.copy() for c in columns))
+    counted = exp.select(*columns).from_(terms.rows(batch.rows)).group_by(*(c.copy() for c in columns))
     return counted.having(exp.GT(this=exp.Count(this=exp.Star()), expression=terms.number(1)))
 
 
@@ -360,7 +359,7 @@ def _taken(names: Sequence[str], batch: Batch, outside: exp.Expr) -> exp.Select:
 
     Looking for the shadow's few keys in live first keeps the many keys of live out of memory.
     """
-    mine = exp.select(terms.number(1)).from_(terms.table(batch.rows, alias=SHADOW))
+    mine = exp.select(terms.number(1)).from_(terms.rows(batch.rows, alias=SHADOW))
     same = terms.same(names, left=SHADOW, right=_LIVE)
     items = [terms.column(name, of=_LIVE) for name in names]
     live = exp.select(*items).from_(terms.table(batch.live, alias=_LIVE))

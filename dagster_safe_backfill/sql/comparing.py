@@ -39,7 +39,7 @@ class Pairing:
 
 def broken_keys(pairing: Pairing, batch: Batch) -> exp.Select:
     """Return `(keys of the shadow, keys of live)` that are NULL or come twice: how many of each."""
-    sides = [_broken(pairing, terms.table(batch.rows))]
+    sides = [_broken(pairing, terms.rows(batch.rows))]
     if batch.has_live:
         sides.append(_broken(pairing, live_rows(batch)))
     return exp.select(*(side.subquery() for side in sides))
@@ -93,8 +93,8 @@ def different_rows(pairing: Pairing, batch: Batch) -> exp.Select:
     )
 
 
-def _here(batch: Batch) -> exp.Table:
-    return terms.table(batch.rows, alias=_HERE)
+def _here(batch: Batch) -> exp.Table | exp.Subquery:
+    return terms.rows(batch.rows, alias=_HERE)
 
 
 def _joined(pairing: Pairing, batch: Batch) -> exp.Join:
@@ -137,7 +137,7 @@ def _differs(column: Column, pairing: Pairing) -> exp.Expr:
     ]
     is_near = exp.paren(terms.any_of(exp.LTE(this=_double(distance), expression=one) for one in allowed))
     # Infinity is no more than a share of infinity, and NaN orders above it: neither is near. Nor is a NULL to a number.
-    is_finite = exp.LT(this=_double(distance), expression=_double(terms.text("Infinity")))
+    is_finite = exp.LT(this=_double(distance), expression=_double(terms.text("inf")))
     is_same = exp.Coalesce(this=exp.paren(exp.and_(is_near, is_finite)), expressions=[exp.false()])
     return exp.and_(apart, exp.not_(is_same))
 

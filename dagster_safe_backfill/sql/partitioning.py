@@ -8,7 +8,7 @@ and the text of the keys for anything else.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Literal
@@ -39,6 +39,12 @@ ROWS = "_sb_rows"
 """The name under which `with_partition` reads its source."""
 
 _MAP = "_sb_map"
+_LISTED = 16_000
+"""How many values a list or a VALUES may have; Snowflake takes 16,384."""
+
+WindowJoin = Literal["asof", "range"]
+"""By the last window that begins before it, or by both of a window's bounds."""
+
 _TICK = timedelta(microseconds=1)
 
 
@@ -53,6 +59,7 @@ class PartitionColumn:
         keeps: How it keeps time, or `"text"` or `"other"` where it keeps none.
         timezone: The zone of its wall-clock times; if None, that of the partitions.
         dialect: The warehouse's, in which `type_name` is read.
+        window_join: How a row finds its window of time.
     """
 
     name: str
@@ -61,6 +68,7 @@ class PartitionColumn:
     keeps: ColumnType | Literal["text", "other"]
     timezone: str | None
     dialect: str
+    window_join: WindowJoin = "asof"
 
 
 PartitionColumns = Mapping[str | None, PartitionColumn]
@@ -110,7 +118,8 @@ def _one_dimension(
 ) -> exp.Expr:
     if isinstance(dimension, KeyDimension):
         keys = dict.fromkeys(dimension.values[i] for i in positions)
-        return column.expression.isin(*(_in_domain(terms.text(key), column) for key in keys))
+        values = [_in_domain(terms.text(key), column) for key in keys]
+        return terms.any_of(column.expression.isin(*values[i : i + _LISTED]) for i in range(0, len(values), _LISTED))
     windows = merged(dimension.windows[i] for i in positions)
     return terms.any_of(_inside(window, column, dimension) for window in windows)
 
@@ -146,7 +155,7 @@ def positioned(
         return exp.select(*items, *terms.named({PARTITION: marks[0].days_since_first()})).from_(source)
     within = [mark.is_before_end() for mark in marks if mark.is_window]
     # An ASOF join takes one inequality; two dimensions of windows fall back to a range join.
-    is_asof = len(within) == 1
+    is_asof = len(within) == 1 and all(mark.column.window_join == "asof" for mark in marks)
     matches = [mark.is_match() for mark in marks]
     join = exp.Join(
         this=_partition_map(marks),
@@ -210,10 +219,9 @@ def _mark(place: int, dimension: TimeDimension | KeyDimension, column: Partition
 def distinct_keys(dimension: KeyDimension, column: PartitionColumn) -> exp.Select:
     """Return how many values the keys of a dimension are to the column: fewer, if it can't tell some apart."""
     tuples = [exp.Tuple(expressions=[terms.text(key)]) for key in dict.fromkeys(dimension.values)]
-    names = exp.TableAlias(this=exp.to_identifier(_MAP, quoted=True), columns=[exp.to_identifier(_KEY, quoted=True)])
     value = _in_domain(terms.column(_KEY), column)
     count = exp.Count(this=exp.Distinct(expressions=[value]))
-    return exp.select(count).from_(exp.Values(expressions=tuples, alias=names))
+    return exp.select(count).from_(_values_of(tuples, [_KEY]))
 
 
 def _is_one_day(start: str, end: str) -> bool:
@@ -226,16 +234,23 @@ def _partition_map(marks: Sequence[_Mark]) -> exp.Expr:
     for mark in marks:
         items |= {name: _in_domain(terms.column(name), mark.column) for name in mark.texts}
     texts = [values for mark in marks for values in mark.texts.values()]
-    tuples = [
+    rows = [
         exp.Tuple(expressions=[terms.number(position), *map(terms.text, row)])
         for position, row in enumerate(zip(*texts, strict=True))
     ]
-    names = exp.TableAlias(
-        this=exp.to_identifier(_MAP, quoted=True),
-        columns=[exp.to_identifier(name, quoted=True) for name in items],
-    )
-    values = exp.Values(expressions=tuples, alias=names)
-    return terms.subquery(exp.select(*terms.named(items)).from_(values), _MAP)
+    parts = [
+        exp.select(*terms.named({name: item.copy() for name, item in items.items()})).from_(
+            _values_of(rows[i : i + _LISTED], items)
+        )
+        for i in range(0, len(rows), _LISTED)
+    ]
+    return terms.subquery(exp.union(*parts, distinct=False) if len(parts) > 1 else parts[0], _MAP)
+
+
+def _values_of(rows: Sequence[exp.Tuple], names: Iterable[str]) -> exp.Values:
+    columns = [exp.to_identifier(name, quoted=True) for name in names]
+    alias = exp.TableAlias(this=exp.to_identifier(_MAP, quoted=True), columns=columns)
+    return exp.Values(expressions=[*rows], alias=alias)
 
 
 def _in_domain(value: exp.Expr, column: PartitionColumn) -> exp.Expr:

@@ -105,7 +105,7 @@ def differing(change: Change) -> exp.Select:
     items = [terms.column(name, of=_SHADOW) for name in (*change.columns, PARTITION)]
     join = exp.Join(this=terms.subquery(live, _LIVE), side="LEFT", on=_is_match(change))
     select = exp.select(*items, *terms.named({_IS_NEW: is_new}))
-    select = select.from_(terms.table(change.shadow, alias=_SHADOW)).join(join)
+    select = select.from_(terms.rows(change.shadow, alias=_SHADOW)).join(join)
     return select.where(exp.or_(is_new.copy(), _is_changed(change)))
 
 
@@ -113,7 +113,7 @@ def differing_by_partition(table: TableRef) -> exp.Select:
     """Return `(position, rows, new rows)` of a table of `differing` rows."""
     position = terms.column(PARTITION)
     select = exp.select(position, exp.Count(this=exp.Star()), terms.count_where(terms.column(_IS_NEW)))
-    return select.from_(terms.table(table)).group_by(position.copy())
+    return select.from_(terms.rows(table)).group_by(position.copy())
 
 
 def gone_by_partition(
@@ -151,14 +151,14 @@ def merge_changed(change: Change) -> exp.Merge:
         whens.insert(0, exp.When(matched=True, condition=_is_changed(change), then=update))
     return exp.Merge(
         this=terms.table(change.live, alias=_LIVE),
-        using=terms.table(change.shadow, alias=_SHADOW),
+        using=terms.rows(change.shadow, alias=_SHADOW),
         on=exp.and_(_is_match(change), terms.qualified(change.scope, _LIVE)),
         whens=exp.Whens(expressions=whens),
     )
 
 
 def _staged(change: Change) -> exp.Select:
-    shadow = terms.table(change.shadow, alias=_SHADOW)
+    shadow = terms.rows(change.shadow, alias=_SHADOW)
     return exp.select(*terms.named(change.written)).from_(shadow)
 
 
@@ -196,5 +196,5 @@ def _is_missing(name: str, *, of: str) -> exp.Expr:
 
 
 def _is_gone(change: Change) -> exp.Expr:
-    shadow = exp.select(terms.number(1)).from_(terms.table(change.shadow, alias=_SHADOW))
+    shadow = exp.select(terms.number(1)).from_(terms.rows(change.shadow, alias=_SHADOW))
     return exp.not_(exp.Exists(this=shadow.where(_is_match(change))))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -56,22 +56,22 @@ def _try_cast(value: exp.Expr, type_name: str, *, dialect: str) -> exp.TryCast:
     return exp.TryCast(this=value, to=exp.DataType.build(type_name, dialect=dialect, udt=True))
 
 
-def values_lost_by_cast(source: exp.Table, columns: Sequence[StagedColumn], *, dialect: str) -> exp.Select:
-    """Return, for each column, how many values its cast would change or refuse."""
+def lost_by_try_cast(value: exp.Expr, *, source: str, target: str, dialect: str) -> exp.Expr:
+    """Return whether a cast would change or refuse a value, where TRY_CAST takes values of any type."""
+    kept = _try_cast(value, target, dialect=dialect)
+    if exp.DataType.build(target, dialect=dialect, udt=True).this in _NUMBERS:
+        # Compared as they are, a large integer and the float nearest to it would be equal.
+        kept = _try_cast(kept, source, dialect=dialect)
+    # A value that can't be cast is not compared, as that would take the same cast.
+    is_given = exp.not_(exp.Is(this=value.copy(), expression=exp.Null()))
+    is_changed = exp.NullSafeNEQ(this=kept.copy(), expression=value.copy())
+    is_refused = exp.Is(this=kept, expression=exp.Null())
+    return exp.Case().when(is_refused, is_given).else_(is_changed)
 
-    def lost(column: StagedColumn) -> exp.Expr:
-        value = terms.column(column.source)
-        kept = _try_cast(value, column.type, dialect=dialect)
-        if exp.DataType.build(column.type, dialect=dialect, udt=True).this in _NUMBERS:
-            # Compared as they are, a large integer and the float nearest to it would be equal.
-            kept = _try_cast(kept, column.source_type, dialect=dialect)
-        # A value that can't be cast is not compared, as that would take the same cast.
-        is_given = exp.not_(exp.Is(this=value.copy(), expression=exp.Null()))
-        is_changed = exp.NullSafeNEQ(this=kept.copy(), expression=value.copy())
-        is_refused = exp.Is(this=kept, expression=exp.Null())
-        return terms.count_where(exp.Case().when(is_refused, is_given).else_(is_changed))
 
-    items = {column.name: lost(column) for column in columns}
+def values_lost_by_cast(source: exp.Table, lost: Mapping[str, exp.Expr]) -> exp.Select:
+    """Return, for each named condition on a value, how many values fulfil it."""
+    items = {name: terms.count_where(condition) for name, condition in lost.items()}
     return exp.select(*terms.named(items)).from_(source.copy())
 
 
@@ -133,7 +133,7 @@ def tied_keys(shadow: TableRef, key: Sequence[str], *, size: int) -> exp.Select:
 def repeated_keys(shadow: TableRef, key: Sequence[str]) -> exp.Select:
     """Return one of the keys that come twice, if any does."""
     columns = [terms.column(name) for name in key]
-    select = exp.select(*columns).from_(terms.table(shadow)).group_by(*(column.copy() for column in columns))
+    select = exp.select(*columns).from_(terms.rows(shadow)).group_by(*(column.copy() for column in columns))
     return select.having(exp.GT(this=exp.Count(this=exp.Star()), expression=terms.number(1))).limit(1)
 
 
@@ -149,7 +149,7 @@ def _is_duplicate() -> exp.Expr:
 Kind = Literal["TABLE", "VIEW"]
 
 
-def created_as(table: TableRef, select: exp.Select, *, kind: Kind = "TABLE", is_scratch: bool = False) -> exp.Create:
+def created_as(table: TableRef, select: exp.Query, *, kind: Kind = "TABLE", is_scratch: bool = False) -> exp.Create:
     """Return CREATE TABLE (or VIEW) AS; a scratch one lives in the session only."""
     scratch = exp.Properties(expressions=[exp.TemporaryProperty()]) if is_scratch else None
     return exp.Create(this=terms.table(table), kind=kind, expression=select, properties=scratch)
@@ -164,7 +164,7 @@ def rows_by_partition(shadow: TableRef) -> exp.Select:
     """Return `(position, rows)` of a shadow; rows outside the slice are at position NULL."""
     return (
         exp.select(terms.column(PARTITION), exp.Count(this=exp.Star()))
-        .from_(terms.table(shadow))
+        .from_(terms.rows(shadow))
         .group_by(terms.column(PARTITION))
     )
 

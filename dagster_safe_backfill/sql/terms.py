@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import sqlglot
 from sqlglot import exp
@@ -11,6 +12,16 @@ from sqlglot.errors import SqlglotError
 from dagster_safe_backfill.domain.tables import TableRef
 from dagster_safe_backfill.errors import ConfigurationError
 
+IS_LOOKUP = "_sb_is_lookup"
+"""Marks an EXISTS that the library wrote, as a lookup of a row's values in another relation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Derived(TableRef):
+    """Rows that are no table: wherever they are read, the SELECT stands."""
+
+    select: exp.Query = field(compare=False, repr=False)
+
 
 def table(ref: TableRef, *, alias: str | None = None) -> exp.Table:
     """Return a quoted table name."""
@@ -18,6 +29,13 @@ def table(ref: TableRef, *, alias: str | None = None) -> exp.Table:
     if alias is not None:
         named.set("alias", exp.TableAlias(this=exp.to_identifier(alias, quoted=True)))
     return named
+
+
+def rows(ref: TableRef, *, alias: str | None = None) -> exp.Table | exp.Subquery:
+    """Return what is read under a name: a table, or a SELECT."""
+    if isinstance(ref, Derived):
+        return subquery(ref.select.copy(), alias or ref.name)
+    return table(ref, alias=alias)
 
 
 def relation(name: str) -> exp.Table:
@@ -111,6 +129,14 @@ def any_of(conditions: Iterable[exp.Expr]) -> exp.Expr:
 def count_where(condition: exp.Expr) -> exp.Expr:
     """Return the number of rows for which `condition` is true, in SQL that every dialect has."""
     return exp.Count(this=exp.Case().when(condition, number(1)))
+
+
+def looked_up(other_rows: exp.Select, pairs: Mapping[str, str], *, other: str, own: str) -> exp.Expr:
+    """Return whether the relation `other` holds this row's values; `pairs` maps columns of `own` to its columns."""
+    on = all_of(column(there, of=other).eq(column(here, of=own)) for here, there in pairs.items())
+    exists = exp.Exists(this=other_rows.where(on))
+    exists.meta[IS_LOOKUP] = True
+    return exists
 
 
 def same(names: Iterable[str], *, left: str, right: str) -> exp.Expr:

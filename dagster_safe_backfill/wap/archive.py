@@ -11,7 +11,7 @@ from sqlglot import exp
 from dagster_safe_backfill.domain.slices import PartitionSlice
 from dagster_safe_backfill.domain.states import Changes, Fingerprint
 from dagster_safe_backfill.domain.tables import TableRef, TableSpec
-from dagster_safe_backfill.sql import staging, terms
+from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.partitioning import PartitionColumns, rows_of
 from dagster_safe_backfill.warehouses.base import Connection
 
@@ -21,7 +21,8 @@ class Archive:
     """Where replaced rows are kept.
 
     Attributes:
-        table: Has the live table's columns, and its rows of `keys` as they were. None if there is nothing to keep.
+        table: Has the live table's columns, and at least its rows of `keys` as they were. None if nothing is to be
+            kept.
         keys: The partitions whose rows are in it.
         expires_at: When it may be dropped.
     """
@@ -43,10 +44,10 @@ def archived(
     publication_id: str,
     keep_for: timedelta,
 ) -> Archive:
-    """Copy the live rows of the partitions that are about to change, in the caller's transaction.
+    """Keep the live rows of the partitions that are about to change, in the caller's transaction.
 
-    The archive has the columns `names`. Partitions without rows need no copy. An archive is never overwritten: that
-    its name is taken is an error.
+    The archive has the columns `names`, and may have other partitions' rows too. Partitions without rows need no copy.
+    An archive is never overwritten: that its name is taken is an error.
     """
     positions = [i for i, key in enumerate(partition_slice.keys) if changes[key].touched and before[key].rows]
     if not positions or not keep_for:
@@ -54,7 +55,7 @@ def archived(
     chosen = partition_slice.chosen(positions)
     rows = exp.select(*map(terms.column, names)).from_(terms.table(spec.table)).where(rows_of(chosen, columns))
     table = spec.table.archive(publication_id)
-    connection.run(staging.created_as(table, rows))
+    connection.keep(spec.table, table, rows)
     return Archive(table=table, keys=chosen.keys, expires_at=expiry(keep_for))
 
 

@@ -11,7 +11,7 @@ from sqlglot import exp
 from dagster_safe_backfill.domain.states import Changes, Staged, Strategy
 from dagster_safe_backfill.domain.tables import Column, TableRef
 from dagster_safe_backfill.errors import SchemaMismatchError
-from dagster_safe_backfill.sql import publishing, staging, terms
+from dagster_safe_backfill.sql import publishing, terms
 from dagster_safe_backfill.sql.partitioning import PartitionColumns, rows_of
 from dagster_safe_backfill.sql.publishing import Change
 from dagster_safe_backfill.wap.scope import columns_of
@@ -28,7 +28,7 @@ class Plan:
         changes: What it does, by partition key.
         statements: What to run, in order, in the transaction in which it was planned.
         rewrites: Whether they delete the whole slice, and insert it anew.
-        scratch: A table of the session that they read.
+        scratch: Derived rows that they read.
     """
 
     changes: Mapping[str, Changes]
@@ -45,7 +45,7 @@ class Plan:
     def close(self, connection: Connection) -> None:
         """Leave nothing behind in the session; to be called where the statements aren't run."""
         if self.scratch is not None:
-            connection.run(staging.dropped(self.scratch))
+            connection.forget(self.scratch)
 
 
 def apply(connection: Connection, staged: Staged, *, strategy: Strategy) -> Mapping[str, Changes]:
@@ -153,11 +153,10 @@ def _check_live(staged: Staged, live: set[Column]) -> None:
 
 def _merge(connection: Connection, staged: Staged, change: Change, columns: PartitionColumns) -> Plan:
     # The rows that differ are put aside once: they are counted, and, being few, quickly merged.
-    scratch = connection.scratch(_DIFFERING)
-    connection.run(staging.created_as(scratch, publishing.differing(change), is_scratch=True))
+    scratch = connection.derived(_DIFFERING, publishing.differing(change))
     plan = _merge_of(connection, staged, change, columns, scratch)
     if plan.scratch is None:
-        connection.run(staging.dropped(scratch))
+        connection.forget(scratch)
     return plan
 
 

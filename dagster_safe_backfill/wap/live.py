@@ -48,12 +48,11 @@ def measure_live(
     columns = partition_columns(connection, spec=spec, partition_slice=partition_slice, types=types)
     if partition_slice is not None:
         check_keys(connection, partition_slice=partition_slice, columns=columns)
-    view = connection.scratch(_VIEW, kind="VIEW")
     if partition_slice is not None:
         rows = rows.where(rows_of(partition_slice, columns))
     items = [terms.column(name) for name in names]
     positioned_rows = positioned(rows, items, partition_slice=partition_slice, columns=columns)
-    connection.run(staging.created_as(view, positioned_rows, kind="VIEW", is_scratch=True))
+    view = connection.derived(_VIEW, positioned_rows, kind="VIEW")
     staged = Staged(
         spec=spec,
         partition_slice=partition_slice,
@@ -68,4 +67,4 @@ def measure_live(
     try:
         return measure(connection, subject_of(connection, staged, sample_columns), audits, counts_live=False).results
     finally:
-        connection.run(staging.dropped(view, kind="VIEW"))
+        connection.forget(view, kind="VIEW")

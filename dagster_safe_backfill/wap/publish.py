@@ -65,8 +65,9 @@ def publish(
     """
 
     def work() -> Published:
-        ledger.record_taken(connection, audited.staged.spec.table, taken, origin=origin)
+        # Live is held by the first statement, and so the others come after it.
         published = _publish(connection, audited, rules=rules, origin=origin)
+        ledger.record_taken(connection, audited.staged.spec.table, taken, origin=origin)
         for shadow in (audited.staged.shadow, *sources):
             connection.run(staging.dropped(shadow))
         return published

@@ -8,7 +8,7 @@ from sqlglot import exp
 
 from dagster_safe_backfill.domain.tables import Column, TableSpec
 from dagster_safe_backfill.errors import SchemaMismatchError, StatementCancelledError, WarehouseError
-from dagster_safe_backfill.sql import staging
+from dagster_safe_backfill.sql import staging, terms
 from dagster_safe_backfill.sql.partitioning import RESERVED
 from dagster_safe_backfill.sql.staging import StagedColumn
 from dagster_safe_backfill.warehouses.base import Connection
@@ -114,13 +114,21 @@ def _check_casts(connection: Connection, source: exp.Table, columns: Sequence[St
         raise SchemaMismatchError(f"{spec.table}: {'; '.join(problems)}", table=str(spec.table), problems=problems)
 
 
+def lost_by_cast(connection: Connection, columns: Sequence[StagedColumn]) -> dict[str, exp.Expr]:
+    """Return, by the columns' names, whether their cast would change or refuse a value."""
+    return {
+        column.name: connection.is_lost(terms.column(column.source), source=column.source_type, target=column.type)
+        for column in columns
+    }
+
+
 def _losses(connection: Connection, source: exp.Table, columns: Sequence[StagedColumn]) -> list[str]:
     """Return what the casts of columns would change or refuse, a sentence each."""
     cast = [column for column in columns if column.is_cast]
     if not cast:
         return []
     try:
-        (counts,) = connection.run(staging.values_lost_by_cast(source, cast, dialect=connection.dialect))
+        (counts,) = connection.run(staging.values_lost_by_cast(source, lost_by_cast(connection, cast)))
     except StatementCancelledError:
         raise
     except WarehouseError as error:

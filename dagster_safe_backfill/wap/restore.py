@@ -20,7 +20,7 @@ from dagster_safe_backfill.wap.ledger import Entry
 from dagster_safe_backfill.wap.scope import columns_of
 from dagster_safe_backfill.warehouses.base import Connection
 
-VIEW = "_sb_restored"
+_VIEW = "_sb_restored"
 
 Sources = Mapping[TableRef, Sequence[str]]
 """The tables that rows come back from, with the partitions for which they do."""
@@ -114,7 +114,7 @@ class WayBack:
         """Leave nothing behind in the session."""
         self.plan.close(connection)
         if self.view is not None:
-            connection.run(staging.dropped(self.view, kind="VIEW"))
+            connection.forget(self.view, kind="VIEW")
 
 
 def sources_of(connection: Connection, spec: TableSpec, undoing: Mapping[str, Undoing]) -> Sources:
@@ -162,9 +162,9 @@ def by_partitions(
     rows = _rows(connection, staged, sources, columns, slice_of)
     items = [terms.column(column.name) for column in staged.columns]
     select = positioned(rows, items, partition_slice=staged.partition_slice, columns=columns)
-    connection.run(staging.created_as(staged.shadow, select, kind="VIEW", is_scratch=True))
-    counted = staging.by_key(connection.run(staging.rows_by_partition(staged.shadow)), staged.keys)
-    staged = replace(staged, rows=counted)
+    view = connection.derived(_VIEW, select, kind="VIEW")
+    counted = staging.by_key(connection.run(staging.rows_by_partition(view)), staged.keys)
+    staged = replace(staged, shadow=view, rows=counted)
     strategy: Strategy = "merge" if staged.spec.unique_key and _has_key(connection, staged) else "replace"
     return WayBack(
         strategy=strategy,
@@ -172,7 +172,7 @@ def by_partitions(
         rows=counted,
         plan=planned(connection, staged, strategy=strategy, live_exists=True),
         live=staged.spec.table,
-        view=staged.shadow,
+        view=view,
     )
 
 

@@ -24,7 +24,7 @@ from dagster_safe_backfill.wap import ledger
 from dagster_safe_backfill.wap.archive import Archive, archived, expiry
 from dagster_safe_backfill.wap.fingerprints import live_fingerprints
 from dagster_safe_backfill.wap.ledger import Entry
-from dagster_safe_backfill.wap.restore import VIEW, Undoing, WayBack, by_partitions, is_reshaped, sources_of, whole
+from dagster_safe_backfill.wap.restore import Undoing, WayBack, by_partitions, is_reshaped, sources_of, whole
 from dagster_safe_backfill.wap.scope import columns_of, partition_types
 from dagster_safe_backfill.wap.transactions import in_transaction
 from dagster_safe_backfill.warehouses.base import Connection
@@ -237,7 +237,7 @@ class _Rollback:
         return Staged(
             spec=_as_archived(self.spec),
             partition_slice=partition_slice,
-            shadow=self.connection.scratch(VIEW, kind="VIEW"),
+            shadow=self.spec.table,
             columns=live,
             partition_types=types,
             rows={},

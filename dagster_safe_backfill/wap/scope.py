@@ -91,6 +91,7 @@ def partition_columns(
             keeps=connection.keeps(types[name]),
             timezone=spec.column_timezone,
             dialect=connection.dialect,
+            window_join=connection.window_join,
         )
         for name, expression in expressions.items()
     }

@@ -15,6 +15,7 @@ from dagster_safe_backfill.sql.partitioning import rows_of
 from dagster_safe_backfill.sql.staging import StagedColumn
 from dagster_safe_backfill.wap.archive import Archive, expiry
 from dagster_safe_backfill.wap.changes import Plan, add_columns, lacking, planned, with_defaults
+from dagster_safe_backfill.wap.reconcile import lost_by_cast
 from dagster_safe_backfill.wap.scope import columns_of
 from dagster_safe_backfill.warehouses.base import Connection
 
@@ -126,7 +127,7 @@ def _check_values(
             f"{table}: the type of {', '.join(fixed)} tells the partitions, and can't change with them",
             table=str(table),
         )
-    select = staging.values_lost_by_cast(terms.table(table), cast, dialect=connection.dialect)
+    select = staging.values_lost_by_cast(terms.table(table), lost_by_cast(connection, cast))
     (counts,) = connection.run(select.where(outside.copy()))
     problems = [
         f"{count} values of {column.name} ({column.source_type}) in other partitions don't fit {column.type} unchanged"

@@ -12,6 +12,7 @@ from sqlglot import exp
 
 from dagster_safe_backfill.domain.slices import ColumnType
 from dagster_safe_backfill.domain.tables import Column, TableRef
+from dagster_safe_backfill.sql.partitioning import WindowJoin
 
 STATEMENTS = logging.getLogger("dagster_safe_backfill.sql")
 """Logs every statement at DEBUG, as the warehouse gets it."""
@@ -33,6 +34,9 @@ class Connection(ABC):
 
     aggregates_at_once: int = 500
     """How many aggregates one statement may measure; more are split."""
+
+    window_join: WindowJoin = "asof"
+    """How rows find their windows of time the quickest."""
 
     conflict_timeout: float = 60.0
     """Seconds for which a change that lost against another transaction's is tried again."""
@@ -66,6 +70,7 @@ class Connection(ABC):
         """Add columns to a table, with the value that its rows get (NULL, if None).
 
         Raises:
+            TransactionConflictError: They were added, but not in this transaction, which is to begin anew.
             SwapError: The table can't be altered.
         """
 
@@ -145,6 +150,25 @@ class Connection(ABC):
         """Return the name of a table or view that only this session sees, and that ends with it."""
 
     @abstractmethod
+    def derived(self, name: str, select: exp.Query, *, kind: Literal["TABLE", "VIEW"] = "TABLE") -> TableRef:
+        """Return what stands for the rows of a SELECT in this session, until `forget`, also within a transaction.
+
+        Those that it has now (`TABLE`), if the warehouse can keep them, or those that it would return when it is read.
+        """
+
+    @abstractmethod
+    def forget(self, derived: TableRef, *, kind: Literal["TABLE", "VIEW"] = "TABLE") -> None:
+        """Remove what `derived` returned."""
+
+    @abstractmethod
+    def keep(self, table: TableRef, archive: TableRef, rows: exp.Select) -> None:
+        """Make an archive of a table that has at least `rows` of it, with their columns, as they were committed.
+
+        Raises:
+            WarehouseError: There is a table of that name: archives are never overwritten.
+        """
+
+    @abstractmethod
     def append(self, table: TableRef, columns: Sequence[str], rows: Sequence[Row]) -> None:
         """Insert a few rows of Python values, in one statement."""
 
@@ -155,6 +179,10 @@ class Connection(ABC):
     @abstractmethod
     def fit(self, *, source: str, target: str) -> Fit:
         """Return how values of the type `source` go into a column of the type `target`."""
+
+    @abstractmethod
+    def is_lost(self, value: exp.Expr, *, source: str, target: str) -> exp.Expr:
+        """Return whether a cast to the type `target`, into which `source` may go, would change or refuse a value."""
 
     @abstractmethod
     def created_as(self, source: str) -> str | None:

@@ -21,7 +21,7 @@ from dagster_safe_backfill.errors import (
     WarehouseError,
     WarehouseLockedError,
 )
-from dagster_safe_backfill.sql import terms
+from dagster_safe_backfill.sql import staging, terms
 from dagster_safe_backfill.warehouses.base import STATEMENTS, Connection, Fit, Row, Warehouse
 from dagster_safe_backfill.warehouses.duckdb_errors import is_lock, is_own_lock, translated
 from dagster_safe_backfill.warehouses.duckdb_tables import DuckDBTables
@@ -281,6 +281,20 @@ class DuckDBConnection(Connection):
         """See `Connection.scratch`. `temp` is DuckDB's name of the session's own catalog, for views only since 2.0."""
         return TableRef(schema="temp" if kind == "TABLE" else "", name=name)
 
+    def derived(self, name: str, select: exp.Query, *, kind: Literal["TABLE", "VIEW"] = "TABLE") -> TableRef:
+        """See `Connection.derived`."""
+        found = self.scratch(name, kind=kind)
+        self.run(staging.created_as(found, select, kind=kind, is_scratch=True))
+        return found
+
+    def forget(self, derived: TableRef, *, kind: Literal["TABLE", "VIEW"] = "TABLE") -> None:
+        """See `Connection.forget`."""
+        self.run(staging.dropped(derived, kind=kind))
+
+    def keep(self, table: TableRef, archive: TableRef, rows: exp.Select) -> None:  # noqa: ARG002 - they name it
+        """See `Connection.keep`."""
+        self.run(staging.created_as(archive, rows))
+
     def append(self, table: TableRef, columns: Sequence[str], rows: Sequence[Row]) -> None:
         """See `Connection.append`. The values go in as a list a column, which is quick and needs no Arrow."""
         names = ", ".join(terms.column(name).sql(self.dialect) for name in columns)
@@ -306,6 +320,10 @@ class DuckDBConnection(Connection):
         bases = _base(source), _base(target)
         alike = any(all(base in family for base in bases) for family in _FAMILIES)
         return "if_unchanged" if alike else "never"
+
+    def is_lost(self, value: exp.Expr, *, source: str, target: str) -> exp.Expr:
+        """See `Connection.is_lost`."""
+        return staging.lost_by_try_cast(value, source=source, target=target, dialect=self.dialect)
 
     def created_as(self, source: str) -> str | None:
         """See `Connection.created_as`. An ENUM would refuse the values that later frames bring."""

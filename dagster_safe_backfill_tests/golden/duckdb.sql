@@ -627,7 +627,7 @@ FROM (
         )
         AND CAST(ABS((
           CAST("_sb_here"."value" AS DOUBLE) - CAST("_sb_there"."value" AS DOUBLE)
-        )) AS DOUBLE) < CAST('Infinity' AS DOUBLE)
+        )) AS DOUBLE) < CAST('inf' AS DOUBLE)
       ),
       FALSE
     ) AS "_sb_differs_0"
@@ -734,7 +734,7 @@ WHERE
         )
         AND CAST(ABS((
           CAST("_sb_here"."value" AS DOUBLE) - CAST("_sb_there"."value" AS DOUBLE)
-        )) AS DOUBLE) < CAST('Infinity' AS DOUBLE)
+        )) AS DOUBLE) < CAST('inf' AS DOUBLE)
       ),
       FALSE
     )

@@ -1,0 +1,340 @@
+"""A proxy on loopback in front of the emulator's server: it writes down the statements, and fails those it is told to.
+
+How long the unmodified connector waits for an answer that doesn't come is set by its own arguments:
+
+- `network_timeout` (whole seconds; forever, if unset) bounds the retries of one request: `PATIENT` tries again until it
+  gets an answer; with 0, as in `IMPATIENT`, the first try is the last one, and the client sees the error that it would
+  otherwise see at the end.
+- `backoff_policy` returns the seconds between the tries, which are cut to whole ones (1, 2, 4... by default).
+- `login_timeout` and `socket_timeout` don't matter here: logins aren't failed, and no answer is late.
+- `platform_detection_timeout_seconds` is waited for in vain at the first login where a cloud's addresses can't be
+  reached; 0 leaves that out.
+"""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import itertools
+import json
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Literal, assert_never
+from urllib.parse import parse_qs, urlsplit
+
+Kind = Literal["refused", "reply lost", "session lost"]
+"""HTTP's 503, and nothing is run; run, and the client's connection is closed without an answer; or the session ends
+right before the statement, which rolls its transaction back."""
+
+SESSION_GONE = 390111
+_QUERY = "/queries/v1/query-request"
+_HOP_BY_HOP = ("connection", "content-length", "date", "server", "transfer-encoding")
+
+
+def at_once() -> Iterator[int]:
+    """A backoff policy of the connector: no waiting between tries."""
+    return itertools.repeat(0)
+
+
+PATIENT: Mapping[str, Any] = {
+    "network_timeout": 30,
+    "backoff_policy": at_once,
+    "platform_detection_timeout_seconds": 0,
+}
+IMPATIENT: Mapping[str, Any] = {**PATIENT, "network_timeout": 0}
+"""The connector's arguments for a client that tries again at once, and for one that gives up at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """What happens to the statements that it is for.
+
+    Attributes:
+        number: Only the statement with this number.
+        pattern: Only statements whose text has this somewhere.
+        times: How many tries it befalls, a client's retry being one more; all, if None.
+    """
+
+    kind: Kind
+    number: int | None = None
+    pattern: str = ""
+    times: int | None = 1
+
+    def is_for(self, statement: Statement) -> bool:
+        """Return whether it befalls a statement."""
+        is_number = self.number is None or self.number == statement.number
+        return is_number and re.search(self.pattern, statement.sql) is not None
+
+
+@dataclass(slots=True, kw_only=True)
+class Statement:
+    """A statement that a client sent, with all its retries, which have the same request id.
+
+    Attributes:
+        number: Its place among all, from 0.
+        session: The number of its session, from 0, in the order in which they were first seen.
+        is_described: Whether it is only to be compiled.
+        tries: How often it was sent.
+        runs: How often it was passed on to the server: once at most.
+        bytes_up: Bytes of its requests' bodies.
+        bytes_down: Bytes of its answers' bodies.
+        error: The number of the server's error, if it ran into one.
+        fault: What befell it, if anything did.
+    """
+
+    number: int
+    session: int
+    request_id: str
+    sql: str
+    is_described: bool = False
+    tries: int = 0
+    runs: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    error: int | None = None
+    fault: Kind | None = None
+    _answer: Answer | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """An answer of the server, or one in its place."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A request of a client."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def is_statement(self) -> bool:
+        """Whether it carries a statement."""
+        return urlsplit(self.path).path == _QUERY
+
+    @property
+    def token(self) -> str | None:
+        """The session's token, as it is sent."""
+        return self.headers.get("Authorization")
+
+    @property
+    def request_id(self) -> str:
+        """The id that a retry has too."""
+        return parse_qs(urlsplit(self.path).query)["requestId"][0]
+
+    @property
+    def content(self) -> Any:
+        """The body."""
+        is_zipped = self.headers.get("Content-Encoding") == "gzip"
+        return json.loads(gzip.decompress(self.body) if is_zipped else self.body)
+
+
+class Proxy:
+    """Passes all on to a server, from when it is entered until it is left; for any number of clients at a time.
+
+    A retry of a statement that was run gets the first one's answer, as Snowflake gives it by the request's id.
+
+    Args:
+        port: The server's, on 127.0.0.1.
+
+    Attributes:
+        statements: What was sent, in order.
+        bytes_up: Bytes of all requests' bodies, those of files included.
+        bytes_down: Bytes of all answers' bodies.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._server_port = port
+        self._lock = threading.Lock()
+        self._http = _Server(("127.0.0.1", 0), _Handler)
+        self._http.proxy = self
+        self._sessions: dict[str | None, int] = {}
+        self._gone: set[str | None] = set()
+        self.forget()
+
+    @property
+    def port(self) -> int:
+        """Where it listens, on 127.0.0.1."""
+        return self._http.server_address[1]
+
+    def __enter__(self) -> Proxy:
+        threading.Thread(target=self._http.serve_forever, args=(0.05,), name="proxy", daemon=True).start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+
+    def forget(self) -> None:
+        """Begin anew: no statements, no faults. Sessions that are gone stay so."""
+        with self._lock:
+            self.statements: list[Statement] = []
+            self.bytes_up = self.bytes_down = 0
+            self._known: dict[str, Statement] = {}
+            self._faults: list[tuple[Fault, Iterator[object]]] = []
+
+    def fail(self, fault: Fault) -> None:
+        """Let a fault happen from now on."""
+        left = itertools.repeat(None) if fault.times is None else itertools.repeat(None, fault.times)
+        with self._lock:
+            self._faults.append((fault, left))
+
+    def heal(self) -> None:
+        """Let none of the faults happen any more."""
+        with self._lock:
+            self._faults = []
+
+    @contextmanager
+    def failing(self, fault: Fault) -> Iterator[None]:
+        """Let a fault happen within the block."""
+        self.fail(fault)
+        try:
+            yield
+        finally:
+            self.heal()
+
+    def answered(self, request: Request) -> Answer | None:
+        """Return what the client is to get; None to close its connection."""
+        answer = self._statement(request) if request.is_statement else self._other(request)
+        with self._lock:
+            self.bytes_up += len(request.body)
+            self.bytes_down += len(answer.body) if answer is not None else 0
+        return answer
+
+    def _other(self, request: Request) -> Answer:
+        return _gone() if request.token in self._gone else self._passed_on(request)
+
+    def _statement(self, request: Request) -> Answer | None:
+        with self._lock:
+            statement = self._noted(request)
+            fault = self._fault(statement)
+        if request.token in self._gone:
+            return _gone()
+        answer = self._failed(request, statement, fault) if fault is not None else self._run(request, statement)
+        if answer is not None:
+            statement.bytes_down += len(answer.body)
+        return answer
+
+    def _noted(self, request: Request) -> Statement:
+        statement = self._known.get(request.request_id)
+        if statement is None:
+            content = request.content
+            statement = self._known[request.request_id] = Statement(
+                number=len(self.statements),
+                session=self._sessions.setdefault(request.token, len(self._sessions)),
+                request_id=request.request_id,
+                sql=content["sqlText"],
+                is_described=bool(content.get("describeOnly")),
+            )
+            self.statements.append(statement)
+        statement.tries += 1
+        statement.bytes_up += len(request.body)
+        return statement
+
+    def _fault(self, statement: Statement) -> Kind | None:
+        for fault, left in self._faults:
+            if fault.is_for(statement) and next(left, self) is not self:
+                statement.fault = fault.kind
+                return fault.kind
+        return None
+
+    def _failed(self, request: Request, statement: Statement, kind: Kind) -> Answer | None:
+        match kind:
+            case "refused":
+                return Answer(status=503, headers=(), body=b"")
+            case "reply lost":
+                self._run(request, statement)
+                return None
+            case "session lost":
+                self._end(request)
+                return _gone()
+            case _:
+                assert_never(kind)
+
+    def _run(self, request: Request, statement: Statement) -> Answer:
+        with statement._lock:  # noqa: SLF001 - what only the proxy is to see of it
+            if statement._answer is None:  # noqa: SLF001
+                statement.runs += 1
+                statement._answer = answer = self._passed_on(request)  # noqa: SLF001
+                statement.error = _error(answer)
+            return statement._answer  # noqa: SLF001
+
+    def _end(self, request: Request) -> None:
+        """End a session as its client would do; it can't be used any more."""
+        with self._lock:
+            self._gone.add(request.token)
+        headers = {"Authorization": request.token or "", "Content-Type": "application/json"}
+        self._passed_on(Request(method="POST", path="/session?delete=true", headers=headers, body=b"{}"))
+
+    def _passed_on(self, request: Request) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self._server_port)
+        try:
+            connection.request(request.method, request.path, request.body, dict(request.headers))
+            response = connection.getresponse()
+            kept = tuple(one for one in response.getheaders() if one[0].lower() not in _HOP_BY_HOP)
+            return Answer(status=response.status, headers=kept, body=response.read())
+        finally:
+            connection.close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+    proxy: Proxy
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    # Else an answer's body waits for its headers' receipt, 40 ms.
+    disable_nagle_algorithm = True
+    wbufsize = -1
+    server: _Server
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        request = Request(method=self.command, path=self.path, headers=self.headers, body=body)
+        answer = self.server.proxy.answered(request)
+        if answer is None:
+            self.close_connection = True
+            return
+        self.send_response(answer.status)
+        for name, value in answer.headers:
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(answer.body)))
+        self.end_headers()
+        self.wfile.write(answer.body)
+
+    do_GET = do_PUT = do_POST
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        """Say nothing."""
+
+
+def _gone() -> Answer:
+    """Snowflake's answer to a session that was ended."""
+    content = {
+        "data": None,
+        "code": str(SESSION_GONE),
+        "message": "Session no longer exists.  New login required to access the service.",
+        "success": False,
+        "headers": None,
+    }
+    return Answer(status=200, headers=(("Content-Type", "application/json"),), body=json.dumps(content).encode())
+
+
+def _error(answer: Answer) -> int | None:
+    content = json.loads(answer.body) if answer.body else {}
+    return None if content.get("success", True) else int(content.get("code") or 0)

@@ -27,6 +27,8 @@ from types import TracebackType
 from typing import Any, Literal, assert_never
 from urllib.parse import parse_qs, urlsplit
 
+from typing_extensions import Self
+
 Kind = Literal["refused", "reply lost", "session lost"]
 """HTTP's 503, and nothing is run; run, and the client's connection is closed without an answer; or the session ends
 right before the statement, which rolls its transaction back."""
@@ -170,7 +172,7 @@ class Proxy:
         """Where it listens, on 127.0.0.1."""
         return self._http.server_address[1]
 
-    def __enter__(self) -> Proxy:
+    def __enter__(self) -> Self:
         threading.Thread(target=self._http.serve_forever, args=(0.05,), name="proxy", daemon=True).start()
         return self
 
@@ -265,12 +267,12 @@ class Proxy:
                 assert_never(kind)
 
     def _run(self, request: Request, statement: Statement) -> Answer:
-        with statement._lock:  # noqa: SLF001 - what only the proxy is to see of it
-            if statement._answer is None:  # noqa: SLF001
+        with statement._lock:
+            if statement._answer is None:
                 statement.runs += 1
-                statement._answer = answer = self._passed_on(request)  # noqa: SLF001
+                statement._answer = answer = self._passed_on(request)
                 statement.error = _error(answer)
-            return statement._answer  # noqa: SLF001
+            return statement._answer
 
     def _end(self, request: Request) -> None:
         """End a session as its client would do; it can't be used any more."""
@@ -317,7 +319,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(answer.body)
 
-    do_GET = do_PUT = do_POST
+    def do_GET(self) -> None:
+        self.do_POST()
+
+    def do_PUT(self) -> None:
+        self.do_POST()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         """Say nothing."""

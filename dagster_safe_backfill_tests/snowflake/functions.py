@@ -7,8 +7,7 @@ from functools import cache
 
 import duckdb
 
-_BOTH = frozenset(
-    """
+_BOTH = """
     abs acos acosh any_value approx_count_distinct approx_top_k array_agg array_append array_cat array_contains
     array_distinct array_position array_prepend array_reverse array_slice array_sort array_to_string ascii asin asinh
     atan atan2 atanh avg bit_length cbrt ceil chr concat concat_ws contains corr cos cosh cot count count_if covar_pop
@@ -22,8 +21,7 @@ _BOTH = frozenset(
     split_part sqrt st_asgeojson st_astext st_aswkb st_aswkt st_geomfromwkb stddev stddev_pop stddev_samp substr
     substring sum tan tanh to_binary to_json to_timestamp translate trim trunc typeof unicode upper uuid_string var_pop
     var_samp variance week weekofyear year
-    """.split()
-)
+"""
 """DuckDB's functions whose names Snowflake has too, by Snowflake's reference of functions."""
 
 _SYNTAX = frozenset({"if", "struct_pack", "columns", "nullsafe", "try"})
@@ -36,4 +34,4 @@ def duckdbs_own() -> frozenset[str]:
     with duckdb.connect() as connection:
         found = connection.execute("SELECT DISTINCT lower(function_name) FROM duckdb_functions()").fetchall()
     names = {name for (name,) in found if re.fullmatch(r"[a-z_]\w*", name)}
-    return frozenset(names | _SYNTAX) - _BOTH
+    return frozenset(names | _SYNTAX) - frozenset(_BOTH.split())

@@ -23,15 +23,13 @@ if TYPE_CHECKING:
 LONGEST_LIST = 16_384
 """How many expressions Snowflake takes in a list, and rows in VALUES."""
 
-TYPES = frozenset(
-    """
+_TYPES = """
     NUMBER DECIMAL DEC NUMERIC INT INTEGER BIGINT SMALLINT TINYINT BYTEINT FLOAT FLOAT4 FLOAT8 DOUBLE REAL DECFLOAT
     VARCHAR CHAR CHARACTER NCHAR STRING TEXT NVARCHAR NVARCHAR2 BINARY VARBINARY BOOLEAN DATE DATETIME TIME TIMESTAMP
     TIMESTAMP_LTZ TIMESTAMP_NTZ TIMESTAMP_TZ TIMESTAMPLTZ TIMESTAMPNTZ TIMESTAMPTZ VARIANT OBJECT ARRAY MAP GEOGRAPHY
     GEOMETRY VECTOR
-    """.split()
-)
-_TEXTS = frozenset("VARCHAR CHAR CHARACTER NCHAR STRING TEXT NVARCHAR NVARCHAR2 VARIANT".split())
+"""
+_TEXTS = ("VARCHAR", "CHAR", "CHARACTER", "NCHAR", "STRING", "TEXT", "NVARCHAR", "NVARCHAR2", "VARIANT")
 """The types that TRY_CAST takes."""
 
 _RESERVED = """
@@ -39,8 +37,9 @@ _RESERVED = """
     FROM GRANT GROUP HAVING IN INCREMENT INSERT INTERSECT INTO IS LIKE MINUS NOT NULL OF ON OR ORDER QUALIFY REGEXP
     REVOKE RLIKE ROW ROWS SAMPLE SELECT SET SOME START TABLE TABLESAMPLE THEN TO TRIGGER UNION UNIQUE UPDATE VALUES
     WHENEVER WHERE WITH
-""".split()
-_NO_ALIAS = "|".join(word for word in _RESERVED if word not in ("SELECT", "VALUES", "WITH", "TABLE"))
+"""
+_NO_NAME = "|".join(_RESERVED.split())
+_NO_ALIAS = "|".join(word for word in _RESERVED.split() if word not in ("SELECT", "VALUES", "WITH", "TABLE"))
 
 _RULES: Mapping[str, str] = {
     r"\bASOF\b(?:(?!\bMATCH_CONDITION\b).)*(?:\bASOF\b|$)": "ASOF JOIN has no MATCH_CONDITION",
@@ -66,17 +65,17 @@ _RULES: Mapping[str, str] = {
     r"\{": "a struct in braces is an OBJECT",
     r"\bLAMBDA \w+ :": "there is no lambda",
     r"^(?!.*\b(?:TRANSFORM|FILTER|REDUCE) \().*->": "there is no ->, but in TRANSFORM, FILTER and REDUCE",
-    rf"\. (?:{'|'.join(_RESERVED)})\b(?! \()": "a reserved word is a name without quotes",
+    rf"\. (?:{_NO_NAME})\b(?! \()": "a reserved word is a name without quotes",
     rf"\bAS (?:{_NO_ALIAS})\b": "a reserved word is an alias without quotes",
     r"\bROWID\b": "there is no rowid",
     r"; .": "this is more than one statement",
 }
 _DDL = re.compile(r"^(CREATE|DROP|ALTER(?! SESSION)|TRUNCATE|COMMENT|RENAME|UNDROP|GRANT|REVOKE)\b")
 _BEGINS, _ENDS = re.compile(r"^(BEGIN|START TRANSACTION)\b"), re.compile(r"^(COMMIT|ROLLBACK)\b")
-_CALLED = re.compile(r"(?<![.$\"])(?<!\bINTO )(?<!\bTABLE )(?<!\bAS )(?<!\. )\b([A-Z_]\w*) \(")
+_CALLED = re.compile(r"(?<![.$\"])(?<!\bINTO )(?<!\bTABLE )(?<!\bAS )(?<!\bEXISTS )(?<!\. )\b([A-Z_]\w*) \(")
 _NO_TEXT = re.compile(
-    r"^(?:[\d.]+|TRUE|FALSE|(?:CURRENT|LOCAL)_?(?:DATE|TIME|TIMESTAMP)(?: \( \))?|(?:DATE|TIME|TIMESTAMP) '')$"
-    r"|(?<![@'\"]) [-+*/%] "
+    r"^(?:(?:- )?[\d.]+|TRUE|FALSE|(?:CURRENT|LOCAL)_?(?:DATE|TIME|TIMESTAMP)|(?:DATE|TIME|TIMESTAMP) '')$"
+    r"| [-+*/%] "
 )
 _TYPED = re.compile(r":: (\w+)(?: \( [\d ,]*\))?$|^CAST \( .* AS (\w+)(?: \( [\d ,]*\))? \)$")
 
@@ -96,9 +95,10 @@ def problems(sql: str, *, columns: Mapping[str, str] | None = None) -> list[str]
     found += [f"{why}: {match.group()[:80]!r}" for rule, why in _RULES.items() if (match := re.search(rule, words))]
     found += [f"there is no function {name}" for name in _CALLED.findall(words) if name.lower() in duckdbs_own()]
     found += [f"a list of {size} is too long" for size in _lists(tokens) if size > LONGEST_LIST]
-    found += [f"there is no type {name}" for name in _cast_types(words) if name not in TYPES]
+    found += [f"there is no type {name}" for name in _cast_types(words) if name not in _TYPES.split()]
     found += [f"TRY_CAST takes texts only: {value!r}" for value in _tried(words) if _is_no_text(value, columns or {})]
-    gaps = (sql[one.end + 1 : other.start] for one, other in zip(tokens, tokens[1:], strict=False))
+    starts = [*(token.start for token in tokens[1:]), len(sql)]
+    gaps = (sql[token.end + 1 : start] for token, start in zip(tokens, starts, strict=True))
     return found + (["// begins a comment"] if any("//" in gap for gap in gaps) else [])
 
 
@@ -112,7 +112,7 @@ def transaction_problems(statements: Sequence[str]) -> list[str]:
             found.append(f"it commits the transaction, or is ignored: {sql[:80]!r}")
         if not is_open and _ENDS.match(words):
             found.append(f"no transaction was begun: {sql[:80]!r}")
-        is_open = is_open and not _ENDS.match(words) or _BEGINS.match(words) is not None
+        is_open = (is_open and not _ENDS.match(words)) or _BEGINS.match(words) is not None
     return found + (["the last transaction isn't ended"] if is_open else [])
 
 
@@ -173,10 +173,13 @@ def _tried(words: str) -> Iterator[str]:
 
 
 def _is_no_text(value: str, columns: Mapping[str, str]) -> bool:
-    if _NO_TEXT.search(value):
+    outside = value
+    while "(" in outside and (shorter := re.sub(r"\([^()]*\)", "()", outside)) != outside:
+        outside = shorter.replace("()", "")
+    if _NO_TEXT.search(outside.strip()):
         return True
     found = _TYPED.search(value)
-    kind = (found.group(1) or found.group(2)) if found else columns.get(value.split(" ")[-1])
+    kind = (found.group(1) or found.group(2)) if found else columns.get(value.rsplit(" ", 1)[-1])
     return kind is not None and kind.split("(")[0] not in _TEXTS
 
 

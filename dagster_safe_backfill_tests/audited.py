@@ -15,8 +15,7 @@ from dagster_safe_backfill.domain.states import Audited, Origin, Rejected
 from dagster_safe_backfill.domain.tables import TableRef, TableSpec
 from dagster_safe_backfill.wap.audit import audit
 from dagster_safe_backfill.wap.write import write
-from dagster_safe_backfill.warehouses.duckdb import DuckDBWarehouse
-from dagster_safe_backfill_tests import outsider
+from dagster_safe_backfill_tests.backends import Backend, DuckDBBackend
 
 FIRST = date(2024, 1, 1)
 DAYS = 4
@@ -25,7 +24,6 @@ SCHEMA = pa.schema({"day": pa.date32(), "id": pa.int64(), "value": pa.float64(),
 
 Row = tuple[int, int | None, float | None, str | None]
 """The number of the day, id, value, note."""
-_KINDS = {"date32[day]": "DATE", "int64": "BIGINT", "double": "DOUBLE", "string": "VARCHAR"}
 
 
 def slice_of(days: Sequence[int] = range(DAYS)) -> PartitionSlice:
@@ -45,23 +43,15 @@ def frame(rows: Iterable[Row]) -> pa.Table:
     return pa.Table.from_pylist(found, SCHEMA)
 
 
-def filled(name: str, rows: pa.Table) -> list[outsider.Statement]:
-    """Return the statements that create a table, and put rows into it."""
-    kinds = [_KINDS[str(field.type)] for field in rows.schema]
-    columns = ", ".join(f"{column} {kind}" for column, kind in zip(rows.column_names, kinds, strict=True))
-    values = ", ".join(f"unnest(?::{kind}[])" for kind in kinds)
-    return [
-        f"CREATE TABLE {name} ({columns})",
-        (f"INSERT INTO {name} SELECT {values}", [column.to_pylist() for column in rows.columns]),
-    ]
-
-
 class Bench:
-    """A DuckDB file with the table `t`, and the table `notes` of all notes that may be referred to."""
+    """A warehouse with the table `t`, and `notes` of all notes that may be referred to; in a folder, a DuckDB file."""
 
-    def __init__(self, folder: Path | str, *, live: Sequence[Row] | None = (), notes: Sequence[str] = ()) -> None:
-        self.path = str(Path(folder, "t.duckdb"))
-        self.warehouse = DuckDBWarehouse(self.path)
+    def __init__(
+        self, place: Path | str | Backend, *, live: Sequence[Row] | None = (), notes: Sequence[str] = ()
+    ) -> None:
+        self.backend = place if isinstance(place, Backend) else DuckDBBackend(place, name="t.duckdb", lock_timeout=60)
+        self.path = self.backend.path if isinstance(self.backend, DuckDBBackend) else ""
+        self.warehouse = self.backend.warehouse
         self.spec = TableSpec(
             table=TableRef(schema="main", name="t"),
             partition_expr={None: "day"},
@@ -69,7 +59,8 @@ class Bench:
             on_empty="allow",
         )
         tables = {"notes": pa.table({"note": ["", *notes]}), **({} if live is None else {"t": frame(live)})}
-        outsider.change(self.path, *(created for name, rows in tables.items() for created in filled(name, rows)))
+        for name, rows in tables.items():
+            self.backend.create(name, rows)
 
     def judged(
         self, rows: Iterable[Row], audits: Sequence[Audit], *, run_id: str = "1", **options: Any
@@ -87,7 +78,7 @@ class Bench:
 
     def read(self, sql: str) -> list[tuple[Any, ...]]:
         """Run a query on a connection that shares nothing with the library's."""
-        return outsider.read(self.path, sql)
+        return self.backend.read(sql)
 
 
 def failed_days(result: AuditResult) -> set[int]:

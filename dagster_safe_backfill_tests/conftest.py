@@ -13,9 +13,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dagster_safe_backfill import RangeDuckDBIOManager, RangeIOManager
+from dagster_safe_backfill import RangeIOManager
 from dagster_safe_backfill.warehouses.base import Warehouse
-from dagster_safe_backfill_tests import outsider
+from dagster_safe_backfill_tests.backends import Backend, DuckDBBackend
 
 Read = Callable[[str], list[tuple[Any, ...]]]
 """Runs a query on a connection that shares nothing with the library's, and returns its rows."""
@@ -56,32 +56,36 @@ def pytest_unconfigure() -> None:
     gc.unfreeze()
 
 
-class DuckDBBackend:
-    """A fresh DuckDB file."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = str(folder / "warehouse.duckdb")
-        self.io_manager = RangeDuckDBIOManager(database=self.path, schema="main", lock_timeout=5)
-
-    def read(self, sql: str) -> list[tuple[Any, ...]]:
-        return outsider.read(self.path, sql)
-
-
-def _snowflake(folder: Path) -> Any:
-    # fakesnow wants Python 3.11, and is imported by the tests that use it only.
-    pytest.importorskip("fakesnow")
-    from dagster_safe_backfill_tests.snowflake_backend import SnowflakeBackend
-
-    return SnowflakeBackend(folder)
-
-
-@pytest.fixture(params=[DuckDBBackend, _snowflake], ids=["duckdb", "snowflake"])
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> DuckDBBackend:
-    return request.param(tmp_path)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Try what is marked so on every warehouse, the rest on DuckDB."""
+    if "backend" not in metafunc.fixturenames:
+        return
+    is_everywhere = metafunc.definition.get_closest_marker("every_warehouse") is not None
+    names = ["duckdb", "snowflake"] if is_everywhere else ["duckdb"]
+    metafunc.parametrize("backend", names, indirect=True)
 
 
 @pytest.fixture
-def io_manager(backend: DuckDBBackend) -> RangeIOManager:
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
+    """Return a fresh warehouse. What the marks `only` and `differs` say of it is said with the reason."""
+    name: str = request.param
+    only = request.node.get_closest_marker("only")
+    if only is not None and only.args[0] != name:
+        pytest.skip(only.kwargs["reason"])
+    for mark in request.node.iter_markers("differs"):
+        if mark.args[0] == name:
+            request.applymarker(pytest.mark.xfail(strict=True, reason=mark.kwargs["reason"]))
+    if name == "duckdb":
+        return DuckDBBackend(tmp_path)
+    # fakesnow wants Python 3.11.
+    pytest.importorskip("fakesnow")
+    from dagster_safe_backfill_tests.snowflake_backend import SnowflakeBackend
+
+    return SnowflakeBackend()
+
+
+@pytest.fixture
+def io_manager(backend: Backend) -> RangeIOManager:
     return backend.io_manager
 
 
@@ -91,7 +95,7 @@ def warehouse(io_manager: RangeIOManager) -> Warehouse:
 
 
 @pytest.fixture
-def read(backend: DuckDBBackend) -> Read:
+def read(backend: Backend) -> Read:
     return backend.read
 
 

@@ -26,8 +26,8 @@ from dagster_safe_backfill.wap.publish import publish
 from dagster_safe_backfill.wap.retention import retire
 from dagster_safe_backfill.wap.rollback import Chosen, rollback
 from dagster_safe_backfill.wap.write import write
-from dagster_safe_backfill_tests import outsider
 from dagster_safe_backfill_tests.audited import KEYS, Bench, Row, frame, slice_of
+from dagster_safe_backfill_tests.backends import Backend
 
 STRATEGIES: tuple[Strategy, ...] = ("merge", "replace", "swap")
 MONTH = timedelta(days=30)
@@ -41,8 +41,8 @@ def day_rows(day: int, value: float, count: int = 3) -> list[Row]:
 class Publications(Bench):
     """A `Bench` that publishes what it stages. Every run has the id that it is given."""
 
-    def __init__(self, folder: Path | str, *, live: Sequence[Row] | None = (), **options: Any) -> None:
-        super().__init__(folder, live=live)
+    def __init__(self, place: Path | str | Backend, *, live: Sequence[Row] | None = (), **options: Any) -> None:
+        super().__init__(place, live=live)
         self.spec = replace(self.spec, **options)
 
     def stage(
@@ -118,7 +118,7 @@ class Publications(Bench):
 
     def do(self, *statements: str) -> None:
         """Change something by hand."""
-        outsider.change(self.path, *statements)
+        self.backend.change(*statements)
 
     def live(self, columns: str = "*") -> list[tuple[Any, ...]]:
         """Return the live rows, in order."""

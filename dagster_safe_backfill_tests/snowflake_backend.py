@@ -26,6 +26,7 @@ from fakesnow.server import app, shared_fs
 from sqlglot import exp
 
 from dagster_safe_backfill import RangeSnowflakeIOManager
+from dagster_safe_backfill_tests.backends import Backend
 
 _LOCK_TIMEOUT = 1
 _MAIN = "MAIN_"
@@ -182,14 +183,18 @@ def _server() -> dict[str, Any]:
     }
 
 
-class SnowflakeBackend:
-    """A fresh database of the emulator."""
+_CATALOG = re.compile(r"(duckdb_(tables|columns|indexes|views)\(\))|information_schema\.tables")
+_NAMES = {"tables": ["table_name"], "columns": ["table_name", "column_name"], "indexes": ["index_name"]}
 
-    def __init__(self, _folder: Any = None) -> None:
+
+class SnowflakeBackend(Backend):
+    """A fresh database of the emulator, looked at in the DuckDB that it keeps it in."""
+
+    def __init__(self) -> None:
         self.database = f"T{next(_NUMBERS)}"
         login = dict(_server())
         names = ("user", "password", "account")
-        further = {name: value for name, value in login.items() if name not in (*names, "network_timeout")}
+        further = {name: value for name, value in login.items() if name not in names}
         shared_fs.connect(self.database, _MAIN).close()
         self.io_manager = RangeSnowflakeIOManager(
             **{name: login[name] for name in names},
@@ -200,13 +205,38 @@ class SnowflakeBackend:
         )
 
     @contextmanager
-    def outside(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Yield a session of the emulator's own database, which the library knows nothing of."""
+    def _outside(self) -> Iterator[duckdb.DuckDBPyConnection]:
         with shared_fs.duck_conn.cursor() as cursor:
             cursor.execute("SET python_enable_replacements = false")
             cursor.execute(f'USE "{self.database}"."{_MAIN}"')
             yield cursor
 
     def read(self, sql: str) -> list[tuple[Any, ...]]:
-        with self.outside() as cursor:
-            return cursor.execute(sql).fetchall()
+        """Run a query. Catalogs have the names of this database, in lower case where they are in upper."""
+        with self._outside() as cursor:
+            return cursor.execute(_CATALOG.sub(self._catalog, sql)).fetchall()
+
+    def _catalog(self, found: re.Match[str]) -> str:
+        kind = found.group(2) or "tables"
+        names = ", ".join(
+            f"CASE WHEN {name} = upper({name}) THEN lower({name}) ELSE {name} END AS {name}"
+            for name in _NAMES.get(kind, [])
+        )
+        replaced = f"* REPLACE ({names})" if names else "*"
+        where = f"database_name = '{self.database}' AND schema_name = '{_MAIN}'"
+        return f"(SELECT {replaced} FROM duckdb_{kind}() WHERE {where})"
+
+    def change(self, *statements: str) -> None:
+        """Run statements: what defines something as Snowflake's SQL, as its names then are in upper case."""
+        with self._outside() as cursor, shared_fs.connect(self.database, _MAIN) as connection:
+            for statement in statements:
+                if statement.split(maxsplit=1)[0] in ("CREATE", "ALTER", "DROP", "COMMENT"):
+                    connection.cursor().execute(statement)
+                else:
+                    cursor.execute(statement)
+
+    def create(self, name: str, rows: pa.Table) -> None:
+        items = ", ".join(f'"{column}" AS "{column.upper()}"' for column in rows.column_names)
+        with self._outside() as cursor:
+            cursor.register("_rows", rows)
+            cursor.execute(f'CREATE TABLE "{name.upper()}" AS SELECT {items} FROM _rows')

@@ -16,7 +16,7 @@ import pytest
 
 import dagster_safe_backfill as sb
 from dagster_safe_backfill_tests.assets import DAYS, failure_of, run_key, run_range
-from dagster_safe_backfill_tests.conftest import DuckDBBackend
+from dagster_safe_backfill_tests.backends import DuckDBBackend
 
 DAY = "2024-01-02"
 LIVE = "SELECT rowid, * FROM events ORDER BY rowid"

@@ -22,6 +22,8 @@ from dagster_safe_backfill_tests.assets import (
 )
 from dagster_safe_backfill_tests.conftest import Read
 
+pytestmark = pytest.mark.every_warehouse
+
 TWELVE = tuple(DAYS.get_partition_keys()[:12])
 FIVES = [TWELVE[:5], TWELVE[5:10], TWELVE[10:]]
 

@@ -28,7 +28,8 @@ from dagster_safe_backfill_tests.assets import (
     green,
     run_range,
 )
-from dagster_safe_backfill_tests.conftest import DuckDBBackend, Read
+from dagster_safe_backfill_tests.backends import DuckDBBackend
+from dagster_safe_backfill_tests.conftest import Read
 from dagster_safe_backfill_tests.test_batches import FIVES, TWELVE, Runs, counts, shadows
 
 ENDLESS = "SELECT sum(hash(range)) FROM range(1000000000000)"

@@ -28,7 +28,8 @@ from dagster_safe_backfill_tests.assets import (
     run_key,
     run_range,
 )
-from dagster_safe_backfill_tests.conftest import DuckDBBackend, Read
+from dagster_safe_backfill_tests.backends import DuckDBBackend
+from dagster_safe_backfill_tests.conftest import Read
 
 BY_DAY = {"partition_expr": "day"}
 REGIONS = dg.StaticPartitionsDefinition(["eu", "us"])

@@ -13,6 +13,8 @@ import dagster_safe_backfill as sb
 from dagster_safe_backfill_tests.assets import Source, events, failure_of, green, run_range
 from dagster_safe_backfill_tests.conftest import Read
 
+pytestmark = pytest.mark.every_warehouse
+
 LIVE = "SELECT day::DATE::VARCHAR, count(*), sum(value) FROM events GROUP BY 1 ORDER BY 1"
 MENDED = [("2024-01-01", 3, 6.0), ("2024-01-02", 3, 105.0), ("2024-01-03", 3, 6.0)]
 BEFORE = [("2024-01-01", 3, 6.0), ("2024-01-02", 3, 6.0)]

@@ -13,6 +13,8 @@ import dagster_safe_backfill as sb
 from dagster_safe_backfill_tests.assets import DAYS, Source, events, run_range
 from dagster_safe_backfill_tests.conftest import Read
 
+pytestmark = pytest.mark.every_warehouse
+
 AUDITS = [sb.unique(), sb.not_null("value"), sb.expression("value > 0", name="positive", severity="WARN")]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 
 import duckdb
 import pytest
@@ -13,15 +12,18 @@ import dagster_safe_backfill as sb
 from dagster_safe_backfill.domain.states import Strategy
 from dagster_safe_backfill.sql import publishing
 from dagster_safe_backfill_tests.audited import KEYS, Row
+from dagster_safe_backfill_tests.backends import Backend
 from dagster_safe_backfill_tests.publications import STRATEGIES, Publications, day_rows
+
+pytestmark = pytest.mark.every_warehouse
 
 OLD: list[Row] = [row for day in range(4) for row in day_rows(day, 1.0)]
 NEW: list[Row] = [*day_rows(0, 2.0), *day_rows(1, 1.0)]
 
 
 @pytest.fixture
-def table(tmp_path: Path) -> Publications:
-    return Publications(tmp_path, live=OLD)
+def table(backend: Backend) -> Publications:
+    return Publications(backend, live=OLD)
 
 
 BY_HAND = {
@@ -55,8 +57,8 @@ def test_a_partition_that_changed_since_it_was_staged_is_a_conflict(
     assert table.tables("__archive_") == []
 
 
-def test_rows_in_a_partition_that_had_none_are_a_conflict(tmp_path: Path) -> None:
-    table = Publications(tmp_path, live=day_rows(0, 1.0))
+def test_rows_in_a_partition_that_had_none_are_a_conflict(backend: Backend) -> None:
+    table = Publications(backend, live=day_rows(0, 1.0))
     staged = table.stage([*day_rows(0, 2.0), *day_rows(1, 2.0)], [0, 1], "1")
     table.do("INSERT INTO t VALUES ('2024-01-02', 0, 5, NULL)")
     with pytest.raises(sb.PublishConflictError, match="2024-01-02"):
@@ -92,8 +94,8 @@ def test_a_conflict_can_be_overwritten_and_what_is_lost_is_archived(table: Publi
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_table_that_was_made_since_is_published_into(tmp_path: Path, strategy: Strategy) -> None:
-    table = Publications(tmp_path, live=None)
+def test_a_table_that_was_made_since_is_published_into(backend: Backend, strategy: Strategy) -> None:
+    table = Publications(backend, live=None)
     slow = table.stage(day_rows(0, 2.0), [0], "slow")
     same = table.stage(day_rows(1, 3.0), [1], "same")
     table.published(day_rows(1, 2.0), [1], "quick", strategy=strategy)

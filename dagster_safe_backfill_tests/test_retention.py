@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
 from dagster_safe_backfill_tests.audited import Row
+from dagster_safe_backfill_tests.backends import Backend
 from dagster_safe_backfill_tests.publications import Publications, day_rows
+
+pytestmark = pytest.mark.every_warehouse
 
 OLD: list[Row] = [row for day in range(3) for row in day_rows(day, 1.0)]
 SHORT = timedelta(microseconds=1)
 
 
 @pytest.fixture
-def table(tmp_path: Path) -> Publications:
-    return Publications(tmp_path, live=OLD)
+def table(backend: Backend) -> Publications:
+    return Publications(backend, live=OLD)
 
 
 def test_expired_archives_are_dropped_and_others_kept(table: Publications) -> None:

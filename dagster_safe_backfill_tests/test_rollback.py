@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,23 +13,26 @@ from dagster_safe_backfill.domain.states import Strategy
 from dagster_safe_backfill.domain.tables import Query
 from dagster_safe_backfill.wap.rollback import Chosen
 from dagster_safe_backfill_tests.audited import KEYS, Row
+from dagster_safe_backfill_tests.backends import Backend
 from dagster_safe_backfill_tests.publications import STRATEGIES, Publications, day_rows
+
+pytestmark = pytest.mark.every_warehouse
 
 OLD: list[Row] = [row for day in range(3) for row in day_rows(day, 1.0)]
 NEW: list[Row] = [*day_rows(0, 2.0), *day_rows(1, 1.0), *day_rows(3, 2.0)]
 
 
 @pytest.fixture
-def table(tmp_path: Path) -> Publications:
-    return Publications(tmp_path, live=OLD)
+def table(backend: Backend) -> Publications:
+    return Publications(backend, live=OLD)
 
 
 @pytest.mark.parametrize("key", [("day", "id"), ()], ids=["keyed", "keyless"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_rollback_restores_what_was_there(tmp_path: Path, strategy: Strategy, key: tuple[str, ...]) -> None:
+def test_a_rollback_restores_what_was_there(backend: Backend, strategy: Strategy, key: tuple[str, ...]) -> None:
     if strategy == "merge" and not key:
         strategy = "replace"
-    table = Publications(tmp_path, live=OLD, unique_key=key)
+    table = Publications(backend, live=OLD, unique_key=key)
     before = table.live()
     table.published(NEW, [0, 1, 3], "1", strategy=strategy)
     after = table.live()
@@ -47,8 +49,8 @@ def test_a_rollback_restores_what_was_there(tmp_path: Path, strategy: Strategy, 
     assert table.live() == before
 
 
-def test_a_stamp_comes_back_as_it_was(tmp_path: Path) -> None:
-    table = Publications(tmp_path, live=OLD, updated_at_column="updated_at")
+def test_a_stamp_comes_back_as_it_was(backend: Backend) -> None:
+    table = Publications(backend, live=OLD, updated_at_column="updated_at")
     table.do("ALTER TABLE t ADD COLUMN updated_at TIMESTAMPTZ DEFAULT '2020-02-02'")
     before = table.live()
     table.published(NEW, [0, 1, 3], "1")
@@ -203,16 +205,16 @@ def test_an_archive_that_somebody_changed_is_refused(table: Publications, statem
     assert table.live() != live
 
 
-def test_rows_that_had_no_key_come_back_too(tmp_path: Path) -> None:
-    table = Publications(tmp_path, live=[(0, 1, 1.0, None), (0, 1, 1.0, None), (0, None, 2.0, "x"), (1, 1, 1.0, None)])
+def test_rows_that_had_no_key_come_back_too(backend: Backend) -> None:
+    table = Publications(backend, live=[(0, 1, 1.0, None), (0, 1, 1.0, None), (0, None, 2.0, "x"), (1, 1, 1.0, None)])
     before = table.live()
     table.published(day_rows(0, 2.0), [0], "1")
     table.rollback("1")
     assert table.live() == before
 
 
-def test_a_table_that_was_made_by_the_publication_is_emptied(tmp_path: Path) -> None:
-    table = Publications(tmp_path, live=None)
+def test_a_table_that_was_made_by_the_publication_is_emptied(backend: Backend) -> None:
+    table = Publications(backend, live=None)
     table.published([*day_rows(0, 1.0), *day_rows(1, 1.0)], [0, 1], "1")
     assert table.rollback("1").removed == tuple(KEYS[:2])
     assert table.live() == []
@@ -221,9 +223,9 @@ def test_a_table_that_was_made_by_the_publication_is_emptied(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_column_that_was_added_stays_and_has_its_default_again(tmp_path: Path, strategy: Strategy) -> None:
+def test_a_column_that_was_added_stays_and_has_its_default_again(backend: Backend, strategy: Strategy) -> None:
     options: dict[str, Any] = {"on_schema_change": "add_columns", "column_defaults": {"extra": "7"}}
-    table = Publications(tmp_path, live=OLD, **options)
+    table = Publications(backend, live=OLD, **options)
     wide = Query("SELECT DATE '2024-01-01' AS day, 1 AS id, 5.0 AS value, 'n' AS note, 3 AS extra")
     table.published(wide, [0], "1", strategy=strategy)
     table.rollback("1")
@@ -231,8 +233,8 @@ def test_a_column_that_was_added_stays_and_has_its_default_again(tmp_path: Path,
     assert table.values() == {day: [1.0] * 3 for day in range(3)}
 
 
-def test_a_backfill_whose_first_run_added_a_column_is_undone(tmp_path: Path) -> None:
-    table = Publications(tmp_path, live=OLD, on_schema_change="add_columns")
+def test_a_backfill_whose_first_run_added_a_column_is_undone(backend: Backend) -> None:
+    table = Publications(backend, live=OLD, on_schema_change="add_columns")
     for day in range(2):
         wide = Query(f"SELECT DATE '2024-01-01' + {day} AS day, 1 AS id, 5.0 AS value, 'n' AS note, 3 AS extra")
         table.published(wide, [day], f"run{day}", origin={"backfill_id": "b"})

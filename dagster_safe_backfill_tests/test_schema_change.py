@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -14,7 +13,10 @@ from dagster_safe_backfill.domain.states import Strategy
 from dagster_safe_backfill.domain.tables import Query
 from dagster_safe_backfill.wap.rollback import Chosen
 from dagster_safe_backfill_tests.audited import Row
+from dagster_safe_backfill_tests.backends import Backend
 from dagster_safe_backfill_tests.publications import STRATEGIES, Publications, day_rows
+
+pytestmark = pytest.mark.every_warehouse
 
 OLD: list[Row] = [row for day in range(3) for row in day_rows(day, 1.0)]
 
@@ -27,17 +29,17 @@ WIDE = day_of(0, "1 AS id, 5.0 AS value, 'n' AS note, 3 AS extra")
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_new_column_is_an_error_unless_asked_for(tmp_path: Path, strategy: Strategy) -> None:
-    table = Publications(tmp_path, live=OLD)
+def test_a_new_column_is_an_error_unless_asked_for(backend: Backend, strategy: Strategy) -> None:
+    table = Publications(backend, live=OLD)
     with pytest.raises(sb.SchemaMismatchError, match="extra is not in the table"):
         table.published(WIDE, [0], "1", strategy=strategy)
 
 
 @pytest.mark.parametrize("default", [None, "40 + 2"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_new_column_is_added_when_the_rows_go_live(tmp_path: Path, strategy: Strategy, default: str | None) -> None:
+def test_a_new_column_is_added_when_the_rows_go_live(backend: Backend, strategy: Strategy, default: str | None) -> None:
     options: dict[str, Any] = {"column_defaults": {"EXTRA": default}} if default else {}
-    table = Publications(tmp_path, live=OLD, on_schema_change="add_columns", **options)
+    table = Publications(backend, live=OLD, on_schema_change="add_columns", **options)
     staged = table.stage(WIDE, [0], "1")
     assert len(table.live()[0]) == 4
     table.publish(staged, "1", strategy=strategy)
@@ -49,10 +51,10 @@ def test_a_new_column_is_added_when_the_rows_go_live(tmp_path: Path, strategy: S
 
 @pytest.mark.parametrize(("default", "changed"), [(None, 1), ("value + 2", 0)])
 def test_a_new_column_is_compared_with_what_live_will_have_in_it(
-    tmp_path: Path, default: str | None, changed: int
+    backend: Backend, default: str | None, changed: int
 ) -> None:
     options: dict[str, Any] = {"column_defaults": {"EXTRA": default}} if default else {}
-    table = Publications(tmp_path, live=day_rows(0, 1.0, count=1), on_schema_change="add_columns", **options)
+    table = Publications(backend, live=day_rows(0, 1.0, count=1), on_schema_change="add_columns", **options)
     same = day_of(0, "0 AS id, 1.0 AS value, NULL::VARCHAR AS note, 3 AS extra")
     audits = [
         sb.compare(),
@@ -71,8 +73,8 @@ def test_a_new_column_is_compared_with_what_live_will_have_in_it(
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_table_with_indexes_gains_a_column(tmp_path: Path, strategy: Strategy) -> None:
-    table = Publications(tmp_path, live=OLD, on_schema_change="add_columns")
+def test_a_table_with_indexes_gains_a_column(backend: Backend, strategy: Strategy) -> None:
+    table = Publications(backend, live=OLD, on_schema_change="add_columns")
     table.do("CREATE INDEX by_value ON t (value)", "CREATE UNIQUE INDEX by_key ON t (day, id)")
     before = table.live()
     if duckdb.__version__.startswith("1.") and strategy != "swap":
@@ -85,25 +87,25 @@ def test_a_table_with_indexes_gains_a_column(tmp_path: Path, strategy: Strategy)
     assert table.read("SELECT index_name FROM duckdb_indexes() ORDER BY 1") == [("by_key",), ("by_value",)]
 
 
-def test_a_column_that_another_run_added_meanwhile_is_no_conflict(tmp_path: Path) -> None:
-    table = Publications(tmp_path, live=OLD, on_schema_change="add_columns")
+def test_a_column_that_another_run_added_meanwhile_is_no_conflict(backend: Backend) -> None:
+    table = Publications(backend, live=OLD, on_schema_change="add_columns")
     staged = table.stage(WIDE, [0], "1")
     table.published(day_of(1, "1 AS id, 5.0 AS value, 'n' AS note, 4 AS extra"), [1], "2")
     table.publish(staged, "1")
     assert [row[4] for row in table.live()] == [3, 4, None, None, None]
 
 
-def test_a_column_that_is_missing_is_an_error_all_the_same(tmp_path: Path) -> None:
-    table = Publications(tmp_path, live=OLD, on_schema_change="add_columns")
+def test_a_column_that_is_missing_is_an_error_all_the_same(backend: Backend) -> None:
+    table = Publications(backend, live=OLD, on_schema_change="add_columns")
     with pytest.raises(sb.SchemaMismatchError, match="note is missing"):
         table.published(day_of(0, "1 AS id, 5.0 AS value, 3 AS extra"), [0], "1")
     with pytest.raises(sb.SchemaMismatchError, match="extra holds nothing but NULL"):
         table.published(pa.table({"day": [], "extra": pa.nulls(0)}), [0], "1")
 
 
-def test_a_default_that_is_no_expression_is_refused(tmp_path: Path) -> None:
+def test_a_default_that_is_no_expression_is_refused(backend: Backend) -> None:
     table = Publications(
-        tmp_path, live=OLD, on_schema_change="add_columns", column_defaults={"extra": "1; DROP TABLE t"}
+        backend, live=OLD, on_schema_change="add_columns", column_defaults={"extra": "1; DROP TABLE t"}
     )
     before = table.live()
     with pytest.raises(sb.ConfigurationError, match="column_defaults"):
@@ -111,8 +113,8 @@ def test_a_default_that_is_no_expression_is_refused(tmp_path: Path) -> None:
     assert table.live() == before
 
 
-def test_a_swap_keeps_all_that_a_table_is(tmp_path: Path) -> None:
-    table = Publications(tmp_path, live=None)
+def test_a_swap_keeps_all_that_a_table_is(backend: Backend) -> None:
+    table = Publications(backend, live=None)
     table.do(
         "CREATE TABLE t (day DATE NOT NULL, id BIGINT CHECK (id >= 0), value DOUBLE DEFAULT 1.5, note VARCHAR,"
         " PRIMARY KEY (day, id))",
@@ -138,8 +140,8 @@ def test_a_swap_keeps_all_that_a_table_is(tmp_path: Path) -> None:
     assert table.read("SELECT count(*), sum(value) FROM t__archive_1") == [(9, 9.0)]
 
 
-def test_a_swap_that_changes_nothing_does_nothing(tmp_path: Path) -> None:
-    table = Publications(tmp_path, live=OLD)
+def test_a_swap_that_changes_nothing_does_nothing(backend: Backend) -> None:
+    table = Publications(backend, live=OLD)
     table.published(day_rows(0, 1.0), [0], "1", strategy="swap")
     assert table.tables() == ["_safe_backfill_ledger", "notes", "t"]
 
@@ -152,8 +154,8 @@ def test_a_swap_that_changes_nothing_does_nothing(tmp_path: Path) -> None:
     ],
     ids=["parent", "child"],
 )
-def test_a_swap_is_refused_where_it_is_not_safe(tmp_path: Path, statements: list[str], reason: str) -> None:
-    table = Publications(tmp_path, live=None)
+def test_a_swap_is_refused_where_it_is_not_safe(backend: Backend, statements: list[str], reason: str) -> None:
+    table = Publications(backend, live=None)
     columns = "day DATE, id BIGINT PRIMARY KEY, value DOUBLE, note VARCHAR"
     is_child = "it has" in reason
     create = f"CREATE TABLE t ({columns}{', FOREIGN KEY (id) REFERENCES p (id)' if is_child else ''})"
@@ -167,8 +169,8 @@ def test_a_swap_is_refused_where_it_is_not_safe(tmp_path: Path, statements: list
 
 
 @pytest.fixture
-def synced(tmp_path: Path) -> Publications:
-    return Publications(tmp_path, live=OLD, on_schema_change="sync")
+def synced(backend: Backend) -> Publications:
+    return Publications(backend, live=OLD, on_schema_change="sync")
 
 
 def test_sync_drops_and_retypes_columns_in_one_swap(synced: Publications) -> None:
@@ -236,8 +238,8 @@ SELECT DATE '2024-01-01' AS day, id, value, note FROM (VALUES
 """
 
 
-def test_the_latest_of_a_key_is_kept(tmp_path: Path) -> None:
-    table = Publications(tmp_path, live=OLD, keep_latest="VALUE")
+def test_the_latest_of_a_key_is_kept(backend: Backend) -> None:
+    table = Publications(backend, live=OLD, keep_latest="VALUE")
     staged = table.stage(Query(DUPLICATES), [0], "1")
     assert staged.staged.duplicates == 3
     table.publish(staged, "1")
@@ -249,8 +251,8 @@ def test_the_latest_of_a_key_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("latest", ["1.0", "NULL"])
-def test_ties_are_refused(tmp_path: Path, latest: str) -> None:
-    table = Publications(tmp_path, live=OLD, keep_latest="value")
+def test_ties_are_refused(backend: Backend, latest: str) -> None:
+    table = Publications(backend, live=OLD, keep_latest="value")
     rows = f"(1, {latest}::DOUBLE, 'a'), (1, {latest}, 'b'), (2, 1.0, 'c')"
     tied = Query(f"SELECT DATE '2024-01-01' AS day, id, value, note FROM (VALUES {rows}) AS v(id, value, note)")
     with pytest.raises(sb.KeyViolationError, match="1 keys come twice with the same latest value") as caught:
@@ -259,22 +261,22 @@ def test_ties_are_refused(tmp_path: Path, latest: str) -> None:
     assert table.tables("__shadow_") == []
 
 
-def test_rows_without_a_key_are_not_each_others_duplicates(tmp_path: Path) -> None:
-    table = Publications(tmp_path, live=OLD, keep_latest="value")
+def test_rows_without_a_key_are_not_each_others_duplicates(backend: Backend) -> None:
+    table = Publications(backend, live=OLD, keep_latest="value")
     rows = "(NULL, 1.0, 'a'), (NULL, 2.0, 'b')"
     data = Query(f"SELECT DATE '2024-01-01' AS day, id, value, note FROM (VALUES {rows}) AS v(id, value, note)")
     staged = table.stage(data, [0], "1").staged
     assert (staged.duplicates, staged.rows) == (0, {"2024-01-01": 2})
 
 
-def test_a_column_that_is_not_there_can_not_tell_the_latest(tmp_path: Path) -> None:
-    table = Publications(tmp_path, live=OLD, keep_latest="when")
+def test_a_column_that_is_not_there_can_not_tell_the_latest(backend: Backend) -> None:
+    table = Publications(backend, live=OLD, keep_latest="when")
     with pytest.raises(sb.ConfigurationError, match="keep_latest names when"):
         table.stage(Query(DUPLICATES), [0], "1")
 
 
-def test_columns_that_were_added_between_are_no_change_by_hand(tmp_path: Path) -> None:
-    table = Publications(tmp_path, live=OLD, on_schema_change="add_columns")
+def test_columns_that_were_added_between_are_no_change_by_hand(backend: Backend) -> None:
+    table = Publications(backend, live=OLD, on_schema_change="add_columns")
     table.published(day_rows(0, 2.0), [0], "1")
     table.published(day_of(1, "1 AS id, 5.0 AS value, 'n' AS note, 4 AS extra"), [1], "2")
     table.published(day_of(0, "1 AS id, 6.0 AS value, 'n' AS note, 4 AS extra"), [0], "3")
@@ -283,8 +285,8 @@ def test_columns_that_were_added_between_are_no_change_by_hand(tmp_path: Path) -
     assert table.values()[0] == [1.0] * 3
 
 
-def test_a_conflict_names_who_published_with_another_column(tmp_path: Path) -> None:
-    table = Publications(tmp_path, live=OLD, on_schema_change="add_columns")
+def test_a_conflict_names_who_published_with_another_column(backend: Backend) -> None:
+    table = Publications(backend, live=OLD, on_schema_change="add_columns")
     slow = table.stage(day_rows(0, 2.0), [0], "slow")
     table.published(WIDE, [0], "quick")
     with pytest.raises(sb.PublishConflictError, match="2024-01-01: published by quick"):
@@ -293,9 +295,9 @@ def test_a_conflict_names_who_published_with_another_column(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_table_that_gained_a_column_since_is_refused_whatever_would_change(
-    tmp_path: Path, strategy: Strategy
+    backend: Backend, strategy: Strategy
 ) -> None:
-    table = Publications(tmp_path, live=OLD)
+    table = Publications(backend, live=OLD)
     staged = table.stage(day_rows(0, 1.0), [0], "1")
     table.do("ALTER TABLE t ADD COLUMN extra INT")
     with pytest.raises(sb.SchemaMismatchError, match="extra INTEGER"):
@@ -307,8 +309,8 @@ MANY = 200_000
 
 
 @pytest.mark.parametrize("live", [OLD[:3], []], ids=["all of the table", "a table without rows"])
-def test_a_swap_of_all_that_a_table_holds_is_read_at_once(tmp_path: Path, live: list[Row]) -> None:
-    table = Publications(tmp_path, live=live)
+def test_a_swap_of_all_that_a_table_holds_is_read_at_once(backend: Backend, live: list[Row]) -> None:
+    table = Publications(backend, live=live)
     many = Query(f"SELECT DATE '2024-01-01' AS day, i AS id, 2.0 AS value, 'n' AS note FROM range({MANY}) r(i)")
     with duckdb.connect(table.path) as other:
         table.published(many, [0], "1", strategy="swap")
@@ -328,8 +330,8 @@ def test_a_swap_to_other_columns_of_all_that_a_table_holds_is_read_at_once(synce
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_column_that_was_filled_since_is_archived_too(tmp_path: Path, strategy: Strategy) -> None:
-    table = Publications(tmp_path, live=OLD, on_schema_change="add_columns")
+def test_a_column_that_was_filled_since_is_archived_too(backend: Backend, strategy: Strategy) -> None:
+    table = Publications(backend, live=OLD, on_schema_change="add_columns")
     slow = table.stage(day_of(0, "1 AS id, 6.0 AS value, 'n' AS note, 4 AS extra"), [0], "slow")
     table.published(WIDE, [0], "quick")
     before = table.live()

@@ -12,6 +12,8 @@ from dagster_safe_backfill_tests.assets import DAYS, RANGE_END, RANGE_START, Sou
 from dagster_safe_backfill_tests.conftest import Read
 from dagster_safe_backfill_tests.test_batches import counts, shadows
 
+pytestmark = pytest.mark.every_warehouse
+
 SIX = tuple(DAYS.get_partition_keys()[:6])
 
 

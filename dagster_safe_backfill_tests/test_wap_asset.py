@@ -23,6 +23,8 @@ from dagster_safe_backfill_tests.assets import (
 )
 from dagster_safe_backfill_tests.conftest import Read
 
+pytestmark = pytest.mark.every_warehouse
+
 TEN = ("2024-01-01", "2024-01-10")
 NUMBERS = ("rows_staged", "rows_inserted", "rows_updated", "rows_deleted", "rows_unchanged")
 

@@ -18,6 +18,8 @@ from dagster_safe_backfill.sql import staging, terms
 from dagster_safe_backfill.warehouses.base import STATEMENTS, Connection, Warehouse
 from dagster_safe_backfill_tests.conftest import Read
 
+pytestmark = pytest.mark.every_warehouse
+
 T = TableRef(schema="main", name="t")
 
 

@@ -13,7 +13,7 @@ from sqlglot import exp
 
 from dagster_safe_backfill.domain.tables import Column, TableRef
 from dagster_safe_backfill.sql import terms
-from dagster_safe_backfill.sql.snowflake_dialect import DIALECT, stored
+from dagster_safe_backfill.sql.snowflake_dialect import DIALECT, shown
 from dagster_safe_backfill.warehouses.frames import FrameError, as_arrow, check_names, untyped_columns
 from dagster_safe_backfill.warehouses.snowflake_types import UNTYPED, of_arrow
 
@@ -38,7 +38,7 @@ class LoadedFrame:
         self._types = _types(self._rows)
         untyped = untyped_columns(self._rows)
         self.columns = tuple(
-            Column(name=name, type=UNTYPED if name in untyped else kind) for name, kind in self._types.items()
+            Column(name=shown(name), type=UNTYPED if name in untyped else kind) for name, kind in self._types.items()
         )
 
     @contextmanager
@@ -98,7 +98,7 @@ def _types(rows: pa.Table) -> dict[str, str]:
         kind = of_arrow(field.type)
         if kind is None:
             raise FrameError(f"Snowflake has no type for the column {field.name} of {field.type}")
-        found[stored(field.name)] = kind
+        found[field.name] = kind
     return found
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import sqlglot
 from sqlglot.tokens import Token, TokenType
 
-from dagster_safe_backfill_tests.snowflake.functions import duckdbs_own
+from dagster_safe_backfill_tests.snowflake.duckdb_functions import duckdbs_own
 
 if TYPE_CHECKING:
     from sqlfluff.core.parser import Lexer, Parser

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("fakesnow", reason="the folder's tests are for Python 3.11 and later, as fakesnow is")
 
-from dagster_safe_backfill_tests.snowflake.functions import duckdbs_own
+from dagster_safe_backfill_tests.snowflake.duckdb_functions import duckdbs_own
 from dagster_safe_backfill_tests.snowflake.grammar import (
     LONGEST_LIST,
     problems,

@@ -15,7 +15,7 @@ from snowflake.connector.errors import Error, OperationalError, ProgrammingError
 
 from dagster_safe_backfill_tests.snowflake import emulator
 from dagster_safe_backfill_tests.snowflake.proxy import IMPATIENT, PATIENT, SESSION_GONE, Fault, Proxy
-from dagster_safe_backfill_tests.snowflake.sessions import sessions_end
+from dagster_safe_backfill_tests.snowflake.session_ends import sessions_end
 
 INSERT = "INSERT INTO t VALUES (2)"
 Connect = Callable[..., "snowflake.connector.SnowflakeConnection"]

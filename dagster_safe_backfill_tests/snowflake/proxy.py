@@ -2,11 +2,12 @@
 
 How long the unmodified connector waits for an answer that doesn't come is set by its own arguments:
 
-- `network_timeout` (whole seconds; forever, if unset) bounds the retries of one request: `PATIENT` tries again until it
-  gets an answer; with 0, as in `IMPATIENT`, the first try is the last one, and the client sees the error that it would
-  otherwise see at the end.
-- `backoff_policy` returns the seconds between the tries, which are cut to whole ones (1, 2, 4... by default).
-- `login_timeout` and `socket_timeout` don't matter here: logins aren't failed, and no answer is late.
+- `network_timeout` (whole seconds; forever, if unset) bounds the retries of one request. When it is over the connector
+  also has the statement cancelled, by a timer that each statement starts; so 0 isn't for giving up at once.
+- `backoff_policy` returns the seconds between the tries, which are cut to whole ones (1, 2, 4... by default). It is
+  asked after each try that failed. `PATIENT` waits for nothing; `IMPATIENT` raises then what the connector would raise
+  when its time is over.
+- `login_timeout` bounds the logins likewise; `socket_timeout` doesn't matter, as no answer is late.
 - `platform_detection_timeout_seconds` is waited for in vain at the first login where a cloud's addresses can't be
   reached; 0 leaves that out.
 """
@@ -18,6 +19,7 @@ import http.client
 import itertools
 import json
 import re
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,11 +29,19 @@ from types import TracebackType
 from typing import Any, Literal, assert_never
 from urllib.parse import parse_qs, urlsplit
 
+from snowflake.connector.errorcode import ER_FAILED_TO_REQUEST
+from snowflake.connector.errors import Error, OperationalError
+from snowflake.connector.network import RetryRequest
 from typing_extensions import Self
 
-Kind = Literal["refused", "reply lost", "session lost"]
-"""HTTP's 503, and nothing is run; run, and the client's connection is closed without an answer; or the session ends
-right before the statement, which rolls its transaction back."""
+Kind = Literal["refused", "reply lost", "session lost", "cut off"]
+"""What can befall a statement.
+
+- refused: HTTP's 503, and it isn't run.
+- reply lost: It is run, and the client's connection is closed without an answer.
+- session lost: Its session ends right before it, which rolls the transaction back.
+- cut off: It isn't run, and from it on no request of anybody gets through, until it is healed.
+"""
 
 SESSION_GONE = 390111
 _QUERY = "/queries/v1/query-request"
@@ -43,13 +53,20 @@ def at_once() -> Iterator[int]:
     return itertools.repeat(0)
 
 
-PATIENT: Mapping[str, Any] = {
-    "network_timeout": 30,
-    "backoff_policy": at_once,
-    "platform_detection_timeout_seconds": 0,
-}
-IMPATIENT: Mapping[str, Any] = {**PATIENT, "network_timeout": 0}
-"""The connector's arguments for a client that tries again at once, and for one that gives up at once."""
+def not_again() -> Iterator[int]:
+    """A backoff policy of the connector: what failed isn't tried again."""
+    yield 0
+    failure = sys.exc_info()[1]
+    cause = failure.args[0] if isinstance(failure, RetryRequest) else failure
+    if isinstance(cause, Error):
+        raise cause
+    raise OperationalError(msg=f"Failed to execute request: {cause}", errno=ER_FAILED_TO_REQUEST)
+
+
+_CLIENT: Mapping[str, Any] = {"platform_detection_timeout_seconds": 0}
+PATIENT: Mapping[str, Any] = {**_CLIENT, "network_timeout": 30, "backoff_policy": at_once}
+IMPATIENT: Mapping[str, Any] = {**_CLIENT, "backoff_policy": not_again}
+"""The connector's arguments for a client that tries again at once, and for one that doesn't try again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +204,7 @@ class Proxy:
             self.bytes_up = self.bytes_down = 0
             self._known: dict[str, Statement] = {}
             self._faults: list[tuple[Fault, Iterator[object]]] = []
+            self._is_cut_off = False
 
     def fail(self, fault: Fault) -> None:
         """Let a fault happen from now on."""
@@ -198,6 +216,7 @@ class Proxy:
         """Let none of the faults happen any more."""
         with self._lock:
             self._faults = []
+            self._is_cut_off = False
 
     @contextmanager
     def failing(self, fault: Fault) -> Iterator[None]:
@@ -210,6 +229,8 @@ class Proxy:
 
     def answered(self, request: Request) -> Answer | None:
         """Return what the client is to get; None to close its connection."""
+        if self._is_cut_off:
+            return None
         answer = self._statement(request) if request.is_statement else self._other(request)
         with self._lock:
             self.bytes_up += len(request.body)
@@ -261,8 +282,11 @@ class Proxy:
                 self._run(request, statement)
                 return None
             case "session lost":
-                self._end(request)
+                self._end(request.token)
                 return _gone()
+            case "cut off":
+                self._is_cut_off = True
+                return None
             case _:
                 assert_never(kind)
 
@@ -274,11 +298,16 @@ class Proxy:
                 statement.error = _error(answer)
             return statement._answer
 
-    def _end(self, request: Request) -> None:
+    def end_sessions(self) -> None:
+        """End all sessions that ran a statement, as Snowflake does with those whose clients are gone."""
+        for token in set(self._sessions) - self._gone:
+            self._end(token)
+
+    def _end(self, token: str | None) -> None:
         """End a session as its client would do; it can't be used any more."""
         with self._lock:
-            self._gone.add(request.token)
-        headers = {"Authorization": request.token or "", "Content-Type": "application/json"}
+            self._gone.add(token)
+        headers = {"Authorization": token or "", "Content-Type": "application/json"}
         self._passed_on(Request(method="POST", path="/session?delete=true", headers=headers, body=b"{}"))
 
     def _passed_on(self, request: Request) -> Answer:

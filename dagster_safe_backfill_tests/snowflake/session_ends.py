@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from dagster_safe_backfill_tests.snowflake import emulator
+from dagster_safe_backfill_tests import snowflake_backend as emulator
 
 _SESSION, _LOGIN = "/session", "/session/v1/login-request"
 

@@ -10,12 +10,12 @@ import pytest
 
 pytest.importorskip("fakesnow", reason="fakesnow wants Python 3.11")
 
+import pyarrow as pa
 import snowflake.connector
 from snowflake.connector.errors import Error, OperationalError, ProgrammingError, ServiceUnavailableError
 
-from dagster_safe_backfill_tests.snowflake import emulator
-from dagster_safe_backfill_tests.snowflake.proxy import IMPATIENT, PATIENT, SESSION_GONE, Fault, Proxy
-from dagster_safe_backfill_tests.snowflake.session_ends import sessions_end
+from dagster_safe_backfill_tests.snowflake.proxied import ProxiedBackend, login, proxied
+from dagster_safe_backfill_tests.snowflake.proxy import IMPATIENT, SESSION_GONE, Fault, Proxy
 
 INSERT = "INSERT INTO t VALUES (2)"
 Connect = Callable[..., "snowflake.connector.SnowflakeConnection"]
@@ -23,8 +23,7 @@ Connect = Callable[..., "snowflake.connector.SnowflakeConnection"]
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Proxy]:
-    sessions_end()
-    with Proxy(emulator._server()["port"]) as proxy:
+    with proxied() as proxy:
         yield proxy
 
 
@@ -35,20 +34,18 @@ def proxy(running: Proxy) -> Proxy:
 
 
 @pytest.fixture
-def backend() -> emulator.SnowflakeBackend:
-    found = emulator.SnowflakeBackend()
-    with found.outside() as cursor:
-        cursor.execute("CREATE TABLE t AS SELECT 1 AS a")
+def database(proxy: Proxy) -> ProxiedBackend:
+    found = ProxiedBackend(proxy)
+    found.create("t", pa.table({"a": [1]}))
     return found
 
 
 @pytest.fixture
-def connect(proxy: Proxy, backend: emulator.SnowflakeBackend) -> Iterator[Connect]:
+def connect(proxy: Proxy, database: ProxiedBackend) -> Iterator[Connect]:
     opened: list[snowflake.connector.SnowflakeConnection] = []
 
     def connected(**options: Any) -> snowflake.connector.SnowflakeConnection:
-        login = {**emulator._server(), "port": proxy.port, "database": backend.database, "schema": "MAIN_"}
-        opened.append(snowflake.connector.connect(**login, **{**PATIENT, **options}))
+        opened.append(snowflake.connector.connect(**{**login(proxy, database.database), **options}))
         return opened[-1]
 
     yield connected
@@ -63,8 +60,8 @@ def run(connection: Any, *statements: str) -> list[tuple[Any, ...]]:
         return cursor.fetchall()
 
 
-def held(backend: emulator.SnowflakeBackend) -> list[int]:
-    return [value for (value,) in backend.read("SELECT a FROM t ORDER BY 1")]
+def held(database: ProxiedBackend) -> list[int]:
+    return [value for (value,) in database.read("SELECT a FROM t ORDER BY 1")]
 
 
 def test_statements_are_written_down(proxy: Proxy, connect: Connect) -> None:
@@ -97,33 +94,31 @@ def test_files_pass_too(proxy: Proxy, connect: Connect, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("times", [1, 3])
 def test_what_is_refused_for_a_while_is_run_by_a_retry(
-    proxy: Proxy, backend: emulator.SnowflakeBackend, connect: Connect, times: int
+    proxy: Proxy, database: ProxiedBackend, connect: Connect, times: int
 ) -> None:
     proxy.fail(Fault(kind="refused", pattern="^INSERT", times=times))
     run(connect(), INSERT)
-    assert held(backend) == [1, 2]
+    assert held(database) == [1, 2]
     (insert,) = proxy.statements
     assert (insert.tries, insert.runs, insert.fault) == (times + 1, 1, "refused")
 
 
-def test_what_is_refused_for_good_is_never_run(
-    proxy: Proxy, backend: emulator.SnowflakeBackend, connect: Connect
-) -> None:
+def test_what_is_refused_for_good_is_never_run(proxy: Proxy, database: ProxiedBackend, connect: Connect) -> None:
     proxy.fail(Fault(kind="refused", pattern="^INSERT", times=None))
     with pytest.raises(ServiceUnavailableError, match="503"):
         run(connect(network_timeout=1), INSERT)
-    assert held(backend) == [1]
+    assert held(database) == [1]
     (insert,) = proxy.statements
     assert insert.tries > 2
     assert insert.runs == 0
 
 
 def test_a_retry_after_a_lost_reply_gets_the_firsts_answer(
-    proxy: Proxy, backend: emulator.SnowflakeBackend, connect: Connect
+    proxy: Proxy, database: ProxiedBackend, connect: Connect
 ) -> None:
     proxy.fail(Fault(kind="reply lost", pattern="^INSERT"))
     assert run(connect(), INSERT) == [(1,)]
-    assert held(backend) == [1, 2]
+    assert held(database) == [1, 2]
     (insert,) = proxy.statements
     assert (insert.tries, insert.runs, insert.fault) == (2, 1, "reply lost")
 
@@ -141,13 +136,13 @@ def test_a_retry_gets_the_firsts_error(proxy: Proxy, connect: Connect) -> None:
 
 
 def test_what_has_lost_its_reply_for_good_was_run_once(
-    proxy: Proxy, backend: emulator.SnowflakeBackend, connect: Connect
+    proxy: Proxy, database: ProxiedBackend, connect: Connect
 ) -> None:
     proxy.fail(Fault(kind="reply lost", pattern="^INSERT", times=None))
     with pytest.raises(OperationalError) as caught:
         run(connect(network_timeout=1), INSERT)
     assert caught.value.errno == 250003
-    assert held(backend) == [1, 2]
+    assert held(database) == [1, 2]
     (insert,) = proxy.statements
     assert insert.tries > 2
     assert insert.runs == 1
@@ -165,31 +160,25 @@ def test_an_impatient_client_gets_the_same_error_at_once(
     assert insert.tries == 1
 
 
-def test_a_lost_reply_of_a_commit_leaves_it_committed(
-    proxy: Proxy, backend: emulator.SnowflakeBackend, connect: Connect
-) -> None:
+def test_a_lost_reply_of_a_commit_leaves_it_committed(proxy: Proxy, database: ProxiedBackend, connect: Connect) -> None:
     connection = connect(**IMPATIENT)
     run(connection, "BEGIN", INSERT)
     with proxy.failing(Fault(kind="reply lost", pattern="COMMIT", times=None)), pytest.raises(OperationalError):
         run(connection, "COMMIT")
-    assert held(backend) == [1, 2]
+    assert held(database) == [1, 2]
 
 
-def test_a_refused_commit_leaves_the_transaction_open(
-    proxy: Proxy, backend: emulator.SnowflakeBackend, connect: Connect
-) -> None:
+def test_a_refused_commit_leaves_the_transaction_open(proxy: Proxy, database: ProxiedBackend, connect: Connect) -> None:
     connection = connect(**IMPATIENT)
     run(connection, "BEGIN", INSERT)
     with proxy.failing(Fault(kind="refused", pattern="COMMIT", times=None)), pytest.raises(ServiceUnavailableError):
         run(connection, "COMMIT")
-    assert held(backend) == [1]
+    assert held(database) == [1]
     run(connection, "COMMIT")
-    assert held(backend) == [1, 2]
+    assert held(database) == [1, 2]
 
 
-def test_a_lost_sessions_transaction_is_rolled_back(
-    proxy: Proxy, backend: emulator.SnowflakeBackend, connect: Connect
-) -> None:
+def test_a_lost_sessions_transaction_is_rolled_back(proxy: Proxy, database: ProxiedBackend, connect: Connect) -> None:
     lost, other = connect(), connect()
     run(lost, "BEGIN", "UPDATE t SET a = 3", INSERT)
     with pytest.raises(ProgrammingError, match="locked"):
@@ -199,28 +188,47 @@ def test_a_lost_sessions_transaction_is_rolled_back(
         with pytest.raises(ProgrammingError) as caught:
             run(lost, sql)
         assert caught.value.errno == SESSION_GONE
-    assert held(backend) == [1]
+    assert held(database) == [1]
     run(other, "UPDATE t SET a = 5")
-    assert held(backend) == [5]
+    assert held(database) == [5]
     assert [one.runs for one in proxy.statements if one.sql == "COMMIT"] == [0]
 
 
-def test_a_closed_sessions_transaction_is_rolled_back(backend: emulator.SnowflakeBackend, connect: Connect) -> None:
+def test_when_all_is_cut_off_sessions_stay_until_they_are_ended(
+    proxy: Proxy, database: ProxiedBackend, connect: Connect
+) -> None:
+    cut, other = connect(**IMPATIENT), connect(**IMPATIENT)
+    run(cut, "BEGIN", "UPDATE t SET a = 3")
+    with proxy.failing(Fault(kind="cut off", pattern="INSERT")):
+        for connection, sql in ((cut, INSERT), (cut, "ROLLBACK"), (other, "SELECT 1")):
+            with pytest.raises(OperationalError):
+                run(connection, sql)
+        cut.close()
+        with pytest.raises(OperationalError):
+            connect(**IMPATIENT)
+    with pytest.raises(ProgrammingError, match="locked"):
+        run(other, "UPDATE t SET a = 5")
+    proxy.end_sessions()
+    run(connect(), "UPDATE t SET a = a + 1")
+    assert held(database) == [2]
+
+
+def test_a_closed_sessions_transaction_is_rolled_back(database: ProxiedBackend, connect: Connect) -> None:
     closed = connect()
     run(closed, "BEGIN", "UPDATE t SET a = 3")
     closed.close()
     run(connect(), "UPDATE t SET a = a + 1")
-    assert held(backend) == [2]
+    assert held(database) == [2]
 
 
-def test_a_fault_is_for_one_statement(proxy: Proxy, backend: emulator.SnowflakeBackend, connect: Connect) -> None:
+def test_a_fault_is_for_one_statement(proxy: Proxy, database: ProxiedBackend, connect: Connect) -> None:
     connection = connect(**IMPATIENT)
     proxy.fail(Fault(kind="refused", number=1, times=None))
     run(connection, INSERT)
     with pytest.raises(ServiceUnavailableError):
         run(connection, INSERT)
     run(connection, INSERT)
-    assert held(backend) == [1, 2, 2]
+    assert held(database) == [1, 2, 2]
     assert [one.fault for one in proxy.statements] == [None, "refused", None]
 
 

@@ -51,3 +51,8 @@ class ProxiedBackend(emulated.SnowflakeBackend):
                 **client,
             },
         )
+
+    def close(self) -> None:
+        """Remove the database, as each one slows all others down."""
+        with emulated.shared_fs.duck_conn.cursor() as cursor:
+            cursor.execute(f"DETACH {self.database}")

@@ -59,7 +59,8 @@ def not_again() -> Iterator[int]:
     failure = sys.exc_info()[1]
     cause = failure.args[0] if isinstance(failure, RetryRequest) else failure
     if isinstance(cause, Error):
-        raise cause
+        # As `Error.errorhandler_wrapper_from_cause` does; some classes change the number each time that they are made.
+        raise type(cause)(msg=cause.msg, errno=cause.errno, sqlstate=cause.sqlstate, done_format_msg=True)
     raise OperationalError(msg=f"Failed to execute request: {cause}", errno=ER_FAILED_TO_REQUEST)
 
 
@@ -76,7 +77,7 @@ class Fault:
     Attributes:
         number: Only the statement with this number.
         pattern: Only statements whose text has this somewhere.
-        times: How many tries it befalls, a client's retry being one more; all, if None.
+        times: How many tries of each it befalls, a client's retry being one more; all, if None.
     """
 
     kind: Kind
@@ -85,9 +86,10 @@ class Fault:
     times: int | None = 1
 
     def is_for(self, statement: Statement) -> bool:
-        """Return whether it befalls a statement."""
-        is_number = self.number is None or self.number == statement.number
-        return is_number and re.search(self.pattern, statement.sql) is not None
+        """Return whether it befalls the newest try of a statement."""
+        if self.number not in (None, statement.number) or (self.times is not None and statement.tries > self.times):
+            return False
+        return re.search(self.pattern, statement.sql) is not None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -203,14 +205,13 @@ class Proxy:
             self.statements: list[Statement] = []
             self.bytes_up = self.bytes_down = 0
             self._known: dict[str, Statement] = {}
-            self._faults: list[tuple[Fault, Iterator[object]]] = []
+            self._faults: list[Fault] = []
             self._is_cut_off = False
 
     def fail(self, fault: Fault) -> None:
         """Let a fault happen from now on."""
-        left = itertools.repeat(None) if fault.times is None else itertools.repeat(None, fault.times)
         with self._lock:
-            self._faults.append((fault, left))
+            self._faults.append(fault)
 
     def heal(self) -> None:
         """Let none of the faults happen any more."""
@@ -268,8 +269,8 @@ class Proxy:
         return statement
 
     def _fault(self, statement: Statement) -> Kind | None:
-        for fault, left in self._faults:
-            if fault.is_for(statement) and next(left, self) is not self:
+        for fault in self._faults:
+            if fault.is_for(statement):
                 statement.fault = fault.kind
                 return fault.kind
         return None

@@ -148,16 +148,26 @@ def test_what_has_lost_its_reply_for_good_was_run_once(
     assert insert.runs == 1
 
 
-@pytest.mark.parametrize(("kind", "error"), [("refused", ServiceUnavailableError), ("reply lost", OperationalError)])
-def test_an_impatient_client_gets_the_same_error_at_once(
-    proxy: Proxy, connect: Connect, kind: Any, error: type[Error]
-) -> None:
-    connection = connect(**IMPATIENT)
+@pytest.mark.parametrize("kind", ["refused", "reply lost"])
+def test_an_impatient_client_gets_the_same_error_at_once(proxy: Proxy, connect: Connect, kind: Any) -> None:
     proxy.fail(Fault(kind=kind, times=None))
-    with pytest.raises(error):
-        run(connection, INSERT)
-    (insert,) = proxy.statements
-    assert insert.tries == 1
+    errors: list[Error] = []
+    for connection in (connect(network_timeout=1), connect(**IMPATIENT)):
+        with pytest.raises(Error) as caught:
+            run(connection, INSERT)
+        errors.append(caught.value)
+    patient, impatient = errors
+    assert type(impatient) is type(patient)
+    assert (impatient.errno, impatient.sqlstate) == (patient.errno, patient.sqlstate)
+    assert impatient.msg == patient.msg
+    assert proxy.statements[0].tries > proxy.statements[1].tries == 1
+
+
+def test_a_fault_befalls_each_statement_as_often(proxy: Proxy, database: ProxiedBackend, connect: Connect) -> None:
+    proxy.fail(Fault(kind="reply lost"))
+    run(connect(), "BEGIN", INSERT, INSERT, "COMMIT")
+    assert held(database) == [1, 2, 2]
+    assert [(one.tries, one.runs) for one in proxy.statements] == [(2, 1)] * 4
 
 
 def test_a_lost_reply_of_a_commit_leaves_it_committed(proxy: Proxy, database: ProxiedBackend, connect: Connect) -> None:

@@ -1,0 +1,338 @@
+"""The fault table: for each statement of each change, what a fault left, and what the rerun did.
+
+`python -m dagster_safe_backfill_tests.snowflake.faults` prints it. Of statements that only read one fault is tried, in
+turn, as all are alike to the server; of the others each.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import re
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import snowflake.connector
+
+from dagster_safe_backfill import unique
+from dagster_safe_backfill.domain.states import Audited, Published, RolledBack, Strategy
+from dagster_safe_backfill.errors import SafeBackfillError
+from dagster_safe_backfill_tests.audited import KEYS
+from dagster_safe_backfill_tests.publications import Publications, day_rows
+from dagster_safe_backfill_tests.snowflake.proxied import SCHEMA, ProxiedBackend, login, proxied
+from dagster_safe_backfill_tests.snowflake.proxy import IMPATIENT, PATIENT, Fault, Kind, Proxy, Statement
+
+Work = Literal["stage", "merge", "replace", "rollback"]
+"""What is tried: the write and the audit, which no strategy changes; a publication of what was staged; its undoing."""
+
+WORKS: tuple[Work, ...] = get_args(Work)
+FIRST, RUN, AGAIN = "first", "faulty", "again"
+DAYS = (0, 1, 2)
+OLD = [row for day in range(len(KEYS)) for row in day_rows(day, 1.0)]
+NEW = [*day_rows(0, 1.0)[:2], (0, 2, 2.0, None), *day_rows(1, 1.0)[1:], *day_rows(1, 1.0, 4)[3:], *day_rows(2, 1.0)]
+"""Of three days: a row that changed; one that is gone and one that is new; and a day as it was."""
+LIVE_THEN = sorted([*NEW, *day_rows(3, 1.0)])
+
+
+FATAL: tuple[Kind, ...] = get_args(Kind)
+PASSING: tuple[Kind, ...] = ("refused", "reply lost")
+"""The faults for a client that gives up, and those that one that tries again survives."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """A row of the table.
+
+    Attributes:
+        saw: What the library raised; nothing, if the client got through.
+        live: Which of the two states live was in then.
+        left: The tables that were there then, and weren't before or after.
+        rerun: What the rerun did.
+        problems: What wasn't as promised.
+    """
+
+    work: Work
+    number: int
+    statement: str
+    fault: str
+    saw: str = ""
+    live: str = ""
+    left: str = ""
+    rerun: str = ""
+    problems: list[str] = field(default_factory=list[str])
+
+
+class Bench:
+    """Fresh databases in which a work is to be done, each a clone of one in which all before it is done."""
+
+    def __init__(self, proxy: Proxy, work: Work) -> None:
+        self.proxy = proxy
+        self.work: Work = work
+        backend = ProxiedBackend(proxy)
+        self.database = backend.database
+        template = Publications(backend, live=OLD)
+        self.audited: Audited | None = None
+        if work in ("merge", "replace"):
+            self.audited = template.stage(NEW, DAYS, RUN, audits=[unique()])
+        if work == "rollback":
+            template.published(NEW, DAYS, FIRST)
+        self.tables = tables(template)
+
+    @property
+    def old(self) -> list[tuple[object, ...]]:
+        """The live rows before."""
+        return list(LIVE_THEN if self.work == "rollback" else sorted(OLD))
+
+    @property
+    def new(self) -> list[tuple[object, ...]]:
+        """The live rows after."""
+        return list(sorted(OLD) if self.work == "rollback" else LIVE_THEN)
+
+    @contextmanager
+    def fresh(self, client: Mapping[str, Any] = PATIENT) -> Iterator[Publications]:
+        """Yield a fresh database."""
+        backend = ProxiedBackend(self.proxy, client=client)
+        found = Publications(backend, live=None)
+        backend.change("DROP TABLE notes")
+        for name in self.tables:
+            kind = "TRANSIENT TABLE" if "__" in name else "TABLE"
+            backend.change(f'CREATE {kind} "{name.upper()}" CLONE {self.database}.{SCHEMA}."{name.upper()}"')
+        yield found
+        backend.close()
+
+    def run(self, database: Publications) -> Published | RolledBack | None:
+        """Do the work."""
+        if self.work == "stage":
+            database.stage(NEW, DAYS, RUN, audits=[unique()])
+            return None
+        if self.work == "rollback":
+            return database.rollback(FIRST, run=RUN)
+        assert self.audited is not None
+        return database.publish(self.audited, RUN, strategy=self.work)
+
+    def rerun(self, database: Publications, how: int) -> str:
+        """Do it again: by a retry of the step, the same run's re-execution or another run; return what that did."""
+        run = (RUN, RUN, AGAIN)[how % 3]
+        if self.work == "rollback":
+            undone = database.rollback(FIRST, run=run)
+            return "found it undone" if undone.already and not undone.changes else "undone"
+        strategy: Strategy = "merge" if self.work == "stage" else self.work
+        if how % 3 == 0 and self.audited is not None:
+            published = database.publish(self.audited, run, strategy=strategy)
+        else:
+            audited = database.stage(NEW, DAYS, run, audits=[unique()])
+            published = database.publish(audited, run, strategy=strategy)
+        if published.is_repeated:
+            return "found it published"
+        return "published" if any(one.touched for one in published.changes.values()) else "published, no change"
+
+    def statements(self) -> list[Statement]:
+        """Return the statements of the work when nothing fails."""
+        with self.fresh() as database:
+            self.proxy.forget()
+            self.run(database)
+            return list(self.proxy.statements)
+
+
+def outcomes(proxy: Proxy, work: Work) -> Iterator[Outcome]:
+    """Try each fault at each statement of a work."""
+    bench = Bench(proxy, work)
+    turn = itertools.count()
+    statements = bench.statements()
+    for statement in statements:
+        kinds = [FATAL[next(turn) % len(FATAL)]] if is_reading(statement) else FATAL
+        for how, kind in enumerate(kinds):
+            found = Outcome(work=work, number=statement.number, statement=shown(statement), fault=kind)
+            with bench.fresh(IMPATIENT) as database:
+                fault = Fault(kind=kind, number=statement.number, times=None)
+                yield tried(bench, database, fault, found, how=statement.number + how)
+    for how, kind in enumerate(PASSING):
+        found = Outcome(work=work, number=len(statements), statement="(each)", fault=f"{kind} once")
+        with bench.fresh(PATIENT) as database:
+            yield tried(bench, database, Fault(kind=kind), found, how=how)
+
+
+def tried(bench: Bench, database: Publications, fault: Fault, found: Outcome, *, how: int) -> Outcome:
+    """Do the work with a fault, look what is left, and do it again."""
+    bench.proxy.forget()
+    with bench.proxy.failing(fault):
+        found.saw = saw(bench, database, found)
+    found.problems += misplaced(bench, fault, found)
+    if fault.kind == "cut off":
+        bench.proxy.end_sessions()
+    found.live = live_state(bench, database)
+    found.problems += wrong(bench, database, found.live)
+    found.left = ", ".join(leftovers(bench, database, found.live))
+    try:
+        found.rerun = bench.rerun(database, how)
+        database.retire()
+    except Exception as error:
+        found.rerun = type(error).__name__
+        found.problems.append(f"the rerun failed: {error}"[:500])
+    found.problems += [f"after the rerun: {one}" for one in wrong_in_the_end(bench, database)]
+    return found
+
+
+def misplaced(bench: Bench, fault: Fault, found: Outcome) -> Iterator[str]:
+    """Return whether the fault didn't befall what it was for."""
+    statements = bench.proxy.statements
+    befallen = statements if fault.number is None else statements[fault.number : fault.number + 1]
+    if not befallen or {one.fault for one in befallen} != {fault.kind}:
+        yield "the fault befell nothing, or not all"
+    if fault.number is not None and [shown(one) for one in befallen] != [found.statement]:
+        yield f"the fault befell {[shown(one) for one in befallen]}"
+    if fault.number is None and found.saw:
+        yield "the client's retries did not get through"
+
+
+def saw(bench: Bench, database: Publications, found: Outcome) -> str:
+    """Do the work, and return which error it raised."""
+    try:
+        bench.run(database)
+    except SafeBackfillError as error:
+        return type(error).__name__
+    except Exception as error:
+        found.problems.append(f"not an error of the library's: {error!r}"[:500])
+        return type(error).__name__
+    return ""
+
+
+def live_state(bench: Bench, database: Publications) -> str:
+    """Return whether live is as it was, or as it was to be."""
+    rows = live(database)
+    return "old" if rows == bench.old else "new" if rows == bench.new else "neither"
+
+
+def live(database: Publications) -> list[tuple[object, ...]]:
+    """Return the live rows."""
+    return database.read("SELECT day - DATE '2024-01-01', id, value, note FROM t ORDER BY ALL")
+
+
+def wrong(bench: Bench, database: Publications, state: str) -> Iterator[str]:
+    """Return how the ledger and live disagree once a fault has passed."""
+    if state == "neither":
+        yield f"live is neither old nor new: {live(database)}"
+    if bench.work == "stage" and state != "old":
+        yield "live was changed before the publication"
+    event = "rolled_back" if bench.work == "rollback" else "published"
+    recorded = sorted(key for what, key, run in events(database) if what == event and run == RUN)
+    keys = list(KEYS[: len(DAYS)]) if state == "new" else []
+    if recorded != keys and not (bench.work == "rollback" and recorded == keys[:2]):
+        yield f"live is {state}, and the ledger has {event} for {recorded}"
+    yield from counted(database)
+    if bench.work in ("merge", "replace") and state == "old" and f"t__shadow_{RUN}" not in tables(database):
+        yield "nothing was published, and the shadow is gone"
+
+
+def wrong_in_the_end(bench: Bench, database: Publications) -> Iterator[str]:
+    """Return what isn't as promised after the rerun and the retention."""
+    if live(database) != bench.new:
+        yield f"live isn't new: {live(database)}"
+    yield from counted(database)
+    changes = [(key, run) for what, key, run in events(database) if what in ("published", "rolled_back")]
+    if len(changes) != len(set(changes)):
+        yield f"recorded twice: {changes}"
+    left = [name for name in tables(database) if "shadow" in name or name.startswith("_sb_")]
+    archives = {name for (name,) in database.read("SELECT DISTINCT archive FROM _safe_backfill_ledger")}
+    left += [name for name in tables(database) if "archive" in name and name not in archives]
+    if left:
+        yield f"left behind: {', '.join(left)}"
+    yield from held(bench.proxy, database)
+
+
+def counted(database: Publications) -> Iterator[str]:
+    """Return the partitions for which the ledger's newest fingerprint isn't of as many rows as live has."""
+    if "_safe_backfill_ledger" not in tables(database):
+        return
+    sql = """
+        SELECT partition_key FROM _safe_backfill_ledger WHERE event IN ('published', 'rolled_back')
+        QUALIFY row_number() OVER (PARTITION BY partition_key ORDER BY recorded_at DESC) = 1
+            AND split_part(fingerprint, ':', 1)::BIGINT <> (SELECT count(*) FROM t WHERE day::VARCHAR = partition_key)
+    """
+    for (key,) in database.read(sql):
+        yield f"the ledger's fingerprint of {key} is of another number of rows"
+
+
+def held(proxy: Proxy, database: Publications) -> Iterator[str]:
+    """Return who holds live's lock."""
+    assert isinstance(database.backend, ProxiedBackend)
+    connection = snowflake.connector.connect(**login(proxy, database.backend.database))
+    try:
+        connection.cursor().execute("UPDATE t SET id = id WHERE FALSE")
+    except snowflake.connector.errors.ProgrammingError as error:
+        yield f"live is locked: {error}"
+    finally:
+        connection.close()
+
+
+def leftovers(bench: Bench, database: Publications, state: str) -> list[str]:
+    """Return the tables that a fault left, named without what is random."""
+    expected = {*bench.tables, "_safe_backfill_ledger"}
+    if state == "new":
+        expected.add(f"t__archive_{RUN}")
+    return sorted(plain(name) for name in set(tables(database)) - expected)
+
+
+def tables(database: Publications) -> list[str]:
+    """Return the names of the tables."""
+    return [name for (name,) in database.read("SELECT table_name FROM duckdb_tables() ORDER BY 1")]
+
+
+def events(database: Publications) -> list[tuple[str, str | None, str]]:
+    """Return what the ledger has; nothing, if there is none yet."""
+    return database.events() if "_safe_backfill_ledger" in tables(database) else []
+
+
+def is_reading(statement: Statement) -> bool:
+    """Return whether a statement changes nothing."""
+    return statement.is_described or statement.sql.startswith("SELECT")
+
+
+def shown(statement: Statement) -> str:
+    """Return the beginning of a statement's text, without what is random in it."""
+    text = plain(" ".join(statement.sql.split()))
+    short = re.sub(r"^(PUT '\w+://).*/(\w+\.parquet')", r"\1.../\2", text)[:70]
+    return f"(describe) {short}" if statement.is_described else short
+
+
+def plain(text: str) -> str:
+    """Return a text without random names."""
+    return re.sub(r"[0-9a-fA-F]{32}", "...", text)
+
+
+def markdown(rows: Sequence[Outcome]) -> str:
+    """Return the table."""
+    titles = ("change", "#", "statement", "fault", "the library raised", "live then", "left then", "the rerun")
+    lines = [
+        (one.work, str(one.number), f"`{one.statement}`", one.fault, one.saw, one.live, one.left, one.rerun)
+        for one in rows
+    ]
+    return "\n".join(f"| {' | '.join(cells).replace('|  |', '| |')} |" for cells in (titles, ("---",) * 8, *lines))
+
+
+def summary(rows: Sequence[Outcome]) -> str:
+    """Return how many faults ended how."""
+    counts = Counter((one.work, one.live) for one in rows)
+    ends = ", ".join(f"{work}: {count} {live}" for (work, live), count in sorted(counts.items()))
+    return f"{len(rows)} faults ({ends}); {sum(bool(one.problems) for one in rows)} with problems"
+
+
+def main(works: Sequence[str]) -> None:
+    """Print the table, and what isn't as promised."""
+    with proxied() as proxy:
+        rows = [one for work in WORKS if work in (works or WORKS) for one in outcomes(proxy, work)]
+    print(f"{markdown(rows)}\n\n{summary(rows)}")  # noqa: T201
+    for one in rows:
+        for problem in one.problems:
+            print(f"\n{one.work} #{one.number}, {one.fault}: {problem}", file=sys.stderr)  # noqa: T201
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    logging.disable(logging.ERROR)
+    main(sys.argv[1:])

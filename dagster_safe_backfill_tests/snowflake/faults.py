@@ -116,13 +116,13 @@ class Bench:
         return database.publish(self.audited, RUN, strategy=self.work)
 
     def rerun(self, database: Publications, how: int) -> str:
-        """Do it again: by a retry of the step, the same run's re-execution or another run; return what that did."""
-        run = (RUN, RUN, AGAIN)[how % 3]
+        """Do it again, by a retry of the step, all of the run or another run in turn; return what that did."""
+        run = AGAIN if how % 4 == 3 else RUN
         if self.work == "rollback":
             undone = database.rollback(FIRST, run=run)
             return "found it undone" if undone.already and not undone.changes else "undone"
         strategy: Strategy = "merge" if self.work == "stage" else self.work
-        if how % 3 == 0 and self.audited is not None:
+        if how % 2 == 0 and self.audited is not None:
             published = database.publish(self.audited, run, strategy=strategy)
         else:
             audited = database.stage(NEW, DAYS, run, audits=[unique()])

@@ -115,6 +115,8 @@ class RangeSnowflakeIOManager(RangeIOManager):
         # The connector changes what it is given.
         further = copy.deepcopy(self.additional_snowflake_connection_args or {})
         further["session_parameters"] = {**further.get("session_parameters", {}), **self._session_parameters()}
+        # Else the connector makes floats of NUMBER(10,2) on the way to Arrow.
+        further["arrow_number_to_decimal"] = True
         return SnowflakeResource(paramstyle="qmark", additional_snowflake_connection_args=further, **options)
 
     def _session_parameters(self) -> Mapping[str, Any]:

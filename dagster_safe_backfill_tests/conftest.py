@@ -66,7 +66,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
     """Return a fresh warehouse. What the marks `only` and `differs` say of it is said with the reason."""
     name: str = request.param
     only = request.node.get_closest_marker("only")
@@ -76,12 +76,26 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
         if mark.args[0] == name:
             request.applymarker(pytest.mark.xfail(strict=True, reason=mark.kwargs["reason"]))
     if name == "duckdb":
-        return DuckDBBackend(tmp_path)
-    # fakesnow wants Python 3.11.
-    pytest.importorskip("fakesnow")
+        yield DuckDBBackend(tmp_path)
+        return
+    emulator = request.getfixturevalue("snowflake_emulator")
     from dagster_safe_backfill_tests.snowflake_backend import SnowflakeBackend
 
-    return SnowflakeBackend()
+    made = SnowflakeBackend(emulator)
+    yield made
+    in_transactions = emulator.ddl_in_transactions(made.database)
+    emulator.drop(made.database)
+    assert in_transactions == [], "DDL commits the transaction that it is in"
+
+
+@pytest.fixture(scope="session")
+def snowflake_emulator() -> Iterator[Any]:
+    """Run an emulated Snowflake, one for each process of the tests."""
+    pytest.importorskip("fakesnow", reason="fakesnow needs Python 3.11")
+    from dagster_safe_backfill_tests.snowflake.emulator import serve
+
+    with serve() as emulator:
+        yield emulator
 
 
 @pytest.fixture

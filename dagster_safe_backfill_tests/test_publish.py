@@ -167,7 +167,7 @@ def test_no_archive_is_made_of_nothing(table: Publications, strategy: Strategy) 
 def test_an_archive_is_never_overwritten(table: Publications, strategy: Strategy) -> None:
     table.do("CREATE TABLE t__archive_1 AS SELECT 42 AS precious")
     before = table.live()
-    with pytest.raises(sb.WarehouseError, match="t__archive_1"):
+    with pytest.raises(sb.WarehouseError, match=r"(?i)t__archive_1"):
         table.published(NEW, [0, 1], "1", strategy=strategy)
     assert table.read("FROM t__archive_1") == [(42,)]
     assert table.live() == before
@@ -241,6 +241,7 @@ def test_publications_hold_each_other_off(table: Publications) -> None:
 @pytest.mark.xfail(
     condition=duckdb.__version__.startswith("1."), strict=True, reason="DuckDB 1.x only tells of changed definitions"
 )
+@pytest.mark.only("duckdb", reason="opens the file itself; locks of Snowflake are tried in snowflake/")
 def test_publications_hold_writers_by_hand_off(table: Publications) -> None:
     with duckdb.connect(table.path) as other, table.warehouse.connect() as connection:
         with connection.transaction(), connection.hold(table.spec.table), pytest.raises(duckdb.TransactionException):

@@ -90,6 +90,7 @@ def test_a_read_only_session_cannot_write(warehouse: Warehouse, is_joined: bool)
             connection.run(exp.delete(terms.table(T)))
 
 
+@pytest.mark.differs("snowflake", reason="a frame's columns are Snowflake's unquoted ones: Zed is ZED")
 def test_columns_come_in_order_without_regard_to_case(warehouse: Warehouse) -> None:
     with warehouse.connect() as connection:
         with connection.source(pa.table({"Zed": [1], "a b": ["x"], "it's": [1.5]})) as source:
@@ -105,7 +106,10 @@ FRAMES = [
     pl.DataFrame({"a": [1.0, None], "b": ["x", None]}),
     pl.LazyFrame({"a": [1.0, None], "b": ["x", None]}),
     pa.table({"a": [1.0, None], "b": ["x", None]}),
-    sb.Query("SELECT * FROM (VALUES (1.0::DOUBLE, 'x'), (NULL, NULL)) AS t (a, b);"),
+    pytest.param(
+        sb.Query("SELECT * FROM (VALUES (1.0::DOUBLE, 'x'), (NULL, NULL)) AS t (a, b);"),
+        marks=pytest.mark.differs("snowflake", reason="a query is no view: where it is read its text stands, for ever"),
+    ),
 ]
 
 
@@ -170,6 +174,7 @@ def test_rows_are_fetched_as_what_is_asked(load_type: type, warehouse: Warehouse
         ("BOOLEAN", "INTEGER", "never"),
     ],
 )
+@pytest.mark.only("duckdb", reason="of DuckDB's types; those of Snowflake are in snowflake/test_types.py")
 def test_how_types_go_into_others(source: str, target: str, fit: str, warehouse: Warehouse) -> None:
     with warehouse.connect() as connection:
         assert connection.fit(source=source, target=target) == fit
@@ -187,6 +192,7 @@ def test_how_types_go_into_others(source: str, target: str, fit: str, warehouse:
         ('"NULL"', None, "other"),
     ],
 )
+@pytest.mark.only("duckdb", reason="of DuckDB's types; those of Snowflake are in snowflake/test_types.py")
 def test_what_types_become_and_keep(source: str, created: str | None, keeps: str, warehouse: Warehouse) -> None:
     with warehouse.connect() as connection:
         assert connection.created_as(source) == created
@@ -214,22 +220,25 @@ def test_two_writers_of_the_same_row_conflict(warehouse: Warehouse, read: Read) 
 
 
 def test_a_missing_table_has_an_error_of_its_own(warehouse: Warehouse) -> None:
-    with warehouse.connect() as connection, pytest.raises(sb.TableNotFoundError, match="no_such") as caught:
+    with warehouse.connect() as connection, pytest.raises(sb.TableNotFoundError, match=r"(?i)no_such") as caught:
         connection.run(all_of("no_such"))
     assert caught.value.__cause__ is not None
 
 
+@pytest.mark.only("duckdb", reason="a Snowflake database is made by its owner, and there before")
 def test_a_missing_database_is_no_empty_one(warehouse: Warehouse) -> None:
     with pytest.raises(sb.TableNotFoundError, match="materialize"), warehouse.connect(read_only=True):
         pass
 
 
+@pytest.mark.differs("snowflake", reason="all of its integers are NUMBER(38,0)")
 def test_columns_are_typed_values(warehouse: Warehouse) -> None:
     with warehouse.connect() as connection:
         fill(connection)
         assert connection.columns(T) == (Column(name="a", type="BIGINT"),)
 
 
+@pytest.mark.differs("snowflake", reason="a frame takes a table, PUT and COPY INTO to be read")
 def test_every_statement_is_logged(warehouse: Warehouse, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("DEBUG", STATEMENTS.name), warehouse.connect() as connection:
         fill(connection)
@@ -298,6 +307,7 @@ def test_rows_that_differ_hash_apart(warehouse: Warehouse) -> None:
         assert ":" not in connection.hash_algorithm
 
 
+@pytest.mark.differs("snowflake", reason="the names of tables are in upper case, and are shown in lower")
 def test_tables_are_found_by_their_prefix(warehouse: Warehouse) -> None:
     with warehouse.connect() as connection:
         for name in ("T__shadow_b", "t__shadow_a", "t", "tt__shadow_c"):

@@ -27,6 +27,7 @@ from dagster_safe_backfill.wap.archive import Archive, archived
 from dagster_safe_backfill.wap.changes import Plan, add_columns, planned
 from dagster_safe_backfill.wap.fingerprints import live_fingerprints
 from dagster_safe_backfill.wap.ledger import Entry
+from dagster_safe_backfill.wap.recovery import recovered
 from dagster_safe_backfill.wap.scope import columns_of
 from dagster_safe_backfill.wap.swap import swapped
 from dagster_safe_backfill.wap.transactions import in_transaction
@@ -65,6 +66,7 @@ def publish(
     """
 
     def work() -> Published:
+        recovered(connection, audited.staged.spec.table)
         # Live is held by the first statement, and so the others come after it.
         published = _publish(connection, audited, rules=rules, origin=origin)
         ledger.record_taken(connection, audited.staged.spec.table, taken, origin=origin)

@@ -11,6 +11,7 @@ from dagster_safe_backfill.domain.tables import SHADOW_INFIX, TableRef
 from dagster_safe_backfill.sql import staging
 from dagster_safe_backfill.wap import ledger
 from dagster_safe_backfill.wap.ledger import Values
+from dagster_safe_backfill.wap.recovery import recovered
 from dagster_safe_backfill.wap.transactions import in_transaction
 from dagster_safe_backfill.warehouses.base import Connection
 
@@ -71,6 +72,8 @@ def _retire(
 ) -> Retired:
     if not ledger.exists(connection, table):
         return Retired(table=table)
+    if not dry_run:
+        recovered(connection, table)
     now = datetime.now(timezone.utc)
     archives = tuple(
         archive

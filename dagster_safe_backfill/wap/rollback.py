@@ -24,6 +24,7 @@ from dagster_safe_backfill.wap import ledger
 from dagster_safe_backfill.wap.archive import Archive, archived, expiry
 from dagster_safe_backfill.wap.fingerprints import live_fingerprints
 from dagster_safe_backfill.wap.ledger import Entry
+from dagster_safe_backfill.wap.recovery import recovered
 from dagster_safe_backfill.wap.restore import Undoing, WayBack, by_partitions, is_reshaped, sources_of, whole
 from dagster_safe_backfill.wap.scope import columns_of, partition_types
 from dagster_safe_backfill.wap.transactions import in_transaction
@@ -96,6 +97,7 @@ class _Rollback:
 
     def run(self, chosen: Chosen) -> RolledBack:
         table = self.spec.table
+        recovered(self.connection, table)
         with self.connection.hold(table) as committed:
             if not ledger.exists(committed, table):
                 raise self._not_found("its ledger knows of no publication that could be undone")

@@ -41,11 +41,9 @@ def swapped(
             plan = planned(connection, staged, strategy="swap", live_exists=True)
             if not any(changes.touched for changes in plan.changes.values()):
                 return plan, Archive()
-        with connection.cloned(table, aside=aside):
-            values: dict[str, exp.Expr] = {column.name: terms.column(column.name) for column in live}
-            # Rows that would be deleted next aren't copied.
-            kept = _outside(connection, staged) if plan is not None and plan.rewrites else exp.true()
-            _copy(connection, aside, table, values, where=kept)
+        # Rows that would be deleted next aren't copied.
+        kept = _outside(connection, staged) if plan is not None and plan.rewrites else exp.true()
+        with connection.cloned(table, aside=aside, kept=kept):
             add_columns(connection, staged)
             # What was planned for the table holds for its clone, unless that has more columns.
             plan = plan or planned(connection, staged, strategy="swap", live_exists=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from dagster_safe_backfill.errors import TransactionConflictError
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.base import BeginAnewError, Connection
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.2
 _Result = TypeVar("_Result")
@@ -26,6 +26,8 @@ def in_transaction(connection: Connection, work: Callable[[], _Result]) -> _Resu
         try:
             with connection.transaction():
                 return work()
+        except BeginAnewError:
+            continue
         except TransactionConflictError:
             if time.monotonic() + pause >= deadline:
                 raise

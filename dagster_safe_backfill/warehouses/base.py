@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from sqlglot import exp
 
 from dagster_safe_backfill.domain.slices import ColumnType
 from dagster_safe_backfill.domain.tables import Column, TableRef
+from dagster_safe_backfill.errors import TransactionConflictError
 from dagster_safe_backfill.sql.partitioning import WindowJoin
 
 STATEMENTS = logging.getLogger("dagster_safe_backfill.sql")
@@ -21,6 +22,10 @@ Fit = Literal["same", "if_unchanged", "never"]
 """How values of one column type go into another: as they are, only those that a cast keeps, or not at all."""
 
 Row = tuple[Any, ...]
+
+
+class BeginAnewError(TransactionConflictError):
+    """What a transaction needed was done outside of it, so that it is to begin anew, now."""
 
 
 class Connection(ABC):
@@ -70,7 +75,7 @@ class Connection(ABC):
         """Add columns to a table, with the value that its rows get (NULL, if None).
 
         Raises:
-            TransactionConflictError: They were added, but not in this transaction, which is to begin anew.
+            BeginAnewError: They were added, but not in this transaction.
             SwapError: The table can't be altered.
         """
 
@@ -90,14 +95,15 @@ class Connection(ABC):
         """
 
     @abstractmethod
-    def cloned(self, table: TableRef, *, aside: TableRef) -> AbstractContextManager[None]:
-        """Rename `table` to `aside`, and put in its place an empty table, to be filled within the block.
+    def cloned(self, table: TableRef, *, aside: TableRef, kept: exp.Expr | None = None) -> AbstractContextManager[None]:
+        """Rename `table` to `aside`, and put in its place one with its rows that `kept` holds for; none, if None.
 
-        It has the same columns, constraints, defaults, comments and, at the end of the block, indexes. The one aside
-        keeps no secondary indexes, as their names are now the new one's.
+        Within the block it is to be changed. It has the same columns, constraints, defaults, comments and, at the end
+        of the block, indexes. The one aside keeps no secondary indexes, as their names are now the new one's.
 
         Raises:
             SwapError: That can't be done without loss.
+            TransactionConflictError: Another session changed the table meanwhile.
         """
 
     @abstractmethod
@@ -107,6 +113,20 @@ class Connection(ABC):
         Raises:
             SwapError: That can't be done without loss.
         """
+
+    def recover(self, table: TableRef, *, is_recorded: Callable[[TableRef], bool]) -> str | None:  # noqa: ARG002 - see below
+        """End what a lost session left half done of `cloned` or `put_back`, and say what; to be called before them.
+
+        Nothing can be, where all of it is one transaction.
+
+        Args:
+            table: The live table.
+            is_recorded: Whether the ledger tells of the change that put a table aside.
+
+        Raises:
+            SwapError: It can't be ended without loss.
+        """
+        return None
 
     @abstractmethod
     def transaction(self) -> AbstractContextManager[None]:

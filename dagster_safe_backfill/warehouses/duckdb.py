@@ -8,7 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from sqlglot import exp
@@ -21,7 +21,7 @@ from dagster_safe_backfill.errors import (
     WarehouseError,
     WarehouseLockedError,
 )
-from dagster_safe_backfill.sql import staging, terms
+from dagster_safe_backfill.sql import publishing, staging, terms
 from dagster_safe_backfill.warehouses.base import STATEMENTS, Connection, Fit, Row, Warehouse
 from dagster_safe_backfill.warehouses.duckdb_errors import is_lock, is_own_lock, translated
 from dagster_safe_backfill.warehouses.duckdb_tables import DuckDBTables
@@ -161,7 +161,7 @@ class DuckDBConnection(Connection):
         except BaseException:
             # COMMIT after a failed statement returns as if all were well, and a failed COMMIT leaves nothing
             # to roll back: so ROLLBACK is always tried and its own complaint is no news.
-            self._roll_back()
+            self._quietly("ROLLBACK")
             raise
 
     def cancel(self) -> None:
@@ -203,9 +203,15 @@ class DuckDBConnection(Connection):
         self._tables.reshape(table, dropped=dropped, retyped=retyped)
         self._tables.add_columns(table, added)
 
-    def cloned(self, table: TableRef, *, aside: TableRef) -> AbstractContextManager[None]:
+    @contextmanager
+    def cloned(self, table: TableRef, *, aside: TableRef, kept: exp.Expr | None = None) -> Generator[None, None, None]:
         """See `Connection.cloned`. DuckDB's DDL is part of the transaction."""
-        return self._tables.cloned(table, aside=aside)
+        columns = self.columns(table) or ()
+        with self._tables.cloned(table, aside=aside):
+            # After an INSERT of no rows and one of many in a transaction, DuckDB 2.0.0 finds none in the table.
+            if kept is not None and self.run(publishing.any_row(aside, where=kept)):
+                self.run(publishing.copied(aside, table, {c.name: terms.column(c.name) for c in columns}, where=kept))
+            yield
 
     def put_back(self, table: TableRef, *, archive: TableRef, aside: TableRef) -> None:
         """See `Connection.put_back`."""
@@ -375,9 +381,6 @@ class DuckDBConnection(Connection):
         finally:
             with self._stopping:
                 self._is_stoppable = False
-
-    def _roll_back(self) -> None:
-        self._quietly("ROLLBACK")
 
     def _quietly(self, sql: str) -> None:
         try:

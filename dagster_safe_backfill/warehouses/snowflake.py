@@ -5,26 +5,26 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
-import sqlglot
 from sqlglot import exp
-from sqlglot.errors import SqlglotError
 
 from dagster_safe_backfill.domain.slices import ColumnType
 from dagster_safe_backfill.domain.tables import SHADOW_INFIX, Column, Query, TableRef
-from dagster_safe_backfill.errors import ConfigurationError, SafeBackfillError, TransactionConflictError, WarehouseError
+from dagster_safe_backfill.errors import SafeBackfillError, WarehouseError
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.snowflake_dialect import DIALECT
 from dagster_safe_backfill.sql.staging import Kind
 from dagster_safe_backfill.warehouses import snowflake_tables as tables
 from dagster_safe_backfill.warehouses import snowflake_types as types
-from dagster_safe_backfill.warehouses.base import Connection, Fit, Row, Warehouse
+from dagster_safe_backfill.warehouses.base import BeginAnewError, Connection, Fit, Row, Warehouse
 from dagster_safe_backfill.warehouses.frames import check_names, from_arrow
 from dagster_safe_backfill.warehouses.snowflake_frames import LoadedFrame
+from dagster_safe_backfill.warehouses.snowflake_queries import as_relation, one_select
 from dagster_safe_backfill.warehouses.snowflake_sessions import Session, Sessions
+from dagster_safe_backfill.warehouses.snowflake_swaps import begun, half_done, hashed
+from dagster_safe_backfill.warehouses.snowflake_transactions import Transaction, quietly
 
 if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection as Driver
@@ -71,26 +71,6 @@ class SnowflakeWarehouse(Warehouse):
             sessions.close()
 
 
-@dataclass(slots=True)
-class _Transaction:
-    """What is to be done at the end of a transaction.
-
-    Attributes:
-        has_begun: Whether BEGIN was sent: it waits for the first change, as each statement sees what was committed
-            before it, in a transaction or not.
-        created: The tables that were made beside it, which go if it is rolled back.
-        dropped: The statements that drop tables once it is committed, by the tables' names.
-        removed: The statements that remove what was the session's own, once it is over.
-        failure: What a statement of it raised.
-    """
-
-    has_begun: bool = False
-    created: list[str] = field(default_factory=list[str])
-    dropped: dict[str, str] = field(default_factory=dict[str, str])
-    removed: list[str] = field(default_factory=list[str])
-    failure: SafeBackfillError | None = None
-
-
 class SnowflakeConnection(Connection):
     """A session with Snowflake, and a second one for what can't be done within the first one's transaction.
 
@@ -109,41 +89,25 @@ class SnowflakeConnection(Connection):
         self._read_only = read_only
         self._schema = schema
         self.conflict_timeout = conflict_timeout
-        self._transaction: _Transaction | None = None
+        self._transaction: Transaction | None = None
         self._loaded: LoadedFrame | None = None
 
     @contextmanager
     def transaction(self) -> Generator[None, None, None]:
         """See `Connection.transaction`."""
-        self._transaction = transaction = _Transaction()
+        transaction = Transaction(own=self._own)
+        is_committed = False
+        self._transaction = transaction
         try:
             yield
-            self._commit(transaction)
+            transaction.commit()
+            is_committed = True
         except BaseException:
-            self._roll_back(transaction)
+            transaction.roll_back()
             raise
         finally:
             self._transaction = None
-            for statement in transaction.removed:
-                _quietly(self._own, statement)
-        for statement in transaction.dropped.values():
-            _quietly(self._own, statement)
-
-    def _commit(self, transaction: _Transaction) -> None:
-        if transaction.failure is not None:
-            raise WarehouseError(
-                f"a statement of the transaction failed, so nothing of it is committed: {transaction.failure}"
-            ) from transaction.failure
-        if transaction.has_begun:
-            # A reply that is lost is not asked for again: whether it was committed is in the ledger.
-            self._own.execute("COMMIT", is_stoppable=False)
-
-    def _roll_back(self, transaction: _Transaction) -> None:
-        if transaction.has_begun:
-            _quietly(self._own, "ROLLBACK")
-            transaction.has_begun = False
-        for name in transaction.created:
-            _quietly(self._own, f"DROP TABLE IF EXISTS {name}")
+            transaction.close(is_committed=is_committed)
 
     def cancel(self) -> None:
         """See `Connection.cancel`."""
@@ -153,7 +117,7 @@ class SnowflakeConnection(Connection):
         """See `Connection.run`."""
         with self._noting_failure():
             if isinstance(statement, exp.Query):
-                return self._own.execute(tables.sql_of(statement))
+                return self._own.execute(self._sql(statement))
             self._check_writable(statement)
             match statement:
                 case exp.Create():
@@ -163,7 +127,7 @@ class SnowflakeConnection(Connection):
                 case exp.Alter():
                     return self._define(tables.sql_of(statement))
                 case _:
-                    return self._change(tables.sql_of(statement))
+                    return self._change(self._sql(statement))
 
     def _check_writable(self, statement: exp.Expr) -> None:
         if self._read_only:
@@ -181,13 +145,22 @@ class SnowflakeConnection(Connection):
 
     def _change(self, sql: str) -> list[Row]:
         self._begin()
-        return self._own.execute(sql)
+        found = self._own.execute(sql)
+        if self._transaction is not None:
+            self._transaction.has_changed = True
+        return found
 
     def _begin(self) -> None:
-        transaction = self._transaction
-        if transaction is not None and not transaction.has_begun:
-            self._own.execute("BEGIN TRANSACTION", is_stoppable=False)
-            transaction.has_begun = True
+        if self._transaction is not None:
+            self._transaction.begin()
+
+    def _sql(self, statement: exp.Expr) -> str:
+        swap = None if self._transaction is None else self._transaction.swap
+        return tables.sql_of(statement if swap is None else swap.applied(statement))
+
+    def _named(self, table: TableRef) -> TableRef:
+        swap = None if self._transaction is None else self._transaction.swap
+        return table if swap is None else swap.named(table)
 
     def _define(self, sql: str) -> list[Row]:
         """Run DDL at once: before BEGIN, or beside the transaction."""
@@ -238,7 +211,8 @@ class SnowflakeConnection(Connection):
             never = exp.and_(
                 exp.Is(this=first.copy(), expression=exp.Null()), exp.GT(this=random, expression=terms.number(_NEVER))
             )
-            self.run(exp.update(terms.table(table), {columns[0].name: first}, where=never))
+            self._begin()
+            self._own.execute(tables.sql_of(exp.update(terms.table(table), {columns[0].name: first}, where=never)))
         yield SnowflakeConnection(
             self._sessions.beside,
             self._sessions,
@@ -249,7 +223,7 @@ class SnowflakeConnection(Connection):
 
     def columns(self, table: TableRef) -> tuple[Column, ...] | None:
         """See `Connection.columns`."""
-        return tables.columns_of(self._own, table)
+        return tables.columns_of(self._own, self._named(table))
 
     def tables(self, schema: str, prefix: str) -> tuple[TableRef, ...]:
         """See `Connection.tables`."""
@@ -260,15 +234,15 @@ class SnowflakeConnection(Connection):
         transaction = self._transaction
         is_late = transaction is not None and transaction.has_begun
         if transaction is not None and is_late:
-            self._roll_back(transaction)
-        tables.add_columns(self._own, table, columns)
+            transaction.release()
+        tables.add_columns(self._own, self._named(table), columns)
         if is_late:
             names = ", ".join(column.name for column in columns)
-            raise TransactionConflictError(f"{table} gained {names}, and is to be looked at anew")
+            raise BeginAnewError(f"{table} gained {names}, and is to be looked at anew")
 
     def described(self, select: exp.Query) -> tuple[Column, ...]:
         """See `Connection.described`."""
-        found = self._own.described(tables.sql_of(select))
+        found = self._own.described(self._sql(select))
         source = select.args.get("from_")
         if self._loaded is None or not select.is_star or not isinstance(source, exp.From):
             return found
@@ -278,9 +252,9 @@ class SnowflakeConnection(Connection):
     def source(self, data: object) -> Generator[exp.Table, None, None]:
         """See `Connection.source`. A query isn't run: where it is read, its text stands."""
         if isinstance(data, Query):
-            select = _one_select(data)
+            select = one_select(data)
             check_names([column.name for column in self._own.described(select)], of="the query")
-            yield exp.Table(this=exp.Var(this=f"(\n{select}\n)"), alias=_alias(_SOURCE))
+            yield as_relation(select, _SOURCE)
             return
         frame = LoadedFrame(data, schema=self._schema)
         self.ensure_schema(self._schema)
@@ -306,7 +280,7 @@ class SnowflakeConnection(Connection):
         if self._transaction is not None and self._transaction.has_begun:
             self._transaction.removed.append(sql)
         else:
-            _quietly(self._own, sql)
+            quietly(self._own, sql)
 
     def ensure_schema(self, schema: str) -> None:
         """See `Connection.ensure_schema`."""
@@ -341,7 +315,7 @@ class SnowflakeConnection(Connection):
 
     def fetch(self, select: exp.Query, load_type: type) -> object:
         """See `Connection.fetch`."""
-        return from_arrow(self._own.arrow(tables.sql_of(select)), load_type)
+        return from_arrow(self._own.arrow(self._sql(select)), load_type)
 
     @property
     def hash_algorithm(self) -> str:
@@ -349,11 +323,8 @@ class SnowflakeConnection(Connection):
         return "snowflake-hash"
 
     def row_hash(self, values: Sequence[exp.Expr]) -> exp.Expr:
-        """See `Connection.row_hash`. Snowflake's is an integer of 64 bits with a sign."""
-        signed = exp.cast(
-            exp.func("HASH", *values, dialect=DIALECT), exp.DataType.build("NUMBER(38, 0)", dialect=DIALECT)
-        )
-        return exp.Add(this=signed, expression=exp.Literal.number(2**63))
+        """See `Connection.row_hash`."""
+        return hashed([*values])
 
     def fit(self, *, source: str, target: str) -> Fit:
         """See `Connection.fit`."""
@@ -380,36 +351,45 @@ class SnowflakeConnection(Connection):
         added: Mapping[Column, exp.Expr | None],
     ) -> None:
         """See `Connection.reshape`."""
-        raise NotImplementedError
+        tables.reshape(self._own, self._named(table), dropped=dropped, retyped=retyped)
+        self.add_columns(table, added)
 
-    def cloned(self, table: TableRef, *, aside: TableRef) -> AbstractContextManager[None]:
-        """See `Connection.cloned`."""
-        raise NotImplementedError
+    @contextmanager
+    def cloned(self, table: TableRef, *, aside: TableRef, kept: exp.Expr | None = None) -> Generator[None, None, None]:
+        """See `Connection.cloned`. The clone shares its rows with the table until they are changed."""
+        with self._replaced(table, aside=aside, source=table, is_empty=kept is None):
+            if kept is not None and kept != exp.true():
+                self.run(exp.delete(terms.table(table), where=exp.not_(exp.paren(kept.copy()))))
+            yield
 
     def put_back(self, table: TableRef, *, archive: TableRef, aside: TableRef) -> None:
         """See `Connection.put_back`."""
-        raise NotImplementedError
+        with self._replaced(table, aside=aside, source=archive):
+            pass
 
+    @contextmanager
+    def _replaced(
+        self, table: TableRef, *, aside: TableRef, source: TableRef, is_empty: bool = False
+    ) -> Generator[None, None, None]:
+        """Make a clone, which is changed under the table's name within the block, and swap it in at its end."""
+        transaction = self._transaction
+        if transaction is None or transaction.has_changed:
+            raise WarehouseError(f"{table} is swapped in a transaction that has changed nothing yet, and in no other")
+        # Before the lock is given up, so that the clone is of what was looked at.
+        swap = begun(self._sessions.beside, table, aside=aside, source=source, is_empty=is_empty)
+        transaction.created.append(tables.name_of(aside))
+        transaction.release()
+        transaction.swap = swap
+        yield
+        swap.run(self._own)
 
-def _one_select(query: Query) -> str:
-    """Return the query's text if it is just one SELECT; it is sent as it was written."""
-    try:
-        found = [one for one in sqlglot.parse(query.sql, dialect=DIALECT) if one is not None]
-    except SqlglotError as error:
-        raise WarehouseError(f"the query can't be read: {error}") from error
-    if len(found) != 1 or not isinstance(found[0], exp.Query):
-        kinds = " and ".join(one.key.upper() for one in found)
-        raise ConfigurationError(f"a Query is one SELECT, not {kinds or 'nothing'}: {query.sql!r}")
-    return query.sql.strip().removesuffix(";")
-
-
-def _alias(name: str) -> exp.TableAlias:
-    return exp.TableAlias(this=exp.to_identifier(name, quoted=True))
-
-
-def _quietly(session: Session, sql: str) -> None:
-    """Run what cleans up; that it fails is no news, or is left to retention."""
-    try:
-        session.execute(sql, is_stoppable=False)
-    except SafeBackfillError as error:
-        _LOG.warning("%s: %s", sql, error)
+    def recover(self, table: TableRef, *, is_recorded: Callable[[TableRef], bool]) -> str | None:
+        """See `Connection.recover`."""
+        found = half_done(self._own, table)
+        if found is None:
+            return None
+        if is_recorded(found.aside):
+            found.finish(self._own)
+            return f"its swap with {found.aside} was recorded, and is finished"
+        found.discard(self._own)
+        return f"its swap with {found.aside} was not recorded, and is undone"

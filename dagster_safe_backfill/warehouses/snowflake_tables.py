@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlglot import exp
 
 from dagster_safe_backfill.domain.tables import Column, TableRef
-from dagster_safe_backfill.errors import SwapError, TableNotFoundError, WarehouseError
+from dagster_safe_backfill.errors import StatementCancelledError, SwapError, TableNotFoundError, WarehouseError
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.snowflake_dialect import DIALECT, shown
 from dagster_safe_backfill.warehouses.snowflake_sessions import Session
 from dagster_safe_backfill.warehouses.snowflake_types import base
 
+_RETYPED = "_sb_retyped"
 _UNQUOTED = ("NUMBER", "FLOAT", "BOOLEAN")
 
 
@@ -35,13 +37,44 @@ def named(session: Session, schema: str, prefix: str) -> tuple[TableRef, ...]:
     return tuple(TableRef(schema=schema, name=shown(name)) for (name,) in rows)
 
 
-def comment_of(session: Session, table: TableRef) -> str | None:
-    """Return a table's comment, None if there is no table."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What the catalog says of a table, besides its columns."""
+
+    comment: str
+    is_transient: bool
+
+
+def facts_of(session: Session, table: TableRef) -> Facts | None:
+    """Return what the catalog says of a table, None if there is none."""
     rows = session.execute(
-        "SELECT COMMENT FROM INFORMATION_SCHEMA.TABLES"
+        "SELECT COMMENT, IS_TRANSIENT FROM INFORMATION_SCHEMA.TABLES"
         f" WHERE TABLE_SCHEMA = {_text(table.schema.upper())} AND TABLE_NAME = {_text(table.name.upper())}"
     )
-    return (rows[0][0] or "") if rows else None
+    return Facts(comment=rows[0][0] or "", is_transient=rows[0][1] == "YES") if rows else None
+
+
+def reshape(session: Session, table: TableRef, *, dropped: Sequence[str], retyped: Sequence[Column]) -> None:
+    """Drop columns of an empty table, and put those whose type changes at its end, as Snowflake changes few types.
+
+    Raises:
+        SwapError: The table can't be altered.
+    """
+    alter = f"ALTER TABLE {name_of(table)}"
+    try:
+        for column in retyped:
+            name, aside = sql_of(terms.column(column.name)), sql_of(terms.column(_RETYPED))
+            session.execute(f"{alter} ADD COLUMN {aside} {column.type}")
+            session.execute(f"{alter} DROP COLUMN {name}")
+            session.execute(f"{alter} RENAME COLUMN {aside} TO {name}")
+        for name in dropped:
+            session.execute(f"{alter} DROP COLUMN {sql_of(terms.column(name))}")
+    except StatementCancelledError:
+        raise
+    except WarehouseError as error:
+        raise SwapError(
+            f"{table}: its columns can't change as the computed rows do: {error}", table=str(table)
+        ) from error
 
 
 def add_columns(session: Session, table: TableRef, columns: Mapping[Column, exp.Expr | None]) -> None:

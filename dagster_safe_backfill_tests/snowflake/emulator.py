@@ -1,212 +1,161 @@
-"""fakesnow's server in this process, with what it answers wrongly put right, as far as the library's SQL needs it."""
+"""An emulated Snowflake behind a real HTTP server on loopback, reached by the unmodified connector.
+
+In this process (fast; a database of its own for each test)::
+
+    with serve() as emulator:
+        database = emulator.database()
+        with snowflake.connector.connect(**emulator.connect_arguments(database)) as connection: ...
+
+As a process of its own, which several clients share: `spawn()`, or
+`python -m dagster_safe_backfill_tests.snowflake.emulator --port 8910`, which prints `ready http://127.0.0.1:8910`.
+"""
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import itertools
-import re
-import socket
+import json
+import os
+import subprocess
+import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-import duckdb
-import fakesnow
-import fakesnow.arrow
-import fakesnow.conn
-import fakesnow.cursor
-import fakesnow.info_schema
-import fakesnow.transforms
-import pyarrow as pa
-import snowflake.connector.errors
-import uvicorn
-from fakesnow.server import app, shared_fs
-from sqlglot import exp
+if TYPE_CHECKING:
+    from dagster_safe_backfill_tests.snowflake.account import Account
 
-from dagster_safe_backfill import RangeSnowflakeIOManager
-
-_LOCK_TIMEOUT = 1
-_MAIN = "MAIN_"
-_NUMBERS = itertools.count(1)
-
-ddl_in_transactions: list[str] = []
-statements: list[str] = []
-
-_locks: dict[str, object] = {}
-_changed = threading.Condition()
+HOST = "127.0.0.1"
+_numbers = itertools.count(1)
 
 
-def _error(number: int, state: str, message: str) -> Exception:
-    return snowflake.connector.errors.ProgrammingError(msg=message, errno=number, sqlstate=state)
+@dataclass(frozen=True)
+class Emulator:
+    """An emulator that runs, in this process or in another."""
+
+    port: int
+    host: str = HOST
+    account: Account | None = field(default=None, repr=False, compare=False)
+    """What it serves, if it runs in this process."""
+
+    def database(self, name: str | None = None) -> str:
+        """Create a database, by default under a name that no other test uses, and return the name."""
+        name = name or f"TEST_{os.getpid()}_{next(_numbers)}"
+        self._ask("database", name=name)
+        return name
+
+    def drop(self, database: str) -> None:
+        """Drop a database, with the sessions that are in it."""
+        self._ask("drop", name=database)
+
+    def connect_arguments(self, database: str, schema: str = "PUBLIC", **others: Any) -> dict[str, Any]:
+        """Return the arguments of `snowflake.connector.connect`."""
+        return {"user": "tester", "password": "none", "account": "emulated", "database": database, "schema": schema} | {
+            **self.additional_connection_arguments(),
+            **others,
+        }
+
+    def additional_connection_arguments(self) -> dict[str, Any]:
+        """Return what `SnowflakeResource(additional_snowflake_connection_args=...)` needs to reach the emulator."""
+        return {
+            "host": self.host,
+            "port": self.port,
+            "protocol": "http",
+            "login_timeout": 10,
+            "network_timeout": 30,
+            "session_parameters": {"CLIENT_OUT_OF_BAND_TELEMETRY_ENABLED": False},
+        }
+
+    def history(self, database: str | None = None) -> list[dict[str, Any]]:
+        """Return all statements so far (of sessions of one database), each with what `account.Record` says of it."""
+        return self._ask("history", database=database)
+
+    def ddl_in_transactions(self, database: str | None = None) -> list[str]:
+        """Return the DDL that came inside a transaction, and so committed it."""
+        return [one["sql"] for one in self.history(database) if one["kind"] == "ddl" and one["in_transaction"]]
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """Return the open sessions: number, database, whether in a transaction, the tables they have locked."""
+        return self._ask("sessions")
+
+    def end_session(self, number: int) -> None:
+        """End a session as the server may: rolled back, locks released; its client hears 390111 at the next statement."""
+        self._ask("end", session=number)
+
+    def abort_idle_after(self, seconds: float) -> None:
+        """Let a transaction that blocks another be aborted once idle for so long (Snowflake: 5 minutes)."""
+        self._ask("idle_abort", seconds=seconds)
+
+    def _ask(self, command: str, **body: Any) -> Any:
+        request = urllib.request.Request(
+            f"http://{self.host}:{self.port}/emulator/{command}", data=json.dumps(body).encode(), method="POST"
+        )
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as reply:
+            answer = json.load(reply)
+        if not answer["success"]:
+            raise RuntimeError(answer["message"])
+        return answer["data"]
 
 
-class _Cursor:
-    """What stands around fakesnow's own methods."""
+@contextlib.contextmanager
+def serve(port: int = 0, *, idle_abort: float = 300) -> Iterator[Emulator]:
+    """Run an emulator in this process for as long as the context lasts."""
+    import socket
 
-    execute_before = fakesnow.cursor.FakeSnowflakeCursor.execute
-    transform_before = fakesnow.cursor.FakeSnowflakeCursor._transform
-    run_before = fakesnow.cursor.FakeSnowflakeCursor._execute
+    import uvicorn
 
+    from dagster_safe_backfill_tests.snowflake.account import Account
+    from dagster_safe_backfill_tests.snowflake.service import Service
 
-def _execute(self: Any, command: str, *args: Any, **kwargs: Any) -> Any:
-    conn = self._conn
-    # DuckDB has a schema of this name in every database, in lower case, which fakesnow then doesn't find.
-    command = command.replace('"MAIN"', f'"{_MAIN}"').replace("'MAIN'", f"'{_MAIN}'")
-    if command.startswith("DESCRIBE "):
-        return _Cursor.execute_before(self, command, *args, **kwargs)
-    statements.append(command)
-    found = re.match(r"CREATE TEMPORARY TABLE (\S+)", command)
-    if found:
-        conn.temporary = [*getattr(conn, "temporary", []), found.group(1)]
-        command = command.replace("CREATE TEMPORARY TABLE", "CREATE TABLE", 1)
-    word = command.split(maxsplit=1)[0].upper()
-    if getattr(conn, "is_in_transaction", False) and word in ("CREATE", "DROP", "ALTER", "COMMENT", "TRUNCATE"):
-        ddl_in_transactions.append(command)
-        _Cursor.execute_before(self, "COMMIT")
-        _release(conn)
-    if word in ("UPDATE", "DELETE", "MERGE"):
-        _lock(conn, command)
+    account = Account(idle_abort=idle_abort)
+    listener = socket.create_server((HOST, port))
+    config = uvicorn.Config(
+        Service(account).app(), log_config=None, access_log=False, ws="none", lifespan="off", timeout_keep_alive=600
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([listener],), name="emulated Snowflake", daemon=True)
+    thread.start()
     try:
-        result = _Cursor.execute_before(self, command, *args, **kwargs)
+        while not server.started and thread.is_alive():
+            time.sleep(0.005)
+        yield Emulator(port=listener.getsockname()[1], account=account)
     finally:
-        if not getattr(conn, "is_in_transaction", False):
-            _release(conn)
-    if word == "BEGIN":
-        conn.is_in_transaction = True
-    if word in ("COMMIT", "ROLLBACK"):
-        _release(conn)
-    return result
+        server.should_exit = server.force_exit = True
+        thread.join(timeout=10)
+        account.close()
+        listener.close()
 
 
-def _lock(conn: Any, command: str) -> None:
-    found = re.match(r'(?:UPDATE|DELETE FROM|MERGE INTO)\s+("[^"]*"(?:\."[^"]*")?|\S+)', command)
-    assert found, command
-    name = f"{conn.database}.{found.group(1)}"
-    deadline = time.monotonic() + _LOCK_TIMEOUT
-    with _changed:
-        while _locks.get(name, conn) is not conn:
-            if not _changed.wait(max(0.0, deadline - time.monotonic())) and time.monotonic() >= deadline:
-                raise _error(625, "57014", f"Statement has locked table '{name}' in a transaction of another session")
-        _locks[name] = conn
+@contextlib.contextmanager
+def spawn(port: int = 0) -> Iterator[Emulator]:
+    """Run an emulator in a process of its own, for clients in several processes."""
+    command = [sys.executable, "-m", "dagster_safe_backfill_tests.snowflake.emulator", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line.startswith("ready"):
+            raise RuntimeError(f"The emulator didn't start: {line!r}")
+        try:
+            yield Emulator(port=int(line.rsplit(":", 1)[1]))
+        finally:
+            process.terminate()
 
 
-def _release(conn: Any) -> None:
-    conn.is_in_transaction = False
-    with _changed:
-        for name in [name for name, holder in _locks.items() if holder is conn]:
-            del _locks[name]
-        _changed.notify_all()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument(
+        "--idle-abort", type=float, default=300, help="seconds after which an idle transaction that blocks is aborted"
+    )
+    given = parser.parse_args()
+    with serve(given.port, idle_abort=given.idle_abort) as emulator:
+        print(f"ready http://{emulator.host}:{emulator.port}", flush=True)  # noqa: T201
+        threading.Event().wait()
 
 
-def _transform(self: Any, expression: Any, params: Any) -> Any:
-    transformed = _Cursor.transform_before(self, expression, params)
-    for node in list(transformed.find_all(exp.Func)):
-        if node.sql("duckdb").upper().startswith("HASH("):
-            wide = exp.cast(node.copy(), exp.DataType.Type.INT128)
-            signed = exp.paren(exp.Sub(this=wide, expression=exp.Literal.number(2**63)))
-            node.replace(exp.cast(signed, exp.DataType.Type.BIGINT))
-    return transformed
-
-
-def _run(self: Any, transformed: Any, params: Any = None) -> None:
-    try:
-        _Cursor.run_before(self, transformed, params)
-    except duckdb.TransactionException as error:
-        if "aborted" in str(error):
-            raise _error(90232, "25000", str(error)) from error
-        raise _error(625, "57014", f"Statement was aborted because of another's lock: {error}") from error
-    except snowflake.connector.errors.Error:
-        raise
-    except duckdb.Error as error:
-        raise _error(100038, "22018", str(error)) from error
-    if isinstance(transformed, exp.Merge):
-        count = (
-            self._duck_conn.fetchall()[0][0] if self._arrow_table is None else self._arrow_table.column(0)[0].as_py()
-        )
-        self._duck_conn.execute(f'SELECT {count} AS "number of rows inserted", 0 AS "number of rows updated"')
-        self._arrow_table = self._duck_conn.to_arrow_table()
-        self._last_sql = f'SELECT {count} AS "number of rows inserted", 0 AS "number of rows updated"'
-        self._last_params = None
-
-
-def _timestamps(ts: Any) -> Any:
-    if isinstance(ts, pa.ChunkedArray):
-        ts = ts.combine_chunks()
-    found = _timestamps_before(ts.fill_null(0) if ts.null_count else ts)
-    return pa.StructArray.from_arrays(found.flatten(), fields=list(found.type), mask=ts.is_null())
-
-
-_timestamps_before = fakesnow.arrow.timestamp_to_sf_struct
-
-
-def _lengths(catalog: str, schema: str, table: str, text_lengths: list[tuple[str, int]]) -> str:
-    quoted = [(name.replace("'", "''"), size) for name, size in text_lengths]
-    return _lengths_before(catalog, schema, table.replace("'", "''"), quoted)
-
-
-_lengths_before = fakesnow.info_schema.insert_text_lengths_sql
-_close_before = fakesnow.conn.FakeSnowflakeConnection.close
-
-
-@cache
-def _patched() -> None:
-    cursor: Any = fakesnow.cursor.FakeSnowflakeCursor
-    cursor.execute, cursor._transform, cursor._execute = _execute, _transform, _run
-    fakesnow.arrow.timestamp_to_sf_struct = _timestamps
-    fakesnow.info_schema.insert_text_lengths_sql = _lengths
-    fakesnow.transforms.numeric_agg_implicit_cast = lambda expression: expression
-    fakesnow.transforms.merge = lambda expression: [expression]
-
-
-@cache
-def _server() -> dict[str, Any]:
-    """Start the server, which ends with the process."""
-    _patched()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
-    threading.Thread(target=server.run, name="snowflake", daemon=True).start()
-    while not server.started:
-        time.sleep(0.01)
-    return {
-        "user": "fake",
-        "password": "snow",
-        "account": "fakesnow",
-        "host": "127.0.0.1",
-        "port": port,
-        "protocol": "http",
-        "session_parameters": {"CLIENT_OUT_OF_BAND_TELEMETRY_ENABLED": False},
-    }
-
-
-class SnowflakeBackend:
-    """A fresh database of the emulator."""
-
-    def __init__(self, _folder: Any = None) -> None:
-        self.database = f"T{next(_NUMBERS)}"
-        login = dict(_server())
-        names = ("user", "password", "account")
-        further = {name: value for name, value in login.items() if name not in (*names, "network_timeout")}
-        shared_fs.connect(self.database, _MAIN).close()
-        self.io_manager = RangeSnowflakeIOManager(
-            **{name: login[name] for name in names},
-            database=self.database,
-            schema="main",
-            lock_timeout=_LOCK_TIMEOUT,
-            additional_snowflake_connection_args=further,
-        )
-
-    @contextmanager
-    def outside(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Yield a session of the emulator's own database, which the library knows nothing of."""
-        with shared_fs.duck_conn.cursor() as cursor:
-            cursor.execute("SET python_enable_replacements = false")
-            cursor.execute(f'USE "{self.database}"."{_MAIN}"')
-            yield cursor
-
-    def read(self, sql: str) -> list[tuple[Any, ...]]:
-        with self.outside() as cursor:
-            return cursor.execute(sql).fetchall()
+if __name__ == "__main__":
+    main()

@@ -1,376 +1,237 @@
-"""A proxy on loopback in front of the emulator's server: it writes down the statements, and fails those it is told to.
+"""A proxy between the connector and the emulator that refuses statements, loses replies, or ends sessions.
 
-How long the unmodified connector waits for an answer that doesn't come is set by its own arguments:
+    with proxied(emulator) as proxy:
+        proxy.fail(when=r"^MERGE", how="lose reply")
+        connection = snowflake.connector.connect(**proxy.connect_arguments(database))
 
-- `network_timeout` (whole seconds; forever, if unset) bounds the retries of one request. When it is over the connector
-  also has the statement cancelled, by a timer that each statement starts; so 0 isn't for giving up at once.
-- `backoff_policy` returns the seconds between the tries, which are cut to whole ones (1, 2, 4... by default). It is
-  asked after each try that failed. `PATIENT` waits for nothing; `IMPATIENT` raises then what the connector would raise
-  when its time is over.
-- `login_timeout` bounds the logins likewise; `socket_timeout` doesn't matter, as no answer is late.
-- `platform_detection_timeout_seconds` is waited for in vain at the first login where a cloud's addresses can't be
-  reached; 0 leaves that out.
+The connector retries a refused request and a lost reply by itself, with the same request id, and the server doesn't run
+that twice. So a single fault is one that the connector gets over; `times=FOREVER` is one that the client hears of, as
+an OperationalError once its `network_timeout` is over.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import http.client
-import itertools
 import json
 import re
-import sys
+import socket
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Literal, assert_never
+from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qs, urlsplit
 
-from snowflake.connector.errorcode import ER_FAILED_TO_REQUEST
-from snowflake.connector.errors import Error, OperationalError
-from snowflake.connector.network import RetryRequest
-from typing_extensions import Self
+from dagster_safe_backfill_tests.snowflake.emulator import HOST, Emulator
 
-Kind = Literal["refused", "reply lost", "session lost", "cut off"]
-"""What can befall a statement.
+How = Literal["refuse", "lose reply", "end session"]
+"""Refuse: 503 before the server hears of it. Lose reply: it runs, the client never hears. End session: before it."""
 
-- refused: HTTP's 503, and it isn't run.
-- reply lost: It is run, and the client's connection is closed without an answer.
-- session lost: Its session ends right before it, which rolls the transaction back.
-- cut off: It isn't run, and from it on no request of anybody gets through, until it is healed.
-"""
-
-SESSION_GONE = 390111
+FOREVER = 1_000_000
+_Reply = tuple[int, bytes, str]
 _QUERY = "/queries/v1/query-request"
-_HOP_BY_HOP = ("connection", "content-length", "date", "server", "transfer-encoding")
 
 
-def at_once() -> Iterator[int]:
-    """A backoff policy of the connector: no waiting between tries."""
-    return itertools.repeat(0)
+@dataclass
+class _Fault:
+    """Which statement goes wrong, how, and how often: it and the retries of it."""
 
+    how: How
+    when: re.Pattern[str] | int
+    left: int
+    request_id: str | None = None
+    """The statement that it has hit."""
 
-def not_again() -> Iterator[int]:
-    """A backoff policy of the connector: what failed isn't tried again."""
-    yield 0
-    failure = sys.exc_info()[1]
-    cause = failure.args[0] if isinstance(failure, RetryRequest) else failure
-    if isinstance(cause, Error):
-        # As `Error.errorhandler_wrapper_from_cause` does; some classes change the number each time that they are made.
-        raise type(cause)(msg=cause.msg, errno=cause.errno, sqlstate=cause.sqlstate, done_format_msg=True)
-    raise OperationalError(msg=f"Failed to execute request: {cause}", errno=ER_FAILED_TO_REQUEST)
-
-
-_CLIENT: Mapping[str, Any] = {"platform_detection_timeout_seconds": 0}
-PATIENT: Mapping[str, Any] = {**_CLIENT, "network_timeout": 30, "backoff_policy": at_once}
-IMPATIENT: Mapping[str, Any] = {**_CLIENT, "backoff_policy": not_again}
-"""The connector's arguments for a client that tries again at once, and for one that doesn't try again."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
-    """What happens to the statements that it is for.
-
-    Attributes:
-        number: Only the statement with this number.
-        pattern: Only statements whose text has this somewhere.
-        times: How many tries of each it befalls, a client's retry being one more; all, if None.
-    """
-
-    kind: Kind
-    number: int | None = None
-    pattern: str = ""
-    times: int | None = 1
-
-    def is_for(self, statement: Statement) -> bool:
-        """Return whether it befalls the newest try of a statement."""
-        if self.number not in (None, statement.number) or (self.times is not None and statement.tries > self.times):
+    def hits(self, passed: Passed) -> bool:
+        if not self.left or self.request_id not in {None, passed.request_id}:
             return False
-        return re.search(self.pattern, statement.sql) is not None
+        return passed.number == self.when if isinstance(self.when, int) else bool(self.when.search(passed.sql))
 
 
-@dataclass(slots=True, kw_only=True)
-class Statement:
-    """A statement that a client sent, with all its retries, which have the same request id.
-
-    Attributes:
-        number: Its place among all, from 0.
-        session: The number of its session, from 0, in the order in which they were first seen.
-        is_described: Whether it is only to be compiled.
-        tries: How often it was sent.
-        runs: How often it was passed on to the server: once at most.
-        bytes_up: Bytes of its requests' bodies.
-        bytes_down: Bytes of its answers' bodies.
-        error: The number of the server's error, if it ran into one.
-        fault: What befell it, if anything did.
-    """
+@dataclass
+class Passed:
+    """One statement that a client sent; its retries are counted, not listed."""
 
     number: int
-    session: int
-    request_id: str
     sql: str
-    is_described: bool = False
-    tries: int = 0
-    runs: int = 0
-    bytes_up: int = 0
-    bytes_down: int = 0
-    error: int | None = None
-    fault: Kind | None = None
-    _answer: Answer | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    session: str
+    request_id: str
+    sent: int = 0
+    """Bytes from the client."""
+    received: int = 0
+    """Bytes to the client."""
+    attempts: int = 0
+    faults: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """An answer of the server, or one in its place."""
-
-    status: int
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """A request of a client."""
-
-    method: str
-    path: str
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def is_statement(self) -> bool:
-        """Whether it carries a statement."""
-        return urlsplit(self.path).path == _QUERY
-
-    @property
-    def token(self) -> str | None:
-        """The session's token, as it is sent."""
-        return self.headers.get("Authorization")
-
-    @property
-    def request_id(self) -> str:
-        """The id that a retry has too."""
-        return parse_qs(urlsplit(self.path).query)["requestId"][0]
-
-    @property
-    def content(self) -> Any:
-        """The body."""
-        is_zipped = self.headers.get("Content-Encoding") == "gzip"
-        return json.loads(gzip.decompress(self.body) if is_zipped else self.body)
+def quick_backoff() -> Iterator[float]:
+    """Retry almost at once: the connector's own policy waits for seconds."""
+    while True:
+        yield 0.05
 
 
 class Proxy:
-    """Passes all on to a server, from when it is entered until it is left; for any number of clients at a time.
+    """What goes through, and what is to go wrong."""
 
-    A retry of a statement that was run gets the first one's answer, as Snowflake gives it by the request's id.
-
-    Args:
-        port: The server's, on 127.0.0.1.
-
-    Attributes:
-        statements: What was sent, in order.
-        bytes_up: Bytes of all requests' bodies, those of files included.
-        bytes_down: Bytes of all answers' bodies.
-    """
-
-    def __init__(self, port: int) -> None:
-        self._server_port = port
+    def __init__(self, emulator: Emulator) -> None:
+        self.emulator = emulator
+        self.port = 0
+        self.statements: list[Passed] = []
+        self.uploaded = 0
+        """Bytes of files by PUT."""
+        self._faults: list[_Fault] = []
         self._lock = threading.Lock()
-        self._http = _Server(("127.0.0.1", 0), _Handler)
-        self._http.proxy = self
-        self._sessions: dict[str | None, int] = {}
-        self._gone: set[str | None] = set()
-        self.forget()
 
-    @property
-    def port(self) -> int:
-        """Where it listens, on 127.0.0.1."""
-        return self._http.server_address[1]
+    def fail(self, *, when: str | int, how: How, times: int = 1) -> None:
+        """Let the next statement that matches go wrong, `times` attempts of it.
 
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._http.serve_forever, args=(0.05,), name="proxy", daemon=True).start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-
-    def forget(self) -> None:
-        """Begin anew: no statements, no faults. Sessions that are gone stay so."""
-        with self._lock:
-            self.statements: list[Statement] = []
-            self.bytes_up = self.bytes_down = 0
-            self._known: dict[str, Statement] = {}
-            self._faults: list[Fault] = []
-            self._is_cut_off = False
-
-    def fail(self, fault: Fault) -> None:
-        """Let a fault happen from now on."""
-        with self._lock:
-            self._faults.append(fault)
+        `when` is a pattern of its text, or its ordinal among all that came through the proxy, from 1.
+        """
+        pattern = re.compile(when, re.IGNORECASE | re.DOTALL) if isinstance(when, str) else when
+        self._faults.append(_Fault(how=how, when=pattern, left=times))
 
     def heal(self) -> None:
-        """Let none of the faults happen any more."""
+        """Let nothing go wrong any more."""
+        self._faults.clear()
+
+    def connect_arguments(self, database: str, schema: str = "PUBLIC", **others: Any) -> dict[str, Any]:
+        """Return the arguments of `snowflake.connector.connect` through the proxy, with short patience."""
+        reached = replace(self.emulator, port=self.port)
+        return {
+            **reached.connect_arguments(database, schema),
+            "network_timeout": 1,
+            "backoff_policy": quick_backoff,
+        } | others
+
+    def additional_connection_arguments(self) -> dict[str, Any]:
+        """Return the same for `SnowflakeResource(additional_snowflake_connection_args=...)`."""
+        reached = replace(self.emulator, port=self.port).additional_connection_arguments()
+        return {**reached, "network_timeout": 1, "backoff_policy": quick_backoff}
+
+    def bytes_to_client(self, pattern: str = "") -> int:
+        return sum(one.received for one in self.statements if re.search(pattern, one.sql, re.IGNORECASE))
+
+    def forget(self) -> None:
+        """Begin to count and to list anew."""
         with self._lock:
-            self._faults = []
-            self._is_cut_off = False
+            self.statements.clear()
+            self.uploaded = 0
 
-    @contextmanager
-    def failing(self, fault: Fault) -> Iterator[None]:
-        """Let a fault happen within the block."""
-        self.fail(fault)
-        try:
-            yield
-        finally:
-            self.heal()
+    # --- what the handler asks
 
-    def answered(self, request: Request) -> Answer | None:
-        """Return what the client is to get; None to close its connection."""
-        if self._is_cut_off:
-            return None
-        answer = self._statement(request) if request.is_statement else self._other(request)
+    def passes(self, sql: str, session: str, request_id: str, size: int) -> Passed:
         with self._lock:
-            self.bytes_up += len(request.body)
-            self.bytes_down += len(answer.body) if answer is not None else 0
-        return answer
+            known = next((one for one in self.statements if one.request_id == request_id), None)
+            if known is None:
+                known = Passed(len(self.statements) + 1, sql, session, request_id)
+                self.statements.append(known)
+            known.attempts += 1
+            known.sent += size
+            return known
 
-    def _other(self, request: Request) -> Answer:
-        return _gone() if request.token in self._gone else self._passed_on(request)
-
-    def _statement(self, request: Request) -> Answer | None:
+    def fault(self, passed: Passed) -> How | None:
+        """Return what goes wrong with this attempt; a fault is for one statement, the first that it hits."""
         with self._lock:
-            statement = self._noted(request)
-            fault = self._fault(statement)
-        if request.token in self._gone:
-            return _gone()
-        answer = self._failed(request, statement, fault) if fault is not None else self._run(request, statement)
-        if answer is not None:
-            statement.bytes_down += len(answer.body)
-        return answer
-
-    def _noted(self, request: Request) -> Statement:
-        statement = self._known.get(request.request_id)
-        if statement is None:
-            content = request.content
-            statement = self._known[request.request_id] = Statement(
-                number=len(self.statements),
-                session=self._sessions.setdefault(request.token, len(self._sessions)),
-                request_id=request.request_id,
-                sql=content["sqlText"],
-                is_described=bool(content.get("describeOnly")),
-            )
-            self.statements.append(statement)
-        statement.tries += 1
-        statement.bytes_up += len(request.body)
-        return statement
-
-    def _fault(self, statement: Statement) -> Kind | None:
-        for fault in self._faults:
-            if fault.is_for(statement):
-                statement.fault = fault.kind
-                return fault.kind
+            for fault in self._faults:
+                if fault.hits(passed):
+                    fault.left -= 1
+                    fault.request_id = passed.request_id
+                    passed.faults.append(fault.how)
+                    return fault.how
         return None
-
-    def _failed(self, request: Request, statement: Statement, kind: Kind) -> Answer | None:
-        match kind:
-            case "refused":
-                return Answer(status=503, headers=(), body=b"")
-            case "reply lost":
-                self._run(request, statement)
-                return None
-            case "session lost":
-                self._end(request.token)
-                return _gone()
-            case "cut off":
-                self._is_cut_off = True
-                return None
-            case _:
-                assert_never(kind)
-
-    def _run(self, request: Request, statement: Statement) -> Answer:
-        with statement._lock:
-            if statement._answer is None:
-                statement.runs += 1
-                statement._answer = answer = self._passed_on(request)
-                statement.error = _error(answer)
-            return statement._answer
-
-    def end_sessions(self) -> None:
-        """End all sessions that ran a statement, as Snowflake does with those whose clients are gone."""
-        for token in set(self._sessions) - self._gone:
-            self._end(token)
-
-    def _end(self, token: str | None) -> None:
-        """End a session as its client would do; it can't be used any more."""
-        with self._lock:
-            self._gone.add(token)
-        headers = {"Authorization": token or "", "Content-Type": "application/json"}
-        self._passed_on(Request(method="POST", path="/session?delete=true", headers=headers, body=b"{}"))
-
-    def _passed_on(self, request: Request) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self._server_port)
-        try:
-            connection.request(request.method, request.path, request.body, dict(request.headers))
-            response = connection.getresponse()
-            kept = tuple(one for one in response.getheaders() if one[0].lower() not in _HOP_BY_HOP)
-            return Answer(status=response.status, headers=kept, body=response.read())
-        finally:
-            connection.close()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 64
-    proxy: Proxy
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    # Else an answer's body waits for its headers' receipt, 40 ms.
-    disable_nagle_algorithm = True
-    wbufsize = -1
-    server: _Server
+    proxy: ClassVar[Proxy]
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        request = Request(method=self.command, path=self.path, headers=self.headers, body=body)
-        answer = self.server.proxy.answered(request)
-        if answer is None:
-            self.close_connection = True
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        path = urlsplit(self.path)
+        if path.path != _QUERY:
+            self._answer(self._forward(body))
             return
-        self.send_response(answer.status)
-        for name, value in answer.headers:
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(answer.body)))
-        self.end_headers()
-        self.wfile.write(answer.body)
-
-    def do_GET(self) -> None:
-        self.do_POST()
+        asked = json.loads(gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body)
+        request_id = parse_qs(path.query).get("requestId", [""])[0]
+        session = self.headers.get("Authorization", "")
+        passed = self.proxy.passes(asked.get("sqlText", ""), session, request_id, len(body))
+        fault = self.proxy.fault(passed)
+        if fault == "refuse":
+            self._answer((503, b"{}", "application/json"))
+            return
+        if fault == "end session":
+            self._end_session()
+        reply = self._forward(body)
+        if fault == "lose reply" or reply is None:
+            self._hang_up()
+            return
+        passed.received += len(reply[1])
+        self._answer(reply)
 
     def do_PUT(self) -> None:
-        self.do_POST()
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.proxy.uploaded += len(body)
+        self._answer(self._forward(body))
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+    do_GET = do_POST  # noqa: N815 - http.server's name
+
+    def _forward(self, body: bytes) -> _Reply | None:
+        """Return the emulator's reply; None if there is none any more."""
+        emulator = self.proxy.emulator
+        connection = http.client.HTTPConnection(emulator.host, emulator.port, timeout=600)
+        try:
+            # The Host header stays the proxy's, so that files are uploaded through it as well.
+            headers = {name: value for name, value in self.headers.items() if name.lower() != "accept-encoding"}
+            connection.request(self.command, self.path, body=body, headers=headers)
+            reply = connection.getresponse()
+            return reply.status, reply.read(), reply.headers.get("Content-Type", "application/json")
+        except OSError:
+            return None
+        finally:
+            connection.close()
+
+    def _answer(self, reply: _Reply | None) -> None:
+        if reply is None:
+            self._hang_up()
+            return
+        status, body, kind = reply
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _hang_up(self) -> None:
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+        self.close_connection = True
+
+    def _end_session(self) -> None:
+        emulator = self.proxy.emulator
+        connection = http.client.HTTPConnection(emulator.host, emulator.port, timeout=60)
+        connection.request("POST", "/session?delete=true", headers={"Authorization": self.headers["Authorization"]})
+        connection.getresponse().read()
+        connection.close()
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
         """Say nothing."""
 
 
-def _gone() -> Answer:
-    """Snowflake's answer to a session that was ended."""
-    content = {
-        "data": None,
-        "code": str(SESSION_GONE),
-        "message": "Session no longer exists.  New login required to access the service.",
-        "success": False,
-        "headers": None,
-    }
-    return Answer(status=200, headers=(("Content-Type", "application/json"),), body=json.dumps(content).encode())
-
-
-def _error(answer: Answer) -> int | None:
-    content = json.loads(answer.body) if answer.body else {}
-    return None if content.get("success", True) else int(content.get("code") or 0)
+@contextlib.contextmanager
+def proxied(emulator: Emulator) -> Iterator[Proxy]:
+    """Run a proxy before an emulator, in this process."""
+    proxy = Proxy(emulator)
+    handler = type("_Handler", (_Handler,), {"proxy": proxy})
+    server = ThreadingHTTPServer((HOST, 0), handler)
+    server.daemon_threads = True
+    proxy.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield proxy
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(timeout=5)

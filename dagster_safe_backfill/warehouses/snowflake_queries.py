@@ -1,0 +1,35 @@
+"""A user's query, which is sent as it was written."""
+
+from __future__ import annotations
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+from dagster_safe_backfill.domain.tables import Query
+from dagster_safe_backfill.errors import ConfigurationError, WarehouseError
+from dagster_safe_backfill.sql.snowflake_dialect import DIALECT
+
+
+def one_select(query: Query) -> str:
+    """Return the query's text if it is just one SELECT.
+
+    Raises:
+        ConfigurationError: It is something else.
+        WarehouseError: It can't be read.
+    """
+    try:
+        found = [one for one in sqlglot.parse(query.sql, dialect=DIALECT) if one is not None]
+    except SqlglotError as error:
+        raise WarehouseError(f"the query can't be read: {error}") from error
+    if len(found) != 1 or not isinstance(found[0], exp.Query):
+        kinds = " and ".join(one.key.upper() for one in found)
+        raise ConfigurationError(f"a Query is one SELECT, not {kinds or 'nothing'}: {query.sql!r}")
+    return query.sql.strip().removesuffix(";")
+
+
+def as_relation(select: str, name: str) -> exp.Table:
+    """Return a query's text as a relation, wherever it is read."""
+    alias = exp.TableAlias(this=exp.to_identifier(name, quoted=True))
+    # On lines of its own, as it may end with a comment.
+    return exp.Table(this=exp.Var(this=f"(\n{select}\n)"), alias=alias)

@@ -1,0 +1,73 @@
+"""What the emulated Snowflake answers where the real one refuses: its number, its SQLSTATE and its words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class SnowflakeError(Exception):
+    """An error as Snowflake's server reports it; the connector makes its exceptions of it."""
+
+    errno: int
+    sqlstate: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.errno:06d} ({self.sqlstate}): {self.message}"
+
+
+def syntax_error(unexpected: str) -> SnowflakeError:
+    return SnowflakeError(1003, "42000", f"SQL compilation error:\nsyntax error unexpected '{unexpected}'.")
+
+
+def does_not_exist(kind: str, name: str) -> SnowflakeError:
+    message = f"SQL compilation error:\n{kind} '{name}' does not exist or not authorized."
+    return SnowflakeError(2003, "02000" if kind == "Schema" else "42S02", message)
+
+
+def already_exists(name: str) -> SnowflakeError:
+    return SnowflakeError(2002, "42710", f"SQL compilation error:\nObject '{name}' already exists.")
+
+
+def invalid_identifier(name: str) -> SnowflakeError:
+    return SnowflakeError(904, "42000", f"SQL compilation error: error line 1\ninvalid identifier '{name}'")
+
+
+def unknown_function(name: str) -> SnowflakeError:
+    return SnowflakeError(2140, "42601", f"SQL compilation error:\nUnknown function {name}")
+
+
+def unsupported(what: str) -> SnowflakeError:
+    return SnowflakeError(2, "0A000", f"SQL compilation error:\nUnsupported feature '{what}'.")
+
+
+def duplicate_row(row: str = "[...]") -> SnowflakeError:
+    return SnowflakeError(100090, "42P18", f"Duplicate row detected during DML action\nRow Values: {row}")
+
+
+def lock_not_released(holder: str, table: str, transaction: int, waiter: str, seconds: float) -> SnowflakeError:
+    message = (
+        f"Statement '{holder}' has locked table '{table}' in transaction {transaction} and this lock has not yet been"
+        f" released.\nYour statement '{waiter}' was aborted because the lock was not released within {seconds:g} seconds"
+        " (LOCK_TIMEOUT)."
+    )
+    return SnowflakeError(625, "57014", message)
+
+
+def timed_out(seconds: float) -> SnowflakeError:
+    message = f"Statement reached its statement or warehouse timeout of {seconds:g} second(s) and was canceled."
+    return SnowflakeError(630, "57014", message)
+
+
+def canceled() -> SnowflakeError:
+    return SnowflakeError(604, "57014", "SQL execution canceled")
+
+
+def session_gone() -> SnowflakeError:
+    return SnowflakeError(390111, "08001", "Session no longer exists. New login required to access the service.")
+
+
+def failed(error: Exception) -> SnowflakeError:
+    """Return what is no answer of Snowflake's: a fault or a gap of the emulator itself."""
+    return SnowflakeError(300010, "XX000", f"The emulator failed: {error!r}")

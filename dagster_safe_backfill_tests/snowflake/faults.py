@@ -17,20 +17,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-import snowflake.connector
-
-from dagster_safe_backfill import unique
+from dagster_safe_backfill import RangeSnowflakeIOManager, unique
 from dagster_safe_backfill.domain.states import Audited, Published, RolledBack, Strategy
 from dagster_safe_backfill.errors import SafeBackfillError
 from dagster_safe_backfill_tests.audited import KEYS
 from dagster_safe_backfill_tests.publications import Publications, day_rows
-from dagster_safe_backfill_tests.snowflake.proxied import SCHEMA, ProxiedBackend, login, proxied
-from dagster_safe_backfill_tests.snowflake.proxy import IMPATIENT, PATIENT, Fault, Kind, Proxy, Statement
+from dagster_safe_backfill_tests.snowflake.emulator import serve
+from dagster_safe_backfill_tests.snowflake.proxy import FOREVER, How, Passed, Proxy, not_again, proxied
+from dagster_safe_backfill_tests.snowflake_backend import SnowflakeBackend
 
-Work = Literal["stage", "merge", "replace", "rollback"]
+Work = Literal["stage", "merge", "replace", "swap", "rollback"]
 """What is tried: the write and the audit, which no strategy changes; a publication of what was staged; its undoing."""
 
 WORKS: tuple[Work, ...] = get_args(Work)
+EACH = 0
+"""Stands for all statements of a run, in place of a number."""
 FIRST, RUN, AGAIN = "first", "faulty", "again"
 DAYS = (0, 1, 2)
 OLD = [row for day in range(len(KEYS)) for row in day_rows(day, 1.0)]
@@ -39,9 +40,37 @@ NEW = [*day_rows(0, 1.0)[:2], (0, 2, 2.0, None), *day_rows(1, 1.0)[1:], *day_row
 LIVE_THEN = sorted([*NEW, *day_rows(3, 1.0)])
 
 
-FATAL: tuple[Kind, ...] = get_args(Kind)
-PASSING: tuple[Kind, ...] = ("refused", "reply lost")
+FATAL: tuple[How, ...] = get_args(How)
+PASSING: tuple[How, ...] = ("refuse", "lose reply")
 """The faults for a client that gives up, and those that one that tries again survives."""
+CALLED: dict[How, str] = {
+    "refuse": "refused",
+    "lose reply": "reply lost",
+    "end session": "session lost",
+    "cut off": "cut off",
+}
+
+
+class ProxiedBackend(SnowflakeBackend):
+    """A fresh database. The library reaches it by way of a proxy, as a client that tries again or doesn't."""
+
+    def __init__(self, proxy: Proxy, *, is_patient: bool) -> None:
+        super().__init__(proxy.emulator)
+        known = self.io_manager
+        further = proxy.additional_connection_arguments()
+        # Longer than anything takes, as the connector has a statement cancelled when it is over.
+        further["network_timeout"] = 60
+        if not is_patient:
+            further["backoff_policy"] = not_again
+        self.io_manager = RangeSnowflakeIOManager(
+            account="emulated",
+            user="tester",
+            password="none",
+            database=self.database,
+            schema="main",
+            lock_timeout=known.lock_timeout,
+            additional_snowflake_connection_args=further,
+        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -73,11 +102,11 @@ class Bench:
     def __init__(self, proxy: Proxy, work: Work) -> None:
         self.proxy = proxy
         self.work: Work = work
-        backend = ProxiedBackend(proxy)
+        backend = SnowflakeBackend(proxy.emulator)
         self.database = backend.database
         template = Publications(backend, live=OLD)
         self.audited: Audited | None = None
-        if work in ("merge", "replace"):
+        if work in ("merge", "replace", "swap"):
             self.audited = template.stage(NEW, DAYS, RUN, audits=[unique()])
         if work == "rollback":
             template.published(NEW, DAYS, FIRST)
@@ -94,16 +123,21 @@ class Bench:
         return list(sorted(OLD) if self.work == "rollback" else LIVE_THEN)
 
     @contextmanager
-    def fresh(self, client: Mapping[str, Any] = PATIENT) -> Iterator[Publications]:
+    def fresh(self, *, is_patient: bool = True) -> Iterator[Publications]:
         """Yield a fresh database."""
-        backend = ProxiedBackend(self.proxy, client=client)
-        found = Publications(backend, live=None)
-        backend.change("DROP TABLE notes")
-        for name in self.tables:
-            kind = "TRANSIENT TABLE" if "__" in name else "TABLE"
-            backend.change(f'CREATE {kind} "{name.upper()}" CLONE {self.database}.{SCHEMA}."{name.upper()}"')
-        yield found
-        backend.close()
+        backend = ProxiedBackend(self.proxy, is_patient=is_patient)
+        database = Publications(backend, live=None)
+        copied = [
+            f'CREATE {kind_of(name)} "MAIN"."{name}" CLONE {self.database}."MAIN"."{name}"' for name in self.names
+        ]
+        backend.change('DROP TABLE "MAIN"."NOTES"', *copied)
+        yield database
+        self.proxy.emulator.drop(backend.database)
+
+    @property
+    def names(self) -> list[str]:
+        """The tables' names as Snowflake has them."""
+        return [name.upper() for name in self.tables]
 
     def run(self, database: Publications) -> Published | RolledBack | None:
         """Do the work."""
@@ -131,7 +165,7 @@ class Bench:
             return "found it published"
         return "published" if any(one.touched for one in published.changes.values()) else "published, no change"
 
-    def statements(self) -> list[Statement]:
+    def statements(self) -> list[Passed]:
         """Return the statements of the work when nothing fails."""
         with self.fresh() as database:
             self.proxy.forget()
@@ -142,34 +176,35 @@ class Bench:
 def outcomes(proxy: Proxy, work: Work) -> Iterator[Outcome]:
     """Try each fault at each statement of a work."""
     bench = Bench(proxy, work)
-    turn = itertools.count()
+    turns = itertools.cycle(FATAL)
     statements = bench.statements()
     for statement in statements:
-        kinds = [FATAL[next(turn) % len(FATAL)]] if is_reading(statement) else FATAL
-        for how, kind in enumerate(kinds):
-            found = Outcome(work=work, number=statement.number, statement=shown(statement), fault=kind)
-            with bench.fresh(IMPATIENT) as database:
-                fault = Fault(kind=kind, number=statement.number, times=None)
-                yield tried(bench, database, fault, found, how=statement.number + how)
-    for how, kind in enumerate(PASSING):
-        found = Outcome(work=work, number=len(statements), statement="(each)", fault=f"{kind} once")
-        with bench.fresh(PATIENT) as database:
-            yield tried(bench, database, Fault(kind=kind), found, how=how)
+        kinds = [next(turns)] if is_reading(statement) else FATAL
+        for turn, kind in enumerate(kinds):
+            found = Outcome(work=work, number=statement.number, statement=shown(statement), fault=CALLED[kind])
+            with bench.fresh(is_patient=False) as database:
+                yield tried(bench, database, kind, found, again=statement.number + turn)
+    for turn, kind in enumerate(PASSING):
+        found = Outcome(work=work, number=EACH, statement="(each)", fault=f"{CALLED[kind]} once")
+        with bench.fresh() as database:
+            yield tried(bench, database, kind, found, again=turn)
 
 
-def tried(bench: Bench, database: Publications, fault: Fault, found: Outcome, *, how: int) -> Outcome:
+def tried(bench: Bench, database: Publications, how: How, found: Outcome, *, again: int) -> Outcome:
     """Do the work with a fault, look what is left, and do it again."""
-    bench.proxy.forget()
-    with bench.proxy.failing(fault):
-        found.saw = saw(bench, database, found)
-    found.problems += misplaced(bench, fault, found)
-    if fault.kind == "cut off":
-        bench.proxy.end_sessions()
+    proxy = bench.proxy
+    proxy.forget()
+    for number in [found.number] if found.number != EACH else range(1, 100):
+        proxy.fail(when=number, how=how, times=FOREVER if found.number != EACH else 1)
+    found.saw = saw(bench, database, found)
+    proxy.heal()
+    found.problems += misplaced(proxy.statements, how, found)
+    end_sessions(proxy, database)
     found.live = live_state(bench, database)
     found.problems += wrong(bench, database, found.live)
     found.left = ", ".join(leftovers(bench, database, found.live))
     try:
-        found.rerun = bench.rerun(database, how)
+        found.rerun = bench.rerun(database, again)
         database.retire()
     except Exception as error:
         found.rerun = type(error).__name__
@@ -178,16 +213,28 @@ def tried(bench: Bench, database: Publications, fault: Fault, found: Outcome, *,
     return found
 
 
-def misplaced(bench: Bench, fault: Fault, found: Outcome) -> Iterator[str]:
+def misplaced(statements: Sequence[Passed], how: How, found: Outcome) -> Iterator[str]:
     """Return whether the fault didn't befall what it was for."""
-    statements = bench.proxy.statements
-    befallen = statements if fault.number is None else statements[fault.number : fault.number + 1]
-    if not befallen or {one.fault for one in befallen} != {fault.kind}:
-        yield "the fault befell nothing, or not all"
-    if fault.number is not None and [shown(one) for one in befallen] != [found.statement]:
-        yield f"the fault befell {[shown(one) for one in befallen]}"
-    if fault.number is None and found.saw:
-        yield "the client's retries did not get through"
+    if found.number == EACH:
+        if any(one.faults != [how] for one in statements) or found.saw:
+            yield "not each statement got through after a fault"
+        return
+    befallen = [(shown(one), how in one.faults) for one in statements[found.number - 1 : found.number]]
+    if befallen != [(found.statement, True)]:
+        yield f"the fault befell something else: {befallen}"
+
+
+def end_sessions(proxy: Proxy, database: Publications) -> None:
+    """End what sessions were left, as Snowflake does with those whose clients are gone."""
+    for one in sessions(proxy, database):
+        proxy.emulator.end_session(one["session"])
+
+
+def sessions(proxy: Proxy, database: Publications) -> list[dict[str, Any]]:
+    """Return the open sessions with a database."""
+    assert isinstance(database.backend, SnowflakeBackend)
+    name = database.backend.database
+    return [one for one in proxy.emulator.sessions() if one["database"] == name]
 
 
 def saw(bench: Bench, database: Publications, found: Outcome) -> str:
@@ -242,7 +289,11 @@ def wrong_in_the_end(bench: Bench, database: Publications) -> Iterator[str]:
     left += [name for name in tables(database) if "archive" in name and name not in archives]
     if left:
         yield f"left behind: {', '.join(left)}"
-    yield from held(bench.proxy, database)
+    for one in sessions(bench.proxy, database):
+        yield f"a session is open: {one}"
+    assert isinstance(database.backend, SnowflakeBackend)
+    for ddl in bench.proxy.emulator.ddl_in_transactions(database.backend.database):
+        yield f"DDL in a transaction: {ddl}"
 
 
 def counted(database: Publications) -> Iterator[str]:
@@ -256,18 +307,6 @@ def counted(database: Publications) -> Iterator[str]:
     """
     for (key,) in database.read(sql):
         yield f"the ledger's fingerprint of {key} is of another number of rows"
-
-
-def held(proxy: Proxy, database: Publications) -> Iterator[str]:
-    """Return who holds live's lock."""
-    assert isinstance(database.backend, ProxiedBackend)
-    connection = snowflake.connector.connect(**login(proxy, database.backend.database))
-    try:
-        connection.cursor().execute("UPDATE t SET id = id WHERE FALSE")
-    except snowflake.connector.errors.ProgrammingError as error:
-        yield f"live is locked: {error}"
-    finally:
-        connection.close()
 
 
 def leftovers(bench: Bench, database: Publications, state: str) -> list[str]:
@@ -288,16 +327,20 @@ def events(database: Publications) -> list[tuple[str, str | None, str]]:
     return database.events() if "_safe_backfill_ledger" in tables(database) else []
 
 
-def is_reading(statement: Statement) -> bool:
+def kind_of(name: str) -> str:
+    """Return which kind of table the library makes under a name."""
+    return "TRANSIENT TABLE" if "__" in name else "TABLE"
+
+
+def is_reading(statement: Passed) -> bool:
     """Return whether a statement changes nothing."""
-    return statement.is_described or statement.sql.startswith("SELECT")
+    return statement.sql.startswith(("SELECT", "SHOW", "DESCRIBE"))
 
 
-def shown(statement: Statement) -> str:
+def shown(statement: Passed) -> str:
     """Return the beginning of a statement's text, without what is random in it."""
     text = plain(" ".join(statement.sql.split()))
-    short = re.sub(r"^(PUT '\w+://).*/(\w+\.parquet')", r"\1.../\2", text)[:70]
-    return f"(describe) {short}" if statement.is_described else short
+    return re.sub(r"^(PUT '\w+://).*/(\w+\.parquet')", r"\1.../\2", text)[:70]
 
 
 def plain(text: str) -> str:
@@ -309,7 +352,7 @@ def markdown(rows: Sequence[Outcome]) -> str:
     """Return the table."""
     titles = ("change", "#", "statement", "fault", "the library raised", "live then", "left then", "the rerun")
     lines = [
-        (one.work, str(one.number), f"`{one.statement}`", one.fault, one.saw, one.live, one.left, one.rerun)
+        (one.work, str(one.number or ""), f"`{one.statement}`", one.fault, one.saw, one.live, one.left, one.rerun)
         for one in rows
     ]
     return "\n".join(f"| {' | '.join(cells).replace('|  |', '| |')} |" for cells in (titles, ("---",) * 8, *lines))
@@ -324,7 +367,7 @@ def summary(rows: Sequence[Outcome]) -> str:
 
 def main(works: Sequence[str]) -> None:
     """Print the table, and what isn't as promised."""
-    with proxied() as proxy:
+    with serve() as emulator, proxied(emulator) as proxy:
         rows = [one for work in WORKS if work in (works or WORKS) for one in outcomes(proxy, work)]
     print(f"{markdown(rows)}\n\n{summary(rows)}")  # noqa: T201
     for one in rows:

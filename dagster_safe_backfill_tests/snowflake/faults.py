@@ -12,7 +12,7 @@ import re
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -127,17 +127,13 @@ class Bench:
         """Yield a fresh database."""
         backend = ProxiedBackend(self.proxy, is_patient=is_patient)
         database = Publications(backend, live=None)
-        copied = [
-            f'CREATE {kind_of(name)} "MAIN"."{name}" CLONE {self.database}."MAIN"."{name}"' for name in self.names
-        ]
-        backend.change('DROP TABLE "MAIN"."NOTES"', *copied)
+        backend.change('DROP TABLE "MAIN"."NOTES"')
+        for name in map(str.upper, self.tables):
+            # As the library makes them.
+            kind = "TRANSIENT TABLE" if "__" in name else "TABLE"
+            backend.change(f'CREATE {kind} "MAIN"."{name}" CLONE {self.database}."MAIN"."{name}"')
         yield database
         self.proxy.emulator.drop(backend.database)
-
-    @property
-    def names(self) -> list[str]:
-        """The tables' names as Snowflake has them."""
-        return [name.upper() for name in self.tables]
 
     def run(self, database: Publications) -> Published | RolledBack | None:
         """Do the work."""
@@ -199,7 +195,9 @@ def tried(bench: Bench, database: Publications, how: How, found: Outcome, *, aga
     found.saw = saw(bench, database, found)
     proxy.heal()
     found.problems += misplaced(proxy.statements, how, found)
-    end_sessions(proxy, database)
+    left = end_sessions(proxy, database)
+    if left and how != "cut off":
+        found.problems.append(f"the library left {left} sessions open")
     found.live = live_state(bench, database)
     found.problems += wrong(bench, database, found.live)
     found.left = ", ".join(leftovers(bench, database, found.live))
@@ -224,10 +222,12 @@ def misplaced(statements: Sequence[Passed], how: How, found: Outcome) -> Iterato
         yield f"the fault befell something else: {befallen}"
 
 
-def end_sessions(proxy: Proxy, database: Publications) -> None:
-    """End what sessions were left, as Snowflake does with those whose clients are gone."""
-    for one in sessions(proxy, database):
+def end_sessions(proxy: Proxy, database: Publications) -> int:
+    """End what sessions were left, as Snowflake does with those whose clients are gone; return how many."""
+    left = sessions(proxy, database)
+    for one in left:
         proxy.emulator.end_session(one["session"])
+    return len(left)
 
 
 def sessions(proxy: Proxy, database: Publications) -> list[dict[str, Any]]:
@@ -325,11 +325,6 @@ def tables(database: Publications) -> list[str]:
 def events(database: Publications) -> list[tuple[str, str | None, str]]:
     """Return what the ledger has; nothing, if there is none yet."""
     return database.events() if "_safe_backfill_ledger" in tables(database) else []
-
-
-def kind_of(name: str) -> str:
-    """Return which kind of table the library makes under a name."""
-    return "TRANSIENT TABLE" if "__" in name else "TABLE"
 
 
 def is_reading(statement: Passed) -> bool:

@@ -40,6 +40,8 @@ VALID = [
     "COPY INTO t FROM @~/x FILE_FORMAT = (TYPE = PARQUET) MATCH_BY_COLUMN_NAME = CASE_INSENSITIVE",
     "REMOVE @~/x",
     "ALTER SESSION SET QUERY_TAG = 'x'",
+    "INSERT INTO t (a, b, c, d, e) VALUES (?, ?, ?, ?, ?)",
+    "SELECT a FROM t WHERE a = ?",
     "BEGIN TRANSACTION",
     "COMMIT",
     "ALTER TABLE a.b.c SWAP WITH d.e.f",
@@ -257,6 +259,7 @@ def test_long_statements_take_little_time() -> None:
 def test_transactions_have_no_ddl() -> None:
     right = ["CREATE TABLE t (a INT)", "BEGIN TRANSACTION", "UPDATE t SET a = 1", "COMMIT", "DROP TABLE t"]
     assert transaction_problems(right) == []
+    assert transaction_problems(["begin", f"SELECT '{'x' * 1000}'", "-- no word\nSELECT 1", "commit"]) == []
     assert transaction_problems([*right[:2], "ALTER SESSION SET QUERY_TAG = 'x'", "SELECT 1", "ROLLBACK"]) == []
     for ddl in (
         "CREATE TEMPORARY TABLE u (a INT)",

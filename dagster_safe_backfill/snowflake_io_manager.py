@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dagster_safe_backfill.warehouses.base import Warehouse
 
 _LOGIN = (
-    *("account", "user", "password", "database", "role", "warehouse", "authenticator"),
+    *("account", "user", "password", "database", "schema", "role", "warehouse", "authenticator"),
     *("private_key", "private_key_path", "private_key_password"),
     *("login_timeout", "network_timeout", "client_session_keep_alive", "client_prefetch_threads"),
     *("ocsp_response_cache_filename", "validate_default_parameters"),
@@ -134,5 +134,5 @@ class RangeSnowflakeIOManager(RangeIOManager):
         return found
 
 
-_FIELDS = {"warehouse": "warehouse_"}
+_FIELDS = {"schema": "schema_", "warehouse": "warehouse_"}
 """The names of options that are something else in this class."""

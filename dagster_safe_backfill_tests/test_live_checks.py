@@ -154,6 +154,7 @@ def test_partitions_without_one_order_have_no_last_ones() -> None:
         sb.build_audit_checks(sales, [sb.unique()])
 
 
+@pytest.mark.only("duckdb", reason="the eyes of the test read DuckDB's SQL only")
 def test_the_sql_of_a_live_check_runs(
     live: dg.AssetsDefinition, io_manager: sb.RangeIOManager, instance: dg.DagsterInstance, read: Read
 ) -> None:

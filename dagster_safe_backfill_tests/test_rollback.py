@@ -41,12 +41,20 @@ def test_a_rollback_restores_what_was_there(backend: Backend, strategy: Strategy
     assert back.undone == ("1",)
     assert back.removed == (KEYS[3],)
     assert back.changes[KEYS[3]].deleted == 3
-    assert table.read("SELECT count(*) FROM t__archive_back") == [(6 if key else 9,)]
+    assert table.read("SELECT count(*) FROM t__archive_back")[0] >= (6 if key else 9,)
     forward = table.rollback("back", run="forward")
     assert forward.undone == ("back",)
     assert table.live() == after
     table.rollback("1", run="once more")
     assert table.live() == before
+
+
+@pytest.mark.differs("snowflake", reason="an archive is a clone of the whole table, at no cost, and has all its rows")
+def test_a_rollback_archives_just_what_it_replaces(backend: Backend) -> None:
+    table = Publications(backend, live=OLD)
+    table.published(NEW, [0, 1, 3], "1")
+    table.rollback("1")
+    assert table.read("SELECT count(*) FROM t__archive_back") == [(6,)]
 
 
 def test_a_stamp_comes_back_as_it_was(backend: Backend) -> None:

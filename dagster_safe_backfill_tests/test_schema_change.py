@@ -45,7 +45,13 @@ def test_a_new_column_is_added_when_the_rows_go_live(backend: Backend, strategy:
     table.publish(staged, "1", strategy=strategy)
     assert table.live("day::VARCHAR, id, value, note, extra")[0] == ("2024-01-01", 1, 5.0, "n", 3)
     assert {row[4] for row in table.live()[1:]} == {42 if default else None}
-    # The archive has the columns that there were.
+
+
+@pytest.mark.differs("snowflake", reason="a column comes before the transaction, so that the archive has it, empty")
+@pytest.mark.parametrize("strategy", ["merge", "replace"])
+def test_the_archive_has_the_columns_that_there_were(backend: Backend, strategy: Strategy) -> None:
+    table = Publications(backend, live=OLD, on_schema_change="add_columns")
+    table.published(WIDE, [0], "1", strategy=strategy)
     assert len(table.read("FROM t__archive_1")[0]) == 4
 
 
@@ -176,6 +182,7 @@ def synced(backend: Backend) -> Publications:
     return Publications(backend, live=OLD, on_schema_change="sync")
 
 
+@pytest.mark.only("duckdb", reason="of its types and indexes; Snowflake's are in snowflake/test_statements.py")
 def test_sync_drops_and_retypes_columns_in_one_swap(synced: Publications) -> None:
     synced.do("CREATE INDEX by_id ON t (id)")
     before = synced.live()
@@ -196,6 +203,7 @@ def test_sync_drops_and_retypes_columns_in_one_swap(synced: Publications) -> Non
     assert synced.tables("__archive_") == ["t__archive_1", "t__archive_back", "t__archive_forward"]
 
 
+@pytest.mark.only("duckdb", reason="the literal of a list is DuckDB's")
 def test_sync_changes_no_value_of_other_partitions(synced: Publications) -> None:
     synced.do("ALTER TABLE t ALTER value TYPE VARCHAR", "UPDATE t SET value = 'x' WHERE day = '2024-01-03'")
     before = synced.live()
@@ -264,6 +272,7 @@ def test_ties_are_refused(backend: Backend, latest: str) -> None:
     assert table.tables("__shadow_") == []
 
 
+@pytest.mark.differs("snowflake", reason="a column of NULL in a query is one of text there")
 def test_rows_without_a_key_are_not_each_others_duplicates(backend: Backend) -> None:
     table = Publications(backend, live=OLD, keep_latest="value")
     rows = "(NULL, 1.0, 'a'), (NULL, 2.0, 'b')"
@@ -303,7 +312,7 @@ def test_a_table_that_gained_a_column_since_is_refused_whatever_would_change(
     table = Publications(backend, live=OLD)
     staged = table.stage(day_rows(0, 1.0), [0], "1")
     table.do("ALTER TABLE t ADD COLUMN extra INT")
-    with pytest.raises(sb.SchemaMismatchError, match="extra INTEGER"):
+    with pytest.raises(sb.SchemaMismatchError, match=r"extra (INTEGER|NUMBER\(38,0\))"):
         table.publish(staged, "1", strategy=strategy)
 
 

@@ -21,6 +21,7 @@ from dagster_safe_backfill_tests.assets import (
     run_key,
     run_range,
 )
+from dagster_safe_backfill_tests.backends import Backend
 from dagster_safe_backfill_tests.conftest import Read
 
 pytestmark = pytest.mark.every_warehouse
@@ -193,10 +194,9 @@ def test_an_audit_that_cannot_be_measured_blocks(runs: Runs, read: Read) -> None
     ids=lambda value: getattr(value, "name", None),
 )
 def test_an_audit_fails_at_just_the_spoiled_partitions(
-    runs: Runs, warehouse: Any, audit: sb.Audit, spoiled: dict[Any, Any], failed: list[str]
+    runs: Runs, backend: Backend, audit: sb.Audit, spoiled: dict[Any, Any], failed: list[str]
 ) -> None:
-    with warehouse.connect() as connection:
-        connection._execute("CREATE TABLE known AS SELECT unnest([1.0, 2.0, 3.0]) AS v")
+    backend.create("known", pa.table({"v": [1.0, 2.0, 3.0]}))
     clean = {(key, i): 1000.0 * n + i for n, key in enumerate(DAYS.get_partition_keys()[:5]) for i in range(3)}
     base = clean if audit.name == "unique_value" else {}
     good = runs.range("2024-01-01", "2024-01-05", events(Source(spoiled=base), audits=[audit]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from sqlglot import exp
@@ -121,19 +122,30 @@ def is_lost(value: exp.Expr, *, source: str, target: str) -> exp.Expr:
     """See `Connection.is_lost`. Snowflake's TRY_CAST takes nothing but text, so that no cast may fail here."""
     if source == UNTYPED:
         return exp.false()
+    if base(source) == "VARCHAR" and base(target) != "VARCHAR":
+        return _is_lost_of_text(value, target=target)
     match base(target):
         case "NUMBER":
             return _is_lost_in_number(value, source=source, target=target)
         case "FLOAT":
             return _is_lost_in_float(value, source=source)
         case "VARCHAR" | "BINARY":
-            longest = _parameters(target)
-            if not longest:
-                return exp.false()
-            return exp.GT(this=exp.func("LENGTH", value, dialect=DIALECT), expression=terms.number(longest[0]))
+            return _is_longer(value, _parameters(target))
         case _:
             there = terms.typed(value, target, dialect=DIALECT)
             return exp.NEQ(this=terms.typed(there, source, dialect=DIALECT), expression=value.copy())
+
+
+def _is_lost_of_text(value: exp.Expr, *, target: str) -> exp.Expr:
+    tried = exp.TryCast(this=value.copy(), to=terms.data_type(target, dialect=DIALECT))
+    is_given = exp.not_(exp.Is(this=value.copy(), expression=exp.Null()))
+    return exp.and_(is_given, exp.Is(this=tried, expression=exp.Null()))
+
+
+def _is_longer(value: exp.Expr, longest: Sequence[int]) -> exp.Expr:
+    if not longest:
+        return exp.false()
+    return exp.GT(this=exp.func("LENGTH", value, dialect=DIALECT), expression=terms.number(longest[0]))
 
 
 def _is_lost_in_number(value: exp.Expr, *, source: str, target: str) -> exp.Expr:

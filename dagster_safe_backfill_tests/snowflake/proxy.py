@@ -6,7 +6,8 @@
 
 The connector retries a refused request and a lost reply by itself, with the same request id, and the server doesn't run
 that twice. So a single fault is one that the connector gets over; `times=FOREVER` is one that the client hears of, as
-an OperationalError once its `network_timeout` is over.
+an OperationalError once its `network_timeout` is over: whole seconds, after which the connector also has the statement
+cancelled. A client with `not_again` as its `backoff_policy` hears of it at once.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import http.client
 import json
 import re
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -24,10 +26,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qs, urlsplit
 
+from snowflake.connector.errorcode import ER_FAILED_TO_REQUEST
+from snowflake.connector.errors import Error, OperationalError
+from snowflake.connector.network import RetryRequest
+
 from dagster_safe_backfill_tests.snowflake.emulator import HOST, Emulator
 
-How = Literal["refuse", "lose reply", "end session"]
-"""Refuse: 503 before the server hears of it. Lose reply: it runs, the client never hears. End session: before it."""
+How = Literal["refuse", "lose reply", "end session", "cut off"]
+"""Refuse: 503 before the server hears of it. Lose reply: it runs, the client never hears. End session: before it.
+Cut off: it doesn't run, and from it on no request of anybody gets through, until it is healed."""
 
 FOREVER = 1_000_000
 _Reply = tuple[int, bytes, str]
@@ -72,6 +79,17 @@ def quick_backoff() -> Iterator[float]:
         yield 0.05
 
 
+def not_again() -> Iterator[int]:
+    """Don't retry: raise what the connector raises once its time is over."""
+    yield 0
+    failure = sys.exc_info()[1]
+    cause = failure.args[0] if isinstance(failure, RetryRequest) else failure
+    if isinstance(cause, Error):
+        # As `Error.errorhandler_wrapper_from_cause` does; some classes change the number each time that they are made.
+        raise type(cause)(msg=cause.msg, errno=cause.errno, sqlstate=cause.sqlstate, done_format_msg=True)
+    raise OperationalError(msg=f"Failed to execute request: {cause}", errno=ER_FAILED_TO_REQUEST)
+
+
 class Proxy:
     """What goes through, and what is to go wrong."""
 
@@ -81,6 +99,7 @@ class Proxy:
         self.statements: list[Passed] = []
         self.uploaded = 0
         """Bytes of files by PUT."""
+        self.is_cut_off = False
         self._faults: list[_Fault] = []
         self._lock = threading.Lock()
 
@@ -95,6 +114,7 @@ class Proxy:
     def heal(self) -> None:
         """Let nothing go wrong any more."""
         self._faults.clear()
+        self.is_cut_off = False
 
     def connect_arguments(self, database: str, schema: str = "PUBLIC", **others: Any) -> dict[str, Any]:
         """Return the arguments of `snowflake.connector.connect` through the proxy, with short patience."""
@@ -145,11 +165,16 @@ class Proxy:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # Else an answer's body waits until its head was acknowledged, for up to 40 ms.
+    disable_nagle_algorithm = True
     proxy: ClassVar[Proxy]
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         path = urlsplit(self.path)
+        if self.proxy.is_cut_off:
+            self._hang_up()
+            return
         if path.path != _QUERY:
             self._answer(self._forward(body))
             return
@@ -160,6 +185,10 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.proxy.fault(passed)
         if fault == "refuse":
             self._answer((503, b"{}", "application/json"))
+            return
+        if fault == "cut off":
+            self.proxy.is_cut_off = True
+            self._hang_up()
             return
         if fault == "end session":
             self._end_session()

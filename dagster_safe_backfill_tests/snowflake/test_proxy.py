@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import snowflake.connector
-from snowflake.connector.errors import DatabaseError, OperationalError, ServiceUnavailableError
+from snowflake.connector.errors import DatabaseError, Error, OperationalError, ServiceUnavailableError
 
 from dagster_safe_backfill_tests.snowflake.conftest import Run, runner
 from dagster_safe_backfill_tests.snowflake.emulator import Emulator
-from dagster_safe_backfill_tests.snowflake.proxy import FOREVER, How, Proxy, proxied
+from dagster_safe_backfill_tests.snowflake.proxy import FOREVER, How, Proxy, not_again, proxied, quick_backoff
 
 if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
@@ -151,3 +151,43 @@ def test_sessions_are_told_apart(proxy: Proxy, through: SnowflakeConnection, dat
         runner(connection)(COUNT)
     counts = [one for one in proxy.statements if one.sql == COUNT]
     assert len({one.session for one in counts}) == 2
+
+
+@pytest.mark.parametrize("how", ["refuse", "lose reply"])
+def test_a_client_that_does_not_retry_hears_the_same(proxy: Proxy, database: str, how: How) -> None:
+    errors: list[Error] = []
+    for number, policy in enumerate((quick_backoff, not_again), 1):
+        proxy.fail(when="^SELECT", how=how, times=FOREVER)
+        with snowflake.connector.connect(**proxy.connect_arguments(database, backoff_policy=policy)) as connection:
+            with pytest.raises(Error) as raised:
+                runner(connection)(f"SELECT {number}")
+            errors.append(raised.value)
+        proxy.heal()
+    waiting, giving_up = errors
+    assert type(giving_up) is type(waiting)
+    assert (giving_up.errno, giving_up.sqlstate, giving_up.msg) == (waiting.errno, waiting.sqlstate, waiting.msg)
+    assert [one.attempts == 1 for one in proxy.statements] == [False, True]
+
+
+def test_cut_off_sessions_stay_until_the_server_ends_them(
+    proxy: Proxy, emulator: Emulator, database: str, run: Run
+) -> None:
+    run("CREATE TABLE t AS SELECT 1 AS a")
+    arguments = proxy.connect_arguments(database, backoff_policy=not_again)
+    cut, other = (snowflake.connector.connect(**arguments) for _ in range(2))
+    runner(cut)("BEGIN")
+    runner(cut)("UPDATE t SET a = 2")
+    proxy.fail(when="^COMMIT", how="cut off", times=FOREVER)
+    for connection, sql in ((cut, "COMMIT"), (cut, "ROLLBACK"), (other, "SELECT 1")):
+        with pytest.raises(OperationalError):
+            runner(connection)(sql)
+    with pytest.raises(OperationalError):
+        snowflake.connector.connect(**arguments)
+    cut.close()
+    proxy.heal()
+    (left,) = [one for one in emulator.sessions() if one["database"] == database and one["in_transaction"]]
+    assert runner(other)("SELECT a FROM t") == [(1,)]
+    emulator.end_session(left["session"])
+    runner(other)("UPDATE t SET a = a + 2")
+    assert runner(other)("SELECT a FROM t") == [(3,)]
+    other.close()

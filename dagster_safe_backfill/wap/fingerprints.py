@@ -13,6 +13,7 @@ from dagster_safe_backfill.domain.states import Fingerprint
 from dagster_safe_backfill.domain.tables import TableSpec
 from dagster_safe_backfill.sql import fingerprints as sql
 from dagster_safe_backfill.sql import terms
+from dagster_safe_backfill.wap.recovery import recovered
 from dagster_safe_backfill.wap.scope import partition_columns, partition_types
 from dagster_safe_backfill.warehouses.base import Connection
 
@@ -44,6 +45,7 @@ def seen(connection: Connection, *, spec: TableSpec, partition_slice: PartitionS
         SliceError: The partition column is missing or can't tell the partitions.
     """
     at = datetime.now(timezone.utc)
+    recovered(connection, spec.table)
     live = connection.columns(spec.table)
     if live is None:
         return Seen(at=at)

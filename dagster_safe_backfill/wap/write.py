@@ -25,6 +25,7 @@ from dagster_safe_backfill.wap.deduplicate import deduplicated
 from dagster_safe_backfill.wap.fingerprints import Seen, live_fingerprints
 from dagster_safe_backfill.wap.intents import intend
 from dagster_safe_backfill.wap.reconcile import reconciled
+from dagster_safe_backfill.wap.recovery import recovered
 from dagster_safe_backfill.wap.scope import (
     added_columns,
     check_keys,
@@ -72,6 +73,7 @@ def write(
     target = shadow or spec.table.shadow(origin.run_id)
 
     def work() -> Staged:
+        recovered(connection, spec.table)
         connection.ensure_schema(spec.table.schema)
         ledger.create(connection, spec.table)
         is_left = connection.columns(target) is not None

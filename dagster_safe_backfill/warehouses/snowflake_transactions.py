@@ -27,6 +27,7 @@ class Transaction:
         swap: The table that is replaced in it, whose clone is changed outside of it until they are swapped.
         failure: What a statement of it raised.
         is_in_doubt: Whether COMMIT was sent, and its reply was not read: then the ledger tells, and nothing is undone.
+        is_stuck: Whether ROLLBACK failed, so that DDL in this session would commit what is to be rolled back.
     """
 
     own: Session
@@ -38,13 +39,15 @@ class Transaction:
     swap: Swap | None = None
     failure: SafeBackfillError | None = None
     is_in_doubt: bool = False
+    is_stuck: bool = False
 
     def begin(self) -> None:
         """Send BEGIN, if it wasn't yet, and isn't to be: a clone is no reader's."""
         is_aside = self.swap is not None and not self.swap.is_swapped
         if not self.has_begun and not is_aside:
-            self.own.execute("BEGIN TRANSACTION", is_stoppable=False)
+            # Also if its reply is lost: a ROLLBACK too many does no harm.
             self.has_begun = True
+            self.own.execute("BEGIN TRANSACTION", is_stoppable=False)
 
     def commit(self) -> None:
         """Commit.
@@ -64,6 +67,8 @@ class Transaction:
     def roll_back(self) -> None:
         """Undo all of it, as far as Snowflake can be reached; the rest is left to recovery and retention."""
         self.release()
+        if self.is_stuck:
+            return
         if self.is_in_doubt:
             _LOG.warning("whether the transaction was committed is to be read in the ledger; the next try will")
             return
@@ -82,11 +87,13 @@ class Transaction:
     def release(self) -> None:
         """Send ROLLBACK, if there is something to roll back or a lock to give up."""
         if self.has_begun:
-            quietly(self.own, "ROLLBACK")
+            self.is_stuck = not quietly(self.own, "ROLLBACK")
             self.has_begun = False
 
     def close(self, *, is_committed: bool) -> None:
-        """Remove what is needed no more."""
+        """Remove what is needed no more; where that can't be done safely, the end of the session and retention do."""
+        if self.is_stuck:
+            return
         after = [*self.dropped.values()] if is_committed else []
         if self.swap is not None and is_committed:
             after.append(self.swap.comment_sql)
@@ -94,9 +101,11 @@ class Transaction:
             quietly(self.own, statement)
 
 
-def quietly(session: Session, sql: str) -> None:
-    """Run what cleans up; that it fails is no news, or is left to retention."""
+def quietly(session: Session, sql: str) -> bool:
+    """Run what cleans up, and return whether it could be; that it fails is no news, or is left to retention."""
     try:
         session.execute(sql, is_stoppable=False)
     except SafeBackfillError as error:
         _LOG.warning("%s: %s", sql, error)
+        return False
+    return True

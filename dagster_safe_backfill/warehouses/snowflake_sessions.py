@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from dagster_safe_backfill.domain.tables import Column
-from dagster_safe_backfill.errors import ConfigurationError
+from dagster_safe_backfill.errors import ConfigurationError, WarehouseError
 from dagster_safe_backfill.sql.snowflake_dialect import shown
 from dagster_safe_backfill.warehouses.base import STATEMENTS, Row
 from dagster_safe_backfill.warehouses.snowflake_errors import translated
@@ -19,6 +20,8 @@ from dagster_safe_backfill.warehouses.snowflake_types import spelled
 if TYPE_CHECKING:
     import pyarrow as pa
     from snowflake.connector import SnowflakeConnection as Driver
+
+_LOG = logging.getLogger(__name__)
 
 
 class Session:
@@ -147,13 +150,19 @@ class Sessions:
             ids = [one for one in found if one is not None]
             if not ids:
                 return
-            driver = self._logged_in()
             try:
-                with driver.cursor() as cursor:
-                    for session_id in ids:
-                        cursor.execute(f"SELECT SYSTEM$CANCEL_ALL_QUERIES({session_id})")
-            finally:
-                driver.close()
+                self._cancel(ids)
+            except WarehouseError as error:
+                # Who cancels does so again, until what runs has ended.
+                _LOG.warning("a statement could not be stopped: %s", error)
+
+    def _cancel(self, ids: Sequence[int]) -> None:
+        session = Session(self._logged_in(), stopping=threading.Lock())
+        try:
+            for session_id in ids:
+                session.execute(f"SELECT SYSTEM$CANCEL_ALL_QUERIES({session_id})")
+        finally:
+            session.close()
 
     def close(self) -> None:
         """Close all sessions."""

@@ -21,18 +21,18 @@ MISSING = (2003, 2043)
 """An object that isn't there, or that the role may not see: Snowflake doesn't say which."""
 
 _HELD = (
-    "SHOW LOCKS IN ACCOUNT tells the transaction, which SELECT SYSTEM$ABORT_TRANSACTION(id) ends; raise lock_timeout if it"
-    " has to be waited for"
+    "SHOW LOCKS IN ACCOUNT tells the transaction, which SELECT SYSTEM$ABORT_TRANSACTION(id) ends; raise lock_timeout if"
+    " it has to be waited for"
+)
+_TIMED_OUT = (
+    "the statement ran for longer than it may: raise statement_timeout (or STATEMENT_TIMEOUT_IN_SECONDS of the user or"
+    " the virtual warehouse, if that is less), or make the batches smaller with batch_size"
 )
 
 _ERRORS: Mapping[int, tuple[type[SafeBackfillError], str]] = {
     # SQL execution canceled, and its own time-out; the third is how the connector says the first.
     604: (StatementCancelledError, "the statement was stopped from outside"),
-    630: (
-        StatementCancelledError,
-        "the statement ran for longer than it may: raise statement_timeout (or STATEMENT_TIMEOUT_IN_SECONDS of the user"
-        " or the virtual warehouse, if that is less), or make the batches smaller with batch_size",
-    ),
+    630: (StatementCancelledError, _TIMED_OUT),
     # Waited for longer than LOCK_TIMEOUT; as victim of a deadlock; too many wait for the lock.
     625: (TransactionConflictError, f"another transaction holds the table, and did for all of lock_timeout; {_HELD}"),
     638: (TransactionConflictError, f"another transaction holds the table; {_HELD}"),

@@ -103,6 +103,7 @@ class SnowflakeConnection(Connection):
             transaction.commit()
             is_committed = True
         except BaseException:
+            transaction.own = self._sessions.alive(self._own)
             transaction.roll_back()
             raise
         finally:

@@ -53,6 +53,11 @@ def is_missing(error: Exception) -> bool:
     return getattr(error, "errno", None) in MISSING
 
 
+def is_lost(error: Exception) -> bool:
+    """Return whether the driver's error says that its session has ended."""
+    return getattr(error, "errno", None) in _LOST_SESSION
+
+
 def translated(error: Exception, doing: str) -> SafeBackfillError:
     """Return the library's error for one of the driver's."""
     doing = " ".join(doing.split())

@@ -14,7 +14,7 @@ from dagster_safe_backfill.domain.tables import Column
 from dagster_safe_backfill.errors import ConfigurationError, WarehouseError
 from dagster_safe_backfill.sql.snowflake_dialect import shown
 from dagster_safe_backfill.warehouses.base import STATEMENTS, Row
-from dagster_safe_backfill.warehouses.snowflake_errors import translated
+from dagster_safe_backfill.warehouses.snowflake_errors import is_lost, translated
 from dagster_safe_backfill.warehouses.snowflake_types import spelled
 
 if TYPE_CHECKING:
@@ -30,12 +30,16 @@ class Session:
     Args:
         driver: The connection, with bindings by question mark.
         stopping: Held while it changes whether a statement runs that may be stopped.
+
+    Attributes:
+        is_lost: Whether the server has ended it.
     """
 
     def __init__(self, driver: Driver, *, stopping: threading.Lock) -> None:
         self._driver = driver
         self._stopping = stopping
         self._is_stoppable = False
+        self.is_lost = False
 
     @property
     def schema(self) -> str | None:
@@ -111,6 +115,7 @@ class Session:
         try:
             yield
         except (Error, OSError) as error:
+            self.is_lost = self.is_lost or is_lost(error)
             raise translated(error, doing) from error
         finally:
             with self._stopping:
@@ -139,6 +144,16 @@ class Sessions:
     def beside(self) -> Session:
         """The second session, which commits each statement; for what can't be done in the first one's transaction."""
         return self._open[1] if len(self._open) > 1 else self.opened()
+
+    def alive(self, session: Session) -> Session:
+        """Return a session, or another one if it is lost, as what it left behind is to be cleaned up."""
+        if not session.is_lost:
+            return session
+        try:
+            return self.opened()
+        except WarehouseError as error:
+            _LOG.warning("what a lost session left behind is not cleaned up: %s", error)
+            return session
 
     def cancel(self) -> None:
         """Stop what runs, if it may be stopped; by a session that is opened for it.

@@ -147,10 +147,14 @@ class Sessions:
 
     def alive(self, session: Session) -> Session:
         """Return a session, or another one if it is lost, as what it left behind is to be cleaned up."""
-        if not session.is_lost:
-            return session
         try:
-            return self.opened()
+            if any(one.is_lost for one in self._open) and not session.is_lost:
+                # What ended one may have ended all.
+                session.execute("SELECT 1", is_stoppable=False)
+        except WarehouseError as error:
+            _LOG.debug("%s", error)
+        try:
+            return self.opened() if session.is_lost else session
         except WarehouseError as error:
             _LOG.warning("what a lost session left behind is not cleaned up: %s", error)
             return session

@@ -99,7 +99,13 @@ class Batches:
 
     def __post_init__(self) -> None:
         progress = Progress(asset=self.context.asset_key, partitions=len(self.whole))
-        bounds = Bounds(rules=self.rules, context=self.context, manager=self.manager, spec=self.spec)
+        bounds = Bounds(
+            rules=self.rules,
+            context=self.context,
+            manager=self.manager,
+            spec=self.spec,
+            publication_id=self.publication_id,
+        )
         object.__setattr__(self, "progress", progress)
         object.__setattr__(self, "bounds", bounds)
 
@@ -232,6 +238,11 @@ class Batches:
         if {stage.key for stage in own if stage.shadow == batch.shadow} == set(batch.partition_slice.keys):
             return own, free_shadow(self.spec.table, self.origin.run_id, own)
         return batch.taken_up, batch.shadow
+
+    @property
+    def publication_id(self) -> str | None:
+        """Under which all that the run stages goes live, if it is one publication."""
+        return None if self.is_by_partition else self.origin.publication_id
 
     @property
     def scope(self) -> str:

@@ -13,7 +13,7 @@ import dagster as dg
 
 from dagster_safe_backfill.domain.hours import AllowedHours
 from dagster_safe_backfill.domain.tables import TableSpec
-from dagster_safe_backfill.errors import ConfigurationError, OutsideAllowedHoursError, SafeBackfillError, about
+from dagster_safe_backfill.errors import ConfigurationError, OutsideAllowedHoursError, SafeBackfillError
 from dagster_safe_backfill.io_managers import RangeIOManager
 
 if TYPE_CHECKING:
@@ -95,12 +95,17 @@ def no_vain_retries(context: dg.AssetExecutionContext) -> Generator[None, None, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """The bounds of one run."""
+    """The bounds of one run.
+
+    Attributes:
+        publication_id: Under which all of it goes live, where that is known before its sessions are opened.
+    """
 
     rules: BatchRules
     context: dg.AssetExecutionContext
     manager: RangeIOManager
     spec: TableSpec
+    publication_id: str | None = None
 
     def deadline(self, what: str) -> Deadline:
         """Return the deadline of something that begins now."""
@@ -132,8 +137,13 @@ class Bounds:
         """
 
         def tried() -> _Result:
-            session = self.manager.warehouse().connect(read_only=read_only)
-            with about(self.spec.table), session as connection, deadline.over(connection):
+            session = self.manager.connected(
+                self.spec.table,
+                run_id=self.context.run_id,
+                publication_id=self.publication_id,
+                read_only=read_only,
+            )
+            with session as connection, deadline.over(connection):
                 return work(connection)
 
         return self.rules.retries.call(tried, on_retry=self._say_retry)

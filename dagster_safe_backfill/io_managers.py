@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field
 
 from dagster_safe_backfill.domain.states import Changes
-from dagster_safe_backfill.domain.tables import TableSpec
+from dagster_safe_backfill.domain.tables import TableRef, TableSpec
 from dagster_safe_backfill.errors import ConfigurationError, TableNotFoundError, about
 from dagster_safe_backfill.partitions import reads_nothing, slice_of_input, slice_of_output
 from dagster_safe_backfill.table_metadata import (
@@ -21,7 +22,7 @@ from dagster_safe_backfill.table_metadata import (
 )
 
 if TYPE_CHECKING:
-    from dagster_safe_backfill.warehouses.base import Warehouse
+    from dagster_safe_backfill.warehouses.base import Connection, Warehouse
 
 
 class RangeIOManager(dg.ConfigurableIOManager):
@@ -35,6 +36,20 @@ class RangeIOManager(dg.ConfigurableIOManager):
     @abstractmethod
     def default_schema(self) -> str | None:
         """The schema of tables that name none themselves."""
+
+    @contextmanager
+    def connected(
+        self, table: TableRef, *, run_id: str | None, publication_id: str | None = None, read_only: bool = False
+    ) -> Generator[Connection, None, None]:
+        """Open a session for the work of a run on a table, which the database's history and errors tell of."""
+        known = {"table": str(table), "run_id": run_id, "publication_id": publication_id}
+        warehouse = self._tagged({name: value for name, value in known.items() if value is not None})
+        with about(table), warehouse.connect(read_only=read_only) as connection:
+            yield connection
+
+    def _tagged(self, tags: Mapping[str, str]) -> Warehouse:  # noqa: ARG002 - where there is a history of statements
+        """Return the database, with sessions whose statements its history tells by these tags."""
+        return self.warehouse()
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
         """Write an asset's slice, or an op's whole table, in one transaction.
@@ -52,7 +67,7 @@ class RangeIOManager(dg.ConfigurableIOManager):
                 f"{spec.table}: the function returned None; return a frame or an sb.Query, or annotate it `-> None`"
             )
         partition_slice = slice_of_output(context)
-        with about(spec.table), self.warehouse().connect() as connection:
+        with self.connected(spec.table, run_id=_run_id(context)) as connection:
             changes = store(connection, obj, spec=spec, partition_slice=partition_slice)
         context.add_output_metadata(_write_metadata(context, spec, changes))  # pyright: ignore[reportUnknownMemberType]: MetadataValue is generic
 
@@ -76,7 +91,7 @@ class RangeIOManager(dg.ConfigurableIOManager):
             raise ConfigurationError(f"the input {context.name} comes from no asset and no op output")
         is_empty = reads_nothing(context)
         try:
-            with about(table), self.warehouse().connect(read_only=True) as connection:
+            with self.connected(table, run_id=_run_id(context), read_only=True) as connection:
                 return read(
                     connection,
                     spec=table_spec(table, metadata),
@@ -162,6 +177,14 @@ def warehouse_manager(io_manager: object, asset_key: dg.AssetKey) -> RangeIOMana
             f" {type(io_manager).__name__}, holds none; give it RangeDuckDBIOManager(database=…)"
         )
     return io_manager
+
+
+def _run_id(context: dg.InputContext | dg.OutputContext) -> str | None:
+    """Return the run that reads or writes; None where no run does, as in `load_asset_value`."""
+    try:
+        return context.step_context.run_id
+    except dg.DagsterInvariantViolationError:
+        return None
 
 
 def _load_type(context: dg.InputContext) -> type:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from dagster_safe_backfill.domain.slices import PartitionSlice
 from dagster_safe_backfill.domain.states import Changes, Origin, Retired, RolledBack
-from dagster_safe_backfill.errors import ConfigurationError, PublicationNotFoundError, about, listed
+from dagster_safe_backfill.errors import ConfigurationError, PublicationNotFoundError, listed
 from dagster_safe_backfill.io_managers import changes_metadata, partition_metadata, warehouse_manager
 from dagster_safe_backfill.partitions import order_of, slice_of_keys
 from dagster_safe_backfill.scopes import is_over
@@ -86,7 +86,7 @@ def build_rollback_job(
         manager = warehouse_manager(getattr(context.resources, io_manager_key), key)
         spec = manager.asset_spec(asset, key)
         order = _order(asset, context.instance)
-        with about(spec.table), manager.warehouse().connect() as connection:
+        with manager.connected(spec.table, run_id=context.run_id, publication_id=context.run_id) as connection:
             done = rollback(
                 connection,
                 Chosen(
@@ -153,7 +153,7 @@ def build_retention_schedule(
         for key, asset in tables.items():
             manager = warehouse_manager(getattr(context.resources, io_manager_key), key)
             spec = manager.asset_spec(asset, key)
-            with about(spec.table), manager.warehouse().connect() as connection:
+            with manager.connected(spec.table, run_id=context.run_id) as connection:
                 retired = retire(
                     connection,
                     spec.table,

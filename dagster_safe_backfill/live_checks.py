@@ -14,7 +14,7 @@ from dagster_safe_backfill.domain.comparison import Comparison
 from dagster_safe_backfill.domain.group_audits import GroupAudit
 from dagster_safe_backfill.domain.row_audits import FailingRows, Unique
 from dagster_safe_backfill.domain.slices import PartitionSlice
-from dagster_safe_backfill.errors import ConfigurationError, about
+from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.io_managers import warehouse_manager
 from dagster_safe_backfill.partitions import slice_of_keys
 
@@ -73,7 +73,7 @@ def build_audit_checks(
         spec = manager.asset_spec(asset, key)
         selected = {check.name for check in context.selected_asset_check_keys}
         wanted = [audit for name, audit in by_name.items() if name in selected]
-        with about(spec.table), manager.warehouse().connect(read_only=True) as connection:
+        with manager.connected(spec.table, run_id=context.run.run_id, read_only=True) as connection:
             results = measure_live(
                 connection,
                 wanted,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.io_managers import RangeIOManager
 
 if TYPE_CHECKING:
@@ -87,26 +89,31 @@ class RangeSnowflakeIOManager(RangeIOManager):
         default=None, description="Seconds after which Snowflake stops a statement; the account's, if unset."
     )
     query_tag: dict[str, str] = Field(
-        default={}, description="What the query history tells of these statements, besides the library's name."
+        default={},
+        description="What the query history tells of these statements, besides tool, table, run_id and publication_id.",
     )
 
     def warehouse(self) -> Warehouse:
         """Return the Snowflake database as a warehouse."""
+        return self._tagged({})
+
+    def _tagged(self, tags: Mapping[str, str]) -> Warehouse:
         from dagster_safe_backfill.warehouses.snowflake import SnowflakeWarehouse
 
-        return SnowflakeWarehouse(self._connect, schema=self.schema_, lock_timeout=self.lock_timeout)
+        connect = partial(self._connect, tags)
+        return SnowflakeWarehouse(connect, schema=self.schema_, lock_timeout=self.lock_timeout)
 
     @property
     def default_schema(self) -> str | None:
         """The schema of tables that name none themselves."""
         return self.schema_
 
-    def _connect(self) -> SnowflakeConnection:
+    def _connect(self, tags: Mapping[str, str]) -> SnowflakeConnection:
         # The resource closes its connection only if nothing is raised in its block, so that is not entered but here.
-        opened: Any = self._resource().get_connection()
+        opened: Any = self._resource(tags).get_connection()
         return opened.__enter__()
 
-    def _resource(self) -> SnowflakeResource:
+    def _resource(self, tags: Mapping[str, str]) -> SnowflakeResource:
         from dagster_snowflake import SnowflakeResource
 
         options: dict[str, Any] = {
@@ -114,12 +121,12 @@ class RangeSnowflakeIOManager(RangeIOManager):
         }
         # The connector changes what it is given.
         further = copy.deepcopy(self.additional_snowflake_connection_args or {})
-        further["session_parameters"] = {**further.get("session_parameters", {}), **self._session_parameters()}
+        further["session_parameters"] = {**further.get("session_parameters", {}), **self._session_parameters(tags)}
         # Else the connector makes floats of NUMBER(10,2) on the way to Arrow.
         further["arrow_number_to_decimal"] = True
         return SnowflakeResource(paramstyle="qmark", additional_snowflake_connection_args=further, **options)
 
-    def _session_parameters(self) -> Mapping[str, Any]:
+    def _session_parameters(self, tags: Mapping[str, str]) -> Mapping[str, Any]:
         found: dict[str, Any] = {
             "AUTOCOMMIT": True,
             "TIMEZONE": "UTC",
@@ -127,12 +134,23 @@ class RangeSnowflakeIOManager(RangeIOManager):
             "TRANSACTION_ABORT_ON_ERROR": True,
             # Else large lists of values go through a stage, which takes DDL.
             "CLIENT_STAGE_ARRAY_BINDING_THRESHOLD": 0,
-            "QUERY_TAG": json.dumps({"tool": "dagster-safe-backfill", **self.query_tag}),
+            "QUERY_TAG": self._query_tag(tags),
         }
         if self.statement_timeout is not None:
             found["STATEMENT_TIMEOUT_IN_SECONDS"] = self.statement_timeout
         return found
 
+    def _query_tag(self, tags: Mapping[str, str]) -> str:
+        """Return what every statement is tagged with; what the library knows itself, nobody says otherwise."""
+        tag = json.dumps({**self.query_tag, "tool": "dagster-safe-backfill", **tags})
+        if len(tag) > _LONGEST_TAG:
+            raise ConfigurationError(
+                f"query_tag comes to {len(tag)} characters with what the library adds, and Snowflake takes"
+                f" {_LONGEST_TAG}: shorten it"
+            )
+        return tag
 
+
+_LONGEST_TAG = 2000
 _FIELDS = {"schema": "schema_", "warehouse": "warehouse_"}
 """The names of options that are something else in this class."""

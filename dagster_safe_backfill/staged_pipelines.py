@@ -302,7 +302,13 @@ class PublishPipeline:
         manager, spec = self.table.opened(io_manager)
         own = slice_of_run(context).keys
         wanted = self.table.slice_of(context.instance, list(dict.fromkeys([*own, *targeted_keys(context)])))
-        bounds = Bounds(rules=self.batch_rules, context=context, manager=manager, spec=spec)
+        bounds = Bounds(
+            rules=self.batch_rules,
+            context=context,
+            manager=manager,
+            spec=spec,
+            publication_id=origin_of(context).publication_id,
+        )
         deadline = bounds.deadline(f"publishing {wanted} of {spec.table}")
         done = bounds.connected(partial(self._published, context, spec, wanted), deadline=deadline)
         for published in done.now:

@@ -169,7 +169,7 @@ def fails(audit: ByCondition | ByLookup, batch: Batch) -> exp.Expr:
             return has_null(audit.columns)
         case AcceptedValues():
             values = [_literal(value, audit.column, batch) for value in audit.values]
-            return exp.not_(_value(audit.column, batch, f"audit {audit.name}").isin(*values))
+            return exp.not_(terms.is_in(_value(audit.column, batch, f"audit {audit.name}"), values))
         case InRange():
             return exp.not_(_is_between(audit, batch))
         case RowExpression():

@@ -39,8 +39,6 @@ ROWS = "_sb_rows"
 """The name under which `with_partition` reads its source."""
 
 _MAP = "_sb_map"
-_LISTED = 16_000
-"""How many values a list or a VALUES may have; Snowflake takes 16,384."""
 
 WindowJoin = Literal["asof", "range"]
 """By the last window that begins before it, or by both of a window's bounds."""
@@ -118,8 +116,7 @@ def _one_dimension(
 ) -> exp.Expr:
     if isinstance(dimension, KeyDimension):
         keys = dict.fromkeys(dimension.values[i] for i in positions)
-        values = [_in_domain(terms.text(key), column) for key in keys]
-        return terms.any_of(column.expression.isin(*values[i : i + _LISTED]) for i in range(0, len(values), _LISTED))
+        return terms.is_in(column.expression, [_in_domain(terms.text(key), column) for key in keys])
     windows = merged(dimension.windows[i] for i in positions)
     return terms.any_of(_inside(window, column, dimension) for window in windows)
 
@@ -221,7 +218,11 @@ def distinct_keys(dimension: KeyDimension, column: PartitionColumn) -> exp.Selec
     tuples = [exp.Tuple(expressions=[terms.text(key)]) for key in dict.fromkeys(dimension.values)]
     value = _in_domain(terms.column(_KEY), column)
     count = exp.Count(this=exp.Distinct(expressions=[value]))
-    return exp.select(count).from_(_values_of(tuples, [_KEY]))
+    parts = _values_of(tuples, [_KEY])
+    if len(parts) == 1:
+        return exp.select(count).from_(parts[0])
+    keys = exp.union(*(exp.select(terms.column(_KEY)).from_(part) for part in parts), distinct=False)
+    return exp.select(count).from_(terms.subquery(keys, _MAP))
 
 
 def _is_one_day(start: str, end: str) -> bool:
@@ -239,18 +240,18 @@ def _partition_map(marks: Sequence[_Mark]) -> exp.Expr:
         for position, row in enumerate(zip(*texts, strict=True))
     ]
     parts = [
-        exp.select(*terms.named({name: item.copy() for name, item in items.items()})).from_(
-            _values_of(rows[i : i + _LISTED], items)
-        )
-        for i in range(0, len(rows), _LISTED)
+        exp.select(*terms.named({name: item.copy() for name, item in items.items()})).from_(part)
+        for part in _values_of(rows, items)
     ]
     return terms.subquery(exp.union(*parts, distinct=False) if len(parts) > 1 else parts[0], _MAP)
 
 
-def _values_of(rows: Sequence[exp.Tuple], names: Iterable[str]) -> exp.Values:
+def _values_of(rows: Sequence[exp.Tuple], names: Iterable[str]) -> list[exp.Values]:
+    """Return rows as relations, each of as many as one list may hold."""
     columns = [exp.to_identifier(name, quoted=True) for name in names]
     alias = exp.TableAlias(this=exp.to_identifier(_MAP, quoted=True), columns=columns)
-    return exp.Values(expressions=[*rows], alias=alias)
+    size = terms.LONGEST_LIST
+    return [exp.Values(expressions=[*rows[i : i + size]], alias=alias.copy()) for i in range(0, len(rows), size)]
 
 
 def _in_domain(value: exp.Expr, column: PartitionColumn) -> exp.Expr:

@@ -187,7 +187,7 @@ def delete_outside(shadow: TableRef) -> exp.Delete:
 
 def delete_positions(shadow: TableRef, positions: Sequence[int]) -> exp.Delete:
     """Return DELETE of the shadow's rows of some partitions."""
-    return exp.delete(terms.table(shadow), where=terms.column(PARTITION).isin(*map(terms.number, positions)))
+    return exp.delete(terms.table(shadow), where=terms.is_in(terms.column(PARTITION), map(terms.number, positions)))
 
 
 def _is_outside() -> exp.Expr:

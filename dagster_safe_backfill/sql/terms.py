@@ -15,6 +15,9 @@ from dagster_safe_backfill.errors import ConfigurationError
 IS_LOOKUP = "_sb_is_lookup"
 """Marks an EXISTS that the library wrote, as a lookup of a row's values in another relation."""
 
+LONGEST_LIST = 16_000
+"""What a list of literals may hold: Snowflake takes 16,384."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Derived(TableRef):
@@ -124,6 +127,13 @@ def all_of(conditions: Iterable[exp.Expr]) -> exp.Expr:
 def any_of(conditions: Iterable[exp.Expr]) -> exp.Expr:
     """Return the disjunction of `conditions`; FALSE if there are none."""
     return exp.or_(*conditions) if (conditions := list(conditions)) else exp.false()
+
+
+def is_in(value: exp.Expr, listed: Iterable[exp.Expr]) -> exp.Expr:
+    """Return whether a value is one of those listed, in as many lists as it takes; FALSE if there are none."""
+    items = list(listed)
+    parts = [items[i : i + LONGEST_LIST] for i in range(0, len(items), LONGEST_LIST)]
+    return any_of(exp.In(this=value.copy(), expressions=part) for part in parts)
 
 
 def count_where(condition: exp.Expr) -> exp.Expr:

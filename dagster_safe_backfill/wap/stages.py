@@ -79,7 +79,7 @@ def stages(
     events = (*get_args(StageEvent), "taken_up", *CHANGES_OF_LIVE)
     conditions = [ledger.is_of(table), terms.column("event").isin(*map(terms.text, events))]
     if keys is not None:
-        conditions.append(terms.column("partition_key").isin(*map(terms.text, keys)))
+        conditions.append(terms.is_in(terms.column("partition_key"), map(terms.text, keys)))
     if scope is not None:
         conditions.append(ledger.scope_column().eq(terms.text(scope)))
     at = terms.column("recorded_at")

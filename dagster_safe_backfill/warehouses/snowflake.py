@@ -105,6 +105,7 @@ class SnowflakeConnection(Connection):
             transaction.commit()
             is_committed = True
         except BaseException:
+            transaction.own = self._sessions.alive(self._own)
             transaction.roll_back()
             raise
         finally:
@@ -381,8 +382,8 @@ class SnowflakeConnection(Connection):
         if transaction is None or transaction.has_changed:
             raise WarehouseError(f"{table} is swapped in a transaction that has changed nothing yet, and in no other")
         # Before the lock is given up, so that the clone is of what was looked at.
-        swap = begun(self._sessions.beside, table, aside=aside, source=source, is_empty=is_empty)
-        transaction.created.append(tables.name_of(aside))
+        beside, created = self._sessions.beside, transaction.created
+        swap = begun(beside, table, aside=aside, source=source, is_empty=is_empty, created=created)
         transaction.release()
         transaction.swap = swap
         yield

@@ -20,14 +20,23 @@ _SHOWN_SQL = 300
 MISSING = (2003, 2043)
 """An object that isn't there, or that the role may not see: Snowflake doesn't say which."""
 
+_HELD = (
+    "SHOW LOCKS IN ACCOUNT tells the transaction, which SELECT SYSTEM$ABORT_TRANSACTION(id) ends; raise lock_timeout if"
+    " it has to be waited for"
+)
+_TIMED_OUT = (
+    "the statement ran for longer than it may: raise statement_timeout (or STATEMENT_TIMEOUT_IN_SECONDS of the user or"
+    " the virtual warehouse, if that is less), or make the batches smaller with batch_size"
+)
+
 _ERRORS: Mapping[int, tuple[type[SafeBackfillError], str]] = {
     # SQL execution canceled, and its own time-out; the third is how the connector says the first.
     604: (StatementCancelledError, "the statement was stopped from outside"),
-    630: (StatementCancelledError, "the statement reached the time-out of its session, user or warehouse"),
+    630: (StatementCancelledError, _TIMED_OUT),
     # Waited for longer than LOCK_TIMEOUT; as victim of a deadlock; too many wait for the lock.
-    625: (TransactionConflictError, "another transaction holds the table, and did for all of lock_timeout"),
-    638: (TransactionConflictError, "another transaction holds the table"),
-    639: (TransactionConflictError, "too many others wait for the table"),
+    625: (TransactionConflictError, f"another transaction holds the table, and did for all of lock_timeout; {_HELD}"),
+    638: (TransactionConflictError, f"another transaction holds the table; {_HELD}"),
+    639: (TransactionConflictError, f"too many others wait for the table; {_HELD}"),
     606: (ConfigurationError, "no virtual warehouse is in use: name one, as warehouse="),
 }
 _LOST_SESSION = range(390100, 390300)
@@ -44,6 +53,11 @@ def is_missing(error: Exception) -> bool:
     return getattr(error, "errno", None) in MISSING
 
 
+def is_lost(error: Exception) -> bool:
+    """Return whether the driver's error says that its session has ended."""
+    return getattr(error, "errno", None) in _LOST_SESSION
+
+
 def translated(error: Exception, doing: str) -> SafeBackfillError:
     """Return the library's error for one of the driver's."""
     doing = " ".join(doing.split())
@@ -57,7 +71,9 @@ def translated(error: Exception, doing: str) -> SafeBackfillError:
     if _PASSING.search(str(error)):
         return TransactionConflictError(f"another transaction holds the table: {message}")
     if number in _LOST_SESSION:
-        return WarehouseUnavailableError(f"the session with Snowflake was lost: {message}")
+        return WarehouseUnavailableError(
+            f"the session with Snowflake was lost, and with it what it hadn't committed: {message}"
+        )
     if isinstance(error, OSError) or any(number in numbers for numbers in _UNREACHABLE):
         return WarehouseUnavailableError(f"Snowflake can't be reached for now: {message}")
     return WarehouseError(message)

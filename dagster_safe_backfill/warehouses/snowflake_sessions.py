@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -10,15 +11,17 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from dagster_safe_backfill.domain.tables import Column
-from dagster_safe_backfill.errors import ConfigurationError
+from dagster_safe_backfill.errors import ConfigurationError, WarehouseError
 from dagster_safe_backfill.sql.snowflake_dialect import shown
 from dagster_safe_backfill.warehouses.base import STATEMENTS, Row
-from dagster_safe_backfill.warehouses.snowflake_errors import translated
+from dagster_safe_backfill.warehouses.snowflake_errors import is_lost, translated
 from dagster_safe_backfill.warehouses.snowflake_types import spelled
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from snowflake.connector import SnowflakeConnection as Driver
+
+_LOG = logging.getLogger(__name__)
 
 
 class Session:
@@ -27,12 +30,16 @@ class Session:
     Args:
         driver: The connection, with bindings by question mark.
         stopping: Held while it changes whether a statement runs that may be stopped.
+
+    Attributes:
+        is_lost: Whether the server has ended it.
     """
 
     def __init__(self, driver: Driver, *, stopping: threading.Lock) -> None:
         self._driver = driver
         self._stopping = stopping
         self._is_stoppable = False
+        self.is_lost = False
 
     @property
     def schema(self) -> str | None:
@@ -108,6 +115,7 @@ class Session:
         try:
             yield
         except (Error, OSError) as error:
+            self.is_lost = self.is_lost or is_lost(error)
             raise translated(error, doing) from error
         finally:
             with self._stopping:
@@ -137,6 +145,20 @@ class Sessions:
         """The second session, which commits each statement; for what can't be done in the first one's transaction."""
         return self._open[1] if len(self._open) > 1 else self.opened()
 
+    def alive(self, session: Session) -> Session:
+        """Return a session, or another one if it is lost, as what it left behind is to be cleaned up."""
+        try:
+            if any(one.is_lost for one in self._open) and not session.is_lost:
+                # What ended one may have ended all.
+                session.execute("SELECT 1", is_stoppable=False)
+        except WarehouseError as error:
+            _LOG.debug("%s", error)
+        try:
+            return self.opened() if session.is_lost else session
+        except WarehouseError as error:
+            _LOG.warning("what a lost session left behind is not cleaned up: %s", error)
+            return session
+
     def cancel(self) -> None:
         """Stop what runs, if it may be stopped; by a session that is opened for it.
 
@@ -147,13 +169,19 @@ class Sessions:
             ids = [one for one in found if one is not None]
             if not ids:
                 return
-            driver = self._logged_in()
             try:
-                with driver.cursor() as cursor:
-                    for session_id in ids:
-                        cursor.execute(f"SELECT SYSTEM$CANCEL_ALL_QUERIES({session_id})")
-            finally:
-                driver.close()
+                self._cancel(ids)
+            except WarehouseError as error:
+                # Who cancels does so again, until what runs has ended.
+                _LOG.warning("a statement could not be stopped: %s", error)
+
+    def _cancel(self, ids: Sequence[int]) -> None:
+        session = Session(self._logged_in(), stopping=threading.Lock())
+        try:
+            for session_id in ids:
+                session.execute(f"SELECT SYSTEM$CANCEL_ALL_QUERIES({session_id})")
+        finally:
+            session.close()
 
     def close(self) -> None:
         """Close all sessions."""

@@ -89,10 +89,20 @@ class Swap:
             raise TransactionConflictError(f"another session changed {self.table} while it was cloned")
 
 
-def begun(session: Session, table: TableRef, *, aside: TableRef, source: TableRef, is_empty: bool) -> Swap:
+def begun(
+    session: Session, table: TableRef, *, aside: TableRef, source: TableRef, is_empty: bool, created: list[str]
+) -> Swap:
     """Make the table that is to replace another: a clone of `source`, or an empty one with its definition.
 
     Grants are those of the source; the kind of table, permanent or transient, is that of the live one.
+
+    Args:
+        session: Commits each statement.
+        table: The live table.
+        aside: The name of what is made.
+        source: What it is made of.
+        is_empty: Whether its rows are left out.
+        created: Gets the name as soon as it is there, so that it goes whatever comes after.
 
     Raises:
         SwapError: The source is transient, and the live table isn't.
@@ -106,6 +116,7 @@ def begun(session: Session, table: TableRef, *, aside: TableRef, source: TableRe
     how = "LIKE" if is_empty else "CLONE"
     # Its name was intended for it: what has it now was left by an earlier try.
     session.execute(f"CREATE OR REPLACE {kind} {tables.name_of(aside)} {how} {tables.name_of(source)} COPY GRANTS")
+    created.append(tables.name_of(aside))
     is_copy = source == table and not is_empty
     before = fingerprint(session, aside if is_copy else table)
     return Swap(table=table, aside=aside, comment=live.comment, before=before)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import duckdb
@@ -28,8 +31,26 @@ class Duck:
         self.sql = connection.sql
         self.register = connection.register
         self.unregister = connection.unregister
-        self.interrupt = connection.interrupt
         self.close = connection.close
+        self._stopping = threading.Lock()
+        self._is_sheltered = False
+
+    def interrupt(self) -> None:
+        """Stop what runs now, from another thread, unless it is sheltered."""
+        with self._stopping:
+            if not self._is_sheltered:
+                self._connection.interrupt()
+
+    @contextmanager
+    def sheltered(self, *, shelter: bool = True) -> Iterator[None]:
+        """Let no interrupt meet what runs in the block, such as a ROLLBACK; without a shelter, let it again."""
+        with self._stopping:
+            before, self._is_sheltered = self._is_sheltered, shelter
+        try:
+            yield
+        finally:
+            with self._stopping:
+                self._is_sheltered = before
 
     def execute(self, sql: str, values: list[Any] | None = None) -> Rows:
         done = self._connection.execute(sql, values) if values else self._connection.execute(sql)

@@ -64,6 +64,8 @@ class Session:
         self.idle_since: float | None = None
         self.query_id = ""
         self._running = threading.RLock()
+        self._cancelling = threading.Lock()
+        self._is_busy = False
         self._interrupted: errors.SnowflakeError | None = None
         self._closed = False
         self._purged: list[Path] = []
@@ -80,7 +82,7 @@ class Session:
         with self._running:
             if self._closed:
                 raise errors.session_gone()
-            self.query_id, self.idle_since = query_id, None
+            self.query_id, self.idle_since, self._is_busy = query_id, None, True
             record = self._record(sql)
             try:
                 with self._timed():
@@ -93,7 +95,8 @@ class Session:
                 record.error = str(known)
                 raise known from error
             finally:
-                self._interrupted = None
+                with self._cancelling:
+                    self._interrupted, self._is_busy = None, False
                 self.idle_since = time.monotonic()
 
     def _record(self, sql: str) -> Record:
@@ -192,7 +195,7 @@ class Session:
             tree = self.parsed(plain)
             for name in tables.changed_by(self, tree):
                 self.lock(name, alone=True)
-            with self.account.commits.lock:
+            with self.account.commits.lock, self.duck.sheltered():
                 return tables.run(self, tree, sql, copy_grants=copy_grants)
         finally:
             self.account.commits.count += 1
@@ -345,6 +348,13 @@ class Session:
         self._interrupted = why
         self.duck.interrupt()
 
+    def cancel(self) -> bool:
+        """Cancel what runs, and nothing that comes later; returns whether something does."""
+        with self._cancelling:
+            if self._is_busy:
+                self.interrupt(errors.canceled())
+            return self._is_busy
+
     def abort(self) -> None:
         """Roll back the open transaction of an idle session."""
         if self._running.acquire(blocking=False):
@@ -372,6 +382,13 @@ def _copy(session: Session, sql: str, found: re.Match[str]) -> Result:
     return loading.copy_into(session, sql)
 
 
+def _cancel_all(session: Session, number: int) -> Result:
+    """SYSTEM$CANCEL_ALL_QUERIES, of a session of the same user."""
+    found = [one for one in [*session.account.sessions.values()] if one.number == number and one.user == session.user]
+    count = sum(one.cancel() for one in found)
+    return text(0x1000, **{f"SYSTEM$CANCEL_ALL_QUERIES({number})": f"{count} cancelled."})
+
+
 _BY_TEXT: dict[str, tuple[re.Pattern[str], Callable[[Session, str, re.Match[str]], Result]]] = {
     "ddl": (
         re.compile(r"\s*(CREATE|ALTER(?!\s+SESSION)|DROP|TRUNCATE|COMMENT|GRANT|REVOKE|UNDROP)\b", re.IGNORECASE),
@@ -381,6 +398,10 @@ _BY_TEXT: dict[str, tuple[re.Pattern[str], Callable[[Session, str, re.Match[str]
     "remove": (
         re.compile(r"\s*(?:REMOVE|RM)\s+([^\s;]+)", re.IGNORECASE),
         lambda session, sql, found: loading.remove(session, found[1]),
+    ),
+    "cancel": (
+        re.compile(r"\s*SELECT\s+SYSTEM\$CANCEL_ALL_QUERIES\s*\(\s*(\d+)\s*\)\s*;?\s*$", re.IGNORECASE),
+        lambda session, sql, found: _cancel_all(session, int(found[1])),
     ),
     "show": (
         re.compile(r"\s*SHOW\s+GRANTS\s+ON\s+TABLE\s+([^\s;]+)", re.IGNORECASE),

@@ -94,7 +94,8 @@ def _like(session: Any, name: Name, source: Name, known: Facts, *, clone: bool) 
     try:
         session.duck.execute(f"CREATE OR REPLACE TABLE {name.sql} ({', '.join(parts)})")
         if clone and not temporary:
-            session.duck.execute(f"INSERT INTO {name.sql} SELECT * FROM {source.sql}")
+            with session.duck.sheltered(shelter=False):
+                session.duck.execute(f"INSERT INTO {name.sql} SELECT * FROM {source.sql}")
     except BaseException:
         session.duck.execute("ROLLBACK")
         raise
@@ -125,7 +126,8 @@ def _defined(session: Any, tree: exp.Create, name: Name, known: Facts) -> Facts:
         parts.append(f"CAST({catalog.quoted(row[0])} AS {kind}) AS {catalog.quoted(column)}")
         if not definitions and row[0] in kinds:
             types[column] = kinds[row[0]]
-    session.duck.execute(f"CREATE {or_replace}TABLE {name.sql} AS SELECT {', '.join(parts)} FROM ({sql})")
+    with session.duck.sheltered(shelter=False):
+        session.duck.execute(f"CREATE {or_replace}TABLE {name.sql} AS SELECT {', '.join(parts)} FROM ({sql})")
     return replace(known, types=types)
 
 

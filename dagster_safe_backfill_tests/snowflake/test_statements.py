@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
+import dagster as dg
+import pyarrow as pa
 import pytest
+from sqlglot import exp
 
 import dagster_safe_backfill as sb
+from dagster_safe_backfill.domain.slices import KeyDimension, PartitionSlice
 from dagster_safe_backfill.domain.states import Strategy
-from dagster_safe_backfill.domain.tables import Query
+from dagster_safe_backfill.domain.tables import Query, TableRef
+from dagster_safe_backfill.sql import staging, terms
+from dagster_safe_backfill.sql.partitioning import PartitionColumn, distinct_keys, rows_of
+from dagster_safe_backfill.sql.snowflake_dialect import DIALECT
+from dagster_safe_backfill.wap.stages import stages
 from dagster_safe_backfill.warehouses.base import STATEMENTS
+from dagster_safe_backfill_tests.assets import Source, events, run_range
 from dagster_safe_backfill_tests.publications import STRATEGIES, Publications, day_rows
 from dagster_safe_backfill_tests.snowflake.emulator import Emulator
+from dagster_safe_backfill_tests.snowflake.grammar import snowflake_problems
+from dagster_safe_backfill_tests.snowflake.proxy import proxied
 from dagster_safe_backfill_tests.snowflake_backend import SnowflakeBackend
+from dagster_safe_backfill_tests.test_staged import Shop
 
 
 @pytest.fixture
@@ -108,3 +123,144 @@ def test_columns_that_are_retyped_and_dropped_come_back_by_a_rollback(account: S
     assert table.read("SELECT * FROM t__archive_1 ORDER BY ALL") == before
     table.rollback("1")
     assert table.live() == before
+
+
+MANY = tuple(map(str, range(16_500)))
+"""More keys than a list may hold."""
+
+
+def longest(statement: exp.Expr) -> int:
+    return max(len(listed.expressions) for listed in statement.find_all(exp.In, exp.Values))
+
+
+def test_lists_that_are_too_long_are_split(account: SnowflakeBackend) -> None:
+    dimension = KeyDimension(values=MANY)
+    keys = PartitionSlice(keys=MANY, dimensions=(dimension,))
+    column = PartitionColumn(
+        name="k", expression=terms.column("k"), type_name="NUMBER(38,0)", keeps="other", timezone=None, dialect=DIALECT
+    )
+    table = TableRef(schema="main", name="t")
+    source = exp.select(terms.column("k")).from_(terms.table(table))
+    statements = [
+        distinct_keys(dimension, column),
+        source.copy().where(rows_of(keys, {None: column})),
+        staging.delete_positions(table, range(len(MANY))),
+    ]
+    assert [longest(statement) for statement in statements] == [16_000] * 3
+    account.create("t", pa.table({"k": [1]}))
+    with account.warehouse.connect() as connection:
+        twice = distinct_keys(KeyDimension(values=(*MANY, "007", "00")), column)
+        assert connection.run(twice) == [(len(MANY),)], "some are the same number"
+
+
+def test_a_list_of_accepted_values_may_be_long(account: SnowflakeBackend) -> None:
+    table = Publications(account, live=day_rows(0, 1.0))
+    accepted = sb.accepted_values("id", [*range(len(MANY))])
+    table.publish(table.stage(day_rows(0, 2.0), [0], "1", audits=[accepted]), "1")
+    with account.warehouse.connect() as connection:
+        found = stages(connection, table.spec.table, keys=(*MANY, "2024-01-01"))
+    assert [stage.key for stage in found] == ["2024-01-01"]
+
+
+@sb.wap_asset(
+    partitions_def=dg.DailyPartitionsDefinition("2023-01-01", end_date="2024-01-01"),
+    partition_expr="day",
+    unique_key=["day", "id"],
+    audits=[sb.not_null("value"), sb.row_count_between(1, 10_000)],
+    backfill_policy=sb.single_run(),
+)
+def year(partitions: sb.PartitionSlice) -> sb.Query:
+    return sb.Query(f"SELECT day, id, value FROM source WHERE {partitions.where('day')}")
+
+
+def crossed(emulator: Emulator, *, rows_per_day: int) -> dict[str, int]:
+    """Return what crossed to and from Python while a year was published, and then published anew."""
+    rows = 365 * rows_per_day
+    days = pa.array([19_358 + n // rows_per_day for n in range(rows)], pa.int32()).cast(pa.date32())
+    with proxied(emulator) as proxy:
+        account = SnowflakeBackend(replace(emulator, port=proxy.port))
+        account.create("source", pa.table({"day": days, "id": [*range(rows)], "value": [1.0] * rows}))
+
+        def publish() -> tuple[int, int]:
+            proxy.forget()
+            days = "2023-01-01", "2023-12-31"
+            assert run_range([year], *days, io_manager=account.io_manager, instance=instance).success
+            return proxy.bytes_to_client(), len(proxy.statements)
+
+        with dg.DagsterInstance.ephemeral() as instance:
+            to_python, statements = publish()
+            from_python = sum(one.sent for one in proxy.statements)
+            to_python_anew, _ = publish()
+        assert account.read("SELECT count(*) FROM year") == [(rows,)]
+        found = {
+            "rows": rows,
+            "statements": statements,
+            "to_python": to_python,
+            "to_python_anew": to_python_anew,
+            "from_python": from_python,
+            "uploaded": proxy.uploaded,
+        }
+        emulator.drop(account.database)
+    return found
+
+
+def test_what_crosses_to_python_for_a_year_of_a_query_does_not_grow_with_the_rows(
+    emulator: Emulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few, many = (crossed(emulator, rows_per_day=rows) for rows in (200, 2000))
+    with capsys.disabled():
+        print(f"\n{few}\n{many}")  # noqa: T201 - the figures are wanted
+    assert few["uploaded"] == many["uploaded"] == 0
+    assert few["statements"] == many["statements"]
+    for way in ("to_python", "to_python_anew", "from_python"):
+        assert few[way] < 1_000_000
+        assert many[way] == pytest.approx(few[way], rel=0.1)
+
+
+_RANDOM = re.compile(r"[0-9a-fA-F]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_LITERAL = re.compile(r"'[^']*'|(?<=[ (])\d+(?=[,) ])")
+
+
+def once(statements: Iterable[str]) -> list[str]:
+    """Return the statements without those that differ but by their literals and by names that are random."""
+    forms = {_LITERAL.sub("?", _RANDOM.sub("0", sql)): sql for sql in statements}
+    return sorted(forms.values())
+
+
+AUDITS = [
+    sb.not_null("value"),
+    sb.unique(),
+    sb.in_range("value", 0, 100),
+    sb.accepted_values("id", [0, 1, 2]),
+    sb.expression("value > 0", name="positive"),
+    sb.failing_rows("SELECT * FROM batch WHERE value < 0", name="negative"),
+    sb.row_count_between(1, 10),
+    sb.aggregate_drift("value", 0.5, max_change=10.0),
+    sb.compare(max_removed=1.0),
+]
+
+
+def test_every_statement_is_snowflakes(account: SnowflakeBackend, instance: dg.DagsterInstance) -> None:
+    """All that reached the server of each kind of publication, its way back, retention, batches and staged assets."""
+    for number, strategy in enumerate(STRATEGIES, start=1):
+        table = Publications(account, live=[*day_rows(0, 1.0), *day_rows(1, 1.0)])
+        for run, value in (("a", 2.0), ("b", 3.0)):
+            audited = table.stage(day_rows(0, value), [0], f"{run}{number}", audits=AUDITS)
+            table.publish(audited, f"{run}{number}", strategy=strategy)
+        table.rollback(f"b{number}", run=f"back{number}")
+        account.change("DROP TABLE t", "DROP TABLE notes")
+    table.retire()
+    for options in ({"batch_size": 2}, {"batch_size": 2, "publish_per": "batch"}):
+        asset = events(Source(), audits=[sb.row_count_between(1, 100, over="run")], **options)
+        assert run_range([asset], "2024-01-01", "2024-01-04", io_manager=account.io_manager, instance=instance).success
+    account.change("DROP TABLE events")
+    shop = Shop(account.io_manager, instance)
+    shop.stage("2024-01-01", "2024-01-02")
+    shop.stage("2024-01-03")
+    shop.audit()
+    assert shop.publish("2024-01-01", "2024-01-03").success
+    history = [one["sql"] for one in account.emulator.history(account.database) if one["query_tag"]]
+    statements = once(history)
+    problems = {sql: found for sql in statements if (found := snowflake_problems(sql))}
+    assert problems == {}
+    assert len(statements) > 60, len(history)

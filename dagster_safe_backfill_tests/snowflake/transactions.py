@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import TypeVar
 
 import pyarrow as pa
 
@@ -23,6 +24,7 @@ _LOCAL_ROW_ID = 36028797018960000
 """DuckDB numbers rows that aren't committed yet from here on."""
 
 Step = Callable[[Duck], None]
+_Result = TypeVar("_Result")
 
 
 class Commits:
@@ -63,17 +65,17 @@ class Transaction:
         """Run a statement that changes nothing."""
         if not self.has_written:
             return statement(self.duck)
-        with self._commits.lock:
+        with self._commits.lock, self.duck.sheltered():
             self._refresh()
             try:
-                return statement(self.duck)
+                return self._stoppable(statement)
             except Exception:
                 self._recover()
                 raise
 
     def write(self, table: Name, statement: Callable[[Duck], int], *, locked: bool) -> int:
         """Run a statement that changes rows of one table, or with no lock inserts some; returns how many."""
-        with self._commits.lock:
+        with self._commits.lock, self.duck.sheltered():
             if not self.open:
                 return self._autocommitted(statement)
             if self.has_written:
@@ -85,7 +87,7 @@ class Transaction:
             if locked:
                 self._locked.add(table)
             try:
-                changed = statement(self.duck)
+                changed = self._stoppable(statement)
             except Exception:
                 self._recover()
                 raise
@@ -96,7 +98,7 @@ class Transaction:
             return changed
 
     def commit(self) -> None:
-        with self._commits.lock:
+        with self._commits.lock, self.duck.sheltered():
             try:
                 if self.has_written:
                     # What is there when DuckDB commits must be what Snowflake would have committed.
@@ -107,12 +109,16 @@ class Transaction:
                 self._end()
 
     def rollback(self) -> None:
-        with self._commits.lock:
+        with self._commits.lock, self.duck.sheltered():
             try:
                 if self.has_written:
                     self.duck.execute("ROLLBACK")
             finally:
                 self._end()
+
+    def _stoppable(self, statement: Callable[[Duck], _Result]) -> _Result:
+        with self.duck.sheltered(shelter=False):
+            return statement(self.duck)
 
     def _end(self) -> None:
         self.open, self._steps, self._written = False, [], {}
@@ -121,7 +127,7 @@ class Transaction:
     def _autocommitted(self, statement: Callable[[Duck], int]) -> int:
         self.duck.execute("BEGIN")
         try:
-            changed = statement(self.duck)
+            changed = self._stoppable(statement)
         except BaseException:
             self.duck.execute("ROLLBACK")
             raise
@@ -141,7 +147,7 @@ class Transaction:
     def catch_up(self) -> None:
         """See what was committed until now, also tables that are new."""
         if self.has_written:
-            with self._commits.lock:
+            with self._commits.lock, self.duck.sheltered():
                 self._refresh()
 
     def _refresh(self) -> None:

@@ -167,8 +167,7 @@ class SnowflakeConnection(Connection):
 
     def _define(self, sql: str) -> list[Row]:
         """Run DDL at once: before BEGIN, or beside the transaction."""
-        transaction = self._transaction
-        is_beside = transaction is not None and transaction.has_begun
+        is_beside = self._transaction is not None and self._transaction.has_begun
         return (self._sessions.beside if is_beside else self._own).execute(sql)
 
     def _create(self, statement: exp.Create) -> list[Row]:

@@ -25,6 +25,10 @@ class Backend(ABC):
         return self.io_manager.warehouse()
 
     @abstractmethod
+    def own(self, *, duckdb: str, snowflake: str) -> str:
+        """Return what is this one's SQL, of two that mean the same."""
+
+    @abstractmethod
     def read(self, sql: str) -> list[tuple[Any, ...]]:
         """Run a query of DuckDB's on a connection that shares nothing with the library's."""
 
@@ -43,6 +47,9 @@ class DuckDBBackend(Backend):
     def __init__(self, folder: Path | str, *, name: str = "warehouse.duckdb", lock_timeout: float = 5) -> None:
         self.path = str(Path(folder, name))
         self.io_manager = RangeDuckDBIOManager(database=self.path, schema="main", lock_timeout=lock_timeout)
+
+    def own(self, *, duckdb: str, snowflake: str) -> str:
+        return duckdb
 
     def read(self, sql: str) -> list[tuple[Any, ...]]:
         return outsider.read(self.path, sql)

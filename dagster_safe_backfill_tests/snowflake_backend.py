@@ -62,6 +62,9 @@ class SnowflakeBackend(Backend):
             cursor.execute(f'USE "{self.database}"."{_PHYSICAL}"')
             yield cursor
 
+    def own(self, *, duckdb: str, snowflake: str) -> str:
+        return snowflake
+
     def read(self, sql: str) -> list[tuple[Any, ...]]:
         """Run a query. Catalogs have the names of this database, in lower case where they are in upper."""
         with self._outside() as cursor:

@@ -242,11 +242,15 @@ class SnowflakeConnection(Connection):
 
     def described(self, select: exp.Query) -> tuple[Column, ...]:
         """See `Connection.described`."""
-        found = self._own.described(self._sql(select))
         source = select.args.get("from_")
-        if self._loaded is None or not select.is_star or not isinstance(source, exp.From):
-            return found
-        return self._loaded.columns if source.this.name == self._loaded.table.name else found
+        is_of_frame = (
+            self._loaded is not None
+            and isinstance(source, exp.From)
+            and select.is_star
+            and source.this.name == self._loaded.table.name
+        )
+        # What was loaded needs no asking.
+        return self._loaded.columns if is_of_frame else self._own.described(self._sql(select))
 
     @contextmanager
     def source(self, data: object) -> Generator[exp.Table, None, None]:

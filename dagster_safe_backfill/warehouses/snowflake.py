@@ -243,14 +243,11 @@ class SnowflakeConnection(Connection):
     def described(self, select: exp.Query) -> tuple[Column, ...]:
         """See `Connection.described`."""
         source = select.args.get("from_")
-        is_of_frame = (
-            self._loaded is not None
-            and isinstance(source, exp.From)
-            and select.is_star
-            and source.this.name == self._loaded.table.name
-        )
-        # What was loaded needs no asking.
-        return self._loaded.columns if is_of_frame else self._own.described(self._sql(select))
+        frame = self._loaded if select.is_star and isinstance(source, exp.From) else None
+        if frame is not None and source is not None and source.this.name == frame.table.name:
+            # What was loaded needs no asking.
+            return frame.columns
+        return self._own.described(self._sql(select))
 
     @contextmanager
     def source(self, data: object) -> Generator[exp.Table, None, None]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +22,16 @@ class Backend(ABC):
     """A fresh warehouse with the schema `main`, which is named where no schema is."""
 
     io_manager: RangeIOManager
+    most_examples = 1000
+    """How many examples of a property it takes no long time to try."""
 
     @property
     def warehouse(self) -> Warehouse:
         return self.io_manager.warehouse()
+
+    @abstractmethod
+    def another(self) -> AbstractContextManager[Backend]:
+        """Return another fresh one, which goes at the end of the block."""
 
     @abstractmethod
     def own(self, *, duckdb: str, snowflake: str) -> str:
@@ -47,6 +56,11 @@ class DuckDBBackend(Backend):
     def __init__(self, folder: Path | str, *, name: str = "warehouse.duckdb", lock_timeout: float = 5) -> None:
         self.path = str(Path(folder, name))
         self.io_manager = RangeDuckDBIOManager(database=self.path, schema="main", lock_timeout=lock_timeout)
+
+    @contextmanager
+    def another(self) -> Iterator[Backend]:
+        with tempfile.TemporaryDirectory() as folder:
+            yield DuckDBBackend(folder)
 
     def own(self, *, duckdb: str, snowflake: str) -> str:
         return duckdb

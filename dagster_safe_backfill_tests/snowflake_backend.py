@@ -62,6 +62,16 @@ class SnowflakeBackend(Backend):
             cursor.execute(f'USE "{self.database}"."{_PHYSICAL}"')
             yield cursor
 
+    most_examples = 15
+
+    @contextmanager
+    def another(self) -> Iterator[Backend]:
+        made = SnowflakeBackend(self.emulator)
+        try:
+            yield made
+        finally:
+            self.emulator.drop(made.database)
+
     def own(self, *, duckdb: str, snowflake: str) -> str:
         return snowflake
 

@@ -60,6 +60,8 @@ def test_values_may_come_from_a_generator(backend: Backend) -> None:
 
 
 DUCKDB_TYPE = pytest.mark.only("duckdb", reason="a type that Snowflake has not")
+SMALL_INTEGER = pytest.mark.only("duckdb", reason="on Snowflake BIGINT is NUMBER(38, 0); the emulator's has 64 bits")
+OPPOSITE = ("-9223372036854775807", "9223372036854775807", {"relative_tolerance": 0.5})
 FAR: list[Any] = [
     ("DOUBLE", "5.0", "CAST('nan' AS DOUBLE)", {"absolute_tolerance": 0.1}),
     ("DOUBLE", "5.0", "CAST('nan' AS DOUBLE)", {"relative_tolerance": 0.1}),
@@ -69,7 +71,8 @@ FAR: list[Any] = [
     ("DOUBLE", "CAST('inf' AS DOUBLE)", "CAST('nan' AS DOUBLE)", {"absolute_tolerance": 0.1}),
     ("DOUBLE", "NULL", "5.0", {"absolute_tolerance": 10.0}),
     ("BIGINT", "1234567890123456789", "1234567890123456790", {"absolute_tolerance": 0.01}),
-    ("BIGINT", "-9223372036854775807", "9223372036854775807", {"relative_tolerance": 0.5}),
+    pytest.param("BIGINT", *OPPOSITE, marks=SMALL_INTEGER),
+    pytest.param("NUMBER(38, 0)", *OPPOSITE, marks=pytest.mark.only("snowflake", reason="a type of Snowflake's")),
     pytest.param("UBIGINT", "1", "3", {"absolute_tolerance": 1.0}, marks=DUCKDB_TYPE),
     ("DECIMAL(20, 2)", "123456789012345678.01", "123456789012345678.03", {"absolute_tolerance": 0.015}),
     pytest.param("BIT", "'100'", "'101'", {"absolute_tolerance": 0.001}, marks=DUCKDB_TYPE),
@@ -243,7 +246,7 @@ SEVERAL = pytest.mark.only("duckdb", reason="an expression of several values is 
 BROKEN = [
     pytest.param(sb.expression("COLUMNS(*) IS NOT NULL"), "several values", marks=SEVERAL),
     pytest.param(sb.aggregate_between("unnest([min(value), 1])", 0), "several values", marks=SEVERAL),
-    (sb.aggregate_between("CAST(coalesce(max(note), 'none') AS DOUBLE)", 0), "'?none'? (?:is not recognized)?"),
+    (sb.aggregate_between("CAST(coalesce(max(note), 'none') AS DOUBLE)", 0), "Could not convert"),
     (sb.in_range("day", datetime(2024, 1, 1, tzinfo=timezone.utc)), "can't be compared"),
 ]
 

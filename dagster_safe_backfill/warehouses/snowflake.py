@@ -339,6 +339,10 @@ class SnowflakeConnection(Connection):
         """See `Connection.created_as`."""
         return types.created_as(source)
 
+    def is_type(self, type_name: str, wanted: str) -> bool:
+        """See `Connection.is_type`."""
+        return types.plain(type_name) == types.plain(wanted)
+
     def keeps(self, type_name: str) -> ColumnType | Literal["text", "other"]:
         """See `Connection.keeps`."""
         return types.keeps(type_name)

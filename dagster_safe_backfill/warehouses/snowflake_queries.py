@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sqlglot
-from sqlglot import exp
+from sqlglot import TokenType, exp
 from sqlglot.errors import SqlglotError
-from sqlglot.tokens import TokenType
 
 from dagster_safe_backfill.domain.tables import Query
 from dagster_safe_backfill.errors import ConfigurationError, WarehouseError

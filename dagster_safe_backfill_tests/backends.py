@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +22,20 @@ class Backend(ABC):
     """A fresh warehouse with the schema `main`, which is named where no schema is."""
 
     io_manager: RangeIOManager
+    most_examples = 1000
+    """How many examples of a property it takes no long time to try."""
 
     @property
     def warehouse(self) -> Warehouse:
         return self.io_manager.warehouse()
+
+    @abstractmethod
+    def another(self) -> AbstractContextManager[Backend]:
+        """Return another fresh one, which goes at the end of the block."""
+
+    @abstractmethod
+    def own(self, *, duckdb: str, snowflake: str) -> str:
+        """Return what is this one's SQL, of two that mean the same."""
 
     @abstractmethod
     def read(self, sql: str) -> list[tuple[Any, ...]]:
@@ -43,6 +56,14 @@ class DuckDBBackend(Backend):
     def __init__(self, folder: Path | str, *, name: str = "warehouse.duckdb", lock_timeout: float = 5) -> None:
         self.path = str(Path(folder, name))
         self.io_manager = RangeDuckDBIOManager(database=self.path, schema="main", lock_timeout=lock_timeout)
+
+    @contextmanager
+    def another(self) -> Iterator[Backend]:
+        with tempfile.TemporaryDirectory() as folder:
+            yield DuckDBBackend(folder)
+
+    def own(self, *, duckdb: str, snowflake: str) -> str:
+        return duckdb
 
     def read(self, sql: str) -> list[tuple[Any, ...]]:
         return outsider.read(self.path, sql)

@@ -62,6 +62,19 @@ class SnowflakeBackend(Backend):
             cursor.execute(f'USE "{self.database}"."{_PHYSICAL}"')
             yield cursor
 
+    most_examples = 15
+
+    @contextmanager
+    def another(self) -> Iterator[Backend]:
+        made = SnowflakeBackend(self.emulator)
+        try:
+            yield made
+        finally:
+            self.emulator.drop(made.database)
+
+    def own(self, *, duckdb: str, snowflake: str) -> str:
+        return snowflake
+
     def read(self, sql: str) -> list[tuple[Any, ...]]:
         """Run a query. Catalogs have the names of this database, in lower case where they are in upper."""
         with self._outside() as cursor:

@@ -12,10 +12,14 @@ import dagster_safe_backfill as sb
 from dagster_safe_backfill.domain.tables import TableRef
 from dagster_safe_backfill.errors import WarehouseUnavailableError
 from dagster_safe_backfill.wap import audit, publish, publish_collected
+from dagster_safe_backfill.warehouses.base import Connection
 from dagster_safe_backfill_tests.assets import Source, events, failure_of, run_key, run_range
+from dagster_safe_backfill_tests.backends import Backend
 from dagster_safe_backfill_tests.conftest import Read
 from dagster_safe_backfill_tests.test_batches import FIVES, TWELVE, Runs, counts, shadows
 from dagster_safe_backfill_tests.test_staged import SIX, Shop
+
+pytestmark = pytest.mark.every_warehouse
 
 DAY = TWELVE[0]
 
@@ -63,9 +67,9 @@ class TestALiveTableThatChangesWhileRowsAreComputed:
         assert f"{DAY}: published by {by[0]}" in message
         assert counts(read) == {DAY: 7}
 
-    def test_a_statement_by_hand_is_a_conflict(self, runs: Runs, read: Read) -> None:
+    def test_a_statement_by_hand_is_a_conflict(self, runs: Runs, read: Read, backend: Backend) -> None:
         assert runs.run(DAY, DAY).success
-        runs.source.meanwhile = lambda: read("UPDATE events SET value = 9 WHERE id = 0")
+        runs.source.meanwhile = lambda: backend.change("UPDATE events SET value = 9 WHERE id = 0")
         assert "by no publication, so by hand" in runs.fail(DAY, DAY)
         assert read("SELECT value FROM events WHERE id = 0") == [(9.0,)]
 
@@ -75,12 +79,12 @@ class TestALiveTableThatChangesWhileRowsAreComputed:
         assert runs.run(DAY, DAY).success
         assert counts(read) == {DAY: 3, TWELVE[1]: 7}
 
-    def test_a_column_that_comes_in_does_not_hide_a_change(self, runs: Runs, read: Read) -> None:
+    def test_a_column_that_comes_in_does_not_hide_a_change(self, runs: Runs, backend: Backend) -> None:
         assert runs.run(*TWELVE[:2]).success
 
         def altered() -> None:
-            read("ALTER TABLE events ADD COLUMN note VARCHAR")
-            read(f"UPDATE events SET value = 9 WHERE id = 0 AND day = '{TWELVE[1]}'")
+            backend.change("ALTER TABLE events ADD COLUMN note VARCHAR")
+            backend.change(f"UPDATE events SET value = 9 WHERE id = 0 AND day = '{TWELVE[1]}'")
 
         runs.source.meanwhile = altered
         message = runs.fail(*TWELVE[:2], on_schema_change="sync", publish="swap")
@@ -154,19 +158,19 @@ class TestAStepThatIsDoneAgainAfterItHadCommitted:
         self, io_manager: sb.RangeIOManager, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A verdict isn't lost to a moment in which the warehouse couldn't be reached."""
-        from dagster_safe_backfill.warehouses.duckdb import DuckDBConnection
-
-        run = DuckDBConnection.run
+        with io_manager.warehouse().connect() as connection:
+            kind = type(connection)
+        run = kind.run
         failures: list[str] = []
 
-        def flaky(self: DuckDBConnection, statement: Any) -> Any:
-            sql = statement.sql(dialect="duckdb")
+        def flaky(self: Connection, statement: Any) -> Any:
+            sql = statement.sql(dialect=self.dialect)
             if "failing_marker" in sql and not failures:
                 failures.append(sql)
                 raise WarehouseUnavailableError("what is read can't be reached for now")
             return run(self, statement)
 
-        monkeypatch.setattr(DuckDBConnection, "run", flaky)
+        monkeypatch.setattr(kind, "run", flaky)
         audits = [sb.failing_rows("SELECT * FROM batch WHERE value < 0 AND 'failing_marker' <> ''", name="x")]
         asset = events(Source(), audits=audits, retry_wait=0.0)
         result = run_range([asset], DAY, DAY, io_manager=io_manager, instance=instance)
@@ -174,11 +178,11 @@ class TestAStepThatIsDoneAgainAfterItHadCommitted:
         assert result.success, failure_of(result, "events")
 
 
-def test_a_shadow_that_was_dropped_by_hand_is_named(shop: Shop, read: Read) -> None:
+def test_a_shadow_that_was_dropped_by_hand_is_named(shop: Shop, read: Read, backend: Backend) -> None:
     shop.stage(SIX[0], SIX[1])
     shop.audit()
     stages = shadows(read)
-    read(f"DROP TABLE {stages[0]}")
+    backend.change(f"DROP TABLE {stages[0]}")
     message = shop.refused(SIX[0], SIX[1])
     assert stages[0] in message
     assert "somebody dropped it" in message

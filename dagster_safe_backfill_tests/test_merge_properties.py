@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-import tempfile
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, datetime, timedelta, timezone
-from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -26,7 +23,9 @@ from dagster_safe_backfill.wap.publish import publish
 from dagster_safe_backfill.wap.store import store
 from dagster_safe_backfill.wap.write import write
 from dagster_safe_backfill.warehouses.base import Connection
-from dagster_safe_backfill.warehouses.duckdb import DuckDBWarehouse
+from dagster_safe_backfill_tests.backends import Backend
+
+pytestmark = pytest.mark.every_warehouse
 
 FIRST = date(2024, 1, 1)
 SCHEMA = pa.schema({"day": pa.date32(), "id": pa.int64(), "value": pa.float64(), "note": pa.string()})
@@ -67,24 +66,23 @@ def as_rows(model: Rows) -> list[Row]:
 
 
 class Table:
-    """A table `t` in a file of its own, filled by hand."""
+    """A table `t` in a warehouse of its own, filled by hand."""
 
-    def __init__(self, folder: str, *, stamped: bool) -> None:
-        self.path = str(Path(folder, "t.duckdb"))
-        self.warehouse = DuckDBWarehouse(self.path)
+    def __init__(self, backend: Backend, *, stamped: bool) -> None:
+        self._backend = backend
+        self.warehouse = backend.warehouse
         self._stamped = stamped
 
     def fill(self, live: Sequence[Row]) -> None:
-        stamp = ", updated_at TIMESTAMPTZ" if self._stamped else ""
-        with duckdb.connect(self.path) as connection:
-            connection.execute(f"CREATE TABLE t (day DATE, id BIGINT, value DOUBLE, note VARCHAR{stamp})")
-            for row in live:
-                marks = ", ".join("?" for _ in row) + (", ?" if self._stamped else "")
-                connection.execute(f"INSERT INTO t VALUES ({marks})", [*row, *([LONG_AGO] if self._stamped else [])])
+        rows = pa.Table.from_pylist([dict(zip(SCHEMA.names, row, strict=True)) for row in live], SCHEMA)
+        self._backend.create("t", rows)
+        if self._stamped:
+            instant = self._backend.own(duckdb="TIMESTAMPTZ", snowflake="TIMESTAMP_TZ")
+            self._backend.change(f"ALTER TABLE t ADD COLUMN updated_at {instant}")
+            self._backend.change(f"UPDATE t SET updated_at = '{LONG_AGO}'")
 
     def read(self, columns: str = "day, id, value, note", where: str = "true") -> list[Row]:
-        with duckdb.connect(self.path, read_only=True) as connection:
-            return connection.execute(f"SELECT {columns} FROM t WHERE {where}").fetchall()
+        return self._backend.read(f"SELECT {columns} FROM t WHERE {where}")
 
 
 def spec(*, key: tuple[str, ...] = ("day", "id"), stamped: bool = False) -> TableSpec:
@@ -111,67 +109,81 @@ def expected_changes(live: Rows, computed: Rows, day: int) -> Changes:
     )
 
 
-@given(live=rows, computed=rows, days=chosen, stamped=st.booleans())
-@settings(max_examples=50, deadline=None, derandomize=True)
-def test_a_merge_is_what_a_dict_says(live: Rows, computed: Rows, days: set[int], stamped: bool) -> None:
+def examples(count: int, **strategies: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Try a behaviour on so many examples, each on a warehouse of its own; on fewer where a statement takes long."""
+
+    def decorated(behaviour: Callable[..., None]) -> Callable[..., None]:
+        def test(backend: Backend) -> None:
+            def one(**drawn: Any) -> None:
+                with backend.another() as fresh:
+                    behaviour(fresh, **drawn)
+
+            most = min(count, backend.most_examples)
+            settings(max_examples=most, deadline=None, derandomize=True)(given(**strategies)(one))()
+
+        return test
+
+    return decorated
+
+
+@examples(50, live=rows, computed=rows, days=chosen, stamped=st.booleans())
+def test_a_merge_is_what_a_dict_says(
+    backend: Backend, live: Rows, computed: Rows, days: set[int], stamped: bool
+) -> None:
     inside = {key: value for key, value in computed.items() if key[0] in days}
     model = {key: value for key, value in live.items() if key[0] not in days} | inside
     ordered = sorted(days)
-    with tempfile.TemporaryDirectory() as folder:
-        table = Table(folder, stamped=stamped)
-        table.fill(as_rows(live))
-        outside = f"day NOT IN ({', '.join(repr(str(FIRST + timedelta(days=n))) for n in ordered)})"
-        before = table.read("*", outside)
-        with table.warehouse.connect() as connection:
-            found = store(connection, frame(inside), spec=spec(stamped=stamped), partition_slice=slice_of(ordered))
-        assert comparable(table.read()) == comparable(as_rows(model))
-        assert comparable(table.read("*", outside)) == comparable(before)
-        assert list(found.values()) == [expected_changes(live, inside, day) for day in ordered]
-        if stamped:
-            untouched = {key for key in live if key in model and repr(live[key]) == repr(model[key])}
-            old = {(day, i) for day, i, at in table.read("day, id, updated_at") if at == LONG_AGO}
-            assert old == {(FIRST + timedelta(days=day), i) for day, i in untouched}
-        with table.warehouse.connect() as connection:
-            again = store(connection, frame(inside), spec=spec(stamped=stamped), partition_slice=slice_of(ordered))
-        assert all(change.unchanged == change.staged and not change.deleted for change in again.values())
+    table = Table(backend, stamped=stamped)
+    table.fill(as_rows(live))
+    outside = f"day NOT IN ({', '.join(repr(str(FIRST + timedelta(days=n))) for n in ordered)})"
+    before = table.read("*", outside)
+    with table.warehouse.connect() as connection:
+        found = store(connection, frame(inside), spec=spec(stamped=stamped), partition_slice=slice_of(ordered))
+    assert comparable(table.read()) == comparable(as_rows(model))
+    assert comparable(table.read("*", outside)) == comparable(before)
+    assert list(found.values()) == [expected_changes(live, inside, day) for day in ordered]
+    if stamped:
+        untouched = {key for key in live if key in model and repr(live[key]) == repr(model[key])}
+        old = {(day, i) for day, i, at in table.read("day, id, updated_at") if at == LONG_AGO}
+        assert old == {(FIRST + timedelta(days=day), i) for day, i in untouched}
+    with table.warehouse.connect() as connection:
+        again = store(connection, frame(inside), spec=spec(stamped=stamped), partition_slice=slice_of(ordered))
+    assert all(change.unchanged == change.staged and not change.deleted for change in again.values())
 
 
-@given(
+@examples(
+    40,
     live=rows,
     spoil=st.lists(st.tuples(st.integers(0, 3), st.none() | st.integers(0, 4)), max_size=6),
     computed=rows,
     days=chosen,
 )
-@settings(max_examples=40, deadline=None, derandomize=True)
 def test_a_merge_mends_a_table_with_broken_keys(
-    live: Rows, spoil: list[tuple[int, int | None]], computed: Rows, days: set[int]
+    backend: Backend, live: Rows, spoil: list[tuple[int, int | None]], computed: Rows, days: set[int]
 ) -> None:
     inside = {key: value for key, value in computed.items() if key[0] in days}
     rows_by_hand: list[Row] = [(FIRST + timedelta(days=day), i, 9.0, "by hand") for day, i in spoil]
     kept = [row for row in [*as_rows(live), *rows_by_hand] if (row[0] - FIRST).days not in days]
-    with tempfile.TemporaryDirectory() as folder:
-        table = Table(folder, stamped=False)
-        table.fill([*as_rows(live), *rows_by_hand])
-        with table.warehouse.connect() as connection:
-            found = store(connection, frame(inside), spec=spec(), partition_slice=slice_of(sorted(days)))
-        assert comparable(table.read()) == comparable([*kept, *as_rows(inside)])
-        total = sum(found.values(), Changes())
-        assert total.staged == total.inserted + total.updated + total.unchanged
-        assert len(live) + len(spoil) - total.deleted + total.inserted == len(table.read())
+    table = Table(backend, stamped=False)
+    table.fill([*as_rows(live), *rows_by_hand])
+    with table.warehouse.connect() as connection:
+        found = store(connection, frame(inside), spec=spec(), partition_slice=slice_of(sorted(days)))
+    assert comparable(table.read()) == comparable([*kept, *as_rows(inside)])
+    total = sum(found.values(), Changes())
+    assert total.staged == total.inserted + total.updated + total.unchanged
+    assert len(live) + len(spoil) - total.deleted + total.inserted == len(table.read())
 
 
-@given(live=rows, computed=rows, days=chosen)
-@settings(max_examples=30, deadline=None, derandomize=True)
-def test_without_a_key_the_slice_is_replaced(live: Rows, computed: Rows, days: set[int]) -> None:
+@examples(30, live=rows, computed=rows, days=chosen)
+def test_without_a_key_the_slice_is_replaced(backend: Backend, live: Rows, computed: Rows, days: set[int]) -> None:
     inside = {key: value for key, value in computed.items() if key[0] in days}
     model = {key: value for key, value in live.items() if key[0] not in days} | inside
-    with tempfile.TemporaryDirectory() as folder:
-        table = Table(folder, stamped=False)
-        table.fill(as_rows(live))
-        with table.warehouse.connect() as connection:
-            found = store(connection, frame(inside), spec=spec(key=()), partition_slice=slice_of(sorted(days)))
-        assert comparable(table.read()) == comparable(as_rows(model))
-        assert sum(change.deleted for change in found.values()) == sum(key[0] in days for key in live)
+    table = Table(backend, stamped=False)
+    table.fill(as_rows(live))
+    with table.warehouse.connect() as connection:
+        found = store(connection, frame(inside), spec=spec(key=()), partition_slice=slice_of(sorted(days)))
+    assert comparable(table.read()) == comparable(as_rows(model))
+    assert sum(change.deleted for change in found.values()) == sum(key[0] in days for key in live)
 
 
 def published(connection: Connection, computed: Rows, days: Sequence[int], *, strategy: Strategy) -> None:
@@ -182,21 +194,21 @@ def published(connection: Connection, computed: Rows, days: Sequence[int], *, st
     publish(connection, audited, rules=PublishRules(strategy=strategy), origin=origin)
 
 
-@given(live=rows, computed=rows, days=chosen, strategy=st.sampled_from(["merge", "replace", "swap"]))
-@settings(max_examples=30, deadline=None, derandomize=True)
-def test_every_strategy_publishes_the_same_rows(live: Rows, computed: Rows, days: set[int], strategy: Strategy) -> None:
+@examples(30, live=rows, computed=rows, days=chosen, strategy=st.sampled_from(["merge", "replace", "swap"]))
+def test_every_strategy_publishes_the_same_rows(
+    backend: Backend, live: Rows, computed: Rows, days: set[int], strategy: Strategy
+) -> None:
     inside = {key: value for key, value in computed.items() if key[0] in days}
     model = {key: value for key, value in live.items() if key[0] not in days} | inside
-    with tempfile.TemporaryDirectory() as folder:
-        table = Table(folder, stamped=False)
-        table.fill(as_rows(live))
-        with table.warehouse.connect() as connection:
-            published(connection, inside, sorted(days), strategy=strategy)
-        assert comparable(table.read()) == comparable(as_rows(model))
+    table = Table(backend, stamped=False)
+    table.fill(as_rows(live))
+    with table.warehouse.connect() as connection:
+        published(connection, inside, sorted(days), strategy=strategy)
+    assert comparable(table.read()) == comparable(as_rows(model))
 
 
-def statements_for(count: int, folder: str, caplog: pytest.LogCaptureFixture) -> int:
-    table = Table(folder, stamped=False)
+def statements_for(count: int, backend: Backend, caplog: pytest.LogCaptureFixture) -> int:
+    table = Table(backend, stamped=False)
     days = range(count)
     computed: Rows = {(day, i): (1.0, None) for day in days for i in range(2)}
     caplog.clear()
@@ -205,10 +217,10 @@ def statements_for(count: int, folder: str, caplog: pytest.LogCaptureFixture) ->
     return sum(record.name == "dagster_safe_backfill.sql" for record in caplog.records)
 
 
-def test_statements_do_not_grow_with_the_partitions(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_statements_do_not_grow_with_the_partitions(backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
     counts: list[int] = []
     for count in (1, 30, 365):
-        (folder := tmp_path / str(count)).mkdir()
-        counts.append(statements_for(count, str(folder), caplog))
+        with backend.another() as fresh:
+            counts.append(statements_for(count, fresh, caplog))
     assert len(set(counts)) == 1
-    assert 0 < counts[0] <= 40, counts
+    assert 0 < counts[0] <= int(backend.own(duckdb="40", snowflake="60")), counts

@@ -446,25 +446,46 @@ HOURS = dg.HourlyPartitionsDefinition("2024-11-02-00:00", end_date="2024-11-05-0
 
 
 @pytest.mark.parametrize(
-    ("definition", "expression", "select"),
+    ("definition", "duckdb", "snowflake"),
     [
-        (DAYS, "strptime(label, '%Y%m%d')", "strftime(h, '%Y%m%d') AS label"),
-        (DAYS, "CAST(label AS DATE)", "strftime(h, '%Y-%m-%d') AS label"),
-        (HOURS, "h", "h AT TIME ZONE 'UTC' AS h"),
-        (HOURS, "to_timestamp(seconds)", "epoch(h)::BIGINT AS seconds"),
+        (
+            DAYS,
+            ("strptime(label, '%Y%m%d')", "strftime(h, '%Y%m%d') AS label"),
+            ("TO_DATE(label, 'YYYYMMDD')", "TO_CHAR(h, 'YYYYMMDD') AS label"),
+        ),
+        (
+            DAYS,
+            ("CAST(label AS DATE)", "strftime(h, '%Y-%m-%d') AS label"),
+            ("CAST(label AS DATE)", "TO_CHAR(h, 'YYYY-MM-DD') AS label"),
+        ),
+        (HOURS, ("h", "h AT TIME ZONE 'UTC' AS h"), ("h", "h::TIMESTAMP_LTZ AS h")),
+        (
+            HOURS,
+            ("to_timestamp(seconds)", "epoch(h)::BIGINT AS seconds"),
+            ("TO_TIMESTAMP_LTZ(seconds)", "DATEDIFF(second, TIMESTAMP '1970-01-01', h) AS seconds"),
+        ),
     ],
     ids=["text of a format", "text of a date", "instants on a DST night", "seconds"],
 )
 def test_a_partition_expression_may_be_any_sql(
-    definition: dg.TimeWindowPartitionsDefinition, expression: str, select: str, runs: Runs, read: Read
+    definition: dg.TimeWindowPartitionsDefinition,
+    duckdb: tuple[str, str],
+    snowflake: tuple[str, str],
+    backend: Backend,
+    runs: Runs,
+    read: Read,
 ) -> None:
     """Each hour from 2024-01-01 or 2024-11-02 on, as UTC, is a row; a day or an hour of it is published twice."""
     first = "2024-01-01" if definition is DAYS else "2024-11-02"
-    rows = f"(SELECT TIMESTAMP '{first}' + to_hours(n::INTEGER) AS h FROM range(100) AS r (n))"
+    backend.create("numbers", pa.table({"n": range(100)}))
+    hour = backend.own(
+        duckdb=f"TIMESTAMP '{first}' + to_hours(n::INTEGER)", snowflake=f"DATEADD(hour, n, TIMESTAMP '{first}')"
+    )
+    expression, select = (backend.own(duckdb=d, snowflake=s) for d, s in zip(duckdb, snowflake, strict=True))
 
     @sb.wap_asset(partitions_def=definition, partition_expr=expression, on_outside="drop")
     def events() -> sb.Query:
-        return sb.Query(f"SELECT {select} FROM {rows}")
+        return sb.Query(f"SELECT {select} FROM (SELECT {hour} AS h FROM numbers) AS hours")
 
     keys = definition.get_partition_keys()
     chosen = keys[1:3] if definition is DAYS else [key for key in keys if key.startswith("2024-11-03-01")]

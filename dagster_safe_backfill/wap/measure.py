@@ -314,13 +314,12 @@ class _Measuring:
 
     def _of_types(self, audit: ColumnTypes) -> AuditResult:
         found = {column.name.casefold(): column.type for column in self.subject.columns}
-        dialect = self.connection.dialect
         problems: list[str] = []
         for name, expected in audit.types:
             actual = found.get(name.casefold())
             if actual is None:
                 problems.append(f"there is no column {name}")
-            elif terms.data_type(actual, dialect=dialect) != terms.data_type(expected, dialect=dialect):
+            elif not self.connection.is_type(actual, expected):
                 problems.append(f"{name} is {actual}, not {expected}")
         bad = "failed" if audit.can_block else "warned"
         verdict = Verdict(outcome=bad if problems else "passed")

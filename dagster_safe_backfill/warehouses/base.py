@@ -13,6 +13,7 @@ from sqlglot import exp
 from dagster_safe_backfill.domain.slices import ColumnType
 from dagster_safe_backfill.domain.tables import Column, TableRef
 from dagster_safe_backfill.errors import TransactionConflictError
+from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.partitioning import WindowJoin
 
 STATEMENTS = logging.getLogger("dagster_safe_backfill.sql")
@@ -213,6 +214,11 @@ class Connection(ABC):
     @abstractmethod
     def created_as(self, source: str) -> str | None:
         """Return the type that a new table's column gets for values of the type `source`, None if they have none."""
+
+    def is_type(self, type_name: str, wanted: str) -> bool:
+        """Return whether two names are of one type here."""
+        one, other = (terms.data_type(name, dialect=self.dialect) for name in (type_name, wanted))
+        return one == other
 
     @abstractmethod
     def keeps(self, type_name: str) -> ColumnType | Literal["text", "other"]:

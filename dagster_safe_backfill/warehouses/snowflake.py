@@ -246,11 +246,12 @@ class SnowflakeConnection(Connection):
 
     def described(self, select: exp.Query) -> tuple[Column, ...]:
         """See `Connection.described`."""
-        found = self._own.described(self._sql(select))
         source = select.args.get("from_")
-        if self._loaded is None or not select.is_star or not isinstance(source, exp.From):
-            return found
-        return self._loaded.columns if source.this.name == self._loaded.table.name else found
+        frame = self._loaded if select.is_star and isinstance(source, exp.From) else None
+        if frame is not None and source is not None and source.this.name == frame.table.name:
+            # What was loaded needs no asking.
+            return frame.columns
+        return self._own.described(self._sql(select))
 
     @contextmanager
     def source(self, data: object) -> Generator[exp.Table, None, None]:
@@ -342,6 +343,10 @@ class SnowflakeConnection(Connection):
     def created_as(self, source: str) -> str | None:
         """See `Connection.created_as`."""
         return types.created_as(source)
+
+    def is_type(self, type_name: str, wanted: str) -> bool:
+        """See `Connection.is_type`."""
+        return types.plain(type_name) == types.plain(wanted)
 
     def keeps(self, type_name: str) -> ColumnType | Literal["text", "other"]:
         """See `Connection.keeps`."""

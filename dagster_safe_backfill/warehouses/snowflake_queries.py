@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlglot
-from sqlglot import exp
+from sqlglot import TokenType, exp
 from sqlglot.errors import SqlglotError
 
 from dagster_safe_backfill.domain.tables import Query
@@ -19,13 +19,23 @@ def one_select(query: Query) -> str:
         WarehouseError: It can't be read.
     """
     try:
-        found = [one for one in sqlglot.parse(query.sql, dialect=DIALECT) if one is not None]
+        # A comment after a semicolon is one of its own.
+        parsed = sqlglot.parse(query.sql, dialect=DIALECT)
+        found = [one for one in parsed if one is not None and not isinstance(one, exp.Semicolon)]
     except SqlglotError as error:
         raise WarehouseError(f"the query can't be read: {error}") from error
     if len(found) != 1 or not isinstance(found[0], exp.Query):
         kinds = " and ".join(one.key.upper() for one in found)
         raise ConfigurationError(f"a Query is one SELECT, not {kinds or 'nothing'}: {query.sql!r}")
-    return query.sql.strip().removesuffix(";")
+    return _without_semicolon(query.sql)
+
+
+def _without_semicolon(sql: str) -> str:
+    tokens = sqlglot.tokenize(sql, read=DIALECT)
+    if tokens[-1].token_type != TokenType.SEMICOLON:
+        return sql.strip()
+    last = next(token for token in reversed(tokens) if token.token_type != TokenType.SEMICOLON)
+    return sql[: last.end + 1].strip()
 
 
 def as_relation(select: str, name: str) -> exp.Table:

@@ -25,6 +25,18 @@ _LONGEST_TEXTS = (None, 16_777_216, 134_217_728)
 _INSTANTS = ("TIMESTAMP_LTZ", "TIMESTAMP_TZ")
 _FAMILIES = (("NUMBER", "FLOAT"), ("DATE", "TIMESTAMP_NTZ"), _INSTANTS, ("VARCHAR",), ("BINARY",), ("TIME",))
 _WIDEST_EXACT = 2.0**53
+_TYPES = exp.DataType.Type
+_SYNONYMS = {
+    "FIXED": (_TYPES.DECIMAL, _TYPES.INT, _TYPES.BIGINT, _TYPES.SMALLINT, _TYPES.TINYINT, _TYPES.INT128),
+    "REAL": (_TYPES.FLOAT, _TYPES.DOUBLE),
+    "TEXT": (_TYPES.VARCHAR, _TYPES.TEXT, _TYPES.CHAR, _TYPES.NCHAR, _TYPES.NVARCHAR),
+    "BINARY": (_TYPES.BINARY, _TYPES.VARBINARY),
+    "TIMESTAMP_NTZ": (_TYPES.TIMESTAMPNTZ, _TYPES.TIMESTAMP, _TYPES.DATETIME),
+    "TIMESTAMP_LTZ": (_TYPES.TIMESTAMPLTZ,),
+    "TIMESTAMP_TZ": (_TYPES.TIMESTAMPTZ,),
+    "TIME": (_TYPES.TIME,),
+}
+"""sqlglot's types of each of the driver's."""
 
 
 def spelled(kind: str, *, length: int | None, precision: int | None, scale: int | None) -> str:
@@ -40,6 +52,17 @@ def spelled(kind: str, *, length: int | None, precision: int | None, scale: int 
             return kind if scale in (None, _FRACTIONS) else f"{kind}({scale})"
         case _:
             return kind
+
+
+def plain(type_name: str) -> str:
+    """Return a type as this library spells it, of whatever name Snowflake takes for it."""
+    found = terms.data_type(type_name, dialect=DIALECT)
+    kind = next((kind for kind, synonyms in _SYNONYMS.items() if found.this in synonyms), None)
+    if kind is None:
+        return found.sql(dialect=DIALECT)
+    first, second, *_ = [*(int(size.name) for size in found.expressions), None, None]
+    length = first or (1 if found.this in (_TYPES.CHAR, _TYPES.NCHAR) else None)
+    return spelled(kind, length=length, precision=first, scale=second if kind == "FIXED" else first)
 
 
 def of_arrow(kind: pa.DataType) -> str | None:

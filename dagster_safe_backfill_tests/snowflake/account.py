@@ -54,10 +54,12 @@ class Account:
     """What all sessions share."""
 
     def __init__(self, *, idle_abort: float = 300, timezone: str = DEFAULTS["TIMEZONE"]) -> None:
-        self.duck = duckdb.connect(config={"checkpoint_threshold": "1TB"})
+        # Several threads for a few rows wait for each other.
+        self.duck = duckdb.connect(config={"checkpoint_threshold": "1TB", "threads": 1})
         self.idle_abort = idle_abort
         self.defaults = {**DEFAULTS, "TIMEZONE": timezone}
         self.commits = Commits()
+        self.relations = catalog.Relations()
         self.locks = TableLocks()
         self.history: list[Record] = []
         self.sessions: dict[str, Any] = {}
@@ -77,7 +79,7 @@ class Account:
         for session in [*self.sessions.values()]:
             if session.database == name:
                 self.end(session.number)
-        with self.commits.lock:
+        with self.commits.lock, self.relations.change():
             Duck(self.duck.cursor()).execute(f"DETACH {catalog.quoted(name)}")
         shutil.rmtree(f"{LOCAL_BUCKET_PATH}/{name}", ignore_errors=True)
 

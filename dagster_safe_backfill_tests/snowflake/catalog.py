@@ -6,6 +6,9 @@ It is kept as JSON in DuckDB's own comment on each table, so that it moves with 
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Literal
@@ -158,6 +161,55 @@ def facts(duck: Duck, name: Name) -> Facts:
         return Facts()
     read = json.loads(found[0])
     return Facts(**{**read, "grants": tuple(read["grants"])})
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A table or view as it is defined now."""
+
+    kind: Literal["table", "view"]
+    columns: dict[str, str]
+    """With DuckDB's types."""
+    types: dict[str, str]
+    """See `Facts`."""
+
+
+class Relations:
+    """What is defined, remembered until the next DDL of any session: to ask DuckDB takes longer than most queries."""
+
+    def __init__(self) -> None:
+        self._known: dict[Name, Relation] = {}
+        self._changing = self._changes = 0
+        self._lock = threading.Lock()
+
+    def find(self, duck: Duck, name: Name) -> Relation | None:
+        """Return what has exactly this name."""
+        with self._lock:
+            found, before = self._known.get(name), self._changes
+        if found is not None:
+            return found
+        kind = relation_kind(duck, name)
+        if kind is None:
+            return None
+        types = facts(duck, name).types if kind == "table" else {}
+        found = Relation(kind=kind, columns=columns(duck, name), types=types)
+        with self._lock:
+            if self._changes == before and not self._changing:
+                self._known[name] = found
+        return found
+
+    @contextmanager
+    def change(self) -> Iterator[None]:
+        """Remember nothing while something is being defined, and nothing from before."""
+        with self._lock:
+            self._changing += 1
+            self._changes += 1
+            self._known.clear()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._changing -= 1
 
 
 def record(duck: Duck, name: Name, known: Facts) -> None:

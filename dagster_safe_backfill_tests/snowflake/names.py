@@ -7,7 +7,7 @@ from typing import Any
 import sqlglot
 from sqlglot import exp
 
-from dagster_safe_backfill_tests.snowflake import catalog, errors
+from dagster_safe_backfill_tests.snowflake import catalog, errors, walking
 from dagster_safe_backfill_tests.snowflake.catalog import Name
 
 
@@ -37,7 +37,7 @@ class Resolver:
         """Return the stored name of a table or view that must be there; a temporary table comes first."""
         name = self.name(table)
         name = self._session.temporary.get(name, name)
-        if catalog.relation_kind(self._session.duck, name) is None:
+        if self._session.account.relations.find(self._session.duck, name) is None:
             if not catalog.schema_exists(self._session.duck, name.database, name.schema):
                 raise errors.does_not_exist("Schema", f"{name.database}.{name.schema}")
             raise errors.does_not_exist("Object", str(self.name(table)))
@@ -45,8 +45,9 @@ class Resolver:
 
     def resolve(self, tree: exp.Expression) -> None:
         """Point every table of a statement at what is stored."""
-        defined = {cte.alias for cte in tree.find_all(exp.CTE)}
-        for table in list(tree.find_all(exp.Table)):
+        ctes, tables = walking.found(tree, exp.CTE, exp.Table)
+        defined = {cte.alias for cte in ctes}
+        for table in tables:
             if not isinstance(table.this, exp.Identifier) or self._is_relation_alias(table):
                 continue
             if table.name in defined and not table.db:
@@ -66,7 +67,8 @@ class Resolver:
             return
         name = self.existing(table)
         self.tables.append(name)
-        self._columns[str(name)] = set(catalog.columns(self._session.duck, name))
+        relation = self._session.account.relations.find(self._session.duck, name)
+        self._columns[str(name)] = set(relation.columns)
         if name.table != written and not table.alias and not isinstance(table.parent, exp.Insert | exp.Schema):
             table.set("alias", exp.TableAlias(this=exp.to_identifier(written, quoted=True)))
         table.set("this", exp.to_identifier(name.table, quoted=True))
@@ -90,16 +92,19 @@ class Resolver:
     def check_columns(self, tree: exp.Expression) -> None:
         """Refuse a column that is there in another case only: DuckDB doesn't tell the cases apart."""
         exact = set().union(*self._columns.values()) if self._columns else set()
-        exact |= {node.alias for node in tree.find_all(exp.Alias, exp.CTE, exp.Subquery)}
-        for alias in tree.find_all(exp.TableAlias):
+        named, aliases, definitions, columns, schemas = walking.found(
+            tree, exp.Alias | exp.CTE | exp.Subquery, exp.TableAlias, exp.ColumnDef, exp.Column, exp.Schema
+        )
+        exact |= {node.alias for node in named}
+        for alias in aliases:
             exact |= {column.name for column in alias.columns}
             exact.add(alias.name)
-        exact |= {definition.name for definition in tree.find_all(exp.ColumnDef)}
+        exact |= {definition.name for definition in definitions}
         folded = {name.upper() for name in exact}
-        for column in tree.find_all(exp.Column):
+        for column in columns:
             if column.name not in exact and column.name.upper() in folded:
                 raise errors.invalid_identifier(column.sql(dialect="snowflake"))
-        for schema in tree.find_all(exp.Schema):
-            for named in schema.expressions:
-                if isinstance(named, exp.Identifier) and named.name not in exact and named.name.upper() in folded:
-                    raise errors.invalid_identifier(named.sql(dialect="snowflake"))
+        for schema in schemas:
+            for item in schema.expressions:
+                if isinstance(item, exp.Identifier) and item.name not in exact and item.name.upper() in folded:
+                    raise errors.invalid_identifier(item.sql(dialect="snowflake"))

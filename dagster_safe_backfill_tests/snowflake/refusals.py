@@ -6,7 +6,7 @@ import re
 
 from sqlglot import exp
 
-from dagster_safe_backfill_tests.snowflake import errors, functions
+from dagster_safe_backfill_tests.snowflake import errors, functions, walking
 
 LONGEST_LIST = 16384
 _QUOTED = re.compile(r"'(?:[^'\\]|''|\\.)*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/", re.DOTALL)
@@ -60,16 +60,15 @@ def check_text(sql: str) -> None:
 
 def check_tree(sql: str, tree: exp.Expression) -> None:
     """Refuse functions that Snowflake hasn't, IN-lists longer than it takes, and a MERGE that it can't read."""
-    for call in tree.find_all(exp.Func):
+    calls, lists, values = walking.found(tree, exp.Func, exp.In, exp.Values)
+    for call in calls:
         start, end = call.meta.get("start"), call.meta.get("end")
         if start is None or end is None:
             continue
         name = sql[start : end + 1]
         if _NOT_CALLED.fullmatch(name) and name.lower() not in functions.KNOWN:
             raise errors.unknown_function(name.upper())
-    for listed in tree.find_all(exp.In):
-        check_length(len(listed.expressions))
-    for listed in tree.find_all(exp.Values):
+    for listed in (*lists, *values):
         check_length(len(listed.expressions))
     if isinstance(tree, exp.Merge):
         _check_merge(tree)

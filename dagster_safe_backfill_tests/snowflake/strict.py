@@ -26,6 +26,7 @@ from dagster_safe_backfill_tests.snowflake import (
     showing,
     tables,
     translate,
+    walking,
 )
 from dagster_safe_backfill_tests.snowflake.account import Account, Record
 from dagster_safe_backfill_tests.snowflake.catalog import Name
@@ -134,9 +135,8 @@ class Session:
 
     def parsed(self, sql: str) -> exp.Expression:
         """Parse one statement, its identifiers as Snowflake stores them."""
-        short, self._lists = translate.shortened(sql)
-        for listed in self._lists:
-            refusals.check_length(listed.count(",") + 1)
+        short, self._lists, longest = translate.shortened(sql)
+        refusals.check_length(longest)
         try:
             trees = [tree for tree in sqlglot.parse(short, read="snowflake") if tree is not None]
         except ParseError as error:
@@ -150,12 +150,11 @@ class Session:
         return trees[0]
 
     def fold(self, tree: exp.Expression) -> None:
-        for ordered in tree.find_all(exp.Ordered):
+        identifiers, everything = walking.found(tree, exp.Identifier, exp.Ordered)
+        for ordered in everything:
             if isinstance(ordered.this, exp.Column) and ordered.this.sql().upper() == "ALL":
                 ordered.set("this", exp.Var(this="ALL"))
-        translate.fold_identifiers(tree)
-        for identifier in tree.find_all(exp.Identifier):
-            identifier.set("quoted", True)
+        translate.fold_identifiers(identifiers)
 
     # --- transactions
 
@@ -195,7 +194,7 @@ class Session:
             tree = self.parsed(plain)
             for name in tables.changed_by(self, tree):
                 self.lock(name, alone=True)
-            with self.account.commits.lock, self.duck.sheltered():
+            with self.account.commits.lock, self.duck.sheltered(), self.account.relations.change():
                 return tables.run(self, tree, sql, copy_grants=copy_grants)
         finally:
             self.account.commits.count += 1
@@ -369,7 +368,7 @@ class Session:
         with self._running:
             self._closed = True
             self.end_transaction(commit=False)
-            with self.account.commits.lock:
+            with self.account.commits.lock, self.account.relations.change():
                 for name in self.temporary.values():
                     self.duck.execute(f"DROP TABLE IF EXISTS {name.sql}")
                 for stage in [name for name, owner in self.account.stages.items() if owner == self.number]:

@@ -35,6 +35,26 @@ def test_how_types_go_into_others(source: str, target: str, fit: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "plain"),
+    [
+        *((name, "VARCHAR") for name in ("text", "STRING", "varchar", "VARCHAR(16777216)")),
+        *((name, "VARCHAR(3)") for name in ("TEXT(3)", "char(3)")),
+        ("CHAR", "VARCHAR(1)"),
+        *((name, "NUMBER(38,0)") for name in ("int", "BIGINT", "number", "DECIMAL(38, 0)")),
+        ("NUMBER(10)", "NUMBER(10,0)"),
+        ("numeric(10, 2)", "NUMBER(10,2)"),
+        *((name, "FLOAT") for name in ("double", "FLOAT8", "REAL")),
+        *((name, "TIMESTAMP_NTZ") for name in ("datetime", "TIMESTAMP_NTZ(9)", "timestampntz")),
+        ("TIMESTAMP_LTZ(3)", "TIMESTAMP_LTZ(3)"),
+        ("varbinary", "BINARY"),
+        ("boolean", "BOOLEAN"),
+    ],
+)
+def test_all_names_of_a_type_are_the_same(written: str, plain: str) -> None:
+    assert types.plain(written) == plain
+
+
+@pytest.mark.parametrize(
     ("source", "created", "keeps"),
     [
         ("DATE", "DATE", "date"),

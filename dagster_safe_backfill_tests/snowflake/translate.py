@@ -171,18 +171,27 @@ _RULES: tuple[tuple[Any, tuple[type, ...]], ...] = (
 
 
 _LITERAL = r"(?:-?\d+(?:\.\d+)?|'(?:[^'\\]|'')*'|CAST\('[^'\\]*' AS \w+\)|DATE '[^'\\]*'|'[^'\\]*'::\w+)"
+_VALUE = rf"(?:NULL|{_LITERAL})"
+_ROWS = re.compile(rf"(?<=\bVALUES )\({_VALUE}(?:, {_VALUE})*\)(?:, \({_VALUE}(?:, {_VALUE})*\))*$")
 _LONG_LIST = re.compile(rf"\(\s*{_LITERAL}(?:\s*,\s*{_LITERAL}){{200,}}\s*\)", re.IGNORECASE)
 
 
-def shortened(sql: str) -> tuple[str, list[str]]:
-    """Return a statement with a mark for each long list of literals, and the lists: parsing them takes seconds."""
+def shortened(sql: str) -> tuple[str, list[str], int]:
+    """Return a statement with a mark for each long list of literals, and for the rows of an INSERT of literals.
+
+    And the lists, as parsing them takes seconds, and the length of the longest.
+    """
     lists: list[str] = []
+    lengths = [0]
 
     def mark(found: re.Match[str]) -> str:
         lists.append(found[0])
+        lengths.append(found[0].count("), (" if found.re is _ROWS else ",") + 1)
         return f"('_sf_list_{len(lists) - 1}')"
 
-    return _LONG_LIST.sub(mark, sql), lists
+    if sql.startswith("INSERT"):
+        sql = _ROWS.sub(mark, sql)
+    return _LONG_LIST.sub(mark, sql), lists, max(lengths)
 
 
 def lengthened(sql: str, lists: list[str]) -> str:
@@ -199,13 +208,14 @@ def to_duckdb(tree: exp.Expression, values: dict[str, Any]) -> str:
     if present & {exp.Anonymous} or any(issubclass(kind, exp.Func) for kind in present):
         tree = tree.transform(context_functions(values), copy=False)
     try:
-        return tree.sql(dialect="duckdb", unsupported_level=sqlglot.ErrorLevel.RAISE)
+        return tree.sql(dialect="duckdb", unsupported_level=sqlglot.ErrorLevel.RAISE, copy=False)
     except sqlglot.UnsupportedError as error:
         raise errors.unsupported(f"{error} in the emulator") from error
 
 
-def fold_identifiers(tree: exp.Expression) -> None:
+def fold_identifiers(identifiers: list[exp.Identifier]) -> None:
     """Unquoted identifiers are upper-case; all are quoted from here on."""
-    for node in tree.find_all(exp.Identifier):
+    for node in identifiers:
         if not node.args.get("quoted") and isinstance(node.this, str):
             node.set("this", node.this.upper())
+        node.set("quoted", True)

@@ -21,7 +21,7 @@ from dagster_safe_backfill.warehouses import snowflake_types as types
 from dagster_safe_backfill.warehouses.base import BeginAnewError, Connection, Fit, Row, Warehouse
 from dagster_safe_backfill.warehouses.frames import check_names, from_arrow
 from dagster_safe_backfill.warehouses.snowflake_frames import LoadedFrame
-from dagster_safe_backfill.warehouses.snowflake_queries import as_relation, one_select
+from dagster_safe_backfill.warehouses.snowflake_queries import as_relation, locking, one_select
 from dagster_safe_backfill.warehouses.snowflake_sessions import Session, Sessions
 from dagster_safe_backfill.warehouses.snowflake_swaps import begun, half_done, hashed
 from dagster_safe_backfill.warehouses.snowflake_transactions import Transaction, quietly
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _SOURCE = "_sb_source"
 _ROWS = "_sb_rows"
-_NEVER = 2**63 - 1
-"""More than RANDOM() returns."""
 _SCRATCH_SCHEMA = "PUBLIC"
 
 
@@ -209,14 +207,8 @@ class SnowflakeConnection(Connection):
         """See `Connection.hold`. An INSERT of another is not kept off: only what changes or deletes rows locks."""
         columns = self.columns(table)
         if columns:
-            first = terms.column(columns[0].name)
-            # Nothing that the compiler can tell to be false, as it would leave the statement, and so the lock, out.
-            random = exp.func("RANDOM", dialect=DIALECT)
-            never = exp.and_(
-                exp.Is(this=first.copy(), expression=exp.Null()), exp.GT(this=random, expression=terms.number(_NEVER))
-            )
             self._begin()
-            self._own.execute(tables.sql_of(exp.update(terms.table(table), {columns[0].name: first}, where=never)))
+            self._own.execute(tables.sql_of(locking(table, columns[0].name)))
         yield SnowflakeConnection(
             self._sessions.beside,
             self._sessions,

@@ -1,4 +1,4 @@
-"""A user's query, which is sent as it was written."""
+"""A user's query, which is sent as it was written; and the statement that locks a table."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import sqlglot
 from sqlglot import TokenType, exp
 from sqlglot.errors import SqlglotError
 
-from dagster_safe_backfill.domain.tables import Query
+from dagster_safe_backfill.domain.tables import Query, TableRef
 from dagster_safe_backfill.errors import ConfigurationError, WarehouseError
+from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.snowflake_dialect import DIALECT
+
+_NEVER = 2**63 - 1
+"""More than RANDOM() returns."""
 
 
 def one_select(query: Query) -> str:
@@ -43,3 +47,12 @@ def as_relation(select: str, name: str) -> exp.Table:
     alias = exp.TableAlias(this=exp.to_identifier(name, quoted=True))
     # On lines of its own, as it may end with a comment.
     return exp.Table(this=exp.Var(this=f"(\n{select}\n)"), alias=alias)
+
+
+def locking(table: TableRef, column: str) -> exp.Update:
+    """Return an UPDATE that changes no row, and locks the table all the same until its transaction ends."""
+    value = terms.column(column)
+    # Nothing that the compiler can tell to be false, as it would leave the statement, and so the lock, out.
+    random = exp.GT(this=exp.func("RANDOM", dialect=DIALECT), expression=terms.number(_NEVER))
+    never = exp.and_(exp.Is(this=value.copy(), expression=exp.Null()), random)
+    return exp.update(terms.table(table), {column: value}, where=never)

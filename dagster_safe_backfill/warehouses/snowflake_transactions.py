@@ -66,7 +66,9 @@ class Transaction:
 
     def roll_back(self) -> None:
         """Undo all of it, as far as Snowflake can be reached; the rest is left to recovery and retention."""
-        self.release()
+        if self.has_begun:
+            self.is_stuck = not quietly(self.own, "ROLLBACK")
+            self.has_begun = False
         if self.is_stuck:
             return
         if self.is_in_doubt:
@@ -85,9 +87,9 @@ class Transaction:
             quietly(self.own, f"DROP TABLE IF EXISTS {name}")
 
     def release(self) -> None:
-        """Send ROLLBACK, if there is something to roll back or a lock to give up."""
+        """Send ROLLBACK, to give up a lock before what would commit the transaction."""
         if self.has_begun:
-            self.is_stuck = not quietly(self.own, "ROLLBACK")
+            self.own.execute("ROLLBACK", is_stoppable=False)
             self.has_begun = False
 
     def close(self, *, is_committed: bool) -> None:

@@ -249,7 +249,7 @@ def history(connection: Connection, table: TableRef, keys: Sequence[str] | None 
     """Return all changes of some of a table's partitions, or of all, the oldest first."""
     if keys is None:
         return _entries(connection, table, [])
-    return _entries(connection, table, [terms.column("partition_key").isin(*map(terms.text, keys))])
+    return _entries(connection, table, [terms.is_in(terms.column("partition_key"), map(terms.text, keys))])
 
 
 def staged_at(connection: Connection, table: TableRef, scope: str) -> datetime | None:

@@ -23,6 +23,7 @@ import dagster_safe_backfill as sb
 from dagster_safe_backfill.domain.states import Published, RolledBack, Strategy
 from dagster_safe_backfill.warehouses.duckdb import DuckDBWarehouse
 from dagster_safe_backfill_tests.audited import KEYS, Row
+from dagster_safe_backfill_tests.backends import DuckDBBackend
 from dagster_safe_backfill_tests.publications import STRATEGIES, Publications, day_rows
 
 HELD, OTHER = "held", "other"
@@ -150,7 +151,8 @@ def races(prepared: Table, held: Work, other: Work) -> Iterator[Race]:
         (own := folder / str(at)).mkdir()
         table = copy.copy(prepared)
         table.path = shutil.copy(prepared.path, own)
-        table.warehouse = DuckDBWarehouse(table.path, lock_timeout=PATIENCE)
+        table.backend = DuckDBBackend(own, name=Path(table.path).name, lock_timeout=PATIENCE)
+        table.warehouse = table.backend.warehouse
         # All sessions are of one DuckDB in any case; that it is open already spares each race to start it.
         with duckdb.connect(table.path):
             race = raced(table, held, other, at=at)

@@ -40,12 +40,14 @@ def added(value: int) -> exp.Update:
     return exp.update(terms.table(T), changed, where=exp.true())
 
 
+@pytest.mark.differs("snowflake", reason="what a transaction makes is there before, for the next to fill")
 def test_a_transaction_commits(warehouse: Warehouse, read: Read) -> None:
     with warehouse.connect() as connection, connection.transaction():
         fill(connection)
     assert read("SELECT a FROM t ORDER BY a") == [(1,), (2,)]
 
 
+@pytest.mark.differs("snowflake", reason="what a transaction makes is there before, for the next to fill")
 def test_a_transaction_that_raises_leaves_nothing(warehouse: Warehouse, read: Read) -> None:
     with warehouse.connect() as connection:
         fill(connection)
@@ -280,6 +282,7 @@ def test_a_held_table_is_read_as_it_was_committed(warehouse: Warehouse, read: Re
     assert read("SELECT count(*) FROM t") == [(0,)]
 
 
+@pytest.mark.differs("snowflake", reason="what a transaction makes is there before, for the next to fill")
 def test_a_table_that_is_not_there_can_be_held(warehouse: Warehouse, read: Read) -> None:
     with warehouse.connect() as connection:
         with connection.transaction(), connection.hold(T) as committed:

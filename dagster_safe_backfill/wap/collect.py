@@ -83,7 +83,7 @@ def gathered(
         SchemaMismatchError: The shadows have different columns.
         PublishConflictError: They were staged for different columns of live.
     """
-    sources = _sources(connection, spec, found)
+    sources = _sources(spec, found)
     columns = _columns(connection, spec, sources)
     names = [column.name for column in columns]
     spec = respelled(spec, names)
@@ -138,7 +138,12 @@ def left(
     return [shadow for shadow, run_id in owners.items() if shadow not in others and is_over(run_id)]
 
 
-def _sources(connection: Connection, spec: TableSpec, found: Sequence[Stage]) -> Mapping[TableRef, Sequence[str]]:
+def _conflict(spec: TableSpec, keys: Sequence[str], text: str) -> PublishConflictError:
+    """Return the error of partitions that aren't as they were staged, though nobody has published them since."""
+    return PublishConflictError(text, table=str(spec.table), keys=keys, published_since=dict.fromkeys(keys))
+
+
+def _sources(spec: TableSpec, found: Sequence[Stage]) -> Mapping[TableRef, Sequence[str]]:
     """Return the shadows, with the partitions that each is read for."""
     sources: dict[TableRef, list[str]] = {}
     gone: list[str] = []
@@ -148,34 +153,31 @@ def _sources(connection: Connection, spec: TableSpec, found: Sequence[Stage]) ->
         else:
             sources.setdefault(stage.shadow, []).append(stage.key)
     if gone:
-        raise PublishConflictError(
+        raise _conflict(
+            spec,
+            gone,
             f"{spec.table}: {listed(gone)} are not staged any more: another run took them up or published them; run the"
             " partitions again",
-            table=str(spec.table),
-            keys=gone,
-            published_since=dict.fromkeys(gone),
-        )
-    missing = {shadow: keys for shadow, keys in sources.items() if connection.columns(shadow) is None}
-    if missing:
-        lost = [key for keys in missing.values() for key in keys]
-        raise PublishConflictError(
-            f"{spec.table}: {listed([*map(str, missing)])}, in which {listed(lost)} were staged, is not there any more:"
-            " somebody dropped it; run these partitions again",
-            table=str(spec.table),
-            keys=lost,
-            published_since=dict.fromkeys(lost),
         )
     return sources
 
 
 def _columns(connection: Connection, spec: TableSpec, sources: Mapping[TableRef, Sequence[str]]) -> tuple[Column, ...]:
     """Return the data columns that all shadows have."""
-    first, *others = sources
-    columns = data_columns(connection, first)
-    for other in others:
-        different = sorted(
-            {f"{column.name} {column.type}" for column in {*data_columns(connection, other)} ^ {*columns}}
+    found = {shadow: data_columns(connection, shadow) for shadow in sources}
+    missing = [shadow for shadow, columns in found.items() if not columns]
+    if missing:
+        lost = [key for shadow in missing for key in sources[shadow]]
+        raise _conflict(
+            spec,
+            lost,
+            f"{spec.table}: {listed([*map(str, missing)])}, in which {listed(lost)} were staged, is not there any more:"
+            " somebody dropped it; run these partitions again",
         )
+    first, *others = sources
+    columns = found[first]
+    for other in others:
+        different = sorted({f"{column.name} {column.type}" for column in {*found[other]} ^ {*columns}})
         if different:
             raise SchemaMismatchError(
                 f"{spec.table}: {first} and {other} were staged with different columns ({'; '.join(different)}), so"
@@ -196,12 +198,11 @@ def _live_columns(
     # Where there was no table yet, the partition had no rows, whatever the columns are.
     keys = [stage.key for stage in found if stage.columns not in (None, names)]
     if keys:
-        raise PublishConflictError(
+        raise _conflict(
+            spec,
+            keys,
             f"{spec.table} was altered between the staging of {listed(keys)} and of the other partitions; stage them"
             " again, together",
-            table=str(spec.table),
-            keys=keys,
-            published_since=dict.fromkeys(keys),
         )
     types = {column.name: column.type for column in (*columns, *(live or ()))}
     return tuple(Column(name=name, type=types.get(name, "")) for name in names)
@@ -244,10 +245,9 @@ def _check_rows(spec: TableSpec, found: Sequence[Stage], counted: Mapping[str, i
     """Refuse shadows that aren't as they were staged: somebody changed them by hand."""
     wrong = [stage.key for stage in found if stage.rows != counted.get(stage.key, 0)]
     if wrong:
-        raise PublishConflictError(
+        raise _conflict(
+            spec,
+            wrong,
             f"{spec.table}: the shadow of {listed(wrong)} has other rows than were staged, so somebody changed it;"
             " stage these partitions again",
-            table=str(spec.table),
-            keys=wrong,
-            published_since=dict.fromkeys(wrong),
         )

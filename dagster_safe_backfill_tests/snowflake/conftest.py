@@ -12,6 +12,9 @@ from dagster_safe_backfill_tests.snowflake.emulator import Emulator, serve
 if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
 
+    from dagster_safe_backfill_tests.snowflake.proxy import Proxy
+    from dagster_safe_backfill_tests.snowflake_backend import SnowflakeBackend
+
 Run = Callable[[str], list[tuple[Any, ...]]]
 """Runs a statement in a session and returns its rows."""
 
@@ -20,6 +23,26 @@ Run = Callable[[str], list[tuple[Any, ...]]]
 def emulator() -> Iterator[Emulator]:
     pytest.importorskip("fakesnow", reason="fakesnow needs Python 3.11")
     with serve() as running:
+        yield running
+
+
+@pytest.fixture
+def account(emulator: Emulator) -> Iterator[SnowflakeBackend]:
+    """A database that the library works in; no DDL is ever to come in a transaction there."""
+    from dagster_safe_backfill_tests.snowflake_backend import SnowflakeBackend
+
+    made = SnowflakeBackend(emulator)
+    yield made
+    in_transactions = emulator.ddl_in_transactions(made.database)
+    emulator.drop(made.database)
+    assert in_transactions == []
+
+
+@pytest.fixture
+def proxy(emulator: Emulator) -> Iterator[Proxy]:
+    from dagster_safe_backfill_tests.snowflake.proxy import proxied
+
+    with proxied(emulator) as running:
         yield running
 
 

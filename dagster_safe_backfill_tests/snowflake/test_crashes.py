@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -17,25 +18,10 @@ from dagster_safe_backfill.warehouses.snowflake import SnowflakeConnection
 from dagster_safe_backfill.warehouses.snowflake_transactions import Transaction
 from dagster_safe_backfill_tests.publications import STRATEGIES, Publications, day_rows
 from dagster_safe_backfill_tests.snowflake.emulator import Emulator
-from dagster_safe_backfill_tests.snowflake.proxy import FOREVER, How, Proxy, proxied
+from dagster_safe_backfill_tests.snowflake.proxy import FOREVER, How, Proxy
 from dagster_safe_backfill_tests.snowflake_backend import SnowflakeBackend
 
 OLD, NEW = day_rows(0, 1.0), day_rows(0, 2.0)
-
-
-@pytest.fixture
-def proxy(emulator: Emulator) -> Iterator[Proxy]:
-    with proxied(emulator) as running:
-        yield running
-
-
-@pytest.fixture
-def account(emulator: Emulator) -> Iterator[SnowflakeBackend]:
-    made = SnowflakeBackend(emulator)
-    yield made
-    in_transactions = emulator.ddl_in_transactions(made.database)
-    emulator.drop(made.database)
-    assert in_transactions == []
 
 
 @pytest.fixture
@@ -47,27 +33,33 @@ class Killed(BaseException):
     pass
 
 
+Kill = Callable[[str], AbstractContextManager[None]]
+"""Ends the session within the block, when the ledger is to record something by the function of a name."""
+
+
 @pytest.fixture
-def kill(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+def kill(monkeypatch: pytest.MonkeyPatch) -> Kill:
     """End sessions as a kill does: Snowflake rolls back, and nobody cleans up."""
 
     def killed(*args: Any, **kwargs: Any) -> None:
         raise Killed
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Transaction, "roll_back", lambda self: self.own.execute("ROLLBACK") if self.has_begun else None)
-        patch.setattr(Transaction, "close", lambda self, *, is_committed: None)
-        patch.setattr(ledger, "record_staged", killed)
-        patch.setattr(ledger, "record_change", killed)
-        yield patch
+    @contextmanager
+    def kill_at(recorder: str) -> Iterator[None]:
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(
+                Transaction, "roll_back", lambda self: self.own.execute("ROLLBACK") if self.has_begun else None
+            )
+            patch.setattr(Transaction, "close", lambda self, *, is_committed: None)
+            patch.setattr(ledger, recorder, killed)
+            yield
+
+    return kill_at
 
 
-def test_a_shadow_that_was_never_recorded_is_dropped_once_its_run_is_over(
-    table: Publications, kill: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(Killed):
+def test_a_shadow_that_was_never_recorded_is_dropped_once_its_run_is_over(table: Publications, kill: Kill) -> None:
+    with kill("record_staged"):
         table.stage(NEW, [0], "dead")
-    kill.undo()
     assert table.tables("__shadow_") == ["t__shadow_dead"]
     assert table.retire(running=["dead"]).shadows == ()
     assert table.retire(keep_shadows_for=timedelta(days=1)).shadows == ()
@@ -77,23 +69,12 @@ def test_a_shadow_that_was_never_recorded_is_dropped_once_its_run_is_over(
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_an_archive_that_was_never_recorded_is_dropped_or_made_anew(
-    table: Publications, monkeypatch: pytest.MonkeyPatch, kill: pytest.MonkeyPatch, strategy: Strategy
+    table: Publications, kill: Kill, strategy: Strategy
 ) -> None:
-    kill.undo()
     staged = table.stage(NEW, [0], "dead")
     for _ in range(2):
-        with monkeypatch.context() as patch:
-            patch.setattr(
-                Transaction, "roll_back", lambda self: self.own.execute("ROLLBACK") if self.has_begun else None
-            )
-            patch.setattr(Transaction, "close", lambda self, *, is_committed: None)
-
-            def killed(*args: Any, **kwargs: Any) -> None:
-                raise Killed
-
-            patch.setattr(ledger, "record_change", killed)
-            with pytest.raises(Killed):
-                table.publish(staged, "dead", strategy=strategy)
+        with kill("record_change"):
+            table.publish(staged, "dead", strategy=strategy)
         assert table.tables("__archive_") == ["t__archive_dead"]
     assert table.retire(running=["dead"]).archives == ()
     retired = table.retire(keep_shadows_for=timedelta(days=1)).archives

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 
 pytest.importorskip("fakesnow", reason="fakesnow needs Python 3.11")
 
-from dagster_safe_backfill_tests.snowflake.emulator import Emulator
 from dagster_safe_backfill_tests.snowflake.faults import CALLED, PASSING, WORKS, Bench, Work, markdown, outcomes
 from dagster_safe_backfill_tests.snowflake.grammar import snowflake_problems, transaction_problems
-from dagster_safe_backfill_tests.snowflake.proxy import Proxy, proxied
+from dagster_safe_backfill_tests.snowflake.proxy import Proxy
 
 AT_LEAST: dict[Work, int] = {"stage": 30, "merge": 25, "replace": 25, "swap": 35, "rollback": 25}
 """How many faults each work has to stand."""
-
-
-@pytest.fixture
-def proxy(emulator: Emulator) -> Iterator[Proxy]:
-    with proxied(emulator) as running:
-        yield running
 
 
 def test_the_faults_are_many() -> None:

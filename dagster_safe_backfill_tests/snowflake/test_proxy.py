@@ -14,7 +14,7 @@ from snowflake.connector.errors import DatabaseError, Error, OperationalError, S
 
 from dagster_safe_backfill_tests.snowflake.conftest import Run, runner
 from dagster_safe_backfill_tests.snowflake.emulator import Emulator
-from dagster_safe_backfill_tests.snowflake.proxy import FOREVER, How, Proxy, not_again, proxied, quick_backoff
+from dagster_safe_backfill_tests.snowflake.proxy import FOREVER, How, Proxy, not_again, quick_backoff
 
 if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
@@ -23,12 +23,6 @@ pytest.importorskip("fakesnow", reason="fakesnow needs Python 3.11")
 
 INSERT = "INSERT INTO t SELECT 1"
 COUNT = "SELECT count(*) FROM t"
-
-
-@pytest.fixture
-def proxy(emulator: Emulator) -> Iterator[Proxy]:
-    with proxied(emulator) as running:
-        yield running
 
 
 @pytest.fixture

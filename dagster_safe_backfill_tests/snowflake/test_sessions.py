@@ -32,15 +32,6 @@ LONG = "SELECT count(*) AS x FROM s AS a JOIN s AS b ON a.k <> b.k + 1 JOIN s AS
 
 
 @pytest.fixture
-def account(emulator: Emulator) -> Iterator[SnowflakeBackend]:
-    made = SnowflakeBackend(emulator)
-    yield made
-    in_transactions = emulator.ddl_in_transactions(made.database)
-    emulator.drop(made.database)
-    assert in_transactions == []
-
-
-@pytest.fixture
 def slow(account: SnowflakeBackend) -> SnowflakeBackend:
     """Have a table of which LONG takes long."""
     account.create("s", pa.table({"k": [*range(3000)]}))

@@ -30,15 +30,6 @@ from dagster_safe_backfill_tests.snowflake_backend import SnowflakeBackend
 from dagster_safe_backfill_tests.test_staged import Shop
 
 
-@pytest.fixture
-def account(emulator: Emulator) -> Any:
-    made = SnowflakeBackend(emulator)
-    yield made
-    in_transactions = emulator.ddl_in_transactions(made.database)
-    emulator.drop(made.database)
-    assert in_transactions == []
-
-
 def said(
     account: SnowflakeBackend, caplog: pytest.LogCaptureFixture, strategy: Strategy, *, days: int, rows: int
 ) -> list[str]:

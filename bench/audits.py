@@ -20,8 +20,8 @@ from bench import data
 if TYPE_CHECKING:
     import dagster as dg
 
-    from dagster_safe_backfill.domain.audits import Audit
-    from dagster_safe_backfill.wap.measure import Subject
+    from dagster_safe_backfill.audits.base import Audit
+    from dagster_safe_backfill.wap.measure.measure import Subject
     from dagster_safe_backfill.warehouses.base import Connection
 
 DAYS = 365
@@ -52,12 +52,12 @@ def staged(database: str) -> Iterator[tuple["Connection", "Subject"]]:
     """Stage the days, and leave them in the shadow."""
     import dagster as dg
 
-    from dagster_safe_backfill.domain.states import Origin
-    from dagster_safe_backfill.domain.tables import Query, TableRef, TableSpec
-    from dagster_safe_backfill.partitions import slice_of_keys
+    from dagster_safe_backfill.model.states import Origin
+    from dagster_safe_backfill.model.tables import Query, TableRef, TableSpec
+    from dagster_safe_backfill.runs.partitions import slice_of_keys
     from dagster_safe_backfill.wap.audit import subject_of
     from dagster_safe_backfill.wap.write import write
-    from dagster_safe_backfill.warehouses.duckdb import DuckDBWarehouse
+    from dagster_safe_backfill.warehouses.duckdb.session import DuckDBWarehouse
 
     definition = dg.DailyPartitionsDefinition(str(data.FIRST_DAY), end_date=str(data.end_of(data.ALL_DAYS)))
     spec = TableSpec(
@@ -78,7 +78,7 @@ def staged(database: str) -> Iterator[tuple["Connection", "Subject"]]:
 
 def in_session(database: str) -> dict[str, float]:
     """Return seconds of the audits, of the bare GROUP BY, and of what only the key's audit looks at."""
-    from dagster_safe_backfill.wap.measure import measure
+    from dagster_safe_backfill.wap.measure.measure import measure
 
     seconds: dict[str, list[float]] = {"audits": [], "bare": [], "other_keys": []}
     with staged(database) as (connection, subject):
@@ -146,8 +146,8 @@ def _check(name: str, passed: Callable[[], bool]) -> "dg.AssetChecksDefinition":
 
 
 def _passed(database: str, audits: Sequence["Audit"]) -> bool:
-    from dagster_safe_backfill.wap.measure import measure
-    from dagster_safe_backfill.warehouses.duckdb import DuckDBWarehouse
+    from dagster_safe_backfill.wap.measure.measure import measure
+    from dagster_safe_backfill.warehouses.duckdb.session import DuckDBWarehouse
 
     with DuckDBWarehouse(database, config=data.CONFIG).connect() as connection:
         return all(result.passed for result in measure(connection, _SUBJECT[0], audits).results)

@@ -28,8 +28,8 @@ from bench import data
 if TYPE_CHECKING:
     import duckdb
 
-    from dagster_safe_backfill.domain.slices import PartitionSlice
-    from dagster_safe_backfill.domain.states import Strategy
+    from dagster_safe_backfill.model.slices import PartitionSlice
+    from dagster_safe_backfill.model.states import Strategy
 
 DAYS = 365
 INSIDE = data.between(data.FIRST_DAY, data.end_of(DAYS))
@@ -90,12 +90,12 @@ class _Stopwatch(logging.Handler):
 
 def library(database: str, case: str, *, strategy: Strategy) -> Steps:
     """Write and publish, without audits, and then roll back."""
-    from dagster_safe_backfill.domain.states import Audited, Origin, PublishRules
-    from dagster_safe_backfill.domain.tables import Query, TableRef, TableSpec
+    from dagster_safe_backfill.model.states import Audited, Origin, PublishRules
+    from dagster_safe_backfill.model.tables import Query, TableRef, TableSpec
     from dagster_safe_backfill.wap.publish import publish
-    from dagster_safe_backfill.wap.rollback import Chosen, rollback
+    from dagster_safe_backfill.wap.rollback.rollback import Chosen, rollback
     from dagster_safe_backfill.wap.write import write
-    from dagster_safe_backfill.warehouses.duckdb import DuckDBWarehouse
+    from dagster_safe_backfill.warehouses.duckdb.session import DuckDBWarehouse
 
     definition = _days()
     slice_of = partial(_slice_of, definition)
@@ -141,7 +141,7 @@ def _days() -> Any:
 
 
 def _slice_of(definition: Any, keys: Sequence[str]) -> PartitionSlice:
-    from dagster_safe_backfill.partitions import slice_of_keys
+    from dagster_safe_backfill.runs.partitions import slice_of_keys
 
     return slice_of_keys(definition, keys)
 

@@ -7,12 +7,22 @@ import importlib as _importlib
 import typing as _typing
 
 if _typing.TYPE_CHECKING:
-    from dagster_safe_backfill.asset_factories import wap_asset
-    from dagster_safe_backfill.automation import pause_during_backfill
-    from dagster_safe_backfill.backfill_policies import batched, per_partition, single_run
-    from dagster_safe_backfill.domain.audits import Audit, column_types
-    from dagster_safe_backfill.domain.comparison import compare
-    from dagster_safe_backfill.domain.group_audits import (
+    from dagster_safe_backfill.assets.automation import pause_during_backfill
+    from dagster_safe_backfill.assets.checks import build_audit_checks
+    from dagster_safe_backfill.assets.io_managers import RangeDuckDBIOManager, RangeIOManager
+    from dagster_safe_backfill.assets.jobs import (
+        RetentionConfig,
+        RollbackConfig,
+        build_retention_schedule,
+        build_rollback_job,
+    )
+    from dagster_safe_backfill.assets.policies import batched, per_partition, single_run
+    from dagster_safe_backfill.assets.snowflake import RangeSnowflakeIOManager
+    from dagster_safe_backfill.assets.staged_assets import StagedWapAssets, build_staged_wap_assets
+    from dagster_safe_backfill.assets.wap_asset import wap_asset
+    from dagster_safe_backfill.audits.base import Audit, column_types
+    from dagster_safe_backfill.audits.comparison import compare
+    from dagster_safe_backfill.audits.groups import (
         Aggregate,
         GroupAudit,
         Side,
@@ -21,7 +31,7 @@ if _typing.TYPE_CHECKING:
         row_count_between,
         row_count_drift,
     )
-    from dagster_safe_backfill.domain.row_audits import (
+    from dagster_safe_backfill.audits.rows import (
         accepted_values,
         expression,
         failing_rows,
@@ -30,9 +40,7 @@ if _typing.TYPE_CHECKING:
         references,
         unique,
     )
-    from dagster_safe_backfill.domain.slices import ColumnType, PartitionSlice, TimeWindow
-    from dagster_safe_backfill.domain.tables import KeepLatest, Query, keep_latest
-    from dagster_safe_backfill.domain.verdicts import AuditResult, Outcome, Severity, Verdict
+    from dagster_safe_backfill.audits.verdicts import AuditResult, Outcome, Severity, Verdict
     from dagster_safe_backfill.errors import (
         ArchiveNotFoundError,
         AuditFailedError,
@@ -66,26 +74,23 @@ if _typing.TYPE_CHECKING:
         WarehouseUnavailableError,
         WriteError,
     )
-    from dagster_safe_backfill.io_managers import RangeDuckDBIOManager, RangeIOManager
-    from dagster_safe_backfill.jobs import RetentionConfig, RollbackConfig, build_retention_schedule, build_rollback_job
-    from dagster_safe_backfill.live_checks import build_audit_checks
-    from dagster_safe_backfill.snowflake_io_manager import RangeSnowflakeIOManager
-    from dagster_safe_backfill.staged_assets import StagedWapAssets, build_staged_wap_assets
+    from dagster_safe_backfill.model.slices import ColumnType, PartitionSlice, TimeWindow
+    from dagster_safe_backfill.model.tables import KeepLatest, Query, keep_latest
 
 _NAMES = {
-    "asset_factories": ("wap_asset",),
-    "automation": ("pause_during_backfill",),
-    "backfill_policies": (
+    "assets.wap_asset": ("wap_asset",),
+    "assets.automation": ("pause_during_backfill",),
+    "assets.policies": (
         "batched",
         "per_partition",
         "single_run",
     ),
-    "domain.audits": (
+    "audits.base": (
         "Audit",
         "column_types",
     ),
-    "domain.comparison": ("compare",),
-    "domain.group_audits": (
+    "audits.comparison": ("compare",),
+    "audits.groups": (
         "Aggregate",
         "GroupAudit",
         "Side",
@@ -94,7 +99,7 @@ _NAMES = {
         "row_count_between",
         "row_count_drift",
     ),
-    "domain.row_audits": (
+    "audits.rows": (
         "accepted_values",
         "expression",
         "failing_rows",
@@ -103,17 +108,17 @@ _NAMES = {
         "references",
         "unique",
     ),
-    "domain.slices": (
+    "model.slices": (
         "ColumnType",
         "PartitionSlice",
         "TimeWindow",
     ),
-    "domain.tables": (
+    "model.tables": (
         "KeepLatest",
         "Query",
         "keep_latest",
     ),
-    "domain.verdicts": (
+    "audits.verdicts": (
         "AuditResult",
         "Outcome",
         "Severity",
@@ -152,19 +157,19 @@ _NAMES = {
         "WarehouseUnavailableError",
         "WriteError",
     ),
-    "io_managers": (
+    "assets.io_managers": (
         "RangeDuckDBIOManager",
         "RangeIOManager",
     ),
-    "jobs": (
+    "assets.jobs": (
         "RetentionConfig",
         "RollbackConfig",
         "build_retention_schedule",
         "build_rollback_job",
     ),
-    "live_checks": ("build_audit_checks",),
-    "snowflake_io_manager": ("RangeSnowflakeIOManager",),
-    "staged_assets": (
+    "assets.checks": ("build_audit_checks",),
+    "assets.snowflake": ("RangeSnowflakeIOManager",),
+    "assets.staged_assets": (
         "StagedWapAssets",
         "build_staged_wap_assets",
     ),

@@ -15,7 +15,7 @@ import pytest
 
 from dagster_safe_backfill import RangeIOManager
 from dagster_safe_backfill.warehouses.base import Warehouse
-from dagster_safe_backfill_tests.backends import Backend, DuckDBBackend
+from dagster_safe_backfill_tests.harness.backends import Backend, DuckDBBackend
 
 Read = Callable[[str], list[tuple[Any, ...]]]
 """Runs a query on a connection that shares nothing with the library's, and returns its rows."""
@@ -79,7 +79,7 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
         yield DuckDBBackend(tmp_path)
         return
     emulator = request.getfixturevalue("snowflake_emulator")
-    from dagster_safe_backfill_tests.snowflake_backend import SnowflakeBackend
+    from dagster_safe_backfill_tests.harness.snowflake_backend import SnowflakeBackend
 
     made = SnowflakeBackend(emulator)
     yield made
@@ -92,7 +92,7 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
 def snowflake_emulator() -> Iterator[Any]:
     """Run an emulated Snowflake, one for each process of the tests."""
     pytest.importorskip("fakesnow", reason="fakesnow needs Python 3.11")
-    from dagster_safe_backfill_tests.snowflake.emulator import serve
+    from dagster_safe_backfill_tests.harness.snowflake.emulator import serve
 
     with serve() as emulator:
         yield emulator

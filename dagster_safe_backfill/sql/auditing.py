@@ -13,9 +13,9 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 from typing_extensions import assert_never
 
-from dagster_safe_backfill.domain.audits import Value
-from dagster_safe_backfill.domain.group_audits import Aggregate, Total
-from dagster_safe_backfill.domain.row_audits import (
+from dagster_safe_backfill.audits.base import Value
+from dagster_safe_backfill.audits.groups import Aggregate, Total
+from dagster_safe_backfill.audits.rows import (
     AcceptedValues,
     FailingRows,
     InRange,
@@ -24,12 +24,12 @@ from dagster_safe_backfill.domain.row_audits import (
     RowExpression,
     Unique,
 )
-from dagster_safe_backfill.domain.slices import PartitionSlice
-from dagster_safe_backfill.domain.tables import TableRef
-from dagster_safe_backfill.domain.verdicts import SAMPLE_SIZE
+from dagster_safe_backfill.audits.verdicts import SAMPLE_SIZE
 from dagster_safe_backfill.errors import ConfigurationError
+from dagster_safe_backfill.model.slices import PartitionSlice
+from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import terms
-from dagster_safe_backfill.sql.partitioning import PARTITION, ROWS, PartitionColumns, positioned
+from dagster_safe_backfill.sql.slicing import PARTITION, ROWS, PartitionColumns, positioned
 
 ByCondition = NotNull | AcceptedValues | InRange | RowExpression | References
 """Audits that one scan of the rows counts together, looking into other tables where it has to."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from sqlglot import exp
 
-from dagster_safe_backfill.domain.tables import Column
+from dagster_safe_backfill.model.tables import Column
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.auditing import Batch, live_rows
-from dagster_safe_backfill.sql.partitioning import PARTITION
+from dagster_safe_backfill.sql.slicing import PARTITION
 
 _HERE, _THERE, _BOTH = "_sb_here", "_sb_there", "_sb_both"
 _ADDED, _REMOVED, _DIFFERS = "_sb_added", "_sb_removed", "_sb_differs_"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from sqlglot import exp
 
-from dagster_safe_backfill.domain.slices import PartitionSlice
-from dagster_safe_backfill.domain.tables import TableRef
+from dagster_safe_backfill.model.slices import PartitionSlice
+from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import terms
-from dagster_safe_backfill.sql.partitioning import PARTITION, PartitionColumns, positioned, rows_of
+from dagster_safe_backfill.sql.slicing import PARTITION, PartitionColumns, positioned, rows_of
 
 _HASH, _HASHED = "_sb_hash", "_sb_hashed"
 

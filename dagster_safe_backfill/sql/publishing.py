@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from sqlglot import exp
 
-from dagster_safe_backfill.domain.slices import PartitionSlice
-from dagster_safe_backfill.domain.tables import TableRef
+from dagster_safe_backfill.model.slices import PartitionSlice
+from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import terms
-from dagster_safe_backfill.sql.partitioning import PARTITION, PartitionColumns, positioned, rows_of
+from dagster_safe_backfill.sql.slicing import PARTITION, PartitionColumns, positioned, rows_of
 from dagster_safe_backfill.sql.staging import created_as
 
 _LIVE, _SHADOW, _IS_NEW = "_sb_live", "_sb_shadow", "_sb_is_new"

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from sqlglot import exp
 
-from dagster_safe_backfill.domain.slices import PartitionSlice
-from dagster_safe_backfill.domain.tables import TableRef
+from dagster_safe_backfill.model.slices import PartitionSlice
+from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import terms
-from dagster_safe_backfill.sql.partitioning import PARTITION, PartitionColumns, positioned
+from dagster_safe_backfill.sql.slicing import PARTITION, PartitionColumns, positioned
 
 _RANK, _TIES = "_sb_rank", "_sb_ties"
 

@@ -9,8 +9,8 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from dagster_safe_backfill.domain.tables import TableRef
 from dagster_safe_backfill.errors import ConfigurationError
+from dagster_safe_backfill.model.tables import TableRef
 
 IS_LOOKUP = "_sb_is_lookup"
 """Marks an EXISTS that the library wrote, as a lookup of a row's values in another relation."""

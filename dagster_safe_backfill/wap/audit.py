@@ -7,17 +7,17 @@ from dataclasses import replace
 
 from sqlglot import exp
 
-from dagster_safe_backfill.domain.audits import Audit
-from dagster_safe_backfill.domain.row_audits import unique
-from dagster_safe_backfill.domain.states import Audited, Origin, Rejected, Staged
-from dagster_safe_backfill.domain.verdicts import AuditResult
+from dagster_safe_backfill.audits.base import Audit
+from dagster_safe_backfill.audits.rows import unique
+from dagster_safe_backfill.audits.verdicts import AuditResult
+from dagster_safe_backfill.model.states import Audited, Origin, Rejected, Staged
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.auditing import Batch
-from dagster_safe_backfill.sql.partitioning import PartitionColumns, rows_of
-from dagster_safe_backfill.wap import ledger
-from dagster_safe_backfill.wap.changes import with_defaults
-from dagster_safe_backfill.wap.measure import Subject, measure
-from dagster_safe_backfill.wap.scope import columns_of
+from dagster_safe_backfill.sql.slicing import PartitionColumns, rows_of
+from dagster_safe_backfill.wap.changes.plan import with_defaults
+from dagster_safe_backfill.wap.ledger import ledger
+from dagster_safe_backfill.wap.measure.measure import Subject, measure
+from dagster_safe_backfill.wap.recognition import columns_of
 from dagster_safe_backfill.warehouses.base import Connection
 
 

@@ -9,16 +9,22 @@ from itertools import count
 
 from sqlglot import exp
 
-from dagster_safe_backfill.domain.slices import PartitionSlice
-from dagster_safe_backfill.domain.states import Origin, Staged
-from dagster_safe_backfill.domain.tables import Column, TableRef, TableSpec
 from dagster_safe_backfill.errors import PublishConflictError, SchemaMismatchError, listed
+from dagster_safe_backfill.model.slices import PartitionSlice
+from dagster_safe_backfill.model.states import Origin, Staged
+from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec
 from dagster_safe_backfill.sql import publishing, staging, terms
-from dagster_safe_backfill.sql.partitioning import PARTITION, PartitionColumns, positioned, rows_of
-from dagster_safe_backfill.wap import ledger
-from dagster_safe_backfill.wap.intents import intend
-from dagster_safe_backfill.wap.scope import added_columns, data_columns, partition_columns, partition_types, respelled
-from dagster_safe_backfill.wap.stages import WAITING, Stage, stages
+from dagster_safe_backfill.sql.slicing import PARTITION, PartitionColumns, positioned, rows_of
+from dagster_safe_backfill.wap.ledger import ledger
+from dagster_safe_backfill.wap.ledger.intents import intend
+from dagster_safe_backfill.wap.ledger.waiting import WAITING, Stage, stages
+from dagster_safe_backfill.wap.recognition import (
+    added_columns,
+    data_columns,
+    partition_columns,
+    partition_types,
+    respelled,
+)
 from dagster_safe_backfill.wap.transactions import in_transaction
 from dagster_safe_backfill.warehouses.base import Connection
 

@@ -5,15 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
-from dagster_safe_backfill.domain.states import (
-    Audited,
-    Fingerprint,
-    Origin,
-    Published,
-    PublishRules,
-    Staged,
-)
-from dagster_safe_backfill.domain.tables import TableRef
 from dagster_safe_backfill.errors import (
     MixedVersionsError,
     PublishConflictError,
@@ -21,16 +12,25 @@ from dagster_safe_backfill.errors import (
     TransactionConflictError,
     listed,
 )
+from dagster_safe_backfill.model.states import (
+    Audited,
+    Fingerprint,
+    Origin,
+    Published,
+    PublishRules,
+    Staged,
+)
+from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import staging
-from dagster_safe_backfill.wap import ledger
-from dagster_safe_backfill.wap.archive import Archive, archived
-from dagster_safe_backfill.wap.changes import Plan, add_columns, planned
-from dagster_safe_backfill.wap.fingerprints import live_fingerprints
-from dagster_safe_backfill.wap.intents import intend
-from dagster_safe_backfill.wap.ledger import Entry
+from dagster_safe_backfill.wap.changes.archive import Archive, archived
+from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
+from dagster_safe_backfill.wap.changes.plan import Plan, add_columns, planned
+from dagster_safe_backfill.wap.changes.swap import swapped
+from dagster_safe_backfill.wap.ledger import ledger
+from dagster_safe_backfill.wap.ledger.intents import intend
+from dagster_safe_backfill.wap.ledger.ledger import Entry
+from dagster_safe_backfill.wap.recognition import columns_of
 from dagster_safe_backfill.wap.recovery import recovered
-from dagster_safe_backfill.wap.scope import columns_of
-from dagster_safe_backfill.wap.swap import swapped
 from dagster_safe_backfill.wap.transactions import in_transaction
 from dagster_safe_backfill.warehouses.base import Connection
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from dagster_safe_backfill.domain.tables import TableRef
-from dagster_safe_backfill.wap import ledger
+from dagster_safe_backfill.model.tables import TableRef
+from dagster_safe_backfill.wap.ledger import ledger
 from dagster_safe_backfill.warehouses.base import Connection
 
 _LOG = logging.getLogger(__name__)

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import partial
 
-from dagster_safe_backfill.domain.states import Origin, Retired
-from dagster_safe_backfill.domain.tables import SHADOW_INFIX, TableRef
+from dagster_safe_backfill.model.states import Origin, Retired
+from dagster_safe_backfill.model.tables import SHADOW_INFIX, TableRef
 from dagster_safe_backfill.sql import staging
-from dagster_safe_backfill.wap import ledger
-from dagster_safe_backfill.wap.intents import unrecorded_archives
-from dagster_safe_backfill.wap.ledger import Values
+from dagster_safe_backfill.wap.ledger import ledger
+from dagster_safe_backfill.wap.ledger.intents import unrecorded_archives
+from dagster_safe_backfill.wap.ledger.ledger import Values
 from dagster_safe_backfill.wap.recovery import recovered
 from dagster_safe_backfill.wap.transactions import in_transaction
 from dagster_safe_backfill.warehouses.base import Connection

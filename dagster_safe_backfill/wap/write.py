@@ -9,24 +9,23 @@ from functools import partial
 
 from sqlglot import exp
 
-from dagster_safe_backfill.domain.slices import PartitionSlice
-from dagster_safe_backfill.domain.states import Fingerprint, Origin, Staged
-from dagster_safe_backfill.domain.tables import Column, Query, TableRef, TableSpec
 from dagster_safe_backfill.errors import (
     EmptyFrameError,
     RowsOutsideSliceError,
     SchemaMismatchError,
     listed,
 )
+from dagster_safe_backfill.model.slices import PartitionSlice
+from dagster_safe_backfill.model.states import Fingerprint, Origin, Staged
+from dagster_safe_backfill.model.tables import Column, Query, TableRef, TableSpec
 from dagster_safe_backfill.sql import staging, terms
-from dagster_safe_backfill.sql.partitioning import PartitionColumns
-from dagster_safe_backfill.wap import ledger
+from dagster_safe_backfill.sql.slicing import PartitionColumns
+from dagster_safe_backfill.wap.changes.fingerprints import Seen, live_fingerprints
+from dagster_safe_backfill.wap.columns import reconciled
 from dagster_safe_backfill.wap.deduplicate import deduplicated
-from dagster_safe_backfill.wap.fingerprints import Seen, live_fingerprints
-from dagster_safe_backfill.wap.intents import intend
-from dagster_safe_backfill.wap.reconcile import reconciled
-from dagster_safe_backfill.wap.recovery import recovered
-from dagster_safe_backfill.wap.scope import (
+from dagster_safe_backfill.wap.ledger import ledger
+from dagster_safe_backfill.wap.ledger.intents import intend
+from dagster_safe_backfill.wap.recognition import (
     added_columns,
     check_keys,
     data_columns,
@@ -34,6 +33,7 @@ from dagster_safe_backfill.wap.scope import (
     partition_types,
     respelled,
 )
+from dagster_safe_backfill.wap.recovery import recovered
 from dagster_safe_backfill.wap.transactions import in_transaction
 from dagster_safe_backfill.warehouses.base import Connection
 from dagster_safe_backfill.warehouses.frames import FrameError, NoColumnsError

@@ -12,8 +12,8 @@ import duckdb
 import pytest
 from dagster import DagsterRunStatus
 
-from dagster_safe_backfill_tests.assets import DAYS
 from dagster_safe_backfill_tests.daemon.live import LiveDagster, live_dagster
+from dagster_safe_backfill_tests.harness.assets import DAYS
 
 KEYS = DAYS.get_partition_keys()
 TEN, FIVE, THIRTY = KEYS[:10], [*KEYS[20:23], *KEYS[25:27]], KEYS[:30]

@@ -18,7 +18,7 @@ from example_project.definitions import DAYS
 
 pytest.importorskip("fakesnow", reason="fakesnow wants Python 3.11")
 
-from dagster_safe_backfill_tests.snowflake.emulator import Emulator, spawn
+from dagster_safe_backfill_tests.harness.snowflake.emulator import Emulator, spawn
 
 JANUARY = DAYS.get_partition_keys()[:31]
 DATABASE = "SAFE_BACKFILL_EXAMPLE"

@@ -21,8 +21,8 @@ from dagster import DagsterRunStatus
 from dagster._core.execution.backfill import PartitionBackfill
 
 import dagster_safe_backfill
-from dagster_safe_backfill_tests.assets import DAYS
 from dagster_safe_backfill_tests.daemon.live import ROOT, LiveDagster, live_dagster
+from dagster_safe_backfill_tests.harness.assets import DAYS
 
 KEYS = DAYS.get_partition_keys()
 MODULE = "dagster_safe_backfill_tests.daemon.staged"

@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 from playwright.sync_api import Page, expect
 
-from dagster_safe_backfill.pictures import WIDTH
+from dagster_safe_backfill.reports.chart import WIDTH
 from dagster_safe_backfill_tests.e2e.dagster_dev import newest_run, served
 from dagster_safe_backfill_tests.e2e.dialogs import backfill
 from example_project.definitions import flights

@@ -15,7 +15,7 @@ from playwright.sync_api import Page, expect
 
 from dagster_safe_backfill_tests.e2e.dagster_dev import ROOT, environment_of, home_in, served
 from dagster_safe_backfill_tests.e2e.dialogs import backfill, launch, metadata, prepare
-from dagster_safe_backfill_tests.shop import FOUR, ITEMS, ROWS_OF_FOUR, WEEK, Shop
+from dagster_safe_backfill_tests.harness.shop import FOUR, ITEMS, ROWS_OF_FOUR, WEEK, Shop
 from example_project import orders as shop_assets
 
 JOB = "rollback_fact_order_items"

@@ -12,9 +12,9 @@ from typing import Literal
 
 import duckdb
 
-from dagster_safe_backfill.domain.states import Strategy
-from dagster_safe_backfill_tests.audited import DAYS, KEYS
+from dagster_safe_backfill.model.states import Strategy
 from dagster_safe_backfill_tests.faults.victim import COLUMNS, Transition, Work
+from dagster_safe_backfill_tests.harness.audited import DAYS, KEYS
 
 STRATEGIES: tuple[Strategy, ...] = ("merge", "replace", "swap")
 State = Literal["old", "new"]

@@ -14,7 +14,7 @@ import duckdb
 import sqlglot
 
 from dagster_safe_backfill.errors import WarehouseLockedError
-from dagster_safe_backfill.warehouses.duckdb import DuckDBWarehouse
+from dagster_safe_backfill.warehouses.duckdb.session import DuckDBWarehouse
 
 if TYPE_CHECKING:
     from multiprocessing.queues import SimpleQueue

@@ -15,12 +15,11 @@ import dagster as dg
 import duckdb
 import pytest
 
-from dagster_safe_backfill.asset_options import PublishPer
-from dagster_safe_backfill.domain.states import Origin
-from dagster_safe_backfill.domain.tables import TableRef
+from dagster_safe_backfill.assets.options import PublishPer
+from dagster_safe_backfill.model.states import Origin
+from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.wap.retention import retire
-from dagster_safe_backfill.warehouses.duckdb import DuckDBWarehouse
-from dagster_safe_backfill_tests.assets import green
+from dagster_safe_backfill.warehouses.duckdb.session import DuckDBWarehouse
 from dagster_safe_backfill_tests.faults.batch_victim import (
     KEYS,
     ROWS,
@@ -31,6 +30,7 @@ from dagster_safe_backfill_tests.faults.batch_victim import (
     new_value,
     victims,
 )
+from dagster_safe_backfill_tests.harness.assets import green
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="victims are forked")
 

@@ -11,13 +11,13 @@ import duckdb
 import pytest
 import sqlglot
 
-from dagster_safe_backfill.domain.states import Audited, Origin, PublishRules, Strategy
+from dagster_safe_backfill.model.states import Audited, Origin, PublishRules, Strategy
 from dagster_safe_backfill.wap.audit import audit
 from dagster_safe_backfill.wap.publish import publish
 from dagster_safe_backfill.wap.write import write
-from dagster_safe_backfill_tests.audited import DAYS, Row, frame, slice_of
 from dagster_safe_backfill_tests.faults.reader import TOTALS, Seen, reading_process, reading_thread
-from dagster_safe_backfill_tests.publications import STRATEGIES, Publications, day_rows
+from dagster_safe_backfill_tests.harness.audited import DAYS, Row, frame, slice_of
+from dagster_safe_backfill_tests.harness.publications import STRATEGIES, Publications, day_rows
 
 PUBLICATIONS = 100
 COUNT = 50

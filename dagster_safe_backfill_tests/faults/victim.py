@@ -24,17 +24,17 @@ from typing import Any, Literal, NoReturn
 
 import sqlglot
 
-from dagster_safe_backfill.domain.row_audits import unique
-from dagster_safe_backfill.domain.states import Audited, Origin, PublishRules
-from dagster_safe_backfill.domain.tables import Query, TableRef, TableSpec
+from dagster_safe_backfill.audits.rows import unique
+from dagster_safe_backfill.model.states import Audited, Origin, PublishRules
+from dagster_safe_backfill.model.tables import Query, TableRef, TableSpec
 from dagster_safe_backfill.wap.audit import audit
 from dagster_safe_backfill.wap.publish import publish
 from dagster_safe_backfill.wap.retention import retire
-from dagster_safe_backfill.wap.rollback import Chosen, rollback
+from dagster_safe_backfill.wap.rollback.rollback import Chosen, rollback
 from dagster_safe_backfill.wap.write import write
 from dagster_safe_backfill.warehouses.base import STATEMENTS, Connection
-from dagster_safe_backfill.warehouses.duckdb import DuckDBWarehouse
-from dagster_safe_backfill_tests.audited import KEYS, slice_of
+from dagster_safe_backfill.warehouses.duckdb.session import DuckDBWarehouse
+from dagster_safe_backfill_tests.harness.audited import KEYS, slice_of
 
 Transition = Literal["merge", "replace", "swap", "rollback", "retention"]
 

@@ -1,0 +1,1 @@
+"""What a user declares: assets, their options, I/O managers, jobs, checks and policies."""

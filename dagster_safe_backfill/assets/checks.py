@@ -1,0 +1,119 @@
+"""Audits of a live table, as asset checks that run at any time."""
+# No `from __future__ import annotations`: Dagster reads the annotation of the context.
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import dagster as dg
+
+from dagster_safe_backfill.audits.base import Audit
+from dagster_safe_backfill.audits.comparison import Comparison
+from dagster_safe_backfill.audits.groups import GroupAudit
+from dagster_safe_backfill.audits.rows import FailingRows, Unique
+from dagster_safe_backfill.errors import ConfigurationError
+from dagster_safe_backfill.model.slices import PartitionSlice
+from dagster_safe_backfill.reports.checks import check_results, check_specs
+from dagster_safe_backfill.runs.partitions import slice_of_keys
+from dagster_safe_backfill.runs.private_dagster import quiet_about_previews
+from dagster_safe_backfill.runs.table_io import table_io_of
+
+
+def build_audit_checks(
+    asset: dg.AssetsDefinition,
+    audits: Sequence[Audit],
+    *,
+    last: int | None = None,
+    prefix: str = "live_",
+    sample_columns: Sequence[str] | None = None,
+    io_manager_key: str = "io_manager",
+) -> dg.AssetChecksDefinition:
+    """Make asset checks of audits that look at what is live: from the Checks tab, in a job, on a schedule.
+
+    All that are executed together share their scans, and each tells the partitions that fail. They change nothing.
+    The asset may be any that one of this library's I/O managers keeps.
+
+    Args:
+        asset: The asset, with its partitions and its table's options.
+        audits: What is tested. Drifts, comparisons and queries that read `live` have no second side there, and are
+            refused.
+        last: How many of the last partitions are looked at; all, if None. Not for partitions of two dimensions.
+        prefix: What the checks' names begin with, as those that gate the asset have the audits' own.
+        sample_columns: The columns whose values samples of failing rows may show; all, if None.
+        io_manager_key: The resource that holds the warehouse.
+
+    Raises:
+        ConfigurationError: An audit compares with live or wants a key that there is not, two have one name, there is
+            none, or `last` can't be.
+
+    Example:
+        ```python
+        live = sb.build_audit_checks(flights, [sb.unique(), sb.not_null("origin")], last=30)
+        nightly = dg.ScheduleDefinition(
+            name="nightly_audits",
+            cron_schedule="0 6 * * *",
+            job=dg.define_asset_job("audits", selection=dg.AssetSelection.checks(live)),
+        )
+        ```
+    """
+    key = asset.key
+    _check(asset, audits, last=last)
+    by_name = {f"{prefix}{audit.name}": audit for audit in audits}
+
+    @dg.multi_asset_check(
+        name=f"{prefix}audits_of_{key.to_python_identifier()}",
+        specs=check_specs(audits, asset=key, prefix=prefix, is_gate=False),
+        can_subset=True,
+        required_resource_keys={io_manager_key},
+    )
+    def live_audits(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        from dagster_safe_backfill.wap.measure.live import measure_live
+
+        manager = table_io_of(getattr(context.resources, io_manager_key), key)
+        spec = manager.asset_spec(asset, key)
+        selected = {check.name for check in context.selected_asset_check_keys}
+        wanted = [audit for name, audit in by_name.items() if name in selected]
+        with manager.connected(spec.table, run_id=context.run.run_id, read_only=True) as connection:
+            results = measure_live(
+                connection,
+                wanted,
+                spec=spec,
+                partition_slice=_newest(asset, context.instance, last=last),
+                sample_columns=sample_columns,
+            )
+        yield from check_results(results, is_published=True, asset=key, prefix=prefix)
+
+    with quiet_about_previews():
+        return live_audits
+
+
+def _check(asset: dg.AssetsDefinition, audits: Sequence[Audit], *, last: int | None) -> None:
+    name = asset.key.to_user_string()
+    if not audits:
+        raise ConfigurationError(f"{name}: build_audit_checks needs at least one audit")
+    compares = [audit.name for audit in audits if _needs_live(audit)]
+    if compares:
+        raise ConfigurationError(
+            f"{name}: {', '.join(compares)} compares a shadow with live, and on live itself there is nothing to compare"
+            " with"
+        )
+    of_key = [audit.name for audit in audits if isinstance(audit, Unique) and not audit.columns]
+    if of_key and not asset.metadata_by_key[asset.key].get("unique_key"):
+        raise ConfigurationError(f"{name}: unique() without columns needs a unique_key, and the asset has none")
+    if last is not None and last < 1:
+        raise ConfigurationError(f"{name}: last is a number of partitions, at least 1, and not {last}")
+    if last is not None and isinstance(asset.partitions_def, dg.MultiPartitionsDefinition):
+        raise ConfigurationError(f"{name}: last needs partitions in one order, and these have two dimensions")
+
+
+def _needs_live(audit: Audit) -> bool:
+    is_both = isinstance(audit, FailingRows) and re.search(r"\blive\b", audit.sql, re.IGNORECASE) is not None
+    return is_both or isinstance(audit, Comparison) or (isinstance(audit, GroupAudit) and audit.needs_live)
+
+
+def _newest(asset: dg.AssetsDefinition, instance: dg.DagsterInstance, *, last: int | None) -> PartitionSlice | None:
+    definition: dg.PartitionsDefinition[Any] | None = asset.partitions_def
+    if definition is None:
+        return None
+    keys = definition.get_partition_keys(dynamic_partitions_store=instance)
+    return slice_of_keys(definition, keys if last is None else keys[-last:])

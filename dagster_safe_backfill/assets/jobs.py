@@ -1,0 +1,315 @@
+"""Jobs on what is live: the way back, and the end of what is kept for it."""
+# No `from __future__ import annotations`: Dagster reads the annotations of configurations.
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta, timezone
+from functools import partial
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from dagster_safe_backfill.errors import ConfigurationError, PublicationNotFoundError, listed
+from dagster_safe_backfill.model.slices import PartitionSlice
+from dagster_safe_backfill.model.states import Changes, Origin, Retired, RolledBack
+from dagster_safe_backfill.reports.events import changes_metadata, partition_metadata
+from dagster_safe_backfill.runs.backfills import is_over
+from dagster_safe_backfill.runs.partitions import order_of, slice_of_keys
+from dagster_safe_backfill.runs.table_io import table_io_of
+
+_RANGE = "..."
+_SHOWN = 400
+"""The partitions of a rollback's table: Dagster's UI is slow with more."""
+
+
+class RollbackConfig(dg.Config):
+    """What the rollback job is asked; without an id it undoes the newest publication that is no rollback itself."""
+
+    publication_id: str | None = Field(default=None, description="The publication, or the rollback, to undo.")
+    backfill_id: str | None = Field(default=None, description="Undo all that this backfill published.")
+    partitions: list[str] = Field(
+        default=[], description='Undo in these only: keys, and ranges "first...last". Everywhere, if none are named.'
+    )
+    dry_run: bool = Field(default=False, description="Only say what would change.")
+    force: bool = Field(default=False, description="Undo also what was published on top, and changes by hand.")
+
+
+class RetentionConfig(dg.Config):
+    """What the retention job is asked."""
+
+    dry_run: bool = Field(default=False, description="Only say what would be dropped.")
+
+
+def build_rollback_job(
+    asset: dg.AssetsDefinition,
+    *,
+    name: str | None = None,
+    archive_days: float = 30,
+    io_manager_key: str = "io_manager",
+) -> dg.JobDefinition:
+    """Make the job that undoes publications of a `@wap_asset`, from the launchpad or the command line.
+
+    One transaction puts back what the publications replaced, and archives what is live now, so that a rollback can be
+    undone by its own id. It refuses where a partition was published again or changed by hand since, unless `force`;
+    partitions in which the publications are undone already stay as they are. Then each partition has a materialization
+    that says what was rolled back.
+
+    Args:
+        asset: The asset.
+        name: The job's name; `rollback_` and the asset's key, if None.
+        archive_days: How long what a rollback replaces is kept.
+        io_manager_key: The resource that holds the warehouse.
+
+    Raises:
+        ConfigurationError: The asset has no partitions, or `archive_days` is negative.
+
+    Example:
+        ```python
+        defs = dg.Definitions(
+            assets=[flights],
+            jobs=[sb.build_rollback_job(flights)],
+            resources={"io_manager": sb.RangeDuckDBIOManager(database="warehouse.duckdb", schema="nyc")},
+        )
+        ```
+    """
+    key = asset.key
+    if asset.partitions_def is None:
+        raise ConfigurationError(f"{key.to_user_string()} has no partitions; publications are of partitions")
+    keep_for = days("archive_days", archive_days)
+    job_name = name or f"rollback_{key.to_python_identifier()}"
+
+    @dg.op(name=f"{job_name}_op", required_resource_keys={io_manager_key})
+    def roll_back(context: dg.OpExecutionContext, config: RollbackConfig) -> None:
+        from dagster_safe_backfill.wap.rollback.rollback import Chosen, rollback
+
+        if config.publication_id is not None and config.backfill_id is not None:
+            raise ConfigurationError("name a publication_id or a backfill_id, not both")
+        manager = table_io_of(getattr(context.resources, io_manager_key), key)
+        spec = manager.asset_spec(asset, key)
+        order = _order(asset, context.instance)
+        with manager.connected(spec.table, run_id=context.run_id, publication_id=context.run_id) as connection:
+            done = rollback(
+                connection,
+                Chosen(
+                    publication_id=config.publication_id,
+                    backfill_id=config.backfill_id,
+                    keys=_expanded(config.partitions, order, asset=key),
+                ),
+                spec=spec,
+                slice_of=partial(_slice_of, asset, order),
+                origin=Origin(run_id=context.run_id, publication_id=context.run_id),
+                archive_for=keep_for,
+                force=config.force,
+                dry_run=config.dry_run,
+            )
+        _tell(context, key, done)
+
+    @dg.job(  # pyright: ignore[reportUnknownMemberType]: untyped in Dagster
+        name=job_name, description=f"Undo publications of {key.to_user_string()}."
+    )
+    def job() -> None:
+        roll_back()
+
+    return job
+
+
+def build_retention_schedule(
+    assets: Iterable[dg.AssetsDefinition],
+    *,
+    cron_schedule: str = "0 3 * * *",
+    name: str = "safe_backfill_retention",
+    shadow_days: float = 7,
+    dry_run: bool = False,
+    execution_timezone: str | None = None,
+    default_status: dg.DefaultScheduleStatus = dg.DefaultScheduleStatus.STOPPED,
+    io_manager_key: str = "io_manager",
+) -> dg.ScheduleDefinition:
+    """Make the schedule, and its job, that drops expired archives and the shadows of runs that have ended.
+
+    A shadow of a run that goes on is never dropped, nor is a table that the ledger doesn't know.
+
+    Args:
+        assets: The `@wap_asset`s whose tables are looked after.
+        cron_schedule: When.
+        name: The schedule's name; its job is `<name>_job`.
+        shadow_days: How many days the shadow of a run that failed is kept for a look at the rejected rows.
+        dry_run: Only print what would be dropped. The job's own configuration says it for one run.
+        execution_timezone: The zone of the cron schedule; UTC, if None.
+        default_status: Whether it runs once it is deployed.
+        io_manager_key: The resource that holds the warehouse.
+
+    Raises:
+        ConfigurationError: `shadow_days` is negative, or there are no assets.
+    """
+    tables = {asset.key: asset for asset in assets}
+    if not tables:
+        raise ConfigurationError("build_retention_schedule needs at least one asset")
+    keep_for = days("shadow_days", shadow_days)
+
+    @dg.op(name=f"{name}_op", required_resource_keys={io_manager_key})
+    def drop_what_is_over(context: dg.OpExecutionContext, config: RetentionConfig) -> None:
+        from dagster_safe_backfill.wap.retention import retire
+
+        dropped: dict[str, str] = {}
+        for key, asset in tables.items():
+            manager = table_io_of(getattr(context.resources, io_manager_key), key)
+            spec = manager.asset_spec(asset, key)
+            with manager.connected(spec.table, run_id=context.run_id) as connection:
+                retired = retire(
+                    connection,
+                    spec.table,
+                    is_over=lambda run_id: is_over(context.instance, run_id),
+                    keep_shadows_for=keep_for,
+                    origin=Origin(run_id=context.run_id, publication_id=context.run_id),
+                    dry_run=config.dry_run,
+                )
+            context.log.info(_said(retired))
+            dropped[str(spec.table)] = _said(retired)
+        context.add_output_metadata(dropped)
+
+    @dg.job(  # pyright: ignore[reportUnknownMemberType]: untyped in Dagster
+        name=f"{name}_job", description="Drop expired archives, and shadows of runs that have ended."
+    )
+    def job() -> None:
+        drop_what_is_over()
+
+    return dg.ScheduleDefinition(
+        name=name,
+        job=job,
+        cron_schedule=cron_schedule,
+        execution_timezone=execution_timezone,
+        default_status=default_status,
+        run_config=dg.RunConfig(ops={f"{name}_op": RetentionConfig(dry_run=dry_run)}),
+    )
+
+
+def days(option: str, value: float) -> timedelta:
+    """Return a number of days as a duration.
+
+    Raises:
+        ConfigurationError: It is negative, or no number.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:  # pyright: ignore[reportUnnecessaryIsInstance]: users' own
+        raise ConfigurationError(f"{option} is a number of days, at least 0, and not {value!r}")
+    return timedelta(days=value)
+
+
+def _order(asset: dg.AssetsDefinition, instance: dg.DagsterInstance) -> dict[str, int]:
+    definition: dg.PartitionsDefinition[Any] | None = asset.partitions_def
+    return {} if definition is None else order_of(definition, instance)
+
+
+def _slice_of(asset: dg.AssetsDefinition, order: Mapping[str, int], keys: Sequence[str]) -> PartitionSlice:
+    """Return the slice of keys in any order.
+
+    Raises:
+        PublicationNotFoundError: The asset doesn't have some of them any more.
+    """
+    definition: dg.PartitionsDefinition[Any] | None = asset.partitions_def
+    name = asset.key.to_user_string()
+    unknown = [key for key in keys if key not in order]
+    if unknown or definition is None:
+        raise PublicationNotFoundError(
+            f"{name}: the asset has no partitions {listed(unknown)} any more, so their rows can't be told; name the"
+            " other partitions, or bring these back to its partitions definition",
+            table=name,
+            keys=unknown,
+        )
+    return slice_of_keys(definition, sorted(keys, key=order.__getitem__))
+
+
+def _expanded(names: Sequence[str], order: Mapping[str, int], *, asset: dg.AssetKey) -> tuple[str, ...]:
+    """Return partition keys, ranges of them spelled out."""
+    every = [*order]
+    keys: dict[str, None] = {}
+    for name in names:
+        first, is_range, last = name.partition(_RANGE)
+        if name in order or not is_range:
+            keys[name] = None
+            continue
+        if first not in order or last not in order or order[last] < order[first]:
+            raise ConfigurationError(
+                f"{asset.to_user_string()}: the range {name} is none of its partitions; name the first and the last"
+                " key, the earlier one first"
+            )
+        keys |= dict.fromkeys(every[order[first] : order[last] + 1])
+    return tuple(keys)
+
+
+def _tell(context: dg.OpExecutionContext, key: dg.AssetKey, done: RolledBack) -> None:
+    undone = ", ".join(done.undone)
+    if done.is_dry:
+        context.log.info(f"{done.table}: rolling back {undone} would change {_counted(done)}; nothing was changed")
+    else:
+        context.log.info(f"{done.table}: rolled back {undone}: {_counted(done)}")
+        for partition, changes in done.changes.items():
+            context.log_event(_materialization(key, partition, done, changes, by=done.publication_id))
+        for partition, by in {**dict.fromkeys(done.untouched, done.publication_id), **done.already}.items():
+            context.log_event(_materialization(key, partition, done, None, by=by))
+    context.add_output_metadata(_summary(done))
+
+
+def _materialization(
+    key: dg.AssetKey, partition: str, done: RolledBack, changes: Changes | None, *, by: str
+) -> dg.AssetMaterialization:
+    description = f"Rollback of {', '.join(done.undone)}"
+    if partition in done.removed:
+        description += ": the partition had no rows before it, and has none now"
+    elif partition in done.already:
+        description += f": had been rolled back already, by {by}"
+    elif changes is None:
+        description += ": it had changed nothing here"
+    metadata: dict[str, Any] = {
+        "dagster/table_name": str(done.table),
+        "rollback_of": ", ".join(done.undone),
+        "publication_id": by,
+        **_archive(done),
+    }
+    if changes is not None:
+        metadata |= partition_metadata(changes)
+    return dg.AssetMaterialization(asset_key=key, partition=partition, description=description, metadata=metadata)
+
+
+def _archive(done: RolledBack) -> Mapping[str, str]:
+    """Return where what the rollback replaced is kept, by which it can be undone."""
+    if done.archive is None or done.expires_at is None:
+        return {"archive": "none, as nothing was replaced, or is kept"}
+    until = done.expires_at.astimezone(timezone.utc)
+    return {"archive": str(done.archive), "archive_expires_at": f"{until:%Y-%m-%d %H:%M} UTC"}
+
+
+def _counted(done: RolledBack) -> str:
+    total = sum(done.changes.values(), Changes())
+    text = (
+        f"{len(done.changes)} partitions: {total.inserted:,} rows inserted, {total.updated:,} updated,"
+        f" {total.deleted:,} deleted, {total.unchanged:,} unchanged"
+    )
+    if done.removed:
+        text += f"; {listed(done.removed)} had no rows before, and lose theirs"
+    if done.untouched:
+        text += f"; nothing to undo in {listed([*done.untouched])}"
+    if done.already:
+        text += f"; already undone in {listed([*done.already])}"
+    return text
+
+
+def _summary(done: RolledBack) -> Mapping[str, Any]:
+    shown = [*done.changes.items()][:_SHOWN]
+    rows = [dg.TableRecord({"partition": key, **changes_metadata(changes)}) for key, changes in shown]
+    found: dict[str, Any] = {
+        "rollback_of": ", ".join(done.undone),
+        "dry_run": done.is_dry,
+        "summary": _counted(done),
+    }
+    if not done.is_dry:
+        found |= {"publication_id": done.publication_id, **_archive(done)}
+    if rows:
+        found["partitions"] = dg.MetadataValue.table(rows)
+    return found
+
+
+def _said(retired: Retired) -> str:
+    verb = "would drop" if retired.is_dry else "dropped"
+    dropped = [*retired.archives, *retired.shadows]
+    kept = f"; kept {listed([*retired.kept_shadows])}" if retired.kept_shadows else ""
+    return f"{retired.table}: {verb} {listed(dropped, shown=100) or 'nothing'}{kept}"

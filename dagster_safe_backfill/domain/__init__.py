@@ -1,1 +1,0 @@
-"""Frozen values of the field: slices, tables, audits, states. Standard library only."""

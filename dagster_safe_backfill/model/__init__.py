@@ -1,0 +1,1 @@
+"""Slices, tables and states: values, by the standard library only."""

@@ -1,0 +1,1 @@
+"""What people see of a run: events, checks, the report and its chart."""

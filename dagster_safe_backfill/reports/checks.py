@@ -1,0 +1,254 @@
+"""Audits as Dagster asset checks: a check an audit, and what its page shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import dagster as dg
+
+from dagster_safe_backfill.audits.base import Audit, RowAudit
+from dagster_safe_backfill.audits.comparison import Comparison
+from dagster_safe_backfill.audits.groups import ROWS, AggregateBetween, AggregateDrift
+from dagster_safe_backfill.audits.verdicts import AuditResult, Verdict
+from dagster_safe_backfill.errors import ConfigurationError, listed
+
+PartitionedChecks = Literal["auto"] | bool
+"""Whether checks have a status per partition; "auto" where the policy bounds a run to few partitions."""
+
+_FEW_PARTITIONS = 31
+_SHOWN_PARTITIONS = 100
+_TOO_LARGE = 2**53
+"""Integers from here on are rounded by the UI, whose numbers are floats."""
+
+
+def check_specs(
+    audits: Sequence[Audit],
+    *,
+    asset: dg.AssetKey,
+    partitions_def: dg.PartitionsDefinition[str] | None = None,
+    prefix: str = "",
+    is_gate: bool = True,
+) -> list[dg.AssetCheckSpec]:
+    """Return a check for each audit; partitioned ones if given a definition.
+
+    Raises:
+        ConfigurationError: Two audits have the same name.
+    """
+    taken = [audit.name for audit in audits]
+    repeated = sorted({name for name in taken if taken.count(name) > 1})
+    if repeated:
+        raise ConfigurationError(
+            f"{asset.to_user_string()}: several audits are named {', '.join(repeated)}; give each a name= of its own"
+        )
+    return [
+        dg.AssetCheckSpec(
+            f"{prefix}{audit.name}",
+            asset=asset,
+            description=audit.description,
+            blocking=is_gate and audit.can_block,
+            partitions_def=partitions_def,
+        )
+        for audit in audits
+    ]
+
+
+def are_partitioned(choice: PartitionedChecks, policy: dg.BackfillPolicy | None) -> bool:
+    """Return whether checks get a status per partition, which costs a range run an event for each."""
+    if choice != "auto":
+        return choice
+    most = 1 if policy is None else policy.max_partitions_per_run
+    return most is not None and most <= _FEW_PARTITIONS
+
+
+def check_results(
+    results: Sequence[AuditResult], *, is_published: bool, asset: dg.AssetKey | None = None, prefix: str = ""
+) -> Iterator[dg.AssetCheckResult]:
+    """Return a result for each audit, over all partitions of the run; `is_published` tells where the rows are now."""
+    for result in results:
+        metadata = _metadata(result, is_published=is_published)
+        yield dg.AssetCheckResult(
+            asset_key=asset,
+            check_name=f"{prefix}{result.audit.name}",
+            passed=result.passed,
+            severity=_severity(result),
+            description=summary(result),
+            metadata=metadata,
+        )
+
+
+def _severity(result: AuditResult) -> dg.AssetCheckSeverity:
+    is_error = result.blocks or (result.passed and result.audit.can_block)
+    return dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN
+
+
+def evaluations_by_partition(
+    results: Sequence[AuditResult], *, asset: dg.AssetKey, is_published: bool
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """Return an evaluation for each audit and partition, for range runs of partitioned checks.
+
+    Dagster records a check's result in a range run without its partitions, so they are logged one by one.
+    """
+    for result in results:
+        is_alone = len(result.verdicts) == 1
+        for key, verdict in result.verdicts.items():
+            is_warning = verdict.outcome == "warned" or not result.audit.can_block
+            yield dg.AssetCheckEvaluation(
+                asset_key=asset,
+                check_name=result.audit.name,
+                passed=verdict.outcome == "passed",
+                severity=dg.AssetCheckSeverity.WARN if is_warning else dg.AssetCheckSeverity.ERROR,
+                blocking=result.audit.can_block,
+                description=summary(result) if is_alone else None,
+                metadata=_metadata(result, is_published=is_published)
+                if is_alone
+                else _numbers(numbers_of(result.audit, verdict)),
+                partition=key,
+            )
+
+
+def summary(result: AuditResult) -> str:
+    """Return an audit's outcome in a sentence."""
+    total = len(result.verdicts)
+    if result.passed:
+        tolerated = f", {counted(result.failed_rows, 'failing row')} tolerated" if result.failed_rows else ""
+        finding = f": {result.finding}" if result.finding else ""
+        return f"passed for {counted(total, 'partition')}{tolerated}{finding}"
+    where = f"{len(result.failed_keys)} of {counted(total, 'partition')} ({listed(result.failed_keys)})"
+    if result.overall is not None:
+        where = "the run"
+    if result.problem is not None:
+        return f"not measured for {where}: {result.problem}"
+    if result.finding is not None:
+        return f"failed in {where}: {result.finding}"
+    if isinstance(result.audit, RowAudit):
+        return f"{counted(result.failed_rows or 0, 'row')} failed in {where}"
+    return f"failed in {where}{_worst(result)}"
+
+
+def _worst(result: AuditResult) -> str:
+    """Return the measured numbers of the partition that failed by most."""
+    failed = {key: result.verdicts[key].measured for key in result.failed_keys}
+    key = max(failed, key=lambda one: max((_size(value) for value in _apart(failed[one])), default=0.0))
+    numbers = ", ".join(f"{name} {shown_number(value)}" for name, value in failed[key].items())
+    return f"; {'together' if result.overall is not None else key}: {numbers}" if numbers else ""
+
+
+def _apart(measured: Mapping[str, float | None]) -> list[float | None]:
+    return [measured[name] for name in ("change", "difference") if name in measured]
+
+
+def _size(value: float | None) -> float:
+    return math.inf if value is None else abs(value)
+
+
+def shown_number(value: float | None) -> str:
+    """Return a number for people: NULL, an integer with its thousands apart, or six digits."""
+    if value is None:
+        return "NULL"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number of things in words."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def numbers_of(audit: Audit, verdict: Verdict) -> dict[str, float | None]:
+    """Return what a verdict was drawn from, by name."""
+    failed = {"failed_rows": verdict.failed_rows} if isinstance(audit, RowAudit) else {}
+    return {**failed, **verdict.measured}
+
+
+def _metadata(result: AuditResult, *, is_published: bool) -> dict[str, Any]:
+    metadata: dict[str, Any] = {
+        "partitions": len(result.verdicts),
+        "failed_partitions": len(result.failed_keys),
+    }
+    if result.failed_keys:
+        metadata["failed_partition_keys"] = list(result.failed_keys)
+    if result.audit.threshold is not None:
+        metadata["threshold"] = result.audit.threshold
+    if result.problem is not None:
+        return {**metadata, "problem": result.problem}
+    metadata |= _numbers(_totals(result))
+    if result.failed_keys and result.overall is None and any(v.measured for v in result.verdicts.values()):
+        metadata["failed_partitions_measured"] = _by_partition(result)
+    rows = "differing_rows" if isinstance(result.audit, Comparison) else "failing_rows"
+    if result.sample:
+        metadata[f"{rows}_sample"] = table_value(result.sample)
+    sql = result.published_rows_sql if is_published else result.failing_rows_sql
+    if sql is not None:
+        metadata[f"{rows}_sql"] = dg.MetadataValue.md(f"```sql\n{sql}\n```")
+    return metadata
+
+
+def _totals(result: AuditResult) -> dict[str, float | None]:
+    """Return the numbers of all partitions together: counts are added, of changes the largest counts."""
+    if result.overall is not None or len(result.verdicts) == 1:
+        verdict = result.overall or next(iter(result.verdicts.values()))
+        return numbers_of(result.audit, verdict)
+    every = [numbers_of(result.audit, verdict) for verdict in result.verdicts.values()]
+    names = list(dict.fromkeys(name for numbers in every for name in numbers))
+    totals: dict[str, float | None] = {}
+    for name in names:
+        values = [value for numbers in every if (value := numbers.get(name)) is not None]
+        if name in ("change", "difference"):
+            totals[f"largest_{name}"] = max(values, default=None)
+        elif name == "failed_share":
+            rows = sum(numbers.get("rows") or 0 for numbers in every)
+            totals[name] = (result.failed_rows or 0) / rows if rows else 0.0
+        elif name == "failed_rows":
+            totals[name] = result.failed_rows
+        elif _is_additive(result.audit):
+            totals[name] = sum(values)
+    return totals
+
+
+def _is_additive(audit: Audit) -> bool:
+    """Return whether the numbers of the whole are the sums of its partitions': counts and totals are, means aren't."""
+    if isinstance(audit, AggregateDrift | AggregateBetween):
+        return audit.aggregate == ROWS or audit.aggregate.of == "total"
+    return isinstance(audit, RowAudit | Comparison)
+
+
+def _by_partition(result: AuditResult) -> dg.TableMetadataValue:
+    keys = result.failed_keys[:_SHOWN_PARTITIONS]
+    return table_value([{"partition": key, **numbers_of(result.audit, result.verdicts[key])} for key in keys])
+
+
+def _numbers(measured: Mapping[str, float | None]) -> dict[str, dg.MetadataValue[Any]]:
+    return {name: _number(value) for name, value in measured.items()}
+
+
+def _number(value: float | None) -> dg.MetadataValue[Any]:
+    if value is None:
+        return dg.MetadataValue.null()
+    if isinstance(value, int):
+        return dg.MetadataValue.int(value) if abs(value) < _TOO_LARGE else dg.MetadataValue.text(str(value))
+    return dg.MetadataValue.float(value) if math.isfinite(value) else dg.MetadataValue.text(str(value))
+
+
+def table_value(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
+    """Return rows as a table for the UI; all have the columns of the widest."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    records = [dg.TableRecord({name: _shown(row.get(name)) for name in names}) for row in rows]
+    columns = [dg.TableColumn(name, type=_kind([record.data[name] for record in records])) for name in names]
+    return dg.MetadataValue.table(records, schema=dg.TableSchema(columns))
+
+
+def _kind(values: Sequence[Any]) -> str:
+    given = [value for value in values if value is not None]
+    for kind, types in (("bool", bool), ("int", int), ("float", (int, float))):
+        if given and all(isinstance(value, types) for value in given):
+            return kind
+    return "string"
+
+
+def _shown(value: Any) -> str | int | float | bool | None:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, int) and abs(value) >= _TOO_LARGE:
+        return str(value)
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -1,0 +1,203 @@
+"""What is told of a run: its results over all batches, its failure, the numbers of each partition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timezone
+from typing import Any, cast
+
+import dagster as dg
+
+from dagster_safe_backfill.audits.base import Audit
+from dagster_safe_backfill.audits.verdicts import AuditResult
+from dagster_safe_backfill.errors import AuditFailedError, listed
+from dagster_safe_backfill.model.slices import PartitionSlice
+from dagster_safe_backfill.model.states import Audited, Changes, Judged, Published, Rejected
+from dagster_safe_backfill.reports.checks import evaluations_by_partition, summary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """All that a run tells Dagster.
+
+    Attributes:
+        checks: A result for each audit.
+        evaluations: One for each audit and partition, where checks are partitioned.
+        shown: The report, as metadata.
+        published: What went live.
+        failure: Why the run fails, if it does.
+    """
+
+    checks: Sequence[dg.AssetCheckResult]
+    evaluations: Sequence[dg.AssetCheckEvaluation] = ()
+    shown: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    published: Sequence[Published] = ()
+    failure: dg.Failure | None = None
+
+
+def together(
+    parts: Sequence[Audited | Rejected], *, audits: Sequence[Audit], whole: PartitionSlice
+) -> Audited | Rejected:
+    """Return several batches as one: rejected, if one of them is. Its shadow is that of the first."""
+    if len(parts) == 1:
+        return parts[0]
+    by_name: dict[str, list[AuditResult]] = {}
+    for part in parts:
+        for result in part.results:
+            by_name.setdefault(result.audit.name, []).append(result)
+    staged = replace(
+        parts[0].staged,
+        partition_slice=whole.only(key for part in parts for key in part.staged.keys),
+        rows={key: rows for part in parts for key, rows in part.staged.rows.items()},
+        dropped=sum(part.staged.dropped for part in parts),
+        duplicates=sum(part.staged.duplicates for part in parts),
+    )
+    outcome = Rejected if any(isinstance(part, Rejected) for part in parts) else Audited
+    results = [AuditResult.of_batches(by_name[audit.name]) for audit in audits if audit.name in by_name]
+    return outcome(staged=staged, results=results, live_rows=_live_rows(parts))
+
+
+def _live_rows(parts: Sequence[Judged]) -> Mapping[str, int] | None:
+    rows: dict[str, int] = {}
+    for part in parts:
+        if part.live_rows is None:
+            return None
+        rows |= part.live_rows
+    return rows
+
+
+def evaluations(
+    context: dg.AssetExecutionContext, judged: Judged, *, is_published: bool, logs_by_partition: bool
+) -> list[dg.AssetCheckEvaluation]:
+    """Return the evaluation of each check and partition, which a range run of partitioned checks has to log itself."""
+    if not logs_by_partition or context.has_partition_key:
+        return []
+    return list(evaluations_by_partition(judged.results, asset=context.asset_key, is_published=is_published))
+
+
+def log_evaluation(context: dg.AssetExecutionContext, evaluation: dg.AssetCheckEvaluation) -> None:
+    """Log an evaluation, which Dagster takes, and only its type hint does not."""
+    context.log_event(cast("dg.AssetObservation", evaluation))
+
+
+def rejection(judged: Rejected, parts: Sequence[Judged], *, planned: int) -> dg.Failure:
+    """Return the failure of a run that publishes nothing.
+
+    Args:
+        judged: All that was audited.
+        parts: Its batches.
+        planned: How many batches the run has.
+    """
+    ending = ""
+    if planned > 1:
+        ending = "; the batches that passed are kept, and not computed again"
+    if len(parts) < planned:
+        ending = f"; as the first batch failed, the other {planned - len(parts)} were not computed"
+    return _failure(judged, parts, f"nothing was published, because {_blocking(judged)}", ending)
+
+
+def partly_published(
+    judged: Rejected, parts: Sequence[Judged], published: Sequence[Published], *, whole: PartitionSlice
+) -> dg.Failure:
+    """Return the failure of a run that published just the partitions that passed."""
+    count = sum(len(one.changes) for one in published)
+    missing = len(whole) - len(judged.staged.keys)
+    ending = f"; {missing} more were not computed, as the first batch failed" if missing else ""
+    said = (
+        f"published {count} of {len(whole)} partitions, without {listed(judged.blocked)}, because {_blocking(judged)}"
+    )
+    return _failure(judged, parts, said, ending)
+
+
+def _blocking(judged: Judged) -> str:
+    blocking = [result for result in judged.results if result.blocks]
+    reasons = "; ".join(f"{result.audit.name}: {summary(result)}" for result in blocking)
+    return f"{len(blocking)} of {len(judged.results)} audits block it ({reasons})"
+
+
+def _failure(judged: Rejected, parts: Sequence[Judged], said: str, ending: str) -> dg.Failure:
+    staged = judged.staged
+    shadows = [str(part.staged.shadow) for part in parts if isinstance(part, Rejected)]
+    error = AuditFailedError(
+        f"{staged.spec.table}: {said}; the rejected rows are in {listed(shadows)}{ending}. Mend the data or the code"
+        " and run the partitions again",
+        table=str(staged.spec.table),
+        shadow=shadows[0],
+        failures=[
+            (result.audit.name, result.blocking_keys, result.failed_rows) for result in judged.results if result.blocks
+        ],
+    )
+    failure = dg.Failure(str(error), metadata={"shadow": ", ".join(shadows)}, allow_retries=False)
+    failure.__cause__ = error
+    return failure
+
+
+def with_metadata(failure: dg.Failure, shown: Mapping[str, Any]) -> dg.Failure:
+    """Return a failure that shows more."""
+    more = dg.Failure(failure.description, metadata={**failure.metadata, **shown}, allow_retries=failure.allow_retries)
+    more.__cause__ = failure.__cause__
+    return more
+
+
+def changes_by_partition(published: Sequence[Published], *, seconds: float | None = None) -> dict[str, dict[str, Any]]:
+    """Return the numbers of each partition that went live."""
+    timed = {} if seconds is None else {"seconds": round(seconds, 3)}
+    return {key: {**partition_metadata(changes), **timed} for one in published for key, changes in one.changes.items()}
+
+
+def materialization_events(asset: dg.AssetKey, published: Published) -> Iterator[dg.AssetMaterialization]:
+    """Yield the materialization of each partition that went live."""
+    common = publication_metadata(published)
+    for key, numbers in changes_by_partition([published]).items():
+        yield dg.AssetMaterialization(asset_key=asset, partition=key, metadata={**common, **numbers})
+
+
+def publication_metadata(published: Published) -> dict[str, Any]:
+    """Return what is the same for all partitions that went live together."""
+    table = published.audited.staged.spec.table
+    return {
+        "dagster/table_name": str(table),
+        "publication_id": published.publication_id,
+        **_archive_metadata(published),
+    }
+
+
+def _archive_metadata(published: Published) -> dict[str, Any]:
+    """Return where what was replaced is kept; a time in UTC, as the UI shows texts as they are."""
+    if published.archive is None or published.expires_at is None:
+        return {}
+    until = published.expires_at.astimezone(timezone.utc)
+    return {"archive": str(published.archive), "archive_expires_at": f"{until:%Y-%m-%d %H:%M} UTC"}
+
+
+def warn(context: dg.AssetExecutionContext, published: Published) -> None:
+    """Log what a person should know of a publication."""
+    staged = published.audited.staged
+    if published.is_repeated:
+        context.log.warning(
+            f"{staged.spec.table}: an earlier try of this run had published it, and ended before it could say so; what"
+            " was computed now was left out"
+        )
+    if staged.replaces_shadow:
+        context.log.warning(f"discarded {staged.shadow}, which an earlier try of this run had left unpublished")
+    if staged.duplicates:
+        context.log.warning(f"left out {staged.duplicates:,} rows for later ones of the same key")
+    if staged.dropped:
+        context.log.warning(f"left out {staged.dropped:,} rows outside {staged.partition_slice}")
+
+
+def partition_metadata(changes: Changes) -> dict[str, int]:
+    """Return what a write left in one partition, and changed there."""
+    return {"dagster/partition_row_count": changes.staged, **changes_metadata(changes)}
+
+
+def changes_metadata(changes: Changes) -> dict[str, int]:
+    """Return what a write changed, as the numbers that the UI plots."""
+    return {
+        "rows_staged": changes.staged,
+        "rows_inserted": changes.inserted,
+        "rows_updated": changes.updated,
+        "rows_deleted": changes.deleted,
+        "rows_unchanged": changes.unchanged,
+    }

@@ -1,0 +1,1 @@
+"""What a run does as Dagster calls it: contexts in, events out."""

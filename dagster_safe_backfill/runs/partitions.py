@@ -1,0 +1,138 @@
+"""From Dagster's contexts to slices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from dagster_safe_backfill.errors import EmptySliceError, ScopeMismatchError, listed
+from dagster_safe_backfill.model.slices import (
+    Dimension,
+    KeyDimension,
+    PartitionSlice,
+    TimeDimension,
+    TimeWindow,
+)
+
+PARTITION_TAG = "dagster/partition"
+RANGE_START_TAG = "dagster/asset_partition_range_start"
+RANGE_END_TAG = "dagster/asset_partition_range_end"
+
+_ADVICE = (
+    "a range whose ends are swapped, or a multi-partition selection that is no rectangle, resolves to no partition:"
+    " put the earlier key first, or launch a run for each rectangle"
+)
+
+
+def slice_of_run(context: dg.AssetExecutionContext) -> PartitionSlice:
+    """Return the partitions that a run of an asset is for, checked against what its tags ask.
+
+    Raises:
+        EmptySliceError: The run is for no partition.
+        ScopeMismatchError: Dagster resolved other partitions than the tags name.
+    """
+    name = context.asset_key.to_user_string()
+    asked = asked_keys(context.run.tags)
+    definition = context.assets_def.partitions_def
+    if definition is None or not asked:
+        raise EmptySliceError(f"{name} was run without a partition; pick partitions in the launch dialog")
+    return _checked(name, definition, context.partition_keys, asked)
+
+
+def slice_of_output(context: dg.OutputContext) -> PartitionSlice | None:
+    """Return the partitions that an output is written for; None for an op's, or an unpartitioned asset's.
+
+    Raises:
+        EmptySliceError: The run is for no partition.
+        ScopeMismatchError: Dagster resolved other partitions than the tags name.
+    """
+    if not context.has_asset_partitions:
+        return None
+    keys = context.asset_partition_keys
+    name = context.asset_key.to_user_string()
+    return _checked(name, context.asset_partitions_def, keys, asked_keys(context.step_context.run_tags))
+
+
+def slice_of_input(context: dg.InputContext) -> PartitionSlice | None:
+    """Return the upstream partitions that an input is read from; None for an unpartitioned upstream.
+
+    Raises:
+        EmptySliceError: The partition mapping found none. Ask `reads_nothing` first.
+    """
+    if not context.has_asset_partitions:
+        return None
+    return slice_of_keys(context.asset_partitions_def, context.asset_partition_keys)
+
+
+def reads_nothing(context: dg.InputContext) -> bool:
+    """Return whether an input's partition mapping found no upstream partition, as at the edge of a history."""
+    return context.has_asset_partitions and not context.asset_partition_keys
+
+
+def asked_keys(tags: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the partition, or the first and last of the range, that a run's tags name; none if they don't."""
+    names = (PARTITION_TAG,) if PARTITION_TAG in tags else (RANGE_START_TAG, RANGE_END_TAG)
+    return tuple(tags[name] for name in names if name in tags)
+
+
+def slice_of_keys(definition: dg.PartitionsDefinition[Any], keys: Sequence[str]) -> PartitionSlice:
+    """Return the slice of some of a definition's partition keys.
+
+    Args:
+        definition: Of any kind: time windows (hourly to monthly, cron, exclusions), static, dynamic, multi.
+        keys: In the definition's order.
+
+    Raises:
+        EmptySliceError: There are no keys.
+    """
+    if not isinstance(definition, dg.MultiPartitionsDefinition):
+        dimensions = (_dimension(definition, keys, name=None),)
+    else:
+        parts = [_parts(definition, key) for key in keys]
+        dimensions = tuple(
+            _dimension(part.partitions_def, [key[part.name] for key in parts], name=part.name)
+            for part in definition.partitions_defs
+        )
+    return PartitionSlice(keys=tuple(keys), dimensions=dimensions)
+
+
+def order_of(definition: dg.PartitionsDefinition[Any], instance: dg.DagsterInstance) -> dict[str, int]:
+    """Return a definition's partition keys, with their positions."""
+    return {key: i for i, key in enumerate(definition.get_partition_keys(dynamic_partitions_store=instance))}
+
+
+def _parts(definition: dg.MultiPartitionsDefinition, key: str) -> Mapping[str, str]:
+    return definition.get_partition_key_from_str(key).keys_by_dimension
+
+
+def _dimension(definition: dg.PartitionsDefinition[Any], keys: Sequence[str], *, name: str | None) -> Dimension:
+    if not isinstance(definition, dg.TimeWindowPartitionsDefinition):
+        return KeyDimension(values=tuple(keys), name=name)
+    windows = {key: _window(definition, key) for key in dict.fromkeys(keys)}
+    return TimeDimension(windows=tuple(windows[key] for key in keys), timezone=definition.timezone, name=name)
+
+
+def _window(definition: dg.TimeWindowPartitionsDefinition, key: str) -> TimeWindow:
+    window = definition.time_window_for_partition_key(key)
+    return TimeWindow(start=window.start, end=window.end)
+
+
+def _checked(
+    name: str,
+    definition: dg.PartitionsDefinition[Any],
+    keys: Sequence[str],
+    asked: Sequence[str],
+) -> PartitionSlice:
+    shown = " to ".join(asked)
+    if not keys:
+        raise EmptySliceError(f"{name}: the run asks for {shown}, and that is no partition; {_ADVICE}")
+    found = set(keys)
+    if not found.issuperset(asked) or (len(asked) == 1 and len(found) > 1):
+        raise ScopeMismatchError(
+            f"{name}: the run asks for {shown}, and Dagster resolved {listed(keys)}; {_ADVICE}",
+            asked=asked,
+            resolved=keys,
+        )
+    return slice_of_keys(definition, keys)

@@ -1,0 +1,1 @@
+"""How the live table is changed."""

@@ -1,0 +1,360 @@
+"""measure: audits on a batch of rows, in the fewest scans; writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any, SupportsIndex, get_args
+
+from sqlglot import exp
+
+from dagster_safe_backfill.audits.base import Audit, ColumnTypes, RowAudit
+from dagster_safe_backfill.audits.comparison import Comparison
+from dagster_safe_backfill.audits.groups import GroupAudit, Side
+from dagster_safe_backfill.audits.rows import (
+    AcceptedValues,
+    FailingRows,
+    InRange,
+    NotNull,
+    References,
+    RowExpression,
+    Unique,
+)
+from dagster_safe_backfill.audits.verdicts import AuditResult, Outcome, Verdict
+from dagster_safe_backfill.errors import ConfigurationError, SafeBackfillError, StatementCancelledError
+from dagster_safe_backfill.model.tables import Column
+from dagster_safe_backfill.sql import auditing, terms
+from dagster_safe_backfill.sql.auditing import Batch
+from dagster_safe_backfill.wap.measure.compare import compared
+from dagster_safe_backfill.wap.measure.readings import Position, Readings, Unmeasured, readings
+from dagster_safe_backfill.wap.measure.samples import Sampler
+from dagster_safe_backfill.wap.retries import is_transient
+from dagster_safe_backfill.warehouses.base import Connection, Row
+
+_BY_CONDITION = (NotNull, AcceptedValues, InRange, RowExpression, References)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What audits are measured on.
+
+    Attributes:
+        batch: The rows under audit, and the live table, in SQL's terms.
+        keys: The partition keys, at their positions.
+        columns: The data columns of the rows.
+        rows: How many rows each partition has, by key; a key without rows may be left out.
+        sample_columns: The columns that samples of failing rows may show; all, if None.
+    """
+
+    batch: Batch
+    keys: tuple[str, ...]
+    columns: tuple[Column, ...]
+    rows: Mapping[str, int]
+    sample_columns: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What was found.
+
+    Attributes:
+        results: A result for each audit, in their order.
+        live_rows: How many rows live has of each partition, by key; None if that wasn't measured.
+    """
+
+    results: tuple[AuditResult, ...]
+    live_rows: Mapping[str, int] | None
+
+
+def measure(
+    connection: Connection, subject: Subject, audits: Sequence[Audit], *, counts_live: bool = True
+) -> Measurement:
+    """Measure audits; one that has no answer is unmeasured, and the others still get their verdicts.
+
+    All conditions on a row, references among them, and all aggregates share one scan of the rows under audit, and one
+    of live; repeated values and queries take one each, a comparison two, and a sample of failing rows one.
+
+    Args:
+        connection: An open session.
+        subject: What is measured.
+        audits: What is asked; each has a name of its own.
+        counts_live: Whether live rows are counted though no audit asks for them.
+    """
+    plan = _Plan.of(audits, subject.batch)
+    batch, positions = subject.batch, len(subject.keys)
+    shadow = auditing.shadow_rows(batch)
+    here = there = None
+    if plan.here or plan.has_groups:
+        here = readings(connection, shadow, plan.here, positions=positions, is_overall=plan.is_overall)
+    if plan.has_groups or counts_live:
+        live = auditing.live_rows(batch) if batch.has_live else None
+        there = readings(
+            connection,
+            live,
+            plan.there,
+            positions=positions,
+            is_overall=plan.is_overall,
+            like=shadow,
+        )
+    measuring = _Measuring(connection=connection, subject=subject, plan=plan, here=here, there=there)
+    results = tuple(measuring.result(audit) for audit in audits)
+    return Measurement(results=results, live_rows=_counted(there, subject) if counts_live else None)
+
+
+def _counted(there: Readings | None, subject: Subject) -> Mapping[str, int] | None:
+    if there is None:
+        return None
+    try:
+        return {key: there.rows(position) for position, key in enumerate(subject.keys)}
+    except Unmeasured:
+        return None
+
+
+Wanted = Mapping[str, Mapping[str, str]]
+"""The SQL of the aggregates that each audit wants, by its names for them, by the audit's name."""
+
+_FAILURES = "failures"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """What the two shared scans have to find, and which audits can't be asked for.
+
+    Attributes:
+        wanted: Aggregates over the rows under audit.
+        here: Each of them once, by its SQL.
+        there: Those that are wanted of the live rows too.
+        has_groups: Whether there are audits of groups, which want at least the numbers of rows.
+        is_overall: Whether some are wanted over all rows together.
+        problems: By the audit's name, why it can't be measured.
+    """
+
+    wanted: Wanted
+    here: Mapping[str, exp.Expr]
+    there: Mapping[str, exp.Expr]
+    has_groups: bool
+    is_overall: bool
+    problems: Mapping[str, str]
+
+    @classmethod
+    def of(cls, audits: Sequence[Audit], batch: Batch) -> _Plan:
+        wanted: dict[str, Mapping[str, str]] = {}
+        here: dict[str, exp.Expr] = {}
+        there: dict[str, exp.Expr] = {}
+        problems: dict[str, str] = {}
+        for audit in audits:
+            try:
+                aggregates = _aggregates(audit, batch)
+            except Exception as error:  # whatever a user's audit raises, the others go on
+                problems[audit.name] = _said(error)
+                continue
+            texts = {name: aggregate.sql(dialect=batch.dialect) for name, aggregate in aggregates.items()}
+            by_sql = dict(zip(texts.values(), aggregates.values(), strict=True))
+            wanted[audit.name] = texts
+            here |= by_sql
+            if isinstance(audit, GroupAudit) and audit.needs_live:
+                there |= by_sql
+        groups = [audit for audit in audits if isinstance(audit, GroupAudit)]
+        return cls(
+            wanted=wanted,
+            here=here,
+            there=there,
+            has_groups=bool(groups),
+            is_overall=any(audit.over == "run" for audit in groups),
+            problems=problems,
+        )
+
+
+def _aggregates(audit: Audit, batch: Batch) -> dict[str, exp.Expr]:
+    if isinstance(audit, _BY_CONDITION):
+        return {_FAILURES: terms.count_where(auditing.fails(audit, batch))}
+    if isinstance(audit, Unique) and auditing.is_of_key(audit, batch):
+        return {_FAILURES: terms.count_where(auditing.has_null(batch.key))}
+    if isinstance(audit, GroupAudit):
+        option = f"audit {audit.name}"
+        return {
+            name: auditing.aggregated(aggregate, batch, option=option) for name, aggregate in audit.aggregates().items()
+        }
+    return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Measuring:
+    """Verdicts from readings, and from the statements that some audits have to themselves."""
+
+    connection: Connection
+    subject: Subject
+    plan: _Plan
+    here: Readings | None
+    there: Readings | None
+    found: dict[str, Sequence[Row]] = field(default_factory=dict[str, "Sequence[Row]"])
+
+    def result(self, audit: Audit) -> AuditResult:
+        try:
+            if audit.name in self.plan.problems:
+                raise Unmeasured(self.plan.problems[audit.name])
+            return self._measured(audit)
+        except StatementCancelledError:
+            raise
+        except (Unmeasured, SafeBackfillError) as error:
+            if is_transient(error) and audit.can_block:
+                # The batch is tried again; an audit that only warns stays unmeasured.
+                raise
+            verdicts = {key: Verdict(outcome="unmeasured") for key in self.subject.keys}
+            return AuditResult(audit=audit, verdicts=verdicts, problem=str(error))
+
+    def _measured(self, audit: Audit) -> AuditResult:
+        match audit:
+            case NotNull() | AcceptedValues() | InRange() | RowExpression() | References():
+                return self._by_condition(audit, self._failures(audit))
+            case Unique():
+                ((are_repeated,),) = self._rows(auditing.repeated_values(audit, self.subject.batch))
+                repeated: Mapping[Position, int] = {}
+                if are_repeated:
+                    repeated = self._counts(auditing.repetitions(audit, self.subject.batch))
+                return self._by_condition(audit, self._failures(audit, and_also=repeated))
+            case FailingRows():
+                found = auditing.found_rows(audit, self.subject.batch)
+                counts = self._counts(auditing.found_by_partition(found, self.subject.batch))
+                return self._judged(audit, counts, lambda: found)
+            case GroupAudit():
+                return self._of_groups(audit)
+            case ColumnTypes():
+                return self._of_types(audit)
+            case Comparison():
+                return compared(
+                    self.connection,
+                    audit,
+                    self.subject.batch,
+                    keys=self.subject.keys,
+                    columns=self.subject.columns,
+                    rows=self.subject.rows,
+                    sampler=self._sampler,
+                )
+            case _:
+                raise ConfigurationError(
+                    f"{audit!r} is no audit that can be measured; derive audits of your own from sb.GroupAudit"
+                )
+
+    def _counts(self, select: exp.Select) -> Mapping[Position, int]:
+        return dict(self._rows(select))
+
+    def _rows(self, select: exp.Select) -> Sequence[Row]:
+        """Run a select; what several audits ask is run once."""
+        sql = select.sql(dialect=self.connection.dialect)
+        if sql not in self.found:
+            self.found[sql] = self.connection.run(select)
+        return self.found[sql]
+
+    @property
+    def _sampler(self) -> Sampler:
+        return Sampler(connection=self.connection, shown=self.subject.sample_columns)
+
+    def _failures(self, audit: Audit, *, and_also: Mapping[Position, int] | None = None) -> dict[Position, int]:
+        """Return the failing rows that the shared scan found, and others, by position."""
+        others = and_also or {}
+        sql = self.plan.wanted[audit.name].get(_FAILURES)
+        if sql is None or self.here is None:
+            return dict(others)
+        here = self.here
+        return {i: (here.value(i, sql) or 0) + others.get(i, 0) for i in range(len(self.subject.keys))}
+
+    def _by_condition(
+        self, audit: auditing.ByCondition | auditing.ByLookup, counts: Mapping[Position, int]
+    ) -> AuditResult:
+        condition = auditing.fails(audit, self.subject.batch)
+        return self._judged(audit, counts, lambda: auditing.failing_rows(condition, self.subject.batch))
+
+    def _judged(self, audit: RowAudit, counts: Mapping[Position, int], failing: Callable[[], exp.Query]) -> AuditResult:
+        nowhere = counts.get(None, 0)
+        verdicts = {
+            key: audit.judge(counts.get(position, 0) + nowhere, rows=self.subject.rows.get(key, 0))
+            for position, key in enumerate(self.subject.keys)
+        }
+        if not any(counts.values()):
+            return AuditResult(audit=audit, verdicts=verdicts)
+        select = failing()
+        return AuditResult(
+            audit=audit,
+            verdicts=verdicts,
+            stray_rows=nowhere,
+            sample=self._sampler.rows(select),
+            failing_rows_sql=self._text(select),
+            published_rows_sql=self._text(auditing.as_published(select, self.subject.batch)),
+        )
+
+    def _text(self, select: exp.Query) -> str:
+        return select.sql(dialect=self.connection.dialect, pretty=True)
+
+    def _of_groups(self, audit: GroupAudit) -> AuditResult:
+        if audit.over == "run":
+            overall = self._verdict(audit, None)
+            return AuditResult(audit=audit, verdicts=dict.fromkeys(self.subject.keys, overall), overall=overall)
+        verdicts = {key: self._verdict(audit, position) for position, key in enumerate(self.subject.keys)}
+        return AuditResult(audit=audit, verdicts=verdicts)
+
+    def _verdict(self, audit: GroupAudit, position: Position) -> Verdict:
+        shadow = self._side(audit, self.here, position)
+        live = self._side(audit, self.there, position) if audit.needs_live else None
+        try:
+            verdict = audit.judge(shadow, live)
+        except Exception as error:  # whatever a user's audit raises, the others go on
+            raise Unmeasured(_said(error)) from error
+        verdict = _checked(verdict)
+        if verdict.outcome == "failed" and not audit.can_block:
+            return replace(verdict, outcome="warned")
+        return verdict
+
+    def _side(self, audit: GroupAudit, found: Readings | None, position: Position) -> Side:
+        assert found is not None
+        wanted = self.plan.wanted[audit.name]
+        values = {name: _number(found.value(position, sql), name) for name, sql in wanted.items()}
+        return Side(rows=found.rows(position), values=values)
+
+    def _of_types(self, audit: ColumnTypes) -> AuditResult:
+        found = {column.name.casefold(): column.type for column in self.subject.columns}
+        problems: list[str] = []
+        for name, expected in audit.types:
+            actual = found.get(name.casefold())
+            if actual is None:
+                problems.append(f"there is no column {name}")
+            elif not self.connection.is_type(actual, expected):
+                problems.append(f"{name} is {actual}, not {expected}")
+        bad = "failed" if audit.can_block else "warned"
+        verdict = Verdict(outcome=bad if problems else "passed")
+        return AuditResult(
+            audit=audit,
+            verdicts=dict.fromkeys(self.subject.keys, verdict),
+            finding="; ".join(problems) or None,
+        )
+
+
+def _checked(verdict: Any) -> Verdict:
+    """Return a verdict of a user's audit with plain numbers.
+
+    Raises:
+        Unmeasured: It isn't one: what isn't known to have failed would otherwise pass.
+    """
+    if not isinstance(verdict, Verdict) or verdict.outcome not in get_args(Outcome):
+        raise Unmeasured(f"judge returned {verdict!r}, which is no verdict with one of {get_args(Outcome)}")
+    try:
+        measured = {str(name): _number(value, str(name)) for name, value in verdict.measured.items()}
+        return replace(verdict, failed_rows=int(verdict.failed_rows), measured=measured)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise Unmeasured(f"judge returned {verdict!r}: {error}") from error
+
+
+def _number(value: Any, name: str) -> float | None:
+    if value is None or isinstance(value, int | float):
+        return value
+    # NumPy's, which aren't Python's.
+    if isinstance(value, SupportsIndex):
+        return int(value)
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    raise Unmeasured(f"{name} is {value!r}, which is no number")
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, SafeBackfillError) else f"{type(error).__name__}: {error}"

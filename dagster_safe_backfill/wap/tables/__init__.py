@@ -1,0 +1,1 @@
+"""Tables of plain assets and ops: store and read."""

@@ -1,0 +1,54 @@
+"""read: a slice of a live table as a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlglot import exp
+
+from dagster_safe_backfill.errors import TableNotFoundError
+from dagster_safe_backfill.model.slices import PartitionSlice
+from dagster_safe_backfill.model.tables import TableSpec
+from dagster_safe_backfill.sql import terms
+from dagster_safe_backfill.sql.slicing import rows_of
+from dagster_safe_backfill.wap.recognition import partition_columns, partition_types
+from dagster_safe_backfill.warehouses.base import Connection
+
+
+def read(
+    connection: Connection,
+    *,
+    spec: TableSpec,
+    partition_slice: PartitionSlice | None,
+    columns: Sequence[str],
+    load_type: type,
+    is_empty: bool = False,
+) -> object:
+    """Return a table's rows in the slice (all, without one) as a frame of `load_type`.
+
+    Args:
+        connection: An open session; read-only is enough.
+        spec: How the table is kept.
+        partition_slice: What to read.
+        columns: The columns to read; all, if empty.
+        load_type: A frame type of pandas, polars or pyarrow.
+        is_empty: Whether to read no row, for an input whose partition mapping finds no partition.
+
+    Raises:
+        TableNotFoundError: There is no such table.
+        PartitionColumnError: The partition column is missing or can't tell the partitions.
+    """
+    if connection.columns(spec.table) is None:
+        raise TableNotFoundError(
+            f"there is no table {spec.table} to read; materialize the asset that it belongs to first"
+        )
+    items = [terms.column(name) for name in columns] or [exp.Star()]
+    select = exp.select(*items).from_(terms.table(spec.table))
+    if is_empty:
+        select = select.where(exp.false())
+    elif partition_slice is not None:
+        rows = exp.select(exp.Star()).from_(terms.table(spec.table))
+        types = partition_types(connection, rows, spec=spec, partition_slice=partition_slice)
+        recognised = partition_columns(connection, spec=spec, partition_slice=partition_slice, types=types)
+        select = select.where(rows_of(partition_slice, recognised))
+    return connection.fetch(select, load_type)

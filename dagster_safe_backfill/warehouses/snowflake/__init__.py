@@ -1,0 +1,1 @@
+"""Snowflake, where users go who outgrow one machine."""

@@ -1,0 +1,106 @@
+"""Frames on their way to Snowflake: a Parquet file, PUT and COPY INTO; no pandas, and no row in a statement."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlglot import exp
+
+from dagster_safe_backfill.model.tables import Column, TableRef
+from dagster_safe_backfill.sql import terms
+from dagster_safe_backfill.warehouses.frames import FrameError, as_arrow, check_names, untyped_columns
+from dagster_safe_backfill.warehouses.snowflake.dialect import DIALECT, shown
+from dagster_safe_backfill.warehouses.snowflake.types import UNTYPED, of_arrow
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_SOURCE = "_SB_SOURCE_"
+
+
+class LoadedFrame:
+    """A frame as a temporary table of the session.
+
+    Attributes:
+        table: The table.
+        columns: Its columns; those of nothing but NULL without a type.
+    """
+
+    def __init__(self, frame: object, *, schema: str) -> None:
+        self._rows = _renamed(as_arrow(frame))
+        # Of letters and digits, as the name of its stage isn't to be quoted.
+        self.table = TableRef(schema=schema, name=f"{_SOURCE}{uuid.uuid4().hex}")
+        self._types = _types(self._rows)
+        untyped = untyped_columns(self._rows)
+        self.columns = tuple(
+            Column(name=shown(name), type=UNTYPED if name in untyped else kind) for name, kind in self._types.items()
+        )
+
+    @contextmanager
+    def loaded(
+        self, execute: Callable[[str], object], remove: Callable[[str], object]
+    ) -> Generator[exp.Table, None, None]:
+        """Create and fill the table by `execute`, and drop it by `remove` at the end of the block."""
+        name = _sql(terms.table(self.table))
+        columns = ", ".join(f"{_sql(terms.column(column))} {kind}" for column, kind in self._types.items())
+        execute(f"CREATE TEMPORARY TABLE {name} ({columns})")
+        try:
+            if self._rows.num_rows:
+                self._copy(execute, name)
+            yield terms.table(self.table)
+        finally:
+            # Its stage goes with it.
+            remove(f"DROP TABLE IF EXISTS {name}")
+
+    def _copy(self, execute: Callable[[str], object], name: str) -> None:
+        import pyarrow.parquet
+
+        parquet: Any = pyarrow.parquet  # typed in part only
+        schema = exp.to_identifier(self.table.schema.upper(), quoted=True).sql(dialect=DIALECT)
+        stage = f"@{schema}.%{self.table.name}"
+        with tempfile.TemporaryDirectory(prefix="dagster-safe-backfill-") as folder:
+            path = Path(folder) / "rows.parquet"
+            parquet.write_table(self._rows, path)
+            file = path.as_uri().replace("'", "%27")
+            execute(f"PUT '{file}' {stage} AUTO_COMPRESS = FALSE")
+        execute(
+            f"COPY INTO {name} FROM {stage} FILE_FORMAT = (TYPE = PARQUET USE_LOGICAL_TYPE = TRUE)"
+            " MATCH_BY_COLUMN_NAME = CASE_SENSITIVE ON_ERROR = ABORT_STATEMENT"
+        )
+
+
+def _renamed(rows: pa.Table) -> pa.Table:
+    """Return a frame with its columns named as Snowflake's users expect, and values that Parquet holds plainly."""
+    import pyarrow as pa
+
+    names = [name.upper() for name in rows.column_names]
+    check_names(names, of="the frame")
+    columns: list[Any] = []
+    for i in range(len(names)):
+        column: Any = rows.column(i)
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if pa.types.is_float16(column.type):
+            column = column.cast(pa.float32())
+        columns.append(column)
+    return pa.table(dict(zip(names, columns, strict=True)))
+
+
+def _types(rows: pa.Table) -> dict[str, str]:
+    found: dict[str, str] = {}
+    fields: Sequence[Any] = list(rows.schema)
+    for field in fields:
+        kind = of_arrow(field.type)
+        if kind is None:
+            raise FrameError(f"Snowflake has no type for the column {field.name} of {field.type}")
+        found[field.name] = kind
+    return found
+
+
+def _sql(expression: exp.Expr) -> str:
+    return expression.sql(dialect=DIALECT)

@@ -1,0 +1,261 @@
+"""The HTTP side of the emulator: the endpoints that the unmodified connector asks, and a few for tests."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from dagster_safe_backfill_tests.harness.snowflake import errors, loading, parameters, results
+from dagster_safe_backfill_tests.harness.snowflake.account import Account
+from dagster_safe_backfill_tests.harness.snowflake.strict import Session
+
+_REMEMBERED = 200
+
+
+_MAIN, _PHYSICAL = "MAIN", "MAIN_"
+_PLACES = re.compile(r"VALUES \((\?(?:, \?)*)\)$")
+
+
+def physical(sql: str) -> str:
+    """Return a statement in which the schema MAIN has another name: each DuckDB database has one in lower case."""
+    return sql.replace(f'"{_MAIN}"', f'"{_PHYSICAL}"').replace(f"'{_MAIN}'", f"'{_PHYSICAL}'")
+
+
+def renamed(schema: str | None) -> str | None:
+    """Return the schema's name here."""
+    return _PHYSICAL if schema == _MAIN else schema
+
+
+def bound(sql: str, bindings: dict[str, Any]) -> str:
+    """Return an INSERT with the rows that are bound to it, a list a column, as literals."""
+    if not bindings:
+        return sql
+    columns = [bindings[str(place)]["value"] for place in range(1, len(bindings) + 1)]
+    if not _PLACES.search(sql) or not all(isinstance(column, list) for column in columns):
+        raise errors.unsupported("bindings other than of an INSERT of rows in the emulator")
+    rows = ", ".join(f"({', '.join(map(_literal, row))})" for row in zip(*columns, strict=True))
+    return _PLACES.sub(lambda _: f"VALUES {rows}", sql)
+
+
+def _literal(value: str | None) -> str:
+    return "NULL" if value is None else "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+class _Request:
+    """One statement by its request id: run once, however often the client asks."""
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.reply: dict[str, Any] = {}
+        self.session: Session | None = None
+        self.query_id = ""
+
+
+class Service:
+    """Answers the connector for one account."""
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self._requests: OrderedDict[str, _Request] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def app(self) -> Starlette:
+        post = {
+            "/session/v1/login-request": self._login,
+            "/queries/v1/query-request": self._query,
+            "/queries/v1/abort-request": self._abort,
+            "/queries/{query_id}/abort-request": self._abort,
+            "/session": self._session,
+            "/session/heartbeat": self._session,
+            "/telemetry/send": self._nothing,
+            "/emulator/{command}": self._command,
+        }
+        routes = [Route(path, self._answering(answer), methods=["POST"]) for path, answer in post.items()]
+        return Starlette(routes=[*routes, Route("/fs_bucket/{path:path}", self._upload, methods=["PUT"])])
+
+    def _answering(self, answer: Callable[[Request, dict[str, Any]], dict[str, Any]]) -> Callable[..., Any]:
+        async def endpoint(request: Request) -> Response:
+            body = await request.body()
+            if request.headers.get("Content-Encoding") == "gzip":
+                body = gzip.decompress(body)
+            read = json.loads(body) if body else {}
+            try:
+                reply = await run_in_threadpool(answer, request, read)
+            except errors.SnowflakeError as error:
+                reply = refused(error)
+            except Exception as error:
+                reply = refused(errors.failed(error))
+            return JSONResponse(reply)
+
+        return endpoint
+
+    def _session_of(self, request: Request) -> Session:
+        token = request.headers.get("Authorization", "").removeprefix('Snowflake Token="').removesuffix('"')
+        return self.account.session(token)
+
+    def _login(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
+        data = body["data"]
+        folded = {
+            key: _folded(request.query_params.get(key))
+            for key in ("databaseName", "schemaName", "warehouse", "roleName")
+        }
+        session = Session(
+            self.account,
+            user=data.get("LOGIN_NAME", ""),
+            database=folded["databaseName"],
+            schema=renamed(folded["schemaName"]),
+        )
+        session.warehouse, session.role = folded["warehouse"], folded["roleName"]
+        if session.database and not session.schema:
+            session.schema = "PUBLIC"
+        for name, value in data.get("SESSION_PARAMETERS", {}).items():
+            if name.upper() in parameters.SETTABLE:
+                parameters.set_parameter(session, name, value)
+        parameters.apply_timezone(session)
+        token = self.account.add(session)
+        given = {
+            "AUTOCOMMIT": session.parameter("AUTOCOMMIT"),
+            "CLIENT_TELEMETRY_ENABLED": False,
+            "CLIENT_STAGE_ARRAY_BINDING_THRESHOLD": 0,
+            "TIMEZONE": session.parameter("TIMEZONE"),
+        }
+        return _done(
+            {
+                "token": token,
+                "masterToken": token,
+                "sessionId": session.number,
+                "serverVersion": "10.0.0",
+                "parameters": [{"name": name, "value": value} for name, value in given.items()],
+                "sessionInfo": {
+                    "databaseName": session.database,
+                    "schemaName": session.schema,
+                    "warehouseName": session.warehouse,
+                    "roleName": session.role,
+                },
+            }
+        )
+
+    def _query(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
+        session = self._session_of(request)
+        request_id = request.query_params.get("requestId", "")
+        key = f"{session.number}:{request_id}"
+        with self._lock:
+            known = self._requests.get(key)
+            asked = known or self._requests.setdefault(key, _Request())
+            while len(self._requests) > _REMEMBERED:
+                self._requests.popitem(last=False)
+        if known is not None:
+            # The client lost the reply and asks again: Snowflake doesn't run a request twice.
+            self.account.repeated(known.query_id)
+            known.done.wait()
+            return known.reply
+        asked.session, asked.query_id = session, self.account.query_id()
+        try:
+            asked.reply = self._run(session, asked.query_id, str(request.base_url).rstrip("/"), body)
+        finally:
+            asked.done.set()
+        return asked.reply
+
+    def _run(self, session: Session, query_id: str, base_url: str, body: dict[str, Any]) -> dict[str, Any]:
+        described = bool(body.get("describeOnly"))
+        try:
+            sql = physical(bound(body["sqlText"], body.get("bindings") or {}))
+            for name, value in (body.get("parameters") or {}).items():
+                if name.upper() in parameters.SETTABLE:
+                    parameters.set_parameter(session, name, value)
+            result = session.execute(sql, query_id=query_id, base_url=base_url, describe_only=described)
+        except errors.SnowflakeError as error:
+            return refused(error, query_id)
+        except Exception as error:
+            return refused(errors.failed(error), query_id)
+        if result.upload:
+            return _done({**result.upload, "queryId": query_id})
+        rows = {"queryResultFormat": "json", "rowset": [], "total": 0} if described else results.encoded(result)
+        return _done(
+            {
+                "parameters": [{"name": "TIMEZONE", "value": session.parameter("TIMEZONE")}],
+                "rowtype": result.rowtype,
+                "queryId": query_id,
+                "statementTypeId": result.type_id,
+                "finalDatabaseName": session.database,
+                "finalSchemaName": session.schema,
+                "finalWarehouseName": session.warehouse,
+                "finalRoleName": session.role,
+                "numberOfBinds": 0,
+                "arrayBindSupported": False,
+                **rows,
+            }
+        )
+
+    def _abort(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
+        """Cancel a statement by its request id, or by its query id."""
+        by_query = request.path_params.get("query_id")
+        session = self._session_of(request)
+        asked = self._requests.get(f"{session.number}:{body.get('requestId', '')}")
+        if by_query:
+            asked = next((one for one in [*self._requests.values()] if one.query_id == by_query), None)
+        if asked is not None and asked.session is not None and not asked.done.is_set():
+            asked.session.interrupt(errors.canceled())
+        return _done(None)
+
+    def _session(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
+        session = self._session_of(request)
+        if request.query_params.get("delete"):
+            self.account.end(session.number)
+        return _done(None)
+
+    def _nothing(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
+        return _done(None)
+
+    def _command(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
+        """What tests ask beside the connector's back."""
+        command = request.path_params["command"]
+        if command == "database":
+            self.account.create_database(body["name"])
+            return _done(None)
+        if command == "drop":
+            self.account.drop_database(body["name"])
+            return _done(None)
+        if command == "history":
+            return _done(self.account.recorded(body.get("database")))
+        if command == "end":
+            self.account.end(body["session"])
+            return _done(None)
+        if command == "sessions":
+            return _done(self.account.open_sessions())
+        if command == "idle_abort":
+            self.account.idle_abort = body["seconds"]
+            return _done(None)
+        raise errors.unsupported(command)
+
+    async def _upload(self, request: Request) -> Response:
+        body = await request.body()
+        kept = await run_in_threadpool(loading.upload, request.path_params["path"], body)
+        return Response(status_code=200 if kept else 400)
+
+
+def _folded(name: str | None) -> str | None:
+    if not name:
+        return None
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name.upper()
+
+
+def _done(data: Any) -> dict[str, Any]:
+    return {"data": data, "code": None, "message": None, "success": True}
+
+
+def refused(error: errors.SnowflakeError, query_id: str = "") -> dict[str, Any]:
+    code = f"{error.errno:06d}"
+    data = {"errorCode": code, "sqlState": error.sqlstate, "queryId": query_id}
+    return {"data": data, "code": code, "message": error.message, "success": False}

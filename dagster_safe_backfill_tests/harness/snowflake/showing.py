@@ -1,0 +1,171 @@
+"""SHOW and DESCRIBE, the types that DuckDB can't tell, and what a change says of its rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlglot import exp
+
+from dagster_safe_backfill_tests.harness.snowflake import catalog, errors, results, translate
+from dagster_safe_backfill_tests.harness.snowflake.catalog import literal
+from dagster_safe_backfill_tests.harness.snowflake.names import Resolver
+from dagster_safe_backfill_tests.harness.snowflake.results import Result
+
+INSERTED, UPDATED, DELETED = "number of rows inserted", "number of rows updated", "number of rows deleted"
+ACTIONS = {INSERTED: "INSERT", UPDATED: "UPDATE", DELETED: "DELETE"}
+
+
+def counted(tree: exp.Expression) -> tuple[str, ...]:
+    """Return the names of the counts that a change gives back."""
+    if isinstance(tree, exp.Insert):
+        return (INSERTED,)
+    if isinstance(tree, exp.Update):
+        return (UPDATED, "number of multi-joined rows updated")
+    if isinstance(tree, exp.Delete):
+        return (DELETED,)
+    thens = [when.args["then"] for when in tree.args["whens"].expressions]
+    kinds = {INSERTED: exp.Insert, UPDATED: exp.Update, DELETED: exp.Var}
+    return tuple(word for word, kind in kinds.items() if any(isinstance(then, kind) for then in thens))
+
+
+def returning(tree: exp.Merge) -> None:
+    """Let DuckDB's MERGE say what it did, and name no table on the left of SET, which DuckDB hasn't."""
+    for when in tree.args["whens"].expressions:
+        then = when.args["then"]
+        if isinstance(then, exp.Update):
+            for item in then.expressions:
+                item.this.set("table", None)
+        elif isinstance(then, exp.Insert) and then.this is not None:
+            for named in then.this.expressions:
+                if isinstance(named, exp.Column):
+                    named.set("table", None)
+    tree.set("returning", exp.Returning(expressions=[exp.column("merge_action")]))
+
+
+def hidden_types(session: Any, tree: exp.Expression, resolver: Resolver) -> dict[str, str]:
+    """Return the types that DuckDB can't tell of a query's columns: by the name of the table's column, or by a cast."""
+    known: dict[str, str] = {}
+    for name in resolver.tables:
+        known.update(session.account.relations.find(session.duck, name).types)
+    selected = tree.selects if isinstance(tree, exp.Query) else []
+    for item in selected:
+        inner = item.unalias()
+        if isinstance(inner, exp.Cast):
+            is_zoned = inner.to.this == translate.TYPE.TIMESTAMPTZ
+            known.pop(item.alias_or_name, None)
+            if is_zoned:
+                known[item.alias_or_name] = "TIMESTAMP_TZ(9)"
+        elif isinstance(inner, exp.Column) and inner.name in known:
+            known[item.alias_or_name] = known[inner.name]
+    return known
+
+
+def type_of(session: Any, argument: exp.Expression, resolver: Resolver) -> str | None:
+    """Return DuckDB's type of what is cast, if it can be found out without its context."""
+    if isinstance(argument, exp.Literal):
+        return "VARCHAR" if argument.is_string else "NUMBER"
+    if isinstance(argument, exp.Column):
+        kinds = {
+            session.account.relations.find(session.duck, name).columns.get(argument.name) for name in resolver.tables
+        } - {None}
+        return kinds.pop() if len(kinds) == 1 else None
+    try:
+        sql = translate.to_duckdb(argument.copy(), session.context_values())
+        return str(session.duck.sql(f"SELECT {sql} AS x").types[0])
+    except Exception:
+        return None
+
+
+def snowflake_type(duck_type: str, known: str | None) -> str:
+    """Return the type as DESCRIBE TABLE writes it."""
+    if known:
+        return known
+    info = results.column("x", duck_type)
+    plain = {
+        "text": "VARCHAR(16777216)",
+        "binary": "BINARY(8388608)",
+        "real": "FLOAT",
+        "timestamp_ntz": "TIMESTAMP_NTZ(9)",
+        "timestamp_ltz": "TIMESTAMP_LTZ(9)",
+        "time": "TIME(9)",
+    }
+    if info["type"] == "fixed":
+        return f"NUMBER({info['precision']},{info['scale']})"
+    return plain.get(info["type"], info["type"].upper())
+
+
+def grants(session: Any, written: str) -> Result:
+    """SHOW GRANTS ON TABLE: the privilege and the role of each."""
+    table = exp.to_table(written, dialect="snowflake")
+    session.fold(table)
+    known = catalog.facts(session.duck, Resolver(session).existing(table))
+    rows: list[list[str | None]] = [[*grant.split(" TO ")] for grant in known.grants]
+    return Result(0x4400, [results.column(one, "VARCHAR") for one in ("privilege", "grantee_name")], rows=rows)
+
+
+def show(session: Any, tree: exp.Expression) -> Result:
+    if isinstance(tree, exp.Describe):
+        return _describe(session, tree)
+    kind = tree.name.upper()
+    if kind in {"TABLES", "SCHEMAS", "COLUMNS"}:
+        return _listing(session, tree, kind)
+    if kind == "LOCKS":
+        rows: list[list[str | None]] = [
+            [table, "PARTITIONS", "HOLDING", str(holder)] for table, holder in session.account.locks.held().items()
+        ]
+        names = ("resource", "type", "status", "session")
+        return Result(0x4400, [results.column(name, "VARCHAR") for name in names], rows=rows)
+    raise errors.unsupported(f"SHOW {kind} in the emulator")
+
+
+def _describe(session: Any, tree: exp.Describe) -> Result:
+    table = tree.find(exp.Table)
+    kind = str(tree.args.get("kind") or "TABLE").upper()
+    if table is None or kind not in {"TABLE", "VIEW"}:
+        raise errors.unsupported(f"DESCRIBE {kind} in the emulator")
+    resolver = Resolver(session)
+    name = resolver.existing(table)
+    there = catalog.relation_kind(session.duck, name)
+    known = catalog.facts(session.duck, name).types if there == "table" else {}
+    rows: list[list[str | None]] = []
+    for column, duck_type, null, _, default, _ in session.duck.execute(f"DESCRIBE {name.sql}").fetchall():
+        shown = snowflake_type(duck_type, known.get(column))
+        rows.append([column, shown, "COLUMN", "Y" if null == "YES" else "N", default, "N", "N", None, None, None, None])
+    names = "name", "type", "kind", "null?", "default", "primary key", "unique key", "check", "expression", "comment"
+    return Result(0x4500, [results.column(one, "VARCHAR") for one in (*names, "policy name")], rows=rows)
+
+
+def _listing(session: Any, tree: exp.Expression, kind: str) -> Result:
+    """SHOW TABLES, SCHEMAS or COLUMNS, by INFORMATION_SCHEMA."""
+    scope = tree.args.get("scope")
+    database, schema = session.database, session.schema
+    if isinstance(scope, exp.Table):
+        scope_kind = str(tree.args.get("scope_kind") or "SCHEMA").upper()
+        parts = [part.name for part in scope.parts]
+        if scope_kind == "DATABASE":
+            database, schema = parts[-1], None
+        elif scope_kind in {"SCHEMA", "TABLE"}:
+            database, schema = (parts[0] if len(parts) > 1 else session.database), parts[-1]
+    elif str(tree.args.get("scope_kind") or "").upper() in {"ACCOUNT", "DATABASE"}:
+        schema = None
+    shown = {
+        "TABLES": """SELECT CREATED AS "created_on", TABLE_NAME AS "name", TABLE_CATALOG AS "database_name",
+                     TABLE_SCHEMA AS "schema_name", CASE WHEN IS_TEMPORARY = 'YES' THEN 'TEMPORARY'
+                     WHEN IS_TRANSIENT = 'YES' THEN 'TRANSIENT' ELSE 'TABLE' END AS "kind",
+                     coalesce(COMMENT, '') AS "comment", ROW_COUNT AS "rows", TABLE_OWNER AS "owner" """,
+        "SCHEMAS": 'SELECT SCHEMA_NAME AS "name", CATALOG_NAME AS "database_name"',
+        "COLUMNS": 'SELECT TABLE_NAME AS "table_name", TABLE_SCHEMA AS "schema_name", COLUMN_NAME AS "column_name"',
+    }[kind]
+    source = "SCHEMATA" if kind == "SCHEMAS" else kind
+    view = f"{catalog.quoted(database)}.{catalog.INFORMATION_SCHEMA}.{source}"
+    conditions = ["TRUE"]
+    if kind == "TABLES":
+        conditions += ["TABLE_TYPE <> 'VIEW'", f"coalesce(_SESSION, {session.number}) = {session.number}"]
+    if schema and kind != "SCHEMAS":
+        conditions.append(f"TABLE_SCHEMA = {literal(schema)}")
+    if like := tree.args.get("like"):
+        name = {"TABLES": "TABLE_NAME", "SCHEMAS": "SCHEMA_NAME", "COLUMNS": "COLUMN_NAME"}[kind]
+        conditions.append(f"{name} ILIKE {literal(like.name if isinstance(like, exp.Expression) else like)}")
+    table = session.duck.sql(f"{shown} FROM {view} WHERE {' AND '.join(conditions)} ORDER BY ALL").to_arrow_table()
+    rows = [[None if value is None else str(value) for value in row.values()] for row in table.to_pylist()]
+    return Result(0x4400, [results.column(one, "VARCHAR") for one in table.column_names], rows=rows)

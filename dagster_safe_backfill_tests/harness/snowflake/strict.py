@@ -1,0 +1,414 @@
+"""One session of the emulated Snowflake: takes a statement, refuses what Snowflake would, and runs it on DuckDB."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import sqlglot
+from fakesnow.statement_type import statement_type_id
+from sqlglot import exp
+from sqlglot.errors import ParseError
+
+from dagster_safe_backfill_tests.harness.snowflake import (
+    errors,
+    loading,
+    parameters,
+    refusals,
+    results,
+    showing,
+    tables,
+    translate,
+    walking,
+)
+from dagster_safe_backfill_tests.harness.snowflake.account import Account, Record
+from dagster_safe_backfill_tests.harness.snowflake.catalog import Name
+from dagster_safe_backfill_tests.harness.snowflake.duck import Duck
+from dagster_safe_backfill_tests.harness.snowflake.locks import Waiter
+from dagster_safe_backfill_tests.harness.snowflake.names import Resolver
+from dagster_safe_backfill_tests.harness.snowflake.results import Result, text
+from dagster_safe_backfill_tests.harness.snowflake.transactions import Transaction
+from dagster_safe_backfill_tests.harness.snowflake.translating_errors import translated
+
+_TRANSACTION = re.compile(
+    r"^\s*(?P<begin>BEGIN(\s+(WORK|TRANSACTION))?(\s+NAME\s+\w+)?|START\s+TRANSACTION(\s+NAME\s+\w+)?)\s*;?\s*$"
+    r"|^\s*(?P<commit>COMMIT)(\s+WORK)?\s*;?\s*$|^\s*(?P<rollback>ROLLBACK)(\s+WORK)?\s*;?\s*$",
+    re.IGNORECASE,
+)
+_TCL = 0x5000
+_CHANGES = (exp.Insert, exp.Update, exp.Delete, exp.Merge)
+
+
+class Session:
+    """A login: one current database and schema, parameters, temporary tables, at most one transaction."""
+
+    def __init__(self, account: Account, *, user: str, database: str | None, schema: str | None) -> None:
+        self.account = account
+        self.number = account.next_number()
+        self.user = user
+        self.database = database
+        self.schema = schema
+        self.warehouse: str | None = None
+        self.role: str | None = None
+        self.parameters: dict[str, Any] = {}
+        self.temporary: dict[Name, Name] = {}
+        self.duck = Duck(account.duck.cursor())
+        self.duck.execute(translate.macros())
+        self.transaction = Transaction(self.duck, account.commits)
+        self.idle_since: float | None = None
+        self.query_id = ""
+        self._running = threading.RLock()
+        self._cancelling = threading.Lock()
+        self._is_busy = False
+        self._interrupted: errors.SnowflakeError | None = None
+        self._closed = False
+        self._purged: list[Path] = []
+        self._loads: list[tuple[str, str, str]] = []
+        self._deadline: float | None = None
+        self._lists: list[str] = []
+        """The long lists of literals of the statement that runs."""
+        parameters.apply_timezone(self)
+
+    # --- one statement
+
+    def execute(self, sql: str, *, query_id: str, base_url: str, describe_only: bool = False) -> Result:
+        """Run one statement; raises SnowflakeError."""
+        with self._running:
+            if self._closed:
+                raise errors.session_gone()
+            self.query_id, self.idle_since, self._is_busy = query_id, None, True
+            record = self._record(sql)
+            try:
+                with self._timed():
+                    return self._execute(sql, record, base_url, describe_only=describe_only)
+            except errors.SnowflakeError as error:
+                record.error = str(error)
+                raise
+            except (duckdb.Error, ParseError) as error:
+                known = self._interrupted or translated(error)
+                record.error = str(known)
+                raise known from error
+            finally:
+                with self._cancelling:
+                    self._interrupted, self._is_busy = None, False
+                self.idle_since = time.monotonic()
+
+    def _record(self, sql: str) -> Record:
+        return self.account.record(
+            session=self.number,
+            query_id=self.query_id,
+            database=self.database,
+            sql=sql,
+            in_transaction=self.transaction.open,
+            warehouse=self.warehouse,
+            query_tag=self.parameter("QUERY_TAG"),
+            parameters=dict(self.parameters),
+        )
+
+    def _execute(self, sql: str, record: Record, base_url: str, *, describe_only: bool) -> Result:
+        if found := _TRANSACTION.match(sql):
+            record.kind = next(kind for kind, written in found.groupdict().items() if written)
+            return self._control(record.kind)
+        refusals.check_text(sql)
+        self.transaction.catch_up()
+        for kind, (pattern, run) in _BY_TEXT.items():
+            if found := pattern.match(sql):
+                record.kind = kind
+                return run(self, sql, found)
+        tree = self.parsed(sql)
+        record.kind = tree.key
+        if isinstance(tree, exp.Put):
+            return loading.put(self, tree, base_url)
+        for kinds, run_tree in _BY_TREE.items():
+            if isinstance(tree, kinds):
+                return run_tree(self, tree, sql)
+        if isinstance(tree, _CHANGES):
+            return self._change(tree, describe_only=describe_only)
+        return self._query(tree, describe_only=describe_only)
+
+    def parsed(self, sql: str) -> exp.Expression:
+        """Parse one statement, its identifiers as Snowflake stores them."""
+        short, self._lists, longest = translate.shortened(sql)
+        refusals.check_length(longest)
+        try:
+            trees = [tree for tree in sqlglot.parse(short, read="snowflake") if tree is not None]
+        except ParseError as error:
+            raise translated(error) from error
+        trees = [tree for tree in trees if not isinstance(tree, exp.Semicolon)]
+        if len(trees) != 1:
+            message = f"Actual statement count {len(trees)} did not match the desired statement count 1."
+            raise errors.SnowflakeError(8, "0A000", message)
+        refusals.check_tree(short, trees[0])
+        self.fold(trees[0])
+        return trees[0]
+
+    def fold(self, tree: exp.Expression) -> None:
+        identifiers, everything = walking.found(tree, exp.Identifier, exp.Ordered)
+        for ordered in everything:
+            if isinstance(ordered.this, exp.Column) and ordered.this.sql().upper() == "ALL":
+                ordered.set("this", exp.Var(this="ALL"))
+        translate.fold_identifiers(identifiers)
+
+    # --- transactions
+
+    def _control(self, kind: str) -> Result:
+        if kind == "begin":
+            if not self.transaction.open:
+                self._begin()
+        elif self.transaction.open:
+            self.end_transaction(commit=kind == "commit")
+        return text(_TCL, status="Statement executed successfully.")
+
+    def _begin(self) -> None:
+        self.transaction.begin(int(time.time() * 1000) * 1000 + self.account.next_number())
+
+    def begin_implicitly(self) -> None:
+        if not self.parameter("AUTOCOMMIT") and not self.transaction.open:
+            self._begin()
+
+    def end_transaction(self, *, commit: bool) -> None:
+        """Commit or roll back, and release the locks, whatever happens."""
+        try:
+            (self.transaction.commit if commit else self.transaction.rollback)()
+            if commit:
+                self._settle()
+        finally:
+            self._purged.clear()
+            self._loads.clear()
+            self.account.locks.release(self.number)
+
+    def ddl(self, sql: str) -> Result:
+        """Commit what is open, then run."""
+        if self.transaction.open:
+            self.end_transaction(commit=True)
+        copy_grants = bool(tables.COPY_GRANTS.search(refusals.without_literals(sql)))
+        plain = tables.COPY_GRANTS.sub("", sql) if copy_grants else sql
+        try:
+            tree = self.parsed(plain)
+            for name in tables.changed_by(self, tree):
+                self.lock(name, alone=True)
+            with self.account.commits.lock, self.duck.sheltered(), self.account.relations.change():
+                return tables.run(self, tree, sql, copy_grants=copy_grants)
+        finally:
+            self.account.commits.count += 1
+            self.account.locks.release(self.number)
+
+    def lock(self, name: Name, *, alone: bool = False) -> None:
+        """Take a table's lock, or wait for it; for DDL alone, with nobody's rows pending."""
+        waiter = Waiter(
+            session=self.number,
+            transaction=self.transaction.number,
+            query_id=self.query_id,
+            patience=float(self.parameter("LOCK_TIMEOUT")),
+            check=self.check_alive,
+        )
+        self.account.locks.acquire(str(name), waiter, on_blocked=self.account.blocked_by, alone=alone)
+
+    def check_alive(self) -> None:
+        if self._interrupted:
+            raise self._interrupted
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            raise errors.timed_out(float(self.parameter("STATEMENT_TIMEOUT_IN_SECONDS")))
+
+    # --- reading and writing
+
+    def prepared(self, tree: exp.Expression) -> tuple[str, dict[str, str]]:
+        """Return a query as DuckDB's text, and the Snowflake types of those columns that DuckDB can't tell."""
+        resolver = Resolver(self)
+        resolver.resolve(tree)
+        resolver.check_columns(tree)
+        self._check_try_casts(tree, resolver)
+        kinds = showing.hidden_types(self, tree, resolver)
+        duck_sql = translate.to_duckdb(tree, self.context_values())
+        return translate.lengthened(duck_sql, self._lists), kinds
+
+    def context_values(self) -> dict[str, Any]:
+        return {
+            "CURRENT_SESSION": str(self.number),
+            "CURRENT_TRANSACTION": str(self.transaction.number) if self.transaction.open else None,
+            "CURRENT_WAREHOUSE": self.warehouse,
+            "CURRENT_ROLE": self.role or "SYSADMIN",
+            "CURRENT_USER": self.user,
+            "CURRENT_DATABASE": self.database,
+            "CURRENT_SCHEMA": self.schema,
+            "CURRENT_VERSION": "10.0.0",
+        }
+
+    def _query(self, tree: exp.Expression, *, describe_only: bool) -> Result:
+        duck_sql, kinds = self.prepared(tree)
+        type_id = statement_type_id(tree) or 0x1000
+        described: list[tuple[str, str]] = []
+
+        def run(duck: Duck) -> pa.Table | None:
+            relation = duck.sql(duck_sql)
+            described[:] = [(name, str(kind)) for name, kind in zip(relation.columns, relation.types, strict=True)]
+            return None if describe_only else relation.to_arrow_table()
+
+        table = self.transaction.read(run)
+        rowtype = [results.column(name, kind, kinds.get(name)) for name, kind in described]
+        return Result(type_id, rowtype, table=table if table is not None else pa.table({}))
+
+    def _change(self, tree: exp.Expression, *, describe_only: bool) -> Result:
+        target = tree.this.this if isinstance(tree.this, exp.Schema) else tree.this
+        name = Resolver(self).existing(target)
+        words = showing.counted(tree)
+        if describe_only:
+            return Result(statement_type_id(tree), [results.column(word, "BIGINT") for word in words])
+        self.begin_implicitly()
+        if not isinstance(tree, exp.Insert):
+            self.lock(name)
+        try:
+            type_id = statement_type_id(tree)
+            if isinstance(tree, exp.Merge):
+                showing.returning(tree)
+            duck_sql, _ = self.prepared(tree)
+            counts: list[int] = []
+            self.run_write(name, duck_sql, counts, merge=isinstance(tree, exp.Merge), words=words)
+            return text(type_id, **dict(zip(words, counts, strict=True)))
+        finally:
+            if not self.transaction.open:
+                self.account.locks.release(self.number)
+
+    def run_write(
+        self,
+        name: Name,
+        sql: str,
+        counts: list[int] | None = None,
+        *,
+        merge: bool = False,
+        words: tuple[str, ...] = (),
+    ) -> int:
+        """Run what writes to one table; returns how many rows, and fills in the count for each word."""
+
+        def run(duck: Duck) -> int:
+            rows = duck.execute(sql).fetchall()
+            if merge:
+                by_action = [sum(row[0] == showing.ACTIONS[word] for row in rows) for word in words]
+            else:
+                by_action = [rows[0][0], *[0 for _ in words[1:]]]
+            if counts is not None:
+                counts[:] = by_action
+            return sum(by_action)
+
+        changed = self.transaction.write(name, run, locked=str(name) in self.account.locks.held_by(self.number))
+        if self.transaction.open:
+            for table in self.transaction.written:
+                self.account.locks.wrote(str(table), self.number, self.transaction.number, self.query_id)
+        return changed
+
+    def loaded(self, mark: tuple[str, str, str], file: Path | None) -> None:
+        """Remember a load, and delete the file if one is given: at the transaction's end if one is open."""
+        self._loads.append(mark)
+        self._purged.extend([file] if file else [])
+        if not self.transaction.open:
+            self._settle()
+
+    def _settle(self) -> None:
+        self.account.loaded.update(self._loads)
+        for file in self._purged:
+            file.unlink(missing_ok=True)
+        self._loads.clear()
+        self._purged.clear()
+
+    def _check_try_casts(self, tree: exp.Expression, resolver: Resolver) -> None:
+        for argument in refusals.try_casts(tree):
+            kind = showing.type_of(self, argument, resolver)
+            if kind and kind != "VARCHAR" and not kind.startswith('"NULL'):
+                raise refusals.not_a_text(kind)
+
+    # --- parameters and its end
+
+    def parameter(self, name: str) -> Any:
+        return self.parameters.get(name, self.account.defaults.get(name))
+
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
+        seconds = float(self.parameter("STATEMENT_TIMEOUT_IN_SECONDS"))
+        self._deadline = time.monotonic() + seconds
+        timer = threading.Timer(seconds, self.interrupt, [errors.timed_out(seconds)])
+        timer.daemon = True
+        if seconds < 3600:
+            timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            self._deadline = None
+
+    def interrupt(self, why: errors.SnowflakeError) -> None:
+        """Stop what runs, from another thread."""
+        self._interrupted = why
+        self.duck.interrupt()
+
+    def cancel(self) -> bool:
+        """Cancel what runs, and nothing that comes later; returns whether something does."""
+        with self._cancelling:
+            if self._is_busy:
+                self.interrupt(errors.canceled())
+            return self._is_busy
+
+    def abort(self) -> None:
+        """Roll back the open transaction of an idle session."""
+        if self._running.acquire(blocking=False):
+            try:
+                self.end_transaction(commit=False)
+            finally:
+                self._running.release()
+
+    def close(self) -> None:
+        """End the session: cancel, roll back, drop what is temporary."""
+        self.interrupt(errors.session_gone())
+        with self._running:
+            self._closed = True
+            self.end_transaction(commit=False)
+            with self.account.commits.lock, self.account.relations.change():
+                for name in self.temporary.values():
+                    self.duck.execute(f"DROP TABLE IF EXISTS {name.sql}")
+                for stage in [name for name, owner in self.account.stages.items() if owner == self.number]:
+                    loading.drop_stage(self.account, stage)
+            self.duck.close()
+
+
+def _copy(session: Session, sql: str, found: re.Match[str]) -> Result:
+    session.begin_implicitly()
+    return loading.copy_into(session, sql)
+
+
+def _cancel_all(session: Session, number: int) -> Result:
+    """SYSTEM$CANCEL_ALL_QUERIES, of a session of the same user."""
+    found = [one for one in [*session.account.sessions.values()] if one.number == number and one.user == session.user]
+    count = sum(one.cancel() for one in found)
+    return text(0x1000, **{f"SYSTEM$CANCEL_ALL_QUERIES({number})": f"{count} cancelled."})
+
+
+_BY_TEXT: dict[str, tuple[re.Pattern[str], Callable[[Session, str, re.Match[str]], Result]]] = {
+    "ddl": (
+        re.compile(r"\s*(CREATE|ALTER(?!\s+SESSION)|DROP|TRUNCATE|COMMENT|GRANT|REVOKE|UNDROP)\b", re.IGNORECASE),
+        lambda session, sql, found: session.ddl(sql),
+    ),
+    "copy": (re.compile(r"\s*COPY\s+INTO\b", re.IGNORECASE), _copy),
+    "remove": (
+        re.compile(r"\s*(?:REMOVE|RM)\s+([^\s;]+)", re.IGNORECASE),
+        lambda session, sql, found: loading.remove(session, found[1]),
+    ),
+    "cancel": (
+        re.compile(r"\s*SELECT\s+SYSTEM\$CANCEL_ALL_QUERIES\s*\(\s*(\d+)\s*\)\s*;?\s*$", re.IGNORECASE),
+        lambda session, sql, found: _cancel_all(session, int(found[1])),
+    ),
+    "show": (
+        re.compile(r"\s*SHOW\s+GRANTS\s+ON\s+TABLE\s+([^\s;]+)", re.IGNORECASE),
+        lambda session, sql, found: showing.grants(session, found[1]),
+    ),
+}
+_BY_TREE: dict[tuple[type[exp.Expression], ...], Callable[[Session, Any, str], Result]] = {
+    (exp.ListStage,): lambda session, tree, sql: loading.listing(session, tree.this.name),
+    (exp.Alter, exp.Use, exp.Set, exp.Command): parameters.set_session,
+    (exp.Show, exp.Describe): lambda session, tree, sql: showing.show(session, tree),
+}

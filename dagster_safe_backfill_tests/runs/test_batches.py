@@ -1,0 +1,398 @@
+"""Runs that are cut into batches: what is computed, what goes live and when, and what a rerun takes up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dagster as dg
+import pytest
+
+import dagster_safe_backfill as sb
+from dagster_safe_backfill.runs.batches import cut
+from dagster_safe_backfill.runs.partitions import slice_of_keys
+from dagster_safe_backfill_tests.conftest import Read
+from dagster_safe_backfill_tests.harness.assets import (
+    DAYS,
+    Source,
+    events,
+    failure_of,
+    green,
+    metadata_by_partition,
+    run_key,
+    run_range,
+)
+from dagster_safe_backfill_tests.harness.backends import Backend
+
+pytestmark = pytest.mark.every_warehouse
+
+TWELVE = tuple(DAYS.get_partition_keys()[:12])
+FIVES = [TWELVE[:5], TWELVE[5:10], TWELVE[10:]]
+
+
+class Runs:
+    """An asset in batches, and the runs of it."""
+
+    def __init__(self, io_manager: sb.RangeIOManager, instance: dg.DagsterInstance, **options: Any) -> None:
+        self.source = Source()
+        self.io_manager = io_manager
+        self.instance = instance
+        self.options: dict[str, Any] = {"batch_size": 5, "retry_wait": 0.0, **options}
+
+    def run(self, first: str = TWELVE[0], last: str = TWELVE[-1], **options: Any) -> dg.ExecuteInProcessResult:
+        self.source.calls.clear()
+        asset = events(self.source, **{**self.options, **options})
+        return run_range([asset], first, last, io_manager=self.io_manager, instance=self.instance)
+
+    def fail(self, *args: str, **options: Any) -> str:
+        """Run, and return why the run failed."""
+        result = self.run(*args, **options)
+        assert not result.success
+        return failure_of(result, "events")
+
+    @property
+    def green(self) -> set[str]:
+        return green(self.instance, "events")
+
+
+@pytest.fixture
+def runs(io_manager: sb.RangeIOManager, instance: dg.DagsterInstance) -> Runs:
+    return Runs(io_manager, instance)
+
+
+def counts(read: Read, table: str = "events") -> dict[str, int]:
+    return dict(read(f"SELECT strftime(day, '%Y-%m-%d'), count(*) FROM {table} GROUP BY ALL ORDER BY 1"))
+
+
+def shadows(read: Read) -> list[str]:
+    rows = read("SELECT table_name FROM duckdb_tables() WHERE contains(table_name, '__shadow_') ORDER BY 1")
+    return [row[0] for row in rows]
+
+
+def observations(result: dg.ExecuteInProcessResult) -> list[dict[str, Any]]:
+    return [
+        {name: value.value for name, value in event.asset_observation_data.asset_observation.metadata.items()}
+        for event in result.all_events
+        if event.event_type_value == "ASSET_OBSERVATION"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "size", "expected"),
+    [
+        ("abcdefg", 3, ["abc", "def", "g"]),
+        ("abcdefg", None, ["abcdefg"]),
+        ("abdefg", 3, ["ab", "def", "g"]),
+        ("bdf", 3, ["b", "d", "f"]),
+        ("abefg", None, ["ab", "efg"]),
+        ("gfa", 2, ["a", "fg"]),
+        ("", 2, []),
+    ],
+)
+def test_batches_are_cut_at_their_size_and_at_gaps(wanted: str, size: int | None, expected: list[str]) -> None:
+    whole = slice_of_keys(dg.StaticPartitionsDefinition([*"abcdefg"]), [*"abcdefg"])
+    assert ["".join(piece.keys) for piece in cut(whole, [*wanted], size=size)] == expected
+
+
+def test_the_function_is_called_for_each_batch_and_the_run_goes_live_once(runs: Runs, read: Read) -> None:
+    result = runs.run()
+    assert result.success
+    assert runs.source.calls == FIVES
+    assert counts(read) == dict.fromkeys(TWELVE, 3)
+    assert runs.green == set(TWELVE)
+    assert shadows(read) == []
+    publications = read("SELECT DISTINCT publication_id FROM _safe_backfill_ledger WHERE event = 'published'")
+    assert publications == [(result.run_id,)]
+    numbers = metadata_by_partition(result, "events")
+    assert {key: one["rows_inserted"] for key, one in numbers.items()} == dict.fromkeys(TWELVE, 3)
+    assert [len(result.asset_materializations_for_node("events"))] == [12]
+
+
+def test_progress_is_told_after_each_batch(runs: Runs) -> None:
+    told = observations(runs.run())
+    assert [(one["batch"], one["batches"], one["partitions_done"], one["rows_staged"]) for one in told] == [
+        (1, 3, 5, 15),
+        (2, 3, 10, 30),
+        (3, 3, 12, 36),
+    ]
+    assert all(one["rows_per_second"] > 0 for one in told)
+    assert told[0]["seconds_left"] > told[2]["seconds_left"] == 0
+
+
+def test_a_run_of_one_batch_logs_no_event_of_its_own(runs: Runs) -> None:
+    assert observations(runs.run(batch_size=12)) == []
+    assert observations(runs.run(batch_size=None)) == []
+
+
+def test_a_run_of_one_partition_is_one_batch(
+    runs: Runs, io_manager: sb.RangeIOManager, instance: dg.DagsterInstance
+) -> None:
+    asset = events(runs.source, batch_size=5)
+    assert run_key([asset], TWELVE[3], io_manager=io_manager, instance=instance).success
+    assert runs.source.calls == [(TWELVE[3],)]
+
+
+def test_again_changes_nothing(runs: Runs, read: Read) -> None:
+    runs.run()
+    result = runs.run()
+    assert runs.source.calls == FIVES  # published, so there is nothing to take up
+    assert {one["rows_unchanged"] for one in metadata_by_partition(result, "events").values()} == {3}
+
+
+def test_a_rejected_batch_leaves_all_that_is_live(runs: Runs, read: Read) -> None:
+    runs.source.spoiled[TWELVE[6], 1] = -1.0
+    message = runs.fail()
+    assert runs.source.calls == FIVES  # all bad partitions are found in one run
+    assert "nothing was published" in message
+    assert f"positive: 1 row failed in 1 of 12 partitions ({TWELVE[6]})" in message
+    assert read("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'events'") == [(0,)]
+    assert runs.green == set()
+    (rejected,) = [name for name in shadows(read) if name in message]
+    assert counts(read, rejected) == dict.fromkeys(FIVES[1], 3)
+
+    runs.source.spoiled.clear()
+    assert runs.run().success
+    assert runs.source.calls == [FIVES[1]]
+    assert counts(read) == dict.fromkeys(TWELVE, 3)
+
+
+def test_the_first_batch_is_a_canary(runs: Runs) -> None:
+    runs.source.spoiled |= {(TWELVE[1], 0): -1.0, (TWELVE[7], 0): -1.0}
+    message = runs.fail()
+    assert runs.source.calls == FIVES[:1]
+    assert "as the first batch failed, the other 2 were not computed" in message
+
+    message = runs.fail(canary=False)
+    assert runs.source.calls == FIVES
+    assert f"2 of 12 partitions ({TWELVE[1]}, {TWELVE[7]})" in message
+
+
+def test_a_key_that_two_batches_compute_is_found(
+    io_manager: sb.RangeIOManager, instance: dg.DagsterInstance, read: Read
+) -> None:
+    runs = Runs(io_manager, instance, unique_key=["id"], audits=[])
+    runs.source.rows_per_day = 1
+    message = runs.fail(batch_size=1)
+    assert "unique_key: 12 rows failed in 12 of 12 partitions" in message
+    assert read("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'events'") == [(0,)]
+
+
+def moving(moved: dict[str, int]) -> dg.AssetsDefinition:
+    """An asset in batches of a day, whose row of each day has a key that may move to another day."""
+
+    @sb.wap_asset(
+        partitions_def=DAYS,
+        partition_expr="day",
+        unique_key=["id"],
+        batch_size=1,
+        backfill_policy=sb.single_run(),
+    )
+    def events(partitions: sb.PartitionSlice) -> sb.Query:
+        (day,) = partitions.keys
+        return sb.Query(f"SELECT DATE '{day}' AS day, {moved[day]} AS id")
+
+    return events
+
+
+def test_keys_may_move_between_batches(io_manager: sb.RangeIOManager, instance: dg.DagsterInstance, read: Read) -> None:
+    keys = TWELVE[:3]
+    for moved in ((1, 2, 3), (2, 3, 1)):
+        asset = moving(dict(zip(keys, moved, strict=True)))
+        result = run_range([asset], keys[0], keys[2], io_manager=io_manager, instance=instance)
+        assert result.success
+    assert read("SELECT id FROM events ORDER BY day") == [(2,), (3,), (1,)]
+    # But not from a day that the run leaves as it is.
+    asset = moving(dict(zip(keys, (2, 1, 3), strict=True)))
+    result = run_range([asset], keys[0], keys[1], io_manager=io_manager, instance=instance)
+    assert "unique_key: 1 row failed in 1 of 2 partitions" in failure_of(result, "events")
+
+
+def test_rows_that_are_left_out_are_counted_over_all_batches(
+    io_manager: sb.RangeIOManager, instance: dg.DagsterInstance, capfd: pytest.CaptureFixture[str]
+) -> None:
+    @sb.wap_asset(
+        partitions_def=DAYS,
+        partition_expr="day",
+        unique_key=["id"],
+        batch_size=1,
+        on_outside="drop",
+        backfill_policy=sb.single_run(),
+    )
+    def events(partitions: sb.PartitionSlice) -> sb.Query:
+        day = DAYS.get_partition_keys().index(partitions.keys[0])
+        return sb.Query(f"SELECT DATE '2024-01-01' + i AS day, i AS id FROM unnest([{day}, {day + 20}]) AS t(i)")
+
+    assert run_range([events], TWELVE[0], TWELVE[2], io_manager=io_manager, instance=instance).success
+    assert "left out 3 rows outside" in capfd.readouterr().err
+
+
+def test_audits_over_the_run_see_all_batches(io_manager: sb.RangeIOManager, instance: dg.DagsterInstance) -> None:
+    of_run = sb.row_count_between(36, 36, over="run")
+    runs = Runs(io_manager, instance, audits=[of_run, sb.expression("value > 0", name="positive")])
+    result = runs.run()
+    assert result.success
+    by_name = {check.check_name: check for check in result.get_asset_check_evaluations()}
+    assert by_name[of_run.name].metadata["value"].value == 36
+    assert {check.passed for check in by_name.values()} == {True}
+    assert by_name["positive"].metadata["partitions"].value == 12
+
+    runs.source.rows_per_day = 2
+    assert "row_count_between" in runs.fail()
+
+
+class TestResuming:
+    def broken_off(self, runs: Runs, **options: Any) -> str:
+        """A run that breaks in its last batch."""
+        runs.source.broken = {TWELVE[10]}
+        message = runs.fail(**options)
+        assert "the source has no" in message
+        runs.source.broken = set()
+        return message
+
+    def test_a_rerun_computes_what_is_missing(self, runs: Runs, read: Read) -> None:
+        self.broken_off(runs)
+        assert runs.green == set()
+        assert len(shadows(read)) == 2
+        assert runs.run().success
+        assert runs.source.calls == FIVES[2:]
+        assert counts(read) == dict.fromkeys(TWELVE, 3)
+        assert runs.green == set(TWELVE)
+        assert shadows(read) == []
+
+    def test_a_rerun_of_a_part_takes_up_that_part(self, runs: Runs, read: Read) -> None:
+        self.broken_off(runs)
+        assert runs.run(TWELVE[3], TWELVE[10]).success
+        assert runs.source.calls == [TWELVE[10:11]]
+        assert counts(read) == dict.fromkeys(TWELVE[3:11], 3)
+        # The first three still wait in their shadow; what was published is computed anew, as after any run.
+        assert runs.run().success
+        assert runs.source.calls == [TWELVE[3:8], TWELVE[8:]]
+        assert counts(read) == dict.fromkeys(TWELVE, 3)
+        assert shadows(read) == []
+
+    def test_checks_tell_of_what_is_taken_up_as_well(self, runs: Runs) -> None:
+        self.broken_off(runs)
+        checks = runs.run().get_asset_check_evaluations()
+        assert {check.metadata["partitions"].value for check in checks} == {12}
+
+    def test_not_if_it_is_not_wanted(self, runs: Runs) -> None:
+        self.broken_off(runs)
+        assert runs.run(resume=False).success
+        assert runs.source.calls == FIVES
+
+    def test_not_what_other_code_computed(self, runs: Runs, capfd: pytest.CaptureFixture[str]) -> None:
+        self.broken_off(runs, code_version="1")
+        assert runs.run(code_version="2").success
+        assert runs.source.calls == FIVES
+        assert "code_version 1 computed them, and now it is code_version 2" in capfd.readouterr().err
+
+    def test_not_what_live_has_overtaken(self, runs: Runs, read: Read) -> None:
+        runs.run()
+        runs.source.spoiled[TWELVE[0], 0] = 7.0
+        self.broken_off(runs)
+        read(f"UPDATE events SET value = 9 WHERE day = '{TWELVE[1]}' AND id = 0")
+        assert runs.run().success
+        assert runs.source.calls == [TWELVE[1:2], TWELVE[10:]]
+        assert read("SELECT DISTINCT value FROM events WHERE id = 0 ORDER BY 1") == [(1.0,), (7.0,)]
+
+    def test_not_what_is_outdated_upstream(self, runs: Runs, instance: dg.DagsterInstance) -> None:
+        upstream = dg.AssetKey("upstream")
+        self.broken_off(runs, deps=[upstream])
+        instance.report_runless_asset_event(dg.AssetMaterialization(upstream, partition=TWELVE[2]))
+        instance.report_runless_asset_event(dg.AssetMaterialization(upstream, partition="2024-02-20"))
+        assert runs.run(deps=[upstream]).success
+        assert runs.source.calls == [TWELVE[2:3], TWELVE[10:]]
+
+    def test_nothing_if_all_upstream_is_new(self, runs: Runs, instance: dg.DagsterInstance) -> None:
+        upstream = dg.AssetKey("upstream")
+        self.broken_off(runs, deps=[upstream])
+        instance.report_runless_asset_event(dg.AssetMaterialization(upstream))
+        assert runs.run(deps=[upstream]).success
+        assert runs.source.calls == FIVES
+
+    def test_not_what_was_published_since(self, runs: Runs, read: Read) -> None:
+        runs.run()
+        self.broken_off(runs)
+        assert runs.run(TWELVE[0], TWELVE[1]).success
+        assert runs.source.calls == []  # taken up
+        assert runs.run(TWELVE[0], TWELVE[1]).success
+        assert runs.source.calls == [TWELVE[:2]]
+
+    def test_a_shadow_that_somebody_changed_is_refused(self, runs: Runs, read: Read) -> None:
+        self.broken_off(runs)
+        read(f"DELETE FROM {shadows(read)[0]} WHERE id = 0")
+        assert "somebody changed it" in runs.fail()
+
+
+class TestPublishingByBatch:
+    @pytest.fixture
+    def runs(self, io_manager: sb.RangeIOManager, instance: dg.DagsterInstance) -> Runs:
+        return Runs(io_manager, instance, publish_per="batch")
+
+    def test_each_batch_is_a_publication(self, runs: Runs, read: Read) -> None:
+        result = runs.run()
+        assert result.success
+        published = read(
+            "SELECT publication_id, count(*) FROM _safe_backfill_ledger WHERE event = 'published'"
+            " GROUP BY ALL ORDER BY 1"
+        )
+        assert published == [(f"{result.run_id}.{i}", len(batch)) for i, batch in enumerate(FIVES, start=1)]
+        assert counts(read) == dict.fromkeys(TWELVE, 3)
+        assert shadows(read) == []
+
+    def test_what_passes_is_live_though_the_rest_fails(self, runs: Runs, read: Read) -> None:
+        bad = [TWELVE[2], TWELVE[6], TWELVE[7]]
+        runs.source.spoiled |= {(key, 0): -1.0 for key in bad}
+        good = [key for key in TWELVE if key not in bad]
+        message = runs.fail(canary=False)
+        assert f"published 9 of 12 partitions, without {', '.join(bad)}" in message
+        assert counts(read) == dict.fromkeys(good, 3)
+        assert runs.green == set(good)
+        left = [counts(read, name) for name in shadows(read)]
+        assert left == [{bad[0]: 3}, dict.fromkeys(bad[1:], 3)]
+
+        runs.source.spoiled.clear()
+        assert runs.run(bad[1], bad[2]).success
+        assert runs.source.calls == [tuple(bad[1:])]
+        assert runs.run(bad[0], bad[0]).success
+        assert counts(read) == dict.fromkeys(TWELVE, 3)
+        assert runs.green == set(TWELVE)
+
+    def test_a_canary_publishes_what_passes_of_it_and_stops(self, runs: Runs, read: Read) -> None:
+        runs.source.spoiled[TWELVE[0], 0] = -1.0
+        message = runs.fail()
+        assert "published 4 of 12 partitions" in message
+        assert "7 more were not computed, as the first batch failed" in message
+        assert runs.green == set(TWELVE[1:5])
+
+    def test_an_error_keeps_what_was_published_before(self, runs: Runs, read: Read) -> None:
+        runs.source.broken = {TWELVE[10]}
+        assert "the source has no" in runs.fail()
+        assert counts(read) == dict.fromkeys(TWELVE[:10], 3)
+        assert runs.green == set(TWELVE[:10])
+
+    def test_a_batch_of_nothing_good_publishes_nothing(self, runs: Runs, read: Read) -> None:
+        runs.source.spoiled |= {(key, 0): -1.0 for key in FIVES[2]}
+        assert "published 10 of 12" in runs.fail()
+        assert counts(read) == dict.fromkeys(TWELVE[:10], 3)
+
+
+def test_batches_need_the_columns_of_the_first(
+    backend: Backend, io_manager: sb.RangeIOManager, instance: dg.DagsterInstance
+) -> None:
+    @sb.wap_asset(partitions_def=DAYS, partition_expr="day", batch_size=1, backfill_policy=sb.single_run())
+    def events(partitions: sb.PartitionSlice) -> sb.Query:
+        value = "1" if partitions.keys == TWELVE[:1] else "'one'"
+        return sb.Query(f"SELECT DATE '{partitions.keys[0]}' AS day, {value} AS value")
+
+    result = run_range([events], TWELVE[0], TWELVE[1], io_manager=io_manager, instance=instance)
+    number = backend.own(duckdb="INTEGER", snowflake="NUMBER(38,0)")
+    assert f"value is VARCHAR, and {number} in the table" in failure_of(result, "events")
+
+
+@pytest.mark.parametrize("strategy", ["merge", "replace", "swap"])
+def test_every_strategy_publishes_what_was_collected(runs: Runs, read: Read, strategy: str) -> None:
+    runs.run(publish=strategy)
+    runs.source.spoiled[TWELVE[4], 2] = 9.0
+    assert runs.run(publish=strategy).success
+    assert counts(read) == dict.fromkeys(TWELVE, 3)
+    assert read("SELECT strftime(day, '%Y-%m-%d'), id FROM events WHERE value = 9") == [(TWELVE[4], 2)]

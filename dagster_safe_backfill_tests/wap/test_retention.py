@@ -1,0 +1,70 @@
+"""Retention: what is dropped in the end, and what never is."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from dagster_safe_backfill_tests.harness.audited import Row
+from dagster_safe_backfill_tests.harness.backends import Backend
+from dagster_safe_backfill_tests.harness.publications import Publications, day_rows
+
+pytestmark = pytest.mark.every_warehouse
+
+OLD: list[Row] = [row for day in range(3) for row in day_rows(day, 1.0)]
+SHORT = timedelta(microseconds=1)
+
+
+@pytest.fixture
+def table(backend: Backend) -> Publications:
+    return Publications(backend, live=OLD)
+
+
+def test_expired_archives_are_dropped_and_others_kept(table: Publications) -> None:
+    table.published(day_rows(0, 2.0), [0], "1", archive_for=SHORT)
+    table.published(day_rows(0, 3.0), [0], "2")
+    live = table.live()
+    retired = table.retire()
+    assert [str(archive) for archive in retired.archives] == ["main.t__archive_1"]
+    assert table.tables("__archive_") == ["t__archive_2"]
+    assert table.live() == live
+    assert table.read("SELECT archive FROM _safe_backfill_ledger WHERE event = 'expired'") == [("t__archive_1",)]
+    assert table.retire().archives == ()
+    table.rollback("2")
+
+
+def test_shadows_of_runs_that_ended_are_dropped_and_others_kept(table: Publications) -> None:
+    for run in ("ended", "goes_on", "recent"):
+        table.stage(day_rows(0, 2.0), [0], run)
+    table.do("CREATE TABLE t__shadow_mine (precious INT)", "CREATE TABLE t__archive_mine (precious INT)")
+    old = "run_id IN ('ended', 'goes_on')"
+    table.do(f"UPDATE _safe_backfill_ledger SET recorded_at = recorded_at - INTERVAL 8 DAY WHERE {old}")
+    retired = table.retire(running=["goes_on"], keep_shadows_for=timedelta(days=7))
+    assert [str(shadow) for shadow in retired.shadows] == ["main.t__shadow_ended"]
+    assert len(retired.kept_shadows) == 2
+    assert table.tables("__shadow_") == ["t__shadow_goes_on", "t__shadow_mine", "t__shadow_recent"]
+    assert table.tables("__archive_") == ["t__archive_mine"]
+    assert table.read("SELECT shadow FROM _safe_backfill_ledger WHERE event = 'discarded'") == [
+        ("main.t__shadow_ended",)
+    ]
+
+
+def test_a_dry_run_drops_nothing(table: Publications) -> None:
+    table.published(day_rows(0, 2.0), [0], "1", archive_for=SHORT)
+    table.stage(day_rows(0, 2.0), [0], "2")
+    tables, events = table.tables(), table.events()
+    told = table.retire(dry_run=True)
+    assert (len(told.archives), len(told.shadows), told.is_dry) == (1, 1, True)
+    assert (table.tables(), table.events()) == (tables, events)
+
+
+def test_tables_of_a_longer_name_are_not_its_own(table: Publications) -> None:
+    table.do("CREATE TABLE t__shadow_x AS FROM t", "CREATE TABLE t2 AS FROM t")
+    table.stage(day_rows(0, 2.0), [0], "1")
+    table.retire()
+    assert table.tables("t") == ["notes", "t", "t2", "t__shadow_x"]
+
+
+def test_without_a_ledger_there_is_nothing_to_drop(table: Publications) -> None:
+    assert table.retire().archives == ()

@@ -39,35 +39,13 @@ Messages say what happened, where (table and partitions) and what to do next; th
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
-
-_SHOWN = 10
-
-
-def listed(values: Sequence[object], *, shown: int = _SHOWN) -> str:
-    """Return `values` as a comma-separated list of at most `shown`, and how many more there are."""
-    head = ", ".join(str(value) for value in values[:shown])
-    rest = len(values) - shown
-    return f"{head} and {rest} more" if rest > 0 else head
 
 
 class SafeBackfillError(Exception):
     """Root of the library's errors."""
-
-
-@contextmanager
-def about(table: object) -> Generator[None, None, None]:
-    """Begin the message of an error that passes with the table that it is about, unless it names it already."""
-    try:
-        yield
-    except SafeBackfillError as error:
-        message, *rest = error.args
-        if str(table) not in str(message):
-            error.args = (f"{table}: {message}", *rest)
-        raise
 
 
 class ConfigurationError(SafeBackfillError):

@@ -16,9 +16,10 @@ from dagster_safe_backfill.assets.metadata import (
     table_of_output,
     table_spec,
 )
-from dagster_safe_backfill.errors import ConfigurationError, TableNotFoundError, about
+from dagster_safe_backfill.errors import ConfigurationError, TableNotFoundError
 from dagster_safe_backfill.model.states import Changes
 from dagster_safe_backfill.model.tables import TableRef, TableSpec
+from dagster_safe_backfill.model.text import about
 from dagster_safe_backfill.reports.events import changes_metadata
 from dagster_safe_backfill.runs.partitions import reads_nothing, slice_of_input, slice_of_output
 from dagster_safe_backfill.runs.table_io import TableIO

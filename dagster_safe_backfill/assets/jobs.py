@@ -9,9 +9,10 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from dagster_safe_backfill.errors import ConfigurationError, PublicationNotFoundError, listed
+from dagster_safe_backfill.errors import ConfigurationError, PublicationNotFoundError
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import Changes, Origin, Retired, RolledBack
+from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.reports.events import changes_metadata, partition_metadata
 from dagster_safe_backfill.runs.backfills import is_over
 from dagster_safe_backfill.runs.partitions import order_of, slice_of_keys

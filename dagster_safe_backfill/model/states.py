@@ -14,9 +14,10 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from dagster_safe_backfill.audits.verdicts import AuditResult
-from dagster_safe_backfill.errors import SliceError, listed
+from dagster_safe_backfill.errors import SliceError
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec
+from dagster_safe_backfill.model.text import listed
 
 Strategy = Literal["merge", "replace", "swap"]
 OnConflict = Literal["raise", "overwrite"]

@@ -12,7 +12,8 @@ from dagster_safe_backfill.audits.base import Audit, RowAudit
 from dagster_safe_backfill.audits.comparison import Comparison
 from dagster_safe_backfill.audits.groups import ROWS, AggregateBetween, AggregateDrift
 from dagster_safe_backfill.audits.verdicts import AuditResult, Verdict
-from dagster_safe_backfill.errors import ConfigurationError, listed
+from dagster_safe_backfill.errors import ConfigurationError
+from dagster_safe_backfill.model.text import listed
 
 PartitionedChecks = Literal["auto"] | bool
 """Whether checks have a status per partition; "auto" where the policy bounds a run to few partitions."""

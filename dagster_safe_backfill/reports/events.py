@@ -11,14 +11,15 @@ import dagster as dg
 
 from dagster_safe_backfill.audits.base import Audit
 from dagster_safe_backfill.audits.verdicts import AuditResult
-from dagster_safe_backfill.errors import AuditFailedError, listed
+from dagster_safe_backfill.errors import AuditFailedError
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import Audited, Changes, Judged, Published, Rejected
+from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.reports.checks import evaluations_by_partition, summary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class RunReport:
     """All that a run tells Dagster.
 
     Attributes:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, TypeVar
 import dagster as dg
 
 from dagster_safe_backfill.audits.base import Audit
-from dagster_safe_backfill.errors import TableNotFoundError, listed
+from dagster_safe_backfill.errors import TableNotFoundError
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import Audited, Origin, Rejected, Staged
 from dagster_safe_backfill.model.tables import TableRef, TableSpec
+from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.reports.progress import Progress
 from dagster_safe_backfill.runs.backfills import is_over
 from dagster_safe_backfill.runs.limits import BatchRules, Bounds
@@ -26,7 +27,7 @@ from dagster_safe_backfill.runs.user_function import ComputeFunction
 
 if TYPE_CHECKING:
     from dagster_safe_backfill.runs.deadlines import Deadline
-    from dagster_safe_backfill.wap.changes.fingerprints import Seen
+    from dagster_safe_backfill.wap.changes.fingerprints import LiveBefore
     from dagster_safe_backfill.wap.ledger.waiting import Stage
     from dagster_safe_backfill.warehouses.base import Connection
 
@@ -52,7 +53,7 @@ class _Computed:
     """What the user's function returned, and what live was before it was called."""
 
     rows: object
-    before: Seen
+    before: LiveBefore
 
 
 def cut(whole: PartitionSlice, keys: Sequence[str], *, size: int | None) -> list[PartitionSlice]:
@@ -184,14 +185,14 @@ class Batches:
         return self.bounds.connected(work, deadline=deadline)
 
     def _computed(self, partition_slice: PartitionSlice, deadline: Deadline) -> _Computed:
-        from dagster_safe_backfill.wap.changes.fingerprints import Seen, seen
+        from dagster_safe_backfill.wap.changes.fingerprints import LiveBefore, live_before
 
-        look = partial(seen, spec=self.spec, partition_slice=partition_slice)
+        look = partial(live_before, spec=self.spec, partition_slice=partition_slice)
         now = datetime.now(timezone.utc)
         try:
             before = self.bounds.connected(look, deadline=deadline, read_only=True)
         except TableNotFoundError:
-            before = Seen(at=now)
+            before = LiveBefore(at=now)
         self.context.log.info(f"computing {partition_slice} of {self.spec.table}")
         compute = partial(self.compute, self.context, partition_slice, self.arguments)
         return _Computed(rows=self.bounds.computed(compute, deadline=deadline), before=before)

@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_safe_backfill.errors import EmptySliceError, ScopeMismatchError, listed
+from dagster_safe_backfill.errors import EmptySliceError, ScopeMismatchError
 from dagster_safe_backfill.model.slices import (
     Dimension,
     KeyDimension,
@@ -15,6 +15,7 @@ from dagster_safe_backfill.model.slices import (
     TimeDimension,
     TimeWindow,
 )
+from dagster_safe_backfill.model.text import listed
 
 PARTITION_TAG = "dagster/partition"
 RANGE_START_TAG = "dagster/asset_partition_range_start"

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dagster_safe_backfill.errors import NotStagedError, listed
+from dagster_safe_backfill.errors import NotStagedError
 from dagster_safe_backfill.model.states import Changes, Published
 from dagster_safe_backfill.model.tables import TableSpec
+from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.reports.events import changes_by_partition, partition_metadata, publication_metadata
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dagster_safe_backfill.errors import listed
+from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.runs.backfills import is_over
 from dagster_safe_backfill.runs.partitions import order_of
 

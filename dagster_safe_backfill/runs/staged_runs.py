@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from dagster_safe_backfill.audits.base import Audit
-from dagster_safe_backfill.errors import NotStagedError, listed
+from dagster_safe_backfill.errors import NotStagedError
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import Audited, Origin, Published, PublishRules, Rejected
 from dagster_safe_backfill.model.tables import TableSpec
+from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.reports.checks import check_results
 from dagster_safe_backfill.reports.events import (
     evaluations,

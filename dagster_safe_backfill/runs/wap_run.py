@@ -18,7 +18,7 @@ from dagster_safe_backfill.model.states import Audited, Origin, Published, Publi
 from dagster_safe_backfill.model.tables import TableSpec
 from dagster_safe_backfill.reports.checks import check_results
 from dagster_safe_backfill.reports.events import (
-    Outcome,
+    RunReport,
     changes_by_partition,
     evaluations,
     log_evaluation,
@@ -118,7 +118,7 @@ class Pipeline:
         add_partition_metadata(context, metadata)
         yield dg.MaterializeResult(metadata=common[0] if len(common) == 1 else {})
 
-    def _by_run(self, batches: Batches) -> Outcome:
+    def _by_run(self, batches: Batches) -> RunReport:
         """Stage all batches, and publish them together or not at all."""
         planned = batches.planned()
         if len(planned) == 1:
@@ -131,7 +131,7 @@ class Pipeline:
             return self._told(batches, whole, failure=rejection(whole, parts, planned=len(planned)))
         return batches.finish(lambda connection: self._joined(batches, connection, whole))
 
-    def _joined(self, batches: Batches, connection: Connection, whole: Audited) -> Outcome:
+    def _joined(self, batches: Batches, connection: Connection, whole: Audited) -> RunReport:
         """Collect all batches in one shadow, audit there what spans them, and publish it."""
         from dagster_safe_backfill.wap.audit import audit
         from dagster_safe_backfill.wap.ledger import ledger
@@ -147,7 +147,7 @@ class Pipeline:
         ordered = [results[one.name] for one in self.audits]
         return self._published_whole(batches, connection, replace(judged, results=ordered, live_rows=whole.live_rows))
 
-    def _published_whole(self, batches: Batches, connection: Connection, judged: Audited | Rejected) -> Outcome:
+    def _published_whole(self, batches: Batches, connection: Connection, judged: Audited | Rejected) -> RunReport:
         from dagster_safe_backfill.wap.publish import publish
 
         if isinstance(judged, Rejected):
@@ -157,7 +157,7 @@ class Pipeline:
         published = publish(connection, judged, rules=self.rules, origin=batches.origin)
         return replace(outcome, published=[published])
 
-    def _by_batch(self, batches: Batches) -> Outcome:
+    def _by_batch(self, batches: Batches) -> RunReport:
         """Publish what passes of each batch as soon as it is audited, and say so."""
         planned = batches.planned()
         parts: list[Audited | Rejected] = []
@@ -198,11 +198,11 @@ class Pipeline:
         *,
         failure: dg.Failure | None = None,
         published: Sequence[Published] = (),
-    ) -> Outcome:
+    ) -> RunReport:
         """Return all that is told of what was audited."""
         is_published = isinstance(judged, Audited)
         shown = report(judged)
-        return Outcome(
+        return RunReport(
             checks=list(check_results(judged.results, is_published=is_published)),
             evaluations=evaluations(
                 batches.context, judged, is_published=is_published, logs_by_partition=self.logs_by_partition

@@ -43,7 +43,7 @@ _EVERY_COLUMN = exp.Column(this=exp.Star(), table=exp.to_identifier(ROWS, quoted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
+class AuditedRows:
     """What audits are measured on.
 
     Attributes:
@@ -79,23 +79,23 @@ class Batch:
     dialect: str
 
 
-def shadow_rows(batch: Batch) -> exp.Table | exp.Subquery:
+def shadow_rows(batch: AuditedRows) -> exp.Table | exp.Subquery:
     """Return the rows under audit as a relation with the column `PARTITION`."""
     return terms.rows(batch.rows, alias=SHADOW)
 
 
-def live_rows(batch: Batch) -> exp.Subquery:
+def live_rows(batch: AuditedRows) -> exp.Subquery:
     """Return the live rows of the slice as a relation with the column `PARTITION`."""
     return terms.subquery(_positioned(_all_live(batch).where(batch.scope.copy()), batch), _LIVE)
 
 
-def _all_live(batch: Batch) -> exp.Select:
+def _all_live(batch: AuditedRows) -> exp.Select:
     """Return all of live, with the columns that it will have: so what is new can be compared."""
     items = [exp.Star(), *terms.named({name: value.copy() for name, value in batch.added.items()})]
     return exp.select(*items).from_(terms.table(batch.live))
 
 
-def _positioned(rows: exp.Select, batch: Batch) -> exp.Select:
+def _positioned(rows: exp.Select, batch: AuditedRows) -> exp.Select:
     return positioned(
         rows, [_EVERY_COLUMN.copy()], partition_slice=batch.partition_slice, columns=batch.partition_columns
     )
@@ -121,7 +121,7 @@ def _numbered(expressions: Sequence[exp.Expr]) -> list[exp.Expr]:
     return terms.named({f"_sb_{i}": expression.copy() for i, expression in enumerate(expressions)})
 
 
-def aggregated(aggregate: Aggregate | str, batch: Batch, *, option: str) -> exp.Expr:
+def aggregated(aggregate: Aggregate | str, batch: AuditedRows, *, option: str) -> exp.Expr:
     """Return an aggregate as SQL, of columns that both the rows under audit and live have.
 
     Raises:
@@ -158,7 +158,7 @@ def _total(value: exp.Expr, total: Total) -> exp.Expr:
             assert_never(total)
 
 
-def fails(audit: ByCondition | ByLookup, batch: Batch) -> exp.Expr:
+def fails(audit: ByCondition | ByLookup, batch: AuditedRows) -> exp.Expr:
     """Return the condition, over a row of the shadow, that breaks the audit's rule.
 
     Raises:
@@ -182,7 +182,7 @@ def fails(audit: ByCondition | ByLookup, batch: Batch) -> exp.Expr:
             assert_never(audit)
 
 
-def _is_between(audit: InRange, batch: Batch) -> exp.Expr:
+def _is_between(audit: InRange, batch: AuditedRows) -> exp.Expr:
     value = _value(audit.column, batch, f"audit {audit.name}")
     bounds: list[exp.Expr] = []
     if audit.least is not None:
@@ -192,7 +192,7 @@ def _is_between(audit: InRange, batch: Batch) -> exp.Expr:
     return exp.paren(terms.all_of(bounds))
 
 
-def _value(column: str, batch: Batch, option: str, *, of: str | None = SHADOW) -> exp.Expr:
+def _value(column: str, batch: AuditedRows, option: str, *, of: str | None = SHADOW) -> exp.Expr:
     """Return a column by its name, or an expression over the row."""
     known = {known.casefold(): known for known in batch.columns}
     if column.casefold() in known:
@@ -200,7 +200,7 @@ def _value(column: str, batch: Batch, option: str, *, of: str | None = SHADOW) -
     return terms.parsed(column, dialect=batch.dialect, option=option)
 
 
-def _literal(value: Value, column: str, batch: Batch) -> exp.Expr:
+def _literal(value: Value, column: str, batch: AuditedRows) -> exp.Expr:
     if isinstance(value, datetime):
         _check_zone(value, column, batch)
     if isinstance(value, float | Decimal) and math.isinf(value):
@@ -210,7 +210,7 @@ def _literal(value: Value, column: str, batch: Batch) -> exp.Expr:
     return sqlglot.parse_one(exp.convert(value).sql(dialect=batch.dialect), dialect=batch.dialect)
 
 
-def _check_zone(value: datetime, column: str, batch: Batch) -> None:
+def _check_zone(value: datetime, column: str, batch: AuditedRows) -> None:
     """Refuse to compare a time with a zone and one without, which the session's own zone would decide."""
     names = [name.casefold() for name in batch.columns]
     is_instant = column.casefold() in [name.casefold() for name in batch.instants]
@@ -219,21 +219,21 @@ def _check_zone(value: datetime, column: str, batch: Batch) -> None:
         raise ConfigurationError(f"{column} is {kind}, and can't be compared with {value.isoformat()}")
 
 
-def repetitions(audit: Unique, batch: Batch) -> exp.Select:
+def repetitions(audit: Unique, batch: AuditedRows) -> exp.Select:
     """Return `(position, rows whose values stand in another row too)`, in a scan of its own."""
     position = terms.column(PARTITION, of=SHADOW)
     select = exp.select(position, exp.Count(this=exp.Star())).from_(shadow_rows(batch))
     return select.where(_stands_elsewhere(audit, batch)).group_by(position.copy())
 
 
-def failing_rows(condition: exp.Expr, batch: Batch) -> exp.Select:
+def failing_rows(condition: exp.Expr, batch: AuditedRows) -> exp.Select:
     """Return all failing rows, in the order of their partitions."""
     items = [terms.column(name, of=SHADOW) for name in batch.columns]
     select = exp.select(*items).from_(shadow_rows(batch)).where(condition.copy())
     return select.order_by(terms.column(PARTITION, of=SHADOW))
 
 
-def as_published(select: exp.Query, batch: Batch) -> exp.Query:
+def as_published(select: exp.Query, batch: AuditedRows) -> exp.Query:
     """Return a SELECT over the rows under audit as one over live, for when they have been published."""
 
     def published(node: exp.Expr) -> exp.Expr:
@@ -254,7 +254,7 @@ def sampled(select: exp.Query) -> exp.Query:
     return select.limit(SAMPLE_SIZE)
 
 
-def found_rows(audit: FailingRows, batch: Batch) -> exp.Select:
+def found_rows(audit: FailingRows, batch: AuditedRows) -> exp.Select:
     """Return a user's SELECT, around it the meaning of `batch` and `live`: the innermost of a name counts, as ever.
 
     Raises:
@@ -273,7 +273,7 @@ def found_rows(audit: FailingRows, batch: Batch) -> exp.Select:
     return found.with_(_BATCH_NAME, as_=rows).with_(_LIVE_NAME, as_=live)
 
 
-def found_by_partition(found: exp.Query, batch: Batch) -> exp.Select:
+def found_by_partition(found: exp.Query, batch: AuditedRows) -> exp.Select:
     """Return `(position, rows)` of what a user's SELECT finds; rows of no partition are at NULL."""
     rows = _positioned(exp.select(exp.Star()).from_(terms.subquery(found, _OTHER)), batch)
     position = terms.column(PARTITION)
@@ -291,7 +291,7 @@ def _exists(rows: exp.Select, pairs: Mapping[str, str]) -> exp.Expr:
     return terms.looked_up(rows, pairs, other=_OTHER, own=SHADOW)
 
 
-def _is_orphan(audit: References, batch: Batch) -> exp.Expr:
+def _is_orphan(audit: References, batch: AuditedRows) -> exp.Expr:
     found = _exists(
         exp.select(terms.number(1)).from_(_referenced(audit, batch)),
         dict(zip(audit.columns, audit.referenced, strict=True)),
@@ -299,7 +299,7 @@ def _is_orphan(audit: References, batch: Batch) -> exp.Expr:
     return exp.and_(exp.not_(has_null(audit.columns)), exp.not_(found))
 
 
-def _referenced(audit: References, batch: Batch) -> exp.Expr:
+def _referenced(audit: References, batch: AuditedRows) -> exp.Expr:
     """Return the other table, aliased `_OTHER`; of the asset's own table, as it will be once it is published."""
     table = TableRef.parse(audit.table, default_schema=batch.live.schema)
     if str(table).casefold() != str(batch.live).casefold():
@@ -312,27 +312,27 @@ def _referenced(audit: References, batch: Batch) -> exp.Expr:
     return terms.subquery(rows, _OTHER)
 
 
-def is_of_key(audit: Unique, batch: Batch) -> bool:
+def is_of_key(audit: Unique, batch: AuditedRows) -> bool:
     """Return whether an audit is of the asset's unique key, of which no column may be NULL."""
     return set(audit.columns or batch.key) == set(batch.key)
 
 
-def _is_repeated(audit: Unique, batch: Batch) -> exp.Expr:
+def _is_repeated(audit: Unique, batch: AuditedRows) -> exp.Expr:
     stands_elsewhere = _stands_elsewhere(audit, batch)
     return exp.or_(stands_elsewhere, has_null(batch.key)) if is_of_key(audit, batch) else stands_elsewhere
 
 
-def repeated_values(audit: Unique, batch: Batch) -> exp.Select:
+def repeated_values(audit: Unique, batch: AuditedRows) -> exp.Select:
     """Return how many values stand in more than one row: cheaper than to find the rows, and mostly 0."""
     return exp.select(exp.Count(this=exp.Star())).from_(terms.subquery(_repeated(audit, batch), _OTHER))
 
 
-def _stands_elsewhere(audit: Unique, batch: Batch) -> exp.Expr:
+def _stands_elsewhere(audit: Unique, batch: AuditedRows) -> exp.Expr:
     rows = exp.select(terms.number(1)).from_(terms.subquery(_repeated(audit, batch), _OTHER))
     return _exists(rows, {name: name for name in audit.columns or batch.key})
 
 
-def _repeated(audit: Unique, batch: Batch) -> exp.Query:
+def _repeated(audit: Unique, batch: AuditedRows) -> exp.Query:
     """Return the values that stand in several rows of the batch, or in a live row outside the slice too."""
     names = audit.columns or batch.key
     twice = _twice(names, batch)
@@ -341,20 +341,20 @@ def _repeated(audit: Unique, batch: Batch) -> exp.Query:
     return exp.union(twice, _taken(names, batch, batch.outside), distinct=False)
 
 
-def _tell_partitions(names: Sequence[str], batch: Batch) -> bool:
+def _tell_partitions(names: Sequence[str], batch: AuditedRows) -> bool:
     """Return whether rows that are equal in `names` are of one partition, so that none outside the slice can be."""
     own = {name.casefold() for name in names}
     return batch.partition_names is not None and own.issuperset(batch.partition_names)
 
 
-def _twice(names: Sequence[str], batch: Batch) -> exp.Select:
+def _twice(names: Sequence[str], batch: AuditedRows) -> exp.Select:
     """Return the values that stand in more than one row of the shadow."""
     columns = [terms.column(name) for name in names]
     counted = exp.select(*columns).from_(terms.rows(batch.rows)).group_by(*(c.copy() for c in columns))
     return counted.having(exp.GT(this=exp.Count(this=exp.Star()), expression=terms.number(1)))
 
 
-def _taken(names: Sequence[str], batch: Batch, outside: exp.Expr) -> exp.Select:
+def _taken(names: Sequence[str], batch: AuditedRows, outside: exp.Expr) -> exp.Select:
     """Return the values of live rows outside the slice that the shadow has too.
 
     Looking for the shadow's few keys in live first keeps the many keys of live out of memory.

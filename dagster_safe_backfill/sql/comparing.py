@@ -8,7 +8,7 @@ from sqlglot import exp
 
 from dagster_safe_backfill.model.tables import Column
 from dagster_safe_backfill.sql import terms
-from dagster_safe_backfill.sql.auditing import Batch, live_rows
+from dagster_safe_backfill.sql.auditing import AuditedRows, live_rows
 from dagster_safe_backfill.sql.slicing import PARTITION
 
 _HERE, _THERE, _BOTH = "_sb_here", "_sb_there", "_sb_both"
@@ -37,7 +37,7 @@ class Pairing:
     dialect: str
 
 
-def broken_keys(pairing: Pairing, batch: Batch) -> exp.Select:
+def broken_keys(pairing: Pairing, batch: AuditedRows) -> exp.Select:
     """Return `(keys of the shadow, keys of live)` that are NULL or come twice: how many of each."""
     sides = [_broken(pairing, terms.rows(batch.rows))]
     if batch.has_live:
@@ -54,7 +54,7 @@ def _broken(pairing: Pairing, rows: exp.Expr) -> exp.Select:
     return exp.select(exp.Count(this=exp.Star())).from_(terms.subquery(keys, _BOTH))
 
 
-def differences(pairing: Pairing, batch: Batch) -> exp.Select:
+def differences(pairing: Pairing, batch: AuditedRows) -> exp.Select:
     """Return `(position, added, removed, changed, unchanged, changed in each compared column…)`, in one full join."""
     differs = {f"{_DIFFERS}{i}": _differs(column, pairing) for i, column in enumerate(pairing.compared)}
     items = {
@@ -77,7 +77,7 @@ def differences(pairing: Pairing, batch: Batch) -> exp.Select:
     return exp.select(position, *counts).from_(terms.subquery(paired, _BOTH)).group_by(position.copy())
 
 
-def different_rows(pairing: Pairing, batch: Batch) -> exp.Select:
+def different_rows(pairing: Pairing, batch: AuditedRows) -> exp.Select:
     """Return the rows that differ: key, `KIND`, and each compared column of shadow and of live (`live_…`)."""
     kind = exp.Case().when(_is_only(_HERE, pairing), terms.text("added"))
     kind = kind.when(_is_only(_THERE, pairing), terms.text("removed")).else_(terms.text("changed"))
@@ -93,11 +93,11 @@ def different_rows(pairing: Pairing, batch: Batch) -> exp.Select:
     )
 
 
-def _here(batch: Batch) -> exp.Table | exp.Subquery:
+def _here(batch: AuditedRows) -> exp.Table | exp.Subquery:
     return terms.rows(batch.rows, alias=_HERE)
 
 
-def _joined(pairing: Pairing, batch: Batch) -> exp.Join:
+def _joined(pairing: Pairing, batch: AuditedRows) -> exp.Join:
     there = live_rows(batch)
     there.set("alias", exp.TableAlias(this=exp.to_identifier(_THERE, quoted=True)))
     # A row that moved to another partition is removed from the one and added to the other.

@@ -12,7 +12,7 @@ from dagster_safe_backfill.audits.rows import unique
 from dagster_safe_backfill.audits.verdicts import AuditResult
 from dagster_safe_backfill.model.states import Audited, Origin, Rejected, Staged
 from dagster_safe_backfill.sql import terms
-from dagster_safe_backfill.sql.auditing import Batch
+from dagster_safe_backfill.sql.auditing import AuditedRows
 from dagster_safe_backfill.sql.slicing import PartitionColumns, rows_of
 from dagster_safe_backfill.wap.changes.plan import with_defaults
 from dagster_safe_backfill.wap.ledger import ledger
@@ -81,7 +81,7 @@ def subject_of(connection: Connection, staged: Staged, sample_columns: Sequence[
     """Return a staged batch as what audits are measured on."""
     columns = columns_of(connection, staged)
     inside = None if staged.partition_slice is None else rows_of(staged.partition_slice, columns)
-    batch = Batch(
+    batch = AuditedRows(
         rows=staged.shadow,
         live=staged.spec.table,
         scope=exp.true() if inside is None else exp.paren(inside),

@@ -9,14 +9,15 @@ from itertools import count
 
 from sqlglot import exp
 
-from dagster_safe_backfill.errors import PublishConflictError, SchemaMismatchError, listed
+from dagster_safe_backfill.errors import PublishConflictError, SchemaMismatchError
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import Origin, Staged
 from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec
+from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import publishing, staging, terms
 from dagster_safe_backfill.sql.slicing import PARTITION, PartitionColumns, positioned, rows_of
 from dagster_safe_backfill.wap.ledger import ledger
-from dagster_safe_backfill.wap.ledger.intents import intend
+from dagster_safe_backfill.wap.ledger.intents import record_intent
 from dagster_safe_backfill.wap.ledger.waiting import WAITING, Stage, stages
 from dagster_safe_backfill.wap.recognition import (
     added_columns,
@@ -71,7 +72,7 @@ def collect(
         ledger.record_staged(connection, "audited", staged, origin=origin)
         return staged
 
-    intend(connection, spec.table, origin=origin, shadow=into)
+    record_intent(connection, spec.table, origin=origin, shadow=into)
     return in_transaction(connection, work)
 
 

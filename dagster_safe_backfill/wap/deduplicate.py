@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dagster_safe_backfill.errors import KeyViolationError, listed
+from dagster_safe_backfill.errors import KeyViolationError
 from dagster_safe_backfill.model.states import Staged
+from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import staging
 from dagster_safe_backfill.warehouses.base import Connection
 

@@ -10,7 +10,6 @@ from dagster_safe_backfill.errors import (
     PublishConflictError,
     PublishError,
     TransactionConflictError,
-    listed,
 )
 from dagster_safe_backfill.model.states import (
     Audited,
@@ -21,16 +20,17 @@ from dagster_safe_backfill.model.states import (
     Staged,
 )
 from dagster_safe_backfill.model.tables import TableRef
+from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import staging
 from dagster_safe_backfill.wap.changes.archive import Archive, archived
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
 from dagster_safe_backfill.wap.changes.plan import Plan, add_columns, planned
 from dagster_safe_backfill.wap.changes.swap import swapped
 from dagster_safe_backfill.wap.ledger import ledger
-from dagster_safe_backfill.wap.ledger.intents import intend
+from dagster_safe_backfill.wap.ledger.intents import record_intent
 from dagster_safe_backfill.wap.ledger.ledger import Entry
 from dagster_safe_backfill.wap.recognition import columns_of
-from dagster_safe_backfill.wap.recovery import recovered
+from dagster_safe_backfill.wap.recovery import finish_interrupted_swap
 from dagster_safe_backfill.wap.transactions import in_transaction
 from dagster_safe_backfill.warehouses.base import Connection
 
@@ -68,7 +68,7 @@ def publish(
     table = audited.staged.spec.table
 
     def work() -> Published:
-        recovered(connection, table)
+        finish_interrupted_swap(connection, table)
         # Live is held by the first statement, and so the others come after it.
         published = _publish(connection, audited, rules=rules, origin=origin)
         ledger.record_taken(connection, table, taken, origin=origin)
@@ -76,7 +76,7 @@ def publish(
             connection.run(staging.dropped(shadow))
         return published
 
-    intend(connection, table, origin=origin, archive=table.archive(origin.publication_id))
+    record_intent(connection, table, origin=origin, archive=table.archive(origin.publication_id))
     return in_transaction(connection, work)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from dagster_safe_backfill.errors import MixedVersionsError, NotStagedError, PublishError, listed
+from dagster_safe_backfill.errors import MixedVersionsError, NotStagedError, PublishError
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import Audited, Origin, Published, PublishRules, Rejected, Staged
 from dagster_safe_backfill.model.tables import TableRef, TableSpec
+from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import staging
 from dagster_safe_backfill.wap.audit import key_result
 from dagster_safe_backfill.wap.collect import gathered, left, scratch_shadow

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from sqlglot import exp
 
-from dagster_safe_backfill.errors import ConfigurationError, PartitionColumnError, SliceError, listed
+from dagster_safe_backfill.errors import ConfigurationError, PartitionColumnError, SliceError
 from dagster_safe_backfill.model.slices import ColumnType, PartitionSlice, TimeDimension
 from dagster_safe_backfill.model.states import Staged
 from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec
+from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.slicing import RESERVED, PartitionColumn, PartitionColumns, distinct_keys, rows_of
 from dagster_safe_backfill.warehouses.base import Connection

@@ -11,7 +11,7 @@ from dagster_safe_backfill.warehouses.base import Connection
 _LOG = logging.getLogger(__name__)
 
 
-def recovered(connection: Connection, table: TableRef) -> None:
+def finish_interrupted_swap(connection: Connection, table: TableRef) -> None:
     """End a half-done swap of a table: as done if the ledger tells of it, else by swapping back.
 
     Raises:

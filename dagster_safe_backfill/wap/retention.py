@@ -12,7 +12,7 @@ from dagster_safe_backfill.sql import staging
 from dagster_safe_backfill.wap.ledger import ledger
 from dagster_safe_backfill.wap.ledger.intents import unrecorded_archives
 from dagster_safe_backfill.wap.ledger.ledger import Values
-from dagster_safe_backfill.wap.recovery import recovered
+from dagster_safe_backfill.wap.recovery import finish_interrupted_swap
 from dagster_safe_backfill.wap.transactions import in_transaction
 from dagster_safe_backfill.warehouses.base import Connection
 
@@ -74,7 +74,7 @@ def _retire(
     if not ledger.exists(connection, table):
         return Retired(table=table)
     if not dry_run:
-        recovered(connection, table)
+        finish_interrupted_swap(connection, table)
     now = datetime.now(timezone.utc)
     archives = tuple(
         archive

@@ -9,22 +9,18 @@ from functools import partial
 
 from sqlglot import exp
 
-from dagster_safe_backfill.errors import (
-    EmptyFrameError,
-    RowsOutsideSliceError,
-    SchemaMismatchError,
-    listed,
-)
+from dagster_safe_backfill.errors import EmptyFrameError, RowsOutsideSliceError, SchemaMismatchError
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import Fingerprint, Origin, Staged
 from dagster_safe_backfill.model.tables import Column, Query, TableRef, TableSpec
+from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import staging, terms
 from dagster_safe_backfill.sql.slicing import PartitionColumns
-from dagster_safe_backfill.wap.changes.fingerprints import Seen, live_fingerprints
+from dagster_safe_backfill.wap.changes.fingerprints import LiveBefore, live_fingerprints
 from dagster_safe_backfill.wap.columns import reconciled
 from dagster_safe_backfill.wap.deduplicate import deduplicated
 from dagster_safe_backfill.wap.ledger import ledger
-from dagster_safe_backfill.wap.ledger.intents import intend
+from dagster_safe_backfill.wap.ledger.intents import record_intent
 from dagster_safe_backfill.wap.recognition import (
     added_columns,
     check_keys,
@@ -33,7 +29,7 @@ from dagster_safe_backfill.wap.recognition import (
     partition_types,
     respelled,
 )
-from dagster_safe_backfill.wap.recovery import recovered
+from dagster_safe_backfill.wap.recovery import finish_interrupted_swap
 from dagster_safe_backfill.wap.transactions import in_transaction
 from dagster_safe_backfill.warehouses.base import Connection
 from dagster_safe_backfill.warehouses.frames import FrameError, NoColumnsError
@@ -50,7 +46,7 @@ def write(
     origin: Origin,
     shadow: TableRef | None = None,
     like: TableRef | None = None,
-    before: Seen | None = None,
+    before: LiveBefore | None = None,
 ) -> Staged:
     """Write a batch to a shadow, in one transaction with its ledger rows; live isn't touched.
 
@@ -73,7 +69,7 @@ def write(
     target = shadow or spec.table.shadow(origin.run_id)
 
     def work() -> Staged:
-        recovered(connection, spec.table)
+        finish_interrupted_swap(connection, spec.table)
         connection.ensure_schema(spec.table.schema)
         ledger.create(connection, spec.table)
         is_left = connection.columns(target) is not None
@@ -84,11 +80,11 @@ def write(
         return staged
 
     with readable(connection, data, spec=spec) as source:
-        intend(connection, spec.table, origin=origin, shadow=target)
+        record_intent(connection, spec.table, origin=origin, shadow=target)
         return in_transaction(connection, work)
 
 
-def _fingerprinted(connection: Connection, staged: Staged, before: Seen | None) -> Staged:
+def _fingerprinted(connection: Connection, staged: Staged, before: LiveBefore | None) -> Staged:
     """Note what live was before the rows were computed, so that the publication can tell whether it changed since."""
     if before is not None:
         staged = replace(staged, computed_at=dict.fromkeys(staged.keys, before.at))

@@ -22,7 +22,7 @@ from dagster_safe_backfill.audits.groups import Aggregate
 from dagster_safe_backfill.model.slices import KeyDimension, PartitionSlice, TimeDimension, TimeWindow
 from dagster_safe_backfill.model.tables import Column, TableRef
 from dagster_safe_backfill.sql import auditing, comparing, publishing, staging, terms
-from dagster_safe_backfill.sql.auditing import Batch
+from dagster_safe_backfill.sql.auditing import AuditedRows
 from dagster_safe_backfill.sql.comparing import Pairing
 from dagster_safe_backfill.sql.fingerprints import fingerprints
 from dagster_safe_backfill.sql.publishing import Change
@@ -129,7 +129,7 @@ def statements(warehouse: str) -> Mapping[str, exp.Expr]:
         StagedColumn(name="value", source="value", source_type="DOUBLE", type="DOUBLE"),
     ]
     outside = exp.not_(exp.Coalesce(this=exp.paren(scope.copy()), expressions=[exp.false()]))
-    batch = Batch(
+    batch = AuditedRows(
         rows=SHADOW,
         live=LIVE,
         scope=exp.paren(scope.copy()),

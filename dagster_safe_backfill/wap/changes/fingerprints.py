@@ -14,12 +14,12 @@ from dagster_safe_backfill.model.tables import TableSpec
 from dagster_safe_backfill.sql import fingerprints as sql
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.wap.recognition import partition_columns, partition_types
-from dagster_safe_backfill.wap.recovery import recovered
+from dagster_safe_backfill.wap.recovery import finish_interrupted_swap
 from dagster_safe_backfill.warehouses.base import Connection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class LiveBefore:
     """What live was before rows were computed for it: what changes from then on, they don't know of.
 
     Attributes:
@@ -33,7 +33,7 @@ class Seen:
     fingerprints: Mapping[str, Fingerprint] = field(default_factory=dict[str, Fingerprint])
 
 
-def seen(connection: Connection, *, spec: TableSpec, partition_slice: PartitionSlice) -> Seen:
+def live_before(connection: Connection, *, spec: TableSpec, partition_slice: PartitionSlice) -> LiveBefore:
     """Return what live is now.
 
     Args:
@@ -45,13 +45,13 @@ def seen(connection: Connection, *, spec: TableSpec, partition_slice: PartitionS
         SliceError: The partition column is missing or can't tell the partitions.
     """
     at = datetime.now(timezone.utc)
-    recovered(connection, spec.table)
+    finish_interrupted_swap(connection, spec.table)
     live = connection.columns(spec.table)
     if live is None:
-        return Seen(at=at)
+        return LiveBefore(at=at)
     names = tuple(column.name for column in live)
     found = current_fingerprints(connection, spec=spec, partition_slice=partition_slice, names=names)
-    return Seen(at=at, columns=names, fingerprints=found)
+    return LiveBefore(at=at, columns=names, fingerprints=found)
 
 
 def current_fingerprints(

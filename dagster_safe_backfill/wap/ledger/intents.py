@@ -12,7 +12,7 @@ from dagster_safe_backfill.wap.ledger import ledger
 from dagster_safe_backfill.warehouses.base import Connection
 
 
-def intend(
+def record_intent(
     connection: Connection,
     table: TableRef,
     *,

@@ -13,7 +13,7 @@ from dagster_safe_backfill.audits.verdicts import AuditResult
 from dagster_safe_backfill.errors import ConfigurationError, KeyViolationError
 from dagster_safe_backfill.model.tables import Column
 from dagster_safe_backfill.sql import comparing
-from dagster_safe_backfill.sql.auditing import Batch
+from dagster_safe_backfill.sql.auditing import AuditedRows
 from dagster_safe_backfill.sql.comparing import KIND, Pairing
 from dagster_safe_backfill.wap.measure.samples import Sampler
 from dagster_safe_backfill.warehouses.base import Connection
@@ -24,7 +24,7 @@ _LIVE, _SHADOW = "in live", "in shadow"
 def compared(
     connection: Connection,
     audit: Comparison,
-    batch: Batch,
+    batch: AuditedRows,
     *,
     keys: Sequence[str],
     columns: Sequence[Column],
@@ -71,7 +71,7 @@ def compared(
     )
 
 
-def _pairing(audit: Comparison, batch: Batch, columns: Sequence[Column]) -> Pairing:
+def _pairing(audit: Comparison, batch: AuditedRows, columns: Sequence[Column]) -> Pairing:
     spelled = {column.name.casefold(): column for column in columns}
     key = audit.key or batch.key
     if not key:
@@ -99,7 +99,7 @@ def _respelled(audit: Comparison, names: Sequence[str]) -> Comparison:
     return replace(audit, column_limits=limits)
 
 
-def _check_keys(connection: Connection, pairing: Pairing, batch: Batch) -> None:
+def _check_keys(connection: Connection, pairing: Pairing, batch: AuditedRows) -> None:
     ((here, *others),) = connection.run(comparing.broken_keys(pairing, batch))
     there = sum(others)
     if here or there:

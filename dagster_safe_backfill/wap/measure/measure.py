@@ -25,7 +25,7 @@ from dagster_safe_backfill.audits.verdicts import AuditResult, Outcome, Verdict
 from dagster_safe_backfill.errors import ConfigurationError, SafeBackfillError, StatementCancelledError
 from dagster_safe_backfill.model.tables import Column
 from dagster_safe_backfill.sql import auditing, terms
-from dagster_safe_backfill.sql.auditing import Batch
+from dagster_safe_backfill.sql.auditing import AuditedRows
 from dagster_safe_backfill.wap.measure.compare import compared
 from dagster_safe_backfill.wap.measure.readings import Position, Readings, Unmeasured, readings
 from dagster_safe_backfill.wap.measure.samples import Sampler
@@ -47,7 +47,7 @@ class Subject:
         sample_columns: The columns that samples of failing rows may show; all, if None.
     """
 
-    batch: Batch
+    batch: AuditedRows
     keys: tuple[str, ...]
     columns: tuple[Column, ...]
     rows: Mapping[str, int]
@@ -138,7 +138,7 @@ class _Plan:
     problems: Mapping[str, str]
 
     @classmethod
-    def of(cls, audits: Sequence[Audit], batch: Batch) -> _Plan:
+    def of(cls, audits: Sequence[Audit], batch: AuditedRows) -> _Plan:
         wanted: dict[str, Mapping[str, str]] = {}
         here: dict[str, exp.Expr] = {}
         there: dict[str, exp.Expr] = {}
@@ -166,7 +166,7 @@ class _Plan:
         )
 
 
-def _aggregates(audit: Audit, batch: Batch) -> dict[str, exp.Expr]:
+def _aggregates(audit: Audit, batch: AuditedRows) -> dict[str, exp.Expr]:
     if isinstance(audit, _BY_CONDITION):
         return {_FAILURES: terms.count_where(auditing.fails(audit, batch))}
     if isinstance(audit, Unique) and auditing.is_of_key(audit, batch):

@@ -8,10 +8,11 @@ from itertools import pairwise
 
 from sqlglot import exp
 
-from dagster_safe_backfill.errors import ArchiveNotFoundError, listed
+from dagster_safe_backfill.errors import ArchiveNotFoundError
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import Changes, Fingerprint, Staged, Strategy
 from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec
+from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import publishing, staging, terms
 from dagster_safe_backfill.sql.slicing import ROWS, PartitionColumns, positioned, rows_of
 from dagster_safe_backfill.wap.changes.plan import Plan, planned

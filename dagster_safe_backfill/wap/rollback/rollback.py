@@ -9,23 +9,19 @@ from functools import partial
 
 from sqlglot import exp
 
-from dagster_safe_backfill.errors import (
-    PublicationNotFoundError,
-    RollbackConflictError,
-    RollbackError,
-    listed,
-)
+from dagster_safe_backfill.errors import PublicationNotFoundError, RollbackConflictError, RollbackError
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import Fingerprint, Origin, RolledBack, Staged
 from dagster_safe_backfill.model.tables import TableSpec
+from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.wap.changes.archive import Archive, archived, expiry
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
 from dagster_safe_backfill.wap.ledger import ledger
-from dagster_safe_backfill.wap.ledger.intents import intend
+from dagster_safe_backfill.wap.ledger.intents import record_intent
 from dagster_safe_backfill.wap.ledger.ledger import Entry
 from dagster_safe_backfill.wap.recognition import columns_of, partition_types
-from dagster_safe_backfill.wap.recovery import recovered
+from dagster_safe_backfill.wap.recovery import finish_interrupted_swap
 from dagster_safe_backfill.wap.rollback.histories import way_back
 from dagster_safe_backfill.wap.rollback.restore import Undoing, WayBack, by_partitions, is_reshaped, sources_of, whole
 from dagster_safe_backfill.wap.transactions import in_transaction
@@ -84,7 +80,7 @@ def rollback(
         dry_run=dry_run,
     )
     if not dry_run:
-        intend(connection, spec.table, origin=origin, archive=spec.table.archive(origin.publication_id))
+        record_intent(connection, spec.table, origin=origin, archive=spec.table.archive(origin.publication_id))
     return in_transaction(connection, partial(step.run, chosen))
 
 
@@ -100,7 +96,7 @@ class _Rollback:
 
     def run(self, chosen: Chosen) -> RolledBack:
         table = self.spec.table
-        recovered(self.connection, table)
+        finish_interrupted_swap(self.connection, table)
         with self.connection.hold(table) as committed:
             if not ledger.exists(committed, table):
                 raise self._not_found("its ledger knows of no publication that could be undone")

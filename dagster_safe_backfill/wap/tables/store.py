@@ -7,10 +7,11 @@ from functools import partial
 
 from sqlglot import exp
 
-from dagster_safe_backfill.errors import ConfigurationError, KeyViolationError, WarehouseError, listed
+from dagster_safe_backfill.errors import ConfigurationError, KeyViolationError, WarehouseError
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import Changes, Staged
 from dagster_safe_backfill.model.tables import TableSpec
+from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import staging
 from dagster_safe_backfill.wap.audit import key_result
 from dagster_safe_backfill.wap.changes.plan import apply

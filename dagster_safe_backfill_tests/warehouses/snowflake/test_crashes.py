@@ -13,7 +13,7 @@ import pytest
 import dagster_safe_backfill as sb
 from dagster_safe_backfill.model.states import Origin, Strategy
 from dagster_safe_backfill.wap.ledger import ledger
-from dagster_safe_backfill.wap.ledger.intents import intend
+from dagster_safe_backfill.wap.ledger.intents import record_intent
 from dagster_safe_backfill.warehouses.snowflake.session import SnowflakeConnection
 from dagster_safe_backfill.warehouses.snowflake.transaction import Transaction
 from dagster_safe_backfill_tests.harness.publications import STRATEGIES, Publications, day_rows
@@ -100,7 +100,7 @@ def test_a_commit_in_doubt_is_settled_by_the_ledger(
     staged = table.stage(NEW, [0], "1")
     archive = table.spec.table.archive("1")
     with table.warehouse.connect() as connection:
-        intend(connection, table.spec.table, origin=Origin(run_id="1", publication_id="1"), archive=archive)
+        record_intent(connection, table.spec.table, origin=Origin(run_id="1", publication_id="1"), archive=archive)
     patient, table.warehouse = table.warehouse, account.manager(network_timeout=1).warehouse()
     proxy.fail(when="^COMMIT", how=how, times=FOREVER)
     with pytest.raises(sb.WarehouseUnavailableError, match="COMMIT"):

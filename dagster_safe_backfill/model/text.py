@@ -1,0 +1,29 @@
+"""Texts of messages."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+
+from dagster_safe_backfill.errors import SafeBackfillError
+
+_SHOWN = 10
+
+
+def listed(values: Sequence[object], *, shown: int = _SHOWN) -> str:
+    """Return the first `shown` values, separated by commas, and how many more there are."""
+    head = ", ".join(str(value) for value in values[:shown])
+    rest = len(values) - shown
+    return f"{head} and {rest} more" if rest > 0 else head
+
+
+@contextmanager
+def about(table: object) -> Generator[None, None, None]:
+    """Prefix the message of any error raised in the block with the table's name, unless the message has it."""
+    try:
+        yield
+    except SafeBackfillError as error:
+        message, *rest = error.args
+        if str(table) not in str(message):
+            error.args = (f"{table}: {message}", *rest)
+        raise

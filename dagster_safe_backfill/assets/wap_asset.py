@@ -110,9 +110,10 @@ def wap_asset(
         batch_size: The most partitions that the function gets at once; all of the run, if None. Memory is bounded by a
             batch. Batches are cut where other partitions lie between.
         canary: Whether the rest isn't computed if the first batch fails its audits.
-        resume: Whether partitions that an earlier run has staged and audited, and not published, are taken up instead
-            of being computed again. They aren't if the code or its config is another one, live changed, or an
-            upstream asset was materialized since.
+        resume: Whether a retry or a re-execution of a run that crashed takes up the partitions that it had staged and
+            audited, and not published, instead of computing them again. It doesn't if an audit rejected that run, the
+            code or its config is another one, live changed, or an upstream asset was materialized since. A new launch
+            computes all.
         timeout_seconds: The most that a batch may take; then its statement is cancelled and the run fails, with the
             batches before it kept.
         max_retries: How often a batch is tried again after an error that can pass, such as a lock.

@@ -22,7 +22,7 @@ from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
 
 import dagster_safe_backfill as sb
-from dagster_safe_backfill.assets.options import PublishPer
+from dagster_safe_backfill.runs.limits import PublishPer
 from dagster_safe_backfill.warehouses.base import STATEMENTS
 from dagster_safe_backfill_tests.harness.assets import RANGE_END, RANGE_START
 

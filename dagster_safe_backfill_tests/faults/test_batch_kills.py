@@ -29,6 +29,7 @@ from dagster_safe_backfill_tests.faults.batch_victim import (
     Kill,
     Order,
     Phase,
+    PublishPer,
     Victims,
     new_value,
     victims,

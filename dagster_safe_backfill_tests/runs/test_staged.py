@@ -44,7 +44,7 @@ class Shop:
             "unique_key": ["day", "id"],
             "audits": [sb.expression("value > 0", name="positive"), sb.row_count_between(1, 18, over="run")],
             "backfill_policy": sb.single_run(),
-            "retry_wait": 0.0,
+            "limits": sb.Limits(retry_wait=0.0),
         }
         return sb.build_staged_wap_assets(events, **(arguments | options))
 
@@ -240,8 +240,8 @@ def test_mixed_versions_are_not_published_together(shop: Shop, read: Read) -> No
     refused = shop.run("audit")
     assert "staged by code_version 1, 2" in failure_of(refused, "events__audit")
     assert not is_live(read)
-    shop.audit(allow_mixed_versions=True)
-    assert shop.publish(SIX[0], SIX[1], allow_mixed_versions=True).success
+    shop.audit(publish=sb.Merge(allow_mixed_versions=True))
+    assert shop.publish(SIX[0], SIX[1], publish=sb.Merge(allow_mixed_versions=True)).success
 
 
 def test_a_partition_that_changed_since_it_was_staged_is_a_conflict(shop: Shop, read: Read) -> None:
@@ -262,7 +262,7 @@ def test_nothing_staged_is_nothing_to_audit(shop: Shop) -> None:
 
 
 def test_batches_of_a_shadow_run(shop: Shop, read: Read) -> None:
-    shop.stage(SIX[0], SIX[4], batch_size=2)
+    shop.stage(SIX[0], SIX[4], batches=2)
     assert shop.source.calls == [SIX[:2], SIX[2:4], SIX[4:5]]
     shop.audit()
     assert shop.publish(SIX[0], SIX[4]).success
@@ -280,7 +280,7 @@ class TestResuming:
 
     def broken_off(self, shop: Shop, **options: Any) -> dg.DagsterRun:
         shop.source.broken = {SIX[3]}
-        result = shop.run("shadow", first=SIX[0], last=SIX[3], batch_size=2, **options)
+        result = shop.run("shadow", first=SIX[0], last=SIX[3], batches=2, **options)
         assert not result.success
         shop.source.broken = set()
         shop.source.calls.clear()
@@ -289,7 +289,7 @@ class TestResuming:
     def rejected(self, shop: Shop) -> dg.DagsterRun:
         shop.source.rows_per_day = 2
         shop.source.spoiled[SIX[3], 0] = -1.0
-        result = shop.run("shadow", first=SIX[0], last=SIX[3], batch_size=2)
+        result = shop.run("shadow", first=SIX[0], last=SIX[3], batches=2)
         assert not result.success
         shop.source.rows_per_day = 3
         shop.source.spoiled.clear()
@@ -298,7 +298,7 @@ class TestResuming:
 
     def test_a_re_execution_computes_what_is_missing(self, shop: Shop, read: Read) -> None:
         again = self.broken_off(shop)
-        shop.stage(SIX[0], SIX[3], again=again, batch_size=2)
+        shop.stage(SIX[0], SIX[3], again=again, batches=2)
         assert shop.source.calls == [SIX[2:4]]
         shop.audit()
         assert shop.publish(SIX[0], SIX[3]).success
@@ -307,19 +307,19 @@ class TestResuming:
     def test_a_re_execution_of_its_backfill_computes_what_is_missing(self, shop: Shop) -> None:
         self.broken_off(shop, tags={"dagster/backfill": "first"})
         tags = {"dagster/backfill": "again", "dagster/root_backfill_id": "first"}
-        shop.stage(SIX[0], SIX[3], tags=tags, batch_size=2)
+        shop.stage(SIX[0], SIX[3], tags=tags, batches=2)
         assert shop.source.calls == [SIX[2:4]]
 
     def test_a_retry_of_the_step_computes_what_is_missing(self, shop: Shop) -> None:
         shop.source.broken, shop.source.mends_itself = {SIX[3]}, True
-        shop.stage(SIX[0], SIX[3], batch_size=2, retry_policy=dg.RetryPolicy(max_retries=1))
+        shop.stage(SIX[0], SIX[3], batches=2, retry_policy=dg.RetryPolicy(max_retries=1))
         assert shop.source.calls == [SIX[:2], SIX[2:4], SIX[2:4]]
 
     def test_a_new_launch_computes_all(self, shop: Shop, read: Read) -> None:
         shop.source.rows_per_day = 2
         self.broken_off(shop)
         shop.source.rows_per_day = 3
-        shop.stage(SIX[0], SIX[3], batch_size=2)
+        shop.stage(SIX[0], SIX[3], batches=2)
         assert shop.source.calls == [SIX[:2], SIX[2:4]]
         shop.audit()
         assert shop.publish(SIX[0], SIX[3]).success
@@ -328,7 +328,7 @@ class TestResuming:
     @pytest.mark.parametrize("is_again", [False, True], ids=["launched", "re-executed"])
     def test_nothing_is_taken_up_of_a_run_that_was_rejected(self, shop: Shop, read: Read, is_again: bool) -> None:
         rejected = self.rejected(shop)
-        shop.stage(SIX[0], SIX[3], again=rejected if is_again else None, batch_size=2)
+        shop.stage(SIX[0], SIX[3], again=rejected if is_again else None, batches=2)
         assert shop.source.calls == [SIX[:2], SIX[2:4]]
         shop.audit()
         assert shop.publish(SIX[0], SIX[3]).success
@@ -395,7 +395,7 @@ def test_what_was_rolled_back_is_not_green_again_by_a_retry(shop: Shop, read: Re
 
 
 def test_the_key_and_schema_of_the_table_are_the_live_assets(shop: Shop, read: Read) -> None:
-    assets = shop.assets(key=["nyc", "flights"], schema="other")
+    assets = shop.assets(key=["nyc", "flights"], table=sb.TableOptions(schema="other"))
     assert [asset.key.to_user_string() for asset in assets] == [
         "nyc/flights__shadow",
         "nyc/flights__audit",

@@ -20,7 +20,6 @@ import pytest
 
 from dagster_safe_backfill.model.states import Origin
 from dagster_safe_backfill.model.tables import TableRef
-from dagster_safe_backfill.runs.limits import PublishPer
 from dagster_safe_backfill.wap.retention import retire
 from dagster_safe_backfill.warehouses.duckdb.session import DuckDBWarehouse
 from dagster_safe_backfill_tests.faults.batch_victim import (

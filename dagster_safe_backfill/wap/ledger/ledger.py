@@ -11,7 +11,8 @@ from typing import Literal
 from sqlglot import exp
 
 from dagster_safe_backfill.audits.verdicts import AuditResult
-from dagster_safe_backfill.model.states import Changes, Fingerprint, Origin, Staged, Strategy
+from dagster_safe_backfill.model.options import Strategy
+from dagster_safe_backfill.model.states import Changes, Fingerprint, Origin, Staged
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.warehouses.base import Connection, Row
@@ -258,6 +259,14 @@ def staged_at(connection: Connection, table: TableRef, scope: str) -> datetime |
     is_staged = terms.column("event").eq(terms.text("staged"))
     ((found,),) = connection.run(select.where(is_of(table), is_staged, scope_column().eq(terms.text(scope))))
     return found
+
+
+def rejected_runs(connection: Connection, table: TableRef, run_ids: Iterable[str]) -> set[str]:
+    """Return those of the runs in which an audit blocked a partition of the table."""
+    run_id, events = terms.column("run_id"), map(terms.text, ("rejected", "refused"))
+    select = exp.select(run_id).distinct().from_(terms.table(ledger_of(table)))
+    is_one = terms.is_in(run_id.copy(), map(terms.text, run_ids))
+    return {row[0] for row in connection.run(select.where(is_of(table), terms.column("event").isin(*events), is_one))}
 
 
 def scope_column() -> exp.Expr:

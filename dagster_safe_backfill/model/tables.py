@@ -8,6 +8,7 @@ from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dagster_safe_backfill.errors import ConfigurationError
+from dagster_safe_backfill.model.validation import check_text
 
 OnEmpty = Literal["refuse", "allow"]
 OnOutside = Literal["refuse", "drop"]
@@ -121,6 +122,9 @@ class KeepLatest:
     """Keep, of the computed rows of one key, the one with the largest value in `column`; see `keep_latest`."""
 
     column: str
+
+    def __post_init__(self) -> None:
+        check_text("keep_latest", self.column, what="the name of a column")
 
 
 def keep_latest(column: str) -> KeepLatest:

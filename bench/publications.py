@@ -28,8 +28,8 @@ from bench import data
 if TYPE_CHECKING:
     import duckdb
 
+    from dagster_safe_backfill.model.options import Strategy
     from dagster_safe_backfill.model.slices import PartitionSlice
-    from dagster_safe_backfill.model.states import Strategy
 
 DAYS = 365
 INSIDE = data.between(data.FIRST_DAY, data.end_of(DAYS))
@@ -90,7 +90,8 @@ class _Stopwatch(logging.Handler):
 
 def library(database: str, case: str, *, strategy: Strategy) -> Steps:
     """Write and publish, without audits, and then roll back."""
-    from dagster_safe_backfill.model.states import Audited, Origin, PublishRules
+    from dagster_safe_backfill.model.options import PUBLISH_BY_NAME
+    from dagster_safe_backfill.model.states import Audited, Origin
     from dagster_safe_backfill.model.tables import Query, TableRef, TableSpec
     from dagster_safe_backfill.wap.publish import publish
     from dagster_safe_backfill.wap.rollback.rollback import Chosen, rollback
@@ -110,7 +111,7 @@ def library(database: str, case: str, *, strategy: Strategy) -> Steps:
             with watch.step("write"):
                 staged = write(connection, query, spec=spec, partition_slice=partition_slice, origin=origin)
             with watch.step("publish"):
-                rules = PublishRules(strategy=strategy, archive_for=KEPT_FOR)
+                rules = PUBLISH_BY_NAME[strategy](archive_days=KEPT_FOR / timedelta(days=1))
                 publish(connection, Audited(staged=staged, results=[]), rules=rules, origin=origin)
         _check(database, CASES[case])
         origin = Origin(run_id="second", publication_id="second")

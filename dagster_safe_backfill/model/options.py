@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 Strategy = Literal["merge", "replace", "swap"]
 OnConflict = Literal["raise", "overwrite"]
 
-_DAYS = 36_500
+_SYNC = (
+    'it rewrites the whole table, and only @wap_asset(publish="swap") does that: write'
+    ' publish=Swap(on_schema_change="sync")'
+)
+MOST_DAYS = 36_500
 _SECONDS = 366 * 24 * 3600
 """The most days and seconds that an option may say: sums with them stay within what Python and databases count."""
 
@@ -49,7 +53,7 @@ class _HowToPublish:
 
     def __post_init__(self) -> None:
         check_choice("on_conflict", self.on_conflict, get_args(OnConflict))
-        check_number("archive_days", self.archive_days, of="days", most=_DAYS)
+        check_number("archive_days", self.archive_days, of="days", most=MOST_DAYS)
         self._check_schema_change()
         check_flag("allow_mixed_versions", self.allow_mixed_versions)
         defaults = sql_by_name("column_defaults", self.column_defaults, of="column names")
@@ -66,8 +70,7 @@ class _HowToPublish:
         return timedelta(days=self.archive_days)
 
     def _check_schema_change(self) -> None:
-        sync = 'only a swap rewrites the table: publish=Swap(on_schema_change="sync")'
-        hint = sync if self.on_schema_change == "sync" else None
+        hint = _SYNC if self.on_schema_change == "sync" else None
         check_choice("on_schema_change", self.on_schema_change, ("raise", "add_columns"), hint=hint)
 
 
@@ -145,6 +148,9 @@ class Swap(_HowToPublish):
 
 Publish = Merge | Replace | Swap
 """How audited rows go live."""
+
+PUBLISH_BY_NAME: Mapping[Strategy, type[Publish]] = {kind.strategy: kind for kind in (Merge, Replace, Swap)}
+"""The values by the names that stand for their defaults."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,17 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Literal
+from datetime import datetime
 
 from dagster_safe_backfill.audits.verdicts import AuditResult
 from dagster_safe_backfill.errors import SliceError
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec
 from dagster_safe_backfill.model.text import listed
-
-Strategy = Literal["merge", "replace", "swap"]
-OnConflict = Literal["raise", "overwrite"]
 
 WHOLE_TABLE = "*"
 """Stands for the key of an asset without partitions."""
@@ -51,23 +47,6 @@ class Origin:
     def staged_for(self) -> str:
         """The scope that is recorded in the ledger."""
         return self.scope or self.publication_id
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublishRules:
-    """How audited rows go live.
-
-    Attributes:
-        strategy: How the slice is written.
-        on_conflict: Whether a partition that changed since it was staged is an error, or is overwritten.
-        archive_for: How long what is replaced is kept; no time at all if zero.
-        allows_mixed_versions: Whether one backfill may publish what different code versions computed.
-    """
-
-    strategy: Strategy
-    on_conflict: OnConflict = "raise"
-    archive_for: timedelta = timedelta(days=30)
-    allows_mixed_versions: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.model.validation import check_text
@@ -94,28 +93,6 @@ class TableSpec:
     column_defaults: Mapping[str, str] = field(default_factory=dict[str, str])
     keep_latest: str | None = None
 
-    def __post_init__(self) -> None:
-        if self.updated_at_column in self.unique_key:
-            raise ConfigurationError(
-                f"{self.table}: updated_at_column {self.updated_at_column!r} can't be part of unique_key"
-            )
-        if self.column_timezone is not None and not _is_zone(self.column_timezone):
-            raise ConfigurationError(f"{self.table}: column_timezone {self.column_timezone!r} is no time zone")
-        for option, value, allowed in (
-            ("on_empty", self.on_empty, ("refuse", "allow")),
-            ("on_outside", self.on_outside, ("refuse", "drop")),
-            ("on_schema_change", self.on_schema_change, ("raise", "add_columns", "sync")),
-        ):
-            if value not in allowed:
-                raise ConfigurationError(f"{self.table}: {option} is one of {', '.join(allowed)}, not {value!r}")
-        if self.column_defaults and self.on_schema_change == "raise":
-            raise ConfigurationError(
-                f"{self.table}: column_defaults are for columns that are added, so set on_schema_change to"
-                ' "add_columns" as well'
-            )
-        if self.keep_latest is not None and not self.unique_key:
-            raise ConfigurationError(f"{self.table}: keep_latest needs a unique_key, whose rows come twice")
-
 
 @dataclass(frozen=True, slots=True)
 class KeepLatest:
@@ -134,14 +111,6 @@ def keep_latest(column: str) -> KeepLatest:
     one is right. For `on_duplicate`.
     """
     return KeepLatest(column)
-
-
-def _is_zone(name: str) -> bool:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError):
-        return False
-    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,8 @@ from dagster_safe_backfill.errors import (
     PublishError,
     TransactionConflictError,
 )
-from dagster_safe_backfill.model.states import (
-    Audited,
-    Fingerprint,
-    Origin,
-    Published,
-    PublishRules,
-    Staged,
-)
+from dagster_safe_backfill.model.options import Publish
+from dagster_safe_backfill.model.states import Audited, Fingerprint, Origin, Published, Staged
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import staging
@@ -41,7 +35,7 @@ def publish(
     connection: Connection,
     audited: Audited,
     *,
-    rules: PublishRules,
+    rules: Publish,
     origin: Origin,
     sources: Sequence[TableRef] = (),
     taken: Sequence[tuple[str, str]] = (),
@@ -80,7 +74,7 @@ def publish(
     return in_transaction(connection, work)
 
 
-def _publish(connection: Connection, audited: Audited, *, rules: PublishRules, origin: Origin) -> Published:
+def _publish(connection: Connection, audited: Audited, *, rules: Publish, origin: Origin) -> Published:
     staged = audited.staged
     table = staged.spec.table
     with connection.hold(table) as committed:
@@ -95,7 +89,7 @@ def _publish(connection: Connection, audited: Audited, *, rules: PublishRules, o
     found = _repeated(audited, ledger.changes_by(connection, table, origin.publication_id), connection)
     if found is not None:
         return found
-    if not rules.allows_mixed_versions:
+    if not rules.allow_mixed_versions:
         check_versions(connection, staged, origin=origin)
     if rules.on_conflict == "raise":
         _check_conflict(connection, staged, then, origin=origin)
@@ -176,7 +170,7 @@ def _archived(
     before: Mapping[str, Fingerprint],
     names: Sequence[str],
     *,
-    rules: PublishRules,
+    rules: Publish,
     origin: Origin,
 ) -> Archive:
     return archived(

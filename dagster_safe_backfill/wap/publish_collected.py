@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dagster_safe_backfill.errors import MixedVersionsError, NotStagedError, PublishError
+from dagster_safe_backfill.model.options import Publish
 from dagster_safe_backfill.model.slices import PartitionSlice
-from dagster_safe_backfill.model.states import Audited, Origin, Published, PublishRules, Rejected, Staged
+from dagster_safe_backfill.model.states import Audited, Origin, Published, Rejected, Staged
 from dagster_safe_backfill.model.tables import TableRef, TableSpec
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import staging
@@ -20,7 +21,7 @@ from dagster_safe_backfill.warehouses.base import Connection
 
 
 def publish_part(
-    connection: Connection, rejected: Rejected, keys: Sequence[str], *, rules: PublishRules, origin: Origin
+    connection: Connection, rejected: Rejected, keys: Sequence[str], *, rules: Publish, origin: Origin
 ) -> Published:
     """Publish the partitions of a rejected batch that nothing blocks; the others stay in its shadow.
 
@@ -61,7 +62,7 @@ def publish_collected(
     *,
     spec: TableSpec,
     partition_slice: PartitionSlice,
-    rules: PublishRules,
+    rules: Publish,
     origin: Origin,
 ) -> Published:
     """Publish partitions that an audit of all that was staged together has approved, wherever they stand.
@@ -83,7 +84,7 @@ def publish_collected(
     waiting = [stage.key for stage in found if stage.event != "approved"]
     if waiting:
         raise NotStagedError(f"{table}: {listed(waiting)} are not approved", table=str(table), keys=waiting)
-    if not rules.allows_mixed_versions:
+    if not rules.allow_mixed_versions:
         check_one_version(table, found)
     version = found[0].code_version
     origin = replace(origin, publication_id=_next_id(connection, table, origin), code_version=version)

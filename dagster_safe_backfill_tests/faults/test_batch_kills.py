@@ -15,7 +15,6 @@ import dagster as dg
 import duckdb
 import pytest
 
-from dagster_safe_backfill.assets.options import PublishPer
 from dagster_safe_backfill.model.states import Origin
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.wap.retention import retire
@@ -26,6 +25,7 @@ from dagster_safe_backfill_tests.faults.batch_victim import (
     Kill,
     Order,
     Phase,
+    PublishPer,
     Victims,
     new_value,
     victims,

@@ -36,7 +36,7 @@ class Runs:
         self.source = Source()
         self.io_manager = io_manager
         self.instance = instance
-        self.options: dict[str, Any] = {"batch_size": 5, "retry_wait": 0.0, **options}
+        self.options: dict[str, Any] = {"batches": 5, "limits": sb.Limits(retry_wait=0.0), **options}
 
     def run(self, first: str = TWELVE[0], last: str = TWELVE[-1], **options: Any) -> dg.ExecuteInProcessResult:
         self.source.calls.clear()
@@ -119,14 +119,14 @@ def test_progress_is_told_after_each_batch(runs: Runs) -> None:
 
 
 def test_a_run_of_one_batch_logs_no_event_of_its_own(runs: Runs) -> None:
-    assert observations(runs.run(batch_size=12)) == []
-    assert observations(runs.run(batch_size=None)) == []
+    assert observations(runs.run(batches=12)) == []
+    assert observations(runs.run(batches=None)) == []
 
 
 def test_a_run_of_one_partition_is_one_batch(
     runs: Runs, io_manager: sb.RangeIOManager, instance: dg.DagsterInstance
 ) -> None:
-    asset = events(runs.source, batch_size=5)
+    asset = events(runs.source, batches=5)
     assert run_key([asset], TWELVE[3], io_manager=io_manager, instance=instance).success
     assert runs.source.calls == [(TWELVE[3],)]
 
@@ -161,7 +161,7 @@ def test_the_first_batch_is_a_canary(runs: Runs) -> None:
     assert runs.source.calls == FIVES[:1]
     assert "as the first batch failed, the other 2 were not computed" in message
 
-    message = runs.fail(canary=False)
+    message = runs.fail(batches=sb.Batches(size=5, canary=False))
     assert runs.source.calls == FIVES
     assert f"2 of 12 partitions ({TWELVE[1]}, {TWELVE[7]})" in message
 
@@ -171,7 +171,7 @@ def test_a_key_that_two_batches_compute_is_found(
 ) -> None:
     runs = Runs(io_manager, instance, unique_key=["id"], audits=[])
     runs.source.rows_per_day = 1
-    message = runs.fail(batch_size=1)
+    message = runs.fail(batches=1)
     assert "unique_key: 12 rows failed in 12 of 12 partitions" in message
     assert read("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'events'") == [(0,)]
 
@@ -183,7 +183,7 @@ def moving(moved: dict[str, int]) -> dg.AssetsDefinition:
         partitions_def=DAYS,
         partition_expr="day",
         unique_key=["id"],
-        batch_size=1,
+        batches=1,
         backfill_policy=sb.single_run(),
     )
     def events(partitions: sb.PartitionSlice) -> sb.Query:
@@ -213,8 +213,8 @@ def test_rows_that_are_left_out_are_counted_over_all_batches(
         partitions_def=DAYS,
         partition_expr="day",
         unique_key=["id"],
-        batch_size=1,
-        on_outside="drop",
+        batches=1,
+        table=sb.TableOptions(on_outside="drop"),
         backfill_policy=sb.single_run(),
     )
     def events(partitions: sb.PartitionSlice) -> sb.Query:
@@ -276,7 +276,7 @@ class TestResuming:
 
     def test_not_if_it_is_not_wanted(self, runs: Runs) -> None:
         self.broken_off(runs)
-        assert runs.run(resume=False).success
+        assert runs.run(batches=sb.Batches(size=5, resume=False)).success
         assert runs.source.calls == FIVES
 
     def test_not_what_other_code_computed(self, runs: Runs, capfd: pytest.CaptureFixture[str]) -> None:
@@ -326,7 +326,7 @@ class TestResuming:
 class TestPublishingByBatch:
     @pytest.fixture
     def runs(self, io_manager: sb.RangeIOManager, instance: dg.DagsterInstance) -> Runs:
-        return Runs(io_manager, instance, publish_per="batch")
+        return Runs(io_manager, instance, batches=sb.Batches(size=5, publish_each=True))
 
     def test_each_batch_is_a_publication(self, runs: Runs, read: Read) -> None:
         result = runs.run()
@@ -343,7 +343,7 @@ class TestPublishingByBatch:
         bad = [TWELVE[2], TWELVE[6], TWELVE[7]]
         runs.source.spoiled |= {(key, 0): -1.0 for key in bad}
         good = [key for key in TWELVE if key not in bad]
-        message = runs.fail(canary=False)
+        message = runs.fail(batches=sb.Batches(size=5, publish_each=True, canary=False))
         assert f"published 9 of 12 partitions, without {', '.join(bad)}" in message
         assert counts(read) == dict.fromkeys(good, 3)
         assert runs.green == set(good)
@@ -379,7 +379,7 @@ class TestPublishingByBatch:
 def test_batches_need_the_columns_of_the_first(
     backend: Backend, io_manager: sb.RangeIOManager, instance: dg.DagsterInstance
 ) -> None:
-    @sb.wap_asset(partitions_def=DAYS, partition_expr="day", batch_size=1, backfill_policy=sb.single_run())
+    @sb.wap_asset(partitions_def=DAYS, partition_expr="day", batches=1, backfill_policy=sb.single_run())
     def events(partitions: sb.PartitionSlice) -> sb.Query:
         value = "1" if partitions.keys == TWELVE[:1] else "'one'"
         return sb.Query(f"SELECT DATE '{partitions.keys[0]}' AS day, {value} AS value")

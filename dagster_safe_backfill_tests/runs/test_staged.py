@@ -35,7 +35,7 @@ class Shop:
             "unique_key": ["day", "id"],
             "audits": [sb.expression("value > 0", name="positive"), sb.row_count_between(1, 18, over="run")],
             "backfill_policy": sb.single_run(),
-            "retry_wait": 0.0,
+            "limits": sb.Limits(retry_wait=0.0),
         }
         return sb.build_staged_wap_assets(events, **(arguments | options))
 
@@ -223,8 +223,8 @@ def test_mixed_versions_are_not_published_together(shop: Shop, read: Read) -> No
     refused = shop.run("audit")
     assert "staged by code_version 1, 2" in failure_of(refused, "events__audit")
     assert not is_live(read)
-    shop.audit(allow_mixed_versions=True)
-    assert shop.publish(SIX[0], SIX[1], allow_mixed_versions=True).success
+    shop.audit(publish=sb.Merge(allow_mixed_versions=True))
+    assert shop.publish(SIX[0], SIX[1], publish=sb.Merge(allow_mixed_versions=True)).success
 
 
 def test_a_partition_that_changed_since_it_was_staged_is_a_conflict(shop: Shop, read: Read) -> None:
@@ -245,7 +245,7 @@ def test_nothing_staged_is_nothing_to_audit(shop: Shop) -> None:
 
 
 def test_batches_of_a_shadow_run(shop: Shop, read: Read) -> None:
-    shop.stage(SIX[0], SIX[4], batch_size=2)
+    shop.stage(SIX[0], SIX[4], batches=2)
     assert shop.source.calls == [SIX[:2], SIX[2:4], SIX[4:5]]
     shop.audit()
     assert shop.publish(SIX[0], SIX[4]).success
@@ -260,10 +260,10 @@ def test_what_waits_for_a_person_is_not_taken_by_another(shop: Shop) -> None:
 
 def test_what_a_run_that_failed_has_staged_is_taken_up(shop: Shop) -> None:
     shop.source.broken = {SIX[3]}
-    assert not shop.run("shadow", first=SIX[0], last=SIX[3], batch_size=2).success
+    assert not shop.run("shadow", first=SIX[0], last=SIX[3], batches=2).success
     shop.source.broken = set()
     shop.source.calls.clear()
-    shop.stage(SIX[0], SIX[3], batch_size=2)
+    shop.stage(SIX[0], SIX[3], batches=2)
     assert shop.source.calls == [SIX[2:4]]
 
 
@@ -318,7 +318,7 @@ def test_what_was_rolled_back_is_not_green_again_by_a_retry(shop: Shop, read: Re
 
 
 def test_the_key_and_schema_of_the_table_are_the_live_assets(shop: Shop, read: Read) -> None:
-    assets = shop.assets(key=["nyc", "flights"], schema="other")
+    assets = shop.assets(key=["nyc", "flights"], table=sb.TableOptions(schema="other"))
     assert [asset.key.to_user_string() for asset in assets] == [
         "nyc/flights__shadow",
         "nyc/flights__audit",

@@ -9,7 +9,8 @@ from datetime import datetime, timezone
 from sqlglot import exp
 
 from dagster_safe_backfill.errors import SchemaMismatchError, TransactionConflictError
-from dagster_safe_backfill.model.states import Changes, Staged, Strategy
+from dagster_safe_backfill.model.options import Strategy
+from dagster_safe_backfill.model.states import Changes, Staged
 from dagster_safe_backfill.model.tables import Column, TableRef
 from dagster_safe_backfill.sql import publishing, terms
 from dagster_safe_backfill.sql.publishing import Change

@@ -11,7 +11,8 @@ from typing import Literal
 from sqlglot import exp
 
 from dagster_safe_backfill.audits.verdicts import AuditResult
-from dagster_safe_backfill.model.states import Changes, Fingerprint, Origin, Staged, Strategy
+from dagster_safe_backfill.model.options import Strategy
+from dagster_safe_backfill.model.states import Changes, Fingerprint, Origin, Staged
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.warehouses.base import Connection, Row

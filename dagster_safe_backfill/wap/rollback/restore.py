@@ -9,8 +9,9 @@ from itertools import pairwise
 from sqlglot import exp
 
 from dagster_safe_backfill.errors import ArchiveNotFoundError
+from dagster_safe_backfill.model.options import Strategy
 from dagster_safe_backfill.model.slices import PartitionSlice
-from dagster_safe_backfill.model.states import Changes, Fingerprint, Staged, Strategy
+from dagster_safe_backfill.model.states import Changes, Fingerprint, Staged
 from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import publishing, staging, terms

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import dagster_safe_backfill as sb
-from dagster_safe_backfill.model.states import Origin, Strategy
+from dagster_safe_backfill.model.options import Strategy
+from dagster_safe_backfill.model.states import Origin
 from dagster_safe_backfill.wap.ledger import ledger
 from dagster_safe_backfill.wap.ledger.intents import record_intent
 from dagster_safe_backfill.warehouses.snowflake.session import SnowflakeConnection

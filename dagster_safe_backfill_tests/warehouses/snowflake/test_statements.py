@@ -13,8 +13,8 @@ import pytest
 from sqlglot import exp
 
 import dagster_safe_backfill as sb
+from dagster_safe_backfill.model.options import Strategy
 from dagster_safe_backfill.model.slices import KeyDimension, PartitionSlice
-from dagster_safe_backfill.model.states import Strategy
 from dagster_safe_backfill.model.tables import Query, TableRef
 from dagster_safe_backfill.sql import staging, terms
 from dagster_safe_backfill.sql.slicing import PartitionColumn, distinct_keys, rows_of
@@ -241,8 +241,9 @@ def test_every_statement_is_snowflakes(account: SnowflakeBackend, instance: dg.D
         table.rollback(f"b{number}", run=f"back{number}")
         account.change("DROP TABLE t", "DROP TABLE notes")
     table.retire()
-    for options in ({"batch_size": 2}, {"batch_size": 2, "publish_per": "batch"}):
-        asset = events(Source(), audits=[sb.row_count_between(1, 100, over="run")], **options)
+    for is_published in (False, True):
+        batches = sb.Batches(size=2, publish_each=is_published)
+        asset = events(Source(), audits=[sb.row_count_between(1, 100, over="run")], batches=batches)
         assert run_range([asset], "2024-01-01", "2024-01-04", io_manager=account.io_manager, instance=instance).success
     account.change("DROP TABLE events")
     shop = Shop(account.io_manager, instance)

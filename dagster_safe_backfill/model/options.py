@@ -164,8 +164,10 @@ class Batches:
             that fail stay in the shadow, and the run fails at its end and names them. If False, the whole run goes live
             in one transaction, or nothing does. Only for `wap_asset`.
         canary: Whether the run stops if its first batch fails its audits.
-        resume: Whether a run takes up partitions that were staged and audited before a crash, and not published,
-            instead of computing them again.
+        resume: Whether a retry or a re-execution of a run that crashed takes up the partitions which that run had
+            staged and audited, and not published, instead of computing them again. It computes them again if an audit
+            rejected that run, if the code or its config changed, if live changed, or if an upstream asset was
+            materialized since. A new launch computes everything.
 
     Raises:
         ConfigurationError: A value that isn't allowed.

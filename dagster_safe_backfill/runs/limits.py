@@ -109,7 +109,7 @@ class Bounds:
         raise OutsideAllowedHoursError(
             f"{self.spec.table}: batches start in allowed_hours, {hours}, and there it is"
             f" {now.astimezone(opens_at.tzinfo):%H:%M}, so {what} were not computed. What was staged before is kept:"
-            f" run the partitions again from {opens_at:%Y-%m-%d %H:%M %Z} on, and they go on from there",
+            f" re-execute the run from {opens_at:%Y-%m-%d %H:%M %Z} on, and it goes on from there",
             opens_at=opens_at,
         )
 

@@ -101,9 +101,9 @@ def test_a_batch_that_takes_too_long_is_stopped(
 ) -> None:
     slow = Slow(hang)
 
-    def run(**options: Any) -> dg.ExecuteInProcessResult:
-        asset = slow.asset(**options)
-        return run_range([asset], TWELVE[0], TWELVE[-1], io_manager=backend.io_manager, instance=instance)
+    def run(again: dg.DagsterRun | None = None, **options: Any) -> dg.ExecuteInProcessResult:
+        asset, io_manager = slow.asset(**options), backend.io_manager
+        return run_range([asset], TWELVE[0], TWELVE[-1], io_manager=io_manager, instance=instance, again=again)
 
     failed = run(limits=sb.Limits(timeout_seconds=SOON, max_retries=0))
     message = failure_of(failed, "events")
@@ -117,7 +117,7 @@ def test_a_batch_that_takes_too_long_is_stopped(
 
     slow.calls.clear()
     slow.is_mended = True
-    assert run(limits=sb.Limits(timeout_seconds=60)).success
+    assert run(again=failed.dagster_run, limits=sb.Limits(timeout_seconds=60)).success
     assert slow.calls == FIVES[2:]
     assert counts(backend.read) == dict.fromkeys(TWELVE, 1)
     assert shadows(backend.read) == []
@@ -312,11 +312,11 @@ def test_a_run_stops_before_its_next_batch_once_its_hours_are_over(
     assert no_table(read)
     assert len(shadows(read)) == 2
 
-    runs.fail(limits=sb.Limits(retry_wait=0.0, allowed_hours="22:00-06:00 UTC"))
+    runs.fail(limits=sb.Limits(retry_wait=0.0, allowed_hours="22:00-06:00 UTC"), again=runs.last)
     assert runs.source.calls == []
 
     clock.hour = 22
-    assert runs.run(limits=sb.Limits(retry_wait=0.0, allowed_hours="22:00-06:00 UTC")).success
+    assert runs.rerun(limits=sb.Limits(retry_wait=0.0, allowed_hours="22:00-06:00 UTC")).success
     assert runs.source.calls == FIVES[2:]
     assert counts(read) == dict.fromkeys(TWELVE, 3)
     assert shadows(read) == []

@@ -261,6 +261,14 @@ def staged_at(connection: Connection, table: TableRef, scope: str) -> datetime |
     return found
 
 
+def rejected_runs(connection: Connection, table: TableRef, run_ids: Iterable[str]) -> set[str]:
+    """Return those of the runs in which an audit blocked a partition of the table."""
+    run_id, events = terms.column("run_id"), map(terms.text, ("rejected", "refused"))
+    select = exp.select(run_id).distinct().from_(terms.table(ledger_of(table)))
+    is_one = terms.is_in(run_id.copy(), map(terms.text, run_ids))
+    return {row[0] for row in connection.run(select.where(is_of(table), terms.column("event").isin(*events), is_one))}
+
+
 def scope_column() -> exp.Expr:
     """Return a row's scope; before there were scopes, it was the publication."""
     return exp.Coalesce(this=terms.column("scope"), expressions=[terms.column("publication_id")])

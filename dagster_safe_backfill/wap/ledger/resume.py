@@ -9,6 +9,7 @@ from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import Fingerprint
 from dagster_safe_backfill.model.tables import TableSpec
 from dagster_safe_backfill.wap.changes.fingerprints import current_fingerprints
+from dagster_safe_backfill.wap.ledger import ledger
 from dagster_safe_backfill.wap.ledger.waiting import Stage, newest, stages, standing
 from dagster_safe_backfill.warehouses.base import Connection
 
@@ -18,7 +19,7 @@ class Checkpoints:
     """What earlier runs left of the partitions of a slice.
 
     Attributes:
-        kept: Staged and audited, by the same code, and live is as it was then: they can be taken up.
+        kept: Staged and audited, by the same code and a run that no audit rejected, and live is as it was then.
         outdated: The others that passed their audits, with the reason why they are computed anew.
         unaudited: Staged, and no more; nobody wants them once their run has ended.
     """
@@ -47,8 +48,18 @@ def checkpoints(
     in_order = [last[key] for key in partition_slice.keys if key in last]
     audited = standing(connection, spec.table, [stage for stage in in_order if stage.event == "audited"])
     unaudited = standing(connection, spec.table, [stage for stage in everything if stage.event == "staged"])
-    outdated = [(stage, f"{stage.code} computed them, and now it is {code}") for stage in audited if stage.code != code]
-    same = [stage for stage in audited if stage.code == code]
+    runs = {stage.run_id for stage in audited}
+    rejected = ledger.rejected_runs(connection, spec.table, runs) if runs else set[str]()
+    outdated: list[tuple[Stage, str]] = []
+    same: list[Stage] = []
+    for stage in audited:
+        if stage.run_id in rejected:
+            # What made a partition fail is mended in its source: then the others are of the unmended source as well.
+            outdated.append((stage, f"run {stage.run_id}, which staged them, was rejected by its audits"))
+        elif stage.code != code:
+            outdated.append((stage, f"{stage.code} computed them, and now it is {code}"))
+        else:
+            same.append(stage)
     changed = _changed(connection, same, spec, partition_slice)
     outdated += [(stage, "live changed since") for stage in same if stage.key in changed]
     kept = [stage for stage in same if stage.key not in changed]

@@ -22,6 +22,7 @@ from dagster_safe_backfill.audits.comparison import Comparison
 from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.model.options import Batches, Checks, Limits, Publish, Strategy, TableOptions
 from dagster_safe_backfill.reports.checks import are_partitioned, check_specs
+from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset
 from dagster_safe_backfill.runs.limits import no_vain_retries
 from dagster_safe_backfill.runs.private_dagster import keep_options, quiet_about_previews
 from dagster_safe_backfill.runs.user_function import ComputeFunction, Run
@@ -108,9 +109,6 @@ def build_staged_wap_assets(
         )
         ```
     """
-    # What runs assets is loaded with the first one that is defined.
-    from dagster_safe_backfill.runs.staged_runs import AuditPipeline, PublishPipeline, StagedTable, StagePipeline
-
     check_asset_arguments(asset)
     options = asset_options(
         partitions_def=partitions_def,
@@ -135,14 +133,33 @@ def build_staged_wap_assets(
     of_each = [audit for audit in options.audits if not audit.is_over_run and not isinstance(audit, Comparison)]
     is_partitioned = are_partitioned(options.checks.partitioned, backfill_policy)
     compute = ComputeFunction(function, resource_key=io_manager_key)
-    staged = StagedTable(key=live_key, options=options, partitions_def=partitions_def)
-    stage = StagePipeline(table=staged, compute=compute, audits=of_each, logs_by_partition=is_partitioned)
+    live = LiveAsset(key=live_key, options=options, partitions_def=partitions_def)
+    computed = ComputedAsset(live=live, compute=compute, audits=of_each, logs_by_partition=is_partitioned)
+
+    def stage(
+        context: dg.AssetExecutionContext, io_manager: object, arguments: Mapping[str, object]
+    ) -> Iterator[object]:
+        wap_run, _staged_runs = _loaded()
+        return wap_run.run_shadow(context, io_manager, arguments, asset=computed)
+
+    def audit_all(
+        context: dg.AssetExecutionContext, io_manager: object, _arguments: Mapping[str, object]
+    ) -> Iterator[object]:
+        _wap_run, staged_runs = _loaded()
+        return staged_runs.run_audit(context, io_manager, live=live, shadow=shadow, audits=options.audits)
+
+    def publish_all(
+        context: dg.AssetExecutionContext, io_manager: object, _arguments: Mapping[str, object]
+    ) -> Iterator[object]:
+        _wap_run, staged_runs = _loaded()
+        return staged_runs.run_publish(context, io_manager, live=live)
+
     resources = asset.get("required_resource_keys")
-    publish_run = _run_by(PublishPipeline(table=staged).run, io_manager_key)
+    publish_run = _run_by(publish_all, io_manager_key)
     keep_options(publish_run, options)
     with quiet_about_previews():
         shadow = dg.asset(
-            compute.replaced_by(stage.run, takes_resource=not resources),
+            compute.replaced_by(stage, takes_resource=not resources),
             key=shadow_key,
             description=f"The staged partitions of {live_key.to_user_string()}. {described or ''}".strip(),
             required_resource_keys=resources and {*resources, io_manager_key},
@@ -155,7 +172,7 @@ def build_staged_wap_assets(
             **only(asset, *_OF_ALL, *_OF_SHADOW),
         )
         audit = dg.asset(
-            _run_by(AuditPipeline(table=staged, shadow=shadow, audits=options.audits).run, io_manager_key),
+            _run_by(audit_all, io_manager_key),
             key=audit_key,
             deps=[shadow_key],
             description=f"The audits of all that is staged of {live_key.to_user_string()} together, and their report.",
@@ -179,6 +196,13 @@ def build_staged_wap_assets(
 
 def _beside(key: dg.AssetKey, ending: str) -> dg.AssetKey:
     return dg.AssetKey([*key.path[:-1], f"{key.path[-1]}{ending}"])
+
+
+def _loaded():
+    """Load what runs assets: with the first run, so that definitions are cheap to load."""
+    from dagster_safe_backfill.runs import staged_runs, wap_run
+
+    return wap_run, staged_runs
 
 
 def _run_by(run: Run, io_manager_key: str) -> Callable[..., Iterator[object]]:

@@ -28,6 +28,10 @@ _ENOUGH = 4 * 2**30
 
 def pytest_configure() -> None:
     """Keep files in memory where there is room: SQLite waits for a disk all the time, and no test cuts the power."""
+    # Else the Snowflake connector looks at each login, by HTTP, for the cloud that it may be in.
+    os.environ["SNOWFLAKE_DISABLE_PLATFORM_DETECTION"] = "true"
+    # Else it asks for each request what proxies there are.
+    os.environ.setdefault("NO_PROXY", "127.0.0.1,localhost")
     if "TMPDIR" in os.environ or not _MEMORY.is_dir() or shutil.disk_usage(_MEMORY).free < _ENOUGH:
         return
     os.environ["TMPDIR"] = str(_MEMORY)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 
 from dagster_safe_backfill.model.states import Origin, Retired
-from dagster_safe_backfill.model.tables import SHADOW_INFIX, TableRef
+from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import staging
 from dagster_safe_backfill.wap.ledger import ledger
 from dagster_safe_backfill.wap.ledger.intents import unrecorded_archives
@@ -89,7 +89,7 @@ def _retire(
     owners = ledger.shadows(connection, table)
     shadows: list[TableRef] = []
     kept: list[TableRef] = []
-    for shadow in connection.tables(table.schema, f"{table.name}{SHADOW_INFIX}"):
+    for shadow in connection.tables(table.schema, table.shadow_prefix):
         owner = owners.get(shadow.name.casefold())
         if owner is not None:
             is_old = owner.last_used + keep_shadows_for <= now

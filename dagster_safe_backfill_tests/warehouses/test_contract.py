@@ -1,4 +1,4 @@
-"""What `warehouses/base.py` promises, on every warehouse."""
+"""What `Session` and `Warehouse` promise, on every warehouse."""
 
 from __future__ import annotations
 
@@ -13,94 +13,75 @@ import pytest
 from sqlglot import exp
 
 import dagster_safe_backfill as sb
-from dagster_safe_backfill.model.tables import Column, TableRef
-from dagster_safe_backfill.sql import staging, terms
-from dagster_safe_backfill.warehouses.base import STATEMENTS, Connection, Warehouse
+from dagster_safe_backfill.model.tables import TableRef
+from dagster_safe_backfill.sql import terms
+from dagster_safe_backfill.warehouses.base import STATEMENTS, Warehouse
+from dagster_safe_backfill.warehouses.frames import FrameError, NoColumnsError
 from dagster_safe_backfill_tests.conftest import Read
+from dagster_safe_backfill_tests.warehouses.contract import (
+    T,
+    added,
+    all_of,
+    endless,
+    fill,
+    inserted,
+    numbers,
+    rows_of_table,
+)
 
 pytestmark = pytest.mark.every_warehouse
-
-T = TableRef(schema="main", name="t")
-
-
-def fill(connection: Connection, name: str = "t", *values: int) -> None:
-    """Create a table with one column `a`."""
-    rows = pa.table({"a": list(values) or [1, 2]})
-    with connection.source(rows) as source:
-        select = exp.select(terms.column("a")).from_(source)
-        connection.run(staging.created_as(TableRef(schema="main", name=name), select))
-
-
-def all_of(name: str) -> exp.Select:
-    return exp.select("*").from_(terms.table(TableRef(schema="main", name=name)))
-
-
-def added(value: int) -> exp.Update:
-    changed = {"a": exp.Add(this=terms.column("a"), expression=terms.number(value))}
-    return exp.update(terms.table(T), changed, where=exp.true())
 
 
 @pytest.mark.differs("snowflake", reason="what a transaction makes is there before, for the next to fill")
 def test_a_transaction_commits(warehouse: Warehouse, read: Read) -> None:
-    with warehouse.connect() as connection, connection.transaction():
-        fill(connection)
+    with warehouse.connect() as session, session.transaction():
+        fill(session)
     assert read("SELECT a FROM t ORDER BY a") == [(1,), (2,)]
 
 
 @pytest.mark.differs("snowflake", reason="what a transaction makes is there before, for the next to fill")
 def test_a_transaction_that_raises_leaves_nothing(warehouse: Warehouse, read: Read) -> None:
-    with warehouse.connect() as connection:
-        fill(connection)
-        with pytest.raises(RuntimeError), connection.transaction():
-            fill(connection, "made")
-            connection.run(exp.delete(terms.table(T)))
+    with warehouse.connect() as session:
+        fill(session)
+        with pytest.raises(RuntimeError), session.transaction():
+            fill(session, "made")
+            session.execute(exp.delete(terms.table(T)))
             raise RuntimeError
-        assert connection.columns(TableRef(schema="main", name="made")) is None
+        assert session.tables.columns(TableRef(schema="main", name="made")) is None
     assert read("SELECT count(*) FROM t") == [(2,)]
 
 
 def test_a_statement_that_fails_undoes_the_whole_transaction(warehouse: Warehouse, read: Read) -> None:
-    with warehouse.connect() as connection:
-        fill(connection)
-        with pytest.raises(sb.WarehouseError), connection.transaction():
-            connection.run(exp.delete(terms.table(T)))
-            connection.run(all_of("no_such_table"))
-        assert connection.run(all_of("t")) == [(1,), (2,)], "the session goes on"
+    with warehouse.connect() as session:
+        fill(session)
+        with pytest.raises(sb.WarehouseError), session.transaction():
+            session.execute(exp.delete(terms.table(T)))
+            session.query(all_of("no_such_table"))
+        assert session.query(all_of("t")) == [(1,), (2,)], "the session goes on"
     assert read("SELECT count(*) FROM t") == [(2,)]
 
 
 def test_a_swallowed_failure_cannot_be_committed(warehouse: Warehouse, read: Read) -> None:
-    with warehouse.connect() as connection:
-        fill(connection)
-        with pytest.raises(sb.WarehouseError), connection.transaction():
-            connection.run(exp.delete(terms.table(T)))
+    with warehouse.connect() as session:
+        fill(session)
+        with pytest.raises(sb.WarehouseError), session.transaction():
+            session.execute(exp.delete(terms.table(T)))
             with pytest.raises(sb.WarehouseError):
-                connection.run(exp.select(exp.cast(terms.text("x"), exp.DataType.Type.INT)))
-            connection.run(all_of("t"))
+                session.query(exp.select(exp.cast(terms.text("x"), exp.DataType.Type.INT)))
+            session.query(all_of("t"))
     assert read("SELECT count(*) FROM t") == [(2,)]
 
 
 @pytest.mark.parametrize("is_joined", [False, True], ids=["alone", "beside a writer of this process"])
 def test_a_read_only_session_cannot_write(warehouse: Warehouse, is_joined: bool) -> None:
-    with warehouse.connect() as connection:
-        fill(connection)
+    with warehouse.connect() as session:
+        fill(session)
     outer = warehouse.connect() if is_joined else warehouse.connect(read_only=True)
-    with outer, warehouse.connect(read_only=True) as connection:
-        with connection.transaction():
-            assert connection.run(all_of("t")) == [(1,), (2,)]
-        with pytest.raises(sb.WarehouseError), connection.transaction():
-            connection.run(exp.delete(terms.table(T)))
-
-
-@pytest.mark.differs("snowflake", reason="a frame's columns are Snowflake's unquoted ones: Zed is ZED")
-def test_columns_come_in_order_without_regard_to_case(warehouse: Warehouse) -> None:
-    with warehouse.connect() as connection:
-        with connection.source(pa.table({"Zed": [1], "a b": ["x"], "it's": [1.5]})) as source:
-            connection.run(staging.created_as(T, exp.select("*").from_(source)))
-        found = connection.columns(TableRef(schema="MAIN", name="T"))
-        assert [column.name for column in found or ()] == ["Zed", "a b", "it's"]
-        assert connection.described(all_of("t")) == found
-        assert connection.columns(TableRef(schema="main", name="none")) is None
+    with outer, warehouse.connect(read_only=True) as session:
+        with session.transaction():
+            assert session.query(all_of("t")) == [(1,), (2,)]
+        with pytest.raises(sb.WarehouseError), session.transaction():
+            session.execute(exp.delete(terms.table(T)))
 
 
 FRAMES = [
@@ -119,20 +100,20 @@ FRAMES = [
     "data", FRAMES, ids=lambda data: f"{type(data).__module__.split('.')[0]} {type(data).__name__}"
 )
 def test_a_source_is_readable_within_its_block(data: Any, warehouse: Warehouse) -> None:
-    with warehouse.connect() as connection:
-        with connection.source(data) as source:
-            assert connection.run(exp.select("*").from_(source)) == [(1.0, "x"), (None, None)]
+    with warehouse.connect() as session:
+        with session.load(data) as source:
+            assert session.query(exp.select("*").from_(source)) == [(1.0, "x"), (None, None)]
         with pytest.raises(sb.WarehouseError):
-            connection.run(exp.select("*").from_(source.copy()))
-        with connection.source(data) as source:
-            assert len(connection.run(exp.select("*").from_(source))) == 2
+            session.query(exp.select("*").from_(source.copy()))
+        with session.load(data) as source:
+            assert len(session.query(exp.select("*").from_(source))) == 2
 
 
 @pytest.mark.parametrize("sql", ["SELECT 1; SELECT 2", "DROP TABLE t", "INSERT INTO t VALUES (3)", "-- nothing"])
 def test_a_query_is_one_select(sql: str, warehouse: Warehouse, read: Read) -> None:
-    with warehouse.connect() as connection:
-        fill(connection)
-        with pytest.raises(sb.ConfigurationError, match="one SELECT"), connection.source(sb.Query(sql)):
+    with warehouse.connect() as session:
+        fill(session)
+        with pytest.raises(sb.ConfigurationError, match="one SELECT"), session.load(sb.Query(sql)):
             pass
     assert read("SELECT count(*) FROM t") == [(2,)]
 
@@ -141,10 +122,10 @@ def test_rows_of_python_values_are_appended(warehouse: Warehouse, read: Read) ->
     moment = datetime(2024, 1, 1, 12, tzinfo=timezone.utc)
     rows = [(1, "it's; DROP TABLE t", None, moment), (2, None, None, moment)]
     kinds = {"n": "BIGINT", "text": "TEXT", "none": "BIGINT", "moment": "TIMESTAMPTZ"}
-    with warehouse.connect() as connection:
-        casts = {name: terms.typed(exp.null(), kind, dialect=connection.dialect) for name, kind in kinds.items()}
-        connection.run(staging.created_as(T, exp.select(*terms.named(casts)).where(exp.false())))
-        connection.append(T, list(kinds), rows)
+    with warehouse.connect() as session:
+        casts = {name: terms.typed(exp.null(), kind, dialect=session.dialect.name) for name, kind in kinds.items()}
+        session.tables.create(T, exp.select(*terms.named(casts)).where(exp.false()), kind="live")
+        session.append(T, list(kinds), rows)
     assert read('SELECT n, text, "none", epoch(moment) FROM t ORDER BY n') == [
         (1, "it's; DROP TABLE t", None, moment.timestamp()),
         (2, None, None, moment.timestamp()),
@@ -153,77 +134,37 @@ def test_rows_of_python_values_are_appended(warehouse: Warehouse, read: Read) ->
 
 @pytest.mark.parametrize("load_type", [pd.DataFrame, pl.DataFrame, pl.LazyFrame, pa.Table])
 def test_rows_are_fetched_as_what_is_asked(load_type: type, warehouse: Warehouse) -> None:
-    with warehouse.connect() as connection:
-        fill(connection)
-        found = connection.fetch(all_of("t"), load_type)
+    with warehouse.connect() as session:
+        fill(session)
+        found = session.fetch(all_of("t"), load_type)
         assert isinstance(found, load_type)
         with pytest.raises(sb.ConfigurationError, match="can't be loaded as dict"):
-            connection.fetch(all_of("t"), dict)
-
-
-@pytest.mark.parametrize(
-    ("source", "target", "fit"),
-    [
-        ("BIGINT", "BIGINT", "same"),
-        ("BIGINT", "INTEGER", "if_unchanged"),
-        ("DOUBLE", "DECIMAL(10,2)", "if_unchanged"),
-        ("TIMESTAMP_NS", "DATE", "if_unchanged"),
-        ("TIMESTAMPTZ_NS", "TIMESTAMP WITH TIME ZONE", "if_unchanged"),
-        ("VARCHAR", "ENUM('a', 'b')", "if_unchanged"),
-        ('"NULL"', "BLOB", "if_unchanged"),
-        ("VARCHAR", "BIGINT", "never"),
-        ("TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "never"),
-        ("BOOLEAN", "INTEGER", "never"),
-    ],
-)
-@pytest.mark.only("duckdb", reason="of DuckDB's types; those of Snowflake are in snowflake/test_types.py")
-def test_how_types_go_into_others(source: str, target: str, fit: str, warehouse: Warehouse) -> None:
-    with warehouse.connect() as connection:
-        assert connection.fit(source=source, target=target) == fit
-
-
-@pytest.mark.parametrize(
-    ("source", "created", "keeps"),
-    [
-        ("DATE", "DATE", "date"),
-        ("TIMESTAMP_NS", "TIMESTAMP_NS", "timestamp"),
-        ("TIMESTAMP WITH TIME ZONE", "TIMESTAMP WITH TIME ZONE", "timestamptz"),
-        ("TIMESTAMPTZ_NS", "TIMESTAMP WITH TIME ZONE", "other"),
-        ("ENUM('a')", "VARCHAR", "text"),
-        ("DECIMAL(10,2)", "DECIMAL(10,2)", "other"),
-        ('"NULL"', None, "other"),
-    ],
-)
-@pytest.mark.only("duckdb", reason="of DuckDB's types; those of Snowflake are in snowflake/test_types.py")
-def test_what_types_become_and_keep(source: str, created: str | None, keeps: str, warehouse: Warehouse) -> None:
-    with warehouse.connect() as connection:
-        assert connection.created_as(source) == created
-        assert connection.keeps(source) == keeps
+            session.fetch(all_of("t"), dict)
 
 
 def test_a_scratch_table_is_the_sessions_own(warehouse: Warehouse) -> None:
-    with warehouse.connect() as connection, warehouse.connect() as other:
-        scratch = connection.scratch("mine")
-        connection.run(staging.created_as(scratch, exp.select(exp.alias_(terms.number(1), "a")), is_scratch=True))
+    with warehouse.connect() as session, warehouse.connect() as other:
+        scratch = session.scratch("mine")
+        session.tables.create(scratch, exp.select(exp.alias_(terms.number(1), "a")), kind="scratch")
         select = exp.select("*").from_(terms.table(scratch))
-        assert connection.run(select) == [(1,)]
+        assert session.query(select) == [(1,)]
         with pytest.raises(sb.TableNotFoundError):
-            other.run(select)
+            other.query(select)
 
 
 def test_two_writers_of_the_same_row_conflict(warehouse: Warehouse, read: Read) -> None:
     with warehouse.connect() as first, warehouse.connect() as second:
         fill(first, "t", 1)
         with first.transaction():
-            first.run(added(1))
+            first.execute(added(1))
             with pytest.raises(sb.TransactionConflictError), second.transaction():
-                second.run(added(10))
+                second.execute(added(10))
     assert read("SELECT a FROM t") == [(2,)]
 
 
 def test_a_missing_table_has_an_error_of_its_own(warehouse: Warehouse) -> None:
-    with warehouse.connect() as connection, pytest.raises(sb.TableNotFoundError, match=r"(?i)no_such") as caught:
-        connection.run(all_of("no_such"))
+    with warehouse.connect() as session, pytest.raises(sb.TableNotFoundError, match=r"(?i)no_such") as caught:
+        session.query(all_of("no_such"))
     assert caught.value.__cause__ is not None
 
 
@@ -233,18 +174,11 @@ def test_a_missing_database_is_no_empty_one(warehouse: Warehouse) -> None:
         pass
 
 
-@pytest.mark.differs("snowflake", reason="all of its integers are NUMBER(38,0)")
-def test_columns_are_typed_values(warehouse: Warehouse) -> None:
-    with warehouse.connect() as connection:
-        fill(connection)
-        assert connection.columns(T) == (Column(name="a", type="BIGINT"),)
-
-
 @pytest.mark.differs("snowflake", reason="a frame takes a table, PUT and COPY INTO to be read")
 def test_every_statement_is_logged(warehouse: Warehouse, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("DEBUG", STATEMENTS.name), warehouse.connect() as connection:
-        fill(connection)
-        connection.run(all_of("t"))
+    with caplog.at_level("DEBUG", STATEMENTS.name), warehouse.connect() as session:
+        fill(session)
+        session.query(all_of("t"))
     assert [record.message.split()[0] for record in caplog.records if record.name == STATEMENTS.name] == [
         "CREATE",
         "SELECT",
@@ -253,8 +187,8 @@ def test_every_statement_is_logged(warehouse: Warehouse, caplog: pytest.LogCaptu
 
 def test_a_reader_waits_for_a_writer_of_this_process_to_close(warehouse: Warehouse) -> None:
     """A writer can't join this process's readers; it waits until they are closed."""
-    with warehouse.connect() as connection:
-        fill(connection)
+    with warehouse.connect() as session:
+        fill(session)
     opened = threading.Event()
     done = threading.Event()
 
@@ -266,95 +200,158 @@ def test_a_reader_waits_for_a_writer_of_this_process_to_close(warehouse: Warehou
     reader = threading.Thread(target=hold)
     reader.start()
     opened.wait()
-    with warehouse.connect() as connection:
-        connection.run(exp.delete(terms.table(T)))
+    with warehouse.connect() as session:
+        session.execute(exp.delete(terms.table(T)))
     done.set()
     reader.join()
 
 
-def test_a_held_table_is_read_as_it_was_committed(warehouse: Warehouse, read: Read) -> None:
-    with warehouse.connect() as connection:
-        fill(connection)
-        with connection.transaction(), connection.hold(T) as committed:
-            connection.run(exp.delete(terms.table(T)))
-            assert committed.run(all_of("t")) == [(1,), (2,)]
-            assert connection.run(all_of("t")) == []
-    assert read("SELECT count(*) FROM t") == [(0,)]
+def test_changes_tell_how_many_rows_they_changed(warehouse: Warehouse, read: Read) -> None:
+    above = exp.GT(this=terms.column("a"), expression=terms.number(2))
+    with warehouse.connect() as session:
+        fill(session)
+        assert session.execute(inserted(T, 3, 4, 5)) == 3
+        assert session.execute(exp.update(terms.table(T), {"a": terms.number(9)}, where=terms.column("a").eq(1))) == 1
+        assert session.execute(exp.delete(terms.table(T), where=above)) == 4
+        assert session.execute(exp.delete(terms.table(T), where=above.copy())) == 0
+        source = exp.union(numbers(2), numbers(7), distinct=False)
+        merge = exp.Merge(
+            this=terms.table(T, alias="l"),
+            using=terms.subquery(source, "s"),
+            on=terms.same(["a"], left="l", right="s"),
+            whens=exp.Whens(
+                expressions=[
+                    exp.When(matched=True, then=exp.Update(expressions=[terms.column("a").eq(terms.number(20))])),
+                    exp.When(
+                        matched=False,
+                        then=exp.Insert(
+                            this=exp.Tuple(expressions=[terms.column("a")]),
+                            expression=exp.Tuple(expressions=[terms.column("a", of="s")]),
+                        ),
+                    ),
+                ]
+            ),
+        )
+        assert session.execute(merge) == 2
+    assert read("FROM t ORDER BY a") == [(7,), (20,)]
 
 
-@pytest.mark.differs("snowflake", reason="what a transaction makes is there before, for the next to fill")
-def test_a_table_that_is_not_there_can_be_held(warehouse: Warehouse, read: Read) -> None:
-    with warehouse.connect() as connection:
-        with connection.transaction(), connection.hold(T) as committed:
-            assert committed.columns(T) is None
-            fill(connection)
-        assert connection.run(all_of("t")) == [(1,), (2,)]
+def test_rows_are_of_plain_values(warehouse: Warehouse) -> None:
+    moment = "2024-01-01 12:00:00+02:00"
+    items = {
+        "n": exp.Count(this=exp.Star()),
+        "total": exp.Sum(this=terms.column("a")),
+        "moment": exp.Max(this=exp.cast(terms.text(moment), exp.DataType.Type.TIMESTAMPTZ)),
+    }
+    with warehouse.connect() as session:
+        fill(session)
+        (found,) = session.query(exp.select(*terms.named(items)).from_(terms.table(T)))
+    assert found == (2, 3, datetime.fromisoformat(moment))
+    assert [type(value) for value in found[:2]] == [int, int]
+    assert found[2].tzinfo is not None
 
 
-def test_only_one_transaction_holds_a_table(warehouse: Warehouse) -> None:
-    with warehouse.connect() as one, warehouse.connect() as other:
-        fill(one)
-        with one.transaction(), one.hold(T), pytest.raises(sb.TransactionConflictError), other.transaction():
-            other.hold(T).__enter__()
+def test_a_select_is_described_and_not_run(warehouse: Warehouse) -> None:
+    with warehouse.connect() as session:
+        fill(session, "t", *range(3000))
+        items = {"total": exp.Sum(this=terms.column("a", of="x"))}
+        assert [column.name for column in session.describe(endless(items))] == ["total"]
 
 
-def test_rows_that_differ_hash_apart(warehouse: Warehouse) -> None:
-    values = [(1, "a"), (1, "b"), (2, "a"), (None, "a"), (1, None), (None, None), (0, ""), (None, "")]
-    with warehouse.connect() as connection:
-        rows = pa.table({"a": [a for a, _ in values], "b": [b for _, b in values]})
-        row_hash = connection.row_hash([terms.column("a"), terms.column("b")])
-        with connection.source(rows) as source:
-            hashes = [row[0] for row in connection.run(exp.select(row_hash).from_(source))]
-        assert len(set(hashes)) == len(values)
-        assert all(isinstance(one, int) and one >= 0 for one in hashes)
-        assert ":" not in connection.hash_algorithm
+def test_a_statement_is_stopped_and_its_transaction_undone(warehouse: Warehouse, read: Read) -> None:
+    with warehouse.connect() as session:
+        fill(session, "t", *range(3000))
+        session.cancel()
+        done = threading.Event()
+
+        def cancel() -> None:
+            while not done.wait(0.3):
+                session.cancel()
+
+        thread = threading.Thread(target=cancel)
+        with pytest.raises(sb.StatementCancelledError), session.transaction():
+            session.execute(exp.delete(terms.table(T), where=terms.column("a").eq(1)))
+            thread.start()
+            session.query(endless({"total": exp.Sum(this=terms.column("a", of="x"))}))
+        done.set()
+        thread.join()
+        assert session.query(numbers(1)) == [(1,)], "the session goes on"
+    assert read("SELECT count(*) FROM t") == [(3000,)]
 
 
-@pytest.mark.differs("snowflake", reason="the names of tables are in upper case, and are shown in lower")
-def test_tables_are_found_by_their_prefix(warehouse: Warehouse) -> None:
-    with warehouse.connect() as connection:
-        for name in ("T__shadow_b", "t__shadow_a", "t", "tt__shadow_c"):
-            fill(connection, name)
-        assert [table.name for table in connection.tables("main", "t__shadow_")] == ["T__shadow_b", "t__shadow_a"]
-        assert connection.tables("nowhere", "t") == ()
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (pa.table([[1], [2]], ["a", "A"]), FrameError),
+        (pa.table({}), NoColumnsError),
+        (sb.Query("SELECT 1 AS a, 2 AS a"), FrameError),
+        (5, sb.ConfigurationError),
+    ],
+    ids=["a name twice", "no columns", "a query with a name twice", "no frame"],
+)
+def test_what_cannot_be_loaded_is_refused(data: Any, error: type[Exception], warehouse: Warehouse) -> None:
+    with warehouse.connect() as session, pytest.raises(error), session.load(data):
+        pass
 
 
-def test_columns_are_added_with_what_their_rows_have(warehouse: Warehouse, read: Read) -> None:
-    with warehouse.connect() as connection:
-        fill(connection)
-        added = {Column(name="it's", type="INTEGER"): terms.number(7), Column(name="c", type="VARCHAR"): None}
-        connection.add_columns(T, added)
-        assert [column.name for column in connection.columns(T) or ()] == ["a", "it's", "c"]
-    assert read("FROM t ORDER BY a") == [(1, 7, None), (2, 7, None)]
+def test_a_scratch_table_ends_with_its_session(warehouse: Warehouse) -> None:
+    with warehouse.connect() as session:
+        scratch = session.scratch("mine")
+        session.tables.create(scratch, numbers(1), kind="scratch")
+    with warehouse.connect() as session, pytest.raises(sb.TableNotFoundError):
+        session.query(rows_of_table(scratch))
 
 
-def test_a_clone_takes_a_tables_place(warehouse: Warehouse, read: Read) -> None:
-    aside = TableRef(schema="main", name="aside")
-    with warehouse.connect() as connection:
-        fill(connection)
-        with connection.transaction(), connection.cloned(T, aside=aside):
-            assert connection.run(all_of("t")) == []
-            assert connection.run(all_of("aside")) == [(1,), (2,)]
-            connection.reshape(T, dropped=[], retyped=[Column(name="a", type="VARCHAR")], added={})
-        assert connection.columns(T) == (Column(name="a", type="VARCHAR"),)
+@pytest.mark.parametrize("kind", ["rows", "view"])
+def test_derived_rows_are_read_until_they_are_forgotten(kind: Any, warehouse: Warehouse) -> None:
+    with warehouse.connect() as session:
+        fill(session)
+        with session.transaction():
+            session.execute(added(10))
+            for _ in range(2):
+                derived = session.derive("mine", all_of("t"), kind=kind)
+                assert sorted(session.query(exp.select("*").from_(terms.rows(derived)))) == [(11,), (12,)]
+                session.forget(derived)
+            derived = session.derive("mine", all_of("t"), kind=kind)
+            session.execute(added(100))
+            found = sorted(session.query(exp.select("*").from_(terms.rows(derived))))
+            session.forget(derived)
+        assert found in ([[(111,), (112,)]] if kind == "view" else [[(11,), (12,)], [(111,), (112,)]])
 
 
-def test_a_clone_that_breaks_leaves_the_table(warehouse: Warehouse, read: Read) -> None:
-    with warehouse.connect() as connection:
-        fill(connection)
-        aside = TableRef(schema="main", name="aside")
-        with pytest.raises(RuntimeError), connection.transaction(), connection.cloned(T, aside=aside):
-            raise RuntimeError
-        assert connection.tables("main", "aside") == ()
-    assert read("FROM t ORDER BY a") == [(1,), (2,)]
+def test_an_attempt_is_made_anew_while_others_are_in_the_way(warehouse: Warehouse, read: Read) -> None:
+    tries: list[int] = []
+    with warehouse.connect() as session:
+        fill(session)
+
+        def work() -> int:
+            tries.append(session.execute(added(10)))
+            if len(tries) < 3:
+                raise sb.TransactionConflictError("another one was first")
+            return 5
+
+        assert session.attempt(work) == 5
+    assert tries == [2, 2, 2]
+    assert read("FROM t ORDER BY a") == [(11,), (12,)]
 
 
-def test_an_archive_is_put_back_and_kept(warehouse: Warehouse, read: Read) -> None:
-    archive, aside = TableRef(schema="main", name="archive"), TableRef(schema="main", name="aside")
-    with warehouse.connect() as connection:
-        fill(connection)
-        fill(connection, "archive", 5)
-        with connection.transaction():
-            connection.put_back(T, archive=archive, aside=aside)
-    assert read("FROM t") == read("FROM archive") == [(5,)]
-    assert read("FROM aside ORDER BY a") == [(1,), (2,)]
+def test_an_attempt_gives_up_in_the_end(warehouse: Warehouse) -> None:
+    tries: list[int] = []
+    with warehouse.connect() as session:
+        session.conflict_timeout = 0.1
+
+        def work() -> None:
+            tries.append(1)
+            raise sb.TransactionConflictError("another one was first")
+
+        with pytest.raises(sb.TransactionConflictError):
+            session.attempt(work)
+    assert len(tries) > 1
+
+
+def test_a_session_is_closed_whatever_happens_in_it(warehouse: Warehouse) -> None:
+    with pytest.raises(RuntimeError), warehouse.connect() as session:
+        assert session.dialect is warehouse.dialect
+        raise RuntimeError
+    with pytest.raises((sb.WarehouseError, sb.WarehouseUnavailableError)):
+        session.query(numbers(1))

@@ -11,7 +11,7 @@ from typing import get_args
 from sqlglot import exp
 
 from dagster_safe_backfill.model.states import Fingerprint
-from dagster_safe_backfill.model.tables import SHADOW_INFIX, TableRef
+from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.wap.ledger import ledger
 from dagster_safe_backfill.wap.ledger.ledger import CHANGES_OF_LIVE, Event, StageEvent
@@ -101,7 +101,7 @@ def newest(found: Iterable[Stage]) -> dict[str, Stage]:
 
 def standing(connection: Connection, table: TableRef, found: Iterable[Stage]) -> list[Stage]:
     """Return the stages whose rows are still there."""
-    tables = connection.tables(table.schema, f"{table.name}{SHADOW_INFIX}")
+    tables = connection.tables(table.schema, table.shadow_prefix)
     names = {shadow.name.casefold() for shadow in tables}
     return [stage for stage in found if stage.shadow is not None and stage.shadow.name.casefold() in names]
 

@@ -23,6 +23,7 @@ from dagster_safe_backfill.audits.comparison import Comparison
 from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.model.options import AssetOptions, Batches, Checks, Limits, Publish, Strategy, TableOptions
 from dagster_safe_backfill.reports.checks import are_partitioned, check_specs
+from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset
 from dagster_safe_backfill.runs.limits import no_vain_retries
 from dagster_safe_backfill.runs.private_dagster import keep_options, quiet_about_previews
 from dagster_safe_backfill.runs.user_function import ComputeFunction, Run
@@ -109,9 +110,6 @@ def build_staged_wap_assets(
         )
         ```
     """
-    # What runs assets is loaded with the first one that is defined.
-    from dagster_safe_backfill.runs.staged_runs import AuditPipeline, PublishPipeline, StagedTable, StagePipeline
-
     check_asset_arguments(asset)
     options = asset_options(
         partitions_def=partitions_def,
@@ -140,14 +138,32 @@ def build_staged_wap_assets(
         asset=asset,
     )
     compute = ComputeFunction(function, resource_key=io_manager_key)
-    staged = StagedTable(key=group.key, options=options, partitions_def=partitions_def)
-    stage = StagePipeline(
-        table=staged, compute=compute, audits=group.audits_of_each, logs_by_partition=group.is_partitioned
+    live = LiveAsset(key=group.key, options=options, partitions_def=partitions_def)
+    computed = ComputedAsset(
+        live=live, compute=compute, audits=group.audits_of_each, logs_by_partition=group.is_partitioned
     )
+
+    def stage(
+        context: dg.AssetExecutionContext, io_manager: object, arguments: Mapping[str, object]
+    ) -> Iterator[object]:
+        wap_run, _staged_runs = _loaded()
+        return wap_run.run_shadow(context, io_manager, arguments, asset=computed)
+
+    def audit_all(
+        context: dg.AssetExecutionContext, io_manager: object, _arguments: Mapping[str, object]
+    ) -> Iterator[object]:
+        _wap_run, staged_runs = _loaded()
+        return staged_runs.run_audit(context, io_manager, live=live, shadow=shadow, audits=options.audits)
+
+    def publish_all(
+        context: dg.AssetExecutionContext, io_manager: object, _arguments: Mapping[str, object]
+    ) -> Iterator[object]:
+        _wap_run, staged_runs = _loaded()
+        return staged_runs.run_publish(context, io_manager, live=live)
+
     with quiet_about_previews():
-        shadow = group.shadow(compute, stage.run)
-        audit = group.audit(AuditPipeline(table=staged, shadow=shadow, audits=options.audits).run)
-        return StagedWapAssets(shadow, audit, group.published(PublishPipeline(table=staged).run))
+        shadow = group.shadow(compute, stage)
+        return StagedWapAssets(shadow, group.audit(audit_all), group.published(publish_all))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,6 +244,13 @@ class _Group:
     def _beside(self, ending: str) -> dg.AssetKey:
         *prefix, name = self.key.path
         return dg.AssetKey([*prefix, f"{name}{ending}"])
+
+
+def _loaded():
+    """Load what runs assets: with the first run, so that definitions are cheap to load."""
+    from dagster_safe_backfill.runs import staged_runs, wap_run
+
+    return wap_run, staged_runs
 
 
 def _run_by(run: Run, io_manager_key: str) -> Callable[..., Iterator[object]]:

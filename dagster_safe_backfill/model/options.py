@@ -164,10 +164,10 @@ class Batches:
             that fail stay in the shadow, and the run fails at its end and names them. If False, the whole run goes live
             in one transaction, or nothing does. Only for `wap_asset`.
         canary: Whether the run stops if its first batch fails its audits.
-        resume: Whether a re-execution (or a retry) of a run that crashed takes up the partitions that it had staged and
-            audited, and not published, instead of computing them again. It computes those again whose code, upstream
-            assets or live rows changed since, and all of them if an audit had rejected the run; a new launch computes
-            all.
+        resume: Whether a retry or a re-execution of a run that crashed takes up the partitions which that run had
+            staged and audited, and not published, instead of computing them again. It computes them again if an audit
+            rejected that run, if the code or its config changed, if live changed, or if an upstream asset was
+            materialized since. A new launch computes everything.
 
     Raises:
         ConfigurationError: A value that isn't allowed.
@@ -188,7 +188,7 @@ class Batches:
 
     def __post_init__(self) -> None:
         if self.size is not None:
-            check_count("size", self.size, of="partitions", at_least=1)
+            check_count("Batches: size", self.size, of="partitions", at_least=1)
         check_flag("publish_each", self.publish_each)
         check_flag("canary", self.canary)
         check_flag("resume", self.resume)

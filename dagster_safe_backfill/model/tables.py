@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import Literal
 
 from dagster_safe_backfill.errors import ConfigurationError
@@ -15,14 +16,24 @@ OnSchemaChange = Literal["raise", "add_columns", "sync"]
 
 SHADOW_INFIX = "__shadow_"
 ARCHIVE_INFIX = "__archive_"
+_LONGEST_WORD = 38
+"""A UUID without hyphens, and the number of a batch."""
+_DIGITS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableRef:
-    """A table's name: `schema.name`, as the user spells it."""
+    """A table's name: `schema.name`, as the user spells it.
+
+    Attributes:
+        schema: The schema's name.
+        name: The table's own name.
+        longest_name: The most bytes that the names of the table's shadows and archives may have.
+    """
 
     schema: str
     name: str
+    longest_name: int = field(default=255, compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
@@ -39,14 +50,35 @@ class TableRef:
             raise ConfigurationError(f'a table is named "table" or "schema.table", not "{text}"')
         return cls(schema=parts[0] if len(parts) == 2 else default_schema, name=parts[-1])
 
+    @property
+    def shadow_prefix(self) -> str:
+        """What the names of all shadows of this table begin with, and those of no other table's."""
+        return self._prefix(SHADOW_INFIX)
+
     def archive(self, publication_id: str) -> TableRef:
         """Return the name of the table that keeps what one publication replaced in this one."""
-        return TableRef(schema=self.schema, name=f"{self.name}{ARCHIVE_INFIX}{_word(publication_id)}")
+        return self._beside(ARCHIVE_INFIX, _word(publication_id))
 
     def shadow(self, run_id: str, *, batch: int | None = None) -> TableRef:
         """Return the name of this table's shadow for one run, or for one of its batches; no two runs share one."""
-        ending = "" if batch is None else f"_{batch}"
-        return TableRef(schema=self.schema, name=f"{self.name}{SHADOW_INFIX}{_word(run_id)}{ending}")
+        return self._beside(SHADOW_INFIX, _word(run_id) + ("" if batch is None else f"_{batch}"))
+
+    def _beside(self, infix: str, word: str) -> TableRef:
+        prefix = self._prefix(infix)
+        return replace(self, name=prefix + _shortened(word, self.longest_name - len(prefix.encode())))
+
+    def _prefix(self, infix: str) -> str:
+        # Whatever the word after it: so it is one prefix for all shadows.
+        longest = self.longest_name - len(infix) - min(_LONGEST_WORD, self.longest_name // 3)
+        return _shortened(self.name, longest) + infix
+
+
+def _shortened(name: str, longest: int) -> str:
+    """Return a name that is too long as its beginning and a digest of all of it; names that differ by case are one."""
+    if len(name.encode()) <= longest:
+        return name
+    digest = sha256(name.casefold().encode()).hexdigest()[:_DIGITS]
+    return name.encode()[: longest - _DIGITS - 1].decode(errors="ignore") + f"_{digest}"
 
 
 def _word(text: str) -> str:

@@ -29,6 +29,7 @@ from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import terms
+from dagster_safe_backfill.sql.dialect import Dialect
 from dagster_safe_backfill.sql.slicing import PARTITION, ROWS, PartitionColumns, positioned
 
 ByCondition = NotNull | AcceptedValues | InRange | RowExpression | References
@@ -76,7 +77,7 @@ class AuditedRows:
     instants: tuple[str, ...]
     stamp: str | None
     key: tuple[str, ...]
-    dialect: str
+    dialect: Dialect
 
 
 def shadow_rows(batch: AuditedRows) -> exp.Table | exp.Subquery:
@@ -132,7 +133,7 @@ def aggregated(aggregate: Aggregate | str, batch: AuditedRows, *, option: str) -
     if aggregate.sql == "*":
         return exp.Count(this=exp.Star())
     if aggregate.of is None:
-        return terms.parsed(aggregate.sql, dialect=batch.dialect, option=option)
+        return terms.parsed(aggregate.sql, dialect=batch.dialect.name, option=option)
     found = _value(aggregate.sql, batch, option, of=None)
     return _percentile(found, aggregate.of) if not isinstance(aggregate.of, str) else _total(found, aggregate.of)
 
@@ -173,7 +174,7 @@ def fails(audit: ByCondition | ByLookup, batch: AuditedRows) -> exp.Expr:
         case InRange():
             return exp.not_(_is_between(audit, batch))
         case RowExpression():
-            return exp.not_(terms.parsed(audit.sql, dialect=batch.dialect, option=f"audit {audit.name}"))
+            return exp.not_(terms.parsed(audit.sql, dialect=batch.dialect.name, option=f"audit {audit.name}"))
         case References():
             return _is_orphan(audit, batch)
         case Unique():
@@ -197,7 +198,7 @@ def _value(column: str, batch: AuditedRows, option: str, *, of: str | None = SHA
     known = {known.casefold(): known for known in batch.columns}
     if column.casefold() in known:
         return terms.column(known[column.casefold()], of=of)
-    return terms.parsed(column, dialect=batch.dialect, option=option)
+    return terms.parsed(column, dialect=batch.dialect.name, option=option)
 
 
 def _literal(value: Value, column: str, batch: AuditedRows) -> exp.Expr:
@@ -207,7 +208,7 @@ def _literal(value: Value, column: str, batch: AuditedRows) -> exp.Expr:
         text = "inf" if value > 0 else "-inf"
         return exp.cast(terms.text(text), exp.DataType.Type.DOUBLE)
     # Rendered and read again, since a converted date knows no dialect of its own.
-    return sqlglot.parse_one(exp.convert(value).sql(dialect=batch.dialect), dialect=batch.dialect)
+    return sqlglot.parse_one(exp.convert(value).sql(dialect=batch.dialect.name), dialect=batch.dialect.name)
 
 
 def _check_zone(value: datetime, column: str, batch: AuditedRows) -> None:
@@ -261,7 +262,7 @@ def found_rows(audit: FailingRows, batch: AuditedRows) -> exp.Select:
         ConfigurationError: It isn't one SELECT.
     """
     try:
-        statements = sqlglot.parse(audit.sql, dialect=batch.dialect)
+        statements = sqlglot.parse(audit.sql, dialect=batch.dialect.name)
     except SqlglotError as error:
         raise ConfigurationError(f"audit {audit.name} is not a SELECT: {audit.sql!r}") from error
     select = statements[0] if len(statements) == 1 else None

@@ -27,6 +27,7 @@ from dagster_safe_backfill.model.slices import (
     merged,
 )
 from dagster_safe_backfill.sql import terms
+from dagster_safe_backfill.sql.dialect import Dialect
 
 RESERVED = "_sb_"
 """How the names of the library's own columns and relations begin."""
@@ -39,9 +40,6 @@ ROWS = "_sb_rows"
 """The name under which `with_partition` reads its source."""
 
 _MAP = "_sb_map"
-
-WindowJoin = Literal["asof", "range"]
-"""By the last window that begins before it, or by both of a window's bounds."""
 
 _TICK = timedelta(microseconds=1)
 
@@ -56,8 +54,7 @@ class PartitionColumn:
         type_name: Its type, as the warehouse spells it.
         keeps: How it keeps time, or `"text"` or `"other"` where it keeps none.
         timezone: The zone of its wall-clock times; if None, that of the partitions.
-        dialect: The warehouse's, in which `type_name` is read.
-        window_join: How a row finds its window of time.
+        dialect: The warehouse's, in which `type_name` is read, and by which rows are joined with partitions.
     """
 
     name: str
@@ -65,8 +62,7 @@ class PartitionColumn:
     type_name: str
     keeps: ColumnType | Literal["text", "other"]
     timezone: str | None
-    dialect: str
-    window_join: WindowJoin = "asof"
+    dialect: Dialect
 
 
 PartitionColumns = Mapping[str | None, PartitionColumn]
@@ -138,8 +134,8 @@ def positioned(
     """Return a SELECT of `items` from `rows`, and of each row's position in the slice as `PARTITION`.
 
     Rows outside the slice have NULL there; without a slice all are at 0. Consecutive days of a DATE column are counted,
-    without a join. Keys, and other days of a DATE column, are found by equality; other times by an ASOF join, which
-    takes one pass over sorted windows however irregular they are (cron, months, DST nights, excluded days).
+    without a join. Keys, and other days of a DATE column, are found by equality; other times by their windows, however
+    irregular they are (cron, months, DST nights, excluded days), joined as the dialect does it best.
 
     Raises:
         PartitionColumnError: A column can't tell the slice's partitions apart.
@@ -150,19 +146,12 @@ def positioned(
     marks = [_mark(i, dimension, columns[dimension.name]) for i, dimension in enumerate(partition_slice.dimensions)]
     if len(marks) == 1 and marks[0].counts_days:
         return exp.select(*items, *terms.named({PARTITION: marks[0].days_since_first()})).from_(source)
-    within = [mark.is_before_end() for mark in marks if mark.is_window]
-    # An ASOF join takes one inequality; two dimensions of windows fall back to a range join.
-    is_asof = len(within) == 1 and all(mark.column.window_join == "asof" for mark in marks)
-    matches = [mark.is_match() for mark in marks]
-    join = exp.Join(
-        this=_partition_map(marks),
-        method="ASOF" if is_asof else None,
-        side="LEFT",
-        on=terms.all_of(matches if is_asof else matches + within),
+    join, position = marks[0].column.dialect.join_partitions(
+        _partition_map(marks),
+        matches=[mark.is_match() for mark in marks],
+        ends=[mark.is_before_end() for mark in marks if mark.is_window],
+        position=terms.column(_ORDINAL, of=_MAP),
     )
-    position: exp.Expr = terms.column(_ORDINAL, of=_MAP)
-    if is_asof:
-        position = exp.Case().when(within[0], position)
     return exp.select(*items, *terms.named({PARTITION: position})).from_(source).join(join)
 
 
@@ -266,7 +255,7 @@ def _in_domain(value: exp.Expr, column: PartitionColumn) -> exp.Expr:
         case "text":
             return value
         case "other":
-            return terms.typed(value, column.type_name, dialect=column.dialect)
+            return terms.typed(value, column.type_name, dialect=column.dialect.name)
         case _:
             assert_never(column.keeps)
 

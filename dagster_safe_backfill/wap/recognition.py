@@ -13,6 +13,7 @@ from dagster_safe_backfill.model.states import Staged
 from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import terms
+from dagster_safe_backfill.sql.dialect import Dialect
 from dagster_safe_backfill.sql.slicing import RESERVED, PartitionColumn, PartitionColumns, distinct_keys, rows_of
 from dagster_safe_backfill.warehouses.base import Connection
 
@@ -92,7 +93,6 @@ def partition_columns(
             keeps=connection.keeps(types[name]),
             timezone=spec.column_timezone,
             dialect=connection.dialect,
-            window_join=connection.window_join,
         )
         for name, expression in expressions.items()
     }
@@ -129,7 +129,7 @@ def where(
     column_type: ColumnType | None,
     *,
     spec: TableSpec,
-    dialect: str,
+    dialect: Dialect,
 ) -> str:
     """Return a slice's predicate as SQL text, for `PartitionSlice.where`.
 

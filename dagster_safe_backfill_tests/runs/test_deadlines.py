@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -274,7 +274,7 @@ def test_columns_whose_change_is_stopped_may_be_changed_later() -> None:
         raise sb.StatementCancelledError("stopped")
 
     with pytest.raises(sb.StatementCancelledError):
-        DuckDBTables(stop).reshape(T, dropped=["x"], retyped=[])
+        DuckDBTables(stop, nullcontext).reshape(T, dropped=["x"], retyped=[], added={})
 
 
 def test_a_batch_that_was_stopped_is_published_by_the_next_try(live: Publications) -> None:

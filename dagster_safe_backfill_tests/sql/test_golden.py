@@ -6,10 +6,9 @@ Snowflake's go through its grammar too, and are run by the emulator.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,44 +23,33 @@ from dagster_safe_backfill.model.tables import Column, TableRef
 from dagster_safe_backfill.sql import auditing, comparing, publishing, staging, terms
 from dagster_safe_backfill.sql.auditing import AuditedRows
 from dagster_safe_backfill.sql.comparing import Pairing
+from dagster_safe_backfill.sql.dialect import Dialect
 from dagster_safe_backfill.sql.fingerprints import fingerprints
 from dagster_safe_backfill.sql.publishing import Change
-from dagster_safe_backfill.sql.slicing import PartitionColumn, WindowJoin, rows_of
+from dagster_safe_backfill.sql.slicing import PartitionColumn, rows_of
 from dagster_safe_backfill.sql.staging import StagedColumn
-from dagster_safe_backfill.warehouses.snowflake import types as snowflake_types
-from dagster_safe_backfill.warehouses.snowflake.dialect import DIALECT as SNOWFLAKE
-from dagster_safe_backfill.warehouses.snowflake.swap import hashed
+from dagster_safe_backfill.warehouses.duckdb.dialect import DuckDBDialect
+from dagster_safe_backfill.warehouses.snowflake.dialect import SnowflakeDialect
+from dagster_safe_backfill.warehouses.snowflake.generator import DIALECT as SNOWFLAKE
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speech:
-    """What statements of one warehouse are made of, and with which connection's methods."""
+    """What statements of one warehouse are made of."""
 
-    dialect: str
-    window_join: WindowJoin
+    dialect: Dialect
     integers: tuple[str, str]
-    is_lost: Callable[..., exp.Expr]
-    row_hash: Callable[[list[exp.Expr]], exp.Expr]
     unused: frozenset[str] = frozenset()
-    """What that connection never says."""
+    """What that warehouse never says."""
 
 
 SPEECHES = {
-    "duckdb": Speech(
-        dialect="duckdb",
-        window_join="asof",
-        integers=("BIGINT", "INTEGER"),
-        is_lost=partial(staging.lost_by_try_cast, dialect="duckdb"),
-        row_hash=lambda values: exp.func("hash", *values),
-    ),
+    "duckdb": Speech(dialect=DuckDBDialect(), integers=("BIGINT", "INTEGER")),
     "snowflake": Speech(
-        dialect=SNOWFLAKE,
-        window_join="range",
+        dialect=SnowflakeDialect(),
         integers=("NUMBER(38,0)", "NUMBER(9,0)"),
-        is_lost=snowflake_types.is_lost,
-        row_hash=hashed,
         # It has no view for a session: the SELECT itself stands where it is read.
         unused=frozenset({"staging: a view for the session"}),
     ),
@@ -90,15 +78,14 @@ def _slice() -> PartitionSlice:
     return PartitionSlice(keys=keys, dimensions=(TimeDimension(windows=windows, timezone="UTC"),))
 
 
-def _column(sql: str, keeps: str, type_name: str, dialect: str, window_join: WindowJoin = "asof") -> PartitionColumn:
+def _column(sql: str, keeps: str, type_name: str, dialect: Dialect) -> PartitionColumn:
     return PartitionColumn(
         name=sql,
-        expression=terms.parsed(sql, dialect=dialect, option="partition_expr"),
+        expression=terms.parsed(sql, dialect=dialect.name, option="partition_expr"),
         type_name=type_name,
         keeps=keeps,  # type: ignore[arg-type]
         timezone=None,
         dialect=dialect,
-        window_join=window_join,
     )
 
 
@@ -173,10 +160,10 @@ def statements(warehouse: str) -> Mapping[str, exp.Expr]:
         dialect=dialect,
     )
     conditions = {name: auditing.fails(audit, batch) for name, audit in audits.items()}
-    lost = {"it's": speech.is_lost(terms.column("it's"), source=wide, target=narrow)}
-    rows = staging.typed_rows(source, staged, dialect=dialect)
+    lost = {"it's": dialect.is_lost(terms.column("it's"), source=wide, target=narrow)}
+    rows = staging.typed_rows(source, staged, dialect=dialect.name)
     placed = {"partition_slice": partition_slice, "columns": columns}
-    wall_clock = {None: _column("CAST(day AS TIMESTAMP)", "timestamp", "TIMESTAMP", dialect, speech.window_join)}
+    wall_clock = {None: _column("CAST(day AS TIMESTAMP)", "timestamp", "TIMESTAMP", dialect)}
     by_window = {"partition_slice": partition_slice, "columns": wall_clock}
     by_count = {"partition_slice": partition_slice.chosen([0, 1]), "columns": columns}
     by_condition = ("not_null", "expression", "accepted_values", "in_range", "references")
@@ -208,7 +195,7 @@ def statements(warehouse: str) -> Mapping[str, exp.Expr]:
         "staging: tied keys": staging.tied_keys(RANKED, change.key, size=10),
         "staging: delete duplicates": staging.delete_duplicates(RANKED),
         "staging: repeated keys": staging.repeated_keys(SHADOW, change.key),
-        "fingerprints: by partition": fingerprints(LIVE, speech.row_hash([terms.column("day")]), **placed),
+        "fingerprints: by partition": fingerprints(LIVE, dialect.row_hash([terms.column("day")]), **placed),
         "auditing: conditions together": auditing.grouped(together, auditing.shadow_rows(batch), is_overall=False),
         "auditing: aggregates of live, and over the run": auditing.grouped(
             measured, auditing.live_rows(batch), is_overall=True
@@ -251,7 +238,7 @@ def statements(warehouse: str) -> Mapping[str, exp.Expr]:
 
 def rendered(dialect: str) -> str:
     """Return the golden file's text."""
-    written = SPEECHES[dialect].dialect
+    written = SPEECHES[dialect].dialect.name
     parts = [f"-- {name}\n{s.sql(dialect=written, pretty=True)};\n" for name, s in statements(dialect).items()]
     return "\n".join(parts)
 
@@ -314,7 +301,7 @@ def test_the_emulated_snowflake_runs_each_statement(name: str, snowflake_emulato
 @pytest.mark.parametrize("key", ["it's", 'say "hi"', "'; DROP TABLE live; --", "ünï—code", "a\\'b"])
 def test_keys_are_literals_whatever_is_in_them(key: str) -> None:
     partition_slice = PartitionSlice(keys=(key,), dimensions=(KeyDimension(values=(key,)),))
-    predicate = rows_of(partition_slice, {None: _column("key", "text", "VARCHAR", "duckdb")})
+    predicate = rows_of(partition_slice, {None: _column("key", "text", "VARCHAR", DuckDBDialect())})
     with duckdb.connect() as connection:
         connection.execute("CREATE TABLE live (key VARCHAR)")
         connection.execute("INSERT INTO live VALUES (?), ('another')", [key])

@@ -67,4 +67,4 @@ def measure_live(
     try:
         return measure(connection, subject_of(connection, staged, sample_columns), audits, counts_live=False).results
     finally:
-        connection.forget(view, kind="VIEW")
+        connection.forget(view)

@@ -116,7 +116,7 @@ class WayBack:
         """Leave nothing behind in the session."""
         self.plan.close(connection)
         if self.view is not None:
-            connection.forget(self.view, kind="VIEW")
+            connection.forget(self.view)
 
 
 def sources_of(connection: Connection, spec: TableSpec, undoing: Mapping[str, Undoing]) -> Sources:

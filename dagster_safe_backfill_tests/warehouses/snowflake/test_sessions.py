@@ -281,16 +281,16 @@ def test_a_cancel_that_fails_is_tried_again(
     slow: SnowflakeBackend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from dagster_safe_backfill.runs.deadlines import Deadline
-    from dagster_safe_backfill.warehouses.snowflake.driver import Sessions
+    from dagster_safe_backfill.warehouses.snowflake.driver import Connections
 
-    cancel, tries = Sessions._cancel, count()
+    cancel, tries = Connections._cancel, count()
 
-    def failing_once(self: Sessions, ids: Any) -> None:
+    def failing_once(self: Connections, ids: Any) -> None:
         if next(tries) == 0:
             raise sb.WarehouseUnavailableError("no answer")
         cancel(self, ids)
 
-    monkeypatch.setattr(Sessions, "_cancel", failing_once)
+    monkeypatch.setattr(Connections, "_cancel", failing_once)
     with (
         slow.warehouse.connect() as connection,
         pytest.raises(sb.BatchTimeoutError),

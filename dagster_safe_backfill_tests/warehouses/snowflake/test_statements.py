@@ -20,7 +20,7 @@ from dagster_safe_backfill.sql import staging, terms
 from dagster_safe_backfill.sql.slicing import PartitionColumn, distinct_keys, rows_of
 from dagster_safe_backfill.wap.ledger.waiting import stages
 from dagster_safe_backfill.warehouses.base import STATEMENTS
-from dagster_safe_backfill.warehouses.snowflake.dialect import DIALECT
+from dagster_safe_backfill.warehouses.snowflake.dialect import SnowflakeDialect
 from dagster_safe_backfill_tests.harness.assets import Source, events, run_range
 from dagster_safe_backfill_tests.harness.publications import STRATEGIES, Publications, day_rows
 from dagster_safe_backfill_tests.harness.snowflake.emulator import Emulator
@@ -128,7 +128,12 @@ def test_lists_that_are_too_long_are_split(account: SnowflakeBackend) -> None:
     dimension = KeyDimension(values=MANY)
     keys = PartitionSlice(keys=MANY, dimensions=(dimension,))
     column = PartitionColumn(
-        name="k", expression=terms.column("k"), type_name="NUMBER(38,0)", keeps="other", timezone=None, dialect=DIALECT
+        name="k",
+        expression=terms.column("k"),
+        type_name="NUMBER(38,0)",
+        keeps="other",
+        timezone=None,
+        dialect=SnowflakeDialect(),
     )
     table = TableRef(schema="main", name="t")
     source = exp.select(terms.column("k")).from_(terms.table(table))

@@ -179,7 +179,9 @@ def _run_batch(run: ComputingRun, batch: Batch, gate: Gate, *, like: TableRef | 
 def _begin(run: ComputingRun, batch: Batch) -> _Work:
     """Compute a batch's rows, unless they are staged; no session is open while the user's function runs."""
     piece, table = batch.partition_slice, run.spec.table
-    check_hours(run.options.limits.hours, table=table, what=f"{piece} and what follows")
+    hours = run.options.limits.hours
+    if hours is not None:
+        check_hours(hours, table=table, what=f"{piece} and what follows")
     deadline = run.deadline(f"{piece} of {table}")
     if batch.staged:
         return _Work(batch=batch, deadline=deadline)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -51,7 +53,7 @@ class TableRef:
 
 def _word(text: str) -> str:
     """Return `text` as part of a name: a UUID without its hyphens."""
-    return "".join(letter if letter.isalnum() else "" if letter == "-" else "_" for letter in text)
+    return re.sub(r"\W", "_", text.replace("-", ""))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,11 @@ class Column:
 
     name: str
     type: str
+
+
+def names_of(columns: Iterable[Column]) -> tuple[str, ...]:
+    """Return the names of columns, in their order."""
+    return tuple(map(attrgetter("name"), columns))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import dagster as dg
 
-from dagster_safe_backfill.errors import ConfigurationError, OutsideAllowedHoursError, SafeBackfillError
+from dagster_safe_backfill.errors import ConfigurationError, OutsideAllowedHoursError, SafeBackfillError, is_transient
 from dagster_safe_backfill.model.hours import AllowedHours
 from dagster_safe_backfill.model.tables import TableSpec
 from dagster_safe_backfill.runs.table_io import TableIO
 
 if TYPE_CHECKING:
     from dagster_safe_backfill.runs.deadlines import Deadline
-    from dagster_safe_backfill.wap.retries import Retries
+    from dagster_safe_backfill.runs.retries import Retries
     from dagster_safe_backfill.warehouses.base import Connection
 
 _Result = TypeVar("_Result")
@@ -66,7 +66,7 @@ class BatchRules:
     @property
     def retries(self) -> Retries:
         """The retries, as a policy."""
-        from dagster_safe_backfill.wap.retries import Retries
+        from dagster_safe_backfill.runs.retries import Retries
 
         return Retries(max_retries=self.max_retries, first_wait=self.retry_wait)
 
@@ -86,8 +86,6 @@ def no_vain_retries(context: dg.AssetExecutionContext) -> Generator[None, None, 
     Raises:
         dagster.Failure: In place of such an error, which is its cause, where there is a retry policy.
     """
-    from dagster_safe_backfill.wap.retries import is_transient
-
     try:
         yield
     except SafeBackfillError as error:

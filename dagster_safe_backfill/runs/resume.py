@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from dagster_safe_backfill.model.states import StagedPartition
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.runs.backfills import is_over
 from dagster_safe_backfill.runs.partitions import order_of
 
 if TYPE_CHECKING:
-    from dagster_safe_backfill.wap.ledger.resume import Checkpoints
-    from dagster_safe_backfill.wap.ledger.waiting import Stage
+    from dagster_safe_backfill.wap.ledger.checkpoints import Checkpoints
 
 _PAGE = 1000
 
 
 def kept_checkpoints(
     context: dg.AssetExecutionContext, found: Checkpoints, *, may_take: Callable[[str], bool]
-) -> Sequence[Stage]:
+) -> Sequence[StagedPartition]:
     """Return what can be taken up of a run's partitions, and log what is, and what isn't and why.
 
     Args:
@@ -29,8 +29,8 @@ def kept_checkpoints(
         found: What the warehouse has of the run's partitions.
         may_take: Whether what was staged in a scope may be taken up.
     """
-    scopes = {scope for scope in {stage.scope for stage in found.kept} if may_take(scope)}
-    kept = [stage for stage in found.kept if stage.scope in scopes]
+    scopes = {scope for scope in {stage.group for stage in found.kept} if may_take(scope)}
+    kept = [stage for stage in found.kept if stage.group in scopes]
     computed_at = {stage.key: stage.computed_at for stage in kept}
     stale = changed_since(context.assets_def, context.asset_key, computed_at, instance=context.instance)
     outdated = [*found.outdated, *((stage, stale[stage.key]) for stage in kept if stage.key in stale)]

@@ -11,10 +11,9 @@ from typing import Any, Literal
 from sqlglot import exp
 
 from dagster_safe_backfill.errors import TransactionConflictError
-from dagster_safe_backfill.model.slices import ColumnType
+from dagster_safe_backfill.model.slices import ColumnType, WindowJoin
 from dagster_safe_backfill.model.tables import Column, TableRef
 from dagster_safe_backfill.sql import terms
-from dagster_safe_backfill.sql.slicing import WindowJoin
 
 STATEMENTS = logging.getLogger("dagster_safe_backfill.sql")
 """Logs every statement at DEBUG, as the warehouse gets it."""

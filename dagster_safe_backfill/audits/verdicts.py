@@ -46,7 +46,8 @@ class Limits:
         return self._outcome(rows, share)
 
     def _outcome(self, count: float, share: float) -> Outcome:
-        for outcome, limit in (("failed", self.error_above), ("warned", self.warn_above)):
+        levels: Sequence[tuple[Outcome, float | None]] = (("failed", self.error_above), ("warned", self.warn_above))
+        for outcome, limit in levels:
             if limit is not None and (share if isinstance(limit, float) else count) > limit:
                 return outcome
         return "passed"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from operator import attrgetter
 
 from sqlglot import exp
 
@@ -126,7 +125,7 @@ def lost_by_cast(connection: Connection, columns: Sequence[StagedColumn]) -> dic
 
 def _losses(connection: Connection, source: exp.Table, columns: Sequence[StagedColumn]) -> list[str]:
     """Return what the casts of columns would change or refuse, a sentence each."""
-    cast = list(filter(attrgetter("is_cast"), columns))
+    cast = [column for column in columns if column.is_cast]
     if not cast:
         return []
     try:

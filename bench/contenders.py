@@ -88,7 +88,13 @@ class _Counter(logging.Handler):
         return True
 
 
-def safe(form: str, *, memory_mb: int = data.MEMORY_LIMIT_MB, **options: Any) -> Contender:
+def safe(
+    form: str,
+    *,
+    memory_mb: int = data.MEMORY_LIMIT_MB,
+    batches: int | None = None,
+    is_live_by_batch: bool = False,
+) -> Contender:
     """`@wap_asset`, returning a `Query` or a frame; it keeps no archive, as the others keep none."""
     config = {"memory_limit": f"{memory_mb}MB"}
 
@@ -101,8 +107,8 @@ def safe(form: str, *, memory_mb: int = data.MEMORY_LIMIT_MB, **options: Any) ->
             unique_key=KEY,
             audits=_audits(job.audits),
             backfill_policy=sb.single_run(),
-            archive_days=0,
-            **options,
+            publish=sb.Merge(archive_days=0),
+            batches=sb.Batches(size=batches, publish_each=is_live_by_batch),
         )
         def order_items(partitions: sb.PartitionSlice) -> Any:
             if form == "query":
@@ -312,8 +318,8 @@ CONTENDERS: dict[str, Contender] = {
 }
 ONCE: dict[str, Contender] = {
     TIGHT: safe("query", memory_mb=TIGHT_MB),
-    BATCHED: safe("frame", batch_size=BATCH),
-    LIVE_BY_BATCH: safe("frame", batch_size=BATCH, publish_per="batch"),
+    BATCHED: safe("frame", batches=BATCH),
+    LIVE_BY_BATCH: safe("frame", batches=BATCH, is_live_by_batch=True),
 }
 """What isn't measured beside the others; of which the first isn't timed, and so needs no repetition."""
 

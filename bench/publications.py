@@ -28,8 +28,8 @@ from bench import data
 if TYPE_CHECKING:
     import duckdb
 
+    from dagster_safe_backfill.model.options import Strategy
     from dagster_safe_backfill.model.slices import PartitionSlice
-    from dagster_safe_backfill.model.states import Strategy
 
 DAYS = 365
 INSIDE = data.between(data.FIRST_DAY, data.end_of(DAYS))
@@ -90,7 +90,8 @@ class _Stopwatch(logging.Handler):
 
 def library(database: str, case: str, *, strategy: Strategy) -> Steps:
     """Write and publish, without audits, and then roll back."""
-    from dagster_safe_backfill.model.states import Audited, Origin, PublishRules
+    from dagster_safe_backfill.model.options import PUBLISH_BY_NAME
+    from dagster_safe_backfill.model.states import Audited, Origin
     from dagster_safe_backfill.model.tables import Query, TableRef, TableSpec
     from dagster_safe_backfill.wap.audit import audit
     from dagster_safe_backfill.wap.publish import publish
@@ -113,7 +114,7 @@ def library(database: str, case: str, *, strategy: Strategy) -> Steps:
             audited = audit(connection, staged, [], origin=origin, gate="run")
             assert isinstance(audited, Audited)
             with watch.step("publish"):
-                rules = PublishRules(strategy=strategy, archive_for=KEPT_FOR)
+                rules = PUBLISH_BY_NAME[strategy](archive_days=KEPT_FOR / timedelta(days=1))
                 publish(connection, audited, rules=rules, origin=origin)
         _check(database, CASES[case])
         origin = Origin(run_id="second", publication_id="second")

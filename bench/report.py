@@ -52,7 +52,7 @@ class Report:
         """Return the lines of all tables, in Markdown."""
         names = list(dict.fromkeys(name for name, _, _ in self.results))
         yield "\n### Wall seconds of the whole process (of the run in it; CPU), medians\n"
-        yield "`archive_days=0`, as (a) and (b) keep no archive either; publications with one are below.\n"
+        yield "`Merge(archive_days=0)`, as (a) and (b) keep no archive either; publications with one are below.\n"
         yield from self._table({name: self._row(name, _times) for name in names})
         yield "\n### Ratios of wall (of CPU)\n"
         yield from self._table(

@@ -74,6 +74,8 @@ if _typing.TYPE_CHECKING:
         WarehouseUnavailableError,
         WriteError,
     )
+    from dagster_safe_backfill.model.hours import AllowedHours
+    from dagster_safe_backfill.model.options import Batches, Checks, Limits, Merge, Replace, Swap, TableOptions
     from dagster_safe_backfill.model.slices import ColumnType, PartitionSlice, TimeWindow
     from dagster_safe_backfill.model.tables import KeepLatest, Query, keep_latest
 
@@ -107,6 +109,16 @@ _NAMES = {
         "not_null",
         "references",
         "unique",
+    ),
+    "model.hours": ("AllowedHours",),
+    "model.options": (
+        "Batches",
+        "Checks",
+        "Limits",
+        "Merge",
+        "Replace",
+        "Swap",
+        "TableOptions",
     ),
     "model.slices": (
         "ColumnType",
@@ -178,12 +190,15 @@ _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "Aggregate",
+    "AllowedHours",
     "ArchiveNotFoundError",
     "Audit",
     "AuditFailedError",
     "AuditResult",
     "BatchTimeoutError",
+    "Batches",
     "BoundsError",
+    "Checks",
     "ColumnType",
     "ConfigurationError",
     "EmptyFrameError",
@@ -191,6 +206,8 @@ __all__ = [
     "GroupAudit",
     "KeepLatest",
     "KeyViolationError",
+    "Limits",
+    "Merge",
     "MixedVersionsError",
     "NotStagedError",
     "Outcome",
@@ -204,6 +221,7 @@ __all__ = [
     "RangeDuckDBIOManager",
     "RangeIOManager",
     "RangeSnowflakeIOManager",
+    "Replace",
     "RetentionConfig",
     "RollbackConfig",
     "RollbackConflictError",
@@ -217,8 +235,10 @@ __all__ = [
     "SliceError",
     "StagedWapAssets",
     "StatementCancelledError",
+    "Swap",
     "SwapError",
     "TableNotFoundError",
+    "TableOptions",
     "TimeWindow",
     "TooManyPartitionsError",
     "TransactionConflictError",

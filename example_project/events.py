@@ -60,12 +60,9 @@ staged = sb.build_staged_wap_assets(
     # A run a day; the pool's limit is how many at a time.
     backfill_policy=sb.per_partition(),
     pool="warehouse",
-    publish="swap",
-    on_schema_change="add_columns",
-    archive_days=30,
-    updated_at_column="updated_at",
+    publish=sb.Swap(on_schema_change="add_columns", archive_days=30),
+    table=sb.TableOptions(schema="web", updated_at_column="updated_at"),
     deps=[staging_events],
-    schema="web",
     group_name="web",
     code_version="1",
 )

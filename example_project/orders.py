@@ -65,7 +65,7 @@ def costs(config: CostsConfig) -> Any:
     # A run is one day here; if the pool has a limit of 1, a backfill computes one day at a time.
     pool="orders",
     deps=[orders, costs],
-    schema="shop",
+    table=sb.TableOptions(schema="shop"),
     group_name="shop",
     code_version="1",
 )
@@ -102,9 +102,8 @@ def fact_orders_daily(partitions: sb.PartitionSlice) -> sb.Query:
     ],
     # The days that are repaired together go live together.
     backfill_policy=sb.single_run(),
-    updated_at_column="updated_at",
+    table=sb.TableOptions(schema="shop", updated_at_column="updated_at"),
     deps=[order_items],
-    schema="shop",
     group_name="shop",
     code_version="1",
 )
@@ -127,9 +126,9 @@ def fact_order_items(config: ItemsConfig, partitions: sb.PartitionSlice) -> sb.Q
     audits=[sb.unique(), sb.in_range("revenue", 0), sb.row_count_between(1, 40)],
     backfill_policy=sb.single_run(),
     # Two days at a time: what is staged and audited isn't computed again, should the run be killed.
-    batch_size=2,
+    batches=2,
+    table=sb.TableOptions(schema="shop"),
     deps=[orders],
-    schema="shop",
     group_name="shop",
     code_version="1",
 )

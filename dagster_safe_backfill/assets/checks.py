@@ -7,11 +7,13 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_safe_backfill.assets.metadata import options_of_asset
 from dagster_safe_backfill.audits.base import Audit
 from dagster_safe_backfill.audits.comparison import Comparison
 from dagster_safe_backfill.audits.groups import GroupAudit
 from dagster_safe_backfill.audits.rows import FailingRows, Unique
 from dagster_safe_backfill.errors import ConfigurationError
+from dagster_safe_backfill.model.options import AssetOptions
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.reports.checks import check_results, check_specs
 from dagster_safe_backfill.runs.partitions import slice_of_keys
@@ -57,7 +59,8 @@ def build_audit_checks(
         ```
     """
     key = asset.key
-    _check(asset, audits, last=last)
+    options = options_of_asset(asset)
+    _check(asset, audits, options=options, last=last)
     by_name = {f"{prefix}{audit.name}": audit for audit in audits}
 
     @dg.multi_asset_check(
@@ -70,7 +73,7 @@ def build_audit_checks(
         from dagster_safe_backfill.wap.measure.live import measure_live
 
         manager = table_io_of(getattr(context.resources, io_manager_key), key)
-        spec = manager.asset_spec(asset, key)
+        spec = manager.spec_of(key, options)
         selected = {check.name for check in context.selected_asset_check_keys}
         wanted = [audit for name, audit in by_name.items() if name in selected]
         with manager.connected(spec.table, run_id=context.run.run_id, read_only=True) as connection:
@@ -87,7 +90,7 @@ def build_audit_checks(
         return live_audits
 
 
-def _check(asset: dg.AssetsDefinition, audits: Sequence[Audit], *, last: int | None) -> None:
+def _check(asset: dg.AssetsDefinition, audits: Sequence[Audit], *, options: AssetOptions, last: int | None) -> None:
     name = asset.key.to_user_string()
     if not audits:
         raise ConfigurationError(f"{name}: build_audit_checks needs at least one audit")
@@ -98,7 +101,7 @@ def _check(asset: dg.AssetsDefinition, audits: Sequence[Audit], *, last: int | N
             " with"
         )
     of_key = [audit.name for audit in audits if isinstance(audit, Unique) and not audit.columns]
-    if of_key and not asset.metadata_by_key[asset.key].get("unique_key"):
+    if of_key and not options.unique_key:
         raise ConfigurationError(f"{name}: unique() without columns needs a unique_key, and the asset has none")
     if last is not None and last < 1:
         raise ConfigurationError(f"{name}: last is a number of partitions, at least 1, and not {last}")

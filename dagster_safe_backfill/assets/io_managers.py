@@ -11,10 +11,12 @@ import dagster as dg
 from pydantic import Field
 
 from dagster_safe_backfill.assets.metadata import (
+    check_names,
     names,
+    options_of_metadata,
+    schema_of,
     table_of_asset,
     table_of_output,
-    table_spec,
 )
 from dagster_safe_backfill.errors import ConfigurationError, TableNotFoundError
 from dagster_safe_backfill.model.states import RowCounts
@@ -87,9 +89,9 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
         upstream = context.upstream_output
         metadata = dict((upstream and upstream.definition_metadata) or {})
         if context.has_asset_key:
-            table = table_of_asset(context.asset_key, metadata=metadata, schema=self.default_schema)
+            table = self.table_of(context.asset_key, schema=schema_of(metadata))
         elif upstream is not None:
-            table = table_of_output(upstream.name, metadata=metadata, schema=self.default_schema)
+            table = table_of_output(upstream.name, metadata=metadata, default_schema=self.default_schema)
         else:
             raise ConfigurationError(f"the input {context.name} comes from no asset and no op output")
         is_empty = reads_nothing(context)
@@ -97,7 +99,7 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
             with self.connected(table, run_id=_run_id(context), read_only=True) as connection:
                 return read(
                     connection,
-                    spec=table_spec(table, metadata),
+                    spec=options_of_metadata(metadata).table_spec(table),
                     partition_slice=None if is_empty else slice_of_input(context),
                     is_empty=is_empty,
                     columns=names(context.definition_metadata or {}, "columns"),
@@ -109,17 +111,19 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
                 raise
             return no_rows(_load_type(context))
 
-    def table_spec(self, key: dg.AssetKey, metadata: Mapping[str, Any]) -> TableSpec:
-        """Return how the table of an asset with this metadata is kept here."""
-        return table_spec(table_of_asset(key, metadata=metadata, schema=self.default_schema), metadata)
+    def table_of(self, key: dg.AssetKey, *, schema: str | None) -> TableRef:
+        """Return an asset's table here; `schema` is the one that its options name."""
+        return table_of_asset(key, schema=schema, default_schema=self.default_schema)
 
     def _output_spec(self, context: dg.OutputContext) -> TableSpec:
         metadata = context.definition_metadata or {}
         if context.has_asset_key:
-            table = table_of_asset(context.asset_key, metadata=metadata, schema=self.default_schema)
+            table = self.table_of(context.asset_key, schema=schema_of(metadata))
         else:
-            table = table_of_output(context.name, metadata=metadata, schema=self.default_schema)
-        return table_spec(table, metadata)
+            table = table_of_output(context.name, metadata=metadata, default_schema=self.default_schema)
+        with about(table):
+            check_names(metadata)
+            return options_of_metadata(metadata).table_spec(table)
 
 
 class RangeDuckDBIOManager(RangeIOManager):

@@ -8,10 +8,13 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from dagster_safe_backfill.assets.metadata import options_of_asset
 from dagster_safe_backfill.errors import ConfigurationError
+from dagster_safe_backfill.model.options import MOST_DAYS
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import Origin, Retired, RolledBack, RowCounts
 from dagster_safe_backfill.model.text import listed
+from dagster_safe_backfill.model.validation import check_number
 from dagster_safe_backfill.reports.events import changes_metadata, partition_metadata
 from dagster_safe_backfill.runs.backfills import is_over
 from dagster_safe_backfill.runs.partitions import order_of, slice_of_keys
@@ -75,7 +78,8 @@ def build_rollback_job(
     key = asset.key
     if asset.partitions_def is None:
         raise ConfigurationError(f"{key.to_user_string()} has no partitions; publications are of partitions")
-    keep_for = days("archive_days", archive_days)
+    check_number("archive_days", archive_days, of="days", most=MOST_DAYS)
+    options = options_of_asset(asset)
     job_name = name or f"rollback_{key.to_python_identifier()}"
 
     @dg.op(name=f"{job_name}_op", required_resource_keys={io_manager_key})
@@ -86,7 +90,7 @@ def build_rollback_job(
         if config.publication_id is not None and config.backfill_id is not None:
             raise ConfigurationError("name a publication_id or a backfill_id, not both")
         manager = table_io_of(getattr(context.resources, io_manager_key), key)
-        spec = manager.asset_spec(asset, key)
+        spec = manager.spec_of(key, options)
         order = _order(asset, context.instance)
         with manager.connected(spec.table, run_id=context.run_id, publication_id=context.run_id) as connection:
             done = rollback(
@@ -99,7 +103,7 @@ def build_rollback_job(
                 spec=spec,
                 partition_slice=_slice_of(asset, order, partition_keys(connection, spec.table)),
                 origin=Origin(run_id=context.run_id, publication_id=context.run_id),
-                archive_for=keep_for,
+                archive_for=timedelta(days=archive_days),
                 force=config.force,
                 dry_run=config.dry_run,
             )
@@ -142,26 +146,26 @@ def build_retention_schedule(
     Raises:
         ConfigurationError: `shadow_days` is negative, or there are no assets.
     """
-    tables = {asset.key: asset for asset in assets}
+    tables = {asset.key: options_of_asset(asset) for asset in assets}
     if not tables:
         raise ConfigurationError("build_retention_schedule needs at least one asset")
-    keep_for = days("shadow_days", shadow_days)
+    check_number("shadow_days", shadow_days, of="days", most=MOST_DAYS)
 
     @dg.op(name=f"{name}_op", required_resource_keys={io_manager_key})
     def drop_what_is_over(context: dg.OpExecutionContext, config: RetentionConfig) -> None:
         from dagster_safe_backfill.wap.retention import owners, retire
 
         dropped: dict[str, str] = {}
-        for key, asset in tables.items():
+        for key, options in tables.items():
             manager = table_io_of(getattr(context.resources, io_manager_key), key)
-            spec = manager.asset_spec(asset, key)
+            spec = manager.spec_of(key, options)
             with manager.connected(spec.table, run_id=context.run_id) as connection:
                 made_by = owners(connection, spec.table)
                 retired = retire(
                     connection,
                     spec.table,
                     ended_runs={run_id for run_id in made_by if is_over(context.instance, run_id)},
-                    keep_shadows_for=keep_for,
+                    keep_shadows_for=timedelta(days=shadow_days),
                     origin=Origin(run_id=context.run_id, publication_id=context.run_id),
                     dry_run=config.dry_run,
                 )
@@ -183,17 +187,6 @@ def build_retention_schedule(
         default_status=default_status,
         run_config=dg.RunConfig(ops={f"{name}_op": RetentionConfig(dry_run=dry_run)}),
     )
-
-
-def days(option: str, value: float) -> timedelta:
-    """Return a number of days as a duration.
-
-    Raises:
-        ConfigurationError: It is negative, or no number.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:  # pyright: ignore[reportUnnecessaryIsInstance]: users' own
-        raise ConfigurationError(f"{option} is a number of days, at least 0, and not {value!r}")
-    return timedelta(days=value)
 
 
 def _order(asset: dg.AssetsDefinition, instance: dg.DagsterInstance) -> dict[str, int]:

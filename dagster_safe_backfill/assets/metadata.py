@@ -1,94 +1,134 @@
-"""What asset and op definitions say about their tables, in `dagster_duckdb`'s metadata keys and ours."""
+"""What metadata says of a table: of plain assets and op outputs, in `dagster_duckdb`'s keys and ours."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any, cast
 
 import dagster as dg
 
 from dagster_safe_backfill.errors import ConfigurationError
-from dagster_safe_backfill.model.tables import OnEmpty, OnOutside, OnSchemaChange, TableRef, TableSpec
+from dagster_safe_backfill.model.options import AssetOptions, Replace, TableOptions
+from dagster_safe_backfill.model.tables import KeepLatest, TableRef
+from dagster_safe_backfill.model.validation import check_text, column_names, refused, sql_by_name
+from dagster_safe_backfill.runs.private_dagster import options_of
 
 _DEFAULT_SCHEMA = "public"
+_TABLE = ("schema", "column_timezone", "updated_at_column", "on_empty", "on_outside")
+_PUBLISH = ("on_schema_change", "column_defaults")
+TABLE_KEYS = (*_TABLE, *_PUBLISH, "partition_expr", "unique_key", "keep_latest")
+"""The keys that say how the table of a plain asset is kept."""
+_OURS = [key for key in TABLE_KEYS if key != "schema"]
+"""Those that nobody else is likely to use, nor a name that is close to one."""
+_CLOSE = 0.85
+"""How alike a key must be to one of ours, from 0 to 1, to be taken for a slip: `on_emtpy`, `unique_keys`."""
 
 
-def table_of_asset(key: dg.AssetKey, *, metadata: Mapping[str, Any], schema: str | None) -> TableRef:
-    """Return an asset's table: schema by metadata, else the I/O manager's, else the key's prefix, else `public`."""
-    prefix = key.path[-2] if len(key.path) > 1 else None
-    chosen = _text(metadata, "schema") or schema or prefix or _DEFAULT_SCHEMA
-    return TableRef(schema=chosen, name=key.path[-1])
-
-
-def table_of_output(name: str, *, metadata: Mapping[str, Any], schema: str | None) -> TableRef:
-    """Return an op output's table: schema by metadata, else the I/O manager's, else `public`."""
-    chosen = _text(metadata, "schema") or schema or _DEFAULT_SCHEMA
-    return TableRef(schema=chosen, name=_text(metadata, "table") or name)
-
-
-def table_spec(table: TableRef, metadata: Mapping[str, Any]) -> TableSpec:
-    """Read how a table is kept from definition metadata.
+def options_of_asset(asset: dg.AssetsDefinition) -> AssetOptions:
+    """Return an asset's options: as its factory was given them, or as the metadata of a plain asset says.
 
     Raises:
-        ConfigurationError: A value is of the wrong kind.
+        ConfigurationError: The metadata isn't allowed.
     """
-    return TableSpec(
-        table=table,
-        partition_expr=_partition_expr(table, _plain(metadata.get("partition_expr"))),
-        column_timezone=_text(metadata, "column_timezone"),
-        unique_key=names(metadata, "unique_key"),
-        updated_at_column=_text(metadata, "updated_at_column"),
-        on_empty=cast("OnEmpty", _text(metadata, "on_empty") or "refuse"),
-        on_outside=cast("OnOutside", _text(metadata, "on_outside") or "refuse"),
-        on_schema_change=cast("OnSchemaChange", _text(metadata, "on_schema_change") or "raise"),
-        column_defaults=_texts(table, _plain(metadata.get("column_defaults")), "column_defaults"),
-        keep_latest=_text(metadata, "keep_latest"),
+    found = options_of(asset)
+    if found is not None:
+        return found
+    metadata = asset.metadata_by_key[asset.key]
+    check_names(metadata)
+    return options_of_metadata(metadata)
+
+
+def options_of_metadata(metadata: Mapping[str, Any]) -> AssetOptions:
+    """Return the options that metadata says.
+
+    Raises:
+        ConfigurationError: A value isn't allowed, or some can't be said together.
+    """
+    given = {key: _plain(metadata[key]) for key in TABLE_KEYS if key in metadata}
+    given = {key: value for key, value in given.items() if value is not None}
+    table = {key: given[key] for key in _TABLE if key in given}
+    if "keep_latest" in given:
+        table["on_duplicate"] = KeepLatest(given["keep_latest"])
+    return AssetOptions(
+        partition_expr=_partition_expr(given.get("partition_expr")),
+        unique_key=column_names("unique_key", given.get("unique_key", ())),
+        publish=Replace(**{key: given[key] for key in _PUBLISH if key in given}),
+        table=TableOptions(**table),
     )
+
+
+def check_names(metadata: Mapping[str, Any]) -> None:
+    """Refuse keys that are a slip of one of ours, which would be ignored otherwise.
+
+    Raises:
+        ConfigurationError: There is one.
+    """
+    for key in metadata:
+        near = "keep_latest" if key == "on_duplicate" else next(iter(get_close_matches(key, _OURS, 1, _CLOSE)), key)
+        if near != key and key not in TABLE_KEYS:
+            raise ConfigurationError(f"metadata {key!r} is no option of a table; did you mean {near!r}?")
+
+
+def metadata_of(options: AssetOptions) -> dict[str, Any]:
+    """Return what readers of an asset's table, and people, are told of it as metadata."""
+    expressions = dict(options.partition_expr)
+    told: dict[str, Any] = {
+        "partition_expr": expressions.get(None, expressions),
+        "unique_key": [*options.unique_key] or None,
+        "updated_at_column": options.table.updated_at_column,
+        "column_timezone": options.table.column_timezone,
+        "schema": options.table.schema,
+    }
+    return {key: value for key, value in told.items() if value is not None}
+
+
+def table_of_asset(key: dg.AssetKey, *, schema: str | None, default_schema: str | None) -> TableRef:
+    """Return an asset's table: in the schema of its options, else the I/O manager's, the key's prefix, or `public`."""
+    prefix = key.path[-2] if len(key.path) > 1 else None
+    return TableRef(schema=schema or default_schema or prefix or _DEFAULT_SCHEMA, name=key.path[-1])
+
+
+def table_of_output(name: str, *, metadata: Mapping[str, Any], default_schema: str | None) -> TableRef:
+    """Return an op output's table: in the schema of its metadata, else the I/O manager's, or `public`."""
+    schema, table = (_name(metadata, key) for key in ("schema", "table"))
+    return TableRef(schema=schema or default_schema or _DEFAULT_SCHEMA, name=table or name)
 
 
 def names(metadata: Mapping[str, Any], option: str) -> tuple[str, ...]:
     """Read a list of columns; one name may stand alone.
 
     Raises:
-        ConfigurationError: It isn't a list of texts.
+        ConfigurationError: It isn't a list of names.
     """
     value = _plain(metadata.get(option))
-    if value is None:
-        return ()
-    if isinstance(value, str):
-        return (value,)
-    found = tuple(cast("Sequence[object]", value)) if isinstance(value, Sequence) else ()
-    columns = tuple(name for name in found if isinstance(name, str))
-    if not columns or columns != found:
-        raise ConfigurationError(f"{option} is a list of column names, not {value!r}")
-    return columns
+    return () if value is None else column_names(option, value)
 
 
-def _partition_expr(table: TableRef, value: Any) -> dict[str | None, str]:
-    if value is None:
-        return {}
-    if isinstance(value, str):
-        return {None: value}
-    if isinstance(value, Mapping):
-        return dict(cast("Mapping[str | None, str]", value))
-    raise ConfigurationError(f"{table}: partition_expr is a SQL expression, or one for each dimension, not {value!r}")
+def schema_of(metadata: Mapping[str, Any]) -> str | None:
+    """Read the schema that metadata names.
+
+    Raises:
+        ConfigurationError: It is no name.
+    """
+    return _name(metadata, "schema")
 
 
-def _texts(table: TableRef, value: Any, option: str) -> dict[str, str]:
-    if value is None:
-        return {}
-    found = dict(cast("Mapping[object, object]", value)) if isinstance(value, Mapping) else {None: value}
-    texts = {name: text for name, text in found.items() if isinstance(name, str) and isinstance(text, str)}
-    if texts != found:
-        raise ConfigurationError(f"{table}: {option} is a mapping of texts to texts, not {value!r}")
-    return texts
-
-
-def _text(metadata: Mapping[str, Any], option: str) -> str | None:
+def _name(metadata: Mapping[str, Any], option: str) -> str | None:
     value = _plain(metadata.get(option))
-    if value is not None and not isinstance(value, str):
-        raise ConfigurationError(f"{option} is a text, not {value!r}")
+    if value is not None:
+        check_text(option, value, what=f"the name of a {option}")
     return value
+
+
+def _partition_expr(value: object) -> Mapping[str | None, str]:
+    if value is None:
+        return {}
+    if isinstance(value, Mapping):
+        return {**sql_by_name("partition_expr", cast("object", value), of="dimensions")}
+    if not isinstance(value, str) or not value.strip():
+        raise refused("partition_expr", "a SQL expression, or a mapping of dimensions to one each", value)
+    return {None: value}
 
 
 def _plain(value: Any) -> Any:

@@ -1,142 +1,294 @@
-"""What the factories of assets are told of an asset's table, its audits and its runs."""
+"""The arguments of both factories: the library's own options, and those of `@dg.asset`, checked together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any, TypeVar, cast
 
 import dagster as dg
+from typing_extensions import TypedDict
 
-from dagster_safe_backfill.assets.jobs import days
+from dagster_safe_backfill.assets.metadata import TABLE_KEYS
 from dagster_safe_backfill.audits.base import Audit
 from dagster_safe_backfill.audits.rows import Unique, unique
 from dagster_safe_backfill.errors import ConfigurationError
-from dagster_safe_backfill.model.hours import AllowedHours
-from dagster_safe_backfill.model.states import OnConflict, PublishRules, Strategy
-from dagster_safe_backfill.model.tables import KeepLatest, OnEmpty, OnOutside, OnSchemaChange
-from dagster_safe_backfill.runs.limits import BatchRules
+from dagster_safe_backfill.model.options import (
+    PUBLISH_BY_NAME,
+    AssetOptions,
+    Batches,
+    Checks,
+    Limits,
+    Merge,
+    Publish,
+    Replace,
+    Strategy,
+    Swap,
+    TableOptions,
+)
+from dagster_safe_backfill.model.validation import (
+    check_choice,
+    check_count,
+    check_text,
+    closest,
+    column_names,
+    refused,
+    sql_by_name,
+)
+
+_Value = TypeVar("_Value")
 
 AssetDep = dg.AssetKey | str | Sequence[str] | dg.AssetSpec | dg.AssetsDefinition | dg.SourceAsset | dg.AssetDep
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WapOptions:
-    """The library's own options of an asset.
+class AssetArguments(TypedDict, total=False):
+    """What `wap_asset` and `build_staged_wap_assets` take of `@dg.asset`'s arguments, which document them."""
 
-    Attributes:
-        audits: What is tested before publishing, the unique key among them.
-        rules: How what passed goes live.
-        batch_rules: How runs are cut, and what bounds them.
-        metadata: How the table is kept, as metadata of the asset.
-    """
+    name: str | None
+    key: dg.AssetKey | str | Sequence[str] | None
+    key_prefix: str | Sequence[str] | None
+    ins: Mapping[str, dg.AssetIn] | None
+    deps: Iterable[AssetDep] | None
+    metadata: Mapping[str, Any] | None
+    tags: Mapping[str, str] | None
+    description: str | None
+    group_name: str | None
+    owners: Sequence[str] | None
+    kinds: AbstractSet[str] | None
+    code_version: str | None
+    automation_condition: dg.AutomationCondition[Any] | None
+    freshness_policy: dg.FreshnessPolicy | None
+    retry_policy: dg.RetryPolicy | None
+    pool: str | None
+    op_tags: Mapping[str, Any] | None
+    hooks: AbstractSet[dg.HookDefinition] | None
+    required_resource_keys: AbstractSet[str] | None
 
-    audits: tuple[Audit, ...]
-    rules: PublishRules
-    batch_rules: BatchRules
-    metadata: Mapping[str, Any]
+
+_OWN = (
+    *("partitions_def", "partition_expr", "unique_key", "audits", "backfill_policy", "io_manager_key"),
+    *("publish", "batches", "limits", "table", "checks"),
+)
+_NOT_TAKEN = {
+    "check_specs": "the asset's checks are its audits: write audits=[…], or checks of their own with @dg.asset_check",
+    "config_schema": "annotate a parameter of the function with a dg.Config class",
+    "resource_defs": "give the resources to dg.Definitions",
+    "io_manager_def": "give the I/O manager to dg.Definitions, and its name in io_manager_key",
+    "dagster_type": "the function returns a frame or an sb.Query",
+    "output_required": "the function always returns rows",
+    "is_virtual": "the asset is a table",
+    "compute_fn": "write it as a decorator: @sb.wap_asset(…)",
+}
+"""What else `@dg.asset` takes, and what to write in its place."""
+_MOVED = {
+    **dict.fromkeys(
+        ("on_conflict", "archive_days", "on_schema_change", "column_defaults", "allow_mixed_versions"),
+        "publish=Merge({}=…) (or Replace, or Swap)",
+    ),
+    "batch_size": "batches=Batches(size=…), or batches=… alone",
+    "publish_per": "batches=Batches(publish_each=True)",
+    **dict.fromkeys(("canary", "resume"), "batches=Batches({}=…)"),
+    **dict.fromkeys(("timeout_seconds", "max_retries", "retry_wait", "allowed_hours"), "limits=Limits({}=…)"),
+    **dict.fromkeys(("max_partitions_per_backfill", "max_partitions"), "limits=Limits(max_partitions=…)"),
+    **dict.fromkeys(
+        ("schema", "column_timezone", "updated_at_column", "on_empty", "on_outside", "on_duplicate"),
+        "table=TableOptions({}=…)",
+    ),
+    "keep_latest": 'table=TableOptions(on_duplicate=keep_latest("a_column"))',
+    **dict.fromkeys(("partitioned_checks", "partitioned"), "checks=Checks(partitioned=…)"),
+    "sample_columns": "checks=Checks(sample_columns=…)",
+}
+"""Where an option stands that is no argument of its own, also those of earlier versions."""
+_COLLECTIONS: Mapping[str, tuple[type | tuple[type, ...], str]] = {
+    "ins": (Mapping, "a mapping of input names to dg.AssetIn"),
+    "deps": (Iterable, 'a list of assets or keys, such as ["orders"]'),
+    "metadata": (Mapping, "a mapping of names to values"),
+    "tags": (Mapping, "a mapping of names to texts"),
+    "owners": (Sequence, 'a list of owners, such as ["team:sales"]'),
+    "kinds": (AbstractSet, 'a set of kinds, such as {"duckdb"}'),
+    "op_tags": (Mapping, "a mapping of names to values"),
+    "hooks": (AbstractSet, "a set of hooks"),
+    "required_resource_keys": (AbstractSet, 'a set of resource keys, such as {"api"}'),
+}
+"""Arguments of `@dg.asset` whose wrong kinds Dagster takes for something else, or refuses without naming them."""
 
 
-def wap_options(
+def asset_options(
     *,
-    partition_expr: str | Mapping[str, str],
-    unique_key: Sequence[str],
-    audits: Sequence[Audit],
-    publish: Strategy | None,
-    on_conflict: OnConflict,
-    archive_days: float,
-    on_schema_change: OnSchemaChange,
-    column_defaults: Mapping[str, str] | None,
-    on_duplicate: Literal["raise"] | KeepLatest,
-    allow_mixed_versions: bool,
-    batch_size: int | None,
-    canary: bool,
-    resume: bool,
-    timeout_seconds: float | None,
-    max_retries: int,
-    retry_wait: float,
-    allowed_hours: str | None,
-    max_partitions_per_backfill: int | None,
-    updated_at_column: str | None,
-    column_timezone: str | None,
-    on_empty: OnEmpty,
-    on_outside: OnOutside,
-    schema: str | None,
-) -> WapOptions:
-    """Return the options that the arguments of `wap_asset` come to.
+    partitions_def: object,
+    partition_expr: object,
+    unique_key: object,
+    audits: object,
+    backfill_policy: object,
+    publish: object,
+    batches: object,
+    limits: object,
+    table: object,
+    checks: object,
+    io_manager_key: object,
+) -> AssetOptions:
+    """Return the library's own options of an asset, as a factory was given them.
 
     Raises:
-        ConfigurationError: Arguments that can't work together.
+        ConfigurationError: One of them isn't allowed, or some can't be said together.
     """
-    strategy: Strategy = publish or ("merge" if unique_key else "replace")
-    if on_schema_change == "sync" and strategy != "swap":
-        raise ConfigurationError('on_schema_change="sync" rewrites the table, so it needs publish="swap"')
-    table_options = {
-        "partition_expr": partition_expr if isinstance(partition_expr, str) else dict(partition_expr),
-        "unique_key": list(unique_key) or None,
-        "updated_at_column": updated_at_column,
-        "column_timezone": column_timezone,
-        "on_empty": on_empty,
-        "on_outside": on_outside,
-        "schema": schema,
-        "on_schema_change": on_schema_change,
-        "column_defaults": dict(column_defaults) if column_defaults else None,
-        "keep_latest": on_duplicate.column if isinstance(on_duplicate, KeepLatest) else None,
-    }
-    return WapOptions(
-        audits=_with_key_audit(audits, unique_key=unique_key, strategy=strategy),
-        rules=PublishRules(
-            strategy=strategy,
-            on_conflict=on_conflict,
-            archive_for=days("archive_days", archive_days),
-            allows_mixed_versions=allow_mixed_versions,
-        ),
-        batch_rules=BatchRules(
-            batch_size=batch_size,
-            canary=canary,
-            resume=resume,
-            timeout_seconds=timeout_seconds,
-            max_retries=max_retries,
-            retry_wait=retry_wait,
-            allowed_hours=None if allowed_hours is None else AllowedHours.parse(allowed_hours),
-            max_partitions=max_partitions_per_backfill,
-        ),
-        metadata={option: value for option, value in table_options.items() if value is not None},
+    if not isinstance(partitions_def, dg.PartitionsDefinition):
+        example = 'a partitions definition, such as dg.DailyPartitionsDefinition("2024-01-01")'
+        raise refused("partitions_def", example, partitions_def)
+    _check_policy(backfill_policy)
+    check_text("io_manager_key", io_manager_key, what='the key of a resource, such as "io_manager"')
+    key = column_names("unique_key", unique_key)
+    how = _publish(publish, has_key=bool(key))
+    return AssetOptions(
+        partition_expr=_partition_expr(partition_expr, cast("dg.PartitionsDefinition[str]", partitions_def)),
+        unique_key=key,
+        audits=_with_key_audit(_audits(audits), has_key=bool(key)),
+        publish=how,
+        batches=_batches(batches),
+        limits=_value("limits", limits, Limits, example="Limits(max_retries=5)"),
+        table=_value("table", table, TableOptions, example='TableOptions(schema="sales")'),
+        checks=_value("checks", checks, Checks, example="Checks(partitioned=True)"),
     )
 
 
-def _with_key_audit(audits: Sequence[Audit], *, unique_key: Sequence[str], strategy: Strategy) -> tuple[Audit, ...]:
-    """Return the audits with one of the unique key, which a publication by key can't do without."""
-    of_key = [audit for audit in audits if isinstance(audit, Unique) and not audit.columns]
-    if not unique_key:
-        if of_key:
-            raise ConfigurationError("unique() without columns needs a unique_key")
-        if strategy == "merge":
-            raise ConfigurationError('publish="merge" needs a unique_key to match rows by')
-        return tuple(audits)
-    if any(audit.limits != unique().limits for audit in of_key):
-        raise ConfigurationError(
-            "the audit unique() of the unique_key has severity ERROR and tolerates no failure: rows can't be merged by"
-            " a broken key"
-        )
-    return tuple(audits) if of_key else (unique(), *audits)
+def check_asset_arguments(given: Mapping[str, object]) -> None:
+    """Refuse arguments that neither the library nor `@dg.asset` has, and those that Dagster would misunderstand.
+
+    Raises:
+        ConfigurationError: There are some. The message says what was probably meant.
+    """
+    taken = (*_OWN, *AssetArguments.__annotations__)
+    for name in given:
+        if name not in taken:
+            raise ConfigurationError(f"there is no argument {name!r}{_instead(name, taken)}")
+    for name, (kind, what) in _COLLECTIONS.items():
+        value = given.get(name)
+        if value is not None and (not isinstance(value, kind) or isinstance(value, str)):
+            raise refused(name, what, value)
+    for name in ("name", "group_name", "code_version", "pool"):
+        if given.get(name) is not None:
+            check_text(name, given[name], what="a text")
+    for name in cast("Mapping[str, object]", given.get("metadata") or {}):
+        if name in TABLE_KEYS:
+            instead = f"{name}=…" if name in _OWN else _MOVED[name].format(name)
+            raise ConfigurationError(f"metadata: {name} is an option of its own; write {instead}")
 
 
-def asset_key_of(
-    function: Callable[..., object],
-    *,
-    name: str | None,
-    key: dg.AssetKey | str | Sequence[str] | None,
-    key_prefix: str | Sequence[str] | None,
-) -> dg.AssetKey:
+def _instead(name: str, taken: Sequence[str]) -> str:
+    if name in _MOVED:
+        return f"; write {_MOVED[name].format(name)}"
+    if name in _NOT_TAKEN:
+        return f": {_NOT_TAKEN[name]}"
+    near = closest(name, [*taken, *_MOVED])
+    if near is None:
+        return ""
+    return f"; did you mean {_MOVED[near].format(near) if near in _MOVED else near}?"
+
+
+def only(given: AssetArguments, *names: str) -> dict[str, Any]:
+    """Return those of the arguments that have these names."""
+    return {name: value for name, value in given.items() if name in names}
+
+
+def asset_key_of(function: Callable[..., object], given: AssetArguments) -> dg.AssetKey:
     """Return the key of the asset that a function makes.
 
     Raises:
         ConfigurationError: It is given in two ways.
     """
+    name, key, key_prefix = given.get("name"), given.get("key"), given.get("key_prefix")
     if key is not None:
         if name is not None or key_prefix is not None:
             raise ConfigurationError("give key, or name and key_prefix, not both")
         return dg.AssetKey.from_coercible(key)
     prefix = [key_prefix] if isinstance(key_prefix, str) else list(key_prefix or [])
     return dg.AssetKey([*prefix, name or function.__name__])
+
+
+def _check_policy(policy: object) -> None:
+    if policy is None or isinstance(policy, dg.BackfillPolicy):
+        return
+    hint = f"did you mean batched({policy})?" if isinstance(policy, int) and not isinstance(policy, bool) else None
+    name = getattr(policy, "__name__", policy)
+    near = closest(name, ["single_run", "batched", "per_partition"])
+    hint = f"did you mean {near}({'10' if near == 'batched' else ''})?" if near else hint
+    raise refused("backfill_policy", "single_run(), batched(n) or per_partition()", policy, hint=hint)
+
+
+def _partition_expr(given: object, definition: dg.PartitionsDefinition[str]) -> Mapping[str | None, str]:
+    """Return the expression of each dimension, as the partitions definition names them."""
+    if not isinstance(definition, dg.MultiPartitionsDefinition):
+        check_text("partition_expr", given, what='a column or SQL expression, such as "day"')
+        return {None: cast("str", given)}
+    dimensions = [dimension.name for dimension in definition.partitions_defs]
+    wanted = "{" + ", ".join(f'"{name}": …' for name in dimensions) + "}"
+    if isinstance(given, Mapping):
+        found = sql_by_name("partition_expr", cast("object", given), of="dimensions")
+        for name in found:
+            if name not in dimensions:
+                near = closest(name, dimensions)
+                hint = f'did you mean "{near}"?' if near else None
+                raise refused(f"a dimension of partition_expr ({wanted})", " or ".join(dimensions), name, hint=hint)
+        if len(found) == len(dimensions):
+            return {**found}
+    raise refused("partition_expr", f"a SQL expression for each dimension, {wanted}", cast("object", given))
+
+
+def _audits(given: object) -> tuple[Audit, ...]:
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        hint = "did you forget the brackets?" if isinstance(given, Audit) else None
+        raise refused("audits", "a list of audits, such as [sb.unique()]", given, hint=hint)
+    audits = tuple(cast("Sequence[object]", given))
+    for audit in audits:
+        if not isinstance(audit, Audit):
+            hint = f"did you mean {getattr(audit, '__name__', '')}(…)?" if callable(audit) else None
+            raise refused("audits", "a list of audits, such as [sb.unique()]", audit, hint=hint)
+    return cast("tuple[Audit, ...]", audits)
+
+
+def _with_key_audit(audits: Sequence[Audit], *, has_key: bool) -> tuple[Audit, ...]:
+    """Return the audits with one of the unique key, which a publication by key can't do without."""
+    of_key = [audit for audit in audits if isinstance(audit, Unique) and not audit.columns]
+    if not has_key:
+        if of_key:
+            raise ConfigurationError("audits: unique() without columns needs a unique_key")
+        return tuple(audits)
+    if any(audit.limits != unique().limits for audit in of_key):
+        raise ConfigurationError(
+            "audits: unique() of the unique_key has severity ERROR and tolerates no failure, because rows can't be"
+            " merged by a broken key"
+        )
+    return tuple(audits) if of_key else (unique(), *audits)
+
+
+def _publish(given: object, *, has_key: bool) -> Publish:
+    if given is None:
+        return Merge() if has_key else Replace()
+    if isinstance(given, Merge | Replace | Swap):
+        return given
+    if isinstance(given, str):
+        check_choice("publish", given, tuple(PUBLISH_BY_NAME))
+        return PUBLISH_BY_NAME[cast("Strategy", given)]()
+    raise refused("publish", '"merge", "replace", "swap" or a Merge, Replace or Swap', given, hint=_called(given))
+
+
+def _batches(given: object) -> Batches:
+    if isinstance(given, int) and not isinstance(given, bool):
+        check_count("batches", given, of="partitions", at_least=1)
+        return Batches(size=given)
+    return _value("batches", given, Batches, example="Batches(size=10), or a whole number of partitions")
+
+
+def _value(option: str, given: object, kind: type[_Value], *, example: str) -> _Value:
+    if given is None:
+        return kind()
+    if not isinstance(given, kind):
+        raise refused(option, f"a {kind.__name__}, such as {example}", given, hint=_called(given))
+    return given
+
+
+def _called(given: object) -> str | None:
+    """Return the hint for a class that stands where a value of it was meant."""
+    known: tuple[object, ...] = (Merge, Replace, Swap, Batches, Limits, TableOptions, Checks)
+    is_one = isinstance(given, type) and given in known
+    return f"did you mean {getattr(given, '__name__', '')}()?" if is_one else None

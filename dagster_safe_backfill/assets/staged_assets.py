@@ -2,22 +2,34 @@
 # No `from __future__ import annotations`: Dagster reads the annotations of assets.
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import dagster as dg
+from typing_extensions import Unpack
 
-from dagster_safe_backfill.assets.options import AssetDep, asset_key_of, wap_options
+from dagster_safe_backfill.assets.metadata import metadata_of
+from dagster_safe_backfill.assets.options import (
+    AssetArguments,
+    asset_key_of,
+    asset_options,
+    check_asset_arguments,
+    only,
+)
 from dagster_safe_backfill.assets.policies import single_run
 from dagster_safe_backfill.audits.base import Audit
 from dagster_safe_backfill.audits.comparison import Comparison
-from dagster_safe_backfill.model.states import OnConflict, Strategy
-from dagster_safe_backfill.model.tables import KeepLatest, OnEmpty, OnOutside, OnSchemaChange
-from dagster_safe_backfill.reports.checks import PartitionedChecks, are_partitioned, check_specs
+from dagster_safe_backfill.errors import ConfigurationError
+from dagster_safe_backfill.model.options import Batches, Checks, Limits, Publish, Strategy, TableOptions
+from dagster_safe_backfill.reports.checks import are_partitioned, check_specs
 from dagster_safe_backfill.runs.limits import no_vain_retries
-from dagster_safe_backfill.runs.private_dagster import quiet_about_previews
+from dagster_safe_backfill.runs.private_dagster import keep_options, quiet_about_previews
 from dagster_safe_backfill.runs.user_function import ComputeFunction, Run
+
+_OF_ALL = ("tags", "group_name", "owners", "kinds", "pool")
+_OF_SHADOW = ("ins", "deps", "code_version", "automation_condition", "retry_policy", "op_tags", "hooks")
+_OF_LIVE = ("code_version", "freshness_policy")
+"""Which of `@dg.asset`'s arguments go to which of the three assets."""
 
 
 class StagedWapAssets(NamedTuple):
@@ -39,51 +51,16 @@ def build_staged_wap_assets(
     *,
     partitions_def: dg.PartitionsDefinition[str],
     partition_expr: str | Mapping[str, str],
-    unique_key: Sequence[str] = (),
+    unique_key: str | Sequence[str] = (),
     audits: Sequence[Audit] = (),
     backfill_policy: dg.BackfillPolicy | None = None,
-    publish: Strategy | None = None,
-    on_conflict: OnConflict = "raise",
-    archive_days: float = 30,
-    on_schema_change: OnSchemaChange = "raise",
-    column_defaults: Mapping[str, str] | None = None,
-    on_duplicate: Literal["raise"] | KeepLatest = "raise",
-    allow_mixed_versions: bool = False,
-    batch_size: int | None = None,
-    canary: bool = True,
-    resume: bool = True,
-    timeout_seconds: float | None = None,
-    max_retries: int = 3,
-    retry_wait: float = 1.0,
-    allowed_hours: str | None = None,
-    max_partitions_per_backfill: int | None = None,
-    partitioned_checks: PartitionedChecks = "auto",
-    sample_columns: Sequence[str] | None = None,
-    updated_at_column: str | None = None,
-    column_timezone: str | None = None,
-    on_empty: OnEmpty = "refuse",
-    on_outside: OnOutside = "refuse",
-    schema: str | None = None,
-    name: str | None = None,
-    key: dg.AssetKey | str | Sequence[str] | None = None,
-    key_prefix: str | Sequence[str] | None = None,
-    ins: Mapping[str, dg.AssetIn] | None = None,
-    deps: Iterable[AssetDep] | None = None,
-    metadata: Mapping[str, Any] | None = None,
-    tags: Mapping[str, str] | None = None,
-    description: str | None = None,
-    group_name: str | None = None,
-    owners: Sequence[str] | None = None,
-    kinds: AbstractSet[str] | None = None,
-    code_version: str | None = None,
-    automation_condition: dg.AutomationCondition[Any] | None = None,
-    freshness_policy: dg.FreshnessPolicy | None = None,
-    retry_policy: dg.RetryPolicy | None = None,
-    pool: str | None = None,
-    op_tags: Mapping[str, Any] | None = None,
-    hooks: AbstractSet[dg.HookDefinition] | None = None,
-    required_resource_keys: AbstractSet[str] | None = None,
+    publish: Publish | Strategy | None = None,
+    batches: Batches | int | None = None,
+    limits: Limits | None = None,
+    table: TableOptions | None = None,
+    checks: Checks | None = None,
     io_manager_key: str = "io_manager",
+    **asset: Unpack[AssetArguments],
 ) -> StagedWapAssets:
     """Make the three assets `x__shadow`, `x__audit` and `x` of a function, so that a backfill goes live once.
 
@@ -98,18 +75,25 @@ def build_staged_wap_assets(
     Downstream assets depend on `x`.
 
     Args:
-        function: As of `wap_asset`.
-        partitions_def: As of `wap_asset`, and so are all that follow, but for these:
-        partition_expr: As of `wap_asset`.
-        unique_key: As of `wap_asset`.
-        audits: `x__shadow` measures each run's partitions, without those over the run and comparisons; `x__audit`
+        function: Computes the rows, as the function of a `wap_asset` does.
+        partitions_def: See `wap_asset`, also for the arguments that follow; only what differs is said here.
+        partition_expr: See `wap_asset`.
+        unique_key: See `wap_asset`.
+        audits: `x__shadow` measures each run's partitions, without comparisons and audits over the run; `x__audit`
             measures all, over all that is staged together.
-        backfill_policy: Of `x__shadow`; `x` has `single_run()`.
-        automation_condition: Of `x__shadow`. `x__audit` and `x` follow in a backfill.
-        ins: Of `x__shadow`, as are `deps`, `retry_policy`, `op_tags`, `hooks` and `required_resource_keys`.
+        backfill_policy: The policy of `x__shadow`; `x` has `single_run()`.
+        publish: See `wap_asset`.
+        batches: How the runs of `x__shadow` are cut. `publish_each` isn't allowed, because all is published at the end.
+        limits: See `wap_asset`. They bound the runs of all three assets.
+        table: See `wap_asset`.
+        checks: See `wap_asset`.
+        io_manager_key: See `wap_asset`.
+        **asset: Arguments of `@dg.asset`, as in `wap_asset`. `ins`, `deps`, `automation_condition`, `retry_policy`,
+            `op_tags`, `hooks` and `required_resource_keys` go to `x__shadow` (`x__audit` and `x` follow in a backfill),
+            `metadata` and `freshness_policy` to `x`, the others to all.
 
     Raises:
-        ConfigurationError: Arguments that can't work together.
+        ConfigurationError: An option isn't allowed, or some contradict each other.
 
     Example:
         ```python
@@ -127,99 +111,68 @@ def build_staged_wap_assets(
     # What runs assets is loaded with the first one that is defined.
     from dagster_safe_backfill.runs.staged_runs import AuditPipeline, PublishPipeline, StagedTable, StagePipeline
 
-    options = wap_options(
+    check_asset_arguments(asset)
+    options = asset_options(
+        partitions_def=partitions_def,
         partition_expr=partition_expr,
         unique_key=unique_key,
         audits=audits,
+        backfill_policy=backfill_policy,
         publish=publish,
-        on_conflict=on_conflict,
-        archive_days=archive_days,
-        on_schema_change=on_schema_change,
-        column_defaults=column_defaults,
-        on_duplicate=on_duplicate,
-        allow_mixed_versions=allow_mixed_versions,
-        batch_size=batch_size,
-        canary=canary,
-        resume=resume,
-        timeout_seconds=timeout_seconds,
-        max_retries=max_retries,
-        retry_wait=retry_wait,
-        allowed_hours=allowed_hours,
-        max_partitions_per_backfill=max_partitions_per_backfill,
-        updated_at_column=updated_at_column,
-        column_timezone=column_timezone,
-        on_empty=on_empty,
-        on_outside=on_outside,
-        schema=schema,
-    )
-    live_key = asset_key_of(function, name=name, key=key, key_prefix=key_prefix)
-    shadow_key, audit_key = (_beside(live_key, ending) for ending in ("__shadow", "__audit"))
-    described = description or inspect.getdoc(function)
-    of_each = [audit for audit in options.audits if not audit.is_over_run and not isinstance(audit, Comparison)]
-    is_partitioned = are_partitioned(partitioned_checks, backfill_policy)
-    compute = ComputeFunction(function, resource_key=io_manager_key)
-    table = StagedTable(key=live_key, metadata=options.metadata, partitions_def=partitions_def)
-    stage = StagePipeline(
+        batches=batches,
+        limits=limits,
         table=table,
-        compute=compute,
-        audits=of_each,
-        logs_by_partition=is_partitioned,
-        sample_columns=sample_columns,
-        batch_rules=options.batch_rules,
+        checks=checks,
+        io_manager_key=io_manager_key,
     )
-    live = PublishPipeline(table=table, rules=options.rules, batch_rules=options.batch_rules)
-    resources = required_resource_keys and {*required_resource_keys, io_manager_key}
-    common: dict[str, Any] = {"tags": tags, "group_name": group_name, "owners": owners, "kinds": kinds, "pool": pool}
+    if options.batches.publish_each:
+        raise ConfigurationError(
+            "batches: publish_each=True is for @wap_asset; staged assets are published once, at the end of a backfill"
+        )
+    live_key = asset_key_of(function, asset)
+    shadow_key, audit_key = (_beside(live_key, ending) for ending in ("__shadow", "__audit"))
+    described = asset.get("description") or inspect.getdoc(function)
+    of_each = [audit for audit in options.audits if not audit.is_over_run and not isinstance(audit, Comparison)]
+    is_partitioned = are_partitioned(options.checks.partitioned, backfill_policy)
+    compute = ComputeFunction(function, resource_key=io_manager_key)
+    staged = StagedTable(key=live_key, options=options, partitions_def=partitions_def)
+    stage = StagePipeline(table=staged, compute=compute, audits=of_each, logs_by_partition=is_partitioned)
+    resources = asset.get("required_resource_keys")
+    publish_run = _run_by(PublishPipeline(table=staged).run, io_manager_key)
+    keep_options(publish_run, options)
     with quiet_about_previews():
         shadow = dg.asset(
             compute.replaced_by(stage.run, takes_resource=not resources),
             key=shadow_key,
-            ins=ins,
-            deps=deps,
             description=f"The staged partitions of {live_key.to_user_string()}. {described or ''}".strip(),
-            code_version=code_version,
-            automation_condition=automation_condition,
-            retry_policy=retry_policy,
-            op_tags=op_tags,
-            hooks=hooks,
-            required_resource_keys=resources,
+            required_resource_keys=resources and {*resources, io_manager_key},
             io_manager_key=io_manager_key,
             partitions_def=partitions_def,
             backfill_policy=backfill_policy,
             check_specs=check_specs(
                 of_each, asset=shadow_key, partitions_def=partitions_def if is_partitioned else None
             ),
-            **common,
-        )
-        whole = AuditPipeline(
-            table=table,
-            shadow=shadow,
-            audits=options.audits,
-            allows_mixed_versions=allow_mixed_versions,
-            sample_columns=sample_columns,
-            batch_rules=options.batch_rules,
+            **only(asset, *_OF_ALL, *_OF_SHADOW),
         )
         audit = dg.asset(
-            _run_by(whole.run, io_manager_key),
+            _run_by(AuditPipeline(table=staged, shadow=shadow, audits=options.audits).run, io_manager_key),
             key=audit_key,
             deps=[shadow_key],
             description=f"The audits of all that is staged of {live_key.to_user_string()} together, and their report.",
             required_resource_keys={io_manager_key},
             check_specs=check_specs(options.audits, asset=audit_key),
-            **common,
+            **only(asset, *_OF_ALL),
         )
         published = dg.asset(
-            _run_by(live.run, io_manager_key),
+            publish_run,
             key=live_key,
             deps=[shadow_key, audit_key],
-            metadata={**(metadata or {}), **options.metadata},
+            metadata={**(asset.get("metadata") or {}), **metadata_of(options)},
             description=described,
-            code_version=code_version,
-            freshness_policy=freshness_policy,
             required_resource_keys={io_manager_key},
             partitions_def=partitions_def,
             backfill_policy=single_run(),
-            **common,
+            **only(asset, *_OF_ALL, *_OF_LIVE),
         )
     return StagedWapAssets(shadow, audit, published)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta, timezone
-from difflib import get_close_matches
 from typing import NoReturn
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
 from dagster_safe_backfill.errors import ConfigurationError
+from dagster_safe_backfill.model.validation import check_time_zone, refused
 
 _TEXT = re.compile(r"\s*(\d\d?:\d\d)\s*-\s*(\d\d?:\d\d)(?:\s+(\S+))?\s*")
 _EXAMPLE = '"22:00-06:00 America/New_York"'
@@ -30,8 +30,7 @@ class AllowedHours:
 
     Example:
         ```python
-        from dagster_safe_backfill.model.hours import AllowedHours
-        nights = AllowedHours.parse("22:00-06:00 America/New_York")
+        nights = sb.AllowedHours.parse("22:00-06:00 America/New_York")
         ```
 
     Raises:
@@ -43,20 +42,13 @@ class AllowedHours:
     timezone: str
 
     def __post_init__(self) -> None:
+        if not all(isinstance(at, time) for at in (self.start, self.end)):  # pyright: ignore[reportUnnecessaryIsInstance]: users' own
+            raise refused("allowed_hours", "from one datetime.time to another", (self.start, self.end))
         if any(at.replace(second=0, microsecond=0, tzinfo=None, fold=0) != at for at in (self.start, self.end)):
             _refuse(f"{self.start} to {self.end}", "both ends are plain times of whole minutes")
         if self.start == self.end:
             _refuse(str(self), "it starts when it ends; to allow the whole day, leave allowed_hours out")
-        try:
-            ZoneInfo(self.timezone)
-        # Of a folder of the time zone database, Python says that it is a folder.
-        except (KeyError, ValueError, OSError) as error:
-            near = get_close_matches(self.timezone, available_timezones(), n=1)
-            hint = f"; did you mean {near[0]}?" if near else "."
-            raise ConfigurationError(
-                f"allowed_hours {str(self)!r}: there is no time zone {self.timezone!r}{hint} Give a name of the IANA"
-                f" time zone database, as in {_EXAMPLE}"
-            ) from error
+        check_time_zone(f"allowed_hours {str(self)!r}", self.timezone, example=_EXAMPLE)
 
     @classmethod
     def parse(cls, text: str) -> AllowedHours:

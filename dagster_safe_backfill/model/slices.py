@@ -5,23 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from typing import Literal
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from dagster_safe_backfill.errors import EmptySliceError, SliceError
-from dagster_safe_backfill.model.tables import TableRef, TableSpec
+from dagster_safe_backfill.model.tables import ColumnType, TableRef, TableSpec
 
 WHOLE_TABLE = "*"
 """Stands for the key of an asset without partitions."""
 
-ColumnType = Literal["date", "timestamp", "timestamptz"]
-"""How a column keeps time: calendar days, wall-clock times of a known time zone, or instants."""
-
 Keeps = ColumnType | Literal["text", "other"]
 """How a column keeps time, or that it keeps none."""
-
-WindowJoin = Literal["asof", "range"]
-"""By the last window that begins before a row, or by both of a window's bounds."""
 
 WhereRenderer = Callable[["PartitionSlice", "str | Mapping[str, str] | None", "ColumnType | None"], str]
 
@@ -221,8 +215,8 @@ class PartitionColumn:
         type_name: Its type, as the warehouse spells it.
         keeps: How it keeps time.
         timezone: The zone of its wall-clock times; if None, that of the partitions.
-        dialect: The warehouse's, in which `sql` and `type_name` are read.
-        window_join: How a row finds its window of time.
+        dialect: The warehouse's `Dialect`, which only sql/ knows: in it `sql` and `type_name` are read, and by it rows
+            are joined with partitions.
     """
 
     name: str
@@ -230,8 +224,7 @@ class PartitionColumn:
     type_name: str
     keeps: Keeps
     timezone: str | None
-    dialect: str
-    window_join: WindowJoin = "asof"
+    dialect: Any
 
 
 PartitionColumns = Mapping[str | None, PartitionColumn]

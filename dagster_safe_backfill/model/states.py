@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final, Literal
 
 from dagster_safe_backfill.audits.verdicts import AuditResult
@@ -20,9 +20,6 @@ from dagster_safe_backfill.errors import PublishError
 from dagster_safe_backfill.model.slices import PartitionSlice, TableSlice
 from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec, names_of
 from dagster_safe_backfill.model.text import listed
-
-Strategy = Literal["merge", "replace", "swap"]
-OnConflict = Literal["raise", "overwrite"]
 
 StagedEvent = Literal["staged", "audited", "rejected", "approved", "refused"]
 """What happens to rows that aren't live: the last two by an audit of all that is staged together."""
@@ -58,23 +55,6 @@ class Origin:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "group", self.group or self.publication_id)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublishRules:
-    """How audited rows go live.
-
-    Attributes:
-        strategy: How the slice is written.
-        on_conflict: Whether a partition that changed since it was staged is an error, or is overwritten.
-        archive_for: How long what is replaced is kept; no time at all if zero.
-        allows_mixed_versions: Whether one backfill may publish what different code versions computed.
-    """
-
-    strategy: Strategy
-    on_conflict: OnConflict = "raise"
-    archive_for: timedelta = timedelta(days=30)
-    allows_mixed_versions: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

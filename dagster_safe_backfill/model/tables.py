@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from operator import attrgetter
 from typing import Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dagster_safe_backfill.errors import ConfigurationError
+from dagster_safe_backfill.model.validation import check_text
+
+ColumnType = Literal["date", "timestamp", "timestamptz"]
+"""How a column keeps time: calendar days, wall-clock times of a known time zone, or instants."""
 
 OnEmpty = Literal["refuse", "allow"]
 OnOutside = Literal["refuse", "drop"]
@@ -17,14 +21,24 @@ OnSchemaChange = Literal["raise", "add_columns", "sync"]
 
 SHADOW_INFIX = "__shadow_"
 ARCHIVE_INFIX = "__archive_"
+_LONGEST_WORD = 38
+"""A UUID without hyphens, and the number of a batch."""
+_DIGITS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableRef:
-    """A table's name: `schema.name`, as the user spells it."""
+    """A table's name: `schema.name`, as the user spells it.
+
+    Attributes:
+        schema: The schema's name.
+        name: The table's own name.
+        longest_name: The most bytes that the names of the table's shadows and archives may have.
+    """
 
     schema: str
     name: str
+    longest_name: int = field(default=255, compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
@@ -41,14 +55,35 @@ class TableRef:
             raise ConfigurationError(f'a table is named "table" or "schema.table", not "{text}"')
         return cls(schema=parts[0] if len(parts) == 2 else default_schema, name=parts[-1])
 
+    @property
+    def shadow_prefix(self) -> str:
+        """What the names of all shadows of this table begin with, and those of no other table's."""
+        return self._prefix(SHADOW_INFIX)
+
     def archive(self, publication_id: str) -> TableRef:
         """Return the name of the table that keeps what one publication replaced in this one."""
-        return TableRef(schema=self.schema, name=f"{self.name}{ARCHIVE_INFIX}{_word(publication_id)}")
+        return self._beside(ARCHIVE_INFIX, _word(publication_id))
 
     def shadow(self, run_id: str, *, batch: int | None = None) -> TableRef:
         """Return the name of this table's shadow for one run, or for one of its batches; no two runs share one."""
-        ending = "" if batch is None else f"_{batch}"
-        return TableRef(schema=self.schema, name=f"{self.name}{SHADOW_INFIX}{_word(run_id)}{ending}")
+        return self._beside(SHADOW_INFIX, _word(run_id) + ("" if batch is None else f"_{batch}"))
+
+    def _beside(self, infix: str, word: str) -> TableRef:
+        prefix = self._prefix(infix)
+        return replace(self, name=prefix + _shortened(word, self.longest_name - len(prefix.encode())))
+
+    def _prefix(self, infix: str) -> str:
+        # Whatever the word after it: so it is one prefix for all shadows.
+        longest = self.longest_name - len(infix) - min(_LONGEST_WORD, self.longest_name // 3)
+        return _shortened(self.name, longest) + infix
+
+
+def _shortened(name: str, longest: int) -> str:
+    """Return a name that is too long as its beginning and a digest of all of it; names that differ by case are one."""
+    if len(name.encode()) <= longest:
+        return name
+    digest = sha256(name.casefold().encode()).hexdigest()[:_DIGITS]
+    return name.encode()[: longest - _DIGITS - 1].decode(errors="ignore") + f"_{digest}"
 
 
 def _word(text: str) -> str:
@@ -100,34 +135,15 @@ class TableSpec:
     column_defaults: Mapping[str, str] = field(default_factory=dict[str, str])
     keep_latest: str | None = None
 
-    def __post_init__(self) -> None:
-        if self.updated_at_column in self.unique_key:
-            raise ConfigurationError(
-                f"{self.table}: updated_at_column {self.updated_at_column!r} can't be part of unique_key"
-            )
-        if self.column_timezone is not None and not _is_zone(self.column_timezone):
-            raise ConfigurationError(f"{self.table}: column_timezone {self.column_timezone!r} is no time zone")
-        for option, value, allowed in (
-            ("on_empty", self.on_empty, ("refuse", "allow")),
-            ("on_outside", self.on_outside, ("refuse", "drop")),
-            ("on_schema_change", self.on_schema_change, ("raise", "add_columns", "sync")),
-        ):
-            if value not in allowed:
-                raise ConfigurationError(f"{self.table}: {option} is one of {', '.join(allowed)}, not {value!r}")
-        if self.column_defaults and self.on_schema_change == "raise":
-            raise ConfigurationError(
-                f"{self.table}: column_defaults are for columns that are added, so set on_schema_change to"
-                ' "add_columns" as well'
-            )
-        if self.keep_latest is not None and not self.unique_key:
-            raise ConfigurationError(f"{self.table}: keep_latest needs a unique_key, whose rows come twice")
-
 
 @dataclass(frozen=True, slots=True)
 class KeepLatest:
     """Keep, of the computed rows of one key, the one with the largest value in `column`; see `keep_latest`."""
 
     column: str
+
+    def __post_init__(self) -> None:
+        check_text("keep_latest", self.column, what="the name of a column")
 
 
 def keep_latest(column: str) -> KeepLatest:
@@ -137,14 +153,6 @@ def keep_latest(column: str) -> KeepLatest:
     one is right. For `on_duplicate`.
     """
     return KeepLatest(column)
-
-
-def _is_zone(name: str) -> bool:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError):
-        return False
-    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,8 +58,6 @@ def rejection(judged: Rejected, parts: Sequence[Judged], *, planned: int) -> dg.
         planned: How many batches the run has.
     """
     ending = ""
-    if planned > 1:
-        ending = "; the batches that passed are kept, and not computed again"
     if len(parts) < planned:
         ending = f"; as the first batch failed, the other {planned - len(parts)} were not computed"
     return _failure(judged, parts, f"nothing was published, because {_blocking(judged)}", ending)
@@ -89,7 +87,7 @@ def _failure(judged: Rejected, parts: Sequence[Judged], said: str, ending: str) 
     shadows = [str(part.staged.shadow) for part in parts if isinstance(part, Rejected)]
     error = AuditFailedError(
         f"{staged.spec.table}: {said}; the rejected rows are in {listed(shadows)}{ending}. Mend the data or the code"
-        " and run the partitions again",
+        " and run the partitions again: all that is not live is computed anew",
         table=str(staged.spec.table),
         shadow=shadows[0],
         failures=[

@@ -1,4 +1,4 @@
-"""What is staged together: all of a backfill's runs, or a run's own; and what Dagster knows of it."""
+"""What is staged together: all of a backfill's runs, or a run's own; and what Dagster knows of it and its runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def scope_of(context: dg.AssetExecutionContext) -> str:
     tags = context.run.tags
     if _targets(context) is not None:
         return tags.get(_ROOT_BACKFILL_TAG) or tags[BACKFILL_TAG]
-    return tags.get(_ROOT_RUN_TAG) or context.run_id
+    return _root(context.run)
 
 
 def targeted_keys(context: dg.AssetExecutionContext) -> list[str]:
@@ -57,6 +57,29 @@ def is_abandoned(instance: dg.DagsterInstance, scope: str) -> bool:
     runs = [run] if run is not None else []
     runs += instance.get_runs(dg.RunsFilter(tags={_ROOT_RUN_TAG: scope}))
     return all(one.is_finished and not one.is_success for one in runs)
+
+
+def is_again(run: dg.DagsterRun, instance: dg.DagsterInstance, earlier_run_id: str) -> bool:
+    """Return whether a run goes on with what an earlier one had begun: a retry of it, or a re-execution.
+
+    So does a run of a backfill that was executed again, which has new runs. Of a run that Dagster has forgotten, it
+    isn't known.
+    """
+    if earlier_run_id == run.run_id:
+        return True
+    earlier = instance.get_run_by_id(earlier_run_id)
+    return earlier is not None and not _family(run).isdisjoint(_family(earlier))
+
+
+def _family(run: dg.DagsterRun) -> set[str]:
+    """Return the first run, and the first backfill, that a run is an execution of."""
+    backfill_id = run.tags.get(_ROOT_BACKFILL_TAG) or run.tags.get(BACKFILL_TAG)
+    return {_root(run)} if backfill_id is None else {_root(run), backfill_id}
+
+
+def _root(run: dg.DagsterRun) -> str:
+    # Of a re-execution from Python, `dagster.execute_job`, no tag tells it.
+    return run.root_run_id or run.tags.get(_ROOT_RUN_TAG) or run.run_id
 
 
 def is_over(instance: dg.DagsterInstance, run_id: str) -> bool:

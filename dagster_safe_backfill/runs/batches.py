@@ -14,13 +14,14 @@ import dagster as dg
 
 from dagster_safe_backfill.audits.base import Audit
 from dagster_safe_backfill.errors import TableNotFoundError
+from dagster_safe_backfill.model.options import AssetOptions
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import Audited, Origin, Rejected, Staged, StagedPartition
 from dagster_safe_backfill.model.tables import TableRef, TableSpec
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.reports.progress import Progress
 from dagster_safe_backfill.runs.backfills import is_over
-from dagster_safe_backfill.runs.limits import BatchRules, Bounds
+from dagster_safe_backfill.runs.limits import Bounds
 from dagster_safe_backfill.runs.resume import kept_checkpoints
 from dagster_safe_backfill.runs.table_io import TableIO
 from dagster_safe_backfill.runs.user_function import ComputeFunction
@@ -90,9 +91,8 @@ class Batches:
     spec: TableSpec
     whole: PartitionSlice
     origin: Origin
-    rules: BatchRules
+    options: AssetOptions
     is_by_partition: bool
-    sample_columns: Sequence[str] | None = None
     may_take: Callable[[str], bool] = lambda _: True
     progress: Progress = field(init=False)
     bounds: Bounds = field(init=False)
@@ -101,7 +101,7 @@ class Batches:
     def __post_init__(self) -> None:
         progress = Progress(asset=self.context.asset_key, partitions=len(self.whole))
         bounds = Bounds(
-            rules=self.rules,
+            limits=self.options.limits,
             context=self.context,
             manager=self.manager,
             spec=self.spec,
@@ -113,7 +113,9 @@ class Batches:
     def planned(self) -> list[Batch]:
         """Return the batches: first what earlier runs have staged, then what has to be computed."""
         kept = self._kept()
-        slices = cut(self.whole, [*set(self.whole.keys) - {stage.key for stage in kept}], size=self.rules.batch_size)
+        slices = cut(
+            self.whole, [*set(self.whole.keys) - {stage.key for stage in kept}], size=self.options.batches.size
+        )
         table, run_id = self.spec.table, self.origin.run_id
         taken = {stage.shadow for stage in kept}
         alone = table.shadow(run_id)
@@ -150,7 +152,7 @@ class Batches:
             SafeBackfillError: A batch can't be worked on. Those before it are kept.
         """
         like: TableRef | None = None
-        is_canary = self.rules.canary
+        is_canary = self.options.batches.canary
         for number, batch in enumerate(batches, start=1):
             self.bounds.check_hours(f"{batch.partition_slice} and what follows")
             started = time.monotonic()
@@ -227,7 +229,7 @@ class Batches:
             staged,
             audits,
             origin=self.origin,
-            sample_columns=self.sample_columns,
+            sample_columns=self.options.checks.sample_columns,
             gate=gate,
         )
 
@@ -280,7 +282,7 @@ class Batches:
         return {one for one in owners(found) if one == own or is_over(self.context.instance, one)}
 
     def _kept(self) -> Sequence[StagedPartition]:
-        if not self.rules.resume:
+        if not self.options.batches.resume:
             return ()
         from dagster_safe_backfill.wap.ledger.checkpoints import checkpoints
 

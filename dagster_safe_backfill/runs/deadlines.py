@@ -118,7 +118,7 @@ class Deadline:
         elapsed = time.monotonic() - self._started
         return BatchTimeoutError(
             f"{self._what} was stopped after {elapsed:.1f} s, as timeout_seconds is {self._seconds:g}; nothing of it is"
-            " live. Raise timeout_seconds, or make the batches smaller with batch_size",
+            " live. Raise timeout_seconds, or make the batches smaller with batches=…",
             seconds=self._seconds,
             what=self._what,
         )

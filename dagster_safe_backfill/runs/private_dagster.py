@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any
@@ -14,6 +14,10 @@ from dagster._core.execution.context.metadata_logging import (
     AssetMetadataHandle,
     OutputMetadataAccumulator,
 )
+
+from dagster_safe_backfill.model.options import AssetOptions
+
+_OPTIONS = "__safe_backfill_options__"
 
 
 def add_partition_metadata(context: dg.AssetExecutionContext, metadata: Mapping[str, Mapping[str, Any]]) -> None:
@@ -31,6 +35,21 @@ def add_partition_metadata(context: dg.AssetExecutionContext, metadata: Mapping[
     step._metadata_accumulator = OutputMetadataAccumulator(  # pyright: ignore[reportPrivateUsage]
         per_output_metadata={**known, **added}
     )
+
+
+def keep_options(function: Callable[..., object], options: AssetOptions) -> None:
+    """Keep an asset's options on the function that computes it, where `options_of` finds them."""
+    vars(function)[_OPTIONS] = options
+
+
+def options_of(asset: dg.AssetsDefinition) -> AssetOptions | None:
+    """Return the options that an asset's function keeps; None of an asset that isn't made by this library.
+
+    Whatever changes an asset's key, metadata or resources makes another definition around the same function.
+    """
+    node = asset.node_def if asset.is_executable else None
+    function = getattr(getattr(node, "compute_fn", None), "decorated_fn", None)
+    return getattr(function, _OPTIONS, None)
 
 
 def backfills_since(instance: dg.DagsterInstance, timestamp: float) -> Sequence[PartitionBackfill]:

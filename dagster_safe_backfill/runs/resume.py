@@ -10,7 +10,7 @@ import dagster as dg
 
 from dagster_safe_backfill.model.states import StagedPartition
 from dagster_safe_backfill.model.text import listed
-from dagster_safe_backfill.runs.backfills import is_over
+from dagster_safe_backfill.runs.backfills import is_again, is_over
 from dagster_safe_backfill.runs.partitions import order_of
 
 if TYPE_CHECKING:
@@ -24,16 +24,24 @@ def kept_checkpoints(
 ) -> Sequence[StagedPartition]:
     """Return what can be taken up of a run's partitions, and log what is, and what isn't and why.
 
+    Just a retry, or a re-execution, of the run that had staged them takes them up: who launches anew wants them anew.
+
     Args:
         context: Of the run.
         found: What the warehouse has of the run's partitions.
         may_take: Whether what was staged in a scope may be taken up.
     """
+    runs = {stage.run_id for stage in found.kept}
+    again = {run_id for run_id in runs if is_again(context.run, context.instance, run_id)}
     scopes = {scope for scope in {stage.group for stage in found.kept} if may_take(scope)}
-    kept = [stage for stage in found.kept if stage.group in scopes]
+    outdated = list(found.outdated)
+    outdated += (
+        (stage, f"another launch, run {stage.run_id}, staged them") for stage in found.kept if stage.run_id not in again
+    )
+    kept = [stage for stage in found.kept if stage.run_id in again and stage.group in scopes]
     computed_at = {stage.key: stage.computed_at for stage in kept}
     stale = changed_since(context.assets_def, context.asset_key, computed_at, instance=context.instance)
-    outdated = [*found.outdated, *((stage, stale[stage.key]) for stage in kept if stage.key in stale)]
+    outdated += ((stage, stale[stage.key]) for stage in kept if stage.key in stale)
     for reason in dict.fromkeys(reason for _, reason in outdated):
         keys = [stage.key for stage, why in outdated if why == reason]
         context.log.warning(f"{listed(keys)} were staged and audited, and are computed anew: {reason}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,9 @@ import dagster as dg
 
 from dagster_safe_backfill.audits.base import Audit
 from dagster_safe_backfill.errors import NotStagedError
+from dagster_safe_backfill.model.options import AssetOptions
 from dagster_safe_backfill.model.slices import PartitionSlice
-from dagster_safe_backfill.model.states import Audited, Origin, Published, PublishRules, Rejected
+from dagster_safe_backfill.model.states import Audited, Origin, Published, Rejected
 from dagster_safe_backfill.model.tables import TableSpec
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.reports.checks import check_results
@@ -27,7 +28,7 @@ from dagster_safe_backfill.reports.events import (
 from dagster_safe_backfill.reports.report import report
 from dagster_safe_backfill.runs.backfills import BACKFILL_TAG, is_abandoned, scope_of, targeted_keys
 from dagster_safe_backfill.runs.batches import Batches
-from dagster_safe_backfill.runs.limits import BatchRules, Bounds
+from dagster_safe_backfill.runs.limits import Bounds
 from dagster_safe_backfill.runs.partition_count import check_partition_count
 from dagster_safe_backfill.runs.partitions import order_of, slice_of_keys, slice_of_run
 from dagster_safe_backfill.runs.private_dagster import add_partition_metadata
@@ -47,18 +48,18 @@ class StagedTable:
 
     Attributes:
         key: The live asset's.
-        metadata: The options of its table.
+        options: The assets' options.
         partitions_def: Its partitions.
     """
 
     key: dg.AssetKey
-    metadata: Mapping[str, Any]
+    options: AssetOptions
     partitions_def: dg.PartitionsDefinition[str]
 
     def opened(self, io_manager: object) -> tuple[TableIO, TableSpec]:
         """Return what holds the warehouse, and the table there."""
         manager = table_io_of(io_manager, self.key)
-        return manager, manager.table_spec(self.key, self.metadata)
+        return manager, manager.spec_of(self.key, self.options)
 
     def slice_of(self, instance: dg.DagsterInstance, keys: Sequence[str]) -> PartitionSlice:
         """Return the slice of keys in any order."""
@@ -94,16 +95,12 @@ class StagePipeline:
         compute: The user's function.
         audits: What is tested of each partition.
         logs_by_partition: Whether checks are partitioned, and so want an evaluation for each partition.
-        sample_columns: The columns that samples of failing rows may show; all, if None.
-        batch_rules: How the run is cut, and what bounds it.
     """
 
     table: StagedTable
     compute: ComputeFunction
     audits: Sequence[Audit]
     logs_by_partition: bool
-    sample_columns: Sequence[str] | None = None
-    batch_rules: BatchRules = field(default_factory=BatchRules)
 
     def run(
         self, context: dg.AssetExecutionContext, io_manager: object, arguments: Mapping[str, object]
@@ -119,7 +116,7 @@ class StagePipeline:
         started = time.monotonic()
         manager, spec = self.table.opened(io_manager)
         whole = bound(slice_of_run(context), spec, manager)
-        check_partition_count(context, whole.keys, at_most=self.batch_rules.max_partitions)
+        check_partition_count(context, whole.keys, at_most=self.table.options.limits.max_partitions)
         version = context.assets_def.code_versions_by_key.get(context.asset_key)
         batches = Batches(
             context=context,
@@ -129,9 +126,8 @@ class StagePipeline:
             spec=spec,
             whole=whole,
             origin=origin_of(context, code=self.compute.code(context), code_version=version),
-            rules=self.batch_rules,
+            options=self.table.options,
             is_by_partition=True,
-            sample_columns=self.sample_columns,
             may_take=lambda scope: is_abandoned(context.instance, scope),
         )
         planned = batches.planned()
@@ -171,17 +167,11 @@ class AuditPipeline:
         table: The live table.
         shadow: The asset whose partitions are audited.
         audits: What is tested.
-        allows_mixed_versions: Whether what different code versions staged may be approved together.
-        sample_columns: The columns that samples of failing rows may show; all, if None.
-        batch_rules: What bounds it.
     """
 
     table: StagedTable
     shadow: dg.AssetsDefinition
     audits: Sequence[Audit]
-    allows_mixed_versions: bool
-    sample_columns: Sequence[str] | None = None
-    batch_rules: BatchRules = field(default_factory=BatchRules)
 
     def run(
         self, context: dg.AssetExecutionContext, io_manager: object, arguments: Mapping[str, object]
@@ -195,7 +185,7 @@ class AuditPipeline:
         del arguments
         manager, spec = self.table.opened(io_manager)
         origin = origin_of(context)
-        bounds = Bounds(rules=self.batch_rules, context=context, manager=manager, spec=spec)
+        bounds = Bounds(limits=self.table.options.limits, context=context, manager=manager, spec=spec)
         deadline = bounds.deadline(f"auditing what is staged of {spec.table}")
         judged, left_out = bounds.connected(partial(self._judged, context, spec, origin), deadline=deadline)
         yield from check_results(judged.results, is_published=False)
@@ -229,7 +219,7 @@ class AuditPipeline:
                 table=str(spec.table),
                 keys=left_out,
             )
-        if not self.allows_mixed_versions:
+        if not self.table.options.publish.allow_mixed_versions:
             check_one_version(spec.table, found)
         origin = of_staged(origin, found)
         staged = collect(
@@ -246,7 +236,7 @@ class AuditPipeline:
             staged,
             self.audits,
             origin=origin,
-            sample_columns=self.sample_columns,
+            sample_columns=self.table.options.checks.sample_columns,
             gate="group",
         )
         return judged, left_out
@@ -258,13 +248,9 @@ class PublishPipeline:
 
     Attributes:
         table: The live table.
-        rules: How what passed goes live.
-        batch_rules: What bounds it.
     """
 
     table: StagedTable
-    rules: PublishRules
-    batch_rules: BatchRules = field(default_factory=BatchRules)
 
     def run(
         self, context: dg.AssetExecutionContext, io_manager: object, arguments: Mapping[str, object]
@@ -281,7 +267,7 @@ class PublishPipeline:
         own = slice_of_run(context).keys
         wanted = self.table.slice_of(context.instance, list(dict.fromkeys([*own, *targeted_keys(context)])))
         bounds = Bounds(
-            rules=self.batch_rules,
+            limits=self.table.options.limits,
             context=context,
             manager=manager,
             spec=spec,
@@ -314,8 +300,8 @@ class PublishPipeline:
                 found,
                 spec=spec,
                 partition_slice=wanted.only(one.key for one in found),
-                allows_mixed_versions=self.rules.allows_mixed_versions,
+                allows_mixed_versions=self.table.options.publish.allow_mixed_versions,
             )
             origin = publication_of_group(connection, spec.table, replace(origin, code_version=found[0].code_version))
-            now.append(publish(connection, audited, rules=self.rules, origin=origin))
+            now.append(publish(connection, audited, rules=self.table.options.publish, origin=origin))
         return Publications(now=now, before=chosen.published)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from dagster_safe_backfill.errors import ConfigurationError
+from dagster_safe_backfill.model.options import AssetOptions
 from dagster_safe_backfill.model.tables import TableRef, TableSpec
 
 if TYPE_CHECKING:
@@ -30,12 +30,12 @@ class TableIO(ABC):
         """Open a session for the work of a run on a table, which the database's history and errors tell of."""
 
     @abstractmethod
-    def table_spec(self, key: dg.AssetKey, metadata: Mapping[str, Any]) -> TableSpec:
-        """Return how the table of an asset with this metadata is kept here."""
+    def table_of(self, key: dg.AssetKey, *, schema: str | None) -> TableRef:
+        """Return an asset's table here; `schema` is the one that its options name."""
 
-    def asset_spec(self, asset: dg.AssetsDefinition, key: dg.AssetKey) -> TableSpec:
-        """Return how an asset's table is kept here."""
-        return self.table_spec(key, asset.metadata_by_key[key])
+    def spec_of(self, key: dg.AssetKey, options: AssetOptions) -> TableSpec:
+        """Return how the table of an asset with these options is kept here."""
+        return options.table_spec(self.table_of(key, schema=options.table.schema))
 
 
 def table_io_of(io_manager: object, asset_key: dg.AssetKey) -> TableIO:

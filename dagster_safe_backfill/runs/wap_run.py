@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from dagster_safe_backfill.audits.base import Audit
-from dagster_safe_backfill.errors import ConfigurationError
+from dagster_safe_backfill.model.options import AssetOptions
 from dagster_safe_backfill.model.slices import PartitionSlice
-from dagster_safe_backfill.model.states import Audited, Origin, Published, PublishRules, Rejected
+from dagster_safe_backfill.model.states import Audited, Origin, Published, Rejected
 from dagster_safe_backfill.model.tables import TableSpec
 from dagster_safe_backfill.reports.checks import check_results
 from dagster_safe_backfill.reports.events import (
@@ -31,7 +30,6 @@ from dagster_safe_backfill.reports.events import (
 from dagster_safe_backfill.reports.report import report
 from dagster_safe_backfill.runs.backfills import BACKFILL_TAG
 from dagster_safe_backfill.runs.batches import Batches
-from dagster_safe_backfill.runs.limits import BatchRules, PublishPer
 from dagster_safe_backfill.runs.partition_count import check_partition_count
 from dagster_safe_backfill.runs.partitions import slice_of_run
 from dagster_safe_backfill.runs.private_dagster import add_partition_metadata
@@ -48,25 +46,13 @@ class Pipeline:
 
     Attributes:
         compute: The user's function.
-        audits: What is tested before publishing.
-        rules: How what passed goes live.
+        options: The asset's options.
         logs_by_partition: Whether checks are partitioned, and so want an evaluation for each partition.
-        sample_columns: The columns that samples of failing rows may show; all, if None.
-        batch_rules: How the run is cut, and what bounds it.
-        publish_per: Whether the run goes live as a whole, or each batch as soon as it passes.
     """
 
     compute: ComputeFunction
-    audits: Sequence[Audit]
-    rules: PublishRules
+    options: AssetOptions
     logs_by_partition: bool
-    sample_columns: Sequence[str] | None = None
-    batch_rules: BatchRules = field(default_factory=BatchRules)
-    publish_per: PublishPer = "run"
-
-    def __post_init__(self) -> None:
-        if self.publish_per not in get_args(PublishPer):
-            raise ConfigurationError(f'publish_per is "run" or "batch", and not {self.publish_per!r}')
 
     def run(
         self,
@@ -82,9 +68,9 @@ class Pipeline:
         """
         started = time.monotonic()
         manager = table_io_of(io_manager, context.asset_key)
-        spec = manager.asset_spec(context.assets_def, context.asset_key)
+        spec = manager.spec_of(context.asset_key, self.options)
         whole = bound(slice_of_run(context), spec, manager)
-        check_partition_count(context, whole.keys, at_most=self.batch_rules.max_partitions)
+        check_partition_count(context, whole.keys, at_most=self.options.limits.max_partitions)
         batches = Batches(
             context=context,
             manager=manager,
@@ -93,11 +79,10 @@ class Pipeline:
             spec=spec,
             whole=whole,
             origin=origin_of(context, self.compute),
-            rules=self.batch_rules,
-            is_by_partition=self.publish_per == "batch",
-            sample_columns=self.sample_columns,
+            options=self.options,
+            is_by_partition=self.options.batches.publish_each,
         )
-        outcome = self._by_run(batches) if self.publish_per == "run" else self._by_batch(batches)
+        outcome = self._by_batch(batches) if self.options.batches.publish_each else self._by_run(batches)
         for evaluation in outcome.evaluations:
             log_evaluation(context, evaluation)
         yield from outcome.checks
@@ -122,11 +107,11 @@ class Pipeline:
 
         planned = batches.planned()
         if len(planned) == 1:
-            ((_, outcome),) = batches.run(planned, self.audits, partial(self._published_whole, batches))
+            ((_, outcome),) = batches.run(planned, self.options.audits, partial(self._published_whole, batches))
             return outcome
-        of_batch = [audit for audit in self.audits if not audit.is_over_run]
+        of_batch = [audit for audit in self.options.audits if not audit.is_over_run]
         parts = [judged for judged, _ in batches.run(planned, of_batch, lambda _, one: one, are_parts=True)]
-        whole = together(parts, audits=self.audits, partition_slice=batches.whole)
+        whole = together(parts, audits=self.options.audits, partition_slice=batches.whole)
         if isinstance(whole, Rejected):
             return self._told(batches, whole, failure=rejection(whole, parts, planned=len(planned)))
         return batches.finish(lambda connection: self._joined(batches, connection, whole))
@@ -143,10 +128,10 @@ class Pipeline:
         judged = audit_together(
             connection,
             batches.collected(connection),
-            self.audits,
+            self.options.audits,
             of_batches=whole,
             origin=batches.origin,
-            sample_columns=self.sample_columns,
+            sample_columns=self.options.checks.sample_columns,
         )
         return self._published_whole(batches, connection, judged)
 
@@ -157,7 +142,7 @@ class Pipeline:
             return self._told(batches, judged, failure=rejection(judged, [judged], planned=1))
         # All that is told is made before anything goes live: what breaks here publishes nothing.
         outcome = self._told(batches, judged)
-        published = publish(connection, judged, rules=self.rules, origin=batches.origin)
+        published = publish(connection, judged, rules=self.options.publish, origin=batches.origin)
         return replace(outcome, published=[published])
 
     def _by_batch(self, batches: Batches) -> RunReport:
@@ -167,12 +152,12 @@ class Pipeline:
         planned = batches.planned()
         parts: list[Audited | Rejected] = []
         all_published: list[Published] = []
-        for judged, published in batches.run(planned, self.audits, partial(self._published_part, batches)):
+        for judged, published in batches.run(planned, self.options.audits, partial(self._published_part, batches)):
             parts.append(judged)
             if published is not None:
                 all_published.append(published)
                 self._log_materializations(batches, published)
-        judged = together(parts, audits=self.audits, partition_slice=batches.whole)
+        judged = together(parts, audits=self.options.audits, partition_slice=batches.whole)
         failure = None
         if isinstance(judged, Rejected):
             failure = partly_published(judged, parts, all_published, whole=batches.whole)
@@ -187,7 +172,7 @@ class Pipeline:
             return None
         origin = batches.numbered_origin(connection, judged.staged.keys)
         passed = judged if isinstance(judged, Audited) else passed_part(connection, judged, origin=origin)
-        return None if passed is None else publish(connection, passed, rules=self.rules, origin=origin)
+        return None if passed is None else publish(connection, passed, rules=self.options.publish, origin=origin)
 
     def _log_materializations(self, batches: Batches, published: Published) -> None:
         for event in materialization_events(batches.context.asset_key, published):

@@ -29,6 +29,7 @@ from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.model.slices import TableSlice
 from dagster_safe_backfill.model.tables import Column, TableRef, names_of
 from dagster_safe_backfill.sql import terms
+from dagster_safe_backfill.sql.dialect import Dialect
 from dagster_safe_backfill.sql.slicing import PARTITION, ROWS, expression, positioned
 
 ByCondition = NotNull | AcceptedValues | InRange | RowExpression | References
@@ -69,7 +70,7 @@ class AuditedRows:
     counts: Mapping[str, int]
     added: Mapping[str, exp.Expr]
     instants: tuple[str, ...]
-    dialect: str
+    dialect: Dialect
     sample_columns: tuple[str, ...] | None = None
     names: tuple[str, ...] = field(init=False)
 
@@ -140,7 +141,7 @@ def aggregated(aggregate: Aggregate | str, batch: AuditedRows, *, option: str) -
     if aggregate.sql == "*":
         return exp.Count(this=exp.Star())
     if aggregate.of is None:
-        return terms.parsed(aggregate.sql, dialect=batch.dialect, option=option)
+        return terms.parsed(aggregate.sql, dialect=batch.dialect.name, option=option)
     found = _value(aggregate.sql, batch, option, of=None)
     return _percentile(found, aggregate.of) if not isinstance(aggregate.of, str) else _total(found, aggregate.of)
 
@@ -181,7 +182,7 @@ def fails(audit: ByCondition | ByLookup, batch: AuditedRows) -> exp.Expr:
         case InRange():
             return exp.not_(_is_between(audit, batch))
         case RowExpression():
-            return exp.not_(terms.parsed(audit.sql, dialect=batch.dialect, option=f"audit {audit.name}"))
+            return exp.not_(terms.parsed(audit.sql, dialect=batch.dialect.name, option=f"audit {audit.name}"))
         case References():
             return _is_orphan(audit, batch)
         case Unique():
@@ -205,7 +206,7 @@ def _value(column: str, batch: AuditedRows, option: str, *, of: str | None = SHA
     known = {known.casefold(): known for known in batch.names}
     if column.casefold() in known:
         return terms.column(known[column.casefold()], of=of)
-    return terms.parsed(column, dialect=batch.dialect, option=option)
+    return terms.parsed(column, dialect=batch.dialect.name, option=option)
 
 
 def _literal(value: Value, column: str, batch: AuditedRows) -> exp.Expr:
@@ -215,7 +216,7 @@ def _literal(value: Value, column: str, batch: AuditedRows) -> exp.Expr:
         text = "inf" if value > 0 else "-inf"
         return exp.cast(terms.text(text), exp.DataType.Type.DOUBLE)
     # Rendered and read again, since a converted date knows no dialect of its own.
-    return sqlglot.parse_one(exp.convert(value).sql(dialect=batch.dialect), dialect=batch.dialect)
+    return sqlglot.parse_one(exp.convert(value).sql(dialect=batch.dialect.name), dialect=batch.dialect.name)
 
 
 def _check_zone(value: datetime, column: str, batch: AuditedRows) -> None:
@@ -268,7 +269,7 @@ def found_rows(audit: FailingRows, batch: AuditedRows) -> exp.Select:
         ConfigurationError: It isn't one SELECT.
     """
     try:
-        statements = sqlglot.parse(audit.sql, dialect=batch.dialect)
+        statements = sqlglot.parse(audit.sql, dialect=batch.dialect.name)
     except SqlglotError as error:
         raise ConfigurationError(f"audit {audit.name} is not a SELECT: {audit.sql!r}") from error
     select = statements[0] if len(statements) == 1 else None

@@ -8,6 +8,7 @@ from sqlglot import exp
 
 from dagster_safe_backfill.model.tables import Column, TableRef
 from dagster_safe_backfill.sql import terms
+from dagster_safe_backfill.sql.dialect import Dialect
 from dagster_safe_backfill.sql.slicing import PARTITION
 
 _HERE, _THERE, _BOTH = "_sb_here", "_sb_there", "_sb_both"
@@ -28,7 +29,7 @@ class Pairing:
         compared: The other columns, with their types.
         absolute_tolerance: By how much numbers may differ and be equal.
         relative_tolerance: The same, as a share of the larger magnitude.
-        dialect: The warehouse's, in which types are read.
+        dialect: The warehouse's, in which types are read and numbers subtracted.
     """
 
     here: TableRef
@@ -37,7 +38,7 @@ class Pairing:
     compared: tuple[Column, ...]
     absolute_tolerance: float
     relative_tolerance: float
-    dialect: str
+    dialect: Dialect
 
 
 def broken_keys(pairing: Pairing) -> exp.Select:
@@ -124,14 +125,16 @@ def _is_changed(pairing: Pairing) -> exp.Expr:
 
 def _differs(column: Column, pairing: Pairing) -> exp.Expr:
     apart = terms.differ([column.name], left=_HERE, right=_THERE)
-    kind = terms.data_type(column.type, dialect=pairing.dialect).this
+    kind = terms.data_type(column.type, dialect=pairing.dialect.name).this
     is_exact = not pairing.absolute_tolerance and not pairing.relative_tolerance
     if is_exact or kind not in _NUMBERS:
         return apart
     sides: list[exp.Expr] = [terms.column(column.name, of=side) for side in (_HERE, _THERE)]
     if kind != exp.DataType.Type.DECIMAL:
         # Wide enough that integers stay exact and their difference fits.
-        wide = exp.DataType.Type.INT128 if kind in exp.DataType.INTEGER_TYPES else exp.DataType.Type.DOUBLE
+        is_integer = kind in exp.DataType.INTEGER_TYPES
+        integer = terms.data_type(pairing.dialect.widest_integer, dialect=pairing.dialect.name)
+        wide = integer if is_integer else exp.DataType.Type.DOUBLE
         sides = [exp.cast(side, wide) for side in sides]
     distance = exp.Abs(this=exp.paren(exp.Sub(this=sides[0], expression=sides[1])))
     share = terms.number(pairing.relative_tolerance)

@@ -26,6 +26,7 @@ from dagster_safe_backfill.model.slices import (
     merged,
 )
 from dagster_safe_backfill.sql import terms
+from dagster_safe_backfill.sql.dialect import Dialect
 
 RESERVED = "_sb_"
 """How the names of the library's own columns and relations begin."""
@@ -44,7 +45,7 @@ _TICK = timedelta(microseconds=1)
 
 def expression(column: PartitionColumn) -> exp.Expr:
     """Return what is compared with the slice; to be copied before it is changed."""
-    return terms.of_row(column.sql, dialect=column.dialect, option=column.name)
+    return terms.of_row(column.sql, dialect=column.dialect.name, option=column.name)
 
 
 def inside(table_slice: TableSlice) -> exp.Expr:
@@ -126,19 +127,13 @@ def positioned(rows: exp.Select, items: Sequence[exp.Expr], table_slice: TableSl
     marks = [_mark(i, one, table_slice.columns[one.name]) for i, one in enumerate(dimensions)]
     if len(marks) == 1 and marks[0].counts_days:
         return exp.select(*items, *terms.named({PARTITION: marks[0].days_since_first()})).from_(source)
-    within = [mark.is_before_end() for mark in marks if mark.is_window]
-    # An ASOF join takes one inequality; two dimensions of windows fall back to a range join.
-    is_asof = len(within) == 1 and all(mark.column.window_join == "asof" for mark in marks)
-    matches = [mark.is_match() for mark in marks]
-    join = exp.Join(
-        this=_partition_map(marks),
-        method="ASOF" if is_asof else None,
-        side="LEFT",
-        on=terms.all_of(matches if is_asof else matches + within),
+    dialect: Dialect = marks[0].column.dialect
+    join, position = dialect.join_partitions(
+        _partition_map(marks),
+        matches=[mark.is_match() for mark in marks],
+        ends=[mark.is_before_end() for mark in marks if mark.is_window],
+        position=terms.column(_ORDINAL, of=_MAP),
     )
-    position: exp.Expr = terms.column(_ORDINAL, of=_MAP)
-    if is_asof:
-        position = exp.Case().when(within[0], position)
     return exp.select(*items, *terms.named({PARTITION: position})).from_(source).join(join)
 
 
@@ -246,7 +241,7 @@ def _in_domain(value: exp.Expr, column: PartitionColumn) -> exp.Expr:
         case "text":
             return value
         case "other":
-            return terms.typed(value, column.type_name, dialect=column.dialect)
+            return terms.typed(value, column.type_name, dialect=column.dialect.name)
         case _:
             assert_never(column.keeps)
 

@@ -66,26 +66,6 @@ def with_defaults(spec: TableSpec, columns: Iterable[Column], *, dialect: str) -
     return defaults
 
 
-_NUMBERS = exp.DataType.NUMERIC_TYPES
-
-
-def _try_cast(value: exp.Expr, type_name: str, *, dialect: str) -> exp.TryCast:
-    return exp.TryCast(this=value, to=exp.DataType.build(type_name, dialect=dialect, udt=True))
-
-
-def lost_by_try_cast(value: exp.Expr, *, source: str, target: str, dialect: str) -> exp.Expr:
-    """Return whether a cast would change or refuse a value, where TRY_CAST takes values of any type."""
-    kept = _try_cast(value, target, dialect=dialect)
-    if exp.DataType.build(target, dialect=dialect, udt=True).this in _NUMBERS:
-        # Compared as they are, a large integer and the float nearest to it would be equal.
-        kept = _try_cast(kept, source, dialect=dialect)
-    # A value that can't be cast is not compared, as that would take the same cast.
-    is_given = exp.not_(exp.Is(this=value.copy(), expression=exp.Null()))
-    is_changed = exp.NullSafeNEQ(this=kept.copy(), expression=value.copy())
-    is_refused = exp.Is(this=kept, expression=exp.Null())
-    return exp.Case().when(is_refused, is_given).else_(is_changed)
-
-
 def values_lost_by_cast(source: exp.Table, lost: Mapping[str, exp.Expr]) -> exp.Select:
     """Return, for each named condition on a value, how many values fulfil it."""
     items = {name: terms.count_where(condition) for name, condition in lost.items()}

@@ -17,7 +17,7 @@ IS_LOOKUP = "_sb_is_lookup"
 """Marks an EXISTS that the library wrote, as a lookup of a row's values in another relation."""
 
 LONGEST_LIST = 16_000
-"""What a list of literals may hold: Snowflake takes 16,384."""
+"""What a list of literals may hold; each warehouse takes as many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

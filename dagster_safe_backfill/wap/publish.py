@@ -12,13 +12,13 @@ from dagster_safe_backfill.errors import (
     PublishConflictError,
     TransactionConflictError,
 )
+from dagster_safe_backfill.model.options import Publish
 from dagster_safe_backfill.model.states import (
     Archive,
     Audited,
     Fingerprint,
     Origin,
     Published,
-    PublishRules,
     Staged,
     StagedPartition,
 )
@@ -107,7 +107,7 @@ def _chosen(found: Sequence[StagedPartition], *, group: str) -> dict[str, Staged
     return chosen
 
 
-def publish(connection: Connection, audited: Audited, *, rules: PublishRules, origin: Origin) -> Published:
+def publish(connection: Connection, audited: Audited, *, rules: Publish, origin: Origin) -> Published:
     """Make what was audited live, archive what that replaces, record it and drop the shadow, all in one transaction.
 
     Publishing the same publication again changes nothing: it returns what the first time did.
@@ -144,7 +144,7 @@ def publish(connection: Connection, audited: Audited, *, rules: PublishRules, or
     return in_transaction(connection, work)
 
 
-def _publish(connection: Connection, audited: Audited, *, rules: PublishRules, origin: Origin) -> Published:
+def _publish(connection: Connection, audited: Audited, *, rules: Publish, origin: Origin) -> Published:
     staged, table_slice = audited.staged, audited.staged.table_slice
     table = table_slice.table
     with connection.hold(table) as committed:
@@ -157,7 +157,7 @@ def _publish(connection: Connection, audited: Audited, *, rules: PublishRules, o
     repeated = _repeated(audited, changes_by(connection, table, origin.publication_id), connection)
     if repeated is not None:
         return repeated
-    if not rules.allows_mixed_versions:
+    if not rules.allow_mixed_versions:
         _check_versions(connection, table, origin=origin)
     if rules.on_conflict == "raise":
         check_conflict(connection, staged, then, origin=origin)
@@ -214,7 +214,7 @@ def _fingerprints(
     return of_shared, live_fingerprints(connection, table_slice, names)
 
 
-def _prepared(connection: Connection, staged: Staged, *, rules: PublishRules, live_exists: bool) -> PreparedChange:
+def _prepared(connection: Connection, staged: Staged, *, rules: Publish, live_exists: bool) -> PreparedChange:
     add_columns(connection, staged)
     write = slice_write(connection, staged.table_slice, shadow=staged.shadow, names=names_of(staged.columns))
     return prepare_change(connection, write, staged.rows, strategy=rules.strategy, live_exists=live_exists)

@@ -205,8 +205,9 @@ def plain_asset(case: Case) -> dg.AssetsDefinition:
 
 def wap_asset(case: Case) -> dg.AssetsDefinition:
     options: dict[str, Any] = {"partition_expr": "day", "unique_key": ["day", "id"], **case.options}
+    of_table = {name: options.pop(name) for name in [*options] if name not in ("partition_expr", "unique_key")}
 
-    @sb.wap_asset(partitions_def=DAYS, **options)
+    @sb.wap_asset(partitions_def=DAYS, table=sb.TableOptions(**of_table), **options)
     def events() -> Any:
         return case.rows()
 
@@ -236,11 +237,11 @@ def chain(error: BaseException) -> list[BaseException]:
 
 
 def errors_of(
-    asset: dg.AssetsDefinition, *, backend: DuckDBBackend, instance: dg.DagsterInstance
+    make: Callable[[Case], dg.AssetsDefinition], case: Case, *, backend: DuckDBBackend, instance: dg.DagsterInstance
 ) -> dict[type[BaseException], str]:
-    """Return the messages of all errors that a run of the day ends in, by their exact class."""
+    """Return the messages of all errors that the definition or a run of the day ends in, by their exact class."""
     try:
-        run_key([asset], DAY, io_manager=backend.io_manager, instance=instance, raise_on_error=True)
+        run_key([make(case)], DAY, io_manager=backend.io_manager, instance=instance, raise_on_error=True)
     except Exception as error:
         return {type(found): str(found) for found in chain(error)}
     return {}
@@ -251,7 +252,7 @@ def test_a_bad_input_is_refused_before_anything_is_deleted(
     case: Case, filled: DuckDBBackend, instance: dg.DagsterInstance
 ) -> None:
     before = filled.read(LIVE)
-    errors = errors_of(plain_asset(case), backend=filled, instance=instance)
+    errors = errors_of(plain_asset, case, backend=filled, instance=instance)
     assert filled.read(LIVE) == before
     assert case.error in errors, errors
     assert case.says in errors[case.error]
@@ -264,7 +265,7 @@ def test_a_wap_asset_refuses_it_too(case: Case, filled: DuckDBBackend, instance:
     # What is wrong with a key is the audit unique()'s to say.
     by_audit = case.error is sb.KeyViolationError
     error, says = (sb.AuditFailedError, "unique_key") if by_audit else (case.error, case.says)
-    errors = errors_of(wap_asset(case), backend=filled, instance=instance)
+    errors = errors_of(wap_asset, case, backend=filled, instance=instance)
     assert filled.read(LIVE) == before
     assert error in errors, errors
     assert says in errors[error]
@@ -521,7 +522,7 @@ def test_a_new_table_is_not_made_of_what_it_could_not_take_again(
 ) -> None:
     """Silently renamed columns, and columns of no type, are mistakes that stay."""
     case = Case("new", rows, sb.SchemaMismatchError, "")
-    errors = errors_of(plain_asset(case), backend=backend, instance=instance)
+    errors = errors_of(plain_asset, case, backend=backend, instance=instance)
     assert "main.events" in errors.get(sb.SchemaMismatchError, ""), errors
     assert not backend.read("SELECT * FROM information_schema.tables WHERE table_name = 'events'")
 

@@ -188,12 +188,12 @@ def test_the_definitions_load_together(io_manager: sb.RangeIOManager) -> None:
 @pytest.mark.parametrize("days", [-1, float("nan"), "30", True])
 def test_days_are_numbers(days: Any) -> None:
     with pytest.raises(sb.ConfigurationError, match="archive_days is a number of days"):
-        events(Source(), archive_days=days)
+        events(Source(), publish=sb.Merge(archive_days=days))
 
 
 def test_options_that_can_not_work_together_are_refused() -> None:
     with pytest.raises(sb.ConfigurationError, match='publish="swap"'):
-        events(Source(), on_schema_change="sync")
+        events(Source(), publish=sb.Merge(on_schema_change="sync"))  # type: ignore[arg-type]
     with pytest.raises(sb.ConfigurationError, match="at least one asset"):
         sb.build_retention_schedule([])
 
@@ -231,6 +231,6 @@ def test_a_conflict_fails_the_run_and_says_who(
     assert not result.success
     assert "2024-01-02: by no publication, so by hand" in failure_of(result, "events")
     assert read(LIVE) == [BEFORE[0], ("2024-01-02", 3, 150.0)]
-    overwriting = events(source, audits=[meddling], on_conflict="overwrite")
+    overwriting = events(source, audits=[meddling], publish=sb.Merge(on_conflict="overwrite"))
     assert run_range([overwriting], "2024-01-01", "2024-01-02", io_manager=io_manager, instance=instance).success
     assert read(LIVE) == BEFORE

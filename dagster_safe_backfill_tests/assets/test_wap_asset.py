@@ -90,7 +90,7 @@ def test_a_range_is_published_and_each_partition_has_its_numbers(runs: Runs, rea
 
 
 def test_again_is_harmless(runs: Runs, read: Read) -> None:
-    asset = events(Source(), updated_at_column="updated_at")
+    asset = events(Source(), table=sb.TableOptions(updated_at_column="updated_at"))
     runs.range(*TEN, asset)
     before = read("SELECT * FROM events ORDER BY ALL")
     result = runs.range(*TEN, asset)
@@ -101,7 +101,7 @@ def test_again_is_harmless(runs: Runs, read: Read) -> None:
 
 def test_only_what_differs_is_touched(runs: Runs, read: Read) -> None:
     source = Source()
-    asset = events(source, updated_at_column="updated_at")
+    asset = events(source, table=sb.TableOptions(updated_at_column="updated_at"))
     runs.range(*TEN, asset)
     before = dict(read("SELECT (day, id), updated_at FROM events"))
     source.spoiled[("2024-01-03", 1)] = 99.0
@@ -326,7 +326,7 @@ def test_required_resource_keys_and_an_io_manager_of_another_name(
         required_resource_keys={"rows"},
         io_manager_key="warehouse",
         key=["deep", "events"],
-        schema="other",
+        table=sb.TableOptions(schema="other"),
         group_name="g",
         owners=["team:data"],
         tags={"a": "b"},
@@ -483,7 +483,7 @@ def test_a_partition_expression_may_be_any_sql(
     )
     expression, select = (backend.own(duckdb=d, snowflake=s) for d, s in zip(duckdb, snowflake, strict=True))
 
-    @sb.wap_asset(partitions_def=definition, partition_expr=expression, on_outside="drop")
+    @sb.wap_asset(partitions_def=definition, partition_expr=expression, table=sb.TableOptions(on_outside="drop"))
     def events() -> sb.Query:
         return sb.Query(f"SELECT {select} FROM (SELECT {hour} AS h FROM numbers) AS hours")
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dagster_safe_backfill as sb
-from dagster_safe_backfill.model.states import Audited, Origin, PublishRules
+from dagster_safe_backfill.model.options import Merge
+from dagster_safe_backfill.model.states import Audited, Origin
 from dagster_safe_backfill.wap.publish import publish
 from dagster_safe_backfill_tests.harness.audited import DAYS, KEYS, Bench, Row, failed_days
 
@@ -215,7 +216,7 @@ def test_every_publication_stands_on_verdicts_in_the_ledger(runs: list[tuple[lis
             if isinstance(judged, Audited):
                 with bench.warehouse.connect() as connection:
                     origin = Origin(run_id=f"run{n}", publication_id=f"run{n}")
-                    publish(connection, judged, rules=PublishRules(strategy="merge"), origin=origin)
+                    publish(connection, judged, rules=Merge(), origin=origin)
             live = bench.read("SELECT day, id, value, note FROM t ORDER BY ALL")
             assert len(live) == len(batch) if isinstance(judged, Audited) else live == before
             before = live

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import dagster_safe_backfill as sb
-from dagster_safe_backfill.warehouses.duckdb.session import DuckDBConnection
+from dagster_safe_backfill.warehouses.duckdb.dialect import DuckDBDialect
 from dagster_safe_backfill_tests.harness.audited import DAYS, Bench, Row
 
 ROWS: list[Row] = [(day, i, float(i + 1), f"{day}-{i}") for day in range(DAYS) for i in range(4)]
@@ -82,7 +82,7 @@ def test_what_several_audits_ask_is_measured_once(bench: Bench, caplog: pytest.L
 def test_what_is_more_than_a_statement_holds_is_split(
     bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(DuckDBConnection, "aggregates_at_once", 10)
+    monkeypatch.setattr(DuckDBDialect, "aggregates_at_once", 10)
     audits = [sb.expression(f"value > -{n}") for n in range(1, 30)]
     assert len(selects(bench, audits, caplog)) == 3 + 1
 

@@ -53,8 +53,7 @@ def totals(partitions: sb.PartitionSlice) -> sb.Query:
     unique_key=["day", "id"],
     audits=[sb.expression("value > 0", name="positive")],
     backfill_policy=sb.single_run(),
-    batch_size=10,
-    publish_per="batch",
+    batches=sb.Batches(size=10, publish_each=True),
 )
 def readings(partitions: sb.PartitionSlice) -> pd.DataFrame:
     """What goes live batch by batch."""

@@ -61,7 +61,7 @@ def staged(name: str, *, days_per_run: int, pool: str | None = "warehouse") -> s
         unique_key=["day", "id"],
         audits=[sb.expression("value > 0", name="positive")],
         backfill_policy=sb.batched(days_per_run),
-        partitioned_checks=False,
+        checks=sb.Checks(partitioned=False),
         pool=pool,
     )
 

@@ -21,7 +21,7 @@ _DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-31")
     unique_key=["day", "id"],
     audits=[sb.in_range("amount", 0), sb.row_count_drift(max_change=0.1), sb.compare()],
     backfill_policy=sb.single_run(),
-    sample_columns=["day", "id"],
+    checks=sb.Checks(sample_columns=["day", "id"]),
 )
 def sales(partitions: sb.PartitionSlice) -> sb.Query:
     days = ", ".join(f"(DATE '{key}')" for key in partitions.keys)

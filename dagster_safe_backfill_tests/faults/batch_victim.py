@@ -22,7 +22,6 @@ from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
 
 import dagster_safe_backfill as sb
-from dagster_safe_backfill.assets.options import PublishPer
 from dagster_safe_backfill.warehouses.base import STATEMENTS
 from dagster_safe_backfill_tests.harness.assets import RANGE_END, RANGE_START
 
@@ -33,6 +32,8 @@ _LONGEST = 60
 """Seconds after which a victim that hangs is ended."""
 
 Phase = Literal["computing", "writing", "written", "auditing", "collecting", "collected", "publishing", "telling"]
+PublishPer = Literal["run", "batch"]
+"""What goes live at once: all of a run, or each of its batches."""
 COMMIT_OF: Mapping[PublishPer, Mapping[Phase, int]] = {
     "run": {"writing": 1, "auditing": 2, "collecting": 3, "publishing": 5},
     "batch": {"writing": 1, "auditing": 2, "publishing": 3},
@@ -124,8 +125,7 @@ def job(folder: str, publish_per: PublishPer) -> dg.JobDefinition:
         unique_key=["day", "id"],
         audits=[sb.expression("value > 0"), sb.row_count_between(ROWS, ROWS)],
         backfill_policy=sb.single_run(),
-        batch_size=10,
-        publish_per=publish_per,
+        batches=sb.Batches(size=10, publish_each=publish_per == "batch"),
     )
     def events(partitions: sb.PartitionSlice) -> pd.DataFrame:
         with Path(folder, "calls").open("a") as calls:

@@ -12,7 +12,7 @@ from typing import Literal
 
 import duckdb
 
-from dagster_safe_backfill.model.states import Strategy
+from dagster_safe_backfill.model.options import Strategy
 from dagster_safe_backfill_tests.faults.victim import COLUMNS, Transition, Work
 from dagster_safe_backfill_tests.harness.audited import DAYS, KEYS
 

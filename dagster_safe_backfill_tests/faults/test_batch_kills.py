@@ -1,4 +1,7 @@
-"""kill -9 in each batch of a run of 90 days: live is old until the end, a rerun computes what isn't audited."""
+"""kill -9 in each batch of a run of 90 days: live is old until the end, a re-execution computes what isn't audited.
+
+A new launch computes all.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,6 @@ import dagster as dg
 import duckdb
 import pytest
 
-from dagster_safe_backfill.assets.options import PublishPer
 from dagster_safe_backfill.model.states import Origin
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.wap.retention import owners, retire
@@ -26,6 +28,7 @@ from dagster_safe_backfill_tests.faults.batch_victim import (
     Kill,
     Order,
     Phase,
+    PublishPer,
     Victims,
     new_value,
     victims,
@@ -164,7 +167,7 @@ def killed(doomed: Victims, world: World, batch: int, phase: Phase, *, publish_p
 
 
 @pytest.mark.parametrize(("batch", "phase", "ways"), KILLS, ids=[f"{batch}-{phase}" for batch, phase, _ in KILLS])
-def test_a_rerun_computes_the_batches_that_were_not_audited(
+def test_a_re_execution_computes_the_batches_that_were_not_audited_and_a_launch_all(
     doomed: Victims,
     world: World,
     tmp_path: Path,
@@ -183,7 +186,7 @@ def test_a_rerun_computes_the_batches_that_were_not_audited(
         parent = dead if way == "re-executed" else None
         assert not doomed.run(order(one, publish_per="run", parent=parent))
         calls = one.calls()
-        assert calls == missing
+        assert calls == (missing if way == "re-executed" else BATCHES)
         assert one.live == rows(new=frozenset(IN_RUN))
         assert one.green == set(IN_RUN)
         left = one.shadows
@@ -201,7 +204,7 @@ def test_a_rerun_computes_the_batches_that_were_not_audited(
 
 @pytest.mark.parametrize(("batch", "phase"), KILLS_BY_BATCH)
 def test_what_was_published_before_stays_live_and_green(
-    doomed: Victims, world: World, record_property: pytest.RecordProperty, batch: int, phase: Phase
+    doomed: Victims, world: World, tmp_path: Path, record_property: pytest.RecordProperty, batch: int, phase: Phase
 ) -> None:
     told = [killed(doomed, world, batch, phase, publish_per="batch")]
     published = [key for done in BATCHES[: batch - 1] for key in done]
@@ -210,16 +213,28 @@ def test_what_was_published_before_stays_live_and_green(
     live = {*published, *(BATCHES[batch - 1] if half else [])}
     assert world.live == rows(new=frozenset(live))
     assert world.green == {*published, *half}
+    dead = world.dead_run("re-executed")
+    # A new launch is for what isn't green; a re-execution is for the same partitions as its run.
     first = FIRST + len(published) + len(half)
-    world.dead_run("re-executed")
-    assert not doomed.run(order(world, publish_per="batch", first=first))
-    calls = world.calls()
-    # What was audited is taken up.
-    missing = KEYS[first + (SIZE if phase == "publishing" else 0) : LAST + 1]
-    assert calls == [missing[start : start + SIZE] for start in range(0, len(missing), SIZE)]
-    assert world.live == rows(new=frozenset(IN_RUN))
-    assert world.green == set(IN_RUN)
-    assert world.shadows == []
-    told.append(f"{len(published) + len(half)} green; rerun of the others: {len(calls)} calls")
+    missing = KEYS[first : LAST + 1]
+    launched = [missing[start : start + SIZE] for start in range(0, len(missing), SIZE)]
+    # What was audited, and not published, is taken up.
+    re_executed = [done for done in BATCHES if phase != "publishing" or done != BATCHES[batch - 1]]
+    for way, start, parent, expected in (
+        ("relaunched", first, None, launched),
+        ("re-executed", FIRST, dead, re_executed),
+    ):
+        one = world.copied(tmp_path / way)
+        assert not doomed.run(order(one, publish_per="batch", first=start, parent=parent))
+        calls = one.calls()
+        assert calls == expected
+        assert one.live == rows(new=frozenset(IN_RUN))
+        assert one.green == set(IN_RUN)
+        assert all(dead[:8] in name for name in one.shadows)
+        assert one.shadows == [] or (way == "relaunched" and phase == "publishing")
+        told.append(f"{way}: {len(calls)} calls")
+        one.drop_shadows()
+        assert one.shadows == []
+    told.append(f"{len(published) + len(half)} were green")
     sys.stdout.write(f"{'; '.join(told)}\n")
     record_property("calls", "; ".join(told))

@@ -11,7 +11,8 @@ import duckdb
 import pytest
 import sqlglot
 
-from dagster_safe_backfill.model.states import Audited, Origin, PublishRules, Strategy
+from dagster_safe_backfill.model.options import PUBLISH_BY_NAME, Strategy
+from dagster_safe_backfill.model.states import Audited, Origin
 from dagster_safe_backfill.wap.audit import audit
 from dagster_safe_backfill.wap.publish import publish
 from dagster_safe_backfill.wap.write import write
@@ -37,7 +38,7 @@ def table(tmp_path: Path) -> Publications:
 def published(table: Publications, number: int, *, strategy: Strategy) -> None:
     """Publish a version in a session of its own."""
     who = Origin(run_id=str(number), publication_id=str(number))
-    rules = PublishRules(strategy=strategy)
+    rules = PUBLISH_BY_NAME[strategy]()
     with table.warehouse.connect() as connection:
         staged = write(
             connection, frame(version(number)), spec=table.spec, partition_slice=slice_of(range(DAYS)), origin=who

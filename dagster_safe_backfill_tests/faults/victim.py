@@ -25,7 +25,8 @@ from typing import Any, Literal, NoReturn
 import sqlglot
 
 from dagster_safe_backfill.audits.rows import unique
-from dagster_safe_backfill.model.states import Audited, Origin, PublishRules
+from dagster_safe_backfill.model.options import PUBLISH_BY_NAME, Publish
+from dagster_safe_backfill.model.states import Audited, Origin
 from dagster_safe_backfill.model.tables import Query, TableRef, TableSpec
 from dagster_safe_backfill.wap.audit import audit
 from dagster_safe_backfill.wap.publish import publish
@@ -107,10 +108,10 @@ class Work:
                 origin=self.origin,
             )
         else:
-            rules = PublishRules(strategy=self.transition, archive_for=timedelta(seconds=self.archive_for))
+            rules = PUBLISH_BY_NAME[self.transition](archive_days=self.archive_for / 86400)
             self._publish(connection, rules)
 
-    def _publish(self, connection: Connection, rules: PublishRules) -> None:
+    def _publish(self, connection: Connection, rules: Publish) -> None:
         query = Query(f"SELECT {COLUMNS} FROM batch")
         staged = write(connection, query, spec=self.spec, partition_slice=slice_of(self.days), origin=self.origin)
         audited = audit(connection, staged, [unique()] if self.has_key else [], origin=self.origin, gate="run")

@@ -11,15 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from dagster_safe_backfill import Audit
-from dagster_safe_backfill.model.states import (
-    Audited,
-    Origin,
-    Published,
-    PublishRules,
-    Retired,
-    RolledBack,
-    Strategy,
-)
+from dagster_safe_backfill.model.options import PUBLISH_BY_NAME, Publish, Strategy
+from dagster_safe_backfill.model.states import Audited, Origin, Published, Retired, RolledBack
 from dagster_safe_backfill.model.tables import Query
 from dagster_safe_backfill.wap.audit import audit
 from dagster_safe_backfill.wap.publish import publish
@@ -30,6 +23,13 @@ from dagster_safe_backfill_tests.harness.audited import Bench, Row, frame, slice
 from dagster_safe_backfill_tests.harness.backends import Backend
 
 STRATEGIES: tuple[Strategy, ...] = ("merge", "replace", "swap")
+
+
+def publish_rules(strategy: Strategy, *, archive_for: timedelta = timedelta(days=30), **rules: Any) -> Publish:
+    """Return how to publish, with what is replaced kept for a time of any unit."""
+    return PUBLISH_BY_NAME[strategy](archive_days=archive_for / timedelta(days=1), **rules)
+
+
 MONTH = timedelta(days=30)
 
 
@@ -75,7 +75,7 @@ class Publications(Bench):
         """Publish what was staged."""
         who = Origin(run_id=run, publication_id=run, **(origin or {}))
         with self.warehouse.connect() as connection:
-            return publish(connection, audited, rules=PublishRules(strategy=strategy, **rules), origin=who)
+            return publish(connection, audited, rules=publish_rules(strategy, **rules), origin=who)
 
     def published(
         self,

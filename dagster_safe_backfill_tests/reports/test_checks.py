@@ -40,7 +40,7 @@ def test_checks_are_partitioned_where_a_run_has_few_partitions(
     policy: dg.BackfillPolicy | None, choice: PartitionedChecks, expected: bool
 ) -> None:
     assert are_partitioned(choice, policy) is expected
-    asset = events(Source(), backfill_policy=policy, partitioned_checks=choice)
+    asset = events(Source(), backfill_policy=policy, checks=sb.Checks(partitioned=choice))
     assert {spec.partitions_def is not None for spec in asset.check_specs} == {expected}
 
 
@@ -72,7 +72,7 @@ def test_a_failing_check_shows_partitions_counts_rows_and_sql(
 def test_partitioned_checks_in_a_range_run_have_a_status_for_each_partition(
     source: Source, io_manager: sb.RangeIOManager, instance: dg.DagsterInstance
 ) -> None:
-    asset = events(source, partitioned_checks=True)
+    asset = events(source, checks=sb.Checks(partitioned=True))
     result = run_range([asset], "2024-01-01", "2024-01-04", io_manager=io_manager, instance=instance)
     found = [c for c in result.get_asset_check_evaluations() if c.partition is not None]
     assert Counter(check.check_name for check in found) == dict.fromkeys(
@@ -104,7 +104,7 @@ def statuses(asset: dg.AssetsDefinition, instance: dg.DagsterInstance) -> list[s
 def test_no_planned_status_of_a_partition_is_left_open(
     io_manager: sb.RangeIOManager, instance: dg.DagsterInstance
 ) -> None:
-    asset = events(Source(), partitioned_checks=True)
+    asset = events(Source(), checks=sb.Checks(partitioned=True))
     run_range([asset], "2024-01-01", "2024-01-03", io_manager=io_manager, instance=instance)
     assert statuses(asset, instance) == ["SUCCEEDED"] * 3 * (3 + 1)
 
@@ -265,7 +265,9 @@ def test_samples_show_chosen_columns_only(
     columns: list[str], io_manager: sb.RangeIOManager, instance: dg.DagsterInstance
 ) -> None:
     run_key([events(Source())], "2024-01-02", io_manager=io_manager, instance=instance)
-    asset = events(SPOILED, audits=[sb.in_range("value", 0), sb.compare(max_changed=0)], sample_columns=columns)
+    asset = events(
+        SPOILED, audits=[sb.in_range("value", 0), sb.compare(max_changed=0)], checks=sb.Checks(sample_columns=columns)
+    )
     result = run_key([asset], "2024-01-02", io_manager=io_manager, instance=instance)
     checks = {c.check_name: plain(c.metadata) for c in result.get_asset_check_evaluations()}
     (row,) = checks["in_range_value"]["failing_rows_sample"]  # type: ignore[misc]
@@ -360,7 +362,7 @@ def test_a_warning_of_what_was_published_finds_the_rows_in_live(
 def test_a_range_of_one_partition_has_all_metadata_on_the_partition(
     io_manager: sb.RangeIOManager, instance: dg.DagsterInstance
 ) -> None:
-    asset = events(SPOILED, partitioned_checks=True)
+    asset = events(SPOILED, checks=sb.Checks(partitioned=True))
     result = run_range([asset], "2024-01-02", "2024-01-02", io_manager=io_manager, instance=instance)
     found = {c.partition: c for c in result.get_asset_check_evaluations() if c.check_name == "positive"}
     assert found["2024-01-02"].description == found[None].description

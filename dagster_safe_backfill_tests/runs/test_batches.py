@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -10,6 +11,7 @@ import pytest
 import dagster_safe_backfill as sb
 from dagster_safe_backfill.runs.batches import cut
 from dagster_safe_backfill.runs.partitions import slice_of_keys
+from dagster_safe_backfill.wap.ledger import ledger
 from dagster_safe_backfill_tests.conftest import Read
 from dagster_safe_backfill_tests.harness.assets import (
     DAYS,
@@ -36,12 +38,30 @@ class Runs:
         self.source = Source()
         self.io_manager = io_manager
         self.instance = instance
-        self.options: dict[str, Any] = {"batch_size": 5, "retry_wait": 0.0, **options}
+        self.options: dict[str, Any] = {"batches": 5, "limits": sb.Limits(retry_wait=0.0), **options}
+        self.last: dg.DagsterRun | None = None
 
-    def run(self, first: str = TWELVE[0], last: str = TWELVE[-1], **options: Any) -> dg.ExecuteInProcessResult:
+    def run(
+        self,
+        first: str = TWELVE[0],
+        last: str = TWELVE[-1],
+        *,
+        again: dg.DagsterRun | None = None,
+        tags: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> dg.ExecuteInProcessResult:
+        """Launch a run."""
         self.source.calls.clear()
         asset = events(self.source, **{**self.options, **options})
-        return run_range([asset], first, last, io_manager=self.io_manager, instance=self.instance)
+        result = run_range(
+            [asset], first, last, io_manager=self.io_manager, instance=self.instance, again=again, tags=tags
+        )
+        self.last = result.dagster_run
+        return result
+
+    def rerun(self, *args: str, **options: Any) -> dg.ExecuteInProcessResult:
+        """Re-execute the last run."""
+        return self.run(*args, again=self.last, **options)
 
     def fail(self, *args: str, **options: Any) -> str:
         """Run, and return why the run failed."""
@@ -119,14 +139,14 @@ def test_progress_is_told_after_each_batch(runs: Runs) -> None:
 
 
 def test_a_run_of_one_batch_logs_no_event_of_its_own(runs: Runs) -> None:
-    assert observations(runs.run(batch_size=12)) == []
-    assert observations(runs.run(batch_size=None)) == []
+    assert observations(runs.run(batches=12)) == []
+    assert observations(runs.run(batches=None)) == []
 
 
 def test_a_run_of_one_partition_is_one_batch(
     runs: Runs, io_manager: sb.RangeIOManager, instance: dg.DagsterInstance
 ) -> None:
-    asset = events(runs.source, batch_size=5)
+    asset = events(runs.source, batches=5)
     assert run_key([asset], TWELVE[3], io_manager=io_manager, instance=instance).success
     assert runs.source.calls == [(TWELVE[3],)]
 
@@ -151,7 +171,7 @@ def test_a_rejected_batch_leaves_all_that_is_live(runs: Runs, read: Read) -> Non
 
     runs.source.spoiled.clear()
     assert runs.run().success
-    assert runs.source.calls == [FIVES[1]]
+    assert runs.source.calls == FIVES
     assert counts(read) == dict.fromkeys(TWELVE, 3)
 
 
@@ -161,7 +181,7 @@ def test_the_first_batch_is_a_canary(runs: Runs) -> None:
     assert runs.source.calls == FIVES[:1]
     assert "as the first batch failed, the other 2 were not computed" in message
 
-    message = runs.fail(canary=False)
+    message = runs.fail(batches=sb.Batches(size=5, canary=False))
     assert runs.source.calls == FIVES
     assert f"2 of 12 partitions ({TWELVE[1]}, {TWELVE[7]})" in message
 
@@ -171,7 +191,7 @@ def test_a_key_that_two_batches_compute_is_found(
 ) -> None:
     runs = Runs(io_manager, instance, unique_key=["id"], audits=[])
     runs.source.rows_per_day = 1
-    message = runs.fail(batch_size=1)
+    message = runs.fail(batches=1)
     assert "unique_key: 12 rows failed in 12 of 12 partitions" in message
     assert read("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'events'") == [(0,)]
 
@@ -183,7 +203,7 @@ def moving(moved: dict[str, int]) -> dg.AssetsDefinition:
         partitions_def=DAYS,
         partition_expr="day",
         unique_key=["id"],
-        batch_size=1,
+        batches=1,
         backfill_policy=sb.single_run(),
     )
     def events(partitions: sb.PartitionSlice) -> sb.Query:
@@ -213,8 +233,8 @@ def test_rows_that_are_left_out_are_counted_over_all_batches(
         partitions_def=DAYS,
         partition_expr="day",
         unique_key=["id"],
-        batch_size=1,
-        on_outside="drop",
+        batches=1,
+        table=sb.TableOptions(on_outside="drop"),
         backfill_policy=sb.single_run(),
     )
     def events(partitions: sb.PartitionSlice) -> sb.Query:
@@ -248,40 +268,113 @@ class TestResuming:
         runs.source.broken = set()
         return message
 
-    def test_a_rerun_computes_what_is_missing(self, runs: Runs, read: Read) -> None:
+    def test_a_re_execution_computes_what_is_missing(self, runs: Runs, read: Read) -> None:
         self.broken_off(runs)
         assert runs.green == set()
         assert len(shadows(read)) == 2
-        assert runs.run().success
+        assert runs.rerun().success
         assert runs.source.calls == FIVES[2:]
         assert counts(read) == dict.fromkeys(TWELVE, 3)
         assert runs.green == set(TWELVE)
         assert shadows(read) == []
 
-    def test_a_rerun_of_a_part_takes_up_that_part(self, runs: Runs, read: Read) -> None:
+    def test_a_re_execution_of_a_re_execution_as_well(self, runs: Runs, read: Read) -> None:
         self.broken_off(runs)
-        assert runs.run(TWELVE[3], TWELVE[10]).success
+        self.broken_off(runs, again=runs.last)
+        assert runs.source.calls == FIVES[2:]
+        assert runs.rerun().success
+        assert runs.source.calls == FIVES[2:]
+        assert counts(read) == dict.fromkeys(TWELVE, 3)
+        assert shadows(read) == []
+
+    def test_a_retry_of_the_step_computes_what_is_missing(self, runs: Runs, read: Read) -> None:
+        runs.source.broken, runs.source.mends_itself = {TWELVE[10]}, True
+        assert runs.run(retry_policy=dg.RetryPolicy(max_retries=1)).success
+        assert runs.source.calls == [*FIVES, FIVES[2]]
+        assert counts(read) == dict.fromkeys(TWELVE, 3)
+        assert shadows(read) == []
+
+    def test_a_re_execution_of_its_backfill_computes_what_is_missing(self, runs: Runs) -> None:
+        tags = {"dagster/backfill": "first"}
+        self.broken_off(runs, tags=tags)
+        assert runs.run(tags={"dagster/backfill": "again", "dagster/root_backfill_id": "first"}).success
+        assert runs.source.calls == FIVES[2:]
+
+    def test_a_new_launch_computes_all(self, runs: Runs, read: Read, capfd: pytest.CaptureFixture[str]) -> None:
+        self.broken_off(runs, tags={"dagster/backfill": "first"})
+        first = runs.last
+        assert first is not None
+        runs.source.rows_per_day = 4
+        assert runs.run(tags={"dagster/backfill": "second"}).success
+        assert runs.source.calls == FIVES
+        assert counts(read) == dict.fromkeys(TWELVE, 4)
+        assert f"computed anew: another launch, run {first.run_id}, staged them" in capfd.readouterr().err
+
+    @pytest.mark.parametrize("is_again", [False, True], ids=["launched", "re-executed"])
+    @pytest.mark.parametrize("canary", [False, True])
+    def test_nothing_is_taken_up_of_a_run_that_was_rejected(
+        self, runs: Runs, read: Read, capfd: pytest.CaptureFixture[str], is_again: bool, canary: bool
+    ) -> None:
+        """Its source is mended: what had passed the audits was computed from the same bad source."""
+        runs.source.rows_per_day = 2
+        runs.source.spoiled[TWELVE[11], 1] = -1.0
+        assert "run the partitions again: all that is not live is computed anew" in runs.fail(
+            batches=sb.Batches(size=5, canary=canary)
+        )
+        rejected = runs.last
+        assert rejected is not None
+        runs.source.rows_per_day = 3
+        runs.source.spoiled.clear()
+        assert runs.run(again=rejected if is_again else None).success
+        assert runs.source.calls == FIVES
+        assert counts(read) == dict.fromkeys(TWELVE, 3)
+        assert runs.green == set(TWELVE)
+        said = f"computed anew: run {rejected.run_id}, which staged them, was rejected by its audits"
+        assert said in capfd.readouterr().err
+
+    def test_nothing_that_a_rejected_re_execution_had_taken_up(self, runs: Runs, read: Read) -> None:
+        runs.source.rows_per_day = 2
+        self.broken_off(runs)
+        runs.source.spoiled[TWELVE[11], 1] = -1.0
+        runs.fail(again=runs.last)
+        assert runs.source.calls == FIVES[2:]
+        runs.source.rows_per_day = 3
+        runs.source.spoiled.clear()
+        assert runs.rerun().success
+        assert runs.source.calls == FIVES
+        assert counts(read) == dict.fromkeys(TWELVE, 3)
+
+    def test_not_of_a_run_that_dagster_has_forgotten(self, runs: Runs, instance: dg.DagsterInstance) -> None:
+        self.broken_off(runs)
+        assert runs.last is not None
+        instance.delete_run(runs.last.run_id)
+        assert runs.rerun().success
+        assert runs.source.calls == FIVES
+
+    def test_a_re_execution_of_a_part_takes_up_that_part(self, runs: Runs, read: Read) -> None:
+        self.broken_off(runs)
+        assert runs.rerun(TWELVE[3], TWELVE[10]).success
         assert runs.source.calls == [TWELVE[10:11]]
         assert counts(read) == dict.fromkeys(TWELVE[3:11], 3)
         # The first three still wait in their shadow; what was published is computed anew, as after any run.
-        assert runs.run().success
+        assert runs.rerun().success
         assert runs.source.calls == [TWELVE[3:8], TWELVE[8:]]
         assert counts(read) == dict.fromkeys(TWELVE, 3)
         assert shadows(read) == []
 
     def test_checks_tell_of_what_is_taken_up_as_well(self, runs: Runs) -> None:
         self.broken_off(runs)
-        checks = runs.run().get_asset_check_evaluations()
+        checks = runs.rerun().get_asset_check_evaluations()
         assert {check.metadata["partitions"].value for check in checks} == {12}
 
     def test_not_if_it_is_not_wanted(self, runs: Runs) -> None:
         self.broken_off(runs)
-        assert runs.run(resume=False).success
+        assert runs.rerun(batches=sb.Batches(size=5, resume=False)).success
         assert runs.source.calls == FIVES
 
     def test_not_what_other_code_computed(self, runs: Runs, capfd: pytest.CaptureFixture[str]) -> None:
         self.broken_off(runs, code_version="1")
-        assert runs.run(code_version="2").success
+        assert runs.rerun(code_version="2").success
         assert runs.source.calls == FIVES
         assert "code_version 1 computed them, and now it is code_version 2" in capfd.readouterr().err
 
@@ -290,7 +383,7 @@ class TestResuming:
         runs.source.spoiled[TWELVE[0], 0] = 7.0
         self.broken_off(runs)
         read(f"UPDATE events SET value = 9 WHERE day = '{TWELVE[1]}' AND id = 0")
-        assert runs.run().success
+        assert runs.rerun().success
         assert runs.source.calls == [TWELVE[1:2], TWELVE[10:]]
         assert read("SELECT DISTINCT value FROM events WHERE id = 0 ORDER BY 1") == [(1.0,), (7.0,)]
 
@@ -299,34 +392,49 @@ class TestResuming:
         self.broken_off(runs, deps=[upstream])
         instance.report_runless_asset_event(dg.AssetMaterialization(upstream, partition=TWELVE[2]))
         instance.report_runless_asset_event(dg.AssetMaterialization(upstream, partition="2024-02-20"))
-        assert runs.run(deps=[upstream]).success
+        assert runs.rerun(deps=[upstream]).success
         assert runs.source.calls == [TWELVE[2:3], TWELVE[10:]]
 
     def test_nothing_if_all_upstream_is_new(self, runs: Runs, instance: dg.DagsterInstance) -> None:
         upstream = dg.AssetKey("upstream")
         self.broken_off(runs, deps=[upstream])
         instance.report_runless_asset_event(dg.AssetMaterialization(upstream))
-        assert runs.run(deps=[upstream]).success
+        assert runs.rerun(deps=[upstream]).success
         assert runs.source.calls == FIVES
 
     def test_not_what_was_published_since(self, runs: Runs, read: Read) -> None:
         runs.run()
         self.broken_off(runs)
-        assert runs.run(TWELVE[0], TWELVE[1]).success
+        assert runs.rerun(TWELVE[0], TWELVE[1]).success
         assert runs.source.calls == []  # taken up
-        assert runs.run(TWELVE[0], TWELVE[1]).success
+        assert runs.rerun(TWELVE[0], TWELVE[1]).success
         assert runs.source.calls == [TWELVE[:2]]
 
     def test_a_shadow_that_somebody_changed_is_refused(self, runs: Runs, read: Read) -> None:
         self.broken_off(runs)
         read(f"DELETE FROM {shadows(read)[0]} WHERE id = 0")
-        assert "somebody changed it" in runs.fail()
+        assert "somebody changed it" in runs.fail(again=runs.last)
+
+
+def unpublished(runs: Runs, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
+    """Run, and break the run off in the publication of its second batch."""
+    publications = iter([True, False])
+
+    def record_change(*args: Any, **arguments: Any) -> None:
+        if not next(publications, True):
+            raise RuntimeError("the process is gone")
+        real(*args, **arguments)
+
+    real = ledger.record_change
+    monkeypatch.setattr(ledger, "record_change", record_change)
+    result = runs.run(**options)
+    assert result.success == ("retry_policy" in options)
 
 
 class TestPublishingByBatch:
     @pytest.fixture
     def runs(self, io_manager: sb.RangeIOManager, instance: dg.DagsterInstance) -> Runs:
-        return Runs(io_manager, instance, publish_per="batch")
+        return Runs(io_manager, instance, batches=sb.Batches(size=5, publish_each=True))
 
     def test_each_batch_is_a_publication(self, runs: Runs, read: Read) -> None:
         result = runs.run()
@@ -343,7 +451,7 @@ class TestPublishingByBatch:
         bad = [TWELVE[2], TWELVE[6], TWELVE[7]]
         runs.source.spoiled |= {(key, 0): -1.0 for key in bad}
         good = [key for key in TWELVE if key not in bad]
-        message = runs.fail(canary=False)
+        message = runs.fail(batches=sb.Batches(size=5, publish_each=True, canary=False))
         assert f"published 9 of 12 partitions, without {', '.join(bad)}" in message
         assert counts(read) == dict.fromkeys(good, 3)
         assert runs.green == set(good)
@@ -370,6 +478,45 @@ class TestPublishingByBatch:
         assert counts(read) == dict.fromkeys(TWELVE[:10], 3)
         assert runs.green == set(TWELVE[:10])
 
+    def test_a_re_execution_takes_up_what_was_audited_and_not_published(
+        self, runs: Runs, read: Read, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        unpublished(runs, monkeypatch)
+        assert runs.rerun().success
+        # What was published is computed anew, as after any run.
+        assert runs.source.calls == [FIVES[0], FIVES[2]]
+        assert counts(read) == dict.fromkeys(TWELVE, 3)
+        assert shadows(read) == []
+
+    def test_so_does_a_retry_of_the_step(self, runs: Runs, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+        unpublished(runs, monkeypatch, retry_policy=dg.RetryPolicy(max_retries=1))
+        assert runs.source.calls == [*FIVES[:2], FIVES[0], FIVES[2]]
+        assert counts(read) == dict.fromkeys(TWELVE, 3)
+        assert shadows(read) == []
+
+    def test_a_new_launch_computes_all(self, runs: Runs, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+        runs.source.rows_per_day = 2
+        unpublished(runs, monkeypatch)
+        runs.source.rows_per_day = 3
+        assert runs.run().success
+        assert runs.source.calls == FIVES
+        assert counts(read) == dict.fromkeys(TWELVE, 3)
+
+    @pytest.mark.parametrize("is_again", [False, True], ids=["launched", "re-executed"])
+    def test_after_a_rejection_what_was_published_stays_and_the_rest_is_computed(
+        self, runs: Runs, read: Read, monkeypatch: pytest.MonkeyPatch, is_again: bool
+    ) -> None:
+        runs.source.rows_per_day = 2
+        runs.source.spoiled[TWELVE[0], 0] = -1.0
+        unpublished(runs, monkeypatch, batches=sb.Batches(size=5, publish_each=True, canary=False))
+        assert counts(read) == dict.fromkeys(TWELVE[1:5], 2)
+        runs.source.rows_per_day = 3
+        runs.source.spoiled.clear()
+        again = runs.last if is_again else None
+        assert runs.run(TWELVE[5], TWELVE[9], again=again).success
+        assert runs.source.calls == [FIVES[1]]
+        assert counts(read) == {**dict.fromkeys(TWELVE[1:5], 2), **dict.fromkeys(FIVES[1], 3)}
+
     def test_a_batch_of_nothing_good_publishes_nothing(self, runs: Runs, read: Read) -> None:
         runs.source.spoiled |= {(key, 0): -1.0 for key in FIVES[2]}
         assert "published 10 of 12" in runs.fail()
@@ -379,7 +526,7 @@ class TestPublishingByBatch:
 def test_batches_need_the_columns_of_the_first(
     backend: Backend, io_manager: sb.RangeIOManager, instance: dg.DagsterInstance
 ) -> None:
-    @sb.wap_asset(partitions_def=DAYS, partition_expr="day", batch_size=1, backfill_policy=sb.single_run())
+    @sb.wap_asset(partitions_def=DAYS, partition_expr="day", batches=1, backfill_policy=sb.single_run())
     def events(partitions: sb.PartitionSlice) -> sb.Query:
         value = "1" if partitions.keys == TWELVE[:1] else "'one'"
         return sb.Query(f"SELECT DATE '{partitions.keys[0]}' AS day, {value} AS value")

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ import sqlglot
 from sqlglot import exp
 
 import dagster_safe_backfill as sb
-from dagster_safe_backfill.model.states import Audited, Origin, PublishRules
+from dagster_safe_backfill.model.options import Merge
+from dagster_safe_backfill.model.states import Audited, Origin
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.runs.deadlines import Deadline
 from dagster_safe_backfill.wap.audit import audit
@@ -89,7 +90,7 @@ def test_the_error_says_what_ran_and_what_to_do(table: Warehouse) -> None:
     assert (caught.value.seconds, caught.value.what) == (SOON, "batch 2 of 3 (2024-01-01) of main.t")
     said = str(caught.value)
     assert said.startswith("batch 2 of 3 (2024-01-01) of main.t was stopped after 0.")
-    assert all(part in said for part in ("timeout_seconds is 0.2;", "nothing of it is live", "batch_size"))
+    assert all(part in said for part in ("timeout_seconds is 0.2;", "nothing of it is live", "batches"))
 
 
 def test_a_statement_of_the_second_session_is_stopped_too(table: Warehouse) -> None:
@@ -273,7 +274,7 @@ def test_columns_whose_change_is_stopped_may_be_changed_later() -> None:
         raise sb.StatementCancelledError("stopped")
 
     with pytest.raises(sb.StatementCancelledError):
-        DuckDBTables(stop).reshape(T, dropped=["x"], retyped=[])
+        DuckDBTables(stop, nullcontext).reshape(T, dropped=["x"], retyped=[], added={})
 
 
 def test_a_batch_that_was_stopped_is_published_by_the_next_try(live: Publications) -> None:
@@ -284,7 +285,7 @@ def test_a_batch_that_was_stopped_is_published_by_the_next_try(live: Publication
         with Deadline(60, "it").over(connection):
             found = audit(connection, staged, [sb.expression("value > 0")], origin=ORIGIN, gate="run")
             assert isinstance(found, Audited)
-            publish(connection, found, rules=PublishRules(strategy="merge"), origin=ORIGIN)
+            publish(connection, found, rules=Merge(), origin=ORIGIN)
     assert live.values() == {0: [3.0] * 3}
 
 

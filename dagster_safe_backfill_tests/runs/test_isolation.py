@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 import dagster_safe_backfill as sb
-from dagster_safe_backfill.model.states import Origin, Strategy
+from dagster_safe_backfill.model.options import Strategy
+from dagster_safe_backfill.model.states import Origin
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.wap.retention import owners, retire
 from dagster_safe_backfill_tests.harness.assets import DAYS, metadata_by_partition, run_range
@@ -85,7 +86,7 @@ def test_a_dashboard_that_is_pinned_afterwards(flights: Flights, publish: Strate
 
 
 def test_a_view_of_the_archive_fails_once_it_is_dropped(flights: Flights) -> None:
-    publication = flights.publish({1: [3]}, archive_days=1e-9)
+    publication = flights.publish({1: [3]}, publish=sb.Replace(archive_days=1e-9))
     flights.do(PIN_AFTERWARDS, publication=publication)
     copied = flights.do(ON_DASHBOARD)
     archive = f"nyc.flights__archive_{publication.replace('-', '')}"

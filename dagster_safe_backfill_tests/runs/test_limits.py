@@ -70,7 +70,7 @@ class Slow:
             partition_expr="day",
             unique_key=["day", "id"],
             backfill_policy=sb.single_run(),
-            batch_size=5,
+            batches=5,
             **options,
         )
         def events(partitions: sb.PartitionSlice) -> sb.Query:
@@ -101,11 +101,11 @@ def test_a_batch_that_takes_too_long_is_stopped(
 ) -> None:
     slow = Slow(hang)
 
-    def run(**options: Any) -> dg.ExecuteInProcessResult:
-        asset = slow.asset(**options)
-        return run_range([asset], TWELVE[0], TWELVE[-1], io_manager=backend.io_manager, instance=instance)
+    def run(again: dg.DagsterRun | None = None, **options: Any) -> dg.ExecuteInProcessResult:
+        asset, io_manager = slow.asset(**options), backend.io_manager
+        return run_range([asset], TWELVE[0], TWELVE[-1], io_manager=io_manager, instance=instance, again=again)
 
-    failed = run(timeout_seconds=SOON, max_retries=0)
+    failed = run(limits=sb.Limits(timeout_seconds=SOON, max_retries=0))
     message = failure_of(failed, "events")
     (seconds,) = re.findall(r"was stopped after ([\d.]+) s, as timeout_seconds is 3", message)
     assert SOON - 0.1 < float(seconds) < SOON + GRACE
@@ -117,7 +117,7 @@ def test_a_batch_that_takes_too_long_is_stopped(
 
     slow.calls.clear()
     slow.is_mended = True
-    assert run(timeout_seconds=60).success
+    assert run(again=failed.dagster_run, limits=sb.Limits(timeout_seconds=60)).success
     assert slow.calls == FIVES[2:]
     assert counts(backend.read) == dict.fromkeys(TWELVE, 1)
     assert shadows(backend.read) == []
@@ -145,7 +145,7 @@ class Flaky(Source):
 def attempt(
     source: Source, io_manager: sb.RangeIOManager, instance: dg.DagsterInstance, **options: Any
 ) -> dg.ExecuteInProcessResult:
-    asset = events(source, **{"retry_wait": 0.0, **options})
+    asset = events(source, **{"limits": sb.Limits(retry_wait=0.0), **options})
     return run_range([asset], TWELVE[0], TWELVE[4], io_manager=io_manager, instance=instance)
 
 
@@ -153,7 +153,7 @@ def test_a_connection_that_breaks_twice(
     io_manager: sb.RangeIOManager, instance: dg.DagsterInstance, read: Read, capfd: pytest.CaptureFixture[str]
 ) -> None:
     source = Flaky(2, lambda: ConnectionError("reset by peer"))
-    assert attempt(source, io_manager, instance, max_retries=2).success
+    assert attempt(source, io_manager, instance, limits=sb.Limits(retry_wait=0.0, max_retries=2)).success
     assert source.calls == [FIVES[0]] * 3
     assert counts(read) == dict.fromkeys(FIVES[0], 3)
     told = capfd.readouterr().err
@@ -161,7 +161,9 @@ def test_a_connection_that_breaks_twice(
     assert "retry 2 of 2" in told
 
     source = Flaky(3, lambda: ConnectionError("reset by peer"))
-    assert "reset by peer" in failure_of(attempt(source, io_manager, instance, max_retries=2), "events")
+    assert "reset by peer" in failure_of(
+        attempt(source, io_manager, instance, limits=sb.Limits(retry_wait=0.0, max_retries=2)), "events"
+    )
     assert len(source.calls) == 3
 
 
@@ -275,7 +277,7 @@ def test_dagsters_retries_stay_for_what_can_pass(
 ) -> None:
     source = Flaky(2, lambda: error("for now"))
     policy = dg.RetryPolicy(max_retries=2)
-    assert attempt(source, io_manager, instance, max_retries=0, retry_policy=policy).success
+    assert attempt(source, io_manager, instance, limits=sb.Limits(max_retries=0), retry_policy=policy).success
     assert len(source.calls) == 3
 
 
@@ -303,31 +305,31 @@ def test_a_run_stops_before_its_next_batch_once_its_hours_are_over(
         return frame(keys)
 
     monkeypatch.setattr(runs.source, "frame", frame_until_morning)
-    message = runs.fail(allowed_hours="22:00-06:00 UTC")
+    message = runs.fail(limits=sb.Limits(retry_wait=0.0, allowed_hours="22:00-06:00 UTC"))
     assert runs.source.calls == FIVES[:2]
     assert "22:00-06:00 UTC, and there it is 07:30" in message
     assert "from 2024-06-01 22:00 UTC on" in message
     assert no_table(read)
     assert len(shadows(read)) == 2
 
-    runs.fail(allowed_hours="22:00-06:00 UTC")
+    runs.fail(limits=sb.Limits(retry_wait=0.0, allowed_hours="22:00-06:00 UTC"), again=runs.last)
     assert runs.source.calls == []
 
     clock.hour = 22
-    assert runs.run(allowed_hours="22:00-06:00 UTC").success
+    assert runs.rerun(limits=sb.Limits(retry_wait=0.0, allowed_hours="22:00-06:00 UTC")).success
     assert runs.source.calls == FIVES[2:]
     assert counts(read) == dict.fromkeys(TWELVE, 3)
     assert shadows(read) == []
 
 
-# max_partitions_per_backfill
+# max_partitions
 
 
 def test_more_partitions_than_allowed_must_be_confirmed(
     io_manager: sb.RangeIOManager, instance: dg.DagsterInstance, read: Read
 ) -> None:
     source = Source()
-    asset = events(source, max_partitions_per_backfill=4)
+    asset = events(source, limits=sb.Limits(max_partitions=4))
 
     def run(**tags: str) -> dg.ExecuteInProcessResult:
         return dg.materialize(
@@ -351,28 +353,32 @@ def test_more_partitions_than_allowed_must_be_confirmed(
 @pytest.mark.parametrize(
     ("argument", "value"),
     [
-        *(("batch_size", value) for value in (0, -1, True, 2.5, "10")),
-        *(("max_partitions_per_backfill", value) for value in (0, -1, True, 2.5, "10")),
+        *(("size", value) for value in (0, -1, True, 2.5, "10")),
+        *(("max_partitions", value) for value in (0, -1, True, 2.5, "10")),
         *(("timeout_seconds", value) for value in (0, -1, float("nan"), float("inf"), True, "10")),
         *(("max_retries", value) for value in (-1, True, 2.5, float("inf"), None, "3")),
         *(("retry_wait", value) for value in (-1, float("nan"), float("inf"), True, None, "1")),
         *(("allowed_hours", value) for value in ("", "22-6 UTC", "22:00-06:00", "22:00-06:00 Mars/Base", 22)),
-        *(("publish_per", value) for value in ("runs", "partition", None)),
+        *(("publish_each", value) for value in ("runs", "partition", None)),
     ],
 )
 def test_bad_values_are_refused_when_the_asset_is_declared(argument: str, value: object) -> None:
     with pytest.raises(sb.ConfigurationError, match=argument):
-        events(Source(), **{argument: value})
+        if argument in ("size", "publish_each"):
+            events(Source(), batches=sb.Batches(**{argument: value}))
+        else:
+            events(Source(), limits=sb.Limits(**{argument: value}))
 
 
 def test_good_values_are_taken() -> None:
     events(
         Source(),
-        batch_size=1,
-        max_partitions_per_backfill=1,
-        timeout_seconds=1,
-        max_retries=0,
-        retry_wait=0,
-        allowed_hours="00:00-00:01 UTC",
-        publish_per="batch",
+        batches=sb.Batches(size=1, publish_each=True),
+        limits=sb.Limits(
+            max_partitions=1,
+            timeout_seconds=1,
+            max_retries=0,
+            retry_wait=0,
+            allowed_hours="00:00-00:01 UTC",
+        ),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -9,7 +10,15 @@ import pytest
 
 import dagster_safe_backfill as sb
 from dagster_safe_backfill_tests.conftest import Read
-from dagster_safe_backfill_tests.harness.assets import DAYS, RANGE_END, RANGE_START, Source, failure_of, green
+from dagster_safe_backfill_tests.harness.assets import (
+    DAYS,
+    RANGE_END,
+    RANGE_START,
+    Source,
+    failure_of,
+    green,
+    reexecution_tags,
+)
 from dagster_safe_backfill_tests.runs.test_batches import counts, shadows
 
 pytestmark = pytest.mark.every_warehouse
@@ -35,18 +44,26 @@ class Shop:
             "unique_key": ["day", "id"],
             "audits": [sb.expression("value > 0", name="positive"), sb.row_count_between(1, 18, over="run")],
             "backfill_policy": sb.single_run(),
-            "retry_wait": 0.0,
+            "limits": sb.Limits(retry_wait=0.0),
         }
         return sb.build_staged_wap_assets(events, **(arguments | options))
 
-    def run(self, *wanted: str, first: str = "", last: str = "", **options: Any) -> dg.ExecuteInProcessResult:
-        """Run some of `shadow`, `audit` and `published`, for a range if one is given."""
-        tags = {RANGE_START: first, RANGE_END: last or first} if first else {}
+    def run(
+        self,
+        *wanted: str,
+        first: str = "",
+        last: str = "",
+        again: dg.DagsterRun | None = None,
+        tags: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> dg.ExecuteInProcessResult:
+        """Run some of `shadow`, `audit` and `published`, for a range if one is given; or re-execute a run of them."""
+        ends = {RANGE_START: first, RANGE_END: last or first} if first else {}
         assets = self.assets(**options)
         return dg.materialize(
             [*assets],
             selection=[getattr(assets, name) for name in wanted],
-            tags=tags,
+            tags={**ends, **reexecution_tags(again), **(tags or {})},
             resources={"io_manager": self.io_manager},
             instance=self.instance,
             raise_on_error=False,
@@ -223,8 +240,8 @@ def test_mixed_versions_are_not_published_together(shop: Shop, read: Read) -> No
     refused = shop.run("audit")
     assert "staged by code_version 1, 2" in failure_of(refused, "events__audit")
     assert not is_live(read)
-    shop.audit(allow_mixed_versions=True)
-    assert shop.publish(SIX[0], SIX[1], allow_mixed_versions=True).success
+    shop.audit(publish=sb.Merge(allow_mixed_versions=True))
+    assert shop.publish(SIX[0], SIX[1], publish=sb.Merge(allow_mixed_versions=True)).success
 
 
 def test_a_partition_that_changed_since_it_was_staged_is_a_conflict(shop: Shop, read: Read) -> None:
@@ -245,7 +262,7 @@ def test_nothing_staged_is_nothing_to_audit(shop: Shop) -> None:
 
 
 def test_batches_of_a_shadow_run(shop: Shop, read: Read) -> None:
-    shop.stage(SIX[0], SIX[4], batch_size=2)
+    shop.stage(SIX[0], SIX[4], batches=2)
     assert shop.source.calls == [SIX[:2], SIX[2:4], SIX[4:5]]
     shop.audit()
     assert shop.publish(SIX[0], SIX[4]).success
@@ -258,13 +275,73 @@ def test_what_waits_for_a_person_is_not_taken_by_another(shop: Shop) -> None:
     assert shop.source.calls == [SIX[:2], SIX[1:3]]
 
 
-def test_what_a_run_that_failed_has_staged_is_taken_up(shop: Shop) -> None:
-    shop.source.broken = {SIX[3]}
-    assert not shop.run("shadow", first=SIX[0], last=SIX[3], batch_size=2).success
-    shop.source.broken = set()
-    shop.source.calls.clear()
-    shop.stage(SIX[0], SIX[3], batch_size=2)
-    assert shop.source.calls == [SIX[2:4]]
+class TestResuming:
+    """Of two batches, the second breaks or is rejected."""
+
+    def broken_off(self, shop: Shop, **options: Any) -> dg.DagsterRun:
+        shop.source.broken = {SIX[3]}
+        result = shop.run("shadow", first=SIX[0], last=SIX[3], batches=2, **options)
+        assert not result.success
+        shop.source.broken = set()
+        shop.source.calls.clear()
+        return result.dagster_run
+
+    def rejected(self, shop: Shop) -> dg.DagsterRun:
+        shop.source.rows_per_day = 2
+        shop.source.spoiled[SIX[3], 0] = -1.0
+        result = shop.run("shadow", first=SIX[0], last=SIX[3], batches=2)
+        assert not result.success
+        shop.source.rows_per_day = 3
+        shop.source.spoiled.clear()
+        shop.source.calls.clear()
+        return result.dagster_run
+
+    def test_a_re_execution_computes_what_is_missing(self, shop: Shop, read: Read) -> None:
+        again = self.broken_off(shop)
+        shop.stage(SIX[0], SIX[3], again=again, batches=2)
+        assert shop.source.calls == [SIX[2:4]]
+        shop.audit()
+        assert shop.publish(SIX[0], SIX[3]).success
+        assert counts(read) == dict.fromkeys(SIX[:4], 3)
+
+    def test_a_re_execution_of_its_backfill_computes_what_is_missing(self, shop: Shop) -> None:
+        self.broken_off(shop, tags={"dagster/backfill": "first"})
+        tags = {"dagster/backfill": "again", "dagster/root_backfill_id": "first"}
+        shop.stage(SIX[0], SIX[3], tags=tags, batches=2)
+        assert shop.source.calls == [SIX[2:4]]
+
+    def test_a_retry_of_the_step_computes_what_is_missing(self, shop: Shop) -> None:
+        shop.source.broken, shop.source.mends_itself = {SIX[3]}, True
+        shop.stage(SIX[0], SIX[3], batches=2, retry_policy=dg.RetryPolicy(max_retries=1))
+        assert shop.source.calls == [SIX[:2], SIX[2:4], SIX[2:4]]
+
+    def test_a_new_launch_computes_all(self, shop: Shop, read: Read) -> None:
+        shop.source.rows_per_day = 2
+        self.broken_off(shop)
+        shop.source.rows_per_day = 3
+        shop.stage(SIX[0], SIX[3], batches=2)
+        assert shop.source.calls == [SIX[:2], SIX[2:4]]
+        shop.audit()
+        assert shop.publish(SIX[0], SIX[3]).success
+        assert counts(read) == dict.fromkeys(SIX[:4], 3)
+
+    @pytest.mark.parametrize("is_again", [False, True], ids=["launched", "re-executed"])
+    def test_nothing_is_taken_up_of_a_run_that_was_rejected(self, shop: Shop, read: Read, is_again: bool) -> None:
+        rejected = self.rejected(shop)
+        shop.stage(SIX[0], SIX[3], again=rejected if is_again else None, batches=2)
+        assert shop.source.calls == [SIX[:2], SIX[2:4]]
+        shop.audit()
+        assert shop.publish(SIX[0], SIX[3]).success
+        assert counts(read) == dict.fromkeys(SIX[:4], 3)
+
+    def test_what_passed_in_a_rejected_run_stays_staged(self, shop: Shop, read: Read) -> None:
+        """It is green, so that a re-execution of its backfill runs the others only."""
+        self.rejected(shop)
+        shop.stage(SIX[3])
+        assert shop.source.calls == [SIX[3:4]]
+        shop.audit()
+        assert shop.publish(SIX[0], SIX[3]).success
+        assert counts(read) == {**dict.fromkeys(SIX[:3], 2), SIX[3]: 3}
 
 
 def test_the_audit_warns_of_what_its_upstream_has_overtaken(shop: Shop, capfd: pytest.CaptureFixture[str]) -> None:
@@ -318,7 +395,7 @@ def test_what_was_rolled_back_is_not_green_again_by_a_retry(shop: Shop, read: Re
 
 
 def test_the_key_and_schema_of_the_table_are_the_live_assets(shop: Shop, read: Read) -> None:
-    assets = shop.assets(key=["nyc", "flights"], schema="other")
+    assets = shop.assets(key=["nyc", "flights"], table=sb.TableOptions(schema="other"))
     assert [asset.key.to_user_string() for asset in assets] == [
         "nyc/flights__shadow",
         "nyc/flights__audit",

@@ -6,10 +6,9 @@ Snowflake's go through its grammar too, and are run by the emulator.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta, timezone
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,50 +25,38 @@ from dagster_safe_backfill.model.slices import (
     TableSlice,
     TimeDimension,
     TimeWindow,
-    WindowJoin,
 )
 from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec
 from dagster_safe_backfill.sql import auditing, comparing, publishing, staging, terms
 from dagster_safe_backfill.sql.auditing import AuditedRows
 from dagster_safe_backfill.sql.comparing import Pairing
+from dagster_safe_backfill.sql.dialect import Dialect
 from dagster_safe_backfill.sql.fingerprints import fingerprints
 from dagster_safe_backfill.sql.publishing import SliceWrite
 from dagster_safe_backfill.sql.slicing import inside, outside
 from dagster_safe_backfill.sql.staging import StagedColumn
-from dagster_safe_backfill.warehouses.snowflake import types as snowflake_types
-from dagster_safe_backfill.warehouses.snowflake.dialect import DIALECT as SNOWFLAKE
-from dagster_safe_backfill.warehouses.snowflake.swap import hashed
+from dagster_safe_backfill.warehouses.duckdb.dialect import DuckDBDialect
+from dagster_safe_backfill.warehouses.snowflake.dialect import SnowflakeDialect
+from dagster_safe_backfill.warehouses.snowflake.generator import DIALECT as SNOWFLAKE
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speech:
-    """What statements of one warehouse are made of, and with which connection's methods."""
+    """What statements of one warehouse are made of."""
 
-    dialect: str
-    window_join: WindowJoin
+    dialect: Dialect
     integers: tuple[str, str]
-    is_lost: Callable[..., exp.Expr]
-    row_hash: Callable[[list[exp.Expr]], exp.Expr]
     unused: frozenset[str] = frozenset()
-    """What that connection never says."""
+    """What that warehouse never says."""
 
 
 SPEECHES = {
-    "duckdb": Speech(
-        dialect="duckdb",
-        window_join="asof",
-        integers=("BIGINT", "INTEGER"),
-        is_lost=partial(staging.lost_by_try_cast, dialect="duckdb"),
-        row_hash=lambda values: exp.func("hash", *values),
-    ),
+    "duckdb": Speech(dialect=DuckDBDialect(), integers=("BIGINT", "INTEGER")),
     "snowflake": Speech(
-        dialect=SNOWFLAKE,
-        window_join="range",
+        dialect=SnowflakeDialect(),
         integers=("NUMBER(38,0)", "NUMBER(9,0)"),
-        is_lost=snowflake_types.is_lost,
-        row_hash=hashed,
         # It has no view for a session: the SELECT itself stands where it is read.
         unused=frozenset({"staging: a view for the session"}),
     ),
@@ -98,7 +85,7 @@ def _slice() -> PartitionSlice:
     return PartitionSlice(keys=keys, dimensions=(TimeDimension(windows=windows, timezone="UTC"),))
 
 
-def _column(sql: str, keeps: str, type_name: str, dialect: str, window_join: WindowJoin = "asof") -> PartitionColumn:
+def _column(sql: str, keeps: str, type_name: str, dialect: Dialect) -> PartitionColumn:
     return PartitionColumn(
         name=sql,
         sql=sql,
@@ -106,7 +93,6 @@ def _column(sql: str, keeps: str, type_name: str, dialect: str, window_join: Win
         keeps=keeps,  # type: ignore[arg-type]
         timezone=None,
         dialect=dialect,
-        window_join=window_join,
     )
 
 
@@ -179,9 +165,9 @@ def statements(warehouse: str) -> Mapping[str, exp.Expr]:
         dialect=dialect,
     )
     conditions = {name: auditing.fails(audit, batch) for name, audit in audits.items()}
-    lost = {"it's": speech.is_lost(terms.column("it's"), source=wide, target=narrow)}
-    rows = staging.typed_rows(source, staged, dialect=dialect)
-    wall_clock = {None: _column("CAST(day AS TIMESTAMP)", "timestamp", "TIMESTAMP", dialect, speech.window_join)}
+    lost = {"it's": dialect.is_lost(terms.column("it's"), source=wide, target=narrow)}
+    rows = staging.typed_rows(source, staged, dialect=dialect.name)
+    wall_clock = {None: _column("CAST(day AS TIMESTAMP)", "timestamp", "TIMESTAMP", dialect)}
     by_window = replace(placed, columns=wall_clock)
     by_count = replace(placed, partition_slice=partition_slice.chosen([0, 1]))
     ranked = replace(placed, spec=replace(spec, keep_latest="value"))
@@ -218,7 +204,7 @@ def statements(warehouse: str) -> Mapping[str, exp.Expr]:
         "staging: tied keys": staging.tied_keys(RANKED, spec.unique_key, size=10),
         "staging: delete duplicates": staging.delete_duplicates(RANKED),
         "staging: repeated keys": staging.repeated_keys(SHADOW, spec.unique_key),
-        "fingerprints: by partition": fingerprints(placed, speech.row_hash([terms.column("day")])),
+        "fingerprints: by partition": fingerprints(placed, dialect.row_hash([terms.column("day")])),
         "auditing: conditions together": auditing.grouped(together, auditing.shadow_rows(batch), is_overall=False),
         "auditing: aggregates of live, and over the run": auditing.grouped(
             measured, auditing.live_rows(batch), is_overall=True
@@ -259,7 +245,7 @@ def statements(warehouse: str) -> Mapping[str, exp.Expr]:
 
 def rendered(dialect: str) -> str:
     """Return the golden file's text."""
-    written = SPEECHES[dialect].dialect
+    written = SPEECHES[dialect].dialect.name
     parts = [f"-- {name}\n{s.sql(dialect=written, pretty=True)};\n" for name, s in statements(dialect).items()]
     return "\n".join(parts)
 
@@ -322,7 +308,7 @@ def test_the_emulated_snowflake_runs_each_statement(name: str, snowflake_emulato
 @pytest.mark.parametrize("key", ["it's", 'say "hi"', "'; DROP TABLE live; --", "ünï—code", "a\\'b"])
 def test_keys_are_literals_whatever_is_in_them(key: str) -> None:
     partition_slice = PartitionSlice(keys=(key,), dimensions=(KeyDimension(values=(key,)),))
-    columns = {None: _column("key", "text", "VARCHAR", "duckdb")}
+    columns = {None: _column("key", "text", "VARCHAR", DuckDBDialect())}
     predicate = inside(TableSlice(spec=TableSpec(table=LIVE), partition_slice=partition_slice, columns=columns))
     with duckdb.connect() as connection:
         connection.execute("CREATE TABLE live (key VARCHAR)")

@@ -27,6 +27,7 @@ from dagster_safe_backfill.model.slices import (
 from dagster_safe_backfill.model.tables import TableRef, TableSpec
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.slicing import inside, positioned
+from dagster_safe_backfill.warehouses.duckdb.dialect import DuckDBDialect
 
 UTC = timezone.utc
 ZONES = ("UTC", "America/New_York", "Australia/Lord_Howe", "America/Sao_Paulo", "America/Havana")
@@ -45,7 +46,7 @@ def column(name: str, keeps: Any, *, zone: str | None = None) -> PartitionColumn
         type_name=TYPES.get(keeps, "VARCHAR"),
         keeps=keeps,
         timezone=zone,
-        dialect="duckdb",
+        dialect=DuckDBDialect(),
     )
 
 
@@ -224,7 +225,14 @@ def test_texts_by_numbers(connection: Any, cells: set[tuple[str, int]]) -> None:
     rows = [(text, number) for text in "abcd" for number in range(6)]
     connection.execute("CREATE OR REPLACE TABLE source (n INTEGER, x VARCHAR, y INTEGER)")
     connection.executemany("INSERT INTO source VALUES (?, ?, ?)", [(n, *row) for n, row in enumerate(rows)])
-    numbers = PartitionColumn(name="y", sql="y", type_name="INTEGER", keeps="other", timezone=None, dialect="duckdb")
+    numbers = PartitionColumn(
+        name="y",
+        sql="y",
+        type_name="INTEGER",
+        keeps="other",
+        timezone=None,
+        dialect=DuckDBDialect(),
+    )
     found = positions(connection, partition_slice, {"x": column("x", "text"), "y": numbers})
     assert found == {n: ordered.index(row) if row in cells else None for n, row in enumerate(rows)}
 

@@ -87,7 +87,7 @@ class TestALiveTableThatChangesWhileRowsAreComputed:
             backend.change(f"UPDATE events SET value = 9 WHERE id = 0 AND day = '{TWELVE[1]}'")
 
         runs.source.meanwhile = altered
-        message = runs.fail(*TWELVE[:2], on_schema_change="sync", publish="swap")
+        message = runs.fail(*TWELVE[:2], publish=sb.Swap(on_schema_change="sync"))
         assert f"1 of the 2 partitions changed since they were computed ({TWELVE[1]}" in message
 
     def test_each_batch_looks_when_it_begins(self, runs: Runs, read: Read) -> None:
@@ -100,7 +100,7 @@ class TestALiveTableThatChangesWhileRowsAreComputed:
     def test_it_may_be_overwritten(self, runs: Runs, read: Read) -> None:
         assert runs.run(DAY, DAY).success
         runs.source.meanwhile = lambda: self.publish_another(runs)
-        assert runs.run(DAY, DAY, on_conflict="overwrite").success
+        assert runs.run(DAY, DAY, publish=sb.Merge(on_conflict="overwrite")).success
         assert counts(read) == {DAY: 3}
 
 
@@ -131,11 +131,11 @@ class TestAStepThatIsDoneAgainAfterItHadCommitted:
         assert counts(read) == dict.fromkeys(TWELVE, 3)
         assert shadows(read) == []
 
-    @pytest.mark.parametrize("publish_per", ["run", "batch"])
-    def test_publishing(self, runs: Runs, read: Read, monkeypatch: pytest.MonkeyPatch, publish_per: str) -> None:
+    @pytest.mark.parametrize("publish_each", [False, True], ids=["run", "batch"])
+    def test_publishing(self, runs: Runs, read: Read, monkeypatch: pytest.MonkeyPatch, publish_each: bool) -> None:
         fails = Fails(publish.publish)
         monkeypatch.setattr(publish, "publish", fails)
-        assert runs.run(publish_per=publish_per).success
+        assert runs.run(batches=sb.Batches(size=5, publish_each=publish_each)).success
         assert fails.left == 0
         assert counts(read) == dict.fromkeys(TWELVE, 3)
         assert runs.green == set(TWELVE)
@@ -148,7 +148,7 @@ class TestAStepThatIsDoneAgainAfterItHadCommitted:
         runs.source.spoiled[bad, 0] = -1.0
         fails = Fails(publish.publish)
         monkeypatch.setattr(publish, "publish", fails)
-        message = runs.fail(publish_per="batch", canary=False)
+        message = runs.fail(batches=sb.Batches(size=5, publish_each=True, canary=False))
         assert f"published 11 of 12 partitions, without {bad}" in message
         assert fails.calls == 1 + 3, "each of three batches, and the first again"
         assert counts(read) == dict.fromkeys(good, 3)
@@ -172,7 +172,7 @@ class TestAStepThatIsDoneAgainAfterItHadCommitted:
 
         monkeypatch.setattr(kind, "run", flaky)
         audits = [sb.failing_rows("SELECT * FROM batch WHERE value < 0 AND 'failing_marker' <> ''", name="x")]
-        asset = events(Source(), audits=audits, retry_wait=0.0)
+        asset = events(Source(), audits=audits, limits=sb.Limits(retry_wait=0.0))
         result = run_range([asset], DAY, DAY, io_manager=io_manager, instance=instance)
         assert len(failures) == 1
         assert result.success, failure_of(result, "events")
@@ -210,9 +210,8 @@ def _events_of(shop: Shop, key: str) -> list[str]:
     from dagster_safe_backfill.wap.ledger.waiting import staged_partitions
 
     with shop.io_manager.warehouse().connect(read_only=True) as connection:
-        return [
-            stage.event for stage in staged_partitions(connection, TableRef(schema="main", name="events"), keys=[key])
-        ]
+        events = TableRef(schema="main", name="events")
+        return [one.event for one in staged_partitions(connection, events, keys=[key])]
 
 
 def test_no_two_runs_share_a_shadow() -> None:

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dagster_safe_backfill.model.options import PUBLISH_BY_NAME, Strategy
 from dagster_safe_backfill.model.slices import PartitionSlice, TimeDimension, TimeWindow
-from dagster_safe_backfill.model.states import Audited, Origin, PublishRules, RowCounts, Strategy
+from dagster_safe_backfill.model.states import Audited, Origin, RowCounts
 from dagster_safe_backfill.model.tables import TableRef, TableSpec
 from dagster_safe_backfill.wap.audit import audit
 from dagster_safe_backfill.wap.publish import publish
@@ -191,7 +192,7 @@ def published(connection: Connection, computed: Rows, days: Sequence[int], *, st
     staged = write(connection, frame(computed), spec=spec(), partition_slice=slice_of(days), origin=origin)
     audited = audit(connection, staged, [], origin=origin, gate="run")
     assert isinstance(audited, Audited)
-    publish(connection, audited, rules=PublishRules(strategy=strategy), origin=origin)
+    publish(connection, audited, rules=PUBLISH_BY_NAME[strategy](), origin=origin)
 
 
 @examples(30, live=rows, computed=rows, days=chosen, strategy=st.sampled_from(["merge", "replace", "swap"]))

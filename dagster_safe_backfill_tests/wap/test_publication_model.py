@@ -30,17 +30,16 @@ from hypothesis.stateful import (
 )
 
 import dagster_safe_backfill as sb
+from dagster_safe_backfill.model.options import Strategy
 from dagster_safe_backfill.model.states import (
     Audited,
     Origin,
     Published,
-    PublishRules,
     Rejected,
     Retired,
     RolledBack,
     RowCounts,
     Staged,
-    Strategy,
 )
 from dagster_safe_backfill.model.tables import TableRef, TableSpec
 from dagster_safe_backfill.sql.ledger import LEDGER
@@ -51,6 +50,7 @@ from dagster_safe_backfill.wap.rollback.rollback import Chosen, rollback
 from dagster_safe_backfill.wap.write import write
 from dagster_safe_backfill.warehouses.duckdb.session import DuckDBWarehouse
 from dagster_safe_backfill_tests.harness.audited import DAYS, FIRST, KEYS, slice_of
+from dagster_safe_backfill_tests.harness.publications import publish_rules
 
 STEPS = 5_000
 EXAMPLES, STEPS_EACH = 5, 50
@@ -553,9 +553,7 @@ class Publishing(RuleBasedStateMachine):
         batch = ready[place % len(ready)]
         if strategy == "merge" and not self.has_key:
             strategy = "replace"
-        rules = PublishRules(
-            strategy=strategy, on_conflict="overwrite" if overwrites else "raise", archive_for=keep_for
-        )
+        rules = publish_rules(strategy, on_conflict="overwrite" if overwrites else "raise", archive_for=keep_for)
 
         def once() -> Published:
             assert batch.audited

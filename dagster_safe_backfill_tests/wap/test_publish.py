@@ -9,7 +9,7 @@ import pytest
 from sqlglot import exp
 
 import dagster_safe_backfill as sb
-from dagster_safe_backfill.model.states import Strategy
+from dagster_safe_backfill.model.options import Strategy
 from dagster_safe_backfill.sql import publishing
 from dagster_safe_backfill_tests.harness.audited import KEYS, Row
 from dagster_safe_backfill_tests.harness.backends import Backend

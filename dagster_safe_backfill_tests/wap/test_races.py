@@ -20,7 +20,8 @@ import duckdb
 import pytest
 
 import dagster_safe_backfill as sb
-from dagster_safe_backfill.model.states import Published, RolledBack, Strategy
+from dagster_safe_backfill.model.options import Strategy
+from dagster_safe_backfill.model.states import Published, RolledBack
 from dagster_safe_backfill.warehouses.duckdb.session import DuckDBWarehouse
 from dagster_safe_backfill_tests.harness.audited import KEYS, Row
 from dagster_safe_backfill_tests.harness.backends import DuckDBBackend

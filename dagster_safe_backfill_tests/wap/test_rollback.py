@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import dagster_safe_backfill as sb
-from dagster_safe_backfill.model.states import Strategy
+from dagster_safe_backfill.model.options import Strategy
 from dagster_safe_backfill.model.tables import Query
 from dagster_safe_backfill.wap.rollback.histories import rollback_path
 from dagster_safe_backfill.wap.rollback.rollback import Chosen

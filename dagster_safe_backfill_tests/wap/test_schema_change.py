@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 import dagster_safe_backfill as sb
-from dagster_safe_backfill.model.states import Strategy
+from dagster_safe_backfill.model.options import Strategy
 from dagster_safe_backfill.model.tables import Query
 from dagster_safe_backfill.wap.rollback.rollback import Chosen
 from dagster_safe_backfill_tests.harness.audited import Row

@@ -10,8 +10,9 @@ from sqlglot import exp
 from typing_extensions import assert_never
 
 from dagster_safe_backfill.errors import TransactionConflictError
+from dagster_safe_backfill.model.options import Strategy
 from dagster_safe_backfill.model.slices import TableSlice
-from dagster_safe_backfill.model.states import Fingerprint, RowCounts, Strategy
+from dagster_safe_backfill.model.states import Fingerprint, RowCounts
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import publishing, staging, terms
 from dagster_safe_backfill.sql.publishing import SliceWrite

@@ -9,7 +9,8 @@ from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import StagedPartition
 from dagster_safe_backfill.model.tables import TableSpec, names_of
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
-from dagster_safe_backfill.wap.ledger.waiting import newest, staged_partitions, standing
+from dagster_safe_backfill.wap.ledger.history import rejected_runs
+from dagster_safe_backfill.wap.ledger.waiting import newest, owners, staged_partitions, standing
 from dagster_safe_backfill.wap.tables.slices import live_slice
 from dagster_safe_backfill.warehouses.base import Connection
 
@@ -19,7 +20,7 @@ class Checkpoints:
     """What earlier runs left of the partitions of a slice.
 
     Attributes:
-        kept: Staged and audited, by the same code, and live is as it was then: they can be taken up.
+        kept: Staged and audited, by the same code and a run that no audit rejected, and live is as it was then.
         outdated: The others that passed their audits, with the reason why they are computed anew.
         unaudited: Staged, and no more; nobody wants them once their run has ended.
     """
@@ -50,11 +51,17 @@ def checkpoints(
     in_order = list(filter(None, map(last.get, partition_slice.keys)))
     audited = standing(connection, spec.table, [one for one in in_order if one.event == "audited"])
     unaudited = standing(connection, spec.table, [one for one in everything if one.event == "staged"])
-    changed = _changed(connection, [one for one in audited if one.code == code], spec, partition_slice)
+    runs = owners(audited)
+    rejected = rejected_runs(connection, spec.table, runs) if runs else set[str]()
+    same = [one for one in audited if one.code == code and one.run_id not in rejected]
+    changed = _changed(connection, same, spec, partition_slice)
     kept: list[StagedPartition] = []
     outdated: list[tuple[StagedPartition, str]] = []
     for one in audited:
-        if one.code != code:
+        if one.run_id in rejected:
+            # What made a partition fail is mended in its source: then the others are of the unmended source as well.
+            outdated.append((one, f"run {one.run_id}, which staged them, was rejected by its audits"))
+        elif one.code != code:
             outdated.append((one, f"{one.code} computed them, and now it is {code}"))
         elif one.key in changed:
             outdated.append((one, "live changed since"))

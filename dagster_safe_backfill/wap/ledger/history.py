@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -109,6 +109,14 @@ def staged_at(connection: Connection, table: TableRef, group: str) -> datetime |
     is_in_group = ledger.group().eq(terms.text(group))
     ((found,),) = connection.run(ledger.rows_of(table, [latest], ledger.is_event("staged"), is_in_group))
     return found
+
+
+def rejected_runs(connection: Connection, table: TableRef, run_ids: Iterable[str]) -> set[str]:
+    """Return those of the runs in which an audit blocked a partition of the table."""
+    run_id = terms.column("run_id")
+    is_one = terms.is_in(run_id, map(terms.text, run_ids))
+    select = ledger.rows_of(table, [run_id.copy()], ledger.is_event("rejected", "refused"), is_one)
+    return {row[0] for row in connection.run(select.distinct())}
 
 
 def newest_publication(connection: Connection, table: TableRef) -> str | None:

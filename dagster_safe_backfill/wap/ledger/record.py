@@ -11,6 +11,7 @@ from sqlglot import exp
 
 from dagster_safe_backfill.audits.verdicts import AuditResult
 from dagster_safe_backfill.errors import PublishError
+from dagster_safe_backfill.model.options import Strategy
 from dagster_safe_backfill.model.states import (
     Archive,
     ChangeEvent,
@@ -21,7 +22,6 @@ from dagster_safe_backfill.model.states import (
     Staged,
     StagedEvent,
     StagedPartition,
-    Strategy,
 )
 from dagster_safe_backfill.model.tables import TableRef, names_of
 from dagster_safe_backfill.sql import ledger, terms

@@ -52,4 +52,4 @@ def measure_live(
         live = LiveRows(table_slice=recognised, columns=columns, view=view, rows=counts)
         return measure(connection, live_rows(connection, live, sample_columns), audits, counts_live=False).results
     finally:
-        connection.forget(view, kind="VIEW")
+        connection.forget(view)

@@ -9,8 +9,9 @@ from itertools import pairwise
 from sqlglot import exp
 
 from dagster_safe_backfill.errors import ArchiveNotFoundError
+from dagster_safe_backfill.model.options import Strategy
 from dagster_safe_backfill.model.slices import TableSlice
-from dagster_safe_backfill.model.states import Fingerprint, RowCounts, Strategy
+from dagster_safe_backfill.model.states import Fingerprint, RowCounts
 from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec, names_of
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import publishing, staging, terms
@@ -116,7 +117,7 @@ class Restoration:
         """Leave nothing behind in the session."""
         self.prepared.close(connection)
         if self.view is not None:
-            connection.forget(self.view, kind="VIEW")
+            connection.forget(self.view)
 
 
 def sources_of(connection: Connection, spec: TableSpec, undoing: Mapping[str, UndonePartition]) -> Sources:

@@ -17,6 +17,7 @@ from dagster_safe_backfill.model.slices import (
 from dagster_safe_backfill.model.tables import TableSpec
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import terms
+from dagster_safe_backfill.sql.dialect import Dialect
 from dagster_safe_backfill.sql.slicing import distinct_keys, inside
 from dagster_safe_backfill.warehouses.base import Connection
 
@@ -44,7 +45,7 @@ def table_slice(
     """
     if partition_slice is None:
         return TableSlice(spec=spec, partition_slice=None)
-    expressions = _expressions(spec, partition_slice, dialect=connection.dialect)
+    expressions = _expressions(spec, partition_slice, dialect=connection.dialect.name)
     known = {*map(str.casefold, names)}
     for expression in expressions.values():
         missing = [one.name for one in expression.find_all(exp.Column) if one.name.casefold() not in known]
@@ -63,7 +64,6 @@ def table_slice(
             keeps=connection.keeps(described.type),
             timezone=spec.column_timezone,
             dialect=connection.dialect,
-            window_join=connection.window_join,
         )
     return TableSlice(spec=spec, partition_slice=partition_slice, columns=columns)
 
@@ -123,7 +123,7 @@ def where(
     column_type: ColumnType | None,
     *,
     spec: TableSpec,
-    dialect: str,
+    dialect: Dialect,
 ) -> str:
     """Return a slice's predicate as SQL text, for `PartitionSlice.where`.
 
@@ -132,7 +132,7 @@ def where(
     """
     expr = spec.partition_expr if column is None else _by_dimension(column, partition_slice)
     spec = TableSpec(table=spec.table, partition_expr=expr, column_timezone=spec.column_timezone)
-    _expressions(spec, partition_slice, dialect=dialect)
+    _expressions(spec, partition_slice, dialect=dialect.name)
     columns: dict[str | None, PartitionColumn] = {}
     for dimension in partition_slice.dimensions:
         is_time = isinstance(dimension, TimeDimension)
@@ -146,7 +146,7 @@ def where(
         )
     try:
         recognised = TableSlice(spec=spec, partition_slice=partition_slice, columns=columns)
-        return inside(recognised).sql(dialect=dialect)
+        return inside(recognised).sql(dialect=dialect.name)
     except PartitionColumnError:
         if column_type is not None:
             raise

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import logging
-import random
 import re
 import threading
-import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from sqlglot import exp
 
-from dagster_safe_backfill.errors import (
-    ConfigurationError,
-    TableNotFoundError,
-    WarehouseError,
-    WarehouseLockedError,
-)
-from dagster_safe_backfill.model.slices import ColumnType
+from dagster_safe_backfill.errors import ConfigurationError, TableNotFoundError, WarehouseError, WarehouseLockedError
 from dagster_safe_backfill.model.tables import Column, Query, TableRef
-from dagster_safe_backfill.sql import publishing, staging, terms
-from dagster_safe_backfill.warehouses.base import STATEMENTS, Connection, Fit, Row, Warehouse
+from dagster_safe_backfill.sql import terms
+from dagster_safe_backfill.warehouses.backoff import Backoff
+from dagster_safe_backfill.warehouses.base import STATEMENTS, DerivedKind, Row, Session, Warehouse
+from dagster_safe_backfill.warehouses.duckdb.dialect import UNTYPED, DuckDBDialect
 from dagster_safe_backfill.warehouses.duckdb.errors import is_lock, is_own_lock, translated
 from dagster_safe_backfill.warehouses.duckdb.tables import DuckDBTables
 from dagster_safe_backfill.warehouses.frames import (
@@ -38,23 +32,8 @@ if TYPE_CHECKING:
     import duckdb
 
 _LOG = logging.getLogger(__name__)
-
+_DIALECT = DuckDBDialect()
 _SOURCE = "_sb_source"
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.2
-
-_NUMBERS = (
-    *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
-    *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"),
-    *("FLOAT", "DOUBLE", "DECIMAL"),
-)
-_WALL_CLOCKS = ("TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP", "TIMESTAMP_NS")
-_INSTANT = "TIMESTAMP WITH TIME ZONE"
-_INSTANT_NS = "TIMESTAMPTZ_NS"
-"""What Arrow's nanosecond instants are since DuckDB 2.0, which compares them with nothing and has few functions."""
-_TEXTS = ("VARCHAR", "ENUM")
-_FAMILIES = (_NUMBERS, ("DATE", *_WALL_CLOCKS), (_INSTANT, _INSTANT_NS), (*_TEXTS, "JSON", "UUID"))
-_UNTYPED = '"NULL"'
-"""The type of an Arrow column that holds nothing but NULL."""
 
 
 class DuckDBWarehouse(Warehouse):
@@ -66,7 +45,7 @@ class DuckDBWarehouse(Warehouse):
         config: DuckDB's own settings, such as `memory_limit`.
     """
 
-    dialect = "duckdb"
+    dialect = _DIALECT
 
     def __init__(self, database: str, *, lock_timeout: float = 60.0, config: Mapping[str, Any] | None = None) -> None:
         if database.startswith(":memory:") or not database:
@@ -78,7 +57,7 @@ class DuckDBWarehouse(Warehouse):
         self._config = dict(config or {})
 
     @contextmanager
-    def connect(self, *, read_only: bool = False) -> Generator[DuckDBConnection, None, None]:
+    def connect(self, *, read_only: bool = False) -> Generator[DuckDBSession, None, None]:
         """See `Warehouse.connect`. Where this process has the file open for writing, so is a reader's session."""
         driver = self._opened(read_only=read_only)
         try:
@@ -86,25 +65,22 @@ class DuckDBWarehouse(Warehouse):
             driver.execute("SET enable_progress_bar = false")
             # A query's unknown tables must not become this library's own variables.
             driver.execute("SET python_enable_replacements = false")
-            yield DuckDBConnection(driver, read_only=read_only, conflict_timeout=self._lock_timeout)
+            yield DuckDBSession(driver, read_only=read_only, conflict_timeout=self._lock_timeout)
         finally:
             driver.close()
 
     def _opened(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         import duckdb
 
-        deadline = time.monotonic() + self._lock_timeout
-        pause = _FIRST_PAUSE
+        backoff = Backoff(self._lock_timeout)
         while True:
             try:
                 return self._open_once(read_only=read_only)
             except duckdb.Error as error:
                 if not is_lock(error):
                     raise translated(error, "opening the database") from error
-                if time.monotonic() + pause >= deadline:
+                if not backoff.sleep():
                     raise self._locked(error) from error
-            time.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _open_once(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         import duckdb
@@ -136,24 +112,24 @@ class DuckDBWarehouse(Warehouse):
         )
 
 
-class DuckDBConnection(Connection):
+class DuckDBSession(Session):
     """A session with a DuckDB file."""
 
-    dialect = "duckdb"
+    dialect = _DIALECT
 
     def __init__(self, driver: duckdb.DuckDBPyConnection, *, read_only: bool, conflict_timeout: float) -> None:
         self._driver = driver
         self.conflict_timeout = conflict_timeout
-        self._tables = DuckDBTables(self._execute)
+        self.tables = DuckDBTables(self._execute, self._beside)
         self._untyped: frozenset[str] = frozenset()
         self._begin = "BEGIN TRANSACTION READ ONLY" if read_only else "BEGIN TRANSACTION"
-        self._second: DuckDBConnection | None = None
+        self._second: DuckDBSession | None = None
         self._is_stoppable = False
         self._stopping = threading.Lock()
 
     @contextmanager
     def transaction(self) -> Generator[None, None, None]:
-        """See `Connection.transaction`."""
+        """See `Session.transaction`."""
         self._unstoppably(self._begin)
         try:
             yield
@@ -165,7 +141,7 @@ class DuckDBConnection(Connection):
             raise
 
     def cancel(self) -> None:
-        """See `Connection.cancel`."""
+        """See `Session.cancel`."""
         second = self._second
         if second is not None:
             second.cancel()
@@ -175,82 +151,33 @@ class DuckDBConnection(Connection):
             if self._is_stoppable:
                 self._driver.interrupt()
 
-    def run(self, statement: exp.Expr) -> list[Row]:
-        """See `Connection.run`."""
-        return self._execute(statement.sql(dialect=self.dialect))
+    def query(self, select: exp.Query) -> list[Row]:
+        """See `Session.query`."""
+        return self._execute(select.sql(dialect="duckdb"))
 
-    def columns(self, table: TableRef) -> tuple[Column, ...] | None:
-        """See `Connection.columns`."""
-        return self._tables.columns(table)
+    def execute(self, statement: exp.Insert | exp.Update | exp.Delete | exp.Merge) -> int:
+        """See `Session.execute`."""
+        ((count,),) = self._execute(statement.sql(dialect="duckdb"))
+        return count
 
-    def tables(self, schema: str, prefix: str) -> tuple[TableRef, ...]:
-        """See `Connection.tables`."""
-        return self._tables.named(schema, prefix)
+    def append(self, table: TableRef, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        """See `Session.append`. The values go in as a list a column, which is quick and needs no Arrow."""
+        names = ", ".join(terms.column(name).sql("duckdb") for name in columns)
+        lists = ", ".join(f"unnest(${place})" for place in range(1, len(columns) + 1))
+        values = [list(column) for column in zip(*rows, strict=True)]
+        self._execute(f"INSERT INTO {terms.table(table).sql('duckdb')} ({names}) SELECT {lists}", values)
 
-    def add_columns(self, table: TableRef, columns: Mapping[Column, exp.Expr | None]) -> None:
-        """See `Connection.add_columns`."""
-        self._tables.add_columns(table, columns)
-
-    def reshape(
-        self,
-        table: TableRef,
-        *,
-        dropped: Sequence[str],
-        retyped: Sequence[Column],
-        added: Mapping[Column, exp.Expr | None],
-    ) -> None:
-        """See `Connection.reshape`."""
-        self._tables.reshape(table, dropped=dropped, retyped=retyped)
-        self._tables.add_columns(table, added)
-
-    @contextmanager
-    def cloned(self, table: TableRef, *, aside: TableRef, kept: exp.Expr | None = None) -> Generator[None, None, None]:
-        """See `Connection.cloned`. DuckDB's DDL is part of the transaction."""
-        columns = self.columns(table) or ()
-        with self._tables.cloned(table, aside=aside):
-            # After an INSERT of no rows and one of many in a transaction, DuckDB 2.0.0 finds none in the table.
-            if kept is not None and self.run(publishing.any_row(aside, where=kept)):
-                self.run(publishing.copied(aside, table, {c.name: terms.column(c.name) for c in columns}, where=kept))
-            yield
-
-    def put_back(self, table: TableRef, *, archive: TableRef, aside: TableRef) -> None:
-        """See `Connection.put_back`."""
-        self._tables.put_back(table, archive=archive, aside=aside)
-
-    @contextmanager
-    def hold(self, table: TableRef) -> Generator[Connection, None, None]:
-        """See `Connection.hold`. A transaction of DuckDB sees what was committed when it began."""
-        self._tables.hold(table)
-        cursor = self._driver.cursor()
-        self._second = DuckDBConnection(cursor, read_only=True, conflict_timeout=self.conflict_timeout)
-        try:
-            yield self._second
-        finally:
-            self._second = None
-            cursor.close()
-
-    @property
-    def hash_algorithm(self) -> str:
-        """See `Connection.hash_algorithm`. DuckDB doesn't promise that its hashes outlive a version."""
-        import duckdb
-
-        return f"duckdb-{duckdb.__version__}"
-
-    def row_hash(self, values: Sequence[exp.Expr]) -> exp.Expr:
-        """See `Connection.row_hash`."""
-        return exp.func("hash", *values, dialect=self.dialect)
-
-    def described(self, select: exp.Query) -> tuple[Column, ...]:
-        """See `Connection.described`."""
-        rows = self._execute(f"DESCRIBE {select.sql(dialect=self.dialect)}")
+    def describe(self, select: exp.Query) -> tuple[Column, ...]:
+        """See `Session.describe`."""
+        rows = self._execute(f"DESCRIBE {select.sql(dialect='duckdb')}")
         # Before 2.0, DuckDB describes a column without a type as one of integers.
         is_source = bool(select.is_star) and _reads(select, _SOURCE)
         untyped: frozenset[str] = self._untyped if is_source else frozenset()
-        return tuple(Column(name=row[0], type=_UNTYPED if row[0] in untyped else row[1]) for row in rows)
+        return tuple(Column(name=row[0], type=UNTYPED if row[0] in untyped else row[1]) for row in rows)
 
     @contextmanager
-    def source(self, data: object) -> Generator[exp.Table, None, None]:
-        """See `Connection.source`."""
+    def load(self, data: object) -> Generator[exp.Table, None, None]:
+        """See `Session.source`."""
         if isinstance(data, Query):
             select = self._one_select(data)
             check_names([row[0] for row in self._execute(f"DESCRIBE {select}")], of="the query")
@@ -279,74 +206,42 @@ class DuckDBConnection(Connection):
             columns = " ".join(str(table.schema.remove_metadata()).split())
             raise FrameError(f"DuckDB can't read the frame ({columns}): {error}") from error
 
-    def ensure_schema(self, schema: str) -> None:
-        """See `Connection.ensure_schema`."""
-        self._execute(f"CREATE SCHEMA IF NOT EXISTS {exp.to_identifier(schema, quoted=True).sql(self.dialect)}")
-
-    def scratch(self, name: str, *, kind: Literal["TABLE", "VIEW"] = "TABLE") -> TableRef:
-        """See `Connection.scratch`. `temp` is DuckDB's name of the session's own catalog, for views only since 2.0."""
-        return TableRef(schema="temp" if kind == "TABLE" else "", name=name)
-
-    def derived(self, name: str, select: exp.Query, *, kind: Literal["TABLE", "VIEW"] = "TABLE") -> TableRef:
-        """See `Connection.derived`."""
-        found = self.scratch(name, kind=kind)
-        self.run(staging.created_as(found, select, kind=kind, is_scratch=True))
-        return found
-
-    def forget(self, derived: TableRef, *, kind: Literal["TABLE", "VIEW"] = "TABLE") -> None:
-        """See `Connection.forget`."""
-        self.run(staging.dropped(derived, kind=kind))
-
-    def keep(self, table: TableRef, archive: TableRef, rows: exp.Select) -> None:  # noqa: ARG002 - they name it
-        """See `Connection.keep`."""
-        self.run(staging.created_as(archive, rows))
-
-    def append(self, table: TableRef, columns: Sequence[str], rows: Sequence[Row]) -> None:
-        """See `Connection.append`. The values go in as a list a column, which is quick and needs no Arrow."""
-        names = ", ".join(terms.column(name).sql(self.dialect) for name in columns)
-        lists = ", ".join(f"unnest(${place})" for place in range(1, len(columns) + 1))
-        values = [list(column) for column in zip(*rows, strict=True)]
-        self._execute(f"INSERT INTO {terms.table(table).sql(self.dialect)} ({names}) SELECT {lists}", values)
-
     def fetch(self, select: exp.Query, load_type: type) -> object:
-        """See `Connection.fetch`."""
-        with self._translating(sql := select.sql(dialect=self.dialect)):
+        """See `Session.fetch`."""
+        with self._translating(sql := select.sql(dialect="duckdb")):
             STATEMENTS.debug(sql)
             result = self._driver.sql(sql)
             if library_of(load_type) == "pandas":
                 return result.df()
             return from_arrow(result.to_arrow_table(), load_type)
 
-    def fit(self, *, source: str, target: str) -> Fit:
-        """See `Connection.fit`."""
-        if source == target:
-            return "same"
-        if _UNTYPED in source:
-            return "if_unchanged"
-        bases = _base(source), _base(target)
-        alike = any(all(base in family for base in bases) for family in _FAMILIES)
-        return "if_unchanged" if alike else "never"
+    def scratch(self, name: str) -> TableRef:
+        """See `Session.scratch`. `temp` is DuckDB's name of the session's own catalog."""
+        return TableRef(schema="temp", name=name)
 
-    def is_lost(self, value: exp.Expr, *, source: str, target: str) -> exp.Expr:
-        """See `Connection.is_lost`."""
-        return staging.lost_by_try_cast(value, source=source, target=target, dialect=self.dialect)
+    def derive(self, name: str, select: exp.Query, *, kind: DerivedKind = "rows") -> TableRef:
+        """See `Session.derive`."""
+        # A temporary view has no schema since DuckDB 2.0.
+        derived = TableRef(schema="temp" if kind == "rows" else "", name=name)
+        what = "TABLE" if kind == "rows" else "VIEW"
+        self._execute(f"CREATE TEMPORARY {what} {terms.table(derived).sql('duckdb')} AS {select.sql('duckdb')}")
+        return derived
 
-    def created_as(self, source: str) -> str | None:
-        """See `Connection.created_as`. An ENUM would refuse the values that later frames bring."""
-        if _UNTYPED in source:
-            return None
-        return {"ENUM": "VARCHAR", _INSTANT_NS: _INSTANT}.get(_base(source), source)
+    def forget(self, derived: TableRef) -> None:
+        """See `Session.forget`."""
+        what = "TABLE" if derived.schema else "VIEW"
+        self._execute(f"DROP {what} IF EXISTS {terms.table(derived).sql('duckdb')}")
 
-    def keeps(self, type_name: str) -> ColumnType | Literal["text", "other"]:
-        """See `Connection.keeps`."""
-        base = _base(type_name)
-        if base == "DATE":
-            return "date"
-        if base in _WALL_CLOCKS:
-            return "timestamp"
-        if base == _INSTANT:
-            return "timestamptz"
-        return "text" if base in _TEXTS else "other"
+    @contextmanager
+    def _beside(self) -> Generator[Session, None, None]:
+        """Open a second session, outside of this one's transaction."""
+        cursor = self._driver.cursor()
+        self._second = DuckDBSession(cursor, read_only=True, conflict_timeout=self.conflict_timeout)
+        try:
+            yield self._second
+        finally:
+            self._second = None
+            cursor.close()
 
     def _one_select(self, query: Query) -> str:
         """Return the query's text if DuckDB's own parser finds just one SELECT in it."""
@@ -392,8 +287,3 @@ class DuckDBConnection(Connection):
 def _reads(select: exp.Query, name: str) -> bool:
     source = select.args.get("from_")
     return isinstance(source, exp.From) and source.this.name == name
-
-
-def _base(type_name: str) -> str:
-    """Return a type without its parameters: DECIMAL(10,2) is DECIMAL."""
-    return type_name.partition("(")[0]

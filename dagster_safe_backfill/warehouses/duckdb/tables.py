@@ -1,9 +1,9 @@
-"""What DuckDB's catalog says of tables, and the statements that change their definitions."""
+"""What DuckDB's catalog says of tables, and the statements that change their definitions, all in the transaction."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from sqlglot import exp
@@ -11,7 +11,7 @@ from sqlglot import exp
 from dagster_safe_backfill.errors import StatementCancelledError, SwapError, WarehouseError
 from dagster_safe_backfill.model.tables import Column, TableRef
 from dagster_safe_backfill.sql import terms
-from dagster_safe_backfill.warehouses.base import Row
+from dagster_safe_backfill.warehouses.base import Replacement, Row, Session, TableKind, Tables
 
 Execute = Callable[[str, Mapping[str, Any] | None], list[Row]]
 
@@ -21,26 +21,28 @@ _IS_TABLE = (
 )
 
 
-class DuckDBTables:
-    """The definitions of a session's tables.
+class DuckDBTables(Tables):
+    """The tables of a session.
 
     Args:
         execute: Runs a statement with named parameters, and returns its rows.
+        beside: Opens a second session within a block, outside of this one's transaction.
     """
 
-    def __init__(self, execute: Execute) -> None:
+    def __init__(self, execute: Execute, beside: Callable[[], AbstractContextManager[Session]]) -> None:
         self._execute = execute
+        self._beside = beside
 
     def columns(self, table: TableRef) -> tuple[Column, ...] | None:
-        """See `Connection.columns`."""
+        """See `Tables.columns`."""
         rows = self._execute(
             f"SELECT column_name, data_type FROM duckdb_columns() WHERE {_IS_TABLE} ORDER BY column_index",
             _parameters(table),
         )
         return tuple(Column(name=name, type=type_) for name, type_ in rows) or None
 
-    def named(self, schema: str, prefix: str) -> tuple[TableRef, ...]:
-        """See `Connection.tables`."""
+    def list(self, schema: str, prefix: str) -> tuple[TableRef, ...]:
+        """See `Tables.list`."""
         rows = self._execute(
             "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = current_database()"
             " AND lower(schema_name) = lower($schema) AND starts_with(lower(table_name), lower($prefix))"
@@ -49,42 +51,102 @@ class DuckDBTables:
         )
         return tuple(TableRef(schema=schema_name, name=name) for schema_name, name in rows)
 
-    def hold(self, table: TableRef) -> None:
-        """Give a table the comment that it has: a change of its definition, which keeps other transactions off it.
+    def ensure_schema(self, schema: str) -> None:
+        """See `Tables.ensure_schema`."""
+        self._execute(f"CREATE SCHEMA IF NOT EXISTS {_sql(exp.to_identifier(schema, quoted=True))}", None)
+
+    def ensure_table(self, table: TableRef, columns: Mapping[str, str]) -> None:
+        """See `Tables.ensure_table`."""
+        known = self.columns(table)
+        names = {column.name.casefold() for column in known or ()}
+        missing = [f"{_quoted(name)} {kind}" for name, kind in columns.items() if name.casefold() not in names]
+        if known is None:
+            self._execute(f"CREATE TABLE IF NOT EXISTS {_name(table)} ({', '.join(missing)})", None)
+            return
+        for column in missing:
+            self._execute(f"ALTER TABLE {_name(table)} ADD COLUMN {column}", None)
+
+    def create(self, table: TableRef, rows: exp.Query, *, kind: TableKind) -> None:
+        """See `Tables.create`."""
+        temporary = "TEMPORARY " if kind == "scratch" else ""
+        self._execute(f"CREATE {temporary}TABLE {_name(table)} AS {_sql(rows)}", None)
+
+    def copy(self, rows: exp.Select, *, into: TableRef, columns: Sequence[str]) -> None:
+        """See `Tables.copy`.
+
+        After an INSERT of no rows and one of many in the same transaction, DuckDB 2.0.0 finds no rows in the table
+        until the file is opened anew. So what has no rows is not inserted.
+        """
+        if self._execute(f"SELECT 1 FROM ({_sql(rows)}) LIMIT 1", None):
+            self._execute(f"INSERT INTO {_name(into)} ({', '.join(map(_quoted, columns))}) {_sql(rows)}", None)
+
+    def drop(self, table: TableRef) -> None:
+        """See `Tables.drop`."""
+        self._execute(f"DROP TABLE IF EXISTS {_name(table)}", None)
+
+    def archive(self, table: TableRef, archive: TableRef, rows: exp.Select) -> None:  # noqa: ARG002 - the rows name it
+        """See `Tables.archive`."""
+        self._execute(f"CREATE TABLE {_name(archive)} AS {_sql(rows)}", None)
+
+    @contextmanager
+    def hold(self, table: TableRef) -> Generator[Session, None, None]:
+        """See `Tables.hold`. A table is held by giving it the comment that it has.
 
         Since DuckDB 2.0, whoever writes to a table whose definition another transaction changes fails; before,
-        that holds just for changes of definitions, so that publications keep each other off.
+        that holds just for changes of definitions, so that publications keep each other off. A transaction sees what
+        was committed when it began.
         """
         found = self._execute(f"SELECT comment FROM duckdb_tables() WHERE {_IS_TABLE}", _parameters(table))
         if found:
-            self._comment("TABLE", _sql(terms.table(table)), found[0][0])
+            self._comment("TABLE", _name(table), found[0][0])
+        with self._beside() as committed:
+            yield committed
 
     def add_columns(self, table: TableRef, columns: Mapping[Column, exp.Expr | None]) -> None:
-        """See `Connection.add_columns`."""
+        """See `Tables.add_columns`."""
         with self._without_indexes(table, to=f"gain {', '.join(column.name for column in columns)}"):
             for column, value in columns.items():
                 default = "" if value is None else f" DEFAULT ({_sql(value)})"
-                name = _sql(terms.column(column.name))
-                self._execute(f"ALTER TABLE {_sql(terms.table(table))} ADD COLUMN {name} {column.type}{default}", None)
+                name = _quoted(column.name)
+                self._execute(f"ALTER TABLE {_name(table)} ADD COLUMN {name} {column.type}{default}", None)
 
-    def reshape(self, table: TableRef, *, dropped: Sequence[str], retyped: Sequence[Column]) -> None:
-        """Drop columns, and change the types of others."""
-        alter = f"ALTER TABLE {_sql(terms.table(table))}"
+    def reshape(
+        self,
+        table: TableRef,
+        *,
+        dropped: Sequence[str],
+        retyped: Sequence[Column],
+        added: Mapping[Column, exp.Expr | None],
+    ) -> None:
+        """See `Tables.reshape`."""
+        alter = f"ALTER TABLE {_name(table)}"
         try:
             for name in dropped:
-                self._execute(f"{alter} DROP COLUMN {_sql(terms.column(name))}", None)
+                self._execute(f"{alter} DROP COLUMN {_quoted(name)}", None)
             for column in retyped:
-                self._execute(f"{alter} ALTER COLUMN {_sql(terms.column(column.name))} TYPE {column.type}", None)
+                self._execute(f"{alter} ALTER COLUMN {_quoted(column.name)} TYPE {column.type}", None)
         except StatementCancelledError:
             raise
         except WarehouseError as error:
             raise SwapError(
                 f"{table}: its columns can't change as the computed rows do: {error}", table=str(table)
             ) from error
+        self.add_columns(table, added)
 
     @contextmanager
-    def cloned(self, table: TableRef, *, aside: TableRef) -> Generator[None, None, None]:
-        """See `Connection.cloned`."""
+    def replace(
+        self, table: TableRef, *, aside: TableRef, kept: exp.Expr | None = None
+    ) -> Generator[Replacement, None, None]:
+        """See `Tables.replace`. The clone has the table's name from the beginning."""
+        columns = () if kept is None else tuple(column.name for column in self.columns(table) or ())
+        with self._cloned(table, aside=aside):
+            if kept is not None:
+                rows = exp.select(*map(terms.column, columns)).from_(terms.table(aside)).where(kept.copy())
+                self.copy(rows, into=table, columns=columns)
+            yield Replacement(clone=table, old=aside)
+
+    @contextmanager
+    def _cloned(self, table: TableRef, *, aside: TableRef) -> Generator[None, None, None]:
         self._check_clone(table)
         ((definition, comment),) = self._execute(
             f"SELECT sql, comment FROM duckdb_tables() WHERE {_IS_TABLE}", _parameters(table)
@@ -93,30 +155,28 @@ class DuckDBTables:
             f"SELECT column_name, comment FROM duckdb_columns() WHERE {_IS_TABLE} AND comment IS NOT NULL",
             _parameters(table),
         )
-        name = _sql(terms.table(table))
         with self._without_indexes(table, to="be renamed"):
             self._rename(table, aside)
             # The catalog's own text says all of it: keys, checks, defaults, collations, generated columns.
             self._execute(definition, None)
-            self._comment("TABLE", name, comment)
+            self._comment("TABLE", _name(table), comment)
             for column, text in comments:
-                self._comment("COLUMN", f"{name}.{_sql(terms.column(column))}", text)
+                self._comment("COLUMN", f"{_name(table)}.{_quoted(column)}", text)
             yield
 
     def put_back(self, table: TableRef, *, archive: TableRef, aside: TableRef) -> None:
-        """See `Connection.put_back`."""
+        """See `Tables.put_back`."""
         self._check_clone(table)
         with self._without_indexes(table, to="be renamed"):
             self._rename(table, aside)
             # Under its old name the catalog's own text of it is that of the table that it becomes.
             self._rename(archive, table)
-            with self.cloned(table, aside=archive):
-                names = ", ".join(_sql(terms.column(column.name)) for column in self.columns(table) or ())
-                rows = f"SELECT {names} FROM {_sql(terms.table(archive))}"
-                self._execute(f"INSERT INTO {_sql(terms.table(table))} ({names}) {rows}", None)
+            with self._cloned(table, aside=archive):
+                names = ", ".join(_quoted(column.name) for column in self.columns(table) or ())
+                self._execute(f"INSERT INTO {_name(table)} ({names}) SELECT {names} FROM {_name(archive)}", None)
 
     def _rename(self, table: TableRef, to: TableRef) -> None:
-        self._execute(f"ALTER TABLE {_sql(terms.table(table))} RENAME TO {_sql(terms.relation(to.name))}", None)
+        self._execute(f"ALTER TABLE {_name(table)} RENAME TO {_sql(terms.relation(to.name))}", None)
 
     def _check_clone(self, table: TableRef) -> None:
         keys = "SELECT schema_name || '.' || table_name, constraint_text FROM duckdb_constraints() WHERE"
@@ -166,6 +226,14 @@ class DuckDBTables:
 
 def _parameters(table: TableRef) -> Mapping[str, Any]:
     return {"schema": table.schema, "name": table.name}
+
+
+def _name(table: TableRef) -> str:
+    return _sql(terms.table(table))
+
+
+def _quoted(column: str) -> str:
+    return _sql(terms.column(column))
 
 
 def _sql(expression: exp.Expr) -> str:

@@ -1,103 +1,168 @@
-"""Snowflake's SQL as this library writes it: names upper-cased and quoted, subqueries only where it takes them."""
+"""Snowflake's SQL: its hashes, its types, what goes into what, and what a cast would lose."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+import re
+from collections.abc import Sequence
+from typing import Literal
 
 from sqlglot import exp
-from sqlglot.dialects.snowflake import Snowflake
 
+from dagster_safe_backfill.model.slices import ColumnType
 from dagster_safe_backfill.sql import terms
+from dagster_safe_backfill.sql.dialect import Dialect, Fit
+from dagster_safe_backfill.warehouses.snowflake.generator import DIALECT
+from dagster_safe_backfill.warehouses.snowflake.types import DIGITS, UNTYPED, base, spelled
 
-DIALECT = "safesnowflake"
-"""sqlglot's name of it, which it has from the class."""
-
-_FOUND = "_sb_found_"
-
-
-def stored(name: str) -> str:
-    """Return a name as Snowflake keeps it: what has no capital letters is a name that nobody quoted."""
-    return name.upper() if name == name.lower() else name
-
-
-def shown(name: str) -> str:
-    """Return a stored name as the library's users spell it."""
-    return name.lower() if name == name.upper() else name
-
-
-class SafeSnowflake(Snowflake):
-    """Reads as Snowflake does. What a user wrote is written again as it was; the library's own names are upper-cased.
-
-    A table's name is always upper-cased, as Snowflake does with an unquoted one; a column's only if it has no capital
-    letters, as there are tables whose columns were quoted.
-    """
-
-    class Generator(Snowflake.Generator):
-        """Writes it."""
-
-        TYPE_MAPPING: ClassVar = {
-            **Snowflake.Generator.TYPE_MAPPING,
-            # Else an account's parameter tells which of three types a TIMESTAMP is.
-            exp.DataType.Type.TIMESTAMP: "TIMESTAMP_NTZ",
-            exp.DataType.Type.TIMESTAMPNTZ: "TIMESTAMP_NTZ",
-            exp.DataType.Type.TIMESTAMPTZ: "TIMESTAMP_TZ",
-            exp.DataType.Type.TIMESTAMPLTZ: "TIMESTAMP_LTZ",
-            exp.DataType.Type.INT128: "NUMBER",
-        }
-
-        def preprocess(self, expression: exp.Expr) -> exp.Expr:
-            """See sqlglot's `Generator.preprocess`."""
-            return super().preprocess(with_joined_lookups(expression))
-
-        def identifier_sql(self, expression: exp.Identifier) -> str:
-            """Write a name. What was read from text knows where it stood there, and is the user's."""
-            if expression.args.get("quoted") and "start" not in expression.meta:
-                name: str = expression.this
-                name = name.upper() if isinstance(expression.parent, exp.Table) else stored(name)
-                expression = exp.to_identifier(name, quoted=True)
-            return super().identifier_sql(expression)
+_INSTANTS = ("TIMESTAMP_LTZ", "TIMESTAMP_TZ")
+_FAMILIES = (("NUMBER", "FLOAT"), ("DATE", "TIMESTAMP_NTZ"), _INSTANTS, ("VARCHAR",), ("BINARY",), ("TIME",))
+_WIDEST_EXACT = 2.0**53
+_TYPES = exp.DataType.Type
+_SYNONYMS = {
+    "FIXED": (_TYPES.DECIMAL, _TYPES.INT, _TYPES.BIGINT, _TYPES.SMALLINT, _TYPES.TINYINT, _TYPES.INT128),
+    "REAL": (_TYPES.FLOAT, _TYPES.DOUBLE),
+    "TEXT": (_TYPES.VARCHAR, _TYPES.TEXT, _TYPES.CHAR, _TYPES.NCHAR, _TYPES.NVARCHAR),
+    "BINARY": (_TYPES.BINARY, _TYPES.VARBINARY),
+    "TIMESTAMP_NTZ": (_TYPES.TIMESTAMPNTZ, _TYPES.TIMESTAMP, _TYPES.DATETIME),
+    "TIMESTAMP_LTZ": (_TYPES.TIMESTAMPLTZ,),
+    "TIMESTAMP_TZ": (_TYPES.TIMESTAMPTZ,),
+    "TIME": (_TYPES.TIME,),
+}
+"""sqlglot's types of each of the driver's."""
 
 
-def with_joined_lookups(statement: exp.Expr) -> exp.Expr:
-    """Return a statement in which rows are looked up in other relations by joins, where EXISTS can't stand.
+class SnowflakeDialect(Dialect):
+    """Snowflake's SQL, as `SafeSnowflake` writes it."""
 
-    Snowflake takes a correlated EXISTS only as a conjunct of WHERE, not within OR, CASE or an aggregate. Source:
-    https://docs.snowflake.com/en/sql-reference/operators-subquery
-    """
-    lookups = [found for found in statement.find_all(exp.Exists) if found.meta.get(terms.IS_LOOKUP)]
-    misplaced = [found for found in lookups if not _is_conjunct(found)]
-    for number, found in enumerate(misplaced):
-        select = found.parent_select
-        # A part of a statement that is written by itself is there to be compared, not to be run.
-        if isinstance(select, exp.Select):
-            _join(found, select, f"{_FOUND}{number}")
-    return statement
+    name = DIALECT
+    # https://docs.snowflake.com/en/sql-reference/identifiers
+    longest_name = 255
+    widest_integer = "NUMBER(38,0)"
+
+    @property
+    def hash_algorithm(self) -> str:
+        """See `Dialect.hash_algorithm`."""
+        return "snowflake-hash"
+
+    def row_hash(self, values: Sequence[exp.Expr]) -> exp.Expr:
+        """See `Dialect.row_hash`. Snowflake's is an integer of 64 bits with a sign, which is taken off."""
+        signed = terms.typed(exp.func("HASH", *values, dialect=DIALECT), "NUMBER(38,0)", dialect=DIALECT)
+        return exp.Add(this=signed, expression=exp.Literal.number(2**63))
+
+    def fit(self, *, source: str, target: str) -> Fit:
+        """See `Dialect.fit`."""
+        if source == target:
+            return "same"
+        if source == UNTYPED:
+            return "if_unchanged"
+        alike = any(base(source) in family and base(target) in family for family in _FAMILIES)
+        return "if_unchanged" if alike else "never"
+
+    def is_lost(self, value: exp.Expr, *, source: str, target: str) -> exp.Expr:
+        """See `Dialect.is_lost`. Snowflake's TRY_CAST takes nothing but text, so that no cast may fail here."""
+        if source == UNTYPED:
+            return exp.false()
+        if base(source) == "VARCHAR" and base(target) != "VARCHAR":
+            return _is_lost_of_text(value, target=target)
+        match base(target):
+            case "NUMBER":
+                return _is_lost_in_number(value, source=source, target=target)
+            case "FLOAT":
+                return _is_lost_in_float(value, source=source)
+            case "VARCHAR" | "BINARY":
+                return _is_longer(value, _parameters(target))
+            case _:
+                there = terms.typed(value, target, dialect=DIALECT)
+                return exp.NEQ(this=terms.typed(there, source, dialect=DIALECT), expression=value.copy())
+
+    def created_as(self, source: str) -> str | None:
+        """See `Dialect.created_as`. The type of a literal or a count is just wide enough for those of today."""
+        match base(source):
+            case '"NULL"':
+                return None
+            case "NUMBER":
+                return f"NUMBER({DIGITS},{_scale(source)})"
+            case "VARCHAR" | "BINARY" | "TIMESTAMP_NTZ" | "TIMESTAMP_LTZ" | "TIMESTAMP_TZ" | "TIME":
+                return base(source)
+            case _:
+                return source
+
+    def keeps(self, type_name: str) -> ColumnType | Literal["text", "other"]:
+        """See `Dialect.keeps`."""
+        match base(type_name):
+            case "DATE":
+                return "date"
+            case "TIMESTAMP_NTZ":
+                return "timestamp"
+            case "TIMESTAMP_LTZ" | "TIMESTAMP_TZ":
+                return "timestamptz"
+            case "VARCHAR":
+                return "text"
+            case _:
+                return "other"
+
+    def is_type(self, type_name: str, wanted: str) -> bool:
+        """See `Dialect.is_type`."""
+        return plain(type_name) == plain(wanted)
 
 
-def _is_conjunct(found: exp.Exists) -> bool:
-    node = found.parent
-    while isinstance(node, exp.Not | exp.And | exp.Paren):
-        node = node.parent
-    return isinstance(node, exp.Where)
+def plain(type_name: str) -> str:
+    """Return a type as this library spells it, of whatever name Snowflake takes for it."""
+    found = terms.data_type(type_name, dialect=DIALECT)
+    kind = next((kind for kind, synonyms in _SYNONYMS.items() if found.this in synonyms), None)
+    if kind is None:
+        return found.sql(dialect=DIALECT)
+    first, second, *_ = [*(int(size.name) for size in found.expressions), None, None]
+    length = first or (1 if found.this in (_TYPES.CHAR, _TYPES.NCHAR) else None)
+    return spelled(kind, length=length, precision=first, scale=second if kind == "FIXED" else first)
 
 
-def _join(found: exp.Exists, select: exp.Select, alias: str) -> None:
-    """Replace one lookup, each of whose conditions equals a column of the other relation and one of this row."""
-    lookup = found.this
-    assert isinstance(lookup, exp.Select)
-    equalities = list(_equalities(lookup.args["where"].this))
-    names = [f"{alias}_{i}" for i in range(len(equalities))]
-    keys = {name: equality.left.copy() for name, equality in zip(names, equalities, strict=True)}
-    rows = exp.select(*terms.named(keys)).distinct().from_(lookup.args["from_"].this.copy())
-    on = [
-        exp.EQ(this=terms.column(name, of=alias), expression=equality.right.copy())
-        for name, equality in zip(names, equalities, strict=True)
-    ]
-    select.join(terms.subquery(rows, alias), on=terms.all_of(on), join_type="LEFT", copy=False)
-    is_missing = exp.Is(this=terms.column(names[0], of=alias), expression=exp.Null())
-    found.replace(exp.paren(exp.not_(is_missing)))
+def _is_lost_of_text(value: exp.Expr, *, target: str) -> exp.Expr:
+    tried = exp.TryCast(this=value.copy(), to=terms.data_type(target, dialect=DIALECT))
+    is_given = exp.not_(exp.Is(this=value.copy(), expression=exp.Null()))
+    return exp.and_(is_given, exp.Is(this=tried, expression=exp.Null()))
 
 
-def _equalities(condition: exp.Expr) -> list[exp.EQ]:
-    parts = condition.flatten() if isinstance(condition, exp.And) else [condition]
-    return [part for part in parts if isinstance(part, exp.EQ)]
+def _is_longer(value: exp.Expr, longest: Sequence[int]) -> exp.Expr:
+    if not longest:
+        return exp.false()
+    return exp.GT(this=exp.func("LENGTH", value, dialect=DIALECT), expression=terms.number(longest[0]))
+
+
+def _is_lost_in_number(value: exp.Expr, *, source: str, target: str) -> exp.Expr:
+    precision, scale = _precision(target), _scale(target)
+    too_large = exp.GTE(
+        this=exp.Abs(this=_round(value, scale)), expression=exp.Literal.number(f"1e{precision - scale}")
+    )
+    if base(source) == "NUMBER" and _precision(source) - _scale(source) <= precision - scale:
+        too_large = exp.false()
+    changed = exp.NEQ(this=_round(value, scale), expression=value.copy())
+    # NaN equals itself here, and is larger than any number.
+    return exp.or_(too_large, changed)
+
+
+def _is_lost_in_float(value: exp.Expr, *, source: str) -> exp.Expr:
+    """Return whether a number isn't the float that is nearest to it, as far as both are exact."""
+    if base(source) == "FLOAT":
+        return exp.false()
+    there = exp.cast(value.copy(), exp.DataType.Type.DOUBLE)
+    is_large = exp.GT(this=exp.Abs(this=value.copy()), expression=terms.number(int(_WIDEST_EXACT)))
+    # Large integers only: what has a fraction is not exact as a float, and is meant to be none.
+    back = terms.typed(there, f"NUMBER({DIGITS},0)", dialect=DIALECT)
+    return exp.and_(is_large, exp.NEQ(this=back, expression=value.copy()))
+
+
+def _round(value: exp.Expr, scale: int) -> exp.Expr:
+    return exp.func("ROUND", value.copy(), terms.number(scale), dialect=DIALECT)
+
+
+def _parameters(type_name: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", type_name.partition("(")[2])]
+
+
+def _precision(type_name: str) -> int:
+    return (_parameters(type_name) or [DIGITS])[0]
+
+
+def _scale(type_name: str) -> int:
+    return [*_parameters(type_name), 0, 0][1]

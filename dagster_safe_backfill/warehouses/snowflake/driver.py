@@ -1,4 +1,4 @@
-"""One session with Snowflake: statements in, rows out, the driver's errors translated."""
+"""One connection with Snowflake: statements in, rows out, the driver's errors translated."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from dagster_safe_backfill.errors import ConfigurationError, WarehouseError
 from dagster_safe_backfill.model.tables import Column
 from dagster_safe_backfill.warehouses.base import STATEMENTS, Row
-from dagster_safe_backfill.warehouses.snowflake.dialect import shown
 from dagster_safe_backfill.warehouses.snowflake.errors import is_lost, translated
+from dagster_safe_backfill.warehouses.snowflake.generator import shown
 from dagster_safe_backfill.warehouses.snowflake.types import spelled
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 
-class Session:
-    """A driver's connection. Not for use by several threads, but for `running`.
+class Connection:
+    """A driver's connection, which is one session of Snowflake's. Not for use by several threads, but for `running`.
 
     Args:
         driver: The connection, with bindings by question mark.
@@ -43,7 +43,7 @@ class Session:
 
     @property
     def schema(self) -> str | None:
-        """The session's current schema."""
+        """Its current schema."""
         return self._driver.schema
 
     @property
@@ -103,7 +103,7 @@ class Session:
         )
 
     def close(self) -> None:
-        """Close the session; its temporary tables go, and what it hasn't committed."""
+        """Close it; its temporary tables go, and what it hasn't committed."""
         self._driver.close()
 
     @contextmanager
@@ -122,8 +122,8 @@ class Session:
                 self._is_stoppable = False
 
 
-class Sessions:
-    """The sessions of one connection: each is opened where it is needed, and all are closed together.
+class Connections:
+    """The connections of one session: each is opened where it is needed, and all are closed together.
 
     Args:
         connect: Opens a driver's connection.
@@ -132,40 +132,40 @@ class Sessions:
     def __init__(self, connect: Callable[[], Driver]) -> None:
         self._connect = connect
         self._stopping = threading.Lock()
-        self._open: list[Session] = []
+        self._open: list[Connection] = []
 
-    def opened(self) -> Session:
-        """Open a session."""
-        session = Session(self._logged_in(), stopping=self._stopping)
-        self._open.append(session)
-        return session
+    def opened(self) -> Connection:
+        """Open a connection."""
+        connection = Connection(self._logged_in(), stopping=self._stopping)
+        self._open.append(connection)
+        return connection
 
     @property
-    def beside(self) -> Session:
-        """The second session, which commits each statement; for what can't be done in the first one's transaction."""
+    def beside(self) -> Connection:
+        """The second one, which commits each statement; for what can't be done in the first one's transaction."""
         return self._open[1] if len(self._open) > 1 else self.opened()
 
-    def alive(self, session: Session) -> Session:
-        """Return a session, or another one if it is lost, as what it left behind is to be cleaned up."""
+    def alive(self, connection: Connection) -> Connection:
+        """Return a connection, or another one if it is lost, as what it left behind is to be cleaned up."""
         try:
-            if any(one.is_lost for one in self._open) and not session.is_lost:
+            if any(one.is_lost for one in self._open) and not connection.is_lost:
                 # What ended one may have ended all.
-                session.execute("SELECT 1", is_stoppable=False)
+                connection.execute("SELECT 1", is_stoppable=False)
         except WarehouseError as error:
             _LOG.debug("%s", error)
         try:
-            return self.opened() if session.is_lost else session
+            return self.opened() if connection.is_lost else connection
         except WarehouseError as error:
             _LOG.warning("what a lost session left behind is not cleaned up: %s", error)
-            return session
+            return connection
 
     def cancel(self) -> None:
-        """Stop what runs, if it may be stopped; by a session that is opened for it.
+        """Stop what runs, if it may be stopped; by a connection that is opened for it.
 
         No statement of the others ends meanwhile, so that what is stopped is not the next one, such as a COMMIT.
         """
         with self._stopping:
-            found = [session.running for session in self._open]
+            found = [connection.running for connection in self._open]
             ids = [one for one in found if one is not None]
             if not ids:
                 return
@@ -176,17 +176,17 @@ class Sessions:
                 _LOG.warning("a statement could not be stopped: %s", error)
 
     def _cancel(self, ids: Sequence[int]) -> None:
-        session = Session(self._logged_in(), stopping=threading.Lock())
+        connection = Connection(self._logged_in(), stopping=threading.Lock())
         try:
             for session_id in ids:
-                session.execute(f"SELECT SYSTEM$CANCEL_ALL_QUERIES({session_id})")
+                connection.execute(f"SELECT SYSTEM$CANCEL_ALL_QUERIES({session_id})")
         finally:
-            session.close()
+            connection.close()
 
     def close(self) -> None:
-        """Close all sessions."""
-        for session in reversed(self._open):
-            session.close()
+        """Close all connections."""
+        for connection in reversed(self._open):
+            connection.close()
 
     def _logged_in(self) -> Driver:
         from snowflake.connector.errors import Error

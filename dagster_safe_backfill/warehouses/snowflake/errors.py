@@ -26,7 +26,7 @@ _HELD = (
 )
 _TIMED_OUT = (
     "the statement ran for longer than it may: raise statement_timeout (or STATEMENT_TIMEOUT_IN_SECONDS of the user or"
-    " the virtual warehouse, if that is less), or make the batches smaller with batch_size"
+    " the virtual warehouse, if that is less), or make the batches smaller with batches=…"
 )
 
 _ERRORS: Mapping[int, tuple[type[SafeBackfillError], str]] = {

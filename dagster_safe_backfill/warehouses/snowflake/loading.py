@@ -1,4 +1,4 @@
-"""Frames on their way to Snowflake: a Parquet file, PUT and COPY INTO; no pandas, and no row in a statement."""
+"""Computed rows on their way to Snowflake: frames by Parquet, PUT and COPY INTO; queries as they were written."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlglot import exp
+import sqlglot
+from sqlglot import TokenType, exp
+from sqlglot.errors import SqlglotError
 
-from dagster_safe_backfill.model.tables import Column, TableRef
+from dagster_safe_backfill.errors import ConfigurationError, WarehouseError
+from dagster_safe_backfill.model.tables import Column, Query, TableRef
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.warehouses.frames import FrameError, as_arrow, check_names, untyped_columns
-from dagster_safe_backfill.warehouses.snowflake.dialect import DIALECT, shown
+from dagster_safe_backfill.warehouses.snowflake.generator import DIALECT, shown
 from dagster_safe_backfill.warehouses.snowflake.types import UNTYPED, of_arrow
 
 if TYPE_CHECKING:
@@ -100,6 +103,40 @@ def _types(rows: pa.Table) -> dict[str, str]:
             raise FrameError(f"Snowflake has no type for the column {field.name} of {field.type}")
         found[field.name] = kind
     return found
+
+
+def one_select(query: Query) -> str:
+    """Return the query's text if it is just one SELECT.
+
+    Raises:
+        ConfigurationError: It is something else.
+        WarehouseError: It can't be read.
+    """
+    try:
+        # A comment after a semicolon is one of its own.
+        parsed = sqlglot.parse(query.sql, dialect=DIALECT)
+        found = [one for one in parsed if one is not None and not isinstance(one, exp.Semicolon)]
+    except SqlglotError as error:
+        raise WarehouseError(f"the query can't be read: {error}") from error
+    if len(found) != 1 or not isinstance(found[0], exp.Query):
+        kinds = " and ".join(one.key.upper() for one in found)
+        raise ConfigurationError(f"a Query is one SELECT, not {kinds or 'nothing'}: {query.sql!r}")
+    return _without_semicolon(query.sql)
+
+
+def _without_semicolon(sql: str) -> str:
+    tokens = sqlglot.tokenize(sql, read=DIALECT)
+    if tokens[-1].token_type != TokenType.SEMICOLON:
+        return sql.strip()
+    last = next(token for token in reversed(tokens) if token.token_type != TokenType.SEMICOLON)
+    return sql[: last.end + 1].strip()
+
+
+def as_relation(select: str, name: str) -> exp.Table:
+    """Return a query's text as a relation, wherever it is read."""
+    alias = exp.TableAlias(this=exp.to_identifier(name, quoted=True))
+    # On lines of its own, as it may end with a comment.
+    return exp.Table(this=exp.Var(this=f"(\n{select}\n)"), alias=alias)
 
 
 def _sql(expression: exp.Expr) -> str:

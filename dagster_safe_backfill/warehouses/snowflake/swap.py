@@ -16,9 +16,9 @@ from sqlglot import exp
 from dagster_safe_backfill.errors import SwapError, TransactionConflictError
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import terms
-from dagster_safe_backfill.warehouses.snowflake import tables
-from dagster_safe_backfill.warehouses.snowflake.dialect import DIALECT
-from dagster_safe_backfill.warehouses.snowflake.driver import Session
+from dagster_safe_backfill.warehouses.snowflake import catalog
+from dagster_safe_backfill.warehouses.snowflake.dialect import SnowflakeDialect
+from dagster_safe_backfill.warehouses.snowflake.driver import Connection
 
 _MARK = "dagster_safe_backfill"
 
@@ -48,49 +48,32 @@ class Swap:
         """The statement that gives the live table its own comment again."""
         return _commented(self.table, self.comment)
 
-    def named(self, table: TableRef) -> TableRef:
-        """Return the table that a name stands for: until they are swapped, each of the two for the other."""
-        if self.is_swapped:
-            return table
-        if _is_same(table, self.table):
-            return self.aside
-        return self.table if _is_same(table, self.aside) else table
-
-    def applied(self, statement: exp.Expr) -> exp.Expr:
-        """Return a statement about the tables that its names stand for."""
-        if self.is_swapped:
-            return statement
-        statement = statement.copy()
-        for found in statement.find_all(exp.Table):
-            named = TableRef(schema=found.db, name=found.name)
-            meant = self.named(named)
-            if meant != named:
-                found.set("this", exp.to_identifier(meant.name, quoted=True))
-                found.set("db", exp.to_identifier(meant.schema, quoted=True))
-        return statement
-
-    def run(self, session: Session) -> None:
+    def run(self, connection: Connection) -> None:
         """Swap the tables, if the live one is as it was.
 
         Raises:
             TransactionConflictError: It isn't, or changed just then: it is to be swapped back.
         """
-        self._check(session, self.table)
-        mark = {_MARK: self.aside.name, "comment": self.comment, "rows": fingerprint(session, self.aside)}
-        session.execute(_commented(self.aside, json.dumps(mark)))
+        self._check(connection, self.table)
+        mark = {_MARK: self.aside.name, "comment": self.comment, "rows": fingerprint(connection, self.aside)}
+        connection.execute(_commented(self.aside, json.dumps(mark)))
         self.is_begun = True
-        session.execute(_swapped(self.table, self.aside), is_stoppable=False)
+        connection.execute(_swapped(self.table, self.aside), is_stoppable=False)
         self.is_swapped = True
         # What was written between the check and the swap is in the old table, and would be lost.
-        self._check(session, self.aside)
+        self._check(connection, self.aside)
 
-    def _check(self, session: Session, old: TableRef) -> None:
-        if fingerprint(session, old) != self.before:
+    def undo(self, connection: Connection) -> None:
+        """Swap back, if they were swapped, and drop the clone."""
+        _swap_back(connection, self.table, self.aside)
+
+    def _check(self, connection: Connection, old: TableRef) -> None:
+        if fingerprint(connection, old) != self.before:
             raise TransactionConflictError(f"another session changed {self.table} while it was cloned")
 
 
 def begun(
-    session: Session, table: TableRef, *, aside: TableRef, source: TableRef, is_empty: bool, created: list[str]
+    connection: Connection, table: TableRef, *, aside: TableRef, source: TableRef, is_empty: bool, created: list[str]
 ) -> Swap:
     """Make the table that is to replace another: a clone of `source`, or an empty one with its definition.
 
@@ -107,7 +90,7 @@ def begun(
     Raises:
         SwapError: The source is transient, and the live table isn't.
     """
-    live, of_source = tables.facts_of(session, table), tables.facts_of(session, source)
+    live, of_source = catalog.facts_of(connection, table), catalog.facts_of(connection, source)
     if live is None or of_source is None:
         raise SwapError(f"{table} or {source} isn't there any more", table=str(table))
     if of_source.is_transient and not live.is_transient:
@@ -115,21 +98,21 @@ def begun(
     kind = "TRANSIENT TABLE" if live.is_transient else "TABLE"
     how = "LIKE" if is_empty else "CLONE"
     # Its name was intended for it: what has it now was left by an earlier try.
-    session.execute(f"CREATE OR REPLACE {kind} {tables.name_of(aside)} {how} {tables.name_of(source)} COPY GRANTS")
-    created.append(tables.name_of(aside))
+    connection.execute(f"CREATE OR REPLACE {kind} {catalog.name_of(aside)} {how} {catalog.name_of(source)} COPY GRANTS")
+    created.append(catalog.name_of(aside))
     is_copy = source == table and not is_empty
-    before = fingerprint(session, aside if is_copy else table)
+    before = fingerprint(connection, aside if is_copy else table)
     return Swap(table=table, aside=aside, comment=live.comment, before=before)
 
 
-def undo(session: Session, table: TableRef, aside: TableRef) -> None:
+def _swap_back(connection: Connection, table: TableRef, aside: TableRef) -> None:
     """Swap back, if the live table is the marked one; drop the clone."""
-    facts = tables.facts_of(session, table)
+    facts = catalog.facts_of(connection, table)
     if facts is not None and _mark_of(facts.comment) is not None:
-        session.execute(_swapped(table, aside), is_stoppable=False)
-    clone = tables.facts_of(session, aside)
+        connection.execute(_swapped(table, aside), is_stoppable=False)
+    clone = catalog.facts_of(connection, aside)
     if clone is not None and _mark_of(clone.comment) is not None:
-        session.execute(f"DROP TABLE {tables.name_of(aside)}", is_stoppable=False)
+        connection.execute(f"DROP TABLE {catalog.name_of(aside)}", is_stoppable=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,29 +130,29 @@ class HalfDone:
     comment: str
     rows: str
 
-    def finish(self, session: Session) -> None:
+    def finish(self, connection: Connection) -> None:
         """Take the mark off, as the ledger tells of the change."""
-        session.execute(_commented(self.table, self.comment))
+        connection.execute(_commented(self.table, self.comment))
 
-    def discard(self, session: Session) -> None:
+    def discard(self, connection: Connection) -> None:
         """Swap back, as the ledger doesn't.
 
         Raises:
             SwapError: Somebody has changed the table since, which would be lost.
         """
-        if fingerprint(session, self.table) != self.rows:
+        if fingerprint(connection, self.table) != self.rows:
             raise SwapError(
                 f"{self.table} was swapped in by a session that was lost before the ledger told of it, and was changed"
                 f" since; the table before is {self.aside}. Look at what changed, then drop {self.aside} and set the"
                 " comment of the table to keep it, or swap them to go back",
                 table=str(self.table),
             )
-        undo(session, self.table, self.aside)
+        _swap_back(connection, self.table, self.aside)
 
 
-def half_done(session: Session, table: TableRef) -> HalfDone | None:
+def half_done(connection: Connection, table: TableRef) -> HalfDone | None:
     """Return the swap whose mark the live table has."""
-    facts = tables.facts_of(session, table)
+    facts = catalog.facts_of(connection, table)
     mark = None if facts is None else _mark_of(facts.comment)
     if mark is None:
         return None
@@ -177,19 +160,13 @@ def half_done(session: Session, table: TableRef) -> HalfDone | None:
     return HalfDone(table=table, aside=aside, comment=mark["comment"], rows=mark["rows"])
 
 
-def fingerprint(session: Session, table: TableRef) -> str:
+def fingerprint(connection: Connection, table: TableRef) -> str:
     """Return what all rows of a table come to, in any order."""
-    columns = session.described(f"SELECT * FROM {tables.name_of(table)}")
-    row_hash = hashed([terms.column(column.name) for column in columns])
+    columns = connection.described(f"SELECT * FROM {catalog.name_of(table)}")
+    row_hash = SnowflakeDialect().row_hash([terms.column(column.name) for column in columns])
     select = exp.select(exp.Count(this=exp.Star()), exp.Sum(this=row_hash)).from_(terms.table(table))
-    ((rows, total),) = session.execute(tables.sql_of(select))
+    ((rows, total),) = connection.execute(catalog.sql_of(select))
     return f"{rows}:{total or 0:x}"
-
-
-def hashed(values: list[exp.Expr]) -> exp.Expr:
-    """Return a row's hash without its sign: Snowflake's is an integer of 64 bits with one."""
-    signed = terms.typed(exp.func("HASH", *values, dialect=DIALECT), "NUMBER(38,0)", dialect=DIALECT)
-    return exp.Add(this=signed, expression=exp.Literal.number(2**63))
 
 
 def _mark_of(comment: str) -> dict[str, str] | None:
@@ -201,12 +178,8 @@ def _mark_of(comment: str) -> dict[str, str] | None:
 
 
 def _commented(table: TableRef, comment: str) -> str:
-    return f"COMMENT ON TABLE {tables.name_of(table)} IS {tables.sql_of(terms.text(comment))}"
+    return f"COMMENT ON TABLE {catalog.name_of(table)} IS {catalog.sql_of(terms.text(comment))}"
 
 
 def _swapped(table: TableRef, aside: TableRef) -> str:
-    return f"ALTER TABLE {tables.name_of(table)} SWAP WITH {tables.name_of(aside)}"
-
-
-def _is_same(one: TableRef, other: TableRef) -> bool:
-    return str(one).upper() == str(other).upper()
+    return f"ALTER TABLE {catalog.name_of(table)} SWAP WITH {catalog.name_of(aside)}"

@@ -3,14 +3,40 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from dagster_safe_backfill.errors import SafeBackfillError, WarehouseError
-from dagster_safe_backfill.warehouses.snowflake.driver import Session
-from dagster_safe_backfill.warehouses.snowflake.swap import Swap, undo
-from dagster_safe_backfill.warehouses.snowflake.tables import name_of
+from dagster_safe_backfill.errors import SafeBackfillError, TransactionConflictError, WarehouseError
+from dagster_safe_backfill.model.tables import TableRef
+from dagster_safe_backfill.warehouses.base import Row
+from dagster_safe_backfill.warehouses.snowflake.catalog import name_of
+from dagster_safe_backfill.warehouses.snowflake.driver import Connection, Connections
 
 _LOG = logging.getLogger(__name__)
+
+
+class BeginAnewError(TransactionConflictError):
+    """What a transaction needed was done outside of it, so that it is to begin anew, now."""
+
+
+class Swap(Protocol):
+    """A table that is replaced in a transaction; see `swap.Swap`."""
+
+    table: TableRef
+    aside: TableRef
+    is_begun: bool
+    is_swapped: bool
+
+    @property
+    def comment_sql(self) -> str:
+        """The statement that gives the live table its own comment again."""
+        ...
+
+    def undo(self, connection: Connection) -> None:
+        """Swap back, if they were swapped, and drop the clone."""
+        ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,7 +56,7 @@ class Transaction:
         is_stuck: Whether ROLLBACK failed, so that DDL in this session would commit what is to be rolled back.
     """
 
-    own: Session
+    own: Connection
     has_begun: bool = False
     has_changed: bool = False
     created: list[str] = field(default_factory=list[str])
@@ -76,7 +102,7 @@ class Transaction:
             return
         if self.swap is not None and self.swap.is_begun:
             try:
-                undo(self.own, self.swap.table, self.swap.aside)
+                self.swap.undo(self.own)
             except SafeBackfillError as error:
                 _LOG.warning("%s is not swapped back: %s", self.swap.table, error)
         # What has been swapped may be the live table, whatever its name.
@@ -103,10 +129,117 @@ class Transaction:
             quietly(self.own, statement)
 
 
-def quietly(session: Session, sql: str) -> bool:
+class Statements:
+    """Runs statements in the transaction of a session, before it, or beside it in a connection of their own.
+
+    Args:
+        own: The connection of the transactions.
+        connections: All of the session.
+        read_only: Whether to refuse what changes something, as Snowflake has no such sessions.
+
+    Attributes:
+        transaction: The one that is going on.
+    """
+
+    def __init__(self, own: Connection, connections: Connections, *, read_only: bool) -> None:
+        self.own = own
+        self.transaction: Transaction | None = None
+        self._connections = connections
+        self._read_only = read_only
+
+    @property
+    def beside(self) -> Connection:
+        """The connection that commits each statement."""
+        return self._connections.beside
+
+    @contextmanager
+    def in_transaction(self) -> Generator[None, None, None]:
+        """Commit at the end of the block, or undo all of it."""
+        transaction = Transaction(own=self.own)
+        is_committed = False
+        self.transaction = transaction
+        try:
+            yield
+            transaction.commit()
+            is_committed = True
+        except BaseException:
+            transaction.own = self._connections.alive(self.own)
+            transaction.roll_back()
+            raise
+        finally:
+            self.transaction = None
+            transaction.close(is_committed=is_committed)
+
+    def query(self, sql: str) -> list[Row]:
+        """Run what changes nothing."""
+        with self._noting_failure():
+            return self.own.execute(sql)
+
+    def change(self, sql: str) -> Row:
+        """Run what changes rows, in the transaction, and return the numbers of rows that it tells."""
+        with self._noting_failure():
+            self._check_writable(sql)
+            self.begin()
+            found = self.own.execute(sql)
+            if self.transaction is not None:
+                self.transaction.has_changed = True
+            return found[0]
+
+    def insert(self, sql: str, rows: Sequence[Row]) -> None:
+        """Run an INSERT of placeholders in the transaction."""
+        with self._noting_failure():
+            self._check_writable(sql)
+            self.begin()
+            self.own.insert(sql, rows)
+
+    def define(self, sql: str) -> None:
+        """Run DDL at once: before BEGIN, or beside the transaction."""
+        with self._noting_failure():
+            self._check_writable(sql)
+            is_beside = self.transaction is not None and self.transaction.has_begun
+            (self.beside if is_beside else self.own).execute(sql)
+
+    def before(self, sql: str) -> None:
+        """Run what is the session's own, and would end a transaction.
+
+        Raises:
+            WarehouseError: One has begun.
+        """
+        if self.transaction is not None and self.transaction.has_begun:
+            raise WarehouseError(f"this can't be run once a transaction has changed something: {sql[:300]}")
+        self.own.execute(sql)
+
+    def remove(self, sql: str) -> None:
+        """Remove what is the session's own, at once or when the transaction is over."""
+        if self.transaction is not None and self.transaction.has_begun:
+            self.transaction.removed.append(sql)
+        else:
+            quietly(self.own, sql)
+
+    def begin(self) -> None:
+        """Begin the transaction that is going on."""
+        if self.transaction is not None:
+            self.transaction.begin()
+
+    def _check_writable(self, sql: str) -> None:
+        if self._read_only:
+            raise WarehouseError(f"this session is for reading only: {sql[:300]}")
+
+    @contextmanager
+    def _noting_failure(self) -> Generator[None, None, None]:
+        """Keep a transaction from being committed once a statement of it failed, which Snowflake itself doesn't."""
+        try:
+            yield
+        except SafeBackfillError as error:
+            if self.transaction is not None:
+                self.transaction.failure = error
+            raise
+
+
+def quietly(connection: Connection, sql: str) -> bool:
     """Run what cleans up, and return whether it could be; that it fails is no news, or is left to retention."""
     try:
-        session.execute(sql, is_stoppable=False)
+        connection.execute(sql, is_stoppable=False)
     except SafeBackfillError as error:
         _LOG.warning("%s: %s", sql, error)
         return False

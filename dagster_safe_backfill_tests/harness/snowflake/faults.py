@@ -20,7 +20,8 @@ from typing import Any, Literal, get_args
 
 from dagster_safe_backfill import RangeSnowflakeIOManager, unique
 from dagster_safe_backfill.errors import SafeBackfillError
-from dagster_safe_backfill.model.states import Audited, Published, RolledBack, Strategy
+from dagster_safe_backfill.model.options import Strategy
+from dagster_safe_backfill.model.states import Audited, Published, RolledBack
 from dagster_safe_backfill_tests.harness.audited import KEYS
 from dagster_safe_backfill_tests.harness.publications import Publications, day_rows
 from dagster_safe_backfill_tests.harness.snowflake.emulator import serve

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 import dagster_safe_backfill as sb
-from dagster_safe_backfill.model.states import Origin, Strategy
+from dagster_safe_backfill.model.options import Strategy
+from dagster_safe_backfill.model.states import Origin
 from dagster_safe_backfill.wap import publish, write
 from dagster_safe_backfill.wap.ledger.record import record_intent
-from dagster_safe_backfill.warehouses.snowflake.session import SnowflakeConnection
+from dagster_safe_backfill.warehouses.snowflake.tables import SnowflakeTables
 from dagster_safe_backfill.warehouses.snowflake.transaction import Transaction
 from dagster_safe_backfill_tests.harness.publications import STRATEGIES, Publications, day_rows
 from dagster_safe_backfill_tests.harness.snowflake.emulator import Emulator
@@ -129,17 +130,17 @@ def test_a_row_that_comes_in_meanwhile_is_not_lost(
 ) -> None:
     """INSERT takes no lock: this one commits between the conflict check and the change."""
     staged = table.stage(NEW, [0], "1")
-    keep = SnowflakeConnection.keep
+    archive = SnowflakeTables.archive
     seen: list[str] = []
 
-    def late(self: SnowflakeConnection, *args: Any) -> None:
-        keep(self, *args)
+    def late(self: SnowflakeTables, *args: Any) -> None:
+        archive(self, *args)
         if not seen:
             seen.append(day)
             with account.session() as other:
                 other.cursor().execute(f"INSERT INTO t VALUES ('{day}', 99, 5, NULL)")
 
-    monkeypatch.setattr(SnowflakeConnection, "keep", late)
+    monkeypatch.setattr(SnowflakeTables, "archive", late)
     if day == "2024-01-02":
         table.publish(staged, "1", strategy=strategy)
         assert table.values() == {0: [2.0] * 3, 1: [5.0]}

@@ -62,7 +62,7 @@ def tag(run_id: str, publication_id: str | None = None, *, table: str = "main.ev
 
 
 def test_every_statement_of_a_run_is_tagged(account: SnowflakeBackend, instance: dg.DagsterInstance) -> None:
-    told, asset = Told(account), events(Source(), batch_size=2)
+    told, asset = Told(account), events(Source(), batches=2)
     run = run_range([asset], FIRST, LAST, io_manager=account.io_manager, instance=instance, raise_on_error=True)
     assert told.tags() == [tag(run.run_id, run.run_id)]
     back = sb.build_rollback_job(asset).execute_in_process(resources={"io_manager": account.io_manager})
@@ -84,7 +84,7 @@ def test_every_statement_of_a_run_is_tagged(account: SnowflakeBackend, instance:
 def test_batches_that_are_publications_of_their_own_are_tagged_with_the_run(
     account: SnowflakeBackend, instance: dg.DagsterInstance
 ) -> None:
-    asset = events(Source(), batch_size=2, publish_per="batch")
+    asset = events(Source(), batches=sb.Batches(size=2, publish_each=True))
     run = run_range([asset], FIRST, LAST, io_manager=account.io_manager, instance=instance, raise_on_error=True)
     assert Told(account).tags() == [tag(run.run_id)]
 
@@ -243,7 +243,7 @@ def test_a_batch_that_takes_too_long_is_cancelled_and_what_was_staged_is_kept(
     source = Source()
 
     def asset(**options: Any) -> dg.AssetsDefinition:
-        return events(source, **{"batch_size": 2, "retry_wait": 0.0, **options})
+        return events(source, **{"batches": 2, "limits": sb.Limits(retry_wait=0.0), **options})
 
     def ran(assets: dg.AssetsDefinition, last: str = LAST) -> dg.ExecuteInProcessResult:
         return run_range([assets], FIRST, last, io_manager=slow.io_manager, instance=instance)
@@ -252,7 +252,7 @@ def test_a_batch_that_takes_too_long_is_cancelled_and_what_was_staged_is_kept(
     before = slow.read("SELECT * FROM events")
     # Of the third day: the second batch.
     late = f"day < '2024-01-03' OR ({LONG}) > 0"
-    failed = ran(asset(audits=[sb.expression(late, name="late")], timeout_seconds=3))
+    failed = ran(asset(audits=[sb.expression(late, name="late")], limits=sb.Limits(retry_wait=0.0, timeout_seconds=3)))
     assert not failed.success
     said = failure_of(failed, "events")
     assert "BatchTimeoutError" in said
@@ -273,7 +273,7 @@ def test_a_statement_that_its_own_timeout_stops_says_what_to_raise(slow: Snowfla
     with manager.warehouse().connect() as connection:
         with pytest.raises(sb.StatementCancelledError, match="raise statement_timeout") as caught:
             run(connection, LONG)
-        assert "batch_size" in str(caught.value)
+        assert "batches" in str(caught.value)
         assert run(connection, "SELECT 1 AS one") == [(1,)]
 
 
@@ -281,16 +281,16 @@ def test_a_cancel_that_fails_is_tried_again(
     slow: SnowflakeBackend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from dagster_safe_backfill.runs.deadlines import Deadline
-    from dagster_safe_backfill.warehouses.snowflake.driver import Sessions
+    from dagster_safe_backfill.warehouses.snowflake.driver import Connections
 
-    cancel, tries = Sessions._cancel, count()
+    cancel, tries = Connections._cancel, count()
 
-    def failing_once(self: Sessions, ids: Any) -> None:
+    def failing_once(self: Connections, ids: Any) -> None:
         if next(tries) == 0:
             raise sb.WarehouseUnavailableError("no answer")
         cancel(self, ids)
 
-    monkeypatch.setattr(Sessions, "_cancel", failing_once)
+    monkeypatch.setattr(Connections, "_cancel", failing_once)
     with (
         slow.warehouse.connect() as connection,
         pytest.raises(sb.BatchTimeoutError),
@@ -370,7 +370,7 @@ def test_a_run_whose_session_is_lost_is_tried_again(
     at: int, account: SnowflakeBackend, instance: dg.DagsterInstance, losing: Callable[[int], Losing]
 ) -> None:
     lost = losing(at)
-    asset = events(Source(), retry_wait=0.0)
+    asset = events(Source(), limits=sb.Limits(retry_wait=0.0))
     result = run_range([asset], FIRST, LAST, io_manager=account.io_manager, instance=instance)
     assert lost.statement
     assert result.success
@@ -382,7 +382,7 @@ def test_without_retries_the_error_says_what_was_lost(
     account: SnowflakeBackend, instance: dg.DagsterInstance, losing: Callable[[int], Losing]
 ) -> None:
     lost = losing(24)
-    asset = events(Source(), max_retries=0)
+    asset = events(Source(), limits=sb.Limits(max_retries=0))
     result = run_range([asset], FIRST, LAST, io_manager=account.io_manager, instance=instance)
     assert lost.statement
     said = failure_of(result, "events")

@@ -13,14 +13,14 @@ import pytest
 from sqlglot import exp
 
 import dagster_safe_backfill as sb
+from dagster_safe_backfill.model.options import Strategy
 from dagster_safe_backfill.model.slices import KeyDimension, PartitionColumn, PartitionSlice, TableSlice
-from dagster_safe_backfill.model.states import Strategy
 from dagster_safe_backfill.model.tables import Query, TableRef, TableSpec
 from dagster_safe_backfill.sql import staging, terms
 from dagster_safe_backfill.sql.slicing import distinct_keys, inside
 from dagster_safe_backfill.wap.ledger.waiting import staged_partitions
 from dagster_safe_backfill.warehouses.base import STATEMENTS
-from dagster_safe_backfill.warehouses.snowflake.dialect import DIALECT
+from dagster_safe_backfill.warehouses.snowflake.dialect import SnowflakeDialect
 from dagster_safe_backfill_tests.harness.assets import Source, events, run_range
 from dagster_safe_backfill_tests.harness.publications import STRATEGIES, Publications, day_rows
 from dagster_safe_backfill_tests.harness.snowflake.emulator import Emulator
@@ -127,7 +127,14 @@ def longest(statement: exp.Expr) -> int:
 def test_lists_that_are_too_long_are_split(account: SnowflakeBackend) -> None:
     dimension = KeyDimension(values=MANY)
     keys = PartitionSlice(keys=MANY, dimensions=(dimension,))
-    column = PartitionColumn(name="k", sql="k", type_name="NUMBER(38,0)", keeps="other", timezone=None, dialect=DIALECT)
+    column = PartitionColumn(
+        name="k",
+        sql="k",
+        type_name="NUMBER(38,0)",
+        keeps="other",
+        timezone=None,
+        dialect=SnowflakeDialect(),
+    )
     table = TableRef(schema="main", name="t")
     spec = TableSpec(table=table)
     source = exp.select(terms.column("k")).from_(terms.table(table))
@@ -240,8 +247,9 @@ def test_every_statement_is_snowflakes(account: SnowflakeBackend, instance: dg.D
         table.rollback(f"b{number}", run=f"back{number}")
         account.change("DROP TABLE t", "DROP TABLE notes")
     table.retire()
-    for options in ({"batch_size": 2}, {"batch_size": 2, "publish_per": "batch"}):
-        asset = events(Source(), audits=[sb.row_count_between(1, 100, over="run")], **options)
+    for is_published in (False, True):
+        batches = sb.Batches(size=2, publish_each=is_published)
+        asset = events(Source(), audits=[sb.row_count_between(1, 100, over="run")], batches=batches)
         assert run_range([asset], "2024-01-01", "2024-01-04", io_manager=account.io_manager, instance=instance).success
     account.change("DROP TABLE events")
     shop = Shop(account.io_manager, instance)

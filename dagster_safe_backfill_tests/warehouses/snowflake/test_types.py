@@ -10,7 +10,8 @@ from sqlglot import exp
 
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.warehouses.snowflake import types
-from dagster_safe_backfill.warehouses.snowflake.dialect import DIALECT
+from dagster_safe_backfill.warehouses.snowflake.dialect import SnowflakeDialect, plain
+from dagster_safe_backfill.warehouses.snowflake.generator import DIALECT
 from dagster_safe_backfill_tests.warehouses.snowflake.conftest import Run
 
 
@@ -31,11 +32,11 @@ from dagster_safe_backfill_tests.warehouses.snowflake.conftest import Run
     ],
 )
 def test_how_types_go_into_others(source: str, target: str, fit: str) -> None:
-    assert types.fit(source=source, target=target) == fit
+    assert SnowflakeDialect().fit(source=source, target=target) == fit
 
 
 @pytest.mark.parametrize(
-    ("written", "plain"),
+    ("written", "spelled"),
     [
         *((name, "VARCHAR") for name in ("text", "STRING", "varchar", "VARCHAR(16777216)")),
         *((name, "VARCHAR(3)") for name in ("TEXT(3)", "char(3)")),
@@ -50,8 +51,8 @@ def test_how_types_go_into_others(source: str, target: str, fit: str) -> None:
         ("boolean", "BOOLEAN"),
     ],
 )
-def test_all_names_of_a_type_are_the_same(written: str, plain: str) -> None:
-    assert types.plain(written) == plain
+def test_all_names_of_a_type_are_the_same(written: str, spelled: str) -> None:
+    assert plain(written) == spelled
 
 
 @pytest.mark.parametrize(
@@ -68,8 +69,8 @@ def test_all_names_of_a_type_are_the_same(written: str, plain: str) -> None:
     ],
 )
 def test_what_types_become_and_keep(source: str, created: str | None, keeps: str) -> None:
-    assert types.created_as(source) == created
-    assert types.keeps(source) == keeps
+    assert SnowflakeDialect().created_as(source) == created
+    assert SnowflakeDialect().keeps(source) == keeps
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ def test_what_a_cast_would_lose(values: list[str], source: str, target: str, los
     """The condition is run by the emulator, whose TRY_CAST takes nothing but text, as Snowflake's."""
     kind = "VARCHAR" if source == types.UNTYPED else source
     rows = " UNION ALL ".join(f"SELECT CAST({value} AS {kind}) AS V" for value in values)
-    condition = types.is_lost(terms.column("v"), source=source, target=target)
+    condition = SnowflakeDialect().is_lost(terms.column("v"), source=source, target=target)
     counted = terms.count_where(condition).sql(dialect=DIALECT)
     assert run(f"SELECT {counted} FROM ({rows})") == [(lost,)]
 

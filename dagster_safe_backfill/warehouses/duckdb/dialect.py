@@ -1,0 +1,102 @@
+"""DuckDB's SQL: its hashes, its types and what a cast to one loses, and its ASOF joins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from sqlglot import exp
+
+from dagster_safe_backfill.model.slices import ColumnType
+from dagster_safe_backfill.sql.dialect import Dialect, Fit
+
+UNTYPED = '"NULL"'
+"""The type of an Arrow column that holds nothing but NULL."""
+
+_NUMBERS = (
+    *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
+    *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"),
+    *("FLOAT", "DOUBLE", "DECIMAL"),
+)
+_WALL_CLOCKS = ("TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP", "TIMESTAMP_NS")
+_INSTANT = "TIMESTAMP WITH TIME ZONE"
+_INSTANT_NS = "TIMESTAMPTZ_NS"
+"""What Arrow's nanosecond instants are since DuckDB 2.0, which compares them with nothing and has few functions."""
+_TEXTS = ("VARCHAR", "ENUM")
+_FAMILIES = (_NUMBERS, ("DATE", *_WALL_CLOCKS), (_INSTANT, _INSTANT_NS), (*_TEXTS, "JSON", "UUID"))
+
+
+class DuckDBDialect(Dialect):
+    """The SQL of DuckDB 1.4 and later."""
+
+    name = "duckdb"
+    # DuckDB itself has no limit. EXPORT DATABASE writes a file a table, and file systems take so much.
+    longest_name = 240
+    widest_integer = "HUGEINT"
+
+    @property
+    def hash_algorithm(self) -> str:
+        """See `Dialect.hash_algorithm`. DuckDB doesn't promise that its hashes outlive a version."""
+        import duckdb
+
+        return f"duckdb-{duckdb.__version__}"
+
+    def row_hash(self, values: Sequence[exp.Expr]) -> exp.Expr:
+        """See `Dialect.row_hash`."""
+        return exp.func("hash", *values, dialect=self.name)
+
+    def fit(self, *, source: str, target: str) -> Fit:
+        """See `Dialect.fit`."""
+        if source == target:
+            return "same"
+        if UNTYPED in source:
+            return "if_unchanged"
+        one, other = _base(source), _base(target)
+        alike = any(one in family and other in family for family in _FAMILIES)
+        return "if_unchanged" if alike else "never"
+
+    def is_lost(self, value: exp.Expr, *, source: str, target: str) -> exp.Expr:
+        """See `Dialect.is_lost`. DuckDB's TRY_CAST takes values of any type."""
+        kept = self._tried(value, target)
+        if exp.DataType.build(target, dialect=self.name, udt=True).this in exp.DataType.NUMERIC_TYPES:
+            # Compared as they are, a large integer and the float nearest to it would be equal.
+            kept = self._tried(kept, source)
+        # A value that can't be cast is not compared, as that would take the same cast.
+        is_given = exp.not_(exp.Is(this=value.copy(), expression=exp.Null()))
+        is_changed = exp.NullSafeNEQ(this=kept.copy(), expression=value.copy())
+        is_refused = exp.Is(this=kept, expression=exp.Null())
+        return exp.Case().when(is_refused, is_given).else_(is_changed)
+
+    def _tried(self, value: exp.Expr, type_name: str) -> exp.TryCast:
+        return exp.TryCast(this=value, to=exp.DataType.build(type_name, dialect=self.name, udt=True))
+
+    def created_as(self, source: str) -> str | None:
+        """See `Dialect.created_as`. An ENUM would refuse the values that later frames bring."""
+        if UNTYPED in source:
+            return None
+        return {"ENUM": "VARCHAR", _INSTANT_NS: _INSTANT}.get(_base(source), source)
+
+    def keeps(self, type_name: str) -> ColumnType | Literal["text", "other"]:
+        """See `Dialect.keeps`."""
+        base = _base(type_name)
+        if base == "DATE":
+            return "date"
+        if base in _WALL_CLOCKS:
+            return "timestamp"
+        if base == _INSTANT:
+            return "timestamptz"
+        return "text" if base in _TEXTS else "other"
+
+    def join_partitions(
+        self, partitions: exp.Expr, *, matches: Sequence[exp.Expr], ends: Sequence[exp.Expr], position: exp.Expr
+    ) -> tuple[exp.Join, exp.Expr]:
+        """See `Dialect.join_partitions`. An ASOF join takes one pass over sorted windows, and one inequality."""
+        if len(ends) != 1:
+            return super().join_partitions(partitions, matches=matches, ends=ends, position=position)
+        join = exp.Join(this=partitions, method="ASOF", side="LEFT", on=exp.and_(*matches))
+        return join, exp.Case().when(ends[0], position)
+
+
+def _base(type_name: str) -> str:
+    """Return a type without its parameters: DECIMAL(10,2) is DECIMAL."""
+    return type_name.partition("(")[0]

@@ -1,0 +1,1 @@
+"""Files that older versions of the library wrote, and what made them."""

@@ -10,7 +10,6 @@ from operator import attrgetter
 from typing import Literal
 
 from dagster_safe_backfill.errors import ConfigurationError
-from dagster_safe_backfill.model.validation import check_text
 
 ColumnType = Literal["date", "timestamp", "timestamptz"]
 """How a column keeps time: calendar days, wall-clock times of a known time zone, or instants."""
@@ -143,7 +142,8 @@ class KeepLatest:
     column: str
 
     def __post_init__(self) -> None:
-        check_text("keep_latest", self.column, what="the name of a column")
+        if not isinstance(self.column, str) or not self.column.strip():  # pyright: ignore[reportUnnecessaryIsInstance]: users' own
+            raise ConfigurationError(f"keep_latest is the name of a column, not {self.column!r}")
 
 
 def keep_latest(column: str) -> KeepLatest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -113,7 +114,8 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
 
     def table_of(self, key: dg.AssetKey, *, schema: str | None) -> TableRef:
         """Return an asset's table here; `schema` is the one that its options name."""
-        return table_of_asset(key, schema=schema, default_schema=self.default_schema)
+        table = table_of_asset(key, schema=schema, default_schema=self.default_schema)
+        return replace(table, longest_name=self.warehouse().dialect.longest_name)
 
     def _output_spec(self, context: dg.OutputContext) -> TableSpec:
         metadata = context.definition_metadata or {}

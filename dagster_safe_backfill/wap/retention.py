@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta, timezone
 
 from dagster_safe_backfill.model.states import Origin, Retired
-from dagster_safe_backfill.model.tables import SHADOW_INFIX, TableRef
+from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import ledger, staging
 from dagster_safe_backfill.wap.ledger.history import archives, shadow_owners, unrecorded_archives
 from dagster_safe_backfill.wap.ledger.record import record
@@ -59,7 +59,7 @@ def retire(
         owned = shadow_owners(connection, table)
         shadows: list[TableRef] = []
         kept: list[TableRef] = []
-        for shadow in connection.tables(table.schema, f"{table.name}{SHADOW_INFIX}"):
+        for shadow in connection.tables(table.schema, table.shadow_prefix):
             owner = owned.get(shadow.name.casefold())
             if owner is not None:
                 is_old = owner.last_used + keep_shadows_for <= now

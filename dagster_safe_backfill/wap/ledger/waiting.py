@@ -16,7 +16,7 @@ from dagster_safe_backfill.model.states import (
     StagedEvent,
     StagedPartition,
 )
-from dagster_safe_backfill.model.tables import SHADOW_INFIX, TableRef
+from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import ledger, terms
 from dagster_safe_backfill.warehouses.base import Connection, Row
 
@@ -66,7 +66,7 @@ def standing(connection: Connection, table: TableRef, found: Sequence[StagedPart
     if not found:
         return found
     names: set[str] = set()
-    for shadow in connection.tables(table.schema, f"{table.name}{SHADOW_INFIX}"):
+    for shadow in connection.tables(table.schema, table.shadow_prefix):
         names.add(shadow.name.casefold())
     return [one for one in found if one.shadow is not None and one.shadow.name.casefold() in names]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -19,7 +20,7 @@ from dagster_safe_backfill.assets.metadata import (
     table_of_output,
 )
 from dagster_safe_backfill.errors import ConfigurationError, TableNotFoundError
-from dagster_safe_backfill.model.states import Changes
+from dagster_safe_backfill.model.states import RowCounts
 from dagster_safe_backfill.model.tables import TableRef, TableSpec
 from dagster_safe_backfill.model.text import about
 from dagster_safe_backfill.reports.events import changes_metadata
@@ -113,7 +114,8 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
 
     def table_of(self, key: dg.AssetKey, *, schema: str | None) -> TableRef:
         """Return an asset's table here; `schema` is the one that its options name."""
-        return table_of_asset(key, schema=schema, default_schema=self.default_schema)
+        table = table_of_asset(key, schema=schema, default_schema=self.default_schema)
+        return replace(table, longest_name=self.warehouse().dialect.longest_name)
 
     def _output_spec(self, context: dg.OutputContext) -> TableSpec:
         metadata = context.definition_metadata or {}
@@ -186,8 +188,8 @@ def _load_type(context: dg.InputContext) -> type:
     return pd.DataFrame
 
 
-def _write_metadata(context: dg.OutputContext, spec: TableSpec, changes: Mapping[str, Changes]) -> dict[str, Any]:
-    total = sum(changes.values(), Changes())
+def _write_metadata(context: dg.OutputContext, spec: TableSpec, changes: Mapping[str, RowCounts]) -> dict[str, Any]:
+    total = sum(changes.values(), RowCounts())
     rows = "dagster/partition_row_count" if context.has_partition_key else "dagster/row_count"
     return {
         "dagster/table_name": str(spec.table),

@@ -9,10 +9,14 @@ from datetime import datetime, timezone
 
 import dagster as dg
 
-from dagster_safe_backfill.errors import OutsideAllowedHoursError, SafeBackfillError, TooManyPartitionsError
+from dagster_safe_backfill.errors import (
+    OutsideAllowedHoursError,
+    SafeBackfillError,
+    TooManyPartitionsError,
+    is_transient,
+)
 from dagster_safe_backfill.model.hours import AllowedHours
 from dagster_safe_backfill.runs.backfills import BACKFILL_TAG
-from dagster_safe_backfill.wap.retries import is_transient
 
 CONFIRMED_TAG = "safe_backfill/confirmed_partitions"
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill_tests.harness.audited import Row
 from dagster_safe_backfill_tests.harness.backends import Backend
 from dagster_safe_backfill_tests.harness.publications import Publications, day_rows
@@ -68,3 +70,29 @@ def test_tables_of_a_longer_name_are_not_its_own(table: Publications) -> None:
 
 def test_without_a_ledger_there_is_nothing_to_drop(table: Publications) -> None:
     assert table.retire().archives == ()
+
+
+LONG = "t" * 240
+
+
+def test_a_table_of_a_long_name_is_published_rolled_back_and_cleaned_up(backend: Backend) -> None:
+    """Its shadows and archives have names that the database takes, by which they are found again."""
+    table = Publications(backend, live=None)
+    longest = table.warehouse.dialect.longest_name
+    table.spec = replace(table.spec, table=TableRef(schema="main", name=LONG, longest_name=longest))
+    runs = [f"0c0ffee0-1234-4321-abcd-0123456789a{n}" for n in range(4)]
+    for run, value, strategy in zip(runs, (1.0, 2.0, 3.0), ("merge", "replace", "swap"), strict=False):
+        table.published(day_rows(0, value), [0], run, strategy=strategy)
+    values = f"SELECT DISTINCT value FROM {LONG}"
+    assert table.read(values) == [(3.0,)]
+    table.rollback()
+    assert table.read(values) == [(2.0,)]
+    table.stage(day_rows(0, 4.0), [0], runs[-1])
+    assert all(len(name.encode()) <= longest for name in table.tables())
+    (shadow,) = table.tables("__shadow_")
+    assert [one.name for one in table.retire().shadows] == [shadow]
+    table.do("UPDATE _safe_backfill_ledger SET archive_expires_at = recorded_at")
+    archives = table.tables("__archive_")
+    assert sorted(one.name for one in table.retire().archives) == archives
+    assert len(archives) == 3
+    assert table.tables("__") == []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,33 @@ def test_the_picture_of_the_architecture_names_every_file() -> None:
     faces = {path.name for path in package.glob("*.py")} - {"__init__.py"}
     folders = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
     assert all(name in page for name in faces | folders)
+
+
+def defined_in(node: ast.AST, prefix: str = "") -> Iterator[str]:
+    """Yield the functions and classes of a module, by their dotted names in it."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.ClassDef):
+            yield prefix + child.name
+            yield from defined_in(child, f"{prefix}{child.name}.")
+        else:
+            yield from defined_in(child, prefix)
+
+
+_WALKTHROUGH = (ROOT / "docs" / "walkthrough.md").read_text()
+_STATION = re.compile(r"^\d+\. `([\w/]+\.py)`, `([\w.]+)`: ", re.MULTILINE)
+
+
+def test_the_walkthrough_has_three_walks_of_at_most_fifteen_stations() -> None:
+    walks = [len(re.findall(r"^\d+\. ", walk, re.MULTILINE)) for walk in _WALKTHROUGH.split("\n## ")[1:]]
+    assert len(walks) == 3
+    assert all(0 < stations <= 15 for stations in walks)
+    assert sum(walks) == len(_STATION.findall(_WALKTHROUGH))
+
+
+@pytest.mark.parametrize(("file", "name"), _STATION.findall(_WALKTHROUGH))
+def test_the_stations_of_the_walkthrough_exist(file: str, name: str) -> None:
+    path = Path(sb.__file__).parent / file
+    assert name in set(defined_in(ast.parse(path.read_text())))
 
 
 def test_the_readmes_commands_are_the_ones_that_ci_runs() -> None:

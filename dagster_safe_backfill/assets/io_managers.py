@@ -20,7 +20,7 @@ from dagster_safe_backfill.assets.metadata import (
     table_of_output,
 )
 from dagster_safe_backfill.errors import ConfigurationError, TableNotFoundError
-from dagster_safe_backfill.model.states import Changes
+from dagster_safe_backfill.model.states import RowCounts
 from dagster_safe_backfill.model.tables import TableRef, TableSpec
 from dagster_safe_backfill.model.text import about
 from dagster_safe_backfill.reports.events import changes_metadata
@@ -188,8 +188,8 @@ def _load_type(context: dg.InputContext) -> type:
     return pd.DataFrame
 
 
-def _write_metadata(context: dg.OutputContext, spec: TableSpec, changes: Mapping[str, Changes]) -> dict[str, Any]:
-    total = sum(changes.values(), Changes())
+def _write_metadata(context: dg.OutputContext, spec: TableSpec, changes: Mapping[str, RowCounts]) -> dict[str, Any]:
+    total = sum(changes.values(), RowCounts())
     rows = "dagster/partition_row_count" if context.has_partition_key else "dagster/row_count"
     return {
         "dagster/table_name": str(spec.table),

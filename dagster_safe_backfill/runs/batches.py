@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
 from itertools import count
@@ -16,7 +16,7 @@ from dagster_safe_backfill.audits.base import Audit
 from dagster_safe_backfill.errors import TableNotFoundError
 from dagster_safe_backfill.model.options import AssetOptions
 from dagster_safe_backfill.model.slices import PartitionSlice
-from dagster_safe_backfill.model.states import Audited, Origin, Rejected, Staged
+from dagster_safe_backfill.model.states import Audited, Origin, Rejected, Staged, StagedPartition
 from dagster_safe_backfill.model.tables import TableRef, TableSpec
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.reports.progress import Progress
@@ -28,8 +28,8 @@ from dagster_safe_backfill.runs.user_function import ComputeFunction
 
 if TYPE_CHECKING:
     from dagster_safe_backfill.runs.deadlines import Deadline
-    from dagster_safe_backfill.wap.changes.fingerprints import LiveBefore
-    from dagster_safe_backfill.wap.ledger.waiting import Stage
+    from dagster_safe_backfill.wap.audit import Gate
+    from dagster_safe_backfill.wap.write import LiveBefore
     from dagster_safe_backfill.warehouses.base import Connection
 
 _Result = TypeVar("_Result")
@@ -46,7 +46,7 @@ class Batch:
 
     partition_slice: PartitionSlice
     shadow: TableRef
-    taken_up: Sequence[Stage] = ()
+    taken_up: Sequence[StagedPartition] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +187,7 @@ class Batches:
         return self.bounds.connected(work, deadline=deadline)
 
     def _computed(self, partition_slice: PartitionSlice, deadline: Deadline) -> _Computed:
-        from dagster_safe_backfill.wap.changes.fingerprints import LiveBefore, live_before
+        from dagster_safe_backfill.wap.write import LiveBefore, live_before
 
         look = partial(live_before, spec=self.spec, partition_slice=partition_slice)
         now = datetime.now(timezone.utc)
@@ -210,14 +210,19 @@ class Batches:
         is_part: bool,
     ) -> Audited | Rejected:
         from dagster_safe_backfill.wap.audit import audit
-        from dagster_safe_backfill.wap.collect import collect
+        from dagster_safe_backfill.wap.collect import collect, stands_in
         from dagster_safe_backfill.wap.write import write
 
         if computed is None:
-            found, shadow = self._still_taken_up(connection, batch)
-            stage = partial(collect, connection, found, into=shadow, is_over=self.is_over)
+            found, shadow = stands_in(
+                connection, self.spec.table, batch.taken_up, into=batch.shadow, origin=self.origin
+            )
+            stage = partial(collect, connection, found, into=shadow, ended_runs=self._ended(found))
         else:
             stage = partial(write, connection, computed.rows, shadow=batch.shadow, like=like, before=computed.before)
+        gate: Gate = "part_of_run" if is_part else "run"
+        if self.is_by_partition:
+            gate = "part_of_group" if is_part else "partition"
         staged = stage(spec=self.spec, partition_slice=batch.partition_slice, origin=self.origin)
         return audit(
             connection,
@@ -225,22 +230,8 @@ class Batches:
             audits,
             origin=self.origin,
             sample_columns=self.options.checks.sample_columns,
-            is_by_partition=self.is_by_partition,
-            is_part=is_part,
+            gate=gate,
         )
-
-    def _still_taken_up(self, connection: Connection, batch: Batch) -> tuple[Sequence[Stage], TableRef]:
-        """Return where partitions that were taken up stand, and a shadow to collect them in.
-
-        An earlier try may have collected them, and failed afterwards: then they stand in this run's own scope.
-        """
-        from dagster_safe_backfill.wap.collect import free_shadow
-        from dagster_safe_backfill.wap.ledger.waiting import stages
-
-        own = stages(connection, self.spec.table, keys=batch.partition_slice.keys, scope=self.scope)
-        if {stage.key for stage in own if stage.shadow == batch.shadow} == set(batch.partition_slice.keys):
-            return own, free_shadow(self.spec.table, self.origin.run_id, own)
-        return batch.taken_up, batch.shadow
 
     @property
     def publication_id(self) -> str | None:
@@ -250,14 +241,14 @@ class Batches:
     @property
     def scope(self) -> str:
         """What the run stages for."""
-        return self.origin.staged_for
+        return self.origin.group
 
     def collected(self, connection: Connection) -> Staged:
         """Move all batches of the run into one shadow."""
         from dagster_safe_backfill.wap.collect import collect, free_shadow
-        from dagster_safe_backfill.wap.ledger.waiting import stages
+        from dagster_safe_backfill.wap.ledger.waiting import staged_partitions
 
-        found = stages(connection, self.spec.table, keys=self.whole.keys, scope=self.scope)
+        found = staged_partitions(connection, self.spec.table, keys=self.whole.keys, group=self.scope)
         return collect(
             connection,
             found,
@@ -265,7 +256,7 @@ class Batches:
             partition_slice=self.whole,
             into=free_shadow(self.spec.table, self.origin.run_id, found),
             origin=self.origin,
-            is_over=self.is_over,
+            ended_runs=self._ended(found),
         )
 
     def finish(self, work: Callable[[Connection], _Result]) -> _Result:
@@ -275,24 +266,25 @@ class Batches:
 
     def numbered_origin(self, connection: Connection, keys: Sequence[str]) -> Origin:
         """Return who publishes a batch: each is a publication of its own, also if it is tried again."""
-        from dagster_safe_backfill.wap.ledger import ledger
+        from dagster_safe_backfill.wap.ledger.history import publication_of_batch
 
         origin = self.numbered.get(keys[0])
         if origin is None:
-            run_id = self.origin.publication_id
-            number = ledger.publications_in(connection, self.spec.table, run_id) + 1
-            origin = replace(self.origin, publication_id=f"{run_id}.{number}", scope=run_id)
+            origin = publication_of_batch(connection, self.spec.table, self.origin)
             self.numbered[keys[0]] = origin
         return origin
 
-    def is_over(self, run_id: str) -> bool:
-        """Return whether a run has ended, or is this one."""
-        return run_id == self.context.run_id or is_over(self.context.instance, run_id)
+    def _ended(self, found: Sequence[StagedPartition]) -> set[str]:
+        """Return the runs that staged partitions and have ended, and this one."""
+        from dagster_safe_backfill.wap.ledger.waiting import owners
 
-    def _kept(self) -> Sequence[Stage]:
+        own = self.context.run_id
+        return {one for one in owners(found) if one == own or is_over(self.context.instance, one)}
+
+    def _kept(self) -> Sequence[StagedPartition]:
         if not self.options.batches.resume:
             return ()
-        from dagster_safe_backfill.wap.ledger.resume import checkpoints
+        from dagster_safe_backfill.wap.ledger.checkpoints import checkpoints
 
         work = partial(checkpoints, spec=self.spec, partition_slice=self.whole, code=self.origin.code)
         deadline = self.bounds.deadline(f"looking for what is staged of {self.whole} of {self.spec.table}")
@@ -304,7 +296,7 @@ class Batches:
         may_take = self.may_take
         return kept_checkpoints(self.context, found, may_take=lambda scope: scope == self.scope or may_take(scope))
 
-    def _discard(self, unaudited: Sequence[Stage]) -> None:
+    def _discard(self, unaudited: Sequence[StagedPartition]) -> None:
         """Drop what runs that have ended had staged, and not audited any more."""
         from dagster_safe_backfill.wap.retention import discard
 

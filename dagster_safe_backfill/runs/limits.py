@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 import dagster as dg
 
-from dagster_safe_backfill.errors import OutsideAllowedHoursError, SafeBackfillError
+from dagster_safe_backfill.errors import OutsideAllowedHoursError, SafeBackfillError, is_transient
 from dagster_safe_backfill.model.options import Limits
 from dagster_safe_backfill.model.tables import TableSpec
 from dagster_safe_backfill.runs.table_io import TableIO
 
 if TYPE_CHECKING:
     from dagster_safe_backfill.runs.deadlines import Deadline
-    from dagster_safe_backfill.wap.retries import Retries
+    from dagster_safe_backfill.runs.retries import Retries
     from dagster_safe_backfill.warehouses.base import Connection
 
 _Result = TypeVar("_Result")
@@ -30,8 +30,6 @@ def no_vain_retries(context: dg.AssetExecutionContext) -> Generator[None, None, 
     Raises:
         dagster.Failure: In place of such an error, which is its cause, where there is a retry policy.
     """
-    from dagster_safe_backfill.wap.retries import is_transient
-
     try:
         yield
     except SafeBackfillError as error:
@@ -115,7 +113,7 @@ class Bounds:
 
     @property
     def _retries(self) -> Retries:
-        from dagster_safe_backfill.wap.retries import Retries
+        from dagster_safe_backfill.runs.retries import Retries
 
         return Retries(max_retries=self.limits.max_retries, first_wait=self.limits.retry_wait)
 

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from dagster_safe_backfill.model.states import StagedPartition
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.runs.backfills import is_again, is_over
 from dagster_safe_backfill.runs.partitions import order_of
 
 if TYPE_CHECKING:
-    from dagster_safe_backfill.wap.ledger.resume import Checkpoints
-    from dagster_safe_backfill.wap.ledger.waiting import Stage
+    from dagster_safe_backfill.wap.ledger.checkpoints import Checkpoints
 
 _PAGE = 1000
 
 
 def kept_checkpoints(
     context: dg.AssetExecutionContext, found: Checkpoints, *, may_take: Callable[[str], bool]
-) -> Sequence[Stage]:
+) -> Sequence[StagedPartition]:
     """Return what can be taken up of a run's partitions, and log what is, and what isn't and why.
 
     Just a retry, or a re-execution, of the run that had staged them takes them up: who launches anew wants them anew.
@@ -33,12 +33,12 @@ def kept_checkpoints(
     """
     runs = {stage.run_id for stage in found.kept}
     again = {run_id for run_id in runs if is_again(context.run, context.instance, run_id)}
-    scopes = {scope for scope in {stage.scope for stage in found.kept} if may_take(scope)}
+    scopes = {scope for scope in {stage.group for stage in found.kept} if may_take(scope)}
     outdated = list(found.outdated)
     outdated += (
         (stage, f"another launch, run {stage.run_id}, staged them") for stage in found.kept if stage.run_id not in again
     )
-    kept = [stage for stage in found.kept if stage.run_id in again and stage.scope in scopes]
+    kept = [stage for stage in found.kept if stage.run_id in again and stage.group in scopes]
     computed_at = {stage.key: stage.computed_at for stage in kept}
     stale = changed_since(context.assets_def, context.asset_key, computed_at, instance=context.instance)
     outdated += ((stage, stale[stage.key]) for stage in kept if stage.key in stale)

@@ -22,7 +22,6 @@ from dagster_safe_backfill.reports.events import (
     evaluations,
     log_evaluation,
     rejection,
-    together,
     warn,
     with_metadata,
 )
@@ -33,14 +32,13 @@ from dagster_safe_backfill.runs.limits import Bounds
 from dagster_safe_backfill.runs.partition_count import check_partition_count
 from dagster_safe_backfill.runs.partitions import order_of, slice_of_keys, slice_of_run
 from dagster_safe_backfill.runs.private_dagster import add_partition_metadata
-from dagster_safe_backfill.runs.publications import Publications, check_approved, published_before
+from dagster_safe_backfill.runs.publications import Publications
 from dagster_safe_backfill.runs.resume import changed_since
 from dagster_safe_backfill.runs.table_io import TableIO, table_io_of
 from dagster_safe_backfill.runs.user_function import ComputeFunction
 from dagster_safe_backfill.runs.wap_run import bound
 
 if TYPE_CHECKING:
-    from dagster_safe_backfill.wap.ledger.waiting import Stage
     from dagster_safe_backfill.warehouses.base import Connection
 
 
@@ -84,7 +82,7 @@ def origin_of(context: dg.AssetExecutionContext, *, code: str | None = None, cod
         backfill_id=context.run.tags.get(BACKFILL_TAG),
         code_version=code_version,
         code=code,
-        scope=scope,
+        group=scope,
     )
 
 
@@ -113,6 +111,8 @@ class StagePipeline:
             dagster.Failure: Blocking audits failed; the partitions that passed are materialized.
             SafeBackfillError: The run's scope or rows can't be worked on.
         """
+        from dagster_safe_backfill.wap.audit import together
+
         started = time.monotonic()
         manager, spec = self.table.opened(io_manager)
         whole = bound(slice_of_run(context), spec, manager)
@@ -132,7 +132,7 @@ class StagePipeline:
         )
         planned = batches.planned()
         parts = [judged for judged, _ in batches.run(planned, self.audits, lambda _, one: one, are_parts=True)]
-        judged = together(parts, audits=self.audits, whole=whole)
+        judged = together(parts, audits=self.audits, partition_slice=whole)
         for one in evaluations(context, judged, is_published=False, logs_by_partition=self.logs_by_partition):
             log_evaluation(context, one)
         yield from check_results(judged.results, is_published=False)
@@ -202,16 +202,16 @@ class AuditPipeline:
             shown["outdated"] = [*outdated]
         if isinstance(judged, Rejected):
             raise with_metadata(rejection(judged, [judged], planned=1), shown)
-        yield dg.MaterializeResult(metadata={"scope": origin.scope, **shown})
+        yield dg.MaterializeResult(metadata={"scope": origin.group, **shown})
 
     def _judged(
         self, context: dg.AssetExecutionContext, spec: TableSpec, origin: Origin, connection: Connection
     ) -> tuple[Audited | Rejected, list[str]]:
-        from dagster_safe_backfill.wap.audit import audit
+        from dagster_safe_backfill.wap.audit import audit, check_one_version
         from dagster_safe_backfill.wap.collect import collect, free_shadow
-        from dagster_safe_backfill.wap.publish_collected import check_one_version
+        from dagster_safe_backfill.wap.ledger.waiting import of_staged, owners, to_audit
 
-        found, left_out = _waiting(connection, spec, scope=origin.publication_id)
+        found, left_out = to_audit(connection, spec.table, group=origin.group)
         if not found:
             raise NotStagedError(
                 f"{spec.table}: nothing is staged that could be audited; materialize partitions of"
@@ -221,7 +221,7 @@ class AuditPipeline:
             )
         if not self.table.options.publish.allow_mixed_versions:
             check_one_version(spec.table, found)
-        origin = _of_stages(origin, found)
+        origin = of_staged(origin, found)
         staged = collect(
             connection,
             found,
@@ -229,7 +229,7 @@ class AuditPipeline:
             partition_slice=self.table.slice_of(context.instance, [stage.key for stage in found]),
             into=free_shadow(spec.table, context.run_id, found),
             origin=origin,
-            is_over=lambda _: True,
+            ended_runs=owners(found),
         )
         judged = audit(
             connection,
@@ -237,32 +237,9 @@ class AuditPipeline:
             self.audits,
             origin=origin,
             sample_columns=self.table.options.checks.sample_columns,
-            is_of_scope=True,
+            gate="group",
         )
         return judged, left_out
-
-
-def _waiting(connection: Connection, spec: TableSpec, *, scope: str) -> tuple[list[Stage], list[str]]:
-    """Return what waits for an audit or a publication in a scope, else everywhere; and the keys that aren't audited."""
-    from dagster_safe_backfill.wap.ledger.waiting import WAITING, newest, stages, standing
-
-    everything = stages(connection, spec.table)
-    own = [stage for stage in everything if stage.scope == scope]
-    found = own or list(newest(everything).values())
-    waiting = standing(connection, spec.table, [stage for stage in found if stage.event in WAITING])
-    left_out = [stage.key for stage in found if stage.event in ("staged", "rejected")]
-    return waiting, left_out
-
-
-def _of_stages(origin: Origin, found: Sequence[Stage]) -> Origin:
-    """Return who goes on with staged partitions: of their code, if that is one."""
-    versions = {stage.code_version for stage in found}
-    codes = {stage.code for stage in found}
-    return replace(
-        origin,
-        code_version=versions.pop() if len(versions) == 1 else None,
-        code=codes.pop() if len(codes) == 1 else None,
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,43 +286,22 @@ class PublishPipeline:
     def _published(
         self, context: dg.AssetExecutionContext, spec: TableSpec, wanted: PartitionSlice, connection: Connection
     ) -> Publications:
-        from dagster_safe_backfill.wap.ledger.waiting import stages
-        from dagster_safe_backfill.wap.publish_collected import publish_collected
+        from dagster_safe_backfill.wap.audit import approved
+        from dagster_safe_backfill.wap.ledger.history import publication_of_group
+        from dagster_safe_backfill.wap.publish import publish, to_publish
 
         origin = origin_of(context)
-        found = stages(connection, spec.table, keys=wanted.keys)
-        chosen = _chosen(found, scope=origin.publication_id)
-        before = {key: stage for key, stage in chosen.items() if stage.event == "published"}
-        waiting = [key for key in wanted.keys if key not in before]
-        check_approved(spec, waiting, chosen)
+        chosen = to_publish(connection, spec.table, wanted.keys, group=origin.group)
+        found = chosen.approved
         now: list[Published] = []
-        if waiting:
-            now.append(
-                publish_collected(
-                    connection,
-                    [chosen[key] for key in waiting],
-                    spec=spec,
-                    partition_slice=wanted.only(waiting),
-                    rules=self.table.options.publish,
-                    origin=origin,
-                )
+        if found:
+            audited = approved(
+                connection,
+                found,
+                spec=spec,
+                partition_slice=wanted.only(one.key for one in found),
+                allows_mixed_versions=self.table.options.publish.allow_mixed_versions,
             )
-        return Publications(now=now, before=published_before(connection, spec, before))
-
-
-def _chosen(found: Sequence[Stage], *, scope: str) -> dict[str, Stage]:
-    """Return what is to be published of each partition: of the run's own scope, else the newest of all.
-
-    What the scope had published is live no more once it was rolled back. What another scope took up is not this one's,
-    unless it is live already.
-    """
-    from dagster_safe_backfill.wap.ledger.waiting import newest
-
-    chosen = newest(found)
-    for key, own in newest(stage for stage in found if stage.scope == scope).items():
-        last = chosen[key]
-        is_undone = own.event == "published" and last.event == "rolled_back"
-        is_live_elsewhere = own.event == "taken_up" and last.event == "published"
-        if not (is_undone or is_live_elsewhere):
-            chosen[key] = own
-    return chosen
+            origin = publication_of_group(connection, spec.table, replace(origin, code_version=found[0].code_version))
+            now.append(publish(connection, audited, rules=self.table.options.publish, origin=origin))
+        return Publications(now=now, before=chosen.published)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from dagster_safe_backfill.audits.rows import Unique
 from dagster_safe_backfill.model.options import AssetOptions
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import Audited, Origin, Published, Rejected
@@ -25,7 +24,6 @@ from dagster_safe_backfill.reports.events import (
     partly_published,
     publication_metadata,
     rejection,
-    together,
     warn,
     with_metadata,
 )
@@ -96,7 +94,7 @@ class Pipeline:
         common = [publication_metadata(published) for published in outcome.published]
         if len(common) > 1:
             for published, shared in zip(outcome.published, common, strict=True):
-                for key in published.changes:
+                for key in published.row_counts:
                     metadata[key] |= shared
         # Once, as it is on all of the run: on the partition that Dagster logs last, which the asset's page shows.
         metadata[whole.keys[-1]] |= outcome.shown
@@ -105,34 +103,37 @@ class Pipeline:
 
     def _by_run(self, batches: Batches) -> RunReport:
         """Stage all batches, and publish them together or not at all."""
+        from dagster_safe_backfill.wap.audit import together
+
         planned = batches.planned()
         if len(planned) == 1:
             ((_, outcome),) = batches.run(planned, self.options.audits, partial(self._published_whole, batches))
             return outcome
         of_batch = [audit for audit in self.options.audits if not audit.is_over_run]
         parts = [judged for judged, _ in batches.run(planned, of_batch, lambda _, one: one, are_parts=True)]
-        whole = together(parts, audits=self.options.audits, whole=batches.whole)
+        whole = together(parts, audits=self.options.audits, partition_slice=batches.whole)
         if isinstance(whole, Rejected):
             return self._told(batches, whole, failure=rejection(whole, parts, planned=len(planned)))
         return batches.finish(lambda connection: self._joined(batches, connection, whole))
 
     def _joined(self, batches: Batches, connection: Connection, whole: Audited) -> RunReport:
         """Collect all batches in one shadow, audit there what spans them, and publish it."""
-        from dagster_safe_backfill.wap.audit import audit
-        from dagster_safe_backfill.wap.ledger import ledger
+        from dagster_safe_backfill.wap.audit import audit_together
+        from dagster_safe_backfill.wap.ledger.history import changes_by
 
         seen = whole.staged
-        if ledger.changes_by(connection, seen.spec.table, batches.origin.publication_id):
+        if changes_by(connection, seen.spec.table, batches.origin.publication_id):
             # An earlier try committed, and failed afterwards; publishing says what it did.
             return self._published_whole(batches, connection, whole)
-        staged = replace(batches.collected(connection), dropped=seen.dropped, duplicates=seen.duplicates)
-        spanning = [one for one in self.options.audits if one.is_over_run or isinstance(one, Unique)]
-        judged = audit(
-            connection, staged, spanning, origin=batches.origin, sample_columns=self.options.checks.sample_columns
+        judged = audit_together(
+            connection,
+            batches.collected(connection),
+            self.options.audits,
+            of_batches=whole,
+            origin=batches.origin,
+            sample_columns=self.options.checks.sample_columns,
         )
-        results = {result.audit.name: result for result in (*whole.results, *judged.results)}
-        ordered = [results[one.name] for one in self.options.audits]
-        return self._published_whole(batches, connection, replace(judged, results=ordered, live_rows=whole.live_rows))
+        return self._published_whole(batches, connection, judged)
 
     def _published_whole(self, batches: Batches, connection: Connection, judged: Audited | Rejected) -> RunReport:
         from dagster_safe_backfill.wap.publish import publish
@@ -146,6 +147,8 @@ class Pipeline:
 
     def _by_batch(self, batches: Batches) -> RunReport:
         """Publish what passes of each batch as soon as it is audited, and say so."""
+        from dagster_safe_backfill.wap.audit import together
+
         planned = batches.planned()
         parts: list[Audited | Rejected] = []
         all_published: list[Published] = []
@@ -154,7 +157,7 @@ class Pipeline:
             if published is not None:
                 all_published.append(published)
                 self._log_materializations(batches, published)
-        judged = together(parts, audits=self.options.audits, whole=batches.whole)
+        judged = together(parts, audits=self.options.audits, partition_slice=batches.whole)
         failure = None
         if isinstance(judged, Rejected):
             failure = partly_published(judged, parts, all_published, whole=batches.whole)
@@ -162,17 +165,14 @@ class Pipeline:
 
     def _published_part(self, batches: Batches, connection: Connection, judged: Audited | Rejected) -> Published | None:
         """Publish the partitions of a batch that nothing blocks, under an id of their own."""
+        from dagster_safe_backfill.wap.audit import passed_part
         from dagster_safe_backfill.wap.publish import publish
-        from dagster_safe_backfill.wap.publish_collected import publish_part
 
-        if isinstance(judged, Audited):
-            origin = batches.numbered_origin(connection, judged.staged.keys)
-            return publish(connection, judged, rules=self.options.publish, origin=origin)
-        good = [key for key in judged.staged.keys if key not in set(judged.blocked)]
-        if not good:
+        if len(judged.blocked) == len(judged.staged.keys):
             return None
         origin = batches.numbered_origin(connection, judged.staged.keys)
-        return publish_part(connection, judged, good, rules=self.options.publish, origin=origin)
+        passed = judged if isinstance(judged, Audited) else passed_part(connection, judged, origin=origin)
+        return None if passed is None else publish(connection, passed, rules=self.options.publish, origin=origin)
 
     def _log_materializations(self, batches: Batches, published: Published) -> None:
         for event in materialization_events(batches.context.asset_key, published):
@@ -202,7 +202,7 @@ class Pipeline:
 
 def bound(partition_slice: PartitionSlice, spec: TableSpec, manager: TableIO) -> PartitionSlice:
     """Return a slice that writes its predicates for a table."""
-    from dagster_safe_backfill.wap.recognition import where
+    from dagster_safe_backfill.wap.tables.slices import where
 
     return partition_slice.bound_to(partial(where, spec=spec, dialect=manager.warehouse().dialect))
 

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from sqlglot import exp
 from typing_extensions import Self
 
-from dagster_safe_backfill.model.slices import ColumnType
+from dagster_safe_backfill.model.tables import ColumnType
 
 Fit = Literal["same", "if_unchanged", "never"]
 """How values of one column type go into another: as they are, only those that a cast keeps, or not at all."""

@@ -1,13 +1,20 @@
-"""reconcile: the computed columns against the live table's, by name and without regard to case."""
+"""Columns: the computed ones as the live table keeps them, and whether those of a table changed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from sqlglot import exp
 
-from dagster_safe_backfill.errors import SchemaMismatchError, StatementCancelledError, WarehouseError
-from dagster_safe_backfill.model.tables import Column, TableSpec
+from dagster_safe_backfill.errors import (
+    ConfigurationError,
+    SchemaMismatchError,
+    StatementCancelledError,
+    WarehouseError,
+)
+from dagster_safe_backfill.model.states import Staged
+from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec, names_of
 from dagster_safe_backfill.sql import staging, terms
 from dagster_safe_backfill.sql.slicing import RESERVED
 from dagster_safe_backfill.sql.staging import StagedColumn
@@ -31,11 +38,9 @@ def reconciled(
         columns, problems = _new_columns(connection, found)
     else:
         columns, problems = _matched_columns(connection, found, live, spec)
-    problems += [
-        f"{column.name} begins with {RESERVED}, as only the library's own columns do"
-        for column in found
-        if column.name.casefold().startswith(RESERVED)
-    ]
+    for column in found:
+        if column.name.casefold().startswith(RESERVED):
+            problems.append(f"{column.name} begins with {RESERVED}, as only the library's own columns do")
     if problems:
         raise SchemaMismatchError(
             f"{spec.table}: the computed columns differ from the table's, so nothing was written:"
@@ -45,7 +50,9 @@ def reconciled(
         )
     if live is not None and spec.on_schema_change == "sync":
         return [_widened(connection, source, column) for column in columns]
-    _check_casts(connection, source, columns, spec)
+    problems = _losses(connection, source, columns)
+    if problems:
+        raise SchemaMismatchError(f"{spec.table}: {'; '.join(problems)}", table=str(spec.table), problems=problems)
     return columns
 
 
@@ -67,7 +74,7 @@ def _new_columns(connection: Connection, found: Sequence[Column]) -> tuple[list[
 def _matched_columns(
     connection: Connection, found: Sequence[Column], live: Sequence[Column], spec: TableSpec
 ) -> tuple[list[StagedColumn], list[str]]:
-    computed = {column.name.casefold(): column for column in found}
+    computed = dict(zip(map(str.casefold, names_of(found)), found, strict=True))
     columns: list[StagedColumn] = []
     problems: list[str] = []
     for target in live:
@@ -87,7 +94,7 @@ def _matched_columns(
     if stamp is not None and not any(_is_name(target.name, stamp) for target in live):
         problems.append(f"{stamp}, the updated_at_column, is not in the table (add it, as TIMESTAMP WITH TIME ZONE)")
     if spec.on_schema_change == "raise":
-        return columns, [*problems, *(f"{column.name} is not in the table" for column in computed.values())]
+        return columns, [*problems, *map("{} is not in the table".format, names_of(computed.values()))]
     added, refused = _new_columns(connection, [*computed.values()])
     return [*columns, *added], [*problems, *refused]
 
@@ -106,12 +113,6 @@ def _on_its_way(source: Column, target: Column) -> StagedColumn:
 
 def _is_name(name: str, other: str | None) -> bool:
     return other is not None and name.casefold() == other.casefold()
-
-
-def _check_casts(connection: Connection, source: exp.Table, columns: Sequence[StagedColumn], spec: TableSpec) -> None:
-    problems = _losses(connection, source, columns)
-    if problems:
-        raise SchemaMismatchError(f"{spec.table}: {'; '.join(problems)}", table=str(spec.table), problems=problems)
 
 
 def lost_by_cast(connection: Connection, columns: Sequence[StagedColumn]) -> dict[str, exp.Expr]:
@@ -139,3 +140,108 @@ def _losses(connection: Connection, source: exp.Table, columns: Sequence[StagedC
         for column, count in zip(cast, counts, strict=True)
         if count
     ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnsChange:
+    """How the columns of a table differ from those of before, or of another table.
+
+    Attributes:
+        gone: Those that aren't there any more, or have another type.
+        new: Those that weren't there, or had another type.
+    """
+
+    gone: frozenset[Column]
+    new: frozenset[Column]
+
+    def __bool__(self) -> bool:
+        return bool(self.gone or self.new)
+
+    @property
+    def problems(self) -> list[str]:
+        """Each column that differs, with its type."""
+        return sorted({f"{column.name} {column.type}" for column in self.gone | self.new})
+
+
+def changed_columns(
+    before: Iterable[Column], after: Iterable[Column], *, apart_from: str | None = None
+) -> ColumnsChange:
+    """Return whether columns changed, and how; `apart_from` is one that doesn't count. Their order doesn't."""
+    old, now = frozenset(before), frozenset(after)
+    change = ColumnsChange(gone=old - now, new=now - old)
+    if apart_from is None or not change:
+        return change
+    return ColumnsChange(
+        gone=frozenset([one for one in change.gone if one.name != apart_from]),
+        new=frozenset([one for one in change.new if one.name != apart_from]),
+    )
+
+
+def add_columns(connection: Connection, staged: Staged) -> None:
+    """Add the columns that the shadow brings and live still lacks.
+
+    Raises:
+        SchemaMismatchError: Live isn't what the rows were staged for, for instance altered by hand since.
+    """
+    missing = lacking(connection, staged)
+    if missing:
+        defaults = staging.with_defaults(staged.spec, missing, dialect=connection.dialect)
+        connection.add_columns(staged.spec.table, defaults)
+
+
+def lacking(connection: Connection, staged: Staged) -> Sequence[Column]:
+    """Return, in their order, the columns that the shadow brings and live still lacks; none, if there is no live table.
+
+    Raises:
+        SchemaMismatchError: Live isn't what the rows were staged for.
+    """
+    live = connection.columns(staged.spec.table)
+    if live is None:
+        return ()
+    missing = [column for column in staged.added if column not in live] if staged.added else []
+    check_unchanged(staged.spec, staged.columns, {*live, *missing}, apart_from=staged.spec.updated_at_column)
+    return missing
+
+
+def check_unchanged(
+    spec: TableSpec, expected: Iterable[Column], live: Iterable[Column], *, apart_from: str | None = None
+) -> None:
+    """Refuse a live table that isn't what rows were staged for.
+
+    Raises:
+        SchemaMismatchError: It isn't.
+    """
+    change = changed_columns(expected, live, apart_from=apart_from)
+    if change:
+        raise SchemaMismatchError(
+            f"{spec.table} changed since its rows were staged ({'; '.join(change.problems)}); run again",
+            table=str(spec.table),
+            problems=change.problems,
+        )
+
+
+def data_columns(connection: Connection, shadow: TableRef) -> tuple[Column, ...]:
+    """Return a shadow's columns without the library's own; none, if it isn't there."""
+    found = connection.columns(shadow) or ()
+    return tuple(column for column in found if not column.name.casefold().startswith(RESERVED))
+
+
+def respelled(spec: TableSpec, names: Sequence[str]) -> TableSpec:
+    """Return the spec with its columns spelled as the table spells them."""
+    spelling = dict(zip(map(str.casefold, names), names, strict=True))
+    missing = {*map(str.casefold, spec.unique_key)}.difference(spelling)
+    if missing:
+        missing = [name for name in spec.unique_key if name.casefold() in missing]
+        raise ConfigurationError(
+            f"{spec.table}: unique_key names {', '.join(missing)}, which is no column of it; the columns are"
+            f" {', '.join(names)}"
+        )
+    stamp, latest = spec.updated_at_column, spec.keep_latest
+    if latest is not None and latest.casefold() not in spelling:
+        raise ConfigurationError(f"{spec.table}: keep_latest names {latest}, which is no column of it")
+    return replace(
+        spec,
+        unique_key=tuple(map(spelling.__getitem__, map(str.casefold, spec.unique_key))),
+        updated_at_column=spelling.get(stamp.casefold(), stamp) if stamp else None,
+        keep_latest=spelling[latest.casefold()] if latest else None,
+    )

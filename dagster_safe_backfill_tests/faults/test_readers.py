@@ -43,7 +43,7 @@ def published(table: Publications, number: int, *, strategy: Strategy) -> None:
         staged = write(
             connection, frame(version(number)), spec=table.spec, partition_slice=slice_of(range(DAYS)), origin=who
         )
-        audited = audit(connection, staged, [], origin=who)
+        audited = audit(connection, staged, [], origin=who, gate="run")
         assert isinstance(audited, Audited)
         publish(connection, audited, rules=rules, origin=who)
 

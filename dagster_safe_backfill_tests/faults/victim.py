@@ -30,7 +30,7 @@ from dagster_safe_backfill.model.states import Audited, Origin
 from dagster_safe_backfill.model.tables import Query, TableRef, TableSpec
 from dagster_safe_backfill.wap.audit import audit
 from dagster_safe_backfill.wap.publish import publish
-from dagster_safe_backfill.wap.retention import retire
+from dagster_safe_backfill.wap.retention import owners, retire
 from dagster_safe_backfill.wap.rollback.rollback import Chosen, rollback
 from dagster_safe_backfill.wap.write import write
 from dagster_safe_backfill.warehouses.base import STATEMENTS, Connection
@@ -95,7 +95,7 @@ class Work:
                 connection,
                 Chosen(publication_id="first"),
                 spec=self.spec,
-                slice_of=lambda keys: slice_of(sorted(KEYS.index(key) for key in keys)),
+                partition_slice=slice_of(),
                 origin=self.origin,
                 archive_for=timedelta(seconds=self.archive_for),
             )
@@ -103,7 +103,7 @@ class Work:
             retire(
                 connection,
                 self.spec.table,
-                is_over=lambda run_id: True,
+                ended_runs=owners(connection, self.spec.table),
                 keep_shadows_for=timedelta(0),
                 origin=self.origin,
             )
@@ -114,7 +114,7 @@ class Work:
     def _publish(self, connection: Connection, rules: Publish) -> None:
         query = Query(f"SELECT {COLUMNS} FROM batch")
         staged = write(connection, query, spec=self.spec, partition_slice=slice_of(self.days), origin=self.origin)
-        audited = audit(connection, staged, [unique()] if self.has_key else [], origin=self.origin)
+        audited = audit(connection, staged, [unique()] if self.has_key else [], origin=self.origin, gate="run")
         assert isinstance(audited, Audited)
         if self.is_published:
             publish(connection, audited, rules=rules, origin=self.origin)

@@ -318,7 +318,9 @@ class TestResuming:
         """Its source is mended: what had passed the audits was computed from the same bad source."""
         runs.source.rows_per_day = 2
         runs.source.spoiled[TWELVE[11], 1] = -1.0
-        assert "run the partitions again: all that is not live is computed anew" in runs.fail(canary=canary)
+        assert "run the partitions again: all that is not live is computed anew" in runs.fail(
+            batches=sb.Batches(size=5, canary=canary)
+        )
         rejected = runs.last
         assert rejected is not None
         runs.source.rows_per_day = 3
@@ -506,7 +508,7 @@ class TestPublishingByBatch:
     ) -> None:
         runs.source.rows_per_day = 2
         runs.source.spoiled[TWELVE[0], 0] = -1.0
-        unpublished(runs, monkeypatch, canary=False)
+        unpublished(runs, monkeypatch, batches=sb.Batches(size=5, publish_each=True, canary=False))
         assert counts(read) == dict.fromkeys(TWELVE[1:5], 2)
         runs.source.rows_per_day = 3
         runs.source.spoiled.clear()

@@ -24,7 +24,7 @@ from dagster_safe_backfill.model.states import Audited, Origin
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.runs.deadlines import Deadline
 from dagster_safe_backfill.wap.audit import audit
-from dagster_safe_backfill.wap.measure.samples import Sampler
+from dagster_safe_backfill.wap.measure.compare import Sampler
 from dagster_safe_backfill.wap.publish import publish
 from dagster_safe_backfill.wap.write import write
 from dagster_safe_backfill.warehouses.base import Connection, Warehouse
@@ -260,7 +260,7 @@ def test_an_audit_that_is_stopped_is_not_unmeasured(live: Publications, slow: sb
     staged = live.stage(day_rows(0, 3.0), [0], "late").staged
     before = live.live(), live.events()
     with live.warehouse.connect() as connection, stopped(), Deadline(SOON, "it").over(connection):
-        audit(connection, staged, [slow], origin=ORIGIN)
+        audit(connection, staged, [slow], origin=ORIGIN, gate="run")
     assert (live.live(), live.events()) == before
 
 
@@ -281,9 +281,9 @@ def test_a_batch_that_was_stopped_is_published_by_the_next_try(live: Publication
     staged = live.stage(day_rows(0, 3.0), [0], "late").staged
     with live.warehouse.connect() as connection:
         with stopped(), Deadline(SOON, "it").over(connection):
-            audit(connection, staged, [sb.expression(SLOW)], origin=ORIGIN)
+            audit(connection, staged, [sb.expression(SLOW)], origin=ORIGIN, gate="run")
         with Deadline(60, "it").over(connection):
-            found = audit(connection, staged, [sb.expression("value > 0")], origin=ORIGIN)
+            found = audit(connection, staged, [sb.expression("value > 0")], origin=ORIGIN, gate="run")
             assert isinstance(found, Audited)
             publish(connection, found, rules=Merge(), origin=ORIGIN)
     assert live.values() == {0: [3.0] * 3}

@@ -312,7 +312,7 @@ def test_a_run_stops_before_its_next_batch_once_its_hours_are_over(
     assert no_table(read)
     assert len(shadows(read)) == 2
 
-    runs.fail(again=runs.last, limits=sb.Limits(retry_wait=0.0, allowed_hours="22:00-06:00 UTC"))
+    runs.fail(limits=sb.Limits(retry_wait=0.0, allowed_hours="22:00-06:00 UTC"), again=runs.last)
     assert runs.source.calls == []
 
     clock.hour = 22

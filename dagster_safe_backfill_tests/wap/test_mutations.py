@@ -409,7 +409,7 @@ def judge(warehouse: Warehouse) -> Iterator[Judge]:
             )
             batch = spoil(cast("Any", CORRECT).to_pandas())
             staged = write(connection, batch, spec=spec, partition_slice=SLICE, origin=origin)
-            return audit(connection, staged, audits, origin=origin)
+            return audit(connection, staged, audits, origin=origin, gate="run")
 
         with connection.transaction():
             for name, rows in TABLES.items():

@@ -9,9 +9,13 @@ from typing import Any
 
 from sqlglot import exp
 
-from dagster_safe_backfill.errors import ConfigurationError, SafeBackfillError, StatementCancelledError
+from dagster_safe_backfill.errors import (
+    ConfigurationError,
+    SafeBackfillError,
+    StatementCancelledError,
+    is_transient,
+)
 from dagster_safe_backfill.sql import auditing
-from dagster_safe_backfill.wap.retries import is_transient
 from dagster_safe_backfill.warehouses.base import Connection, Row
 
 Position = int | None
@@ -142,8 +146,11 @@ def _one_row_each(rows: Sequence[Row], *, width: int) -> Sequence[Row]:
     Raises:
         ConfigurationError: It isn't.
     """
-    if len({row[0] for row in rows}) < len(rows) or any(len(row) != width for row in rows):
-        raise ConfigurationError("the SQL gives several values for a group, where one is expected")
+    groups: set[Any] = set()
+    for row in rows:
+        if row[0] in groups or len(row) != width:
+            raise ConfigurationError("the SQL gives several values for a group, where one is expected")
+        groups.add(row[0])
     return rows
 
 

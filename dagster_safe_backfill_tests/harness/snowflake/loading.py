@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from fakesnow.transforms.stage import LOCAL_BUCKET_PATH
 from sqlglot import exp
 
-from dagster_safe_backfill_tests.harness.snowflake import catalog, errors
+from dagster_safe_backfill_tests.harness.snowflake import catalog, errors, prepared
 from dagster_safe_backfill_tests.harness.snowflake.catalog import Name, literal, quoted
 from dagster_safe_backfill_tests.harness.snowflake.names import Resolver
 from dagster_safe_backfill_tests.harness.snowflake.results import Result, column
@@ -183,7 +183,7 @@ def copy_into(session: Any, sql: str) -> Result:
             " transformation.",
         )
     table = exp.to_table(found["target"].strip(), dialect="snowflake")
-    session.fold(table)
+    prepared.fold(table)
     target = Resolver(session).existing(table)
     stage = _stage(session, found["stage"])
     if stage.table not in {None, target}:

@@ -17,7 +17,13 @@ class Resolver:
     def __init__(self, session: Any) -> None:
         self._session = session
         self._columns: dict[str, set[str]] = {}
-        self.tables: list[Name] = []
+        self.written: list[tuple[Name, Name]] = []
+        """The tables, each as it is written and as it is stored."""
+
+    @property
+    def tables(self) -> list[Name]:
+        """The tables as they are stored."""
+        return [stored for _, stored in self.written]
 
     def name(self, table: exp.Table) -> Name:
         """Return the whole name of a table as written, without looking whether it is there."""
@@ -66,7 +72,7 @@ class Resolver:
             table.replace(self._information_schema(table))
             return
         name = self.existing(table)
-        self.tables.append(name)
+        self.written.append((self.name(table), name))
         relation = self._session.account.relations.find(self._session.duck, name)
         self._columns[str(name)] = set(relation.columns)
         if name.table != written and not table.alias and not isinstance(table.parent, exp.Insert | exp.Schema):

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlglot import exp
 
-from dagster_safe_backfill_tests.harness.snowflake import catalog, errors, results, translate
+from dagster_safe_backfill_tests.harness.snowflake import catalog, errors, prepared, results, translate
 from dagster_safe_backfill_tests.harness.snowflake.catalog import literal
 from dagster_safe_backfill_tests.harness.snowflake.names import Resolver
 from dagster_safe_backfill_tests.harness.snowflake.results import Result
@@ -97,7 +97,7 @@ def snowflake_type(duck_type: str, known: str | None) -> str:
 def grants(session: Any, written: str) -> Result:
     """SHOW GRANTS ON TABLE: the privilege and the role of each."""
     table = exp.to_table(written, dialect="snowflake")
-    session.fold(table)
+    prepared.fold(table)
     known = catalog.facts(session.duck, Resolver(session).existing(table))
     rows: list[list[str | None]] = [[*grant.split(" TO ")] for grant in known.grants]
     return Result(0x4400, [results.column(one, "VARCHAR") for one in ("privilege", "grantee_name")], rows=rows)

@@ -12,7 +12,6 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-import sqlglot
 from fakesnow.statement_type import statement_type_id
 from sqlglot import exp
 from sqlglot.errors import ParseError
@@ -26,13 +25,13 @@ from dagster_safe_backfill_tests.harness.snowflake import (
     showing,
     tables,
     translate,
-    walking,
 )
 from dagster_safe_backfill_tests.harness.snowflake.account import Account, Record
-from dagster_safe_backfill_tests.harness.snowflake.catalog import Name
+from dagster_safe_backfill_tests.harness.snowflake.catalog import Name, Relation
 from dagster_safe_backfill_tests.harness.snowflake.duck import Duck
 from dagster_safe_backfill_tests.harness.snowflake.locks import Waiter
 from dagster_safe_backfill_tests.harness.snowflake.names import Resolver
+from dagster_safe_backfill_tests.harness.snowflake.prepared import Statement
 from dagster_safe_backfill_tests.harness.snowflake.results import Result, text
 from dagster_safe_backfill_tests.harness.snowflake.transactions import Transaction
 from dagster_safe_backfill_tests.harness.snowflake.translating_errors import translated
@@ -122,39 +121,25 @@ class Session:
             if found := pattern.match(sql):
                 record.kind = kind
                 return run(self, sql, found)
-        tree = self.parsed(sql)
-        record.kind = tree.key
-        if isinstance(tree, exp.Put):
-            return loading.put(self, tree, base_url)
+        statement = self.parsed(sql)
+        record.kind = statement.shape.key
+        if isinstance(statement.shape, exp.Put):
+            return loading.put(self, statement.tree(), base_url)
         for kinds, run_tree in _BY_TREE.items():
-            if isinstance(tree, kinds):
-                return run_tree(self, tree, sql)
-        if isinstance(tree, _CHANGES):
-            return self._change(tree, describe_only=describe_only)
-        return self._query(tree, describe_only=describe_only)
+            if isinstance(statement.shape, kinds):
+                return run_tree(self, statement.tree(), sql)
+        if isinstance(statement.shape, _CHANGES):
+            return self._change(statement, describe_only=describe_only)
+        return self._query(statement, describe_only=describe_only)
 
-    def parsed(self, sql: str) -> exp.Expression:
+    def parsed(self, sql: str) -> Statement:
         """Parse one statement, its identifiers as Snowflake stores them."""
         short, self._lists, longest = translate.shortened(sql)
         refusals.check_length(longest)
         try:
-            trees = [tree for tree in sqlglot.parse(short, read="snowflake") if tree is not None]
+            return Statement(short)
         except ParseError as error:
             raise translated(error) from error
-        trees = [tree for tree in trees if not isinstance(tree, exp.Semicolon)]
-        if len(trees) != 1:
-            message = f"Actual statement count {len(trees)} did not match the desired statement count 1."
-            raise errors.SnowflakeError(8, "0A000", message)
-        refusals.check_tree(short, trees[0])
-        self.fold(trees[0])
-        return trees[0]
-
-    def fold(self, tree: exp.Expression) -> None:
-        identifiers, everything = walking.found(tree, exp.Identifier, exp.Ordered)
-        for ordered in everything:
-            if isinstance(ordered.this, exp.Column) and ordered.this.sql().upper() == "ALL":
-                ordered.set("this", exp.Var(this="ALL"))
-        translate.fold_identifiers(identifiers)
 
     # --- transactions
 
@@ -191,7 +176,7 @@ class Session:
         copy_grants = bool(tables.COPY_GRANTS.search(refusals.without_literals(sql)))
         plain = tables.COPY_GRANTS.sub("", sql) if copy_grants else sql
         try:
-            tree = self.parsed(plain)
+            tree = self.parsed(plain).tree()
             for name in tables.changed_by(self, tree):
                 self.lock(name, alone=True)
             with self.account.commits.lock, self.duck.sheltered(), self.account.relations.change():
@@ -221,13 +206,33 @@ class Session:
 
     def prepared(self, tree: exp.Expression) -> tuple[str, dict[str, str]]:
         """Return a query as DuckDB's text, and the Snowflake types of those columns that DuckDB can't tell."""
+        duck_sql, kinds, _ = self._prepared(tree)
+        return translate.lengthened(duck_sql, self._lists), kinds
+
+    def _prepared(self, tree: exp.Expression) -> tuple[str, dict[str, str], Resolver]:
         resolver = Resolver(self)
         resolver.resolve(tree)
         resolver.check_columns(tree)
         self._check_try_casts(tree, resolver)
         kinds = showing.hidden_types(self, tree, resolver)
-        duck_sql = translate.to_duckdb(tree, self.context_values())
+        return translate.to_duckdb(tree, self.context_values()), kinds, resolver
+
+    def _compiled(self, statement: Statement) -> tuple[str, dict[str, str]]:
+        """Return the same of a whole statement, which may have come before."""
+        known = statement.recall(self)
+        if known is None:
+            tree = statement.tree()
+            if isinstance(tree, exp.Merge):
+                showing.returning(tree)
+            duck_sql, kinds, resolver = self._prepared(tree)
+            statement.remember(self, duck_sql, kinds, resolver.written)
+            known = duck_sql, kinds
+        duck_sql, kinds = known
         return translate.lengthened(duck_sql, self._lists), kinds
+
+    def relation(self, name: Name) -> Relation | None:
+        """Return what a stored name is of."""
+        return self.account.relations.find(self.duck, name)
 
     def context_values(self) -> dict[str, Any]:
         return {
@@ -241,9 +246,9 @@ class Session:
             "CURRENT_VERSION": "10.0.0",
         }
 
-    def _query(self, tree: exp.Expression, *, describe_only: bool) -> Result:
-        duck_sql, kinds = self.prepared(tree)
-        type_id = statement_type_id(tree) or 0x1000
+    def _query(self, statement: Statement, *, describe_only: bool) -> Result:
+        duck_sql, kinds = self._compiled(statement)
+        type_id = statement_type_id(statement.shape) or 0x1000
         described: list[tuple[str, str]] = []
 
         def run(duck: Duck) -> pa.Table | None:
@@ -255,9 +260,10 @@ class Session:
         rowtype = [results.column(name, kind, kinds.get(name)) for name, kind in described]
         return Result(type_id, rowtype, table=table if table is not None else pa.table({}))
 
-    def _change(self, tree: exp.Expression, *, describe_only: bool) -> Result:
+    def _change(self, statement: Statement, *, describe_only: bool) -> Result:
+        tree = statement.shape
         target = tree.this.this if isinstance(tree.this, exp.Schema) else tree.this
-        name = Resolver(self).existing(target)
+        name = Resolver(self).existing(statement.tree(target))
         words = showing.counted(tree)
         if describe_only:
             return Result(statement_type_id(tree), [results.column(word, "BIGINT") for word in words])
@@ -266,9 +272,7 @@ class Session:
             self.lock(name)
         try:
             type_id = statement_type_id(tree)
-            if isinstance(tree, exp.Merge):
-                showing.returning(tree)
-            duck_sql, _ = self.prepared(tree)
+            duck_sql, _ = self._compiled(statement)
             counts: list[int] = []
             self.run_write(name, duck_sql, counts, merge=isinstance(tree, exp.Merge), words=words)
             return text(type_id, **dict(zip(words, counts, strict=True)))

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlglot import exp
 
-from dagster_safe_backfill_tests.harness.snowflake import catalog, errors, loading, translate
+from dagster_safe_backfill_tests.harness.snowflake import catalog, errors, loading, prepared, translate
 from dagster_safe_backfill_tests.harness.snowflake.catalog import Facts, Kind, Name
 from dagster_safe_backfill_tests.harness.snowflake.names import Resolver
 from dagster_safe_backfill_tests.harness.snowflake.results import Result, text
@@ -357,7 +357,7 @@ def grant(session: Any, sql: str) -> Result:
     if found is None:
         raise errors.unsupported(f"{sql[:100]} in the emulator")
     table = exp.to_table(found["table"], dialect="snowflake")
-    session.fold(table)
+    prepared.fold(table)
     name = Resolver(session).existing(table)
     known = catalog.facts(session.duck, name)
     made = f"{found['what'].upper()} TO {found['role'].upper()}"

@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_safe_backfill.assets.metadata import options_of_asset
+from dagster_safe_backfill.assets.options import checked_audits
 from dagster_safe_backfill.audits.base import Audit
 from dagster_safe_backfill.audits.comparison import Comparison
 from dagster_safe_backfill.audits.groups import GroupAudit
@@ -15,6 +16,7 @@ from dagster_safe_backfill.audits.rows import FailingRows, Unique
 from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.model.options import AssetOptions
 from dagster_safe_backfill.model.slices import PartitionSlice
+from dagster_safe_backfill.model.validation import check_count, column_names
 from dagster_safe_backfill.reports.checks import check_results, check_specs
 from dagster_safe_backfill.runs.partitions import slice_of_keys
 from dagster_safe_backfill.runs.private_dagster import quiet_about_previews
@@ -59,7 +61,8 @@ def build_audit_checks(
         ```
     """
     key = asset.key
-    options = options_of_asset(asset)
+    options, audits = options_of_asset(asset), checked_audits(audits)
+    shown = None if sample_columns is None else column_names("sample_columns", sample_columns)
     _check(asset, audits, options=options, last=last)
     by_name = {f"{prefix}{audit.name}": audit for audit in audits}
 
@@ -82,7 +85,7 @@ def build_audit_checks(
                 wanted,
                 spec=spec,
                 partition_slice=_newest(asset, context.instance, last=last),
-                sample_columns=sample_columns,
+                sample_columns=shown,
             )
         yield from check_results(results, is_published=True, asset=key, prefix=prefix)
 
@@ -103,8 +106,8 @@ def _check(asset: dg.AssetsDefinition, audits: Sequence[Audit], *, options: Asse
     of_key = [audit.name for audit in audits if isinstance(audit, Unique) and not audit.columns]
     if of_key and not options.unique_key:
         raise ConfigurationError(f"{name}: unique() without columns needs a unique_key, and the asset has none")
-    if last is not None and last < 1:
-        raise ConfigurationError(f"{name}: last is a number of partitions, at least 1, and not {last}")
+    if last is not None:
+        check_count(f"{name}: last", last, of="partitions", at_least=1)
     if last is not None and isinstance(asset.partitions_def, dg.MultiPartitionsDefinition):
         raise ConfigurationError(f"{name}: last needs partitions in one order, and these have two dimensions")
 

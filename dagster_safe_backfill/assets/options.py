@@ -99,18 +99,23 @@ _MOVED = {
     "sample_columns": "checks=Checks(sample_columns=…)",
 }
 """Where an option stands that is no argument of its own, also those of earlier versions."""
-_COLLECTIONS: Mapping[str, tuple[type | tuple[type, ...], str]] = {
+_KINDS: Mapping[str, tuple[type | tuple[type, ...], str]] = {
     "ins": (Mapping, "a mapping of input names to dg.AssetIn"),
     "deps": (Iterable, 'a list of assets or keys, such as ["orders"]'),
     "metadata": (Mapping, "a mapping of names to values"),
     "tags": (Mapping, "a mapping of names to texts"),
     "owners": (Sequence, 'a list of owners, such as ["team:sales"]'),
-    "kinds": (AbstractSet, 'a set of kinds, such as {"duckdb"}'),
+    "kinds": ((AbstractSet, Sequence), 'a set of kinds, such as {"duckdb"}'),
     "op_tags": (Mapping, "a mapping of names to values"),
     "hooks": (AbstractSet, "a set of hooks"),
     "required_resource_keys": (AbstractSet, 'a set of resource keys, such as {"api"}'),
+    "automation_condition": (dg.AutomationCondition, "a condition, such as dg.AutomationCondition.eager()"),
+    "freshness_policy": (dg.FreshnessPolicy, "a policy, such as dg.FreshnessPolicy.cron(…)"),
+    "retry_policy": (dg.RetryPolicy, "a policy, such as dg.RetryPolicy(max_retries=2)"),
 }
-"""Arguments of `@dg.asset` whose wrong kinds Dagster takes for something else, or refuses without naming them."""
+"""What arguments of `@dg.asset` are: Dagster takes some wrong ones for something else, and refuses others unnamed."""
+_KEY = 'a text or a list of texts, such as ["nyc", "flights"]'
+_TEXTS = ("name", "description", "group_name", "code_version", "pool")
 
 
 def asset_options(
@@ -142,7 +147,7 @@ def asset_options(
     return AssetOptions(
         partition_expr=_partition_expr(partition_expr, cast("dg.PartitionsDefinition[str]", partitions_def)),
         unique_key=key,
-        audits=_with_key_audit(_audits(audits), has_key=bool(key)),
+        audits=_with_key_audit(checked_audits(audits), has_key=bool(key)),
         publish=how,
         batches=_batches(batches),
         limits=_value("limits", limits, Limits, example="Limits(max_retries=5)"),
@@ -161,17 +166,29 @@ def check_asset_arguments(given: Mapping[str, object]) -> None:
     for name in given:
         if name not in taken:
             raise ConfigurationError(f"there is no argument {name!r}{_instead(name, taken)}")
-    for name, (kind, what) in _COLLECTIONS.items():
+    for name, (kind, what) in _KINDS.items():
         value = given.get(name)
         if value is not None and (not isinstance(value, kind) or isinstance(value, str)):
             raise refused(name, what, value)
-    for name in ("name", "group_name", "code_version", "pool"):
+    for name in _TEXTS:
         if given.get(name) is not None:
             check_text(name, given[name], what="a text")
+    for name in ("key", "key_prefix"):
+        _check_key(name, given.get(name))
     for name in cast("Mapping[str, object]", given.get("metadata") or {}):
         if name in TABLE_KEYS:
             instead = f"{name}=…" if name in _OWN else _MOVED[name].format(name)
             raise ConfigurationError(f"metadata: {name} is an option of its own; write {instead}")
+
+
+def _check_key(name: str, given: object) -> None:
+    if given is None or (name == "key" and isinstance(given, dg.AssetKey)):
+        return
+    parts = [given] if isinstance(given, str) else cast("Sequence[object]", given)
+    if isinstance(given, dg.AssetKey) or not isinstance(given, Sequence) or not parts:
+        raise refused(name, _KEY, cast("object", given))
+    for part in parts:
+        check_text(name, part, what=_KEY)
 
 
 def _instead(name: str, taken: Sequence[str]) -> str:
@@ -234,7 +251,12 @@ def _partition_expr(given: object, definition: dg.PartitionsDefinition[str]) -> 
     raise refused("partition_expr", f"a SQL expression for each dimension, {wanted}", cast("object", given))
 
 
-def _audits(given: object) -> tuple[Audit, ...]:
+def checked_audits(given: object) -> tuple[Audit, ...]:
+    """Return a list of audits as a tuple.
+
+    Raises:
+        ConfigurationError: It is no list, or holds something else.
+    """
     if not isinstance(given, Sequence) or isinstance(given, str):
         hint = "did you forget the brackets?" if isinstance(given, Audit) else None
         raise refused("audits", "a list of audits, such as [sb.unique()]", given, hint=hint)
@@ -283,8 +305,13 @@ def _value(option: str, given: object, kind: type[_Value], *, example: str) -> _
     if given is None:
         return kind()
     if not isinstance(given, kind):
-        raise refused(option, f"a {kind.__name__}, such as {example}", given, hint=_called(given))
+        hint = _as_call(kind, cast("Mapping[object, object]", given)) if isinstance(given, Mapping) else _called(given)
+        raise refused(option, f"a {kind.__name__}, such as {example}", cast("object", given), hint=hint)
     return given
+
+
+def _as_call(kind: type, given: Mapping[object, object]) -> str:
+    return f"did you mean {kind.__name__}({', '.join(f'{name}={value!r}' for name, value in given.items())})?"
 
 
 def _called(given: object) -> str | None:

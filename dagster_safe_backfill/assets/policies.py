@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from dagster_safe_backfill.errors import ConfigurationError
+from dagster_safe_backfill.model.validation import check_count
 
 
 def single_run() -> dg.BackfillPolicy:
@@ -16,10 +16,9 @@ def batched(partitions_per_run: int) -> dg.BackfillPolicy:
     """Runs of at most so many contiguous partitions; each is published by itself.
 
     Raises:
-        ConfigurationError: The number is below 1.
+        ConfigurationError: It is no whole number, or below 1.
     """
-    if partitions_per_run < 1:
-        raise ConfigurationError(f"batched() needs at least one partition a run, not {partitions_per_run}")
+    check_count("partitions_per_run", partitions_per_run, of="partitions", at_least=1)
     return dg.BackfillPolicy.multi_run(max_partitions_per_run=partitions_per_run)
 
 

@@ -3,6 +3,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import dagster as dg
@@ -20,8 +21,9 @@ from dagster_safe_backfill.assets.policies import single_run
 from dagster_safe_backfill.audits.base import Audit
 from dagster_safe_backfill.audits.comparison import Comparison
 from dagster_safe_backfill.errors import ConfigurationError
-from dagster_safe_backfill.model.options import Batches, Checks, Limits, Publish, Strategy, TableOptions
+from dagster_safe_backfill.model.options import AssetOptions, Batches, Checks, Limits, Publish, Strategy, TableOptions
 from dagster_safe_backfill.reports.checks import are_partitioned, check_specs
+from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset
 from dagster_safe_backfill.runs.limits import no_vain_retries
 from dagster_safe_backfill.runs.private_dagster import keep_options, quiet_about_previews
 from dagster_safe_backfill.runs.user_function import ComputeFunction, Run
@@ -108,9 +110,6 @@ def build_staged_wap_assets(
         )
         ```
     """
-    # What runs assets is loaded with the first one that is defined.
-    from dagster_safe_backfill.runs.staged_runs import AuditPipeline, PublishPipeline, StagedTable, StagePipeline
-
     check_asset_arguments(asset)
     options = asset_options(
         partitions_def=partitions_def,
@@ -129,56 +128,129 @@ def build_staged_wap_assets(
         raise ConfigurationError(
             "batches: publish_each=True is for @wap_asset; staged assets are published once, at the end of a backfill"
         )
-    live_key = asset_key_of(function, asset)
-    shadow_key, audit_key = (_beside(live_key, ending) for ending in ("__shadow", "__audit"))
-    described = asset.get("description") or inspect.getdoc(function)
-    of_each = [audit for audit in options.audits if not audit.is_over_run and not isinstance(audit, Comparison)]
-    is_partitioned = are_partitioned(options.checks.partitioned, backfill_policy)
+    group = _Group(
+        key=asset_key_of(function, asset),
+        options=options,
+        partitions_def=partitions_def,
+        backfill_policy=backfill_policy,
+        io_manager_key=io_manager_key,
+        description=asset.get("description") or inspect.getdoc(function) or "",
+        asset=asset,
+    )
     compute = ComputeFunction(function, resource_key=io_manager_key)
-    staged = StagedTable(key=live_key, options=options, partitions_def=partitions_def)
-    stage = StagePipeline(table=staged, compute=compute, audits=of_each, logs_by_partition=is_partitioned)
-    resources = asset.get("required_resource_keys")
-    publish_run = _run_by(PublishPipeline(table=staged).run, io_manager_key)
-    keep_options(publish_run, options)
+    live = LiveAsset(key=group.key, options=options, partitions_def=partitions_def)
+    computed = ComputedAsset(
+        live=live, compute=compute, audits=group.audits_of_each, logs_by_partition=group.is_partitioned
+    )
+
+    def stage(
+        context: dg.AssetExecutionContext, io_manager: object, arguments: Mapping[str, object]
+    ) -> Iterator[object]:
+        wap_run, _staged_runs = _loaded()
+        return wap_run.run_shadow(context, io_manager, arguments, asset=computed)
+
+    def audit_all(
+        context: dg.AssetExecutionContext, io_manager: object, _arguments: Mapping[str, object]
+    ) -> Iterator[object]:
+        _wap_run, staged_runs = _loaded()
+        return staged_runs.run_audit(context, io_manager, live=live, shadow=shadow, audits=options.audits)
+
+    def publish_all(
+        context: dg.AssetExecutionContext, io_manager: object, _arguments: Mapping[str, object]
+    ) -> Iterator[object]:
+        _wap_run, staged_runs = _loaded()
+        return staged_runs.run_publish(context, io_manager, live=live)
+
     with quiet_about_previews():
-        shadow = dg.asset(
-            compute.replaced_by(stage.run, takes_resource=not resources),
-            key=shadow_key,
-            description=f"The staged partitions of {live_key.to_user_string()}. {described or ''}".strip(),
-            required_resource_keys=resources and {*resources, io_manager_key},
-            io_manager_key=io_manager_key,
-            partitions_def=partitions_def,
-            backfill_policy=backfill_policy,
-            check_specs=check_specs(
-                of_each, asset=shadow_key, partitions_def=partitions_def if is_partitioned else None
-            ),
-            **only(asset, *_OF_ALL, *_OF_SHADOW),
+        shadow = group.shadow(compute, stage)
+        return StagedWapAssets(shadow, group.audit(audit_all), group.published(publish_all))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Group:
+    """The definitions of the three assets, and what they share.
+
+    Attributes:
+        key: The live asset's.
+        description: The user's words on the live asset.
+        asset: What `@dg.asset` takes.
+    """
+
+    key: dg.AssetKey
+    options: AssetOptions
+    partitions_def: dg.PartitionsDefinition[str]
+    backfill_policy: dg.BackfillPolicy | None
+    io_manager_key: str
+    description: str
+    asset: AssetArguments
+
+    @property
+    def is_partitioned(self) -> bool:
+        """Whether the shadow's checks have a status for each partition."""
+        return are_partitioned(self.options.checks.partitioned, self.backfill_policy)
+
+    @property
+    def audits_of_each(self) -> list[Audit]:
+        """The audits that one run of the shadow can measure."""
+        audits = self.options.audits
+        return [audit for audit in audits if not audit.is_over_run and not isinstance(audit, Comparison)]
+
+    def shadow(self, compute: ComputeFunction, run: Run) -> dg.AssetsDefinition:
+        """Return `x__shadow`."""
+        key = self._beside("__shadow")
+        resources = self.asset.get("required_resource_keys")
+        partitioned = self.partitions_def if self.is_partitioned else None
+        return dg.asset(
+            compute.replaced_by(run, takes_resource=not resources),
+            key=key,
+            description=f"The staged partitions of {self.key.to_user_string()}. {self.description}".strip(),
+            required_resource_keys=resources and {*resources, self.io_manager_key},
+            io_manager_key=self.io_manager_key,
+            partitions_def=self.partitions_def,
+            backfill_policy=self.backfill_policy,
+            check_specs=check_specs(self.audits_of_each, asset=key, partitions_def=partitioned),
+            **only(self.asset, *_OF_ALL, *_OF_SHADOW),
         )
-        audit = dg.asset(
-            _run_by(AuditPipeline(table=staged, shadow=shadow, audits=options.audits).run, io_manager_key),
-            key=audit_key,
-            deps=[shadow_key],
-            description=f"The audits of all that is staged of {live_key.to_user_string()} together, and their report.",
-            required_resource_keys={io_manager_key},
-            check_specs=check_specs(options.audits, asset=audit_key),
-            **only(asset, *_OF_ALL),
+
+    def audit(self, run: Run) -> dg.AssetsDefinition:
+        """Return `x__audit`."""
+        key = self._beside("__audit")
+        return dg.asset(
+            _run_by(run, self.io_manager_key),
+            key=key,
+            deps=[self._beside("__shadow")],
+            description=f"The audits of all that is staged of {self.key.to_user_string()} together, and their report.",
+            required_resource_keys={self.io_manager_key},
+            check_specs=check_specs(self.options.audits, asset=key),
+            **only(self.asset, *_OF_ALL),
         )
-        published = dg.asset(
-            publish_run,
-            key=live_key,
-            deps=[shadow_key, audit_key],
-            metadata={**(asset.get("metadata") or {}), **metadata_of(options)},
-            description=described,
-            required_resource_keys={io_manager_key},
-            partitions_def=partitions_def,
+
+    def published(self, run: Run) -> dg.AssetsDefinition:
+        """Return `x`."""
+        function = _run_by(run, self.io_manager_key)
+        keep_options(function, self.options)
+        return dg.asset(
+            function,
+            key=self.key,
+            deps=[self._beside("__shadow"), self._beside("__audit")],
+            metadata={**(self.asset.get("metadata") or {}), **metadata_of(self.options)},
+            description=self.description or None,
+            required_resource_keys={self.io_manager_key},
+            partitions_def=self.partitions_def,
             backfill_policy=single_run(),
-            **only(asset, *_OF_ALL, *_OF_LIVE),
+            **only(self.asset, *_OF_ALL, *_OF_LIVE),
         )
-    return StagedWapAssets(shadow, audit, published)
+
+    def _beside(self, ending: str) -> dg.AssetKey:
+        *prefix, name = self.key.path
+        return dg.AssetKey([*prefix, f"{name}{ending}"])
 
 
-def _beside(key: dg.AssetKey, ending: str) -> dg.AssetKey:
-    return dg.AssetKey([*key.path[:-1], f"{key.path[-1]}{ending}"])
+def _loaded():
+    """Load what runs assets: with the first run, so that definitions are cheap to load."""
+    from dagster_safe_backfill.runs import staged_runs, wap_run
+
+    return wap_run, staged_runs
 
 
 def _run_by(run: Run, io_manager_key: str) -> Callable[..., Iterator[object]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -14,6 +14,7 @@ from dagster_safe_backfill.assets.options import AssetArguments, asset_key_of, a
 from dagster_safe_backfill.audits.base import Audit
 from dagster_safe_backfill.model.options import Batches, Checks, Limits, Publish, Strategy, TableOptions
 from dagster_safe_backfill.reports.checks import are_partitioned, check_specs
+from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset
 from dagster_safe_backfill.runs.private_dagster import keep_options, quiet_about_previews
 from dagster_safe_backfill.runs.user_function import ComputeFunction
 
@@ -97,15 +98,22 @@ def wap_asset(
     )
 
     def decorate(function: Callable[..., object]) -> dg.AssetsDefinition:
-        # What runs assets is loaded with the first one that is defined.
-        from dagster_safe_backfill.runs.wap_run import Pipeline
-
         key = asset_key_of(function, asset)
         is_partitioned = are_partitioned(options.checks.partitioned, backfill_policy)
         compute = ComputeFunction(function, resource_key=io_manager_key)
-        pipeline = Pipeline(compute=compute, options=options, logs_by_partition=is_partitioned)
+        live = LiveAsset(key=key, options=options, partitions_def=partitions_def)
+        computed = ComputedAsset(live=live, compute=compute, audits=options.audits, logs_by_partition=is_partitioned)
+
+        def wap(
+            context: dg.AssetExecutionContext, io_manager: object, arguments: Mapping[str, object]
+        ) -> Iterator[object]:
+            # What runs assets is loaded with the first run, so that definitions are cheap to load.
+            from dagster_safe_backfill.runs.wap_run import run_wap_asset
+
+            return run_wap_asset(context, io_manager, arguments, asset=computed)
+
         resources = asset.get("required_resource_keys")
-        run = compute.replaced_by(pipeline.run, takes_resource=not resources)
+        run = compute.replaced_by(wap, takes_resource=not resources)
         keep_options(run, options)
         arguments: dict[str, Any] = {
             **asset,

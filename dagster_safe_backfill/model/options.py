@@ -188,7 +188,7 @@ class Batches:
 
     def __post_init__(self) -> None:
         if self.size is not None:
-            check_count("size", self.size, of="partitions", at_least=1)
+            check_count("Batches: size", self.size, of="partitions", at_least=1)
         check_flag("publish_each", self.publish_each)
         check_flag("canary", self.canary)
         check_flag("resume", self.resume)

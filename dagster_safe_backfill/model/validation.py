@@ -19,7 +19,7 @@ _CLOSE = 0.6
 
 def refused(option: str, expected: str, value: object, *, hint: str | None = None) -> ConfigurationError:
     """Return the error of a value that an option doesn't take."""
-    return ConfigurationError(f"{option} is {expected}, not {value!r}{'' if hint is None else f'; {hint}'}")
+    return ConfigurationError(f"{option} must be {expected}, not {value!r}{'' if hint is None else f'; {hint}'}")
 
 
 def closest(given: object, known: Iterable[str], *, cutoff: float = _CLOSE) -> str | None:
@@ -38,7 +38,12 @@ def check_choice(option: str, value: object, allowed: Sequence[str], *, hint: st
         return
     near = closest(value, allowed)
     meant = f'did you mean "{near}"?' if near else hint
-    raise refused(option, " or ".join(f'"{one}"' for one in allowed), value, hint=meant)
+    raise refused(option, _listed(allowed), value, hint=meant)
+
+
+def _listed(allowed: Sequence[str]) -> str:
+    *others, last = (f'"{one}"' for one in allowed)
+    return f"{', '.join(others)} or {last}"
 
 
 def check_flag(option: str, value: object) -> None:
@@ -53,12 +58,12 @@ def check_count(option: str, value: object, *, of: str, at_least: int) -> None:
         raise refused(option, f"a whole number of {of}, at least {at_least}", value)
 
 
-def check_number(option: str, value: object, *, of: str, most: float, is_positive: bool = False) -> None:
+def check_number(option: str, value: object, *, of: str, most: int, is_positive: bool = False) -> None:
     """Refuse a value that is no number from 0 to `most`, or that is 0 where only positive numbers make sense."""
     least = "more than" if is_positive else "at least"
     number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
     if not 0 <= number <= most or (is_positive and number == 0):
-        raise refused(option, f"a number of {of}, {least} 0 and at most {most:g}", value)
+        raise refused(option, f"a number of {of}, {least} 0 and at most {most:,}", value)
 
 
 def check_text(option: str, value: object, *, what: str) -> None:
@@ -78,11 +83,17 @@ def check_time_zone(what: str, name: object, *, example: str = '"America/New_Yor
         ZoneInfo(str(name))
     # Of a folder of the time zone database, Python says that it is a folder.
     except (KeyError, ValueError, OSError) as error:
-        near = get_close_matches(str(name), available_timezones(), n=1)
-        hint = f"; did you mean {near[0]}?" if near else "."
+        near = _zone_like(str(name))
+        hint = f"; did you mean {near}?" if near else "."
         raise ConfigurationError(
             f"{what}: there is no time zone {name!r}{hint} Give a name of the IANA time zone database, as in {example}"
         ) from error
+
+
+def _zone_like(name: str) -> str | None:
+    zones = sorted(available_timezones())
+    of_city = [zone for zone in zones if zone.casefold().endswith(f"/{name.strip().replace(' ', '_').casefold()}")]
+    return next(iter(of_city or get_close_matches(name, zones, n=1, cutoff=0.8)), None)
 
 
 def column_names(option: str, value: object) -> tuple[str, ...]:

@@ -11,9 +11,10 @@ import dagster as dg
 
 from dagster_safe_backfill.errors import AuditFailedError
 from dagster_safe_backfill.model.slices import PartitionSlice
-from dagster_safe_backfill.model.states import Judged, Published, Rejected, RowCounts
+from dagster_safe_backfill.model.states import Audited, Judged, Published, Rejected, RowCounts
 from dagster_safe_backfill.model.text import listed
-from dagster_safe_backfill.reports.checks import evaluations_by_partition, summary
+from dagster_safe_backfill.reports.checks import check_results, evaluations_by_partition, summary
+from dagster_safe_backfill.reports.report import report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,13 +36,34 @@ class RunReport:
     failure: dg.Failure | None = None
 
 
-def evaluations(
-    context: dg.AssetExecutionContext, judged: Judged, *, is_published: bool, logs_by_partition: bool
-) -> list[dg.AssetCheckEvaluation]:
-    """Return the evaluation of each check and partition, which a range run of partitioned checks has to log itself."""
-    if not logs_by_partition or context.has_partition_key:
-        return []
-    return list(evaluations_by_partition(judged.results, asset=context.asset_key, is_published=is_published))
+def report_of(
+    context: dg.AssetExecutionContext,
+    judged: Audited | Rejected,
+    *,
+    failure: dg.Failure | None,
+    is_published: bool,
+    logs_by_partition: bool = False,
+) -> RunReport:
+    """Return what a run reports of what it audited.
+
+    Args:
+        context: Of the run.
+        judged: What was audited.
+        failure: Why the run fails, if it does.
+        is_published: Whether the rows go live, and so will be found there.
+        logs_by_partition: Whether the checks have a status for each partition. Dagster records a check's result in a
+            range run without its partitions, so the run has to log them.
+    """
+    evaluations: list[dg.AssetCheckEvaluation] = []
+    if logs_by_partition and not context.has_partition_key:
+        evaluations = [*evaluations_by_partition(judged.results, asset=context.asset_key, is_published=is_published)]
+    shown = report(judged)
+    return RunReport(
+        checks=[*check_results(judged.results, is_published=is_published)],
+        evaluations=evaluations,
+        shown=shown,
+        failure=failure and with_metadata(failure, shown),
+    )
 
 
 def log_evaluation(context: dg.AssetExecutionContext, evaluation: dg.AssetCheckEvaluation) -> None:
@@ -49,17 +71,17 @@ def log_evaluation(context: dg.AssetExecutionContext, evaluation: dg.AssetCheckE
     context.log_event(cast("dg.AssetObservation", evaluation))
 
 
-def rejection(judged: Rejected, parts: Sequence[Judged], *, planned: int) -> dg.Failure:
+def rejection(judged: Rejected, parts: Sequence[Judged], *, batches: int) -> dg.Failure:
     """Return the failure of a run that publishes nothing.
 
     Args:
         judged: All that was audited.
         parts: Its batches.
-        planned: How many batches the run has.
+        batches: How many batches the run has.
     """
     ending = ""
-    if len(parts) < planned:
-        ending = f"; as the first batch failed, the other {planned - len(parts)} were not computed"
+    if len(parts) < batches:
+        ending = f"; as the first batch failed, the other {batches - len(parts)} were not computed"
     return _failure(judged, parts, f"nothing was published, because {_blocking(judged)}", ending)
 
 
@@ -106,36 +128,49 @@ def with_metadata(failure: dg.Failure, shown: Mapping[str, Any]) -> dg.Failure:
     return more
 
 
-def changes_by_partition(published: Sequence[Published], *, seconds: float | None = None) -> dict[str, dict[str, Any]]:
-    """Return the numbers of each partition that went live."""
-    timed = {} if seconds is None else {"seconds": round(seconds, 3)}
-    counts = {key: rows for one in published for key, rows in one.row_counts.items()}
-    return {key: {**partition_metadata(rows), **timed} for key, rows in counts.items()}
+def numbers_by_partition(published: Sequence[Published], *, seconds: float | None = None) -> dict[str, dict[str, Any]]:
+    """Return the metadata of each partition that went live."""
+    numbers: dict[str, dict[str, Any]] = {}
+    for one in published:
+        common = publication_metadata(one)
+        if seconds is not None:
+            common["seconds"] = round(seconds, 3)
+        for key, changes in one.row_counts.items():
+            numbers[key] = {**common, **partition_metadata(changes)}
+    return numbers
+
+
+def staged_numbers(parts: Sequence[Audited | Rejected], *, seconds: float) -> dict[str, dict[str, Any]]:
+    """Return the metadata of each partition that is staged."""
+    return {
+        key: {
+            "dagster/table_name": str(part.staged.shadow),
+            "dagster/partition_row_count": part.staged.rows.get(key, 0),
+            "rows_staged": part.staged.rows.get(key, 0),
+            "seconds": round(seconds, 3),
+        }
+        for part in parts
+        for key in part.staged.keys
+    }
 
 
 def materialization_events(asset: dg.AssetKey, published: Published) -> Iterator[dg.AssetMaterialization]:
     """Yield the materialization of each partition that went live."""
-    common = publication_metadata(published)
-    for key, numbers in changes_by_partition([published]).items():
-        yield dg.AssetMaterialization(asset_key=asset, partition=key, metadata={**common, **numbers})
+    for key, numbers in numbers_by_partition([published]).items():
+        yield dg.AssetMaterialization(asset_key=asset, partition=key, metadata=numbers)
 
 
 def publication_metadata(published: Published) -> dict[str, Any]:
     """Return what is the same for all partitions that went live together."""
-    table = published.audited.staged.spec.table
-    return {
-        "dagster/table_name": str(table),
+    metadata: dict[str, Any] = {
+        "dagster/table_name": str(published.audited.staged.spec.table),
         "publication_id": published.publication_id,
-        **_archive_metadata(published),
     }
-
-
-def _archive_metadata(published: Published) -> dict[str, Any]:
-    """Return where what was replaced is kept; a time in UTC, as the UI shows texts as they are."""
-    if published.archive is None or published.expires_at is None:
-        return {}
-    until = published.expires_at.astimezone(timezone.utc)
-    return {"archive": str(published.archive), "archive_expires_at": f"{until:%Y-%m-%d %H:%M} UTC"}
+    if published.archive is not None and published.expires_at is not None:
+        # In UTC, as the UI shows texts as they are.
+        until = published.expires_at.astimezone(timezone.utc)
+        metadata |= {"archive": str(published.archive), "archive_expires_at": f"{until:%Y-%m-%d %H:%M} UTC"}
+    return metadata
 
 
 def warn(context: dg.AssetExecutionContext, published: Published) -> None:

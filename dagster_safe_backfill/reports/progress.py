@@ -8,6 +8,9 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_safe_backfill.model.states import Audited, Rejected
+from dagster_safe_backfill.model.text import listed
+
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
@@ -26,10 +29,13 @@ class Progress:
     rows: int = 0
     _started: float = field(default_factory=time.monotonic)
 
-    def add(self, *, partitions: int, rows: int) -> None:
-        """Count what a batch has done."""
-        self.done += partitions
-        self.rows += rows
+    def add(self, judged: Audited | Rejected, *, number: int, batches: int, seconds: float) -> str:
+        """Count what a batch has done, and return that in words."""
+        staged = judged.staged
+        self.done += len(staged.keys)
+        self.rows += sum(staged.rows.values())
+        verdict = "audited" if isinstance(judged, Audited) else f"rejected, {listed(judged.blocked)}"
+        return f"batch {number} of {batches}, {staged.partition_slice}: {verdict}, in {seconds:.1f} s"
 
     @property
     def seconds(self) -> float:
@@ -47,11 +53,11 @@ class Progress:
             f" {self.rows / self.seconds:,.0f} rows/s, about {self.seconds_left:,.0f} s left"
         )
 
-    def observation(self, what: str, *, number: int, total: int) -> dg.AssetObservation:
+    def observation(self, what: str, *, number: int, batches: int) -> dg.AssetObservation:
         """Return the event of a batch, whose numbers the asset's page plots."""
         metadata: dict[str, Any] = {
             "batch": number,
-            "batches": total,
+            "batches": batches,
             "partitions_done": self.done,
             "partitions": self.partitions,
             "rows_staged": self.rows,

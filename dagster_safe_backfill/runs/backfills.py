@@ -1,4 +1,4 @@
-"""What is staged together: all of a backfill's runs, or a run's own; and what Dagster knows of it and its runs."""
+"""What Dagster knows of runs and backfills: what is staged together, and which run goes on with another's work."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_safe_backfill.runs.private_dagster import backfills_since
-
 BACKFILL_TAG = "dagster/backfill"
 _ROOT_BACKFILL_TAG = "dagster/root_backfill_id"
 _ROOT_RUN_TAG = "dagster/root_run_id"
-_ABANDONED = ("CANCELED", "FAILED", "COMPLETED_FAILED")
 
 
-def scope_of(context: dg.AssetExecutionContext) -> str:
-    """Return the scope of a run: its backfill or, if there is none, the run; of a re-execution, the first one.
+def group_of(context: dg.AssetExecutionContext) -> str:
+    """Return what a run's rows are staged and published with: its backfill or, without one, the run.
+
+    Of a re-execution it is the first one.
 
     A backfill of a job runs all steps for each partition, so there each run is on its own.
     """
@@ -42,33 +41,18 @@ def _targets(context: dg.AssetExecutionContext) -> Any:
     return backfill.asset_backfill_data.target_subset.partitions_subsets_by_asset_key
 
 
-def is_abandoned(instance: dg.DagsterInstance, scope: str) -> bool:
-    """Return whether what was staged in a scope waits for nobody.
+def why_not_resumed(run: dg.DagsterRun, instance: dg.DagsterInstance, earlier_run_id: str) -> str | None:
+    """Return why a run computes again what an earlier one had staged; None if it goes on with that.
 
-    Then its backfill, or run, has ended and not succeeded, and no re-execution of it goes on, or succeeded.
-    """
-    backfill = instance.get_backfill(scope)
-    if backfill is not None:
-        # Found by time, as Dagster's filter by tags knows no backfill before its first run in an older database.
-        since = backfills_since(instance, backfill.backfill_timestamp)
-        tries = [backfill, *(one for one in since if one.tags.get(_ROOT_BACKFILL_TAG) == scope)]
-        return all(one.status.value in _ABANDONED for one in tries)
-    run = instance.get_run_by_id(scope)
-    runs = [run] if run is not None else []
-    runs += instance.get_runs(dg.RunsFilter(tags={_ROOT_RUN_TAG: scope}))
-    return all(one.is_finished and not one.is_success for one in runs)
-
-
-def is_again(run: dg.DagsterRun, instance: dg.DagsterInstance, earlier_run_id: str) -> bool:
-    """Return whether a run goes on with what an earlier one had begun: a retry of it, or a re-execution.
-
-    So does a run of a backfill that was executed again, which has new runs. Of a run that Dagster has forgotten, it
-    isn't known.
+    A retry of a run goes on with what it had begun, and so does a re-execution of one that didn't succeed, also in a
+    backfill that was executed again, which has new runs. Of a run that Dagster has forgotten, that isn't known.
     """
     if earlier_run_id == run.run_id:
-        return True
+        return None
     earlier = instance.get_run_by_id(earlier_run_id)
-    return earlier is not None and not _family(run).isdisjoint(_family(earlier))
+    if earlier is None or _family(run).isdisjoint(_family(earlier)):
+        return f"another launch, run {earlier_run_id}, staged them"
+    return f"run {earlier_run_id}, which staged them, succeeded" if earlier.is_success else None
 
 
 def _family(run: dg.DagsterRun) -> set[str]:

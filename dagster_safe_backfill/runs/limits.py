@@ -1,26 +1,27 @@
-"""What bounds a run: how much it does at once, how long, how often, and when."""
+"""What stops a run, or keeps it from starting: the hours of the day, the number of partitions, errors that stay."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+import time
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, TypeVar
 
 import dagster as dg
 
-from dagster_safe_backfill.errors import OutsideAllowedHoursError, SafeBackfillError, is_transient
-from dagster_safe_backfill.model.options import Limits
-from dagster_safe_backfill.model.tables import TableSpec
-from dagster_safe_backfill.runs.table_io import TableIO
+from dagster_safe_backfill.errors import (
+    OutsideAllowedHoursError,
+    SafeBackfillError,
+    TooManyPartitionsError,
+    is_transient,
+)
+from dagster_safe_backfill.model.hours import AllowedHours
+from dagster_safe_backfill.runs.backfills import BACKFILL_TAG
 
-if TYPE_CHECKING:
-    from dagster_safe_backfill.runs.deadlines import Deadline
-    from dagster_safe_backfill.runs.retries import Retries
-    from dagster_safe_backfill.warehouses.base import Connection
+CONFIRMED_TAG = "safe_backfill/confirmed_partitions"
 
-_Result = TypeVar("_Result")
+_PATIENCE = 10.0
+_POLL = 0.2
 
 
 @contextmanager
@@ -38,89 +39,76 @@ def no_vain_retries(context: dg.AssetExecutionContext) -> Generator[None, None, 
         raise dg.Failure(str(error), allow_retries=False) from error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
-    """The bounds of one run.
+def check_hours(hours: AllowedHours | None, *, table: object, what: str) -> None:
+    """Refuse to begin something at a time when nothing may begin.
 
-    Attributes:
-        publication_id: Under which all of it goes live, where that is known before its sessions are opened.
+    Raises:
+        OutsideAllowedHoursError: It is such a time.
     """
-
-    limits: Limits
-    context: dg.AssetExecutionContext
-    manager: TableIO
-    spec: TableSpec
-    publication_id: str | None = None
-
-    def deadline(self, what: str) -> Deadline:
-        """Return the deadline of something that begins now."""
-        from dagster_safe_backfill.runs.deadlines import Deadline
-
-        return Deadline(self.limits.timeout_seconds, what)
-
-    def computed(self, compute: Callable[[], object], *, deadline: Deadline) -> object:
-        """Return what the user's function computes, as rows that can be read again.
-
-        Raises:
-            BatchTimeoutError: It took too long.
-        """
-        from dagster_safe_backfill.warehouses.frames import rereadable
-
-        def work() -> object:
-            with deadline.over_python():
-                return compute()
-
-        return rereadable(self._retries.call(work, on_retry=self._say_retry))
-
-    def connected(
-        self, work: Callable[[Connection], _Result], *, deadline: Deadline, read_only: bool = False
-    ) -> _Result:
-        """Return what `work` makes in a session of its own; after an error that can pass, in another one.
-
-        Raises:
-            BatchTimeoutError: It took too long.
-        """
-
-        def tried() -> _Result:
-            session = self.manager.connected(
-                self.spec.table,
-                run_id=self.context.run_id,
-                publication_id=self.publication_id,
-                read_only=read_only,
-            )
-            with session as connection, deadline.over(connection):
-                return work(connection)
-
-        return self._retries.call(tried, on_retry=self._say_retry)
-
-    def check_hours(self, what: str) -> None:
-        """Refuse to begin something at a time when nothing may.
-
-        Raises:
-            OutsideAllowedHoursError: It is such a time.
-        """
-        hours = self.limits.hours
-        now = _now()
-        if hours is None or hours.allows(now):
-            return
-        opens_at = hours.opens_after(now)
-        raise OutsideAllowedHoursError(
-            f"{self.spec.table}: batches start in allowed_hours, {hours}, and there it is"
-            f" {now.astimezone(opens_at.tzinfo):%H:%M}, so {what} were not computed. What was staged before is kept:"
-            f" re-execute the run from {opens_at:%Y-%m-%d %H:%M %Z} on, and it goes on from there",
-            opens_at=opens_at,
-        )
-
-    @property
-    def _retries(self) -> Retries:
-        from dagster_safe_backfill.runs.retries import Retries
-
-        return Retries(max_retries=self.limits.max_retries, first_wait=self.limits.retry_wait)
-
-    def _say_retry(self, error: BaseException, attempt: int, seconds: float) -> None:
-        most = self.limits.max_retries
-        self.context.log.warning(f"retry {attempt} of {most} in {seconds:.1f} s, after {type(error).__name__}: {error}")
+    if hours is None or hours.allows(now := _now()):
+        return
+    opens_at = hours.opens_after(now)
+    raise OutsideAllowedHoursError(
+        f"{table}: batches start in allowed_hours, {hours}, and there it is"
+        f" {now.astimezone(opens_at.tzinfo):%H:%M}, so {what} were not computed. What was staged before is kept:"
+        f" re-execute the run from {opens_at:%Y-%m-%d %H:%M %Z} on, and it goes on from there",
+        opens_at=opens_at,
+    )
 
 
 def _now() -> datetime:
     return datetime.now(timezone.utc)
+
+
+def check_partition_count(context: dg.AssetExecutionContext, keys: Sequence[str], *, at_most: int | None) -> None:
+    """Refuse a run whose whole backfill covers more partitions of its asset than allowed.
+
+    The tag `safe_backfill/confirmed_partitions` with the exact number, on the backfill or the run, lets it pass.
+
+    Args:
+        context: Of the run; its tag `dagster/backfill` names the backfill.
+        keys: The run's own partitions, which are counted if it belongs to no backfill.
+        at_most: The limit; None allows any number.
+
+    Raises:
+        TooManyPartitionsError: There are more, and the tag doesn't say how many.
+    """
+    if at_most is None:
+        return
+    count = max(len(keys), _size_of_backfill(context))
+    confirmed = context.run.tags.get(CONFIRMED_TAG)
+    if count > at_most and confirmed != str(count):
+        name = context.asset_key.to_user_string()
+        found = "" if confirmed is None else f" (it says {confirmed!r} now)"
+        raise TooManyPartitionsError(
+            f"{name}: {count:,} partitions were asked for, and it allows {at_most:,} in one backfill; nothing was done."
+            f" If all of them are meant, launch them again with the tag {CONFIRMED_TAG} set to {count}{found}:"
+            f' in the launch dialog under Tags, or `dagster job backfill --tags \'{{"{CONFIRMED_TAG}": "{count}"}}\'`',
+            count=count,
+            allowed=at_most,
+        )
+
+
+def _size_of_backfill(context: dg.AssetExecutionContext) -> int:
+    """Return how many of the asset's partitions the run's backfill covers; 0 if there is none."""
+    backfill_id = context.run.tags.get(BACKFILL_TAG)
+    if backfill_id is None:
+        return 0
+    runs, changed = 0, time.monotonic()
+    # `dagster job backfill` submits all its runs before it records the backfill, and the first may be here by then.
+    while (size := _recorded_size(context, backfill_id)) is None and time.monotonic() - changed < _PATIENCE:
+        submitted = context.instance.get_runs_count(dg.RunsFilter(tags={BACKFILL_TAG: backfill_id}))
+        if submitted != runs:
+            runs, changed = submitted, time.monotonic()
+        time.sleep(_POLL)
+    return runs if size is None else size
+
+
+def _recorded_size(context: dg.AssetExecutionContext, backfill_id: str) -> int | None:
+    backfill = context.instance.get_backfill(backfill_id)
+    if backfill is None:
+        return None
+    if backfill.asset_backfill_data is None:
+        return len(set(backfill.partition_names or ()))
+    targeted = backfill.asset_backfill_data.target_subset.partitions_subsets_by_asset_key
+    return len(targeted[context.asset_key]) if context.asset_key in targeted else 0

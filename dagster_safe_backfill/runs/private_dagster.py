@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timezone
 from typing import Any
 
 import dagster as dg
-from dagster._core.execution.backfill import BulkActionsFilter, PartitionBackfill
 from dagster._core.execution.context.metadata_logging import (
     AssetMetadataHandle,
     OutputMetadataAccumulator,
@@ -50,12 +48,6 @@ def options_of(asset: dg.AssetsDefinition) -> AssetOptions | None:
     node = asset.node_def if asset.is_executable else None
     function = getattr(getattr(node, "compute_fn", None), "decorated_fn", None)
     return getattr(function, _OPTIONS, None)
-
-
-def backfills_since(instance: dg.DagsterInstance, timestamp: float) -> Sequence[PartitionBackfill]:
-    """Return the backfills that were launched after a moment."""
-    moment = datetime.fromtimestamp(timestamp, tz=timezone.utc)
-    return instance.get_backfills(filters=BulkActionsFilter(created_after=moment))
 
 
 @contextmanager

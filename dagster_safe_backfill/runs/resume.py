@@ -1,62 +1,195 @@
-"""What earlier runs have staged and audited, and a run needs not compute again."""
+"""The batches of a run: what an earlier one had staged before it crashed is taken up, the rest is to be computed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from itertools import count
+from typing import Any
 
 import dagster as dg
 
+from dagster_safe_backfill.errors import TableNotFoundError
+from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import StagedPartition
+from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.model.text import listed
-from dagster_safe_backfill.runs.backfills import is_again, is_over
+from dagster_safe_backfill.runs.backfills import is_over, why_not_resumed
+from dagster_safe_backfill.runs.deadlines import Deadline
 from dagster_safe_backfill.runs.partitions import order_of
-
-if TYPE_CHECKING:
-    from dagster_safe_backfill.wap.ledger.checkpoints import Checkpoints
+from dagster_safe_backfill.runs.run import ComputingRun
+from dagster_safe_backfill.wap.ledger.checkpoints import Checkpoints, checkpoints
+from dagster_safe_backfill.wap.retention import discard
+from dagster_safe_backfill.wap.write import LiveBefore, live_before
+from dagster_safe_backfill.warehouses.base import Connection
 
 _PAGE = 1000
 
 
-def kept_checkpoints(
-    context: dg.AssetExecutionContext, found: Checkpoints, *, may_take: Callable[[str], bool]
-) -> Sequence[StagedPartition]:
-    """Return what can be taken up of a run's partitions, and log what is, and what isn't and why.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """A part of a run's partitions, which is written, audited and published (or collected) together.
 
-    Just a retry, or a re-execution, of the run that had staged them takes them up: who launches anew wants them anew.
+    Attributes:
+        shadow: Where its rows are staged.
+        staged: Where the run that this one re-executes has staged them; empty if they are to be computed.
+        before: What live was when the run looked, if it looked for this batch.
+        is_canary: Whether the run stops if it is rejected.
+    """
+
+    partition_slice: PartitionSlice
+    shadow: TableRef
+    staged: Sequence[StagedPartition] = ()
+    before: LiveBefore | None = None
+    is_canary: bool = False
+
+
+def batches_of(run: ComputingRun) -> list[Batch]:
+    """Return the batches of a run: what it takes up, then what it computes."""
+    whole, size = run.partition_slice, run.options.batches.size
+    found, before = _look(run, cut(whole, whole.keys, size=size)[0])
+    kept = taken_up(run.context, found.kept, refused=found.outdated)
+    _discard(run, found.unaudited)
+    slices = cut(whole, {*whole.keys} - {one.key for one in kept}, size=size)
+    used = {one.shadow for one in kept}
+    alone = run.spec.table.shadow(run.origin.run_id)
+    if len(slices) + bool(kept) == 1 and alone not in used:
+        names = iter([alone])
+    else:
+        numbered = (run.spec.table.shadow(run.origin.run_id, batch=number) for number in count(1))
+        names = (name for name in numbered if name not in used)
+    batches: list[Batch] = []
+    if kept:
+        earlier = whole.only(one.key for one in kept)
+        batches.append(Batch(partition_slice=earlier, shadow=next(names), staged=kept))
+    for place, piece in enumerate(slices):
+        is_first = place == 0
+        batches.append(
+            Batch(
+                partition_slice=piece,
+                shadow=next(names),
+                before=before if is_first else None,
+                is_canary=is_first and run.options.batches.canary,
+            )
+        )
+    return batches
+
+
+def _look(run: ComputingRun, first: PartitionSlice) -> tuple[Checkpoints, LiveBefore | None]:
+    """Return what is staged of a run's partitions, and what live is now of its first batch.
+
+    The first batch isn't known yet if some of them are staged.
+    """
+    now = datetime.now(timezone.utc)
+    spec, whole, code = run.spec, run.partition_slice, run.origin.code
+
+    def attempt(connection: Connection) -> tuple[Checkpoints, LiveBefore | None]:
+        found = Checkpoints()
+        if run.options.batches.resume:
+            found = checkpoints(connection, spec=spec, partition_slice=whole, code=code)
+        if found.kept or found.outdated:
+            return found, None
+        return found, live_before(connection, spec=spec, partition_slice=first)
+
+    deadline = run.deadline(f"looking for what is staged of {whole} of {spec.table}")
+    try:
+        return run.attempt(attempt, deadline=deadline, read_only=True)
+    except TableNotFoundError:
+        return Checkpoints(), LiveBefore(at=now)
+
+
+def _discard(run: ComputingRun, unaudited: Sequence[StagedPartition]) -> None:
+    """Drop what runs that have ended had staged, and not audited any more."""
+    owners = {one.shadow: one.run_id for one in unaudited if one.shadow is not None}
+    ended = run.ended(unaudited)
+    shadows = [shadow for shadow, run_id in owners.items() if run_id in ended]
+    if not shadows:
+        return
+    named = listed([*map(str, shadows)])
+
+    def attempt(connection: Connection) -> None:
+        discard(connection, shadows, table=run.spec.table, origin=run.origin)
+
+    run.attempt(attempt, deadline=run.deadline(f"dropping {named}"))
+    run.context.log.info(f"dropped {named}: staged by runs that ended before its audit")
+
+
+def look_at_live(run: ComputingRun, partition_slice: PartitionSlice, deadline: Deadline) -> LiveBefore:
+    """Return what live is now, in a read-only session."""
+    now = datetime.now(timezone.utc)
+
+    def attempt(connection: Connection) -> LiveBefore:
+        return live_before(connection, spec=run.spec, partition_slice=partition_slice)
+
+    try:
+        return run.attempt(attempt, deadline=deadline, read_only=True)
+    except TableNotFoundError:
+        return LiveBefore(at=now)
+
+
+def cut(partition_slice: PartitionSlice, keys: Iterable[str], *, size: int | None) -> list[PartitionSlice]:
+    """Return the slices of some of a slice's keys, of at most `size` each, cut where others of its keys are between."""
+    wanted = set(keys)
+    pieces: list[list[int]] = []
+    last = -1
+    for position, key in enumerate(partition_slice.keys):
+        if key not in wanted:
+            continue
+        if pieces and last == position - 1 and (size is None or len(pieces[-1]) < size):
+            pieces[-1].append(position)
+        else:
+            pieces.append([position])
+        last = position
+    if pieces == [[*range(len(partition_slice))]]:
+        return [partition_slice]
+    return [partition_slice.chosen(piece) for piece in pieces]
+
+
+def taken_up(
+    context: dg.AssetExecutionContext,
+    found: Sequence[StagedPartition],
+    *,
+    refused: Iterable[tuple[StagedPartition, str]],
+) -> Sequence[StagedPartition]:
+    """Return the partitions that a run takes up, and log which they are, and which are computed anew and why.
+
+    Only a retry or a re-execution of the run that staged a partition takes it up: who launches anew gets it computed.
 
     Args:
         context: Of the run.
-        found: What the warehouse has of the run's partitions.
-        may_take: Whether what was staged in a scope may be taken up.
+        found: What is staged and audited of its partitions, and still as it would be computed.
+        refused: What is staged and audited, and has to be computed anew, with the reason.
     """
-    runs = {stage.run_id for stage in found.kept}
-    again = {run_id for run_id in runs if is_again(context.run, context.instance, run_id)}
-    scopes = {scope for scope in {stage.group for stage in found.kept} if may_take(scope)}
-    outdated = list(found.outdated)
-    outdated += (
-        (stage, f"another launch, run {stage.run_id}, staged them") for stage in found.kept if stage.run_id not in again
-    )
-    kept = [stage for stage in found.kept if stage.run_id in again and stage.group in scopes]
-    computed_at = {stage.key: stage.computed_at for stage in kept}
+    anew = list(refused)
+    if not found and not anew:
+        return ()
+    reasons = {
+        run_id: why_not_resumed(context.run, context.instance, run_id) for run_id in {one.run_id for one in found}
+    }
+    computed_at = {one.key: one.computed_at for one in found if reasons[one.run_id] is None}
     stale = changed_since(context.assets_def, context.asset_key, computed_at, instance=context.instance)
-    outdated += ((stage, stale[stage.key]) for stage in kept if stage.key in stale)
-    for reason in dict.fromkeys(reason for _, reason in outdated):
-        keys = [stage.key for stage, why in outdated if why == reason]
+    kept: list[StagedPartition] = []
+    for one in found:
+        reason = reasons[one.run_id] or stale.get(one.key)
+        if reason is None:
+            kept.append(one)
+        else:
+            anew.append((one, reason))
+    for reason in dict.fromkeys(reason for _, reason in anew):
+        keys = [one.key for one, why in anew if why == reason]
         context.log.warning(f"{listed(keys)} were staged and audited, and are computed anew: {reason}")
-    kept = [stage for stage in kept if stage.key not in stale]
     if kept:
-        runs = list(dict.fromkeys(stage.run_id for stage in kept))
-        context.log.info(
-            f"taking up {len(kept)} partitions that run {listed(runs)} has staged and audited"
-            f" ({listed([stage.key for stage in kept])}); resume=False would compute them anew"
-        )
-        _tell_who_goes_on(context, runs)
+        _log_taken_up(context, kept)
     return kept
 
 
-def _tell_who_goes_on(context: dg.AssetExecutionContext, runs: Sequence[str]) -> None:
+def _log_taken_up(context: dg.AssetExecutionContext, kept: Sequence[StagedPartition]) -> None:
+    runs = list(dict.fromkeys(one.run_id for one in kept))
+    context.log.info(
+        f"taking up {len(kept)} partitions that run {listed(runs)} has staged and audited"
+        f" ({listed([one.key for one in kept])}); resume=False would compute them anew"
+    )
     going_on = [run_id for run_id in runs if run_id != context.run_id and not is_over(context.instance, run_id)]
     if going_on:
         context.log.warning(

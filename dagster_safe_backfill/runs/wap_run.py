@@ -1,218 +1,325 @@
-"""What a run of a `@wap_asset` does: compute, write, audit, publish; and the events that tell of it."""
+"""What a run does that computes partitions: of a `@wap_asset`, whose rows it publishes, or of an `x__shadow`.
+
+```text
+check; for each batch: look at live, compute; write, audit (and publish) in one session; publish together; report
+```
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from dagster_safe_backfill.model.options import AssetOptions
-from dagster_safe_backfill.model.slices import PartitionSlice
-from dagster_safe_backfill.model.states import Audited, Origin, Published, Rejected
-from dagster_safe_backfill.model.tables import TableSpec
-from dagster_safe_backfill.reports.checks import check_results
+from dagster_safe_backfill.model.states import Audited, Origin, Published, Rejected, Staged
+from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.reports.events import (
     RunReport,
-    changes_by_partition,
-    evaluations,
     log_evaluation,
     materialization_events,
+    numbers_by_partition,
     partly_published,
     publication_metadata,
     rejection,
+    report_of,
+    staged_numbers,
     warn,
-    with_metadata,
 )
-from dagster_safe_backfill.reports.report import report
-from dagster_safe_backfill.runs.backfills import BACKFILL_TAG
-from dagster_safe_backfill.runs.batches import Batches
-from dagster_safe_backfill.runs.partition_count import check_partition_count
-from dagster_safe_backfill.runs.partitions import slice_of_run
+from dagster_safe_backfill.reports.progress import Progress
+from dagster_safe_backfill.runs.backfills import group_of
+from dagster_safe_backfill.runs.deadlines import Deadline
+from dagster_safe_backfill.runs.declared import ComputedAsset
+from dagster_safe_backfill.runs.limits import check_hours
 from dagster_safe_backfill.runs.private_dagster import add_partition_metadata
-from dagster_safe_backfill.runs.table_io import TableIO, table_io_of
-from dagster_safe_backfill.runs.user_function import ComputeFunction
-
-if TYPE_CHECKING:
-    from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.runs.resume import Batch, batches_of, look_at_live
+from dagster_safe_backfill.runs.run import ComputingRun, computing_run
+from dagster_safe_backfill.wap.audit import Gate, audit, audit_together, passed_part, together
+from dagster_safe_backfill.wap.collect import collect, free_shadow, stands_in
+from dagster_safe_backfill.wap.ledger.history import changes_by, publication_of_batch
+from dagster_safe_backfill.wap.ledger.waiting import staged_partitions
+from dagster_safe_backfill.wap.publish import publish
+from dagster_safe_backfill.wap.write import LiveBefore, write
+from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.frames import rereadable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pipeline:
-    """The run of one `@wap_asset`.
+class _Done:
+    """What came of a batch; `published` is what of it went live by itself."""
+
+    judged: Audited | Rejected
+    published: Published | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Work:
+    """What is done of a batch so far: an attempt goes on from what the one before it has committed.
 
     Attributes:
-        compute: The user's function.
-        options: The asset's options.
-        logs_by_partition: Whether checks are partitioned, and so want an evaluation for each partition.
+        deadline: Of all attempts together, and of the computation.
+        before: What live was before the rows were computed; None if they are staged already.
+        rows: What the user's function returned.
+        judged: The batch, once it is written and audited.
+        origin: Who publishes it, where each batch is a publication of its own.
     """
 
-    compute: ComputeFunction
-    options: AssetOptions
-    logs_by_partition: bool
-
-    def run(
-        self,
-        context: dg.AssetExecutionContext,
-        io_manager: object,
-        arguments: Mapping[str, object],
-    ) -> Iterator[object]:
-        """Yield the run's check results, and its materialization if all of it was published.
-
-        Raises:
-            dagster.Failure: Blocking audits failed; caused by `AuditFailedError`.
-            SafeBackfillError: The run's scope or rows can't be worked on; what wasn't published before stays staged.
-        """
-        started = time.monotonic()
-        manager = table_io_of(io_manager, context.asset_key)
-        spec = manager.spec_of(context.asset_key, self.options)
-        whole = bound(slice_of_run(context), spec, manager)
-        check_partition_count(context, whole.keys, at_most=self.options.limits.max_partitions)
-        batches = Batches(
-            context=context,
-            manager=manager,
-            compute=self.compute,
-            arguments=arguments,
-            spec=spec,
-            whole=whole,
-            origin=origin_of(context, self.compute),
-            options=self.options,
-            is_by_partition=self.options.batches.publish_each,
-        )
-        outcome = self._by_batch(batches) if self.options.batches.publish_each else self._by_run(batches)
-        for evaluation in outcome.evaluations:
-            log_evaluation(context, evaluation)
-        yield from outcome.checks
-        if outcome.failure is not None:
-            raise outcome.failure
-        for published in outcome.published:
-            warn(context, published)
-        metadata = changes_by_partition(outcome.published, seconds=time.monotonic() - started)
-        common = [publication_metadata(published) for published in outcome.published]
-        if len(common) > 1:
-            for published, shared in zip(outcome.published, common, strict=True):
-                for key in published.row_counts:
-                    metadata[key] |= shared
-        # Once, as it is on all of the run: on the partition that Dagster logs last, which the asset's page shows.
-        metadata[whole.keys[-1]] |= outcome.shown
-        add_partition_metadata(context, metadata)
-        yield dg.MaterializeResult(metadata=common[0] if len(common) == 1 else {})
-
-    def _by_run(self, batches: Batches) -> RunReport:
-        """Stage all batches, and publish them together or not at all."""
-        from dagster_safe_backfill.wap.audit import together
-
-        planned = batches.planned()
-        if len(planned) == 1:
-            ((_, outcome),) = batches.run(planned, self.options.audits, partial(self._published_whole, batches))
-            return outcome
-        of_batch = [audit for audit in self.options.audits if not audit.is_over_run]
-        parts = [judged for judged, _ in batches.run(planned, of_batch, lambda _, one: one, are_parts=True)]
-        whole = together(parts, audits=self.options.audits, partition_slice=batches.whole)
-        if isinstance(whole, Rejected):
-            return self._told(batches, whole, failure=rejection(whole, parts, planned=len(planned)))
-        return batches.finish(lambda connection: self._joined(batches, connection, whole))
-
-    def _joined(self, batches: Batches, connection: Connection, whole: Audited) -> RunReport:
-        """Collect all batches in one shadow, audit there what spans them, and publish it."""
-        from dagster_safe_backfill.wap.audit import audit_together
-        from dagster_safe_backfill.wap.ledger.history import changes_by
-
-        seen = whole.staged
-        if changes_by(connection, seen.spec.table, batches.origin.publication_id):
-            # An earlier try committed, and failed afterwards; publishing says what it did.
-            return self._published_whole(batches, connection, whole)
-        judged = audit_together(
-            connection,
-            batches.collected(connection),
-            self.options.audits,
-            of_batches=whole,
-            origin=batches.origin,
-            sample_columns=self.options.checks.sample_columns,
-        )
-        return self._published_whole(batches, connection, judged)
-
-    def _published_whole(self, batches: Batches, connection: Connection, judged: Audited | Rejected) -> RunReport:
-        from dagster_safe_backfill.wap.publish import publish
-
-        if isinstance(judged, Rejected):
-            return self._told(batches, judged, failure=rejection(judged, [judged], planned=1))
-        # All that is told is made before anything goes live: what breaks here publishes nothing.
-        outcome = self._told(batches, judged)
-        published = publish(connection, judged, rules=self.options.publish, origin=batches.origin)
-        return replace(outcome, published=[published])
-
-    def _by_batch(self, batches: Batches) -> RunReport:
-        """Publish what passes of each batch as soon as it is audited, and say so."""
-        from dagster_safe_backfill.wap.audit import together
-
-        planned = batches.planned()
-        parts: list[Audited | Rejected] = []
-        all_published: list[Published] = []
-        for judged, published in batches.run(planned, self.options.audits, partial(self._published_part, batches)):
-            parts.append(judged)
-            if published is not None:
-                all_published.append(published)
-                self._log_materializations(batches, published)
-        judged = together(parts, audits=self.options.audits, partition_slice=batches.whole)
-        failure = None
-        if isinstance(judged, Rejected):
-            failure = partly_published(judged, parts, all_published, whole=batches.whole)
-        return self._told(batches, judged, failure=failure, published=all_published)
-
-    def _published_part(self, batches: Batches, connection: Connection, judged: Audited | Rejected) -> Published | None:
-        """Publish the partitions of a batch that nothing blocks, under an id of their own."""
-        from dagster_safe_backfill.wap.audit import passed_part
-        from dagster_safe_backfill.wap.publish import publish
-
-        if len(judged.blocked) == len(judged.staged.keys):
-            return None
-        origin = batches.numbered_origin(connection, judged.staged.keys)
-        passed = judged if isinstance(judged, Audited) else passed_part(connection, judged, origin=origin)
-        return None if passed is None else publish(connection, passed, rules=self.options.publish, origin=origin)
-
-    def _log_materializations(self, batches: Batches, published: Published) -> None:
-        for event in materialization_events(batches.context.asset_key, published):
-            batches.context.log_event(event)
-
-    def _told(
-        self,
-        batches: Batches,
-        judged: Audited | Rejected,
-        *,
-        failure: dg.Failure | None = None,
-        published: Sequence[Published] = (),
-    ) -> RunReport:
-        """Return all that is told of what was audited."""
-        is_published = isinstance(judged, Audited)
-        shown = report(judged)
-        return RunReport(
-            checks=list(check_results(judged.results, is_published=is_published)),
-            evaluations=evaluations(
-                batches.context, judged, is_published=is_published, logs_by_partition=self.logs_by_partition
-            ),
-            shown=shown,
-            published=published,
-            failure=failure and with_metadata(failure, shown),
-        )
+    batch: Batch
+    deadline: Deadline
+    before: LiveBefore | None = None
+    rows: object = None
+    judged: Audited | Rejected | None = None
+    origin: Origin | None = None
 
 
-def bound(partition_slice: PartitionSlice, spec: TableSpec, manager: TableIO) -> PartitionSlice:
-    """Return a slice that writes its predicates for a table."""
-    from dagster_safe_backfill.wap.tables.slices import where
+def run_wap_asset(
+    context: dg.AssetExecutionContext, io_manager: object, arguments: Mapping[str, object], *, asset: ComputedAsset
+) -> Iterator[object]:
+    """Yield the check results of a run of a `@wap_asset`, and its materialization if all of it was published.
 
-    return partition_slice.bound_to(partial(where, spec=spec, dialect=manager.warehouse().dialect))
-
-
-def origin_of(context: dg.AssetExecutionContext, compute: ComputeFunction) -> Origin:
-    """Return who writes in a run of a `@wap_asset`: what it stages, it publishes."""
-    return Origin(
-        run_id=context.run_id,
-        publication_id=context.run_id,
-        backfill_id=context.run.tags.get(BACKFILL_TAG),
-        code_version=context.assets_def.code_versions_by_key.get(context.asset_key),
-        code=compute.code(context),
+    Raises:
+        dagster.Failure: Blocking audits failed; caused by `AuditFailedError`.
+        SafeBackfillError: The run's partitions or rows can't be worked on; what it had not published stays staged.
+    """
+    started = time.monotonic()
+    is_each = asset.live.options.batches.publish_each
+    publication_id = None if is_each else context.run_id
+    run = computing_run(
+        context, io_manager, arguments, asset=asset, group=context.run_id, publication_id=publication_id
     )
+    batches = batches_of(run)
+    if is_each:
+        report = _publish_each(run, batches)
+    elif len(batches) == 1:
+        report = _publish_alone(run, batches[0])
+    else:
+        report = _publish_together(run, batches)
+    yield from _checked(run, report)
+    for published in report.published:
+        warn(context, published)
+    numbers = numbers_by_partition(report.published, seconds=time.monotonic() - started)
+    # Once, as it is on all of the run: on the partition that Dagster logs last, which the asset's page shows.
+    numbers[run.partition_slice.keys[-1]] |= report.shown
+    add_partition_metadata(context, numbers)
+    is_one = len(report.published) == 1
+    yield dg.MaterializeResult(metadata=publication_metadata(report.published[0]) if is_one else {})
+
+
+def run_shadow(
+    context: dg.AssetExecutionContext, io_manager: object, arguments: Mapping[str, object], *, asset: ComputedAsset
+) -> Iterator[object]:
+    """Yield the check results of a run of an `x__shadow`, and its materialization if all of it passed.
+
+    Raises:
+        dagster.Failure: Blocking audits failed; the partitions that passed are materialized.
+        SafeBackfillError: The run's partitions or rows can't be worked on.
+    """
+    started = time.monotonic()
+    run = computing_run(context, io_manager, arguments, asset=asset, group=group_of(context))
+    batches = batches_of(run)
+    parts = [done.judged for done in _run_batches(run, batches, "part_of_group")]
+    judged = together(parts, audits=asset.audits, partition_slice=run.partition_slice)
+    failure = rejection(judged, parts, batches=len(batches)) if isinstance(judged, Rejected) else None
+    report = _report(run, judged, failure=failure, is_published=False)
+    numbers = staged_numbers(parts, seconds=time.monotonic() - started)
+    if isinstance(judged, Rejected):
+        for key in set(judged.staged.keys) - set(judged.blocked):
+            context.log_event(dg.AssetMaterialization(context.asset_key, partition=key, metadata=numbers[key]))
+    yield from _checked(run, report)
+    numbers[run.partition_slice.keys[-1]] |= report.shown
+    add_partition_metadata(context, numbers)
+    yield dg.MaterializeResult(metadata={"scope": run.origin.group})
+
+
+def _run_batches(run: ComputingRun, batches: Sequence[Batch], gate: Gate) -> list[_Done]:
+    """Compute, write and audit batch by batch, and publish each that is a publication of its own.
+
+    Raises:
+        OutsideAllowedHoursError: The hours in which batches may start have ended.
+        SafeBackfillError: A batch can't be worked on. Those before it are kept.
+    """
+    progress = Progress(asset=run.context.asset_key, partitions=len(run.partition_slice))
+    done: list[_Done] = []
+    for number, batch in enumerate(batches, start=1):
+        started = time.monotonic()
+        like = done[-1].judged.staged.shadow if done else None
+        one = _run_batch(run, batch, gate, like=like)
+        done.append(one)
+        if len(batches) > 1:
+            what = progress.add(one.judged, number=number, batches=len(batches), seconds=time.monotonic() - started)
+            run.context.log.info(f"{what}; {progress}")
+            run.context.log_event(progress.observation(what, number=number, batches=len(batches)))
+        if one.published is not None:
+            for event in materialization_events(run.context.asset_key, one.published):
+                run.context.log_event(event)
+        if batch.is_canary and isinstance(one.judged, Rejected):
+            break
+    return done
+
+
+def _run_batch(run: ComputingRun, batch: Batch, gate: Gate, *, like: TableRef | None) -> _Done:
+    work = _begin(run, batch)
+
+    def attempt(connection: Connection) -> _Done:
+        judged = _judge(connection, run, work, gate, like=like)
+        published = _publish_passed(connection, run, work, judged) if gate == "partition" else None
+        return _Done(judged=judged, published=published)
+
+    return run.attempt(attempt, deadline=work.deadline)
+
+
+def _begin(run: ComputingRun, batch: Batch) -> _Work:
+    """Compute a batch's rows, unless they are staged; no session is open while the user's function runs."""
+    piece, table = batch.partition_slice, run.spec.table
+    check_hours(run.options.limits.hours, table=table, what=f"{piece} and what follows")
+    deadline = run.deadline(f"{piece} of {table}")
+    if batch.staged:
+        return _Work(batch=batch, deadline=deadline)
+    before = batch.before or look_at_live(run, piece, deadline)
+    run.context.log.info(f"computing {piece} of {table}")
+    rows = rereadable(run.compute(piece, deadline))
+    return _Work(batch=batch, deadline=deadline, before=before, rows=rows)
+
+
+def _judge(
+    connection: Connection, run: ComputingRun, work: _Work, gate: Gate, *, like: TableRef | None = None
+) -> Audited | Rejected:
+    """Write a batch, or collect it where it is staged, and audit it; once, whatever fails afterwards."""
+    if work.judged is None:
+        work.judged = audit(
+            connection,
+            _stage(connection, run, work, like=like),
+            [one for one in run.asset.audits if gate != "part_of_run" or not one.is_over_run],
+            origin=run.origin,
+            sample_columns=run.options.checks.sample_columns,
+            gate=gate,
+        )
+    return work.judged
+
+
+def _stage(connection: Connection, run: ComputingRun, work: _Work, *, like: TableRef | None) -> Staged:
+    piece, shadow = work.batch.partition_slice, work.batch.shadow
+    if work.before is None:
+        found, into = stands_in(connection, run.spec.table, work.batch.staged, into=shadow, origin=run.origin)
+        return collect(
+            connection,
+            found,
+            spec=run.spec,
+            partition_slice=piece,
+            into=into,
+            origin=run.origin,
+            ended_runs=run.ended(found),
+        )
+    return write(
+        connection,
+        work.rows,
+        spec=run.spec,
+        partition_slice=piece,
+        origin=run.origin,
+        shadow=shadow,
+        like=like,
+        before=work.before,
+    )
+
+
+def _publish_passed(
+    connection: Connection, run: ComputingRun, work: _Work, judged: Audited | Rejected
+) -> Published | None:
+    """Publish the partitions of a batch that nothing blocks, under an id of their own."""
+    if len(judged.blocked) == len(judged.staged.keys):
+        return None
+    if work.origin is None:
+        work.origin = publication_of_batch(connection, run.spec.table, run.origin)
+    passed = judged if isinstance(judged, Audited) else passed_part(connection, judged, origin=work.origin)
+    return None if passed is None else publish(connection, passed, rules=run.options.publish, origin=work.origin)
+
+
+def _publish_each(run: ComputingRun, batches: Sequence[Batch]) -> RunReport:
+    """Publish what passes of each batch as soon as it is audited."""
+    done = _run_batches(run, batches, "partition")
+    parts = [one.judged for one in done]
+    published = [one.published for one in done if one.published is not None]
+    judged = together(parts, audits=run.asset.audits, partition_slice=run.partition_slice)
+    failure = None
+    if isinstance(judged, Rejected):
+        failure = partly_published(judged, parts, published, whole=run.partition_slice)
+    return replace(_report(run, judged, failure=failure), published=published)
+
+
+def _publish_alone(run: ComputingRun, batch: Batch) -> RunReport:
+    """Publish all of the run as one batch, or nothing."""
+    work = _begin(run, batch)
+
+    def attempt(connection: Connection) -> RunReport:
+        return _report_and_publish(connection, run, _judge(connection, run, work, "run"))
+
+    return run.attempt(attempt, deadline=work.deadline)
+
+
+def _publish_together(run: ComputingRun, batches: Sequence[Batch]) -> RunReport:
+    """Stage all batches, and publish them together, or nothing."""
+    parts = [done.judged for done in _run_batches(run, batches, "part_of_run")]
+    whole = together(parts, audits=run.asset.audits, partition_slice=run.partition_slice)
+    if isinstance(whole, Rejected):
+        return _report(run, whole, failure=rejection(whole, parts, batches=len(batches)))
+
+    def attempt(connection: Connection) -> RunReport:
+        if changes_by(connection, run.spec.table, run.origin.publication_id):
+            # An earlier attempt committed, and failed afterwards; publishing says what it did.
+            return _report_and_publish(connection, run, whole)
+        return _report_and_publish(connection, run, _judge_together(connection, run, whole))
+
+    return run.attempt(attempt, deadline=run.deadline(f"publishing {run.partition_slice} of {run.spec.table}"))
+
+
+def _judge_together(connection: Connection, run: ComputingRun, whole: Audited) -> Audited | Rejected:
+    """Collect all batches in one shadow, and audit there what spans them."""
+    found = staged_partitions(connection, run.spec.table, keys=run.partition_slice.keys, group=run.origin.group)
+    staged = collect(
+        connection,
+        found,
+        spec=run.spec,
+        partition_slice=run.partition_slice,
+        into=free_shadow(run.spec.table, run.origin.run_id, found),
+        origin=run.origin,
+        ended_runs=run.ended(found),
+    )
+    return audit_together(
+        connection,
+        staged,
+        run.asset.audits,
+        of_batches=whole,
+        origin=run.origin,
+        sample_columns=run.options.checks.sample_columns,
+    )
+
+
+def _report_and_publish(connection: Connection, run: ComputingRun, judged: Audited | Rejected) -> RunReport:
+    """Publish what passed; what is reported is made before anything goes live: what breaks there publishes nothing."""
+    if isinstance(judged, Rejected):
+        return _report(run, judged, failure=rejection(judged, [judged], batches=1))
+    report = _report(run, judged)
+    published = publish(connection, judged, rules=run.options.publish, origin=run.origin)
+    return replace(report, published=[published])
+
+
+def _report(
+    run: ComputingRun, judged: Audited | Rejected, *, failure: dg.Failure | None = None, is_published: bool = True
+) -> RunReport:
+    return report_of(
+        run.context,
+        judged,
+        failure=failure,
+        is_published=is_published and isinstance(judged, Audited),
+        logs_by_partition=run.asset.logs_by_partition,
+    )
+
+
+def _checked(run: ComputingRun, report: RunReport) -> Iterator[object]:
+    """Yield the check results of a run, and fail if it has failed."""
+    for evaluation in report.evaluations:
+        log_evaluation(run.context, evaluation)
+    yield from report.checks
+    if report.failure is not None:
+        raise report.failure

@@ -187,7 +187,7 @@ def test_the_definitions_load_together(io_manager: sb.RangeIOManager) -> None:
 
 @pytest.mark.parametrize("days", [-1, float("nan"), "30", True])
 def test_days_are_numbers(days: Any) -> None:
-    with pytest.raises(sb.ConfigurationError, match="archive_days is a number of days"):
+    with pytest.raises(sb.ConfigurationError, match="archive_days must be a number of days"):
         events(Source(), publish=sb.Merge(archive_days=days))
 
 

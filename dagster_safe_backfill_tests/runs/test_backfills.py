@@ -1,69 +1,72 @@
-"""Of what others have staged, only what waits for nobody may be taken up."""
+"""Which run goes on with what another one had staged: a retry, or a re-execution of one that didn't succeed."""
 
 from __future__ import annotations
 
 import dagster as dg
 import pytest
-from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
-from dagster_safe_backfill.runs.backfills import is_abandoned
+from dagster_safe_backfill.runs.backfills import why_not_resumed
 
-FAILED, SUCCESS = BulkActionStatus.COMPLETED_FAILED, BulkActionStatus.COMPLETED_SUCCESS
+FAILURE, SUCCESS = dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS
+FIRST = {"dagster/backfill": "first"}
+AGAIN = {"dagster/backfill": "again", "dagster/root_backfill_id": "first"}
+OTHER = {"dagster/backfill": "other"}
 
 
-def add_backfill(instance: dg.DagsterInstance, name: str, status: BulkActionStatus, root: str | None = None) -> None:
-    tags = {"dagster/root_backfill_id": root} if root else {}
-    at = 1.0 if root else 0.0
-    instance.add_backfill(
-        PartitionBackfill(backfill_id=name, status=status, from_failure=False, tags=tags, backfill_timestamp=at)
-    )
+def run(name: str, tags: dict[str, str] | None = None, status: dg.DagsterRunStatus = FAILURE) -> dg.DagsterRun:
+    return dg.DagsterRun(job_name="job", run_id=name, status=status, tags=tags or {})
+
+
+def reason(instance: dg.DagsterInstance, earlier: dg.DagsterRun, tags: dict[str, str]) -> str | None:
+    """Return why a run of these tags computes again what an earlier run had staged."""
+    instance.run_storage.add_run(earlier)
+    return why_not_resumed(run("now", tags), instance, earlier.run_id)
+
+
+@pytest.mark.parametrize("tags", [{}, FIRST, AGAIN])
+def test_a_retry_goes_on(instance: dg.DagsterInstance, tags: dict[str, str]) -> None:
+    assert why_not_resumed(run("now", tags), instance, "now") is None
 
 
 @pytest.mark.parametrize(
-    ("status", "expected"),
+    ("earlier", "tags"),
     [
-        (BulkActionStatus.REQUESTED, False),
-        (BulkActionStatus.CANCELING, False),
-        (SUCCESS, False),
-        (FAILED, True),
-        (BulkActionStatus.FAILED, True),
-        (BulkActionStatus.CANCELED, True),
+        (run("root"), {"dagster/root_run_id": "root"}),
+        (run("second", {"dagster/root_run_id": "root"}), {"dagster/root_run_id": "root"}),
+        (run("root", FIRST), {"dagster/root_run_id": "root"}),
+        (run("root", FIRST), FIRST),
+        (run("root", FIRST), AGAIN),
+        (run("second", AGAIN), AGAIN),
+        (run("second", AGAIN), {"dagster/backfill": "third", "dagster/root_backfill_id": "first"}),
     ],
 )
-def test_a_backfill(instance: dg.DagsterInstance, status: BulkActionStatus, expected: bool) -> None:
-    add_backfill(instance, "root", status)
-    assert is_abandoned(instance, "root") is expected
+@pytest.mark.parametrize("status", [FAILURE, dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.STARTED])
+def test_a_re_execution_goes_on(
+    instance: dg.DagsterInstance, earlier: dg.DagsterRun, tags: dict[str, str], status: dg.DagsterRunStatus
+) -> None:
+    assert reason(instance, earlier.with_status(status), tags) is None
 
 
 @pytest.mark.parametrize(
-    ("status", "expected"), [(BulkActionStatus.REQUESTED, False), (SUCCESS, False), (FAILED, True)]
+    ("earlier", "tags"),
+    [
+        (run("root"), {}),
+        (run("root"), {"dagster/root_run_id": "another"}),
+        (run("root", FIRST), OTHER),
+        (run("second", AGAIN), OTHER),
+        (run("root"), FIRST),
+    ],
 )
-def test_a_backfill_that_is_executed_again(
-    instance: dg.DagsterInstance, status: BulkActionStatus, expected: bool
-) -> None:
-    add_backfill(instance, "root", FAILED)
-    add_backfill(instance, "again", status, root="root")
-    add_backfill(instance, "other", BulkActionStatus.REQUESTED, root="another")
-    assert is_abandoned(instance, "root") is expected
+def test_another_launch_does_not(instance: dg.DagsterInstance, earlier: dg.DagsterRun, tags: dict[str, str]) -> None:
+    assert reason(instance, earlier, tags) == f"another launch, run {earlier.run_id}, staged them"
 
 
-@pytest.mark.parametrize(
-    ("status", "expected"),
-    [(dg.DagsterRunStatus.STARTED, False), (dg.DagsterRunStatus.SUCCESS, False), (dg.DagsterRunStatus.FAILURE, True)],
-)
-def test_a_run_that_is_executed_again(
-    instance: dg.DagsterInstance, status: dg.DagsterRunStatus, expected: bool
-) -> None:
-    add_run(instance, "root", dg.DagsterRunStatus.FAILURE)
-    assert is_abandoned(instance, "root")
-    add_run(instance, "again", status, root="root")
-    assert is_abandoned(instance, "root") is expected
+@pytest.mark.parametrize("tags", [{"dagster/root_run_id": "root"}, FIRST, AGAIN])
+def test_what_succeeded_is_not_gone_on_with(instance: dg.DagsterInstance, tags: dict[str, str]) -> None:
+    earlier = run("root", FIRST, status=SUCCESS)
+    assert reason(instance, earlier, tags) == "run root, which staged them, succeeded"
 
 
-def add_run(instance: dg.DagsterInstance, name: str, status: dg.DagsterRunStatus, root: str | None = None) -> None:
-    tags = {"dagster/root_run_id": root} if root else {}
-    instance.run_storage.add_run(dg.DagsterRun(job_name="job", run_id=name, status=status, tags=tags))
-
-
-def test_a_run_that_dagster_has_forgotten(instance: dg.DagsterInstance) -> None:
-    assert is_abandoned(instance, "gone")
+def test_a_run_that_dagster_has_forgotten_is_another_launch(instance: dg.DagsterInstance) -> None:
+    gone = why_not_resumed(run("now", {"dagster/root_run_id": "gone"}), instance, "gone")
+    assert gone == "another launch, run gone, staged them"

@@ -9,8 +9,8 @@ import dagster as dg
 import pytest
 
 import dagster_safe_backfill as sb
-from dagster_safe_backfill.runs.batches import cut
 from dagster_safe_backfill.runs.partitions import slice_of_keys
+from dagster_safe_backfill.runs.resume import cut
 from dagster_safe_backfill.wap.ledger import ledger
 from dagster_safe_backfill_tests.conftest import Read
 from dagster_safe_backfill_tests.harness.assets import (

@@ -16,8 +16,8 @@ import pytest
 
 import dagster_safe_backfill as sb
 from dagster_safe_backfill.runs import limits as bounds
-from dagster_safe_backfill.runs.limits import Bounds
-from dagster_safe_backfill.runs.partition_count import CONFIRMED_TAG
+from dagster_safe_backfill.runs.limits import CONFIRMED_TAG
+from dagster_safe_backfill.runs.run import Run
 from dagster_safe_backfill_tests.conftest import Read
 from dagster_safe_backfill_tests.harness.assets import (
     DAYS,
@@ -203,13 +203,13 @@ class Holder:
 @pytest.fixture
 def holder(backend: DuckDBBackend, monkeypatch: pytest.MonkeyPatch) -> Iterator[Holder]:
     holder = Holder(backend.path)
-    say = Bounds._say_retry
+    log = Run._log_retry
 
-    def say_and_let_go(self: Bounds, error: BaseException, attempt: int, seconds: float) -> None:
-        say(self, error, attempt, seconds)
+    def log_and_let_go(self: Run, error: BaseException, attempt: int, seconds: float) -> None:
+        log(self, error, attempt, seconds)
         holder.retried(attempt)
 
-    monkeypatch.setattr(Bounds, "_say_retry", say_and_let_go)
+    monkeypatch.setattr(Run, "_log_retry", log_and_let_go)
     yield holder
     holder.let_go()
 

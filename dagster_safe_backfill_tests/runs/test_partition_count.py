@@ -11,8 +11,8 @@ import pytest
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
 import dagster_safe_backfill as sb
-from dagster_safe_backfill.runs import partition_count as guards
-from dagster_safe_backfill.runs.partition_count import CONFIRMED_TAG, check_partition_count
+from dagster_safe_backfill.runs import limits
+from dagster_safe_backfill.runs.limits import CONFIRMED_TAG, check_partition_count
 from dagster_safe_backfill_tests.harness.assets import DAYS, RANGE_END, RANGE_START
 from dagster_safe_backfill_tests.harness.backfills import BACKFILL, OpenBackfill
 
@@ -100,7 +100,7 @@ def test_the_first_runs_wait_for_the_command_to_record_its_backfill(instance: dg
 def test_a_backfill_that_is_not_recorded_counts_its_runs(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guards, "_PATIENCE", 0.5)
+    monkeypatch.setattr(limits, "_PATIENCE", 0.5)
     for _ in range(3):
         run(instance, {**SINGLE, BACKFILL: "killed"})
     with pytest.raises(sb.TooManyPartitionsError) as caught:
@@ -124,4 +124,4 @@ def test_another_number_does_not(instance: dg.DagsterInstance, number: str) -> N
 def test_without_a_limit_nobody_looks(instance: dg.DagsterInstance) -> None:
     began = time.monotonic()
     run(instance, {**ends(0, 50), BACKFILL: "unknown"}, at_most=None)
-    assert time.monotonic() - began < guards._PATIENCE
+    assert time.monotonic() - began < limits._PATIENCE

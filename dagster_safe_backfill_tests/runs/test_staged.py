@@ -325,6 +325,16 @@ class TestResuming:
         assert shop.publish(SIX[0], SIX[3]).success
         assert counts(read) == dict.fromkeys(SIX[:4], 3)
 
+    def test_a_re_execution_of_a_run_that_succeeded_computes_all(self, shop: Shop, read: Read) -> None:
+        shop.source.rows_per_day = 2
+        staged = shop.stage(SIX[0], SIX[3], batches=2)
+        shop.source.rows_per_day = 3
+        shop.stage(SIX[0], SIX[3], again=staged.dagster_run, batches=2)
+        assert shop.source.calls == [SIX[:2], SIX[2:4]] * 2
+        shop.audit()
+        assert shop.publish(SIX[0], SIX[3]).success
+        assert counts(read) == dict.fromkeys(SIX[:4], 3)
+
     @pytest.mark.parametrize("is_again", [False, True], ids=["launched", "re-executed"])
     def test_nothing_is_taken_up_of_a_run_that_was_rejected(self, shop: Shop, read: Read, is_again: bool) -> None:
         rejected = self.rejected(shop)

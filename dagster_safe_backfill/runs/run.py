@@ -1,0 +1,236 @@
+"""One run of an asset: who it is, on which table it works by which options, and how its work is attempted."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import dagster as dg
+
+from dagster_safe_backfill.errors import ConfigurationError, is_transient
+from dagster_safe_backfill.model.options import AssetOptions
+from dagster_safe_backfill.model.slices import PartitionSlice
+from dagster_safe_backfill.model.states import Origin, StagedPartition
+from dagster_safe_backfill.model.tables import TableSpec
+from dagster_safe_backfill.runs.backfills import BACKFILL_TAG, is_over
+from dagster_safe_backfill.runs.deadlines import Deadline
+from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset
+from dagster_safe_backfill.runs.limits import check_partition_count
+from dagster_safe_backfill.runs.partitions import slice_of_run
+from dagster_safe_backfill.runs.table_io import TableIO, table_io_of
+from dagster_safe_backfill.wap.ledger.waiting import owners
+from dagster_safe_backfill.wap.tables.slices import where
+
+if TYPE_CHECKING:
+    from dagster_safe_backfill.warehouses.base import Connection
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retries:
+    """How often work is done again, and the waits before that: exponential backoff with full jitter.
+
+    Before retry n it waits for a random time between 0 and `first_wait` * 2**(n - 1) seconds, at most `longest_wait`;
+    so those who failed at once don't come again at once (Marc Brooker, "Exponential Backoff And Jitter", AWS
+    Architecture Blog, 2015).
+
+    Attributes:
+        max_retries: How often at most; 0 for never.
+        first_wait: The longest first wait, in seconds.
+        longest_wait: The longest of all, in seconds.
+
+    Raises:
+        ConfigurationError: A number is negative or not finite.
+    """
+
+    max_retries: int = 3
+    first_wait: float = 1.0
+    longest_wait: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name in (field.name for field in fields(self)):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise ConfigurationError(f"{name} is {value}, and must be a number from 0 on")
+
+    def call(
+        self,
+        work: Callable[[], _Result],
+        *,
+        on_retry: Callable[[BaseException, int, float], None],
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> _Result:
+        """Return what `work` returns, done again while it fails for a reason that can pass.
+
+        Args:
+            work: It must be harmless to begin it anew.
+            on_retry: Called before each wait with the error, the number of the try that failed, from 1 on, and the
+                seconds to wait.
+            sleep: How to wait.
+
+        Raises:
+            Exception: The work's own: the first that can't pass, or the last.
+        """
+        longest = self.first_wait
+        for attempt in range(1, self.max_retries + 1):
+            try:
+                return work()
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                wait = random.uniform(0, min(longest, self.longest_wait))
+                on_retry(error, attempt, wait)
+            sleep(wait)
+            longest *= 2
+        return work()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run of an asset.
+
+    Attributes:
+        table_io: Opens its sessions.
+        spec: How the live table is kept.
+        origin: Who stages and publishes; its group is what is staged and published together with this run's rows.
+        publication_id: Under which all of it goes live, where that is known before its sessions are opened.
+    """
+
+    context: dg.AssetExecutionContext
+    options: AssetOptions
+    table_io: TableIO
+    spec: TableSpec
+    origin: Origin
+    publication_id: str | None = None
+
+    def deadline(self, what: str) -> Deadline:
+        """Return the deadline of something that begins now."""
+        return Deadline(self.options.limits.timeout_seconds, what)
+
+    def attempt(self, work: Callable[[Connection], _Result], *, deadline: Deadline, read_only: bool = False) -> _Result:
+        """Return what `work` makes in a session of its own; after an error that can pass, in another one.
+
+        Raises:
+            BatchTimeoutError: It took too long.
+        """
+
+        def try_once() -> _Result:
+            session = self.table_io.connected(
+                self.spec.table, run_id=self.context.run_id, publication_id=self.publication_id, read_only=read_only
+            )
+            with session as connection, deadline.over(connection):
+                return work(connection)
+
+        return self.retry(try_once)
+
+    def retry(self, work: Callable[[], _Result]) -> _Result:
+        """Return what `work` returns, done again after errors that can pass."""
+        limits = self.options.limits
+        retries = Retries(max_retries=limits.max_retries, first_wait=limits.retry_wait)
+        return retries.call(work, on_retry=self._log_retry)
+
+    def _log_retry(self, error: BaseException, attempt: int, seconds: float) -> None:
+        most = self.options.limits.max_retries
+        self.context.log.warning(f"retry {attempt} of {most} in {seconds:.1f} s, after {type(error).__name__}: {error}")
+
+    def ended(self, found: Iterable[StagedPartition]) -> set[str]:
+        """Return those of the runs that staged partitions which have ended, and this one."""
+        own, instance = self.context.run_id, self.context.instance
+        return {run_id for run_id in owners(found) if run_id == own or is_over(instance, run_id)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComputingRun(Run):
+    """A run that computes partitions.
+
+    Attributes:
+        partition_slice: The partitions.
+        asset: What computes them, and is tested of them.
+        arguments: What the user's function gets besides the context and the partitions.
+    """
+
+    partition_slice: PartitionSlice
+    asset: ComputedAsset
+    arguments: Mapping[str, object]
+
+    def compute(self, partition_slice: PartitionSlice, deadline: Deadline) -> object:
+        """Return what the user's function returns for some of the partitions; again, after errors that can pass.
+
+        Raises:
+            BatchTimeoutError: It took too long.
+        """
+
+        def try_once() -> object:
+            with deadline.over_python():
+                return self.asset.compute(self.context, partition_slice, self.arguments)
+
+        return self.retry(try_once)
+
+
+def run_of(
+    context: dg.AssetExecutionContext,
+    io_manager: object,
+    live: LiveAsset,
+    *,
+    group: str,
+    publication_id: str | None = None,
+) -> Run:
+    """Return a run that computes nothing."""
+    table_io = table_io_of(io_manager, live.key)
+    return Run(
+        context=context,
+        options=live.options,
+        table_io=table_io,
+        spec=table_io.spec_of(live.key, live.options),
+        origin=_origin_of(context, group),
+        publication_id=publication_id,
+    )
+
+
+def computing_run(
+    context: dg.AssetExecutionContext,
+    io_manager: object,
+    arguments: Mapping[str, object],
+    *,
+    asset: ComputedAsset,
+    group: str,
+    publication_id: str | None = None,
+) -> ComputingRun:
+    """Return a run that computes partitions, which are checked.
+
+    Raises:
+        SliceError: The run is for no partition, or for others than its tags ask for.
+        TooManyPartitionsError: Its backfill covers more partitions than allowed.
+    """
+    live = asset.live
+    table_io = table_io_of(io_manager, live.key)
+    spec = table_io.spec_of(live.key, live.options)
+    partition_slice = slice_of_run(context)
+    check_partition_count(context, partition_slice.keys, at_most=live.options.limits.max_partitions)
+    return ComputingRun(
+        context=context,
+        options=live.options,
+        table_io=table_io,
+        spec=spec,
+        origin=_origin_of(context, group, code=asset.compute.code(context)),
+        publication_id=publication_id,
+        partition_slice=partition_slice.bound_to(partial(where, spec=spec, dialect=table_io.warehouse().dialect)),
+        asset=asset,
+        arguments=arguments,
+    )
+
+
+def _origin_of(context: dg.AssetExecutionContext, group: str, *, code: str | None = None) -> Origin:
+    return Origin(
+        run_id=context.run_id,
+        publication_id=group,
+        backfill_id=context.run.tags.get(BACKFILL_TAG),
+        code_version=context.assets_def.code_versions_by_key.get(context.asset_key),
+        code=code,
+    )

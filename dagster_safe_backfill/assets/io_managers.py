@@ -28,7 +28,7 @@ from dagster_safe_backfill.runs.partitions import reads_nothing, slice_of_input,
 from dagster_safe_backfill.runs.table_io import TableIO
 
 if TYPE_CHECKING:
-    from dagster_safe_backfill.warehouses.base import Connection, Warehouse
+    from dagster_safe_backfill.warehouses.base import Session, Warehouse
 
 
 class RangeIOManager(dg.ConfigurableIOManager, TableIO):
@@ -46,7 +46,7 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
     @contextmanager
     def connected(
         self, table: TableRef, *, run_id: str | None, publication_id: str | None = None, read_only: bool = False
-    ) -> Generator[Connection, None, None]:
+    ) -> Generator[Session, None, None]:
         """Open a session for the work of a run on a table, which the database's history and errors tell of."""
         known = {"table": str(table), "run_id": run_id, "publication_id": publication_id}
         warehouse = self._tagged({name: value for name, value in known.items() if value is not None})

@@ -21,7 +21,7 @@ from dagster_safe_backfill.runs.run import ComputingRun
 from dagster_safe_backfill.wap.ledger.checkpoints import Checkpoints, checkpoints
 from dagster_safe_backfill.wap.retention import discard
 from dagster_safe_backfill.wap.write import LiveBefore, live_before
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.base import Session
 
 _PAGE = 1000
 
@@ -97,7 +97,7 @@ def _look(run: ComputingRun, first: PartitionSlice) -> tuple[Checkpoints, LiveBe
     now = datetime.now(timezone.utc)
     spec, whole, code = run.spec, run.partition_slice, run.origin.code
 
-    def attempt(connection: Connection) -> tuple[Checkpoints, LiveBefore | None]:
+    def attempt(connection: Session) -> tuple[Checkpoints, LiveBefore | None]:
         found = Checkpoints()
         if run.options.batches.resume:
             found = checkpoints(connection, spec=spec, partition_slice=whole, code=code)
@@ -121,7 +121,7 @@ def _discard(run: ComputingRun, unaudited: Sequence[StagedPartition]) -> None:
         return
     named = listed([*map(str, shadows)])
 
-    def attempt(connection: Connection) -> None:
+    def attempt(connection: Session) -> None:
         discard(connection, shadows, table=run.spec.table, origin=run.origin)
 
     run.attempt(attempt, deadline=run.deadline(f"dropping {named}"))
@@ -132,7 +132,7 @@ def look_at_live(run: ComputingRun, partition_slice: PartitionSlice, deadline: D
     """Return what live is now, in a read-only session."""
     now = datetime.now(timezone.utc)
 
-    def attempt(connection: Connection) -> LiveBefore:
+    def attempt(connection: Session) -> LiveBefore:
         return live_before(connection, spec=run.spec, partition_slice=partition_slice)
 
     try:

@@ -27,7 +27,7 @@ from dagster_safe_backfill.wap.ledger.waiting import owners
 from dagster_safe_backfill.wap.tables.slices import where
 
 if TYPE_CHECKING:
-    from dagster_safe_backfill.warehouses.base import Connection
+    from dagster_safe_backfill.warehouses.base import Session
 
 _Result = TypeVar("_Result")
 
@@ -113,7 +113,7 @@ class Run:
         """Return the deadline of something that begins now."""
         return Deadline(self.options.limits.timeout_seconds, what)
 
-    def attempt(self, work: Callable[[Connection], _Result], *, deadline: Deadline, read_only: bool = False) -> _Result:
+    def attempt(self, work: Callable[[Session], _Result], *, deadline: Deadline, read_only: bool = False) -> _Result:
         """Return what `work` makes in a session of its own; after an error that can pass, in another one.
 
         Raises:

@@ -32,7 +32,7 @@ from dagster_safe_backfill.wap.collect import collect, free_shadow
 from dagster_safe_backfill.wap.ledger.history import Change, publication_of_group
 from dagster_safe_backfill.wap.ledger.waiting import of_staged, owners, to_audit
 from dagster_safe_backfill.wap.publish import publish, to_publish
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.base import Session
 
 
 def run_audit(
@@ -52,7 +52,7 @@ def run_audit(
     run = run_of(context, io_manager, live, group=group_of(context))
     table = run.spec.table
 
-    def attempt(connection: Connection) -> tuple[Audited | Rejected, list[str]]:
+    def attempt(connection: Session) -> tuple[Audited | Rejected, list[str]]:
         return _judge(connection, run, live, audits)
 
     judged, left_out = run.attempt(attempt, deadline=run.deadline(f"auditing what is staged of {table}"))
@@ -74,7 +74,7 @@ def run_audit(
 
 
 def _judge(
-    connection: Connection, run: Run, live: LiveAsset, audits: Sequence[Audit]
+    connection: Session, run: Run, live: LiveAsset, audits: Sequence[Audit]
 ) -> tuple[Audited | Rejected, list[str]]:
     """Audit all that waits to be published together; return also the partitions that are left out."""
     table = run.spec.table
@@ -119,7 +119,7 @@ def run_publish(context: dg.AssetExecutionContext, io_manager: object, *, live: 
     own = slice_of_run(context).keys
     wanted = live.slice_of(context.instance, list(dict.fromkeys([*own, *targeted_keys(context)])))
 
-    def attempt(connection: Connection) -> tuple[Published | None, Mapping[str, Change]]:
+    def attempt(connection: Session) -> tuple[Published | None, Mapping[str, Change]]:
         return _publish(connection, run, wanted)
 
     published, before = run.attempt(attempt, deadline=run.deadline(f"publishing {wanted} of {table}"))
@@ -136,7 +136,7 @@ def run_publish(context: dg.AssetExecutionContext, io_manager: object, *, live: 
     yield dg.MaterializeResult(metadata={"dagster/table_name": str(table)})
 
 
-def _publish(connection: Connection, run: Run, wanted: PartitionSlice) -> tuple[Published | None, Mapping[str, Change]]:
+def _publish(connection: Session, run: Run, wanted: PartitionSlice) -> tuple[Published | None, Mapping[str, Change]]:
     """Publish what isn't live; return also the publication and the changes of what had been published before."""
     table = run.spec.table
     chosen = to_publish(connection, table, wanted.keys, group=run.origin.group)

@@ -40,7 +40,7 @@ from dagster_safe_backfill.wap.ledger.history import changes_by, publication_of_
 from dagster_safe_backfill.wap.ledger.waiting import staged_partitions
 from dagster_safe_backfill.wap.publish import publish
 from dagster_safe_backfill.wap.write import LiveBefore, write
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.base import Session
 from dagster_safe_backfill.warehouses.frames import rereadable
 
 
@@ -159,7 +159,7 @@ def _run_batches(run: ComputingRun, batches: Sequence[Batch], gate: Gate) -> lis
 def _run_batch(run: ComputingRun, batch: Batch, gate: Gate, *, like: TableRef | None) -> _Done:
     work = _begin(run, batch)
 
-    def attempt(connection: Connection) -> _Done:
+    def attempt(connection: Session) -> _Done:
         judged = _judge(connection, run, work, gate, like=like)
         published = _publish_passed(connection, run, work, judged) if gate == "partition" else None
         return _Done(judged=judged, published=published)
@@ -183,7 +183,7 @@ def _begin(run: ComputingRun, batch: Batch) -> _Work:
 
 
 def _judge(
-    connection: Connection, run: ComputingRun, work: _Work, gate: Gate, *, like: TableRef | None = None
+    connection: Session, run: ComputingRun, work: _Work, gate: Gate, *, like: TableRef | None = None
 ) -> Audited | Rejected:
     """Write a batch, or collect it where it is staged, and audit it; once, whatever fails afterwards."""
     if work.judged is None:
@@ -201,7 +201,7 @@ def _judge(
     return work.judged
 
 
-def _stage(connection: Connection, run: ComputingRun, work: _Work, *, like: TableRef | None) -> Staged:
+def _stage(connection: Session, run: ComputingRun, work: _Work, *, like: TableRef | None) -> Staged:
     piece, shadow = work.batch.partition_slice, work.batch.shadow
     if work.before is None:
         found, into = stands_in(connection, run.spec.table, work.batch.staged, into=shadow, origin=run.origin)
@@ -227,7 +227,7 @@ def _stage(connection: Connection, run: ComputingRun, work: _Work, *, like: Tabl
 
 
 def _publish_passed(
-    connection: Connection, run: ComputingRun, work: _Work, judged: Audited | Rejected
+    connection: Session, run: ComputingRun, work: _Work, judged: Audited | Rejected
 ) -> Published | None:
     """Publish the partitions of a batch that nothing blocks, under an id of their own."""
     if work.origin is None:
@@ -252,7 +252,7 @@ def _publish_alone(run: ComputingRun, batch: Batch) -> RunReport:
     """Publish all of the run as one batch, or nothing."""
     work = _begin(run, batch)
 
-    def attempt(connection: Connection) -> RunReport:
+    def attempt(connection: Session) -> RunReport:
         return _report_and_publish(connection, run, _judge(connection, run, work, "run"))
 
     return run.attempt(attempt, deadline=work.deadline)
@@ -265,7 +265,7 @@ def _publish_together(run: ComputingRun, batches: Sequence[Batch]) -> RunReport:
     if isinstance(whole, Rejected):
         return _report(run, whole, failure=rejection(whole, parts, batches=len(batches)))
 
-    def attempt(connection: Connection) -> RunReport:
+    def attempt(connection: Session) -> RunReport:
         if changes_by(connection, run.spec.table, run.origin.publication_id):
             # An earlier attempt committed, and failed afterwards; publishing says what it did.
             return _report_and_publish(connection, run, whole)
@@ -274,7 +274,7 @@ def _publish_together(run: ComputingRun, batches: Sequence[Batch]) -> RunReport:
     return run.attempt(attempt, deadline=run.deadline(f"publishing {run.partition_slice} of {run.spec.table}"))
 
 
-def _judge_together(connection: Connection, run: ComputingRun, whole: Audited) -> Audited | Rejected:
+def _judge_together(connection: Session, run: ComputingRun, whole: Audited) -> Audited | Rejected:
     """Collect all batches in one shadow, and audit there what spans them."""
     found = staged_partitions(connection, run.spec.table, keys=run.partition_slice.keys, group=run.origin.group)
     staged = collect(
@@ -296,7 +296,7 @@ def _judge_together(connection: Connection, run: ComputingRun, whole: Audited) -
     )
 
 
-def _report_and_publish(connection: Connection, run: ComputingRun, judged: Audited | Rejected) -> RunReport:
+def _report_and_publish(connection: Session, run: ComputingRun, judged: Audited | Rejected) -> RunReport:
     """Publish what passed; what is reported is made before anything goes live: what breaks there publishes nothing."""
     if isinstance(judged, Rejected):
         return _report(run, judged, failure=rejection(judged, [judged], batches=1))

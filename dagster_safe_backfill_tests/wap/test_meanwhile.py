@@ -12,7 +12,7 @@ import dagster_safe_backfill as sb
 from dagster_safe_backfill.errors import WarehouseUnavailableError
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.wap import audit, publish
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.base import Session
 from dagster_safe_backfill_tests.conftest import Read
 from dagster_safe_backfill_tests.harness.assets import Source, events, failure_of, run_key, run_range
 from dagster_safe_backfill_tests.harness.backends import Backend
@@ -160,17 +160,17 @@ class TestAStepThatIsDoneAgainAfterItHadCommitted:
         """A verdict isn't lost to a moment in which the warehouse couldn't be reached."""
         with io_manager.warehouse().connect() as connection:
             kind = type(connection)
-        run = kind.run
+        query = kind.query
         failures: list[str] = []
 
-        def flaky(self: Connection, statement: Any) -> Any:
-            sql = statement.sql(dialect=self.dialect)
+        def flaky(self: Session, statement: Any) -> Any:
+            sql = statement.sql(dialect=self.dialect.name)
             if "failing_marker" in sql and not failures:
                 failures.append(sql)
                 raise WarehouseUnavailableError("what is read can't be reached for now")
-            return run(self, statement)
+            return query(self, statement)
 
-        monkeypatch.setattr(kind, "run", flaky)
+        monkeypatch.setattr(kind, "query", flaky)
         audits = [sb.failing_rows("SELECT * FROM batch WHERE value < 0 AND 'failing_marker' <> ''", name="x")]
         asset = events(Source(), audits=audits, limits=sb.Limits(retry_wait=0.0))
         result = run_range([asset], DAY, DAY, io_manager=io_manager, instance=instance)

@@ -128,11 +128,11 @@ BAD: list[tuple[str, str]] = [
     ("limits=sb.Limits(retry_wait=None)", "retry_wait must be a number of seconds, at least 0"),
     (
         'limits=sb.Limits(allowed_hours="22-6 UTC")',
-        "allowed_hours '22-6 UTC': it has not the form HH:MM-HH:MM Area/City",
+        "allowed_hours '22-6 UTC': the text doesn't have the form HH:MM-HH:MM Area/City",
     ),
-    ('limits=sb.Limits(allowed_hours="22:00-06:00")', "it has no time zone"),
+    ('limits=sb.Limits(allowed_hours="22:00-06:00")', "the text has no time zone"),
     ('limits=sb.Limits(allowed_hours="22:00-06:00 Europe/Berln")', "did you mean Europe/Berlin?"),
-    ('limits=sb.Limits(allowed_hours="")', 'Write it as in "22:00-06:00 America/New_York"'),
+    ('limits=sb.Limits(allowed_hours="")', 'Write it like "22:00-06:00 America/New_York"'),
     (
         "limits=sb.Limits(allowed_hours=22)",
         'allowed_hours must be a text such as "22:00-06:00 America/New_York", not 22',

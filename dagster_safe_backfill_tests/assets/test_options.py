@@ -81,7 +81,7 @@ BAD: list[tuple[str, str]] = [
     ('publish=sb.Replace(column_defaults={"tax": "0"})', "column_defaults are for columns that are added"),
     (
         'publish=sb.Replace(on_schema_change="add_columns", column_defaults={"tax": 0})',
-        "column_defaults['tax'] must be a SQL expression, not 0; write it as SQL in a text: \"0\"",
+        "column_defaults['tax'] must be a SQL expression, not 0; write the SQL as a text: \"0\"",
     ),
     (
         'publish=sb.Replace(on_schema_change="add_columns", column_defaults={"tax": " "})',
@@ -200,13 +200,13 @@ BAD: list[tuple[str, str]] = [
         "sample_columns must be a column name or a list of column names, not",
     ),
     ("checks=sb.Checks(sample_columns=[1])", "sample_columns must be a list of column names, not 1"),
-    ('checks=sb.Checks(sample_columns=["id", "ID"])', "sample_columns names ID, id twice; name each column once"),
+    ('checks=sb.Checks(sample_columns=["id", "ID"])', "sample_columns names ID, id twice. Name each column once."),
     # unique_key, partition_expr, partitions_def
     ('unique_key="day, id"', 'did you mean ["day", "id"]?'),
     ('unique_key=""', "unique_key must be a column name or a list of column names, not ''"),
     ('unique_key=["day", ""]', "unique_key must be a list of column names, not ''"),
     ('unique_key=["day", None]', "unique_key must be a list of column names, not None"),
-    ('unique_key=["day", "id", "day"]', "unique_key names day twice; name each column once"),
+    ('unique_key=["day", "id", "day"]', "unique_key names day twice. Name each column once."),
     ('unique_key={"day", "id"}', "unique_key must be a column name or a list of column names, not {"),
     ("unique_key=None", "unique_key must be a column name or a list of column names, not None"),
     ("unique_key=5", "unique_key must be a column name or a list of column names, not 5"),

@@ -40,7 +40,7 @@ error.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -315,3 +315,40 @@ class WarehouseLockedError(WarehouseError):
         super().__init__(message)
         self.database = database
         self.pid = pid
+
+
+_TRANSIENT = (
+    ConnectionError,
+    TimeoutError,
+    TransactionConflictError,
+    WarehouseLockedError,
+    WarehouseUnavailableError,
+)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Return whether what failed may succeed if it is only done again.
+
+    So it is with a database that is locked, can't be reached or saw a conflict, and with Python's own ConnectionError
+    and TimeoutError, also as the cause of another error, since a client's library wraps them in its own. Of the
+    library's other errors none is, whatever caused it: no audit, schema or timeout. An error whose `allow_retries` is
+    False, as a `dagster.Failure` may say, is believed.
+    """
+    for link in _chain(error):
+        if isinstance(link, _TRANSIENT):
+            return True
+        if isinstance(link, SafeBackfillError) or getattr(link, "allow_retries", None) is False:
+            return False
+    return False
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what caused it, down to the first."""
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        yield link
+        seen.add(id(link))
+        # requests and urllib raise an OSError of theirs while they handle the socket's, and name no cause.
+        is_wrapped = isinstance(link, OSError) and not link.__suppress_context__
+        link = link.__cause__ or (link.__context__ if is_wrapped else None)

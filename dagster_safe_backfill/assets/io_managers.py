@@ -20,7 +20,7 @@ from dagster_safe_backfill.assets.metadata import (
     table_of_output,
 )
 from dagster_safe_backfill.errors import ConfigurationError, TableNotFoundError
-from dagster_safe_backfill.model.states import Changes
+from dagster_safe_backfill.model.states import RowCounts
 from dagster_safe_backfill.model.tables import TableRef, TableSpec
 from dagster_safe_backfill.model.text import about
 from dagster_safe_backfill.reports.events import changes_metadata
@@ -28,7 +28,7 @@ from dagster_safe_backfill.runs.partitions import reads_nothing, slice_of_input,
 from dagster_safe_backfill.runs.table_io import TableIO
 
 if TYPE_CHECKING:
-    from dagster_safe_backfill.warehouses.base import Connection, Warehouse
+    from dagster_safe_backfill.warehouses.base import Session, Warehouse
 
 
 class RangeIOManager(dg.ConfigurableIOManager, TableIO):
@@ -49,7 +49,7 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
     @contextmanager
     def connected(
         self, table: TableRef, *, run_id: str | None, publication_id: str | None = None, read_only: bool = False
-    ) -> Generator[Connection, None, None]:
+    ) -> Generator[Session, None, None]:
         """Open a session for a run's work on a table.
 
         Statements are tagged with the table and the ids, where the database keeps a query history. Errors raised in
@@ -199,8 +199,8 @@ def _load_type(context: dg.InputContext) -> type:
     return pd.DataFrame
 
 
-def _write_metadata(context: dg.OutputContext, spec: TableSpec, changes: Mapping[str, Changes]) -> dict[str, Any]:
-    total = sum(changes.values(), Changes())
+def _write_metadata(context: dg.OutputContext, spec: TableSpec, changes: Mapping[str, RowCounts]) -> dict[str, Any]:
+    total = sum(changes.values(), RowCounts())
     rows = "dagster/partition_row_count" if context.has_partition_key else "dagster/row_count"
     return {
         "dagster/table_name": str(spec.table),

@@ -230,7 +230,7 @@ def _order(asset: dg.AssetsDefinition, instance: dg.DagsterInstance) -> dict[str
 
 
 def _slice_of(asset: dg.AssetsDefinition, order: Mapping[str, int], keys: Iterable[str]) -> PartitionSlice | None:
-    """Return the slice of those of the keys, in any order, that the asset has; None if it has none of them."""
+    """Return the slice of the given keys that the asset has, in the asset's order; None if it has none of them."""
     definition: dg.PartitionsDefinition[Any] | None = asset.partitions_def
     known = sorted((key for key in keys if key in order), key=order.__getitem__)
     return None if definition is None or not known else slice_of_keys(definition, known)

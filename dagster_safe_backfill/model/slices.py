@@ -1,4 +1,4 @@
-"""`PartitionSlice`: the partitions that one step works on; `TableSlice`: those partitions of one table."""
+"""`PartitionSlice`, the partitions that one step processes, and `TableSlice`, these partitions of one table."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from dagster_safe_backfill.errors import EmptySliceError, SliceError
 from dagster_safe_backfill.model.tables import ColumnType, TableRef, TableSpec
 
 WHOLE_TABLE = "*"
-"""Stands for the key of an asset without partitions."""
+"""The key that stands for the whole table of an asset without partitions."""
 
 Keeps = ColumnType | Literal["text", "other"]
-"""How a column keeps time, or that it keeps none."""
+"""The kind of a partition column: how it keeps time, or that it keeps text or other values."""
 
 WhereRenderer = Callable[["PartitionSlice", "str | Mapping[str, str] | None", "ColumnType | None"], str]
 
@@ -124,7 +124,7 @@ class PartitionSlice:
             raise SliceError(f"the slice names a partition twice: {self}")
         for dimension in self.dimensions:
             if len(dimension) != len(self.keys):
-                raise SliceError("every dimension of a slice needs one entry a partition key")
+                raise SliceError("every dimension of a slice needs one entry per partition key")
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -232,16 +232,16 @@ def _chosen(dimension: Dimension, positions: tuple[int, ...]) -> Dimension:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionColumn:
-    """An expression over a table's columns that tells a row's partition in one dimension.
+    """An expression over a table's columns that gives a row's partition in one dimension.
 
     Attributes:
-        name: What messages call it.
+        name: The name of the expression in messages.
         sql: The expression, in the warehouse's SQL.
-        type_name: Its type, as the warehouse spells it.
-        keeps: How it keeps time.
-        timezone: The zone of its wall-clock times; if None, that of the partitions.
-        dialect: The warehouse's `Dialect`, which only sql/ knows: in it `sql` and `type_name` are read, and by it rows
-            are joined with partitions.
+        type_name: The type of the expression, as the warehouse spells it.
+        keeps: How the expression keeps time, or that it keeps text or other values.
+        timezone: The time zone of its wall-clock times. If None, it is that of the partitions.
+        dialect: The warehouse's `Dialect`, in which sql/ parses `sql` and `type_name` and joins rows with partitions.
+            It is untyped because model/ may not import sql/.
     """
 
     name: str
@@ -253,7 +253,7 @@ class PartitionColumn:
 
 
 PartitionColumns = Mapping[str | None, PartitionColumn]
-"""A partition column for each dimension's name."""
+"""A mapping from dimension name to partition column."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,9 +261,9 @@ class TableSlice:
     """Some partitions of one table, and how they are recognised in its rows.
 
     Attributes:
-        spec: How the table is kept.
-        partition_slice: The partitions; None for an unpartitioned asset, of which it is the whole table.
-        columns: What tells a row's partition, by dimension name; empty without partitions.
+        spec: The `TableSpec` of the table.
+        partition_slice: The partitions; None for the whole table of an unpartitioned asset.
+        columns: A mapping from dimension name to the column that gives a row's partition; empty without partitions.
     """
 
     spec: TableSpec
@@ -280,16 +280,16 @@ class TableSlice:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The partition keys, at their positions in the slice; `WHOLE_TABLE` for an unpartitioned asset."""
+        """The partition keys, in the order of the slice; `WHOLE_TABLE` alone for an unpartitioned asset."""
         return self.partition_slice.keys if self.partition_slice else (WHOLE_TABLE,)
 
     def only(self, keys: Iterable[str]) -> TableSlice:
-        """Return the slice of some of its keys, in its order.
+        """Return the slice of those of its keys that are in `keys`, in the slice's order.
 
         Raises:
-            EmptySliceError: It has none of them.
+            EmptySliceError: The slice has none of them.
             SliceError: The asset has no partitions.
         """
         if self.partition_slice is None:
-            raise SliceError(f"{self.table} has no partitions, so it can't be published or rolled back by them")
+            raise SliceError(f"{self.table} has no partitions, so some of them can't be selected")
         return replace(self, partition_slice=self.partition_slice.only(keys))

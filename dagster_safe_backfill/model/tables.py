@@ -12,7 +12,7 @@ from typing import Literal
 from dagster_safe_backfill.errors import ConfigurationError
 
 ColumnType = Literal["date", "timestamp", "timestamptz"]
-"""How a column keeps time: calendar days, wall-clock times of a known time zone, or instants."""
+"""How a column keeps time: as calendar days, as wall-clock times of a known time zone, or as instants."""
 
 OnEmpty = Literal["refuse", "allow"]
 OnOutside = Literal["refuse", "drop"]
@@ -89,7 +89,7 @@ def _shortened(name: str, longest: int) -> str:
 
 
 def _word(text: str) -> str:
-    """Return `text` as part of a name: a UUID without its hyphens."""
+    """Return an id as part of a table's name: without hyphens, and with "_" for other special characters."""
     return re.sub(r"\W", "_", text.replace("-", ""))
 
 
@@ -102,7 +102,7 @@ class Column:
 
 
 def names_of(columns: Iterable[Column]) -> tuple[str, ...]:
-    """Return the names of columns, in their order."""
+    """Return the names of the columns, in the same order."""
     return tuple(map(attrgetter("name"), columns))
 
 
@@ -148,7 +148,7 @@ class KeepLatest:
 
     def __post_init__(self) -> None:
         if not isinstance(self.column, str) or not self.column.strip():  # pyright: ignore[reportUnnecessaryIsInstance]: users' own
-            raise ConfigurationError(f"keep_latest is the name of a column, not {self.column!r}")
+            raise ConfigurationError(f"keep_latest must be the name of a column, not {self.column!r}")
 
 
 def keep_latest(column: str) -> KeepLatest:

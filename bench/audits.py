@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from dagster_safe_backfill.audits.base import Audit
-    from dagster_safe_backfill.wap.measure.measure import Subject
-    from dagster_safe_backfill.warehouses.base import Connection
+    from dagster_safe_backfill.sql.auditing import AuditedRows
+    from dagster_safe_backfill.warehouses.base import Session
 
 DAYS = 365
 TURNS = 7
@@ -48,14 +48,14 @@ def eight() -> list["Audit"]:
 
 
 @contextmanager
-def staged(database: str) -> Iterator[tuple["Connection", "Subject"]]:
+def staged(database: str) -> Iterator[tuple["Session", "AuditedRows"]]:
     """Stage the days, and leave them in the shadow."""
     import dagster as dg
 
     from dagster_safe_backfill.model.states import Origin
     from dagster_safe_backfill.model.tables import Query, TableRef, TableSpec
     from dagster_safe_backfill.runs.partitions import slice_of_keys
-    from dagster_safe_backfill.wap.audit import subject_of
+    from dagster_safe_backfill.wap.measure.rows import staged_rows
     from dagster_safe_backfill.wap.write import write
     from dagster_safe_backfill.warehouses.duckdb.session import DuckDBWarehouse
 
@@ -73,7 +73,7 @@ def staged(database: str) -> Iterator[tuple["Connection", "Subject"]]:
             partition_slice=slice_of_keys(definition, definition.get_partition_keys()[:DAYS]),
             origin=Origin(run_id="bench", publication_id="bench"),
         )
-        yield connection, subject_of(connection, rows, None)
+        yield connection, staged_rows(connection, rows)
 
 
 def in_session(database: str) -> dict[str, float]:
@@ -82,7 +82,7 @@ def in_session(database: str) -> dict[str, float]:
 
     seconds: dict[str, list[float]] = {"audits": [], "bare": [], "other_keys": []}
     with staged(database) as (connection, subject):
-        shadow = f"{subject.batch.rows.schema}.{subject.batch.rows.name}"
+        shadow = f"{subject.rows.schema}.{subject.rows.name}"
         driver: Any = connection._driver  # type: ignore[attr-defined]
         other_keys = OTHER_KEYS.format(shadow=shadow, inside=data.between(data.FIRST_DAY, data.end_of(DAYS)))
         statements = _Counter()
@@ -153,7 +153,7 @@ def _passed(database: str, audits: Sequence["Audit"]) -> bool:
         return all(result.passed for result in measure(connection, _SUBJECT[0], audits).results)
 
 
-_SUBJECT: list["Subject"] = []
+_SUBJECT: list["AuditedRows"] = []
 
 
 def main() -> dict[str, float]:

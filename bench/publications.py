@@ -93,6 +93,7 @@ def library(database: str, case: str, *, strategy: Strategy) -> Steps:
     from dagster_safe_backfill.model.options import PUBLISH_BY_NAME
     from dagster_safe_backfill.model.states import Audited, Origin
     from dagster_safe_backfill.model.tables import Query, TableRef, TableSpec
+    from dagster_safe_backfill.wap.audit import audit
     from dagster_safe_backfill.wap.publish import publish
     from dagster_safe_backfill.wap.rollback.rollback import Chosen, rollback
     from dagster_safe_backfill.wap.write import write
@@ -110,14 +111,18 @@ def library(database: str, case: str, *, strategy: Strategy) -> Steps:
         with warehouse.connect() as connection:
             with watch.step("write"):
                 staged = write(connection, query, spec=spec, partition_slice=partition_slice, origin=origin)
+            audited = audit(connection, staged, [], origin=origin, gate="run")
+            assert isinstance(audited, Audited)
             with watch.step("publish"):
                 rules = PUBLISH_BY_NAME[strategy](archive_days=KEPT_FOR / timedelta(days=1))
-                publish(connection, Audited(staged=staged, results=[]), rules=rules, origin=origin)
+                publish(connection, audited, rules=rules, origin=origin)
         _check(database, CASES[case])
         origin = Origin(run_id="second", publication_id="second")
         chosen = Chosen(publication_id="first")
         with warehouse.connect() as connection, watch.step("rollback"):
-            rollback(connection, chosen, spec=spec, slice_of=slice_of, origin=origin, archive_for=KEPT_FOR)
+            rollback(
+                connection, chosen, spec=spec, partition_slice=partition_slice, origin=origin, archive_for=KEPT_FOR
+            )
         _check(database, data.WRONG)
     return watch.steps
 

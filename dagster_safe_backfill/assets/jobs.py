@@ -3,17 +3,16 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta, timezone
-from functools import partial
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
 from dagster_safe_backfill.assets.metadata import options_of_asset
-from dagster_safe_backfill.errors import ConfigurationError, PublicationNotFoundError
+from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.model.options import MOST_DAYS
 from dagster_safe_backfill.model.slices import PartitionSlice
-from dagster_safe_backfill.model.states import Changes, Origin, Retired, RolledBack
+from dagster_safe_backfill.model.states import Origin, Retired, RolledBack, RowCounts
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.model.validation import check_number
 from dagster_safe_backfill.reports.events import changes_metadata, partition_metadata
@@ -85,6 +84,7 @@ def build_rollback_job(
 
     @dg.op(name=f"{job_name}_op", required_resource_keys={io_manager_key})
     def roll_back(context: dg.OpExecutionContext, config: RollbackConfig) -> None:
+        from dagster_safe_backfill.wap.ledger.history import partition_keys
         from dagster_safe_backfill.wap.rollback.rollback import Chosen, rollback
 
         if config.publication_id is not None and config.backfill_id is not None:
@@ -101,7 +101,7 @@ def build_rollback_job(
                     keys=_expanded(config.partitions, order, asset=key),
                 ),
                 spec=spec,
-                slice_of=partial(_slice_of, asset, order),
+                partition_slice=_slice_of(asset, order, partition_keys(connection, spec.table)),
                 origin=Origin(run_id=context.run_id, publication_id=context.run_id),
                 archive_for=timedelta(days=archive_days),
                 force=config.force,
@@ -153,17 +153,18 @@ def build_retention_schedule(
 
     @dg.op(name=f"{name}_op", required_resource_keys={io_manager_key})
     def drop_what_is_over(context: dg.OpExecutionContext, config: RetentionConfig) -> None:
-        from dagster_safe_backfill.wap.retention import retire
+        from dagster_safe_backfill.wap.retention import owners, retire
 
         dropped: dict[str, str] = {}
         for key, options in tables.items():
             manager = table_io_of(getattr(context.resources, io_manager_key), key)
             spec = manager.spec_of(key, options)
             with manager.connected(spec.table, run_id=context.run_id) as connection:
+                made_by = owners(connection, spec.table)
                 retired = retire(
                     connection,
                     spec.table,
-                    is_over=lambda run_id: is_over(context.instance, run_id),
+                    ended_runs={run_id for run_id in made_by if is_over(context.instance, run_id)},
                     keep_shadows_for=timedelta(days=shadow_days),
                     origin=Origin(run_id=context.run_id, publication_id=context.run_id),
                     dry_run=config.dry_run,
@@ -193,23 +194,11 @@ def _order(asset: dg.AssetsDefinition, instance: dg.DagsterInstance) -> dict[str
     return {} if definition is None else order_of(definition, instance)
 
 
-def _slice_of(asset: dg.AssetsDefinition, order: Mapping[str, int], keys: Sequence[str]) -> PartitionSlice:
-    """Return the slice of keys in any order.
-
-    Raises:
-        PublicationNotFoundError: The asset doesn't have some of them any more.
-    """
+def _slice_of(asset: dg.AssetsDefinition, order: Mapping[str, int], keys: Iterable[str]) -> PartitionSlice | None:
+    """Return the slice of those of the keys, in any order, that the asset has; None if it has none of them."""
     definition: dg.PartitionsDefinition[Any] | None = asset.partitions_def
-    name = asset.key.to_user_string()
-    unknown = [key for key in keys if key not in order]
-    if unknown or definition is None:
-        raise PublicationNotFoundError(
-            f"{name}: the asset has no partitions {listed(unknown)} any more, so their rows can't be told; name the"
-            " other partitions, or bring these back to its partitions definition",
-            table=name,
-            keys=unknown,
-        )
-    return slice_of_keys(definition, sorted(keys, key=order.__getitem__))
+    known = sorted((key for key in keys if key in order), key=order.__getitem__)
+    return None if definition is None or not known else slice_of_keys(definition, known)
 
 
 def _expanded(names: Sequence[str], order: Mapping[str, int], *, asset: dg.AssetKey) -> tuple[str, ...]:
@@ -236,7 +225,7 @@ def _tell(context: dg.OpExecutionContext, key: dg.AssetKey, done: RolledBack) ->
         context.log.info(f"{done.table}: rolling back {undone} would change {_counted(done)}; nothing was changed")
     else:
         context.log.info(f"{done.table}: rolled back {undone}: {_counted(done)}")
-        for partition, changes in done.changes.items():
+        for partition, changes in done.row_counts.items():
             context.log_event(_materialization(key, partition, done, changes, by=done.publication_id))
         for partition, by in {**dict.fromkeys(done.untouched, done.publication_id), **done.already}.items():
             context.log_event(_materialization(key, partition, done, None, by=by))
@@ -244,7 +233,7 @@ def _tell(context: dg.OpExecutionContext, key: dg.AssetKey, done: RolledBack) ->
 
 
 def _materialization(
-    key: dg.AssetKey, partition: str, done: RolledBack, changes: Changes | None, *, by: str
+    key: dg.AssetKey, partition: str, done: RolledBack, changes: RowCounts | None, *, by: str
 ) -> dg.AssetMaterialization:
     description = f"Rollback of {', '.join(done.undone)}"
     if partition in done.removed:
@@ -273,9 +262,9 @@ def _archive(done: RolledBack) -> Mapping[str, str]:
 
 
 def _counted(done: RolledBack) -> str:
-    total = sum(done.changes.values(), Changes())
+    total = sum(done.row_counts.values(), RowCounts())
     text = (
-        f"{len(done.changes)} partitions: {total.inserted:,} rows inserted, {total.updated:,} updated,"
+        f"{len(done.row_counts)} partitions: {total.inserted:,} rows inserted, {total.updated:,} updated,"
         f" {total.deleted:,} deleted, {total.unchanged:,} unchanged"
     )
     if done.removed:
@@ -288,7 +277,7 @@ def _counted(done: RolledBack) -> str:
 
 
 def _summary(done: RolledBack) -> Mapping[str, Any]:
-    shown = [*done.changes.items()][:_SHOWN]
+    shown = [*done.row_counts.items()][:_SHOWN]
     rows = [dg.TableRecord({"partition": key, **changes_metadata(changes)}) for key, changes in shown]
     found: dict[str, Any] = {
         "rollback_of": ", ".join(done.undone),

@@ -149,13 +149,13 @@ def build_staged_wap_assets(
         wap_run, _staged_runs = _loaded()
         return wap_run.run_shadow(context, io_manager, arguments, asset=computed)
 
-    def audit_all(
+    def audit_together(
         context: dg.AssetExecutionContext, io_manager: object, _arguments: Mapping[str, object]
     ) -> Iterator[object]:
         _wap_run, staged_runs = _loaded()
         return staged_runs.run_audit(context, io_manager, live=live, shadow=shadow, audits=options.audits)
 
-    def publish_all(
+    def publish_together(
         context: dg.AssetExecutionContext, io_manager: object, _arguments: Mapping[str, object]
     ) -> Iterator[object]:
         _wap_run, staged_runs = _loaded()
@@ -163,7 +163,7 @@ def build_staged_wap_assets(
 
     with quiet_about_previews():
         shadow = group.shadow(compute, stage)
-        return StagedWapAssets(shadow, group.audit(audit_all), group.published(publish_all))
+        return StagedWapAssets(shadow, group.audit(audit_together), group.published(publish_together))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ SAMPLE_SIZE = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class FailureLimits:
     """From where on a number is shown as a warning, and from where on it blocks.
 
     Of rows, an int is a count and a float a share of the partition's rows: 1 is one row, 0.01 is 1 %.
@@ -46,26 +46,20 @@ class Limits:
         return self._outcome(rows, share)
 
     def _outcome(self, count: float, share: float) -> Outcome:
-        if _is_above(self.error_above, count, share):
-            return "failed"
-        return "warned" if _is_above(self.warn_above, count, share) else "passed"
+        levels: Sequence[tuple[Outcome, float | None]] = (("failed", self.error_above), ("warned", self.warn_above))
+        for outcome, limit in levels:
+            if limit is not None and (share if isinstance(limit, float) else count) > limit:
+                return outcome
+        return "passed"
 
     def described(self, *, share: bool) -> str:
         """Return the limits in words; floats are shares if `share`, else plain numbers."""
-        parts = [
-            f"{word} above {_amount(limit, share=share)}"
-            for word, limit in (("warns", self.warn_above), ("fails", self.error_above))
-            if limit is not None
-        ]
+        parts: list[str] = []
+        for word, limit in (("warns", self.warn_above), ("fails", self.error_above)):
+            if limit is not None:
+                amount = f"{limit:.10g}" if isinstance(limit, int) or not share else f"{limit * 100:.10g} %"
+                parts.append(f"{word} above {amount}")
         return " and ".join(parts)
-
-
-def _is_above(limit: float | None, count: float, share: float) -> bool:
-    return limit is not None and (share if isinstance(limit, float) else count) > limit
-
-
-def _amount(limit: float, *, share: bool) -> str:
-    return f"{limit:.10g}" if isinstance(limit, int) or not share else f"{limit * 100:.10g} %"
 
 
 def check_severity(severity: Severity) -> None:
@@ -86,7 +80,7 @@ def limits(
     error_above: float | None,
     option: str,
     share: bool = True,
-) -> Limits:
+) -> FailureLimits:
     """Return limits from what a factory was given: `most` with a severity, or one limit for each severity.
 
     Raises:
@@ -104,7 +98,7 @@ def limits(
         is_comparable = not share or type(warn_above) is type(error_above)
         if is_comparable and not warn_above < error_above:
             raise ConfigurationError(f"warn_above ({warn_above}) must be less than error_above ({error_above})")
-    return Limits(warn_above=warn_above, error_above=error_above)
+    return FailureLimits(warn_above=warn_above, error_above=error_above)
 
 
 def _check_limit(limit: float | None, *, option: str, share: bool) -> None:
@@ -147,8 +141,10 @@ class AuditResult:
         failing_rows_sql: A SELECT of all failing rows, where rows fail one by one; runs while the shadow stands.
         published_rows_sql: The same of the live table, for when the rows have been published and the shadow is gone.
         problem: Why the audit could not be measured, if so.
-        stray_rows: Failing rows of no partition, which the verdict of each counts.
-        parts: The results that this one is of, if it is one of several batches.
+        failed_rows: Rows that broke the rule, each counted once; None if unmeasured. If it isn't given, those that the
+            verdicts count: more than one of them counts a row that belongs to no partition.
+        failed_keys: The partitions that did not pass, warned and unmeasured ones among them, in the slice's order.
+        blocking_keys: The partitions that this result forbids to publish.
     """
 
     audit: Audit
@@ -159,8 +155,24 @@ class AuditResult:
     failing_rows_sql: str | None = None
     published_rows_sql: str | None = None
     problem: str | None = None
-    stray_rows: int = 0
-    parts: Sequence[AuditResult] = ()
+    failed_rows: int | None = None
+    failed_keys: tuple[str, ...] = field(init=False)
+    blocking_keys: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        failed: list[str] = []
+        blocking: list[str] = []
+        rows = 0
+        for key, verdict in self.verdicts.items():
+            rows += verdict.failed_rows
+            if verdict.outcome != "passed":
+                failed.append(key)
+                if self.is_blocking(verdict):
+                    blocking.append(key)
+        object.__setattr__(self, "failed_keys", tuple(failed))
+        object.__setattr__(self, "blocking_keys", tuple(blocking))
+        if self.failed_rows is None and self.problem is None:
+            object.__setattr__(self, "failed_rows", rows)
 
     @classmethod
     def of_batches(cls, parts: Sequence[AuditResult]) -> AuditResult:
@@ -170,6 +182,7 @@ class AuditResult:
             return first
         shown = next((part for part in parts if part.failing_rows_sql is not None), first)
         problems = list(dict.fromkeys(part.problem for part in parts if part.problem is not None))
+        measured = [part.failed_rows for part in parts if part.failed_rows is not None]
         findings = list(dict.fromkeys(part.finding for part in parts if part.finding is not None))
         return cls(
             audit=first.audit,
@@ -179,18 +192,8 @@ class AuditResult:
             failing_rows_sql=shown.failing_rows_sql,
             published_rows_sql=shown.published_rows_sql,
             problem="; ".join(problems) or None,
-            parts=tuple(parts),
+            failed_rows=sum(measured) if measured else None,
         )
-
-    @property
-    def failed_keys(self) -> tuple[str, ...]:
-        """The partitions that did not pass, warned and unmeasured ones among them, in the slice's order."""
-        return tuple(key for key, verdict in self.verdicts.items() if verdict.outcome != "passed")
-
-    @property
-    def blocking_keys(self) -> tuple[str, ...]:
-        """The partitions that this result forbids to publish."""
-        return tuple(key for key, verdict in self.verdicts.items() if self.is_blocking(verdict))
 
     def is_blocking(self, verdict: Verdict) -> bool:
         """Whether a verdict of this audit forbids publishing."""
@@ -205,16 +208,6 @@ class AuditResult:
     def blocks(self) -> bool:
         """Whether this result forbids publishing."""
         return bool(self.blocking_keys)
-
-    @property
-    def failed_rows(self) -> int | None:
-        """Rows that broke the rule in all partitions; None if unmeasured."""
-        if self.parts:
-            return sum(part.failed_rows or 0 for part in self.parts)
-        if self.problem is not None:
-            return None
-        counted_again = self.stray_rows * (len(self.verdicts) - 1)
-        return sum(verdict.failed_rows for verdict in self.verdicts.values()) - counted_again
 
 
 def difference(here: float | None, there: float | None, *, absolute: bool) -> float:

@@ -1,17 +1,21 @@
-"""`PartitionSlice`: the partitions that one step works on."""
+"""`PartitionSlice`: the partitions that one step works on; `TableSlice`: those partitions of one table."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from typing import Literal
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from dagster_safe_backfill.errors import EmptySliceError, SliceError
+from dagster_safe_backfill.model.tables import ColumnType, TableRef, TableSpec
 
-ColumnType = Literal["date", "timestamp", "timestamptz"]
-"""How a column keeps time: calendar days, wall-clock times of a known time zone, or instants."""
+WHOLE_TABLE = "*"
+"""Stands for the key of an asset without partitions."""
+
+Keeps = ColumnType | Literal["text", "other"]
+"""How a column keeps time, or that it keeps none."""
 
 WhereRenderer = Callable[["PartitionSlice", "str | Mapping[str, str] | None", "ColumnType | None"], str]
 
@@ -94,8 +98,9 @@ class PartitionSlice:
             raise EmptySliceError("the slice holds no partition")
         if len(set(self.keys)) != len(self.keys):
             raise SliceError(f"the slice names a partition twice: {self}")
-        if any(len(dimension) != len(self.keys) for dimension in self.dimensions):
-            raise SliceError("every dimension of a slice needs one entry a partition key")
+        for dimension in self.dimensions:
+            if len(dimension) != len(self.keys):
+                raise SliceError("every dimension of a slice needs one entry a partition key")
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -169,6 +174,8 @@ class PartitionSlice:
             EmptySliceError: There are none.
         """
         kept = tuple(positions)
+        if kept == tuple(range(len(self.keys))):
+            return self
         return replace(
             self,
             keys=tuple(self.keys[i] for i in kept),
@@ -196,3 +203,68 @@ def _chosen(dimension: Dimension, positions: tuple[int, ...]) -> Dimension:
     if isinstance(dimension, TimeDimension):
         return replace(dimension, windows=tuple(dimension.windows[i] for i in positions))
     return replace(dimension, values=tuple(dimension.values[i] for i in positions))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionColumn:
+    """An expression over a table's columns that tells a row's partition in one dimension.
+
+    Attributes:
+        name: What messages call it.
+        sql: The expression, in the warehouse's SQL.
+        type_name: Its type, as the warehouse spells it.
+        keeps: How it keeps time.
+        timezone: The zone of its wall-clock times; if None, that of the partitions.
+        dialect: The warehouse's `Dialect`, which only sql/ knows: in it `sql` and `type_name` are read, and by it rows
+            are joined with partitions.
+    """
+
+    name: str
+    sql: str
+    type_name: str
+    keeps: Keeps
+    timezone: str | None
+    dialect: Any
+
+
+PartitionColumns = Mapping[str | None, PartitionColumn]
+"""A partition column for each dimension's name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableSlice:
+    """Some partitions of one table, and how they are recognised in its rows.
+
+    Attributes:
+        spec: How the table is kept.
+        partition_slice: The partitions; None for an unpartitioned asset, of which it is the whole table.
+        columns: What tells a row's partition, by dimension name; empty without partitions.
+    """
+
+    spec: TableSpec
+    partition_slice: PartitionSlice | None
+    columns: PartitionColumns = field(default_factory=dict[str | None, PartitionColumn])
+
+    def __str__(self) -> str:
+        return "the whole table" if self.partition_slice is None else str(self.partition_slice)
+
+    @property
+    def table(self) -> TableRef:
+        """The live table."""
+        return self.spec.table
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The partition keys, at their positions in the slice; `WHOLE_TABLE` for an unpartitioned asset."""
+        return self.partition_slice.keys if self.partition_slice else (WHOLE_TABLE,)
+
+    def only(self, keys: Iterable[str]) -> TableSlice:
+        """Return the slice of some of its keys, in its order.
+
+        Raises:
+            EmptySliceError: It has none of them.
+            SliceError: The asset has no partitions.
+        """
+        if self.partition_slice is None:
+            raise SliceError(f"{self.table} has no partitions, so it can't be published or rolled back by them")
+        return replace(self, partition_slice=self.partition_slice.only(keys))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from operator import attrgetter
 from typing import Literal
 
 from dagster_safe_backfill.errors import ConfigurationError
-from dagster_safe_backfill.model.validation import check_text
+
+ColumnType = Literal["date", "timestamp", "timestamptz"]
+"""How a column keeps time: calendar days, wall-clock times of a known time zone, or instants."""
 
 OnEmpty = Literal["refuse", "allow"]
 OnOutside = Literal["refuse", "drop"]
@@ -83,7 +87,7 @@ def _shortened(name: str, longest: int) -> str:
 
 def _word(text: str) -> str:
     """Return `text` as part of a name: a UUID without its hyphens."""
-    return "".join(letter if letter.isalnum() else "" if letter == "-" else "_" for letter in text)
+    return re.sub(r"\W", "_", text.replace("-", ""))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +96,11 @@ class Column:
 
     name: str
     type: str
+
+
+def names_of(columns: Iterable[Column]) -> tuple[str, ...]:
+    """Return the names of columns, in their order."""
+    return tuple(map(attrgetter("name"), columns))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +142,8 @@ class KeepLatest:
     column: str
 
     def __post_init__(self) -> None:
-        check_text("keep_latest", self.column, what="the name of a column")
+        if not isinstance(self.column, str) or not self.column.strip():  # pyright: ignore[reportUnnecessaryIsInstance]: users' own
+            raise ConfigurationError(f"keep_latest is the name of a column, not {self.column!r}")
 
 
 def keep_latest(column: str) -> KeepLatest:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timezone
 from typing import Any, cast
 
 import dagster as dg
 
-from dagster_safe_backfill.audits.base import Audit
-from dagster_safe_backfill.audits.verdicts import AuditResult
 from dagster_safe_backfill.errors import AuditFailedError
 from dagster_safe_backfill.model.slices import PartitionSlice
-from dagster_safe_backfill.model.states import Audited, Changes, Judged, Published, Rejected
+from dagster_safe_backfill.model.states import Audited, Judged, Published, Rejected, RowCounts
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.reports.checks import check_results, evaluations_by_partition, summary
 from dagster_safe_backfill.reports.report import report
@@ -36,37 +34,6 @@ class RunReport:
     shown: Mapping[str, Any] = field(default_factory=dict[str, Any])
     published: Sequence[Published] = ()
     failure: dg.Failure | None = None
-
-
-def together(
-    parts: Sequence[Audited | Rejected], *, audits: Sequence[Audit], whole: PartitionSlice
-) -> Audited | Rejected:
-    """Return several batches as one: rejected, if one of them is. Its shadow is that of the first."""
-    if len(parts) == 1:
-        return parts[0]
-    by_name: dict[str, list[AuditResult]] = {}
-    for part in parts:
-        for result in part.results:
-            by_name.setdefault(result.audit.name, []).append(result)
-    staged = replace(
-        parts[0].staged,
-        partition_slice=whole.only(key for part in parts for key in part.staged.keys),
-        rows={key: rows for part in parts for key, rows in part.staged.rows.items()},
-        dropped=sum(part.staged.dropped for part in parts),
-        duplicates=sum(part.staged.duplicates for part in parts),
-    )
-    outcome = Rejected if any(isinstance(part, Rejected) for part in parts) else Audited
-    results = [AuditResult.of_batches(by_name[audit.name]) for audit in audits if audit.name in by_name]
-    return outcome(staged=staged, results=results, live_rows=_live_rows(parts))
-
-
-def _live_rows(parts: Sequence[Judged]) -> Mapping[str, int] | None:
-    rows: dict[str, int] = {}
-    for part in parts:
-        if part.live_rows is None:
-            return None
-        rows |= part.live_rows
-    return rows
 
 
 def report_of(
@@ -122,7 +89,7 @@ def partly_published(
     judged: Rejected, parts: Sequence[Judged], published: Sequence[Published], *, whole: PartitionSlice
 ) -> dg.Failure:
     """Return the failure of a run that published just the partitions that passed."""
-    count = sum(len(one.changes) for one in published)
+    count = sum(len(one.row_counts) for one in published)
     missing = len(whole) - len(judged.staged.keys)
     ending = f"; {missing} more were not computed, as the first batch failed" if missing else ""
     said = (
@@ -168,7 +135,7 @@ def numbers_by_partition(published: Sequence[Published], *, seconds: float | Non
         common = publication_metadata(one)
         if seconds is not None:
             common["seconds"] = round(seconds, 3)
-        for key, changes in one.changes.items():
+        for key, changes in one.row_counts.items():
             numbers[key] = {**common, **partition_metadata(changes)}
     return numbers
 
@@ -222,12 +189,12 @@ def warn(context: dg.AssetExecutionContext, published: Published) -> None:
         context.log.warning(f"left out {staged.dropped:,} rows outside {staged.partition_slice}")
 
 
-def partition_metadata(changes: Changes) -> dict[str, int]:
+def partition_metadata(changes: RowCounts) -> dict[str, int]:
     """Return what a write left in one partition, and changed there."""
     return {"dagster/partition_row_count": changes.staged, **changes_metadata(changes)}
 
 
-def changes_metadata(changes: Changes) -> dict[str, int]:
+def changes_metadata(changes: RowCounts) -> dict[str, int]:
     """Return what a write changed, as the numbers that the UI plots."""
     return {
         "rows_staged": changes.staged,

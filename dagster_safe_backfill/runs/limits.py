@@ -9,10 +9,14 @@ from datetime import datetime, timezone
 
 import dagster as dg
 
-from dagster_safe_backfill.errors import OutsideAllowedHoursError, SafeBackfillError, TooManyPartitionsError
+from dagster_safe_backfill.errors import (
+    OutsideAllowedHoursError,
+    SafeBackfillError,
+    TooManyPartitionsError,
+    is_transient,
+)
 from dagster_safe_backfill.model.hours import AllowedHours
 from dagster_safe_backfill.runs.backfills import BACKFILL_TAG
-from dagster_safe_backfill.wap.retries import is_transient
 
 CONFIRMED_TAG = "safe_backfill/confirmed_partitions"
 
@@ -35,13 +39,14 @@ def no_vain_retries(context: dg.AssetExecutionContext) -> Generator[None, None, 
         raise dg.Failure(str(error), allow_retries=False) from error
 
 
-def check_hours(hours: AllowedHours | None, *, table: object, what: str) -> None:
+def check_hours(hours: AllowedHours, *, table: object, what: str) -> None:
     """Refuse to begin something at a time when nothing may begin.
 
     Raises:
         OutsideAllowedHoursError: It is such a time.
     """
-    if hours is None or hours.allows(now := _now()):
+    now = _now()
+    if hours.allows(now):
         return
     opens_at = hours.opens_after(now)
     raise OutsideAllowedHoursError(

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from itertools import count
 from typing import Any
 
 import dagster as dg
 
 from dagster_safe_backfill.errors import TableNotFoundError
 from dagster_safe_backfill.model.slices import PartitionSlice
+from dagster_safe_backfill.model.states import StagedPartition
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.runs.backfills import is_over, why_not_resumed
 from dagster_safe_backfill.runs.deadlines import Deadline
 from dagster_safe_backfill.runs.partitions import order_of
 from dagster_safe_backfill.runs.run import ComputingRun
-from dagster_safe_backfill.wap.changes.fingerprints import LiveBefore, live_before
-from dagster_safe_backfill.wap.ledger.resume import Checkpoints, checkpoints
-from dagster_safe_backfill.wap.ledger.waiting import Stage
+from dagster_safe_backfill.wap.ledger.checkpoints import Checkpoints, checkpoints
 from dagster_safe_backfill.wap.retention import discard
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.wap.write import LiveBefore, live_before
+from dagster_safe_backfill.warehouses.base import Session
 
 _PAGE = 1000
 
@@ -40,7 +39,7 @@ class Batch:
 
     partition_slice: PartitionSlice
     shadow: TableRef
-    staged: Sequence[Stage] = ()
+    staged: Sequence[StagedPartition] = ()
     before: LiveBefore | None = None
     is_canary: bool = False
 
@@ -49,31 +48,45 @@ def batches_of(run: ComputingRun) -> list[Batch]:
     """Return the batches of a run: what it takes up, then what it computes."""
     whole, size = run.partition_slice, run.options.batches.size
     found, before = _look(run, cut(whole, whole.keys, size=size)[0])
-    kept = taken_up(run.context, found.kept, refused=found.outdated)
-    _discard(run, found.unaudited)
-    slices = cut(whole, {*whole.keys} - {one.key for one in kept}, size=size)
-    used = {one.shadow for one in kept}
-    alone = run.spec.table.shadow(run.origin.run_id)
-    if len(slices) + bool(kept) == 1 and alone not in used:
-        names = iter([alone])
-    else:
-        numbered = (run.spec.table.shadow(run.origin.run_id, batch=number) for number in count(1))
-        names = (name for name in numbered if name not in used)
+    kept: Sequence[StagedPartition] = ()
+    if found.kept or found.outdated:
+        kept = taken_up(run.context, found.kept, refused=found.outdated)
+    if found.unaudited:
+        _discard(run, found.unaudited)
+    missing, used = dict.fromkeys(whole.keys), set[TableRef | None]()
+    for one in kept:
+        del missing[one.key]
+        used.add(one.shadow)
+    slices = cut(whole, missing, size=size)
+    names = _free_shadows(run, len(slices) + bool(kept), used)
     batches: list[Batch] = []
     if kept:
         earlier = whole.only(one.key for one in kept)
-        batches.append(Batch(partition_slice=earlier, shadow=next(names), staged=kept))
-    for place, piece in enumerate(slices):
-        is_first = place == 0
+        batches.append(Batch(partition_slice=earlier, shadow=names.pop(), staged=kept))
+    is_first = True
+    for piece, shadow in zip(slices, names, strict=True):
+        is_canary = is_first and run.options.batches.canary
         batches.append(
-            Batch(
-                partition_slice=piece,
-                shadow=next(names),
-                before=before if is_first else None,
-                is_canary=is_first and run.options.batches.canary,
-            )
+            Batch(partition_slice=piece, shadow=shadow, before=before if is_first else None, is_canary=is_canary)
         )
+        is_first = False
     return batches
+
+
+def _free_shadows(run: ComputingRun, count: int, used: Container[TableRef]) -> list[TableRef]:
+    """Return the names of that many shadows of a run in which nothing stands that it takes up."""
+    table, run_id = run.spec.table, run.origin.run_id
+    alone = table.shadow(run_id)
+    if count == 1 and alone not in used:
+        return [alone]
+    names: list[TableRef] = []
+    number = 0
+    while len(names) < count:
+        number += 1
+        name = table.shadow(run_id, batch=number)
+        if name not in used:
+            names.append(name)
+    return names
 
 
 def _look(run: ComputingRun, first: PartitionSlice) -> tuple[Checkpoints, LiveBefore | None]:
@@ -84,7 +97,7 @@ def _look(run: ComputingRun, first: PartitionSlice) -> tuple[Checkpoints, LiveBe
     now = datetime.now(timezone.utc)
     spec, whole, code = run.spec, run.partition_slice, run.origin.code
 
-    def attempt(connection: Connection) -> tuple[Checkpoints, LiveBefore | None]:
+    def attempt(connection: Session) -> tuple[Checkpoints, LiveBefore | None]:
         found = Checkpoints()
         if run.options.batches.resume:
             found = checkpoints(connection, spec=spec, partition_slice=whole, code=code)
@@ -99,15 +112,16 @@ def _look(run: ComputingRun, first: PartitionSlice) -> tuple[Checkpoints, LiveBe
         return Checkpoints(), LiveBefore(at=now)
 
 
-def _discard(run: ComputingRun, unaudited: Sequence[Stage]) -> None:
+def _discard(run: ComputingRun, unaudited: Sequence[StagedPartition]) -> None:
     """Drop what runs that have ended had staged, and not audited any more."""
     owners = {one.shadow: one.run_id for one in unaudited if one.shadow is not None}
-    shadows = [shadow for shadow, run_id in owners.items() if run.is_over(run_id)]
+    ended = run.ended(unaudited)
+    shadows = [shadow for shadow, run_id in owners.items() if run_id in ended]
     if not shadows:
         return
     named = listed([*map(str, shadows)])
 
-    def attempt(connection: Connection) -> None:
+    def attempt(connection: Session) -> None:
         discard(connection, shadows, table=run.spec.table, origin=run.origin)
 
     run.attempt(attempt, deadline=run.deadline(f"dropping {named}"))
@@ -118,7 +132,7 @@ def look_at_live(run: ComputingRun, partition_slice: PartitionSlice, deadline: D
     """Return what live is now, in a read-only session."""
     now = datetime.now(timezone.utc)
 
-    def attempt(connection: Connection) -> LiveBefore:
+    def attempt(connection: Session) -> LiveBefore:
         return live_before(connection, spec=run.spec, partition_slice=partition_slice)
 
     try:
@@ -146,8 +160,11 @@ def cut(partition_slice: PartitionSlice, keys: Iterable[str], *, size: int | Non
 
 
 def taken_up(
-    context: dg.AssetExecutionContext, found: Sequence[Stage], *, refused: Iterable[tuple[Stage, str]]
-) -> Sequence[Stage]:
+    context: dg.AssetExecutionContext,
+    found: Sequence[StagedPartition],
+    *,
+    refused: Iterable[tuple[StagedPartition, str]],
+) -> Sequence[StagedPartition]:
     """Return the partitions that a run takes up, and log which they are, and which are computed anew and why.
 
     Only a retry or a re-execution of the run that staged a partition takes it up: who launches anew gets it computed.
@@ -158,14 +175,12 @@ def taken_up(
         refused: What is staged and audited, and has to be computed anew, with the reason.
     """
     anew = list(refused)
-    if not found and not anew:
-        return ()
     reasons = {
         run_id: why_not_resumed(context.run, context.instance, run_id) for run_id in {one.run_id for one in found}
     }
     computed_at = {one.key: one.computed_at for one in found if reasons[one.run_id] is None}
     stale = changed_since(context.assets_def, context.asset_key, computed_at, instance=context.instance)
-    kept: list[Stage] = []
+    kept: list[StagedPartition] = []
     for one in found:
         reason = reasons[one.run_id] or stale.get(one.key)
         if reason is None:
@@ -180,7 +195,7 @@ def taken_up(
     return kept
 
 
-def _log_taken_up(context: dg.AssetExecutionContext, kept: Sequence[Stage]) -> None:
+def _log_taken_up(context: dg.AssetExecutionContext, kept: Sequence[StagedPartition]) -> None:
     runs = list(dict.fromkeys(one.run_id for one in kept))
     context.log.info(
         f"taking up {len(kept)} partitions that run {listed(runs)} has staged and audited"

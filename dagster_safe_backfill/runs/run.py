@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import math
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import dagster as dg
 
+from dagster_safe_backfill.errors import ConfigurationError, is_transient
 from dagster_safe_backfill.model.options import AssetOptions
 from dagster_safe_backfill.model.slices import PartitionSlice
-from dagster_safe_backfill.model.states import Origin
+from dagster_safe_backfill.model.states import Origin, StagedPartition
 from dagster_safe_backfill.model.tables import TableSpec
 from dagster_safe_backfill.runs.backfills import BACKFILL_TAG, is_over
 from dagster_safe_backfill.runs.deadlines import Deadline
@@ -19,13 +23,72 @@ from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset
 from dagster_safe_backfill.runs.limits import check_partition_count
 from dagster_safe_backfill.runs.partitions import slice_of_run
 from dagster_safe_backfill.runs.table_io import TableIO, table_io_of
-from dagster_safe_backfill.wap.recognition import where
-from dagster_safe_backfill.wap.retries import Retries
+from dagster_safe_backfill.wap.ledger.waiting import owners
+from dagster_safe_backfill.wap.tables.slices import where
 
 if TYPE_CHECKING:
-    from dagster_safe_backfill.warehouses.base import Connection
+    from dagster_safe_backfill.warehouses.base import Session
 
 _Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retries:
+    """How often work is done again, and the waits before that: exponential backoff with full jitter.
+
+    Before retry n it waits for a random time between 0 and `first_wait` * 2**(n - 1) seconds, at most `longest_wait`;
+    so those who failed at once don't come again at once (Marc Brooker, "Exponential Backoff And Jitter", AWS
+    Architecture Blog, 2015).
+
+    Attributes:
+        max_retries: How often at most; 0 for never.
+        first_wait: The longest first wait, in seconds.
+        longest_wait: The longest of all, in seconds.
+
+    Raises:
+        ConfigurationError: A number is negative or not finite.
+    """
+
+    max_retries: int = 3
+    first_wait: float = 1.0
+    longest_wait: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name in (field.name for field in fields(self)):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise ConfigurationError(f"{name} is {value}, and must be a number from 0 on")
+
+    def call(
+        self,
+        work: Callable[[], _Result],
+        *,
+        on_retry: Callable[[BaseException, int, float], None],
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> _Result:
+        """Return what `work` returns, done again while it fails for a reason that can pass.
+
+        Args:
+            work: It must be harmless to begin it anew.
+            on_retry: Called before each wait with the error, the number of the try that failed, from 1 on, and the
+                seconds to wait.
+            sleep: How to wait.
+
+        Raises:
+            Exception: The work's own: the first that can't pass, or the last.
+        """
+        longest = self.first_wait
+        for attempt in range(1, self.max_retries + 1):
+            try:
+                return work()
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                wait = random.uniform(0, min(longest, self.longest_wait))
+                on_retry(error, attempt, wait)
+            sleep(wait)
+            longest *= 2
+        return work()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +113,7 @@ class Run:
         """Return the deadline of something that begins now."""
         return Deadline(self.options.limits.timeout_seconds, what)
 
-    def attempt(self, work: Callable[[Connection], _Result], *, deadline: Deadline, read_only: bool = False) -> _Result:
+    def attempt(self, work: Callable[[Session], _Result], *, deadline: Deadline, read_only: bool = False) -> _Result:
         """Return what `work` makes in a session of its own; after an error that can pass, in another one.
 
         Raises:
@@ -76,9 +139,10 @@ class Run:
         most = self.options.limits.max_retries
         self.context.log.warning(f"retry {attempt} of {most} in {seconds:.1f} s, after {type(error).__name__}: {error}")
 
-    def is_over(self, run_id: str) -> bool:
-        """Return whether a run has ended, or is this one."""
-        return run_id == self.context.run_id or is_over(self.context.instance, run_id)
+    def ended(self, found: Iterable[StagedPartition]) -> set[str]:
+        """Return those of the runs that staged partitions which have ended, and this one."""
+        own, instance = self.context.run_id, self.context.instance
+        return {run_id for run_id in owners(found) if run_id == own or is_over(instance, run_id)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,11 +10,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import dagster as dg
 
-from dagster_safe_backfill.audits.rows import Unique
 from dagster_safe_backfill.model.states import Audited, Origin, Published, Rejected, Staged
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.reports.events import (
@@ -23,11 +21,9 @@ from dagster_safe_backfill.reports.events import (
     materialization_events,
     numbers_by_partition,
     partly_published,
-    publication_metadata,
     rejection,
     report_of,
     staged_numbers,
-    together,
     warn,
 )
 from dagster_safe_backfill.reports.progress import Progress
@@ -38,18 +34,14 @@ from dagster_safe_backfill.runs.limits import check_hours
 from dagster_safe_backfill.runs.private_dagster import add_partition_metadata
 from dagster_safe_backfill.runs.resume import Batch, batches_of, look_at_live
 from dagster_safe_backfill.runs.run import ComputingRun, computing_run
-from dagster_safe_backfill.wap.audit import audit
-from dagster_safe_backfill.wap.changes.fingerprints import LiveBefore
-from dagster_safe_backfill.wap.collect import collect, free_shadow
-from dagster_safe_backfill.wap.ledger import ledger
-from dagster_safe_backfill.wap.ledger.waiting import Stage, stages
+from dagster_safe_backfill.wap.audit import Gate, audit, audit_together, passed_part, together
+from dagster_safe_backfill.wap.collect import collect, free_shadow, stands_in
+from dagster_safe_backfill.wap.ledger.history import changes_by, publication_of_batch
+from dagster_safe_backfill.wap.ledger.waiting import staged_partitions
 from dagster_safe_backfill.wap.publish import publish
-from dagster_safe_backfill.wap.publish_collected import publish_part
-from dagster_safe_backfill.wap.write import write
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.wap.write import LiveBefore, write
+from dagster_safe_backfill.warehouses.base import Session
 from dagster_safe_backfill.warehouses.frames import rereadable
-
-Gate = Literal["run", "part_of_run", "partition", "part_of_group"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +101,7 @@ def run_wap_asset(
     # Once, as it is on all of the run: on the partition that Dagster logs last, which the asset's page shows.
     numbers[run.partition_slice.keys[-1]] |= report.shown
     add_partition_metadata(context, numbers)
-    is_one = len(report.published) == 1
-    yield dg.MaterializeResult(metadata=publication_metadata(report.published[0]) if is_one else {})
+    yield dg.MaterializeResult()
 
 
 def run_shadow(
@@ -126,7 +117,7 @@ def run_shadow(
     run = computing_run(context, io_manager, arguments, asset=asset, group=group_of(context))
     batches = batches_of(run)
     parts = [done.judged for done in _run_batches(run, batches, "part_of_group")]
-    judged = together(parts, audits=asset.audits, whole=run.partition_slice)
+    judged = together(parts, audits=asset.audits, partition_slice=run.partition_slice)
     failure = rejection(judged, parts, batches=len(batches)) if isinstance(judged, Rejected) else None
     report = _report(run, judged, failure=failure, is_published=False)
     numbers = staged_numbers(parts, seconds=time.monotonic() - started)
@@ -136,7 +127,7 @@ def run_shadow(
     yield from _checked(run, report)
     numbers[run.partition_slice.keys[-1]] |= report.shown
     add_partition_metadata(context, numbers)
-    yield dg.MaterializeResult(metadata={"scope": run.origin.staged_for})
+    yield dg.MaterializeResult(metadata={"scope": run.origin.group})
 
 
 def _run_batches(run: ComputingRun, batches: Sequence[Batch], gate: Gate) -> list[_Done]:
@@ -168,7 +159,7 @@ def _run_batches(run: ComputingRun, batches: Sequence[Batch], gate: Gate) -> lis
 def _run_batch(run: ComputingRun, batch: Batch, gate: Gate, *, like: TableRef | None) -> _Done:
     work = _begin(run, batch)
 
-    def attempt(connection: Connection) -> _Done:
+    def attempt(connection: Session) -> _Done:
         judged = _judge(connection, run, work, gate, like=like)
         published = _publish_passed(connection, run, work, judged) if gate == "partition" else None
         return _Done(judged=judged, published=published)
@@ -179,7 +170,9 @@ def _run_batch(run: ComputingRun, batch: Batch, gate: Gate, *, like: TableRef | 
 def _begin(run: ComputingRun, batch: Batch) -> _Work:
     """Compute a batch's rows, unless they are staged; no session is open while the user's function runs."""
     piece, table = batch.partition_slice, run.spec.table
-    check_hours(run.options.limits.hours, table=table, what=f"{piece} and what follows")
+    hours = run.options.limits.hours
+    if hours is not None:
+        check_hours(hours, table=table, what=f"{piece} and what follows")
     deadline = run.deadline(f"{piece} of {table}")
     if batch.staged:
         return _Work(batch=batch, deadline=deadline)
@@ -190,26 +183,28 @@ def _begin(run: ComputingRun, batch: Batch) -> _Work:
 
 
 def _judge(
-    connection: Connection, run: ComputingRun, work: _Work, gate: Gate, *, like: TableRef | None = None
+    connection: Session, run: ComputingRun, work: _Work, gate: Gate, *, like: TableRef | None = None
 ) -> Audited | Rejected:
     """Write a batch, or collect it where it is staged, and audit it; once, whatever fails afterwards."""
     if work.judged is None:
+        audits = run.asset.audits
+        if gate == "part_of_run":
+            audits = [one for one in audits if not one.is_over_run]
         work.judged = audit(
             connection,
             _stage(connection, run, work, like=like),
-            [one for one in run.asset.audits if gate != "part_of_run" or not one.is_over_run],
+            audits,
             origin=run.origin,
             sample_columns=run.options.checks.sample_columns,
-            is_by_partition=gate in ("partition", "part_of_group"),
-            is_part=gate in ("part_of_run", "part_of_group"),
+            gate=gate,
         )
     return work.judged
 
 
-def _stage(connection: Connection, run: ComputingRun, work: _Work, *, like: TableRef | None) -> Staged:
+def _stage(connection: Session, run: ComputingRun, work: _Work, *, like: TableRef | None) -> Staged:
     piece, shadow = work.batch.partition_slice, work.batch.shadow
     if work.before is None:
-        found, into = _still_staged(connection, run, work.batch)
+        found, into = stands_in(connection, run.spec.table, work.batch.staged, into=shadow, origin=run.origin)
         return collect(
             connection,
             found,
@@ -217,7 +212,7 @@ def _stage(connection: Connection, run: ComputingRun, work: _Work, *, like: Tabl
             partition_slice=piece,
             into=into,
             origin=run.origin,
-            is_over=run.is_over,
+            ended_runs=run.ended(found),
         )
     return write(
         connection,
@@ -231,33 +226,14 @@ def _stage(connection: Connection, run: ComputingRun, work: _Work, *, like: Tabl
     )
 
 
-def _still_staged(connection: Connection, run: ComputingRun, batch: Batch) -> tuple[Sequence[Stage], TableRef]:
-    """Return where partitions that were taken up stand, and a shadow to collect them in.
-
-    An earlier attempt may have collected them, and failed afterwards: then they stand in this run's own scope.
-    """
-    keys = batch.partition_slice.keys
-    own = stages(connection, run.spec.table, keys=keys, scope=run.origin.staged_for)
-    if {one.key for one in own if one.shadow == batch.shadow} == set(keys):
-        return own, free_shadow(run.spec.table, run.origin.run_id, own)
-    return batch.staged, batch.shadow
-
-
 def _publish_passed(
-    connection: Connection, run: ComputingRun, work: _Work, judged: Audited | Rejected
+    connection: Session, run: ComputingRun, work: _Work, judged: Audited | Rejected
 ) -> Published | None:
     """Publish the partitions of a batch that nothing blocks, under an id of their own."""
-    keys = judged.staged.keys
-    good = [key for key in keys if isinstance(judged, Audited) or key not in judged.blocked]
-    if not good:
-        return None
     if work.origin is None:
-        group = run.origin.publication_id
-        number = ledger.publications_in(connection, run.spec.table, group) + 1
-        work.origin = replace(run.origin, publication_id=f"{group}.{number}", scope=group)
-    if isinstance(judged, Audited):
-        return publish(connection, judged, rules=run.options.publish, origin=work.origin)
-    return publish_part(connection, judged, good, rules=run.options.publish, origin=work.origin)
+        work.origin = publication_of_batch(connection, run.spec.table, run.origin)
+    passed = judged if isinstance(judged, Audited) else passed_part(connection, judged, origin=work.origin)
+    return None if passed is None else publish(connection, passed, rules=run.options.publish, origin=work.origin)
 
 
 def _publish_each(run: ComputingRun, batches: Sequence[Batch]) -> RunReport:
@@ -265,7 +241,7 @@ def _publish_each(run: ComputingRun, batches: Sequence[Batch]) -> RunReport:
     done = _run_batches(run, batches, "partition")
     parts = [one.judged for one in done]
     published = [one.published for one in done if one.published is not None]
-    judged = together(parts, audits=run.asset.audits, whole=run.partition_slice)
+    judged = together(parts, audits=run.asset.audits, partition_slice=run.partition_slice)
     failure = None
     if isinstance(judged, Rejected):
         failure = partly_published(judged, parts, published, whole=run.partition_slice)
@@ -276,7 +252,7 @@ def _publish_alone(run: ComputingRun, batch: Batch) -> RunReport:
     """Publish all of the run as one batch, or nothing."""
     work = _begin(run, batch)
 
-    def attempt(connection: Connection) -> RunReport:
+    def attempt(connection: Session) -> RunReport:
         return _report_and_publish(connection, run, _judge(connection, run, work, "run"))
 
     return run.attempt(attempt, deadline=work.deadline)
@@ -285,12 +261,12 @@ def _publish_alone(run: ComputingRun, batch: Batch) -> RunReport:
 def _publish_together(run: ComputingRun, batches: Sequence[Batch]) -> RunReport:
     """Stage all batches, and publish them together, or nothing."""
     parts = [done.judged for done in _run_batches(run, batches, "part_of_run")]
-    whole = together(parts, audits=run.asset.audits, whole=run.partition_slice)
+    whole = together(parts, audits=run.asset.audits, partition_slice=run.partition_slice)
     if isinstance(whole, Rejected):
         return _report(run, whole, failure=rejection(whole, parts, batches=len(batches)))
 
-    def attempt(connection: Connection) -> RunReport:
-        if ledger.changes_by(connection, run.spec.table, run.origin.publication_id):
+    def attempt(connection: Session) -> RunReport:
+        if changes_by(connection, run.spec.table, run.origin.publication_id):
             # An earlier attempt committed, and failed afterwards; publishing says what it did.
             return _report_and_publish(connection, run, whole)
         return _report_and_publish(connection, run, _judge_together(connection, run, whole))
@@ -298,9 +274,9 @@ def _publish_together(run: ComputingRun, batches: Sequence[Batch]) -> RunReport:
     return run.attempt(attempt, deadline=run.deadline(f"publishing {run.partition_slice} of {run.spec.table}"))
 
 
-def _judge_together(connection: Connection, run: ComputingRun, whole: Audited) -> Audited | Rejected:
+def _judge_together(connection: Session, run: ComputingRun, whole: Audited) -> Audited | Rejected:
     """Collect all batches in one shadow, and audit there what spans them."""
-    found = stages(connection, run.spec.table, keys=run.partition_slice.keys, scope=run.origin.staged_for)
+    found = staged_partitions(connection, run.spec.table, keys=run.partition_slice.keys, group=run.origin.group)
     staged = collect(
         connection,
         found,
@@ -308,16 +284,19 @@ def _judge_together(connection: Connection, run: ComputingRun, whole: Audited) -
         partition_slice=run.partition_slice,
         into=free_shadow(run.spec.table, run.origin.run_id, found),
         origin=run.origin,
-        is_over=run.is_over,
+        ended_runs=run.ended(found),
     )
-    staged = replace(staged, dropped=whole.staged.dropped, duplicates=whole.staged.duplicates)
-    spanning = [one for one in run.asset.audits if one.is_over_run or isinstance(one, Unique)]
-    judged = audit(connection, staged, spanning, origin=run.origin, sample_columns=run.options.checks.sample_columns)
-    results = {result.audit.name: result for result in (*whole.results, *judged.results)}
-    return replace(judged, results=[results[one.name] for one in run.asset.audits], live_rows=whole.live_rows)
+    return audit_together(
+        connection,
+        staged,
+        run.asset.audits,
+        of_batches=whole,
+        origin=run.origin,
+        sample_columns=run.options.checks.sample_columns,
+    )
 
 
-def _report_and_publish(connection: Connection, run: ComputingRun, judged: Audited | Rejected) -> RunReport:
+def _report_and_publish(connection: Session, run: ComputingRun, judged: Audited | Rejected) -> RunReport:
     """Publish what passed; what is reported is made before anything goes live: what breaks there publishes nothing."""
     if isinstance(judged, Rejected):
         return _report(run, judged, failure=rejection(judged, [judged], batches=1))

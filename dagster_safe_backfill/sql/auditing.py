@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
@@ -26,11 +26,11 @@ from dagster_safe_backfill.audits.rows import (
 )
 from dagster_safe_backfill.audits.verdicts import SAMPLE_SIZE
 from dagster_safe_backfill.errors import ConfigurationError
-from dagster_safe_backfill.model.slices import PartitionSlice
-from dagster_safe_backfill.model.tables import TableRef
+from dagster_safe_backfill.model.slices import TableSlice
+from dagster_safe_backfill.model.tables import Column, TableRef, names_of
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.dialect import Dialect
-from dagster_safe_backfill.sql.slicing import PARTITION, ROWS, PartitionColumns, positioned
+from dagster_safe_backfill.sql.slicing import PARTITION, ROWS, expression, positioned
 
 ByCondition = NotNull | AcceptedValues | InRange | RowExpression | References
 """Audits that one scan of the rows counts together, looking into other tables where it has to."""
@@ -49,35 +49,43 @@ class AuditedRows:
 
     Attributes:
         rows: The rows under audit, with the position of their partition: a shadow.
-        live: The live table.
-        scope: The live rows of the slice, as a condition on bare columns.
-        outside: The live rows outside the slice, likewise; None if there can't be any.
+        table_slice: Their partitions of the live table.
+        inside: The live rows of the slice, as a condition on bare columns.
+        outside: The live rows outside the slice, likewise; None if there can't be any, or they don't count.
         has_live: Whether there is a live table.
-        partition_slice: None for an unpartitioned asset.
-        partition_columns: What tells a row's partition.
-        partition_names: The columns (case-folded) whose values alone tell a row's partition; None where it takes
-            more than columns.
         columns: The data columns.
+        counts: How many of the rows each partition has, by key; a key without rows may be left out.
         added: Those that live lacks and gets at the publication, with what its rows will have in them.
         instants: Those that keep times with a zone.
-        stamp: The column that tells when a row changed, which is no change by itself.
-        key: The columns of the asset's unique key.
+        dialect: The warehouse's.
+        sample_columns: The columns that samples of failing rows may show; all, if None.
     """
 
     rows: TableRef
-    live: TableRef
-    scope: exp.Expr
+    table_slice: TableSlice
+    inside: exp.Expr
     outside: exp.Expr | None
     has_live: bool
-    partition_slice: PartitionSlice | None
-    partition_columns: PartitionColumns
-    partition_names: tuple[str, ...] | None
-    columns: tuple[str, ...]
+    columns: tuple[Column, ...]
+    counts: Mapping[str, int]
     added: Mapping[str, exp.Expr]
     instants: tuple[str, ...]
-    stamp: str | None
-    key: tuple[str, ...]
     dialect: Dialect
+    sample_columns: tuple[str, ...] | None = None
+    names: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", names_of(self.columns))
+
+    @property
+    def live(self) -> TableRef:
+        """The live table."""
+        return self.table_slice.table
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The columns of the asset's unique key."""
+        return self.table_slice.spec.unique_key
 
 
 def shadow_rows(batch: AuditedRows) -> exp.Table | exp.Subquery:
@@ -87,19 +95,16 @@ def shadow_rows(batch: AuditedRows) -> exp.Table | exp.Subquery:
 
 def live_rows(batch: AuditedRows) -> exp.Subquery:
     """Return the live rows of the slice as a relation with the column `PARTITION`."""
-    return terms.subquery(_positioned(_all_live(batch).where(batch.scope.copy()), batch), _LIVE)
+    rows = _all_live(batch).where(batch.inside.copy())
+    return terms.subquery(positioned(rows, [_EVERY_COLUMN.copy()], batch.table_slice), _LIVE)
 
 
 def _all_live(batch: AuditedRows) -> exp.Select:
     """Return all of live, with the columns that it will have: so what is new can be compared."""
-    items = [exp.Star(), *terms.named({name: value.copy() for name, value in batch.added.items()})]
+    items: list[exp.Expr] = [exp.Star()]
+    if batch.added:
+        items += terms.named({name: value.copy() for name, value in batch.added.items()})
     return exp.select(*items).from_(terms.table(batch.live))
-
-
-def _positioned(rows: exp.Select, batch: AuditedRows) -> exp.Select:
-    return positioned(
-        rows, [_EVERY_COLUMN.copy()], partition_slice=batch.partition_slice, columns=batch.partition_columns
-    )
 
 
 def grouped(expressions: Sequence[exp.Expr], rows: exp.Expr, *, is_overall: bool) -> exp.Select:
@@ -119,7 +124,10 @@ def of_no_rows(expressions: Sequence[exp.Expr], rows: exp.Expr) -> exp.Select:
 
 
 def _numbered(expressions: Sequence[exp.Expr]) -> list[exp.Expr]:
-    return terms.named({f"_sb_{i}": expression.copy() for i, expression in enumerate(expressions)})
+    items: list[exp.Expr] = []
+    for number, one in enumerate(expressions):
+        items.append(exp.alias_(one.copy(), f"_sb_{number}", quoted=True))
+    return items
 
 
 def aggregated(aggregate: Aggregate | str, batch: AuditedRows, *, option: str) -> exp.Expr:
@@ -195,7 +203,7 @@ def _is_between(audit: InRange, batch: AuditedRows) -> exp.Expr:
 
 def _value(column: str, batch: AuditedRows, option: str, *, of: str | None = SHADOW) -> exp.Expr:
     """Return a column by its name, or an expression over the row."""
-    known = {known.casefold(): known for known in batch.columns}
+    known = {known.casefold(): known for known in batch.names}
     if column.casefold() in known:
         return terms.column(known[column.casefold()], of=of)
     return terms.parsed(column, dialect=batch.dialect.name, option=option)
@@ -213,7 +221,7 @@ def _literal(value: Value, column: str, batch: AuditedRows) -> exp.Expr:
 
 def _check_zone(value: datetime, column: str, batch: AuditedRows) -> None:
     """Refuse to compare a time with a zone and one without, which the session's own zone would decide."""
-    names = [name.casefold() for name in batch.columns]
+    names = [name.casefold() for name in batch.names]
     is_instant = column.casefold() in [name.casefold() for name in batch.instants]
     if column.casefold() in names and is_instant != (value.tzinfo is not None):
         kind = "a time with a zone" if is_instant else "a time without one"
@@ -229,8 +237,7 @@ def repetitions(audit: Unique, batch: AuditedRows) -> exp.Select:
 
 def failing_rows(condition: exp.Expr, batch: AuditedRows) -> exp.Select:
     """Return all failing rows, in the order of their partitions."""
-    items = [terms.column(name, of=SHADOW) for name in batch.columns]
-    select = exp.select(*items).from_(shadow_rows(batch)).where(condition.copy())
+    select = exp.select(*terms.columns(batch.names, of=SHADOW)).from_(shadow_rows(batch)).where(condition.copy())
     return select.order_by(terms.column(PARTITION, of=SHADOW))
 
 
@@ -242,7 +249,7 @@ def as_published(select: exp.Query, batch: AuditedRows) -> exp.Query:
         if not is_batch:
             return node
         items = [exp.Star(), *terms.named({PARTITION: terms.number(0)})]
-        rows = exp.select(*items).from_(terms.table(batch.live)).where(batch.scope.copy())
+        rows = exp.select(*items).from_(terms.table(batch.live)).where(batch.inside.copy())
         return terms.subquery(rows, node.alias or SHADOW)
 
     found = select.transform(published)
@@ -268,7 +275,7 @@ def found_rows(audit: FailingRows, batch: AuditedRows) -> exp.Select:
     select = statements[0] if len(statements) == 1 else None
     if not isinstance(select, exp.Query):
         raise ConfigurationError(f"audit {audit.name} is not one SELECT: {audit.sql!r}")
-    rows = exp.select(*map(terms.column, batch.columns)).from_(terms.rows(batch.rows))
+    rows = exp.select(*terms.columns(batch.names)).from_(terms.rows(batch.rows))
     live = _all_live(batch) if batch.has_live else rows.where(exp.false())
     found = exp.select(exp.Star()).from_(terms.subquery(select, _OTHER))
     return found.with_(_BATCH_NAME, as_=rows).with_(_LIVE_NAME, as_=live)
@@ -276,7 +283,8 @@ def found_rows(audit: FailingRows, batch: AuditedRows) -> exp.Select:
 
 def found_by_partition(found: exp.Query, batch: AuditedRows) -> exp.Select:
     """Return `(position, rows)` of what a user's SELECT finds; rows of no partition are at NULL."""
-    rows = _positioned(exp.select(exp.Star()).from_(terms.subquery(found, _OTHER)), batch)
+    every = exp.select(exp.Star()).from_(terms.subquery(found, _OTHER))
+    rows = positioned(every, [_EVERY_COLUMN.copy()], batch.table_slice)
     position = terms.column(PARTITION)
     select = exp.select(position, exp.Count(this=exp.Star())).from_(terms.subquery(rows, SHADOW))
     return select.group_by(position.copy())
@@ -284,19 +292,15 @@ def found_by_partition(found: exp.Query, batch: AuditedRows) -> exp.Select:
 
 def has_null(names: Sequence[str]) -> exp.Expr:
     """Return whether one of the columns is NULL."""
-    return terms.any_of(exp.Is(this=terms.column(name, of=SHADOW), expression=exp.Null()) for name in names)
-
-
-def _exists(rows: exp.Select, pairs: Mapping[str, str]) -> exp.Expr:
-    """Return whether `rows`, aliased `_OTHER`, hold this row's values; `pairs` maps own to other columns."""
-    return terms.looked_up(rows, pairs, other=_OTHER, own=SHADOW)
+    conditions: list[exp.Expr] = []
+    for name in names:
+        conditions.append(exp.Is(this=terms.column(name, of=SHADOW), expression=exp.Null()))
+    return terms.any_of(conditions)
 
 
 def _is_orphan(audit: References, batch: AuditedRows) -> exp.Expr:
-    found = _exists(
-        exp.select(terms.number(1)).from_(_referenced(audit, batch)),
-        dict(zip(audit.columns, audit.referenced, strict=True)),
-    )
+    others = exp.select(terms.number(1)).from_(_referenced(audit, batch))
+    found = terms.looked_up(others, audit.columns, other=_OTHER, own=SHADOW, others=audit.referenced)
     return exp.and_(exp.not_(has_null(audit.columns)), exp.not_(found))
 
 
@@ -305,10 +309,9 @@ def _referenced(audit: References, batch: AuditedRows) -> exp.Expr:
     table = TableRef.parse(audit.table, default_schema=batch.live.schema)
     if str(table).casefold() != str(batch.live).casefold():
         return terms.table(table, alias=_OTHER)
-    items = [terms.column(name) for name in audit.referenced]
-    rows: exp.Query = exp.select(*items).from_(terms.rows(batch.rows))
+    rows: exp.Query = exp.select(*terms.columns(audit.referenced)).from_(terms.rows(batch.rows))
     if batch.outside is not None:
-        others = exp.select(*(item.copy() for item in items)).from_(terms.table(batch.live))
+        others = exp.select(*terms.columns(audit.referenced)).from_(terms.table(batch.live))
         rows = exp.union(rows, others.where(batch.outside.copy()), distinct=False)
     return terms.subquery(rows, _OTHER)
 
@@ -330,13 +333,14 @@ def repeated_values(audit: Unique, batch: AuditedRows) -> exp.Select:
 
 def _stands_elsewhere(audit: Unique, batch: AuditedRows) -> exp.Expr:
     rows = exp.select(terms.number(1)).from_(terms.subquery(_repeated(audit, batch), _OTHER))
-    return _exists(rows, {name: name for name in audit.columns or batch.key})
+    return terms.looked_up(rows, audit.columns or batch.key, other=_OTHER, own=SHADOW)
 
 
 def _repeated(audit: Unique, batch: AuditedRows) -> exp.Query:
     """Return the values that stand in several rows of the batch, or in a live row outside the slice too."""
     names = audit.columns or batch.key
-    twice = _twice(names, batch)
+    counted = exp.select(*terms.columns(names)).from_(terms.rows(batch.rows)).group_by(*terms.columns(names))
+    twice = counted.having(exp.GT(this=exp.Count(this=exp.Star()), expression=terms.number(1)))
     if batch.outside is None or _tell_partitions(names, batch):
         return twice
     return exp.union(twice, _taken(names, batch, batch.outside), distinct=False)
@@ -344,15 +348,12 @@ def _repeated(audit: Unique, batch: AuditedRows) -> exp.Query:
 
 def _tell_partitions(names: Sequence[str], batch: AuditedRows) -> bool:
     """Return whether rows that are equal in `names` are of one partition, so that none outside the slice can be."""
-    own = {name.casefold() for name in names}
-    return batch.partition_names is not None and own.issuperset(batch.partition_names)
-
-
-def _twice(names: Sequence[str], batch: AuditedRows) -> exp.Select:
-    """Return the values that stand in more than one row of the shadow."""
-    columns = [terms.column(name) for name in names]
-    counted = exp.select(*columns).from_(terms.rows(batch.rows)).group_by(*(c.copy() for c in columns))
-    return counted.having(exp.GT(this=exp.Count(this=exp.Star()), expression=terms.number(1)))
+    own = {*map(str.casefold, names)}
+    for column in batch.table_slice.columns.values():
+        told_by = expression(column)
+        if not isinstance(told_by, exp.Column) or told_by.name.casefold() not in own:
+            return False
+    return bool(batch.table_slice.columns)
 
 
 def _taken(names: Sequence[str], batch: AuditedRows, outside: exp.Expr) -> exp.Select:
@@ -362,6 +363,5 @@ def _taken(names: Sequence[str], batch: AuditedRows, outside: exp.Expr) -> exp.S
     """
     mine = exp.select(terms.number(1)).from_(terms.rows(batch.rows, alias=SHADOW))
     same = terms.same(names, left=SHADOW, right=_LIVE)
-    items = [terms.column(name, of=_LIVE) for name in names]
-    live = exp.select(*items).from_(terms.table(batch.live, alias=_LIVE))
+    live = exp.select(*terms.columns(names, of=_LIVE)).from_(terms.table(batch.live, alias=_LIVE))
     return live.where(terms.qualified(outside, _LIVE)).where(exp.Exists(this=mine.where(same)))

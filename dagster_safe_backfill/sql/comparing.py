@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from sqlglot import exp
 
-from dagster_safe_backfill.model.tables import Column
+from dagster_safe_backfill.model.tables import Column, TableRef
 from dagster_safe_backfill.sql import terms
-from dagster_safe_backfill.sql.auditing import AuditedRows, live_rows
 from dagster_safe_backfill.sql.dialect import Dialect
 from dagster_safe_backfill.sql.slicing import PARTITION
 
@@ -21,9 +20,11 @@ _NUMBERS = exp.DataType.NUMERIC_TYPES - {exp.DataType.Type.BIT}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pairing:
-    """How rows are matched and when they count as equal.
+    """Which rows are matched, how, and when they count as equal.
 
     Attributes:
+        here: The rows under audit, with the position of each one's partition.
+        there: The live rows of the slice, likewise; None if there is no live table.
         key: The columns that match rows.
         compared: The other columns, with their types.
         absolute_tolerance: By how much numbers may differ and be equal.
@@ -31,6 +32,8 @@ class Pairing:
         dialect: The warehouse's, in which types are read and numbers subtracted.
     """
 
+    here: TableRef
+    there: exp.Subquery | None
     key: tuple[str, ...]
     compared: tuple[Column, ...]
     absolute_tolerance: float
@@ -38,11 +41,11 @@ class Pairing:
     dialect: Dialect
 
 
-def broken_keys(pairing: Pairing, batch: AuditedRows) -> exp.Select:
+def broken_keys(pairing: Pairing) -> exp.Select:
     """Return `(keys of the shadow, keys of live)` that are NULL or come twice: how many of each."""
-    sides = [_broken(pairing, terms.rows(batch.rows))]
-    if batch.has_live:
-        sides.append(_broken(pairing, live_rows(batch)))
+    sides = [_broken(pairing, terms.rows(pairing.here))]
+    if pairing.there is not None:
+        sides.append(_broken(pairing, pairing.there.copy()))
     return exp.select(*(side.subquery() for side in sides))
 
 
@@ -55,7 +58,7 @@ def _broken(pairing: Pairing, rows: exp.Expr) -> exp.Select:
     return exp.select(exp.Count(this=exp.Star())).from_(terms.subquery(keys, _BOTH))
 
 
-def differences(pairing: Pairing, batch: AuditedRows) -> exp.Select:
+def differences(pairing: Pairing) -> exp.Select:
     """Return `(position, added, removed, changed, unchanged, changed in each compared column…)`, in one full join."""
     differs = {f"{_DIFFERS}{i}": _differs(column, pairing) for i, column in enumerate(pairing.compared)}
     items = {
@@ -64,7 +67,7 @@ def differences(pairing: Pairing, batch: AuditedRows) -> exp.Select:
         _REMOVED: _is_only(_THERE, pairing),
         **differs,
     }
-    paired = exp.select(*terms.named(items)).from_(_here(batch)).join(_joined(pairing, batch))
+    paired = exp.select(*terms.named(items)).from_(_here(pairing)).join(_joined(pairing))
     is_in_both = exp.not_(exp.paren(terms.any_of(map(terms.column, (_ADDED, _REMOVED)))))
     is_changed = exp.paren(terms.any_of(map(terms.column, differs)))
     counts = [
@@ -78,7 +81,7 @@ def differences(pairing: Pairing, batch: AuditedRows) -> exp.Select:
     return exp.select(position, *counts).from_(terms.subquery(paired, _BOTH)).group_by(position.copy())
 
 
-def different_rows(pairing: Pairing, batch: AuditedRows) -> exp.Select:
+def different_rows(pairing: Pairing) -> exp.Select:
     """Return the rows that differ: key, `KIND`, and each compared column of shadow and of live (`live_…`)."""
     kind = exp.Case().when(_is_only(_HERE, pairing), terms.text("added"))
     kind = kind.when(_is_only(_THERE, pairing), terms.text("removed")).else_(terms.text("changed"))
@@ -87,19 +90,20 @@ def different_rows(pairing: Pairing, batch: AuditedRows) -> exp.Select:
     for column in pairing.compared:
         items += terms.named({column.name: terms.column(column.name, of=_HERE)})
         items += terms.named({f"live_{column.name}": terms.column(column.name, of=_THERE)})
-    select = exp.select(*items).from_(_here(batch)).join(_joined(pairing, batch))
+    select = exp.select(*items).from_(_here(pairing)).join(_joined(pairing))
     is_alone = [_is_only(_HERE, pairing), _is_only(_THERE, pairing)]
     return select.where(terms.any_of([*is_alone, _is_changed(pairing)])).order_by(
         _either(PARTITION), *map(_either, pairing.key)
     )
 
 
-def _here(batch: AuditedRows) -> exp.Table | exp.Subquery:
-    return terms.rows(batch.rows, alias=_HERE)
+def _here(pairing: Pairing) -> exp.Table | exp.Subquery:
+    return terms.rows(pairing.here, alias=_HERE)
 
 
-def _joined(pairing: Pairing, batch: AuditedRows) -> exp.Join:
-    there = live_rows(batch)
+def _joined(pairing: Pairing) -> exp.Join:
+    assert pairing.there is not None
+    there = pairing.there.copy()
     there.set("alias", exp.TableAlias(this=exp.to_identifier(_THERE, quoted=True)))
     # A row that moved to another partition is removed from the one and added to the other.
     return exp.Join(this=there, side="FULL", on=terms.same([*pairing.key, PARTITION], left=_HERE, right=_THERE))

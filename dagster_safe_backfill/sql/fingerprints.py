@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from sqlglot import exp
 
-from dagster_safe_backfill.model.slices import PartitionSlice
-from dagster_safe_backfill.model.tables import TableRef
+from dagster_safe_backfill.model.slices import TableSlice
 from dagster_safe_backfill.sql import terms
-from dagster_safe_backfill.sql.slicing import PARTITION, PartitionColumns, positioned, rows_of
+from dagster_safe_backfill.sql.slicing import PARTITION, inside, positioned
 
 _HASH, _HASHED = "_sb_hash", "_sb_hashed"
 
 
-def fingerprints(
-    table: TableRef, row_hash: exp.Expr, *, partition_slice: PartitionSlice, columns: PartitionColumns
-) -> exp.Select:
-    """Return `(position, rows, sum of the rows' hashes)` of the partitions of the slice that have rows.
+def fingerprints(table_slice: TableSlice, row_hash: exp.Expr) -> exp.Select:
+    """Return `(position, rows, sum of the rows' hashes)` of the live partitions that have rows.
 
     A sum doesn't depend on the rows' order, and, unlike an exclusive or, rows that come twice don't cancel out.
     """
-    rows = exp.select(exp.Star()).from_(terms.table(table)).where(rows_of(partition_slice, columns))
-    items = terms.named({_HASH: row_hash})
-    hashed = positioned(rows, items, partition_slice=partition_slice, columns=columns)
+    rows = exp.select(exp.Star()).from_(terms.table(table_slice.table)).where(inside(table_slice))
+    hashed = positioned(rows, terms.named({_HASH: row_hash}), table_slice)
     position = terms.column(PARTITION)
     total = exp.Sum(this=terms.column(_HASH))
     return (

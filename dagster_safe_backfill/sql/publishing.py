@@ -2,45 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlglot import exp
 
-from dagster_safe_backfill.model.slices import PartitionSlice
+from dagster_safe_backfill.model.slices import TableSlice
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import terms
-from dagster_safe_backfill.sql.slicing import PARTITION, PartitionColumns, positioned, rows_of
-from dagster_safe_backfill.sql.staging import created_as
+from dagster_safe_backfill.sql.slicing import PARTITION, inside, positioned
 
 _LIVE, _SHADOW, _IS_NEW = "_sb_live", "_sb_shadow", "_sb_is_new"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """What a publication does, in SQL's terms.
+class SliceWrite:
+    """What is written to a slice of the live table, in SQL's terms.
 
     Attributes:
-        scope: Holds for the live rows of the slice; columns are bare.
+        table_slice: The slice, whose key may be empty.
+        clone: The table that is written in place of live, and then takes its place; None for live itself.
+        inside: Holds for the live rows of the slice; columns are bare.
+        shadow: The rows that the slice is to have.
         columns: All data columns of the shadow.
-        key: The unique key; empty if there is none.
         stamp: The column that takes the publication's time, and that time; None if there is none,
             or if the shadow brings its values.
         unread: A column that doesn't count as a change by itself; the `updated_at` that the shadow brings.
+        compared: The columns whose difference makes a row a changed one.
     """
 
-    live: TableRef
+    table_slice: TableSlice
+    inside: exp.Expr
     shadow: TableRef
-    scope: exp.Expr
     columns: tuple[str, ...]
-    key: tuple[str, ...]
     stamp: tuple[str, exp.Expr] | None = None
     unread: str | None = None
+    clone: TableRef | None = None
+    compared: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        apart = {*self.key, self.unread}
+        object.__setattr__(self, "compared", tuple([name for name in self.columns if name not in apart]))
 
     @property
-    def compared(self) -> tuple[str, ...]:
-        """The columns whose difference makes a row a changed one."""
-        return tuple(name for name in self.columns if name not in (*self.key, self.unread))
+    def table(self) -> TableRef:
+        """The table that is read and written."""
+        return self.clone or self.table_slice.table
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The unique key; empty if there is none."""
+        return self.table_slice.spec.unique_key
 
     @property
     def written(self) -> dict[str, exp.Expr]:
@@ -51,62 +62,53 @@ class Change:
         return values
 
 
-def create_live(change: Change) -> exp.Create:
-    """Return CREATE TABLE AS of the live table from the whole shadow."""
-    return created_as(change.live, _staged(change))
+def staged_rows(write: SliceWrite) -> exp.Select:
+    """Return the whole shadow, with live's columns."""
+    return exp.select(*terms.named(write.written)).from_(terms.rows(write.shadow, alias=_SHADOW))
 
 
-def insert_staged(change: Change) -> exp.Insert:
+def insert_staged(write: SliceWrite) -> exp.Insert:
     """Return INSERT of the whole shadow."""
-    return exp.Insert(this=_into(change), expression=_staged(change))
+    names = [exp.to_identifier(name, quoted=True) for name in write.written]
+    into = exp.Schema(this=terms.table(write.table), expressions=names)
+    return exp.Insert(this=into, expression=staged_rows(write))
 
 
-def copied(source: TableRef, target: TableRef, values: Mapping[str, exp.Expr], *, where: exp.Expr) -> exp.Insert:
-    """Return INSERT INTO `target` of an expression over `source` for each named column, for the rows that `where`."""
-    select = exp.select(*terms.named(values)).from_(terms.table(source)).where(where.copy())
-    names = [exp.to_identifier(name, quoted=True) for name in values]
-    return exp.Insert(this=exp.Schema(this=terms.table(target), expressions=names), expression=select)
-
-
-def any_row(table: TableRef, *, where: exp.Expr) -> exp.Select:
-    """Return one row if the table has some that `where`."""
-    return exp.select(terms.number(1)).from_(terms.table(table)).where(where.copy()).limit(1)
-
-
-def delete_scope(change: Change) -> exp.Delete:
+def delete_inside(write: SliceWrite) -> exp.Delete:
     """Return DELETE of the slice."""
-    return exp.delete(terms.table(change.live), where=change.scope.copy())
+    return exp.delete(terms.table(write.table), where=write.inside.copy())
 
 
-def rows_in_scope(change: Change, *, partition_slice: PartitionSlice | None, columns: PartitionColumns) -> exp.Select:
+def rows_inside(write: SliceWrite) -> exp.Select:
     """Return `(position, rows)` of the live rows in the slice."""
-    return _by_partition(_positioned(change, partition_slice=partition_slice, columns=columns))
+    return _by_partition(_positioned(write))
 
 
-def rows_by_partition(table: TableRef, partition_slice: PartitionSlice, columns: PartitionColumns) -> exp.Select:
+def rows_by_partition(table: TableRef, table_slice: TableSlice) -> exp.Select:
     """Return `(position, rows)` of the rows of any table in the slice."""
-    rows = exp.select(exp.Star()).from_(terms.table(table)).where(rows_of(partition_slice, columns))
-    return _by_partition(positioned(rows, [], partition_slice=partition_slice, columns=columns))
+    rows = exp.select(exp.Star()).from_(terms.table(table)).where(inside(table_slice))
+    return _by_partition(positioned(rows, [], table_slice))
 
 
-def count_in_scope(change: Change) -> exp.Select:
+def count_inside(write: SliceWrite) -> exp.Select:
     """Return how many live rows the slice has."""
-    return _count().from_(terms.table(change.live)).where(change.scope.copy())
+    count = exp.select(exp.Count(this=exp.Star()))
+    return count.from_(terms.table(write.table)).where(write.inside.copy())
 
 
-def differing(change: Change) -> exp.Select:
+def differing(write: SliceWrite) -> exp.Select:
     """Return the rows of the shadow that the slice lacks, or has with other values; and which of them are new.
 
     One comes several times just if the live table holds its key as often.
     """
-    live = exp.select(*map(terms.column, change.columns)).from_(terms.table(change.live))
-    live = live.where(change.scope.copy())
-    is_new = _is_missing(change.key[0], of=_LIVE)
-    items = [terms.column(name, of=_SHADOW) for name in (*change.columns, PARTITION)]
-    join = exp.Join(this=terms.subquery(live, _LIVE), side="LEFT", on=_is_match(change))
+    live = exp.select(*terms.columns(write.columns)).from_(terms.table(write.table))
+    live = live.where(write.inside.copy())
+    is_new = exp.Is(this=terms.column(write.key[0], of=_LIVE), expression=exp.Null())
+    items = terms.columns([*write.columns, PARTITION], of=_SHADOW)
+    join = exp.Join(this=terms.subquery(live, _LIVE), side="LEFT", on=_is_match(write))
     select = exp.select(*items, *terms.named({_IS_NEW: is_new}))
-    select = select.from_(terms.rows(change.shadow, alias=_SHADOW)).join(join)
-    return select.where(exp.or_(is_new.copy(), _is_changed(change)))
+    select = select.from_(terms.rows(write.shadow, alias=_SHADOW)).join(join)
+    return select.where(exp.or_(is_new.copy(), terms.differ(write.compared, left=_LIVE, right=_SHADOW)))
 
 
 def differing_by_partition(table: TableRef) -> exp.Select:
@@ -116,85 +118,60 @@ def differing_by_partition(table: TableRef) -> exp.Select:
     return select.from_(terms.rows(table)).group_by(position.copy())
 
 
-def gone_by_partition(
-    change: Change, *, partition_slice: PartitionSlice | None, columns: PartitionColumns
-) -> exp.Select:
+def gone_by_partition(write: SliceWrite) -> exp.Select:
     """Return `(position, rows)` of the live rows in the slice whose key the shadow lacks."""
-    gone = _positioned(change, partition_slice=partition_slice, columns=columns)
-    return _by_partition(gone).where(_is_gone(change))
+    return _by_partition(_positioned(write)).where(_is_gone(write))
 
 
-def delete_gone(change: Change) -> exp.Delete:
+def delete_gone(write: SliceWrite) -> exp.Delete:
     """Return DELETE of the slice's rows whose key the shadow lacks."""
     return exp.delete(
-        terms.table(change.live, alias=_LIVE),
-        where=exp.and_(terms.qualified(change.scope, _LIVE), _is_gone(change)),
+        terms.table(write.table, alias=_LIVE),
+        where=exp.and_(terms.qualified(write.inside, _LIVE), _is_gone(write)),
     )
 
 
-def merge_changed(change: Change) -> exp.Merge:
+def merge_changed(write: SliceWrite) -> exp.Merge:
     """Return MERGE that updates just the rows that differ, and inserts the new ones."""
-    written = change.written
+    written = write.written
     update = exp.Update(
         expressions=[
             exp.EQ(this=exp.column(name, quoted=True), expression=value.copy())
             for name, value in written.items()
-            if name not in change.key
+            if name not in write.key
         ]
     )
     insert = exp.Insert(
-        this=exp.Tuple(expressions=[exp.column(name, quoted=True) for name in written]),
+        this=exp.Tuple(expressions=terms.columns(written)),
         expression=exp.Tuple(expressions=[value.copy() for value in written.values()]),
     )
     whens = [exp.When(matched=False, then=insert)]
-    if change.compared:
-        whens.insert(0, exp.When(matched=True, condition=_is_changed(change), then=update))
+    if write.compared:
+        is_changed = terms.differ(write.compared, left=_LIVE, right=_SHADOW)
+        whens.insert(0, exp.When(matched=True, condition=is_changed, then=update))
     return exp.Merge(
-        this=terms.table(change.live, alias=_LIVE),
-        using=terms.rows(change.shadow, alias=_SHADOW),
-        on=exp.and_(_is_match(change), terms.qualified(change.scope, _LIVE)),
+        this=terms.table(write.table, alias=_LIVE),
+        using=terms.rows(write.shadow, alias=_SHADOW),
+        on=exp.and_(_is_match(write), terms.qualified(write.inside, _LIVE)),
         whens=exp.Whens(expressions=whens),
     )
 
 
-def _staged(change: Change) -> exp.Select:
-    shadow = terms.rows(change.shadow, alias=_SHADOW)
-    return exp.select(*terms.named(change.written)).from_(shadow)
+def _positioned(write: SliceWrite) -> exp.Select:
+    rows = exp.select(exp.Star()).from_(terms.table(write.table)).where(write.inside.copy())
+    return positioned(rows, terms.columns(write.key), write.table_slice)
 
 
-def _into(change: Change) -> exp.Schema:
-    names = [exp.to_identifier(name, quoted=True) for name in change.written]
-    return exp.Schema(this=terms.table(change.live), expressions=names)
-
-
-def _positioned(change: Change, *, partition_slice: PartitionSlice | None, columns: PartitionColumns) -> exp.Select:
-    rows = exp.select(exp.Star()).from_(terms.table(change.live)).where(change.scope.copy())
-    items = [terms.column(name) for name in change.key]
-    return positioned(rows, items, partition_slice=partition_slice, columns=columns)
-
-
-def _by_partition(positioned: exp.Select) -> exp.Select:
+def _by_partition(rows: exp.Select) -> exp.Select:
     position = terms.column(PARTITION, of=_LIVE)
-    source = terms.subquery(positioned, _LIVE)
+    source = terms.subquery(rows, _LIVE)
     return exp.select(position, exp.Count(this=exp.Star())).from_(source).group_by(position.copy())
 
 
-def _count() -> exp.Select:
-    return exp.select(exp.Count(this=exp.Star()))
+def _is_match(write: SliceWrite) -> exp.Expr:
+    return terms.same(write.key, left=_LIVE, right=_SHADOW)
 
 
-def _is_match(change: Change) -> exp.Expr:
-    return terms.same(change.key, left=_LIVE, right=_SHADOW)
-
-
-def _is_changed(change: Change) -> exp.Expr:
-    return terms.differ(change.compared, left=_LIVE, right=_SHADOW)
-
-
-def _is_missing(name: str, *, of: str) -> exp.Expr:
-    return exp.Is(this=terms.column(name, of=of), expression=exp.Null())
-
-
-def _is_gone(change: Change) -> exp.Expr:
-    shadow = exp.select(terms.number(1)).from_(terms.rows(change.shadow, alias=_SHADOW))
-    return exp.not_(exp.Exists(this=shadow.where(_is_match(change))))
+def _is_gone(write: SliceWrite) -> exp.Expr:
+    shadow = exp.select(terms.number(1)).from_(terms.rows(write.shadow, alias=_SHADOW))
+    return exp.not_(exp.Exists(this=shadow.where(_is_match(write))))

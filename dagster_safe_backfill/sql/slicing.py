@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Literal
 from zoneinfo import ZoneInfo
 
 from sqlglot import exp
@@ -19,11 +18,11 @@ from typing_extensions import assert_never
 
 from dagster_safe_backfill.errors import PartitionColumnError
 from dagster_safe_backfill.model.slices import (
-    ColumnType,
     KeyDimension,
+    PartitionColumn,
     PartitionSlice,
+    TableSlice,
     TimeDimension,
-    TimeWindow,
     merged,
 )
 from dagster_safe_backfill.sql import terms
@@ -37,44 +36,27 @@ PARTITION = "_sb_partition"
 
 _ORDINAL, _KEY, _START, _END = "_sb_ordinal", "_sb_key", "_sb_start", "_sb_end"
 ROWS = "_sb_rows"
-"""The name under which `with_partition` reads its source."""
+"""The name under which `positioned` reads its source."""
 
 _MAP = "_sb_map"
 
 _TICK = timedelta(microseconds=1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartitionColumn:
-    """An expression over a table's columns that tells a row's partition in one dimension.
-
-    Attributes:
-        name: What messages call it.
-        expression: What is compared with the slice.
-        type_name: Its type, as the warehouse spells it.
-        keeps: How it keeps time, or `"text"` or `"other"` where it keeps none.
-        timezone: The zone of its wall-clock times; if None, that of the partitions.
-        dialect: The warehouse's, in which `type_name` is read, and by which rows are joined with partitions.
-    """
-
-    name: str
-    expression: exp.Expr
-    type_name: str
-    keeps: ColumnType | Literal["text", "other"]
-    timezone: str | None
-    dialect: Dialect
+def expression(column: PartitionColumn) -> exp.Expr:
+    """Return what is compared with the slice; to be copied before it is changed."""
+    return terms.of_row(column.sql, dialect=column.dialect.name, option=column.name)
 
 
-PartitionColumns = Mapping[str | None, PartitionColumn]
-"""A partition column for each dimension's name."""
-
-
-def rows_of(partition_slice: PartitionSlice, columns: PartitionColumns) -> exp.Expr:
+def inside(table_slice: TableSlice) -> exp.Expr:
     """Return the predicate that holds for the slice's rows, in as few terms as its keys allow.
 
     Raises:
         PartitionColumnError: A column can't tell the slice's bounds.
     """
+    partition_slice, columns = table_slice.partition_slice, table_slice.columns
+    if partition_slice is None:
+        return exp.true()
     first, *others = partition_slice.dimensions
     if not others:
         return _one_dimension(first, columns[first.name], range(len(partition_slice)))
@@ -88,6 +70,11 @@ def rows_of(partition_slice: PartitionSlice, columns: PartitionColumns) -> exp.E
         )
         for firsts, seconds in _rectangles(partition_slice)
     )
+
+
+def outside(predicate: exp.Expr) -> exp.Expr:
+    """Return the predicate of the rows for which `inside` doesn't hold, or is NULL for want of a partition value."""
+    return exp.not_(exp.Coalesce(this=exp.paren(predicate), expressions=[exp.false()]))
 
 
 def _rectangles(partition_slice: PartitionSlice) -> Iterator[tuple[list[int], list[int]]]:
@@ -110,43 +97,38 @@ def _values(dimension: TimeDimension | KeyDimension) -> Sequence[object]:
 def _one_dimension(
     dimension: TimeDimension | KeyDimension, column: PartitionColumn, positions: Sequence[int]
 ) -> exp.Expr:
+    value = expression(column)
     if isinstance(dimension, KeyDimension):
         keys = dict.fromkeys(dimension.values[i] for i in positions)
-        return terms.is_in(column.expression, [_in_domain(terms.text(key), column) for key in keys])
-    windows = merged(dimension.windows[i] for i in positions)
-    return terms.any_of(_inside(window, column, dimension) for window in windows)
+        return terms.is_in(value, [_in_domain(terms.text(key), column) for key in keys])
+    conditions: list[exp.Expr] = []
+    for window in merged(map(dimension.windows.__getitem__, positions)):
+        start = _in_domain(terms.text(_bound(window.start, column, dimension)), column)
+        end = _in_domain(terms.text(_bound(window.end, column, dimension)), column)
+        is_late = exp.GTE(this=value.copy(), expression=start)
+        conditions.append(exp.and_(is_late, exp.LT(this=value.copy(), expression=end)))
+    return terms.any_of(conditions)
 
 
-def _inside(window: TimeWindow, column: PartitionColumn, dimension: TimeDimension) -> exp.Expr:
-    return exp.and_(
-        exp.GTE(this=column.expression.copy(), expression=_bound(window.start, column, dimension)),
-        exp.LT(this=column.expression.copy(), expression=_bound(window.end, column, dimension)),
-    )
-
-
-def positioned(
-    rows: exp.Select,
-    items: Sequence[exp.Expr],
-    *,
-    partition_slice: PartitionSlice | None,
-    columns: PartitionColumns,
-) -> exp.Select:
+def positioned(rows: exp.Query, items: Sequence[exp.Expr], table_slice: TableSlice) -> exp.Select:
     """Return a SELECT of `items` from `rows`, and of each row's position in the slice as `PARTITION`.
 
     Rows outside the slice have NULL there; without a slice all are at 0. Consecutive days of a DATE column are counted,
-    without a join. Keys, and other days of a DATE column, are found by equality; other times by their windows, however
-    irregular they are (cron, months, DST nights, excluded days), joined as the dialect does it best.
+    without a join. Keys, and other days of a DATE column, are found by equality; other times by an ASOF join, which
+    takes one pass over sorted windows however irregular they are (cron, months, DST nights, excluded days).
 
     Raises:
         PartitionColumnError: A column can't tell the slice's partitions apart.
     """
     source = terms.subquery(rows, ROWS)
-    if partition_slice is None:
+    if table_slice.partition_slice is None:
         return exp.select(*items, *terms.named({PARTITION: terms.number(0)})).from_(source)
-    marks = [_mark(i, dimension, columns[dimension.name]) for i, dimension in enumerate(partition_slice.dimensions)]
+    dimensions = table_slice.partition_slice.dimensions
+    marks = [_mark(i, one, table_slice.columns[one.name]) for i, one in enumerate(dimensions)]
     if len(marks) == 1 and marks[0].counts_days:
         return exp.select(*items, *terms.named({PARTITION: marks[0].days_since_first()})).from_(source)
-    join, position = marks[0].column.dialect.join_partitions(
+    dialect: Dialect = marks[0].column.dialect
+    join, position = dialect.join_partitions(
         _partition_map(marks),
         matches=[mark.is_match() for mark in marks],
         ends=[mark.is_before_end() for mark in marks if mark.is_window],
@@ -175,7 +157,8 @@ class _Mark:
 
     def days_since_first(self) -> exp.Expr:
         (days,) = self.texts.values()
-        first, last = (_in_domain(terms.text(days[i]), self.column) for i in (0, -1))
+        first = _in_domain(terms.text(days[0]), self.column)
+        last = _in_domain(terms.text(days[-1]), self.column)
         here = self._here()
         count = exp.DateDiff(this=here, expression=first.copy(), unit=exp.var("DAY"))
         is_inside = exp.and_(exp.GTE(this=here.copy(), expression=first), exp.LTE(this=here.copy(), expression=last))
@@ -189,14 +172,17 @@ class _Mark:
         return exp.LT(this=self._here(), expression=terms.column([*self.texts][-1], of=_MAP))
 
     def _here(self) -> exp.Expr:
-        return terms.qualified(self.column.expression, ROWS)
+        return terms.qualified(expression(self.column), ROWS)
 
 
 def _mark(place: int, dimension: TimeDimension | KeyDimension, column: PartitionColumn) -> _Mark:
     if isinstance(dimension, KeyDimension):
         return _Mark(column=column, texts={f"{_KEY}{place}": dimension.values})
-    starts = [_bound_text(window.start, column, dimension) for window in dimension.windows]
-    ends = [_bound_text(window.end, column, dimension) for window in dimension.windows]
+    starts: list[str] = []
+    ends: list[str] = []
+    for window in dimension.windows:
+        starts.append(_bound(window.start, column, dimension))
+        ends.append(_bound(window.end, column, dimension))
     if column.keeps == "date" and all(map(_is_one_day, starts, ends)):
         return _Mark(column=column, texts={f"{_KEY}{place}": starts}, counts_days=starts[1:] == ends[:-1])
     return _Mark(column=column, texts={f"{_START}{place}": starts, f"{_END}{place}": ends})
@@ -260,11 +246,8 @@ def _in_domain(value: exp.Expr, column: PartitionColumn) -> exp.Expr:
             assert_never(column.keeps)
 
 
-def _bound(instant: datetime, column: PartitionColumn, dimension: TimeDimension) -> exp.Expr:
-    return _in_domain(terms.text(_bound_text(instant, column, dimension)), column)
-
-
-def _bound_text(instant: datetime, column: PartitionColumn, dimension: TimeDimension) -> str:
+def _bound(instant: datetime, column: PartitionColumn, dimension: TimeDimension) -> str:
+    """Return an instant as text in the column's domain."""
     match column.keeps:
         case "date":
             return _day(instant, column, ZoneInfo(dimension.timezone)).isoformat()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 from sqlglot import exp
 
-from dagster_safe_backfill.model.slices import PartitionSlice
-from dagster_safe_backfill.model.tables import TableRef
+from dagster_safe_backfill.model.slices import TableSlice
+from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec
 from dagster_safe_backfill.sql import terms
-from dagster_safe_backfill.sql.slicing import PARTITION, PartitionColumns, positioned
+from dagster_safe_backfill.sql.slicing import PARTITION, expression, positioned
 
 _RANK, _TIES = "_sb_rank", "_sb_ties"
 
@@ -45,8 +44,25 @@ class StagedColumn:
 
 def typed_rows(source: exp.Table, columns: Sequence[StagedColumn], *, dialect: str) -> exp.Select:
     """Return the computed rows with the live table's names and types."""
-    items = {column.name: column.expression(dialect=dialect) for column in columns}
+    items: dict[str, exp.Expr] = {}
+    for column in columns:
+        items[column.name] = column.expression(dialect=dialect)
     return exp.select(*terms.named(items)).from_(source.copy())
+
+
+def with_defaults(spec: TableSpec, columns: Iterable[Column], *, dialect: str) -> dict[Column, exp.Expr | None]:
+    """Return columns with what rows have in them that are older than the columns; None, where that is NULL.
+
+    Raises:
+        ConfigurationError: A default isn't SQL.
+    """
+    sql_of = {name.casefold(): sql for name, sql in spec.column_defaults.items()}
+    defaults: dict[Column, exp.Expr | None] = {}
+    for column in columns:
+        sql = sql_of.get(column.name.casefold())
+        option = f"{spec.table}: column_defaults"
+        defaults[column] = None if sql is None else terms.parsed(sql, dialect=dialect, option=option)
+    return defaults
 
 
 def values_lost_by_cast(source: exp.Table, lost: Mapping[str, exp.Expr]) -> exp.Select:
@@ -55,31 +71,21 @@ def values_lost_by_cast(source: exp.Table, lost: Mapping[str, exp.Expr]) -> exp.
     return exp.select(*terms.named(items)).from_(source.copy())
 
 
-def fill(
-    shadow: TableRef,
-    rows: exp.Select,
-    *,
-    names: Sequence[str],
-    partition_slice: PartitionSlice | None,
-    columns: PartitionColumns,
-    is_scratch: bool,
-    key: Sequence[str] = (),
-    latest: str | None = None,
-) -> exp.Create:
-    """Return CREATE TABLE AS of the rows and of each one's position in the slice (0 without partitions).
+def shadow_rows(rows: exp.Select, *, names: Sequence[str], table_slice: TableSlice) -> exp.Select:
+    """Return what a shadow holds: rows, and each one's position in the slice (0 without partitions).
 
-    With `latest`, each row also gets its rank among those of its key, the largest value of that column first, and how
-    many share its value.
+    Where the latest row of a key is kept, each row also gets its rank among those of its key, the largest value first,
+    and how many share its value.
     """
-    items: list[exp.Expr] = [terms.column(name) for name in names]
+    items = terms.columns(names)
+    latest = table_slice.spec.keep_latest
     if latest is not None:
-        items += terms.named(_ranks(key, latest))
-    select = positioned(rows, items, partition_slice=partition_slice, columns=columns)
-    return created_as(shadow, select, is_scratch=is_scratch)
+        items += terms.named(_ranks(table_slice.spec.unique_key, latest))
+    return positioned(rows, items, table_slice)
 
 
 def _ranks(key: Sequence[str], latest: str) -> dict[str, exp.Expr]:
-    by_key = [terms.column(name) for name in key]
+    by_key = terms.columns(key)
     # Spelled out, as where NULLs are put is a setting.
     is_null = exp.Ordered(this=exp.Is(this=terms.column(latest), expression=exp.Null()))
     order = exp.Order(expressions=[is_null, exp.Ordered(this=terms.column(latest), desc=True, nulls_first=False)])
@@ -106,14 +112,13 @@ def duplicates(shadow: TableRef) -> exp.Select:
 def tied_keys(shadow: TableRef, key: Sequence[str], *, size: int) -> exp.Select:
     """Return some of the keys with several latest rows."""
     is_tie = exp.GT(this=terms.column(_TIES), expression=terms.number(1))
-    select = exp.select(*map(terms.column, key)).from_(terms.table(shadow))
+    select = exp.select(*terms.columns(key)).from_(terms.table(shadow))
     return select.where(terms.column(_RANK).eq(1), is_tie).limit(size)
 
 
 def repeated_keys(shadow: TableRef, key: Sequence[str]) -> exp.Select:
     """Return one of the keys that come twice, if any does."""
-    columns = [terms.column(name) for name in key]
-    select = exp.select(*columns).from_(terms.rows(shadow)).group_by(*(column.copy() for column in columns))
+    select = exp.select(*terms.columns(key)).from_(terms.rows(shadow)).group_by(*terms.columns(key))
     return select.having(exp.GT(this=exp.Count(this=exp.Star()), expression=terms.number(1))).limit(1)
 
 
@@ -126,20 +131,6 @@ def _is_duplicate() -> exp.Expr:
     return exp.GT(this=terms.column(_RANK), expression=terms.number(1))
 
 
-Kind = Literal["TABLE", "VIEW"]
-
-
-def created_as(table: TableRef, select: exp.Query, *, kind: Kind = "TABLE", is_scratch: bool = False) -> exp.Create:
-    """Return CREATE TABLE (or VIEW) AS; a scratch one lives in the session only."""
-    scratch = exp.Properties(expressions=[exp.TemporaryProperty()]) if is_scratch else None
-    return exp.Create(this=terms.table(table), kind=kind, expression=select, properties=scratch)
-
-
-def dropped(table: TableRef, *, kind: Kind = "TABLE") -> exp.Drop:
-    """Return DROP TABLE (or VIEW) IF EXISTS."""
-    return exp.Drop(tables=[terms.table(table)], kind=kind, exists=True)
-
-
 def rows_by_partition(shadow: TableRef) -> exp.Select:
     """Return `(position, rows)` of a shadow; rows outside the slice are at position NULL."""
     return (
@@ -149,14 +140,18 @@ def rows_by_partition(shadow: TableRef) -> exp.Select:
     )
 
 
-def by_key(rows: Sequence[tuple[Any, ...]], keys: Sequence[str]) -> dict[str, int]:
-    """Return the counts of `rows_by_partition` by partition key; rows outside the slice are left out."""
-    return {keys[int(position)]: count for position, count in rows if position is not None}
+def by_key(counts: Mapping[int | None, int], keys: Sequence[str]) -> dict[str, int]:
+    """Return the counts of `rows_by_partition`, a mapping, by partition key; rows outside the slice are left out."""
+    by_name: dict[str, int] = {}
+    for position, count in counts.items():
+        if position is not None:
+            by_name[keys[int(position)]] = count
+    return by_name
 
 
-def outside_sample(shadow: TableRef, columns: PartitionColumns, *, size: int) -> exp.Select:
+def outside_sample(shadow: TableRef, table_slice: TableSlice, *, size: int) -> exp.Select:
     """Return some rows' partition values that are in no partition of the slice."""
-    values = [column.expression.copy() for column in columns.values()]
+    values = [expression(column).copy() for column in table_slice.columns.values()]
     return exp.select(*values).from_(terms.table(shadow)).where(_is_outside()).distinct().limit(size)
 
 

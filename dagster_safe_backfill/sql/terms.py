@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 
 import sqlglot
 from sqlglot import exp
@@ -56,6 +57,11 @@ def column(name: str, *, of: str | None = None) -> exp.Column:
     return exp.column(name, table=of, quoted=True)
 
 
+def columns(names: Iterable[str], *, of: str | None = None) -> list[exp.Column]:
+    """Return quoted columns, of the relation `of` if given."""
+    return list(map(partial(exp.column, table=of, quoted=True), names))
+
+
 def text(value: str) -> exp.Expr:
     """Return a string literal."""
     return exp.Literal.string(value)
@@ -98,8 +104,12 @@ def parsed(sql: str, *, dialect: str, option: str) -> exp.Expr:
     return found if isinstance(found, exp.Column) else exp.paren(found, copy=False)
 
 
-def dotted(expression: exp.Expr) -> exp.Expr:
-    """Return `expression` with `a.b` read as the field b of the column a, not as the column b of a table."""
+@lru_cache(maxsize=256)
+def of_row(sql: str, *, dialect: str, option: str) -> exp.Expr:
+    """Return `parsed` with `a.b` read as the field b of the column a, not as the column b of a table.
+
+    It is read once, however many statements it stands in: to be copied before it is changed.
+    """
 
     def read(node: exp.Expr) -> exp.Expr:
         if not isinstance(node, exp.Column) or not node.table:
@@ -107,7 +117,7 @@ def dotted(expression: exp.Expr) -> exp.Expr:
         first, *fields = node.parts
         return exp.Dot.build([exp.Column(this=first.copy()), *(field.copy() for field in fields)])
 
-    return expression.transform(read)
+    return parsed(sql, dialect=dialect, option=option).transform(read)
 
 
 def _is_bare_select(select: exp.Expr | None) -> bool:
@@ -132,8 +142,10 @@ def any_of(conditions: Iterable[exp.Expr]) -> exp.Expr:
 def is_in(value: exp.Expr, listed: Iterable[exp.Expr]) -> exp.Expr:
     """Return whether a value is one of those listed, in as many lists as it takes; FALSE if there are none."""
     items = list(listed)
-    parts = [items[i : i + LONGEST_LIST] for i in range(0, len(items), LONGEST_LIST)]
-    return any_of(exp.In(this=value.copy(), expressions=part) for part in parts)
+    parts: list[exp.Expr] = []
+    for i in range(0, len(items), LONGEST_LIST):
+        parts.append(exp.In(this=value.copy(), expressions=items[i : i + LONGEST_LIST]))
+    return any_of(parts)
 
 
 def count_where(condition: exp.Expr) -> exp.Expr:
@@ -141,22 +153,29 @@ def count_where(condition: exp.Expr) -> exp.Expr:
     return exp.Count(this=exp.Case().when(condition, number(1)))
 
 
-def looked_up(other_rows: exp.Select, pairs: Mapping[str, str], *, other: str, own: str) -> exp.Expr:
-    """Return whether the relation `other` holds this row's values; `pairs` maps columns of `own` to its columns."""
-    on = all_of(column(there, of=other).eq(column(here, of=own)) for here, there in pairs.items())
-    exists = exp.Exists(this=other_rows.where(on))
+def looked_up(
+    other_rows: exp.Select, names: Iterable[str], *, other: str, own: str, others: Iterable[str] | None = None
+) -> exp.Expr:
+    """Return whether the relation `other` holds this row's values, under the names `others` if they are given."""
+    there = names if others is None else others
+    exists = exp.Exists(this=other_rows.where(same(there, left=other, right=own, others=names)))
     exists.meta[IS_LOOKUP] = True
     return exists
 
 
-def same(names: Iterable[str], *, left: str, right: str) -> exp.Expr:
-    """Return whether the columns are equal in two relations (never, where one is NULL)."""
-    return all_of(column(name, of=left).eq(column(name, of=right)) for name in names)
+def same(names: Iterable[str], *, left: str, right: str, others: Iterable[str] | None = None) -> exp.Expr:
+    """Return whether columns are equal in two relations (never, where one is NULL); `others` are the right's names."""
+    here = columns(names, of=left)
+    there = columns(names if others is None else others, of=right)
+    return all_of(map(exp.Column.eq, here, there))
 
 
 def differ(names: Iterable[str], *, left: str, right: str) -> exp.Expr:
     """Return whether some column differs in two relations, NULL being equal to NULL."""
-    return any_of(exp.NullSafeNEQ(this=column(name, of=left), expression=column(name, of=right)) for name in names)
+    unequal: list[exp.Expr] = []
+    for name in names:
+        unequal.append(exp.NullSafeNEQ(this=column(name, of=left), expression=column(name, of=right)))
+    return any_of(unequal)
 
 
 def qualified(expression: exp.Expr, relation_name: str) -> exp.Expr:
@@ -170,4 +189,4 @@ def qualified(expression: exp.Expr, relation_name: str) -> exp.Expr:
 
 def named(items: Mapping[str, exp.Expr]) -> list[exp.Expr]:
     """Return select items, each expression under its quoted name."""
-    return [exp.alias_(value, name, quoted=True) for name, value in items.items()]
+    return list(map(partial(exp.alias_, quoted=True), items.values(), items))

@@ -1,36 +1,60 @@
-"""audit: a verdict of every audit for every partition of what is staged, recorded in the ledger."""
+"""audit: a verdict of every audit for every partition of what is staged; the one place that can make an `Audited`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
-from sqlglot import exp
+from typing_extensions import assert_never
 
 from dagster_safe_backfill.audits.base import Audit
-from dagster_safe_backfill.audits.rows import unique
+from dagster_safe_backfill.audits.rows import Unique
 from dagster_safe_backfill.audits.verdicts import AuditResult
-from dagster_safe_backfill.model.states import Audited, Origin, Rejected, Staged
-from dagster_safe_backfill.sql import terms
-from dagster_safe_backfill.sql.auditing import AuditedRows
-from dagster_safe_backfill.sql.slicing import PartitionColumns, rows_of
-from dagster_safe_backfill.wap.changes.plan import with_defaults
-from dagster_safe_backfill.wap.ledger import ledger
-from dagster_safe_backfill.wap.measure.measure import Subject, measure
-from dagster_safe_backfill.wap.recognition import columns_of
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.errors import MixedVersionsError, NotStagedError, PublishError
+from dagster_safe_backfill.model.slices import PartitionSlice
+from dagster_safe_backfill.model.states import (
+    AUDIT_SEAL,
+    Audited,
+    Judged,
+    Origin,
+    Rejected,
+    Staged,
+    StagedEvent,
+    StagedPartition,
+)
+from dagster_safe_backfill.model.tables import TableRef, TableSpec
+from dagster_safe_backfill.model.text import listed
+from dagster_safe_backfill.wap.collect import gathered, scratch_shadow
+from dagster_safe_backfill.wap.ledger.history import changes_by
+from dagster_safe_backfill.wap.ledger.record import record_staged
+from dagster_safe_backfill.wap.ledger.waiting import staged_partitions
+from dagster_safe_backfill.wap.measure.measure import key_result, measure
+from dagster_safe_backfill.wap.measure.rows import staged_rows
+from dagster_safe_backfill.warehouses.base import Session
+
+Gate = Literal["run", "part_of_run", "partition", "part_of_group", "group"]
+"""What is let through together:
+
+- `run`: all of the batch, or nothing of it.
+- `part_of_run`: the same, and it is published with other batches.
+- `partition`: each partition that nothing blocks.
+- `part_of_group`: the same, and they are published with others.
+- `group`: all that is staged together, which is approved for publication by it, or nothing of it.
+
+A key that live holds in another partition says nothing yet of a part, as that may go with the others: so all of them
+have to be audited together in the end.
+"""
 
 
 def audit(
-    connection: Connection,
+    connection: Session,
     staged: Staged,
     audits: Sequence[Audit],
     *,
     origin: Origin,
+    gate: Gate,
     sample_columns: Sequence[str] | None = None,
-    is_by_partition: bool = False,
-    is_part: bool = False,
-    is_of_scope: bool = False,
 ) -> Audited | Rejected:
     """Measure audits on a staged batch, and record the outcome in the ledger.
 
@@ -39,96 +63,197 @@ def audit(
         staged: What is audited.
         audits: What is asked.
         origin: Who writes, and for which publication.
+        gate: What is let through together.
         sample_columns: The columns that samples of failing rows may show; all, if None.
-        is_by_partition: Whether partitions that nothing blocks count as audited where others of the batch don't.
-        is_part: Whether others are to be published with it: then a key that live holds in another partition says
-            nothing yet, as that may go with them. All of them have to be audited together in the end.
-        is_of_scope: Whether the batch is all that is staged together, so that passing approves it for publication.
     """
-    subject = subject_of(connection, staged, sample_columns)
-    if is_part:
-        subject = replace(subject, batch=replace(subject.batch, outside=None))
-    found = measure(connection, subject, audits)
-    is_rejected = any(result.blocks for result in found.results)
-    outcome = Rejected if is_rejected else Audited
-    judged = outcome(staged=staged, results=found.results, live_rows=found.live_rows)
+    is_part = gate in ("part_of_run", "part_of_group")
+    batch = staged_rows(connection, staged, sample_columns, looks_outside=not is_part)
+    found = measure(connection, batch, audits)
+    judged = _judged(staged, found.results, found.live_rows)
     with connection.transaction():
-        _record(connection, judged, origin=origin, is_by_partition=is_by_partition, is_of_scope=is_of_scope)
+        _record(connection, judged, origin=origin, gate=gate)
     return judged
 
 
-def _record(
-    connection: Connection, judged: Audited | Rejected, *, origin: Origin, is_by_partition: bool, is_of_scope: bool
-) -> None:
-    passed, failed = ("approved", "refused") if is_of_scope else ("audited", "rejected")
-    staged, keys = judged.staged, judged.staged.keys
-    blocked: Sequence[str] = ()
-    if isinstance(judged, Rejected):
-        blocked = judged.blocked if is_by_partition else keys
-    bad = set(blocked)
-    good = [key for key in keys if key not in bad]
-    ledger.record_staged(connection, passed, staged, origin=origin, results=judged.results, keys=good)
-    ledger.record_staged(connection, failed, staged, origin=origin, results=judged.results, keys=blocked)
+def _judged(staged: Staged, results: Sequence[AuditResult], live_rows: Mapping[str, int] | None) -> Audited | Rejected:
+    judged = Rejected(staged=staged, results=results, live_rows=live_rows)
+    if judged.blocked:
+        return judged
+    return Audited(staged=staged, results=results, live_rows=live_rows, seal=AUDIT_SEAL)
 
 
-def key_result(connection: Connection, staged: Staged) -> AuditResult:
-    """Measure just that the unique key identifies each row."""
-    found = measure(connection, subject_of(connection, staged, None), [unique()], counts_live=False)
-    return found.results[0]
+def _record(connection: Session, judged: Audited | Rejected, *, origin: Origin, gate: Gate) -> None:
+    passed: StagedEvent = "audited"
+    failed: StagedEvent = "rejected"
+    blocked = judged.blocked
+    match gate:
+        case "run" | "part_of_run":
+            blocked = judged.staged.keys if blocked else ()
+        case "partition" | "part_of_group":
+            pass
+        case "group":
+            passed, failed = "approved", "refused"
+            blocked = judged.staged.keys if blocked else ()
+        case _:
+            assert_never(gate)
+    kept = [key for key in judged.staged.keys if key not in set(blocked)]
+    record_staged(connection, passed, judged.staged, origin=origin, results=judged.results, keys=kept)
+    record_staged(connection, failed, judged.staged, origin=origin, results=judged.results, keys=blocked)
 
 
-def subject_of(connection: Connection, staged: Staged, sample_columns: Sequence[str] | None) -> Subject:
-    """Return a staged batch as what audits are measured on."""
-    columns = columns_of(connection, staged)
-    inside = None if staged.partition_slice is None else rows_of(staged.partition_slice, columns)
-    batch = AuditedRows(
-        rows=staged.shadow,
-        live=staged.spec.table,
-        scope=exp.true() if inside is None else exp.paren(inside),
-        outside=_outside(inside) if staged.live_exists else None,
-        has_live=staged.live_exists,
-        partition_slice=staged.partition_slice,
-        partition_columns=columns,
-        partition_names=partition_names(columns),
-        columns=tuple(column.name for column in staged.columns),
-        added=_added(connection, staged),
-        instants=tuple(column.name for column in staged.columns if connection.keeps(column.type) == "timestamptz"),
-        stamp=staged.spec.updated_at_column,
-        key=staged.spec.unique_key,
-        dialect=connection.dialect,
+def together(
+    parts: Sequence[Audited | Rejected], *, audits: Sequence[Audit], partition_slice: PartitionSlice
+) -> Audited | Rejected:
+    """Return several batches of a slice as one: rejected, if one of them is. Its shadow is that of the first."""
+    first, *others = parts
+    if not others:
+        return first
+    by_name: dict[str, list[AuditResult]] = {}
+    for part in parts:
+        for result in part.results:
+            by_name.setdefault(result.audit.name, []).append(result)
+    partitions = partition_slice.only(key for part in parts for key in part.staged.keys)
+    staged = replace(
+        first.staged,
+        table_slice=replace(first.staged.table_slice, partition_slice=partitions),
+        rows={key: rows for part in parts for key, rows in part.staged.rows.items()},
+        dropped=sum(part.staged.dropped for part in parts),
+        duplicates=sum(part.staged.duplicates for part in parts),
     )
-    return Subject(
-        batch=batch,
-        keys=staged.keys,
-        columns=staged.columns,
-        rows=staged.rows,
-        sample_columns=None if sample_columns is None else tuple(sample_columns),
-    )
+    results = [AuditResult.of_batches(by_name[audit.name]) for audit in audits if audit.name in by_name]
+    live_rows = _live_rows(parts)
+    if any(isinstance(part, Rejected) for part in parts):
+        return Rejected(staged=staged, results=results, live_rows=live_rows)
+    return Audited(staged=staged, results=results, live_rows=live_rows, seal=AUDIT_SEAL)
 
 
-def _added(connection: Connection, staged: Staged) -> dict[str, exp.Expr]:
-    """Return the columns that live still lacks, with what its rows get in them at the publication."""
-    if not staged.added:
-        return {}
-    known = {column.name for column in connection.columns(staged.spec.table) or ()}
-    lacking = [column for column in staged.added if column.name not in known]
-    found = with_defaults(staged, lacking, dialect=connection.dialect)
-    return {
-        column.name: exp.cast(value or exp.Null(), terms.data_type(column.type, dialect=connection.dialect))
-        for column, value in found.items()
-    }
+def audit_together(
+    connection: Session,
+    staged: Staged,
+    audits: Sequence[Audit],
+    *,
+    of_batches: Audited,
+    origin: Origin,
+    sample_columns: Sequence[str] | None = None,
+) -> Audited | Rejected:
+    """Measure the audits that span batches on all of them, and add what the others said of each.
+
+    Args:
+        connection: An open session, outside a transaction.
+        staged: The batches, collected in one shadow.
+        audits: All that is asked.
+        of_batches: What was said of the batches.
+        origin: Who writes, and for which publication.
+        sample_columns: The columns that samples of failing rows may show; all, if None.
+    """
+    spanning = [one for one in audits if one.is_over_run or isinstance(one, Unique)]
+    dropped, duplicates = of_batches.staged.dropped, of_batches.staged.duplicates
+    staged = replace(staged, dropped=dropped, duplicates=duplicates)
+    judged = audit(connection, staged, spanning, origin=origin, gate="run", sample_columns=sample_columns)
+    results = {result.audit.name: result for result in (*of_batches.results, *judged.results)}
+    return _judged(staged, [results[one.name] for one in audits], of_batches.live_rows)
 
 
-def _outside(inside: exp.Expr | None) -> exp.Expr | None:
-    """Return the condition of live rows outside the slice; None if there can't be any."""
-    if inside is None:
+def passed_part(connection: Session, rejected: Rejected, *, origin: Origin) -> Audited | None:
+    """Return the partitions of a rejected batch that nothing blocks; None if there are none.
+
+    Their rows are copied for the session. Once published, they leave the batch's shadow, where the others stay.
+
+    Args:
+        connection: An open session, outside a transaction.
+        rejected: The batch, audited partition by partition.
+        origin: Who publishes, and under which id.
+
+    Raises:
+        PublishConflictError: The rows aren't as they were audited.
+    """
+    staged, blocked = rejected.staged, set(rejected.blocked)
+    positions = tuple([position for position, key in enumerate(staged.keys) if key not in blocked])
+    if not positions:
         return None
-    # A row without a partition value is outside too.
-    return exp.not_(exp.Coalesce(this=exp.paren(inside), expressions=[exp.false()]))
+    keys = [staged.keys[position] for position in positions]
+    part = staged.table_slice.only(keys)
+    if changes_by(connection, part.table, origin.publication_id):
+        # An earlier try committed, and failed afterwards; publishing says what it did. The shadow holds the others.
+        chosen = replace(staged, table_slice=part, shadow=scratch_shadow(connection))
+    else:
+        found = staged_partitions(connection, part.table, keys=keys, group=origin.group)
+        assert part.partition_slice is not None
+        chosen = gathered(connection, found, spec=part.spec, partition_slice=part.partition_slice)
+    chosen = replace(chosen, dropped=staged.dropped, duplicates=staged.duplicates, rest=(staged.shadow, positions))
+    results = [
+        replace(result, verdicts={key: result.verdicts[key] for key in keys}, overall=None, failed_rows=None)
+        for result in rejected.results
+    ]
+    return Audited(staged=chosen, results=results, live_rows=rejected.live_rows, seal=AUDIT_SEAL)
 
 
-def partition_names(columns: PartitionColumns) -> tuple[str, ...] | None:
-    """Return the columns whose values alone tell a row's partition; None where it takes an expression."""
-    parts = [column.expression for column in columns.values()]
-    names = tuple(part.name.casefold() for part in parts if isinstance(part, exp.Column))
-    return names if parts and len(names) == len(parts) else None
+def approved(
+    connection: Session,
+    found: Sequence[StagedPartition],
+    *,
+    spec: TableSpec,
+    partition_slice: PartitionSlice,
+    allows_mixed_versions: bool = False,
+) -> Audited:
+    """Return partitions that an audit of all that was staged together has approved, wherever they stand.
+
+    Args:
+        connection: An open session, outside a transaction.
+        found: Where each partition of the slice stands, one a key.
+        spec: How the live table is kept.
+        partition_slice: The partitions.
+        allows_mixed_versions: Whether different code versions may have staged them.
+
+    Raises:
+        NotStagedError: Some aren't approved.
+        MixedVersionsError: Different code versions staged them.
+        PublishError: The rows aren't as they were audited, or a key stands in two partitions that were audited apart.
+    """
+    table = spec.table
+    waiting = [one.key for one in found if one.event != "approved"]
+    if waiting:
+        raise NotStagedError(f"{table}: {listed(waiting)} are not approved", table=str(table), keys=waiting)
+    if not allows_mixed_versions:
+        check_one_version(table, found)
+    staged = replace(gathered(connection, found, spec=spec, partition_slice=partition_slice), moved=tuple(found))
+    if len(staged.copied_from) > 1 and staged.spec.unique_key:
+        _check_keys_apart(connection, staged)
+    return Audited(staged=staged, results=(), seal=AUDIT_SEAL)
+
+
+def check_one_version(table: TableRef, found: Sequence[StagedPartition]) -> None:
+    """Refuse partitions that several versions of the code staged.
+
+    Raises:
+        MixedVersionsError: They did.
+    """
+    versions = list(dict.fromkeys(one.code_version for one in found))
+    if len(versions) > 1:
+        raise MixedVersionsError(
+            f"{table}: these partitions were staged by code_version {listed(versions)}, and are not published together:"
+            " the code changed in between. Stage all of them again, or set allow_mixed_versions=True",
+            table=str(table),
+            versions=versions,
+        )
+
+
+def _check_keys_apart(connection: Session, staged: Staged) -> None:
+    """Refuse partitions that hold a key twice: those that were audited apart were not looked through together."""
+    result = key_result(connection, staged)
+    if result.passed:
+        return
+    raise PublishError(
+        f"{staged.spec.table}: {listed(result.failed_keys)} were audited apart, and together {result.failed_rows} of"
+        " their rows have no unique key of their own, so nothing was published; audit them together",
+        table=str(staged.spec.table),
+    )
+
+
+def _live_rows(parts: Sequence[Judged]) -> Mapping[str, int] | None:
+    rows: dict[str, int] = {}
+    for part in parts:
+        if part.live_rows is None:
+            return None
+        rows |= part.live_rows
+    return rows

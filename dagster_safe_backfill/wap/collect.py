@@ -2,45 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import count
 
 from sqlglot import exp
 
 from dagster_safe_backfill.errors import PublishConflictError, SchemaMismatchError
-from dagster_safe_backfill.model.slices import PartitionSlice
-from dagster_safe_backfill.model.states import Origin, Staged
-from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec
+from dagster_safe_backfill.model.slices import PartitionSlice, TableSlice
+from dagster_safe_backfill.model.states import Origin, Staged, StagedPartition
+from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec, names_of
 from dagster_safe_backfill.model.text import listed
-from dagster_safe_backfill.sql import publishing, staging, terms
-from dagster_safe_backfill.sql.slicing import PARTITION, PartitionColumns, positioned, rows_of
-from dagster_safe_backfill.wap.ledger import ledger
-from dagster_safe_backfill.wap.ledger.intents import record_intent
-from dagster_safe_backfill.wap.ledger.waiting import WAITING, Stage, stages
-from dagster_safe_backfill.wap.recognition import (
-    added_columns,
-    data_columns,
-    partition_columns,
-    partition_types,
-    respelled,
-)
-from dagster_safe_backfill.wap.transactions import in_transaction
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.sql import staging, terms
+from dagster_safe_backfill.sql.slicing import inside, positioned
+from dagster_safe_backfill.wap.columns import changed_columns, data_columns, respelled
+from dagster_safe_backfill.wap.ledger.record import record_intent, record_staged, record_taken
+from dagster_safe_backfill.wap.ledger.waiting import emptied, staged_partitions
+from dagster_safe_backfill.wap.tables.slices import table_slice
+from dagster_safe_backfill.warehouses.base import Session
 
 _SCRATCH = "_sb_collected"
 
 
 def collect(
-    connection: Connection,
-    found: Sequence[Stage],
+    connection: Session,
+    found: Sequence[StagedPartition],
     *,
     spec: TableSpec,
     partition_slice: PartitionSlice,
     into: TableRef,
     origin: Origin,
-    is_over: Callable[[str], bool],
+    ended_runs: AbstractSet[str],
 ) -> Staged:
     """Move staged partitions into one shadow, in one transaction with its ledger rows; live isn't touched.
 
@@ -48,12 +40,12 @@ def collect(
 
     Args:
         connection: An open session, outside a transaction.
-        found: Where each partition of the slice stands: a stage a key.
+        found: Where each partition of the slice stands, one a key.
         spec: How the live table is kept.
         partition_slice: The partitions.
         into: The new shadow.
         origin: Who collects.
-        is_over: Whether the run of an id has ended.
+        ended_runs: Those of the runs that staged them which have ended.
 
     Raises:
         SchemaMismatchError: The shadows have different columns.
@@ -61,24 +53,24 @@ def collect(
     """
 
     def work() -> Staged:
-        connection.run(staging.dropped(into))
+        connection.tables.drop(into)
         staged = gathered(connection, found, spec=spec, partition_slice=partition_slice, into=into)
-        for shadow in left(connection, spec.table, found, is_over=is_over):
-            if shadow != into:
-                connection.run(staging.dropped(shadow))
+        for shadow, run_id in emptied(connection, spec.table, found).items():
+            if shadow != into and run_id in ended_runs:
+                connection.tables.drop(shadow)
         # A run that goes on keeps what it has staged, and may be the first to publish it.
-        taken = [(one.scope, one.key) for one in found if is_over(one.run_id)]
-        ledger.record_taken(connection, spec.table, taken, origin=origin)
-        ledger.record_staged(connection, "audited", staged, origin=origin)
+        moved = [one for one in found if one.run_id in ended_runs]
+        record_taken(connection, spec.table, moved, origin=origin)
+        record_staged(connection, "audited", staged, origin=origin)
         return staged
 
     record_intent(connection, spec.table, origin=origin, shadow=into)
-    return in_transaction(connection, work)
+    return connection.attempt(work)
 
 
 def gathered(
-    connection: Connection,
-    found: Sequence[Stage],
+    connection: Session,
+    found: Sequence[StagedPartition],
     *,
     spec: TableSpec,
     partition_slice: PartitionSlice,
@@ -92,57 +84,53 @@ def gathered(
     """
     sources = _sources(spec, found)
     columns = _columns(connection, spec, sources)
-    names = [column.name for column in columns]
-    spec = respelled(spec, names)
-    live = connection.columns(spec.table)
+    names = names_of(columns)
+    rows = exp.select(*terms.columns(names)).from_(terms.table(next(iter(sources))))
+    recognised = table_slice(
+        connection, rows, spec=respelled(spec, names), partition_slice=partition_slice, names=names
+    )
+    live_columns = _live_columns(connection, spec, found, columns)
     shadow = into or scratch_shadow(connection)
-    rows = exp.select(*map(terms.column, names)).from_(terms.table(next(iter(sources))))
-    types = partition_types(connection, rows, spec=spec, partition_slice=partition_slice)
-    staged = Staged(
-        spec=spec,
-        partition_slice=partition_slice,
+    kind = "scratch" if into is None else "shadow"
+    connection.tables.create(shadow, _rows(sources, recognised, names), kind=kind)
+    counted = staging.by_key(dict(connection.query(staging.rows_by_partition(shadow))), recognised.keys)
+    _check_rows(spec, found, counted)
+    return Staged(
+        table_slice=recognised,
         shadow=shadow,
         columns=columns,
-        partition_types=types,
-        rows={},
-        dropped=0,
-        live_columns=_live_columns(spec, found, live, columns),
-        fingerprints={stage.key: stage.fingerprint for stage in found},
+        rows=counted,
+        live_columns=live_columns,
+        fingerprints={one.key: one.fingerprint for one in found},
         copied_from=() if into else tuple(sources),
-        computed_at={stage.key: stage.computed_at for stage in found},
+        computed_at={one.key: one.computed_at for one in found},
     )
-    staged = replace(staged, added=added_columns(columns, staged.live_columns))
-    recognised = partition_columns(connection, spec=spec, partition_slice=partition_slice, types=types)
-    _copy(connection, sources, staged, recognised, is_scratch=into is None)
-    counted = staging.by_key(connection.run(staging.rows_by_partition(shadow)), staged.keys)
-    _check_rows(spec, found, counted)
-    return replace(staged, rows=counted)
 
 
-def scratch_shadow(connection: Connection) -> TableRef:
+def scratch_shadow(connection: Session) -> TableRef:
     """Return the name of the table of a session in which partitions are gathered."""
     return connection.scratch(_SCRATCH)
 
 
-def free_shadow(table: TableRef, run_id: str, found: Sequence[Stage]) -> TableRef:
+def free_shadow(table: TableRef, run_id: str, found: Sequence[StagedPartition]) -> TableRef:
     """Return a shadow of a run in which none of the partitions stands."""
-    taken = {stage.shadow for stage in found}
+    taken = {one.shadow for one in found}
     names = (table.shadow(run_id, batch=number or None) for number in count())
     return next(name for name in names if name not in taken)
 
 
-def left(
-    connection: Connection, table: TableRef, found: Sequence[Stage], *, is_over: Callable[[str], bool]
-) -> list[TableRef]:
-    """Return the shadows that nothing is left in once these partitions are taken out of them."""
-    moved = {(stage.scope, stage.key) for stage in found}
-    others = {
-        stage.shadow
-        for stage in stages(connection, table)
-        if stage.event in WAITING and (stage.scope, stage.key) not in moved
-    }
-    owners = {stage.shadow: stage.run_id for stage in found if stage.shadow is not None}
-    return [shadow for shadow, run_id in owners.items() if shadow not in others and is_over(run_id)]
+def stands_in(
+    connection: Session, table: TableRef, found: Sequence[StagedPartition], *, into: TableRef, origin: Origin
+) -> tuple[Sequence[StagedPartition], TableRef]:
+    """Return where partitions that are to be collected stand, and a shadow to collect them in.
+
+    An earlier try may have collected them in `into`, and failed afterwards: then they stand there, in the run's group.
+    """
+    keys = [one.key for one in found]
+    own = staged_partitions(connection, table, keys=keys, group=origin.group)
+    if {one.key for one in own if one.shadow == into} == set(keys):
+        return own, free_shadow(table, origin.run_id, own)
+    return found, into
 
 
 def _conflict(spec: TableSpec, keys: Sequence[str], text: str) -> PublishConflictError:
@@ -150,15 +138,15 @@ def _conflict(spec: TableSpec, keys: Sequence[str], text: str) -> PublishConflic
     return PublishConflictError(text, table=str(spec.table), keys=keys, published_since=dict.fromkeys(keys))
 
 
-def _sources(spec: TableSpec, found: Sequence[Stage]) -> Mapping[TableRef, Sequence[str]]:
+def _sources(spec: TableSpec, found: Sequence[StagedPartition]) -> Mapping[TableRef, Sequence[str]]:
     """Return the shadows, with the partitions that each is read for."""
     sources: dict[TableRef, list[str]] = {}
     gone: list[str] = []
-    for stage in found:
-        if stage.shadow is None:
-            gone.append(stage.key)
+    for one in found:
+        if one.shadow is None:
+            gone.append(one.key)
         else:
-            sources.setdefault(stage.shadow, []).append(stage.key)
+            sources.setdefault(one.shadow, []).append(one.key)
     if gone:
         raise _conflict(
             spec,
@@ -169,7 +157,7 @@ def _sources(spec: TableSpec, found: Sequence[Stage]) -> Mapping[TableRef, Seque
     return sources
 
 
-def _columns(connection: Connection, spec: TableSpec, sources: Mapping[TableRef, Sequence[str]]) -> tuple[Column, ...]:
+def _columns(connection: Session, spec: TableSpec, sources: Mapping[TableRef, Sequence[str]]) -> tuple[Column, ...]:
     """Return the data columns that all shadows have."""
     found = {shadow: data_columns(connection, shadow) for shadow in sources}
     missing = [shadow for shadow, columns in found.items() if not columns]
@@ -184,26 +172,25 @@ def _columns(connection: Connection, spec: TableSpec, sources: Mapping[TableRef,
     first, *others = sources
     columns = found[first]
     for other in others:
-        different = sorted({f"{column.name} {column.type}" for column in {*found[other]} ^ {*columns}})
-        if different:
+        change = changed_columns(columns, found[other])
+        if change:
             raise SchemaMismatchError(
-                f"{spec.table}: {first} and {other} were staged with different columns ({'; '.join(different)}), so"
-                " they can't be published together; stage their partitions again, together",
+                f"{spec.table}: {first} and {other} were staged with different columns ({'; '.join(change.problems)}),"
+                " so they can't be published together; stage their partitions again, together",
                 table=str(spec.table),
-                problems=different,
+                problems=change.problems,
             )
     return columns
 
 
 def _live_columns(
-    spec: TableSpec, found: Sequence[Stage], live: Sequence[Column] | None, columns: Sequence[Column]
+    connection: Session, spec: TableSpec, found: Sequence[StagedPartition], columns: Sequence[Column]
 ) -> tuple[Column, ...] | None:
     """Return the live columns that there were when the partitions were staged, with the types that they have now."""
-    names = next((stage.columns for stage in found if stage.columns is not None), None)
+    names = next((one.columns for one in found if one.columns is not None), None)
     if names is None:
         return None
-    # Where there was no table yet, the partition had no rows, whatever the columns are.
-    keys = [stage.key for stage in found if stage.columns not in (None, names)]
+    keys = [one.key for one in found if not one.knows(names)]
     if keys:
         raise _conflict(
             spec,
@@ -211,46 +198,23 @@ def _live_columns(
             f"{spec.table} was altered between the staging of {listed(keys)} and of the other partitions; stage them"
             " again, together",
         )
-    types = {column.name: column.type for column in (*columns, *(live or ()))}
-    return tuple(Column(name=name, type=types.get(name, "")) for name in names)
+    types = {column.name: column.type for column in (*columns, *(connection.tables.columns(spec.table) or ()))}
+    return tuple([Column(name=name, type=types.get(name, "")) for name in names])
 
 
-def _copy(
-    connection: Connection,
-    sources: Mapping[TableRef, Sequence[str]],
-    staged: Staged,
-    columns: PartitionColumns,
-    *,
-    is_scratch: bool,
-) -> None:
-    """Fill the table; the sources that have rows come first.
-
-    After a table was filled with no rows and then with many in the same transaction, DuckDB 2.0.0 finds no rows in it.
-    """
-    has_rows: dict[TableRef, bool] = {}
+def _rows(sources: Mapping[TableRef, Sequence[str]], recognised: TableSlice, names: Sequence[str]) -> exp.Select:
+    """Return the rows of all sources, each of its own partitions, as a shadow holds them."""
+    parts: list[exp.Select] = []
     for source, keys in sources.items():
-        inside = rows_of(staged.partitions.only(keys), columns)
-        has_rows[source] = bool(connection.run(publishing.any_row(source, where=inside)))
-    first, *others = sorted(sources, key=lambda source: not has_rows[source])
-    select = partial(_selected, staged, columns)
-    connection.run(staging.created_as(staged.shadow, select(first, sources[first]), is_scratch=is_scratch))
-    names = [exp.to_identifier(name, quoted=True) for name in (*(column.name for column in staged.columns), PARTITION)]
-    target = exp.Schema(this=terms.table(staged.shadow), expressions=names)
-    for source in others:
-        if has_rows[source]:
-            connection.run(exp.Insert(this=target.copy(), expression=select(source, sources[source])))
+        rows = exp.select(*terms.columns(names)).from_(terms.table(source))
+        parts.append(rows.where(inside(recognised.only(keys))))
+    rows = exp.union(*parts, distinct=False) if len(parts) > 1 else parts[0]
+    return positioned(rows, terms.columns(names), recognised)
 
 
-def _selected(staged: Staged, columns: PartitionColumns, source: TableRef, keys: Sequence[str]) -> exp.Select:
-    items = [terms.column(column.name) for column in staged.columns]
-    rows = exp.select(*(item.copy() for item in items)).from_(terms.table(source))
-    rows = rows.where(rows_of(staged.partitions.only(keys), columns))
-    return positioned(rows, items, partition_slice=staged.partition_slice, columns=columns)
-
-
-def _check_rows(spec: TableSpec, found: Sequence[Stage], counted: Mapping[str, int]) -> None:
+def _check_rows(spec: TableSpec, found: Sequence[StagedPartition], counted: Mapping[str, int]) -> None:
     """Refuse shadows that aren't as they were staged: somebody changed them by hand."""
-    wrong = [stage.key for stage in found if stage.rows != counted.get(stage.key, 0)]
+    wrong = [one.key for one in found if one.rows != counted.get(one.key, 0)]
     if wrong:
         raise _conflict(
             spec,

@@ -1,21 +1,28 @@
-"""reconcile: the computed columns against the live table's, by name and without regard to case."""
+"""Columns: the computed ones as the live table keeps them, and whether those of a table changed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from sqlglot import exp
 
-from dagster_safe_backfill.errors import SchemaMismatchError, StatementCancelledError, WarehouseError
-from dagster_safe_backfill.model.tables import Column, TableSpec
+from dagster_safe_backfill.errors import (
+    ConfigurationError,
+    SchemaMismatchError,
+    StatementCancelledError,
+    WarehouseError,
+)
+from dagster_safe_backfill.model.states import Staged
+from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec, names_of
 from dagster_safe_backfill.sql import staging, terms
 from dagster_safe_backfill.sql.slicing import RESERVED
 from dagster_safe_backfill.sql.staging import StagedColumn
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.base import Session
 
 
 def reconciled(
-    connection: Connection,
+    connection: Session,
     source: exp.Table,
     found: Sequence[Column],
     live: Sequence[Column] | None,
@@ -31,11 +38,9 @@ def reconciled(
         columns, problems = _new_columns(connection, found)
     else:
         columns, problems = _matched_columns(connection, found, live, spec)
-    problems += [
-        f"{column.name} begins with {RESERVED}, as only the library's own columns do"
-        for column in found
-        if column.name.casefold().startswith(RESERVED)
-    ]
+    for column in found:
+        if column.name.casefold().startswith(RESERVED):
+            problems.append(f"{column.name} begins with {RESERVED}, as only the library's own columns do")
     if problems:
         raise SchemaMismatchError(
             f"{spec.table}: the computed columns differ from the table's, so nothing was written:"
@@ -45,15 +50,17 @@ def reconciled(
         )
     if live is not None and spec.on_schema_change == "sync":
         return [_widened(connection, source, column) for column in columns]
-    _check_casts(connection, source, columns, spec)
+    problems = _losses(connection, source, columns)
+    if problems:
+        raise SchemaMismatchError(f"{spec.table}: {'; '.join(problems)}", table=str(spec.table), problems=problems)
     return columns
 
 
-def _new_columns(connection: Connection, found: Sequence[Column]) -> tuple[list[StagedColumn], list[str]]:
+def _new_columns(connection: Session, found: Sequence[Column]) -> tuple[list[StagedColumn], list[str]]:
     columns: list[StagedColumn] = []
     problems: list[str] = []
     for column in found:
-        created = connection.created_as(column.type)
+        created = connection.dialect.created_as(column.type)
         if created is None:
             problems.append(
                 f"{column.name} holds nothing but NULL, which tells no type for a new column (cast it,"
@@ -65,9 +72,9 @@ def _new_columns(connection: Connection, found: Sequence[Column]) -> tuple[list[
 
 
 def _matched_columns(
-    connection: Connection, found: Sequence[Column], live: Sequence[Column], spec: TableSpec
+    connection: Session, found: Sequence[Column], live: Sequence[Column], spec: TableSpec
 ) -> tuple[list[StagedColumn], list[str]]:
-    computed = {column.name.casefold(): column for column in found}
+    computed = dict(zip(map(str.casefold, names_of(found)), found, strict=True))
     columns: list[StagedColumn] = []
     problems: list[str] = []
     for target in live:
@@ -75,7 +82,7 @@ def _matched_columns(
         if source is None:
             if not _is_name(target.name, spec.updated_at_column) and spec.on_schema_change != "sync":
                 problems.append(f"{target.name} is missing")
-        elif connection.fit(source=source.type, target=target.type) != "never":
+        elif connection.dialect.fit(source=source.type, target=target.type) != "never":
             columns.append(_on_its_way(source, target))
         elif spec.on_schema_change == "sync":
             new, refused = _new_columns(connection, [source])
@@ -87,16 +94,16 @@ def _matched_columns(
     if stamp is not None and not any(_is_name(target.name, stamp) for target in live):
         problems.append(f"{stamp}, the updated_at_column, is not in the table (add it, as TIMESTAMP WITH TIME ZONE)")
     if spec.on_schema_change == "raise":
-        return columns, [*problems, *(f"{column.name} is not in the table" for column in computed.values())]
+        return columns, [*problems, *map("{} is not in the table".format, names_of(computed.values()))]
     added, refused = _new_columns(connection, [*computed.values()])
     return [*columns, *added], [*problems, *refused]
 
 
-def _widened(connection: Connection, source: exp.Table, column: StagedColumn) -> StagedColumn:
+def _widened(connection: Session, source: exp.Table, column: StagedColumn) -> StagedColumn:
     """Return a column in the live table's type if that changes no value, else in the computed one's."""
     if not column.is_cast or not _losses(connection, source, [column]):
         return column
-    created = connection.created_as(column.source_type) or column.type
+    created = connection.dialect.created_as(column.source_type) or column.type
     return StagedColumn(name=column.name, source=column.source, source_type=column.source_type, type=created)
 
 
@@ -108,27 +115,23 @@ def _is_name(name: str, other: str | None) -> bool:
     return other is not None and name.casefold() == other.casefold()
 
 
-def _check_casts(connection: Connection, source: exp.Table, columns: Sequence[StagedColumn], spec: TableSpec) -> None:
-    problems = _losses(connection, source, columns)
-    if problems:
-        raise SchemaMismatchError(f"{spec.table}: {'; '.join(problems)}", table=str(spec.table), problems=problems)
-
-
-def lost_by_cast(connection: Connection, columns: Sequence[StagedColumn]) -> dict[str, exp.Expr]:
+def lost_by_cast(connection: Session, columns: Sequence[StagedColumn]) -> dict[str, exp.Expr]:
     """Return, by the columns' names, whether their cast would change or refuse a value."""
     return {
-        column.name: connection.is_lost(terms.column(column.source), source=column.source_type, target=column.type)
+        column.name: connection.dialect.is_lost(
+            terms.column(column.source), source=column.source_type, target=column.type
+        )
         for column in columns
     }
 
 
-def _losses(connection: Connection, source: exp.Table, columns: Sequence[StagedColumn]) -> list[str]:
+def _losses(connection: Session, source: exp.Table, columns: Sequence[StagedColumn]) -> list[str]:
     """Return what the casts of columns would change or refuse, a sentence each."""
     cast = [column for column in columns if column.is_cast]
     if not cast:
         return []
     try:
-        (counts,) = connection.run(staging.values_lost_by_cast(source, lost_by_cast(connection, cast)))
+        (counts,) = connection.query(staging.values_lost_by_cast(source, lost_by_cast(connection, cast)))
     except StatementCancelledError:
         raise
     except WarehouseError as error:
@@ -139,3 +142,108 @@ def _losses(connection: Connection, source: exp.Table, columns: Sequence[StagedC
         for column, count in zip(cast, counts, strict=True)
         if count
     ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnsChange:
+    """How the columns of a table differ from those of before, or of another table.
+
+    Attributes:
+        gone: Those that aren't there any more, or have another type.
+        new: Those that weren't there, or had another type.
+    """
+
+    gone: frozenset[Column]
+    new: frozenset[Column]
+
+    def __bool__(self) -> bool:
+        return bool(self.gone or self.new)
+
+    @property
+    def problems(self) -> list[str]:
+        """Each column that differs, with its type."""
+        return sorted({f"{column.name} {column.type}" for column in self.gone | self.new})
+
+
+def changed_columns(
+    before: Iterable[Column], after: Iterable[Column], *, apart_from: str | None = None
+) -> ColumnsChange:
+    """Return whether columns changed, and how; `apart_from` is one that doesn't count. Their order doesn't."""
+    old, now = frozenset(before), frozenset(after)
+    change = ColumnsChange(gone=old - now, new=now - old)
+    if apart_from is None or not change:
+        return change
+    return ColumnsChange(
+        gone=frozenset([one for one in change.gone if one.name != apart_from]),
+        new=frozenset([one for one in change.new if one.name != apart_from]),
+    )
+
+
+def add_columns(connection: Session, staged: Staged, *, clone: TableRef | None = None) -> None:
+    """Add the columns that the shadow brings and live, or the clone that takes its place, still lacks.
+
+    Raises:
+        SchemaMismatchError: Live isn't what the rows were staged for, for instance altered by hand since.
+    """
+    missing = lacking(connection, staged, clone=clone)
+    if missing:
+        defaults = staging.with_defaults(staged.spec, missing, dialect=connection.dialect.name)
+        connection.tables.add_columns(clone or staged.spec.table, defaults)
+
+
+def lacking(connection: Session, staged: Staged, *, clone: TableRef | None = None) -> Sequence[Column]:
+    """Return, in their order, the columns that the shadow brings and live still lacks; none, if there is no live table.
+
+    Raises:
+        SchemaMismatchError: Live isn't what the rows were staged for.
+    """
+    live = connection.tables.columns(clone or staged.spec.table)
+    if live is None:
+        return ()
+    missing = [column for column in staged.added if column not in live] if staged.added else []
+    check_unchanged(staged.spec, staged.columns, {*live, *missing}, apart_from=staged.spec.updated_at_column)
+    return missing
+
+
+def check_unchanged(
+    spec: TableSpec, expected: Iterable[Column], live: Iterable[Column], *, apart_from: str | None = None
+) -> None:
+    """Refuse a live table that isn't what rows were staged for.
+
+    Raises:
+        SchemaMismatchError: It isn't.
+    """
+    change = changed_columns(expected, live, apart_from=apart_from)
+    if change:
+        raise SchemaMismatchError(
+            f"{spec.table} changed since its rows were staged ({'; '.join(change.problems)}); run again",
+            table=str(spec.table),
+            problems=change.problems,
+        )
+
+
+def data_columns(connection: Session, shadow: TableRef) -> tuple[Column, ...]:
+    """Return a shadow's columns without the library's own; none, if it isn't there."""
+    found = connection.tables.columns(shadow) or ()
+    return tuple(column for column in found if not column.name.casefold().startswith(RESERVED))
+
+
+def respelled(spec: TableSpec, names: Sequence[str]) -> TableSpec:
+    """Return the spec with its columns spelled as the table spells them."""
+    spelling = dict(zip(map(str.casefold, names), names, strict=True))
+    missing = {*map(str.casefold, spec.unique_key)}.difference(spelling)
+    if missing:
+        missing = [name for name in spec.unique_key if name.casefold() in missing]
+        raise ConfigurationError(
+            f"{spec.table}: unique_key names {', '.join(missing)}, which is no column of it; the columns are"
+            f" {', '.join(names)}"
+        )
+    stamp, latest = spec.updated_at_column, spec.keep_latest
+    if latest is not None and latest.casefold() not in spelling:
+        raise ConfigurationError(f"{spec.table}: keep_latest names {latest}, which is no column of it")
+    return replace(
+        spec,
+        unique_key=tuple(map(spelling.__getitem__, map(str.casefold, spec.unique_key))),
+        updated_at_column=spelling.get(stamp.casefold(), stamp) if stamp else None,
+        keep_latest=spelling[latest.casefold()] if latest else None,
+    )

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta, timezone
-from functools import partial
 
 from dagster_safe_backfill.model.states import Origin, Retired
 from dagster_safe_backfill.model.tables import TableRef
-from dagster_safe_backfill.sql import staging
-from dagster_safe_backfill.wap.ledger import ledger
-from dagster_safe_backfill.wap.ledger.intents import unrecorded_archives
-from dagster_safe_backfill.wap.ledger.ledger import Values
+from dagster_safe_backfill.sql import ledger
+from dagster_safe_backfill.wap.ledger.history import archives, shadow_owners, unrecorded_archives
+from dagster_safe_backfill.wap.ledger.record import record
 from dagster_safe_backfill.wap.recovery import finish_interrupted_swap
-from dagster_safe_backfill.wap.transactions import in_transaction
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.base import Session
+
+
+def owners(connection: Session, table: TableRef) -> set[str]:
+    """Return the runs of which `retire` has to know whether they have ended: those that made what may be dropped."""
+    if not ledger.is_complete(connection.tables.columns(ledger.ledger_of(table))):
+        return set()
+    found = [*shadow_owners(connection, table).values(), *unrecorded_archives(connection, table).values()]
+    return {owner.run_id for owner in found}
 
 
 def retire(
-    connection: Connection,
+    connection: Session,
     table: TableRef,
     *,
-    is_over: Callable[[str], bool],
+    ended_runs: AbstractSet[str],
     keep_shadows_for: timedelta,
     origin: Origin,
     dry_run: bool = False,
@@ -33,84 +39,52 @@ def retire(
     Args:
         connection: An open session, outside a transaction.
         table: The live table.
-        is_over: Whether the run of an id has ended; shadows of one that hasn't are kept.
+        ended_runs: Those of its `owners` which have ended; shadows of the others are kept.
         keep_shadows_for: How long after its last entry in the ledger a shadow is kept, so that rejected rows can be
             looked at.
         origin: Who does it.
         dry_run: Only say what would be dropped.
     """
-    work = partial(
-        _retire,
-        connection,
-        table,
-        is_over=is_over,
-        keep_shadows_for=keep_shadows_for,
-        origin=origin,
-        dry_run=dry_run,
-    )
-    return in_transaction(connection, work)
+
+    def work() -> Retired:
+        if not ledger.is_complete(connection.tables.columns(ledger.ledger_of(table))):
+            return Retired(table=table)
+        if not dry_run:
+            finish_interrupted_swap(connection, table)
+        now = datetime.now(timezone.utc)
+        expired = [one for one, expires_at in archives(connection, table).items() if expires_at <= now]
+        intended = unrecorded_archives(connection, table).items()
+        expired += [one for one, owner in intended if owner.run_id in ended_runs]
+        dropped = tuple(one for one in expired if connection.tables.columns(one) is not None)
+        owned = shadow_owners(connection, table)
+        shadows: list[TableRef] = []
+        kept: list[TableRef] = []
+        for shadow in connection.tables.list(table.schema, table.shadow_prefix):
+            owner = owned.get(shadow.name.casefold())
+            if owner is not None:
+                is_old = owner.last_used + keep_shadows_for <= now
+                (shadows if is_old and owner.run_id in ended_runs else kept).append(shadow)
+        if not dry_run:
+            _drop(connection, table, dropped, shadows, origin=origin)
+        return Retired(table=table, archives=dropped, shadows=tuple(shadows), kept_shadows=tuple(kept), is_dry=dry_run)
+
+    return connection.attempt(work)
 
 
-def discard(connection: Connection, shadows: Sequence[TableRef], *, table: TableRef, origin: Origin) -> None:
+def discard(connection: Session, shadows: Sequence[TableRef], *, table: TableRef, origin: Origin) -> None:
     """Drop shadows of a table, in one transaction with their ledger rows."""
-
-    def work() -> None:
-        for shadow in shadows:
-            connection.run(staging.dropped(shadow))
-        _record(connection, table, (), shadows, origin)
-
-    in_transaction(connection, work)
+    connection.attempt(lambda: _drop(connection, table, (), shadows, origin=origin))
 
 
-def _retire(
-    connection: Connection,
+def _drop(
+    connection: Session,
     table: TableRef,
+    expired: Sequence[TableRef],
+    discarded: Sequence[TableRef],
     *,
-    is_over: Callable[[str], bool],
-    keep_shadows_for: timedelta,
-    origin: Origin,
-    dry_run: bool,
-) -> Retired:
-    if not ledger.exists(connection, table):
-        return Retired(table=table)
-    if not dry_run:
-        finish_interrupted_swap(connection, table)
-    now = datetime.now(timezone.utc)
-    archives = tuple(
-        archive
-        for archive, expires_at in ledger.archives(connection, table).items()
-        if expires_at <= now and connection.columns(archive) is not None
-    )
-    archives += tuple(
-        archive
-        for archive, owner in unrecorded_archives(connection, table).items()
-        if is_over(owner.run_id) and connection.columns(archive) is not None
-    )
-    owners = ledger.shadows(connection, table)
-    shadows: list[TableRef] = []
-    kept: list[TableRef] = []
-    for shadow in connection.tables(table.schema, table.shadow_prefix):
-        owner = owners.get(shadow.name.casefold())
-        if owner is not None:
-            is_old = owner.last_used + keep_shadows_for <= now
-            (shadows if is_old and is_over(owner.run_id) else kept).append(shadow)
-    if not dry_run:
-        for one in (*archives, *shadows):
-            connection.run(staging.dropped(one))
-        _record(connection, table, archives, shadows, origin)
-    return Retired(table=table, archives=archives, shadows=tuple(shadows), kept_shadows=tuple(kept), is_dry=dry_run)
-
-
-def _record(
-    connection: Connection,
-    table: TableRef,
-    archives: tuple[TableRef, ...],
-    shadows: Sequence[TableRef],
     origin: Origin,
 ) -> None:
-    expired: list[Values] = [{"archive": archive.name} for archive in archives]
-    discarded: list[Values] = [{"shadow": str(shadow)} for shadow in shadows]
-    if expired:
-        ledger.record(connection, "expired", table, expired, origin=origin)
-    if discarded:
-        ledger.record(connection, "discarded", table, discarded, origin=origin)
+    for one in (*expired, *discarded):
+        connection.tables.drop(one)
+    record(connection, "expired", table, [{"archive": archive.name} for archive in expired], origin=origin)
+    record(connection, "discarded", table, [{"shadow": str(shadow)} for shadow in discarded], origin=origin)

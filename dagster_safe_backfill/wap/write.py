@@ -2,43 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 
 from sqlglot import exp
 
-from dagster_safe_backfill.errors import EmptyFrameError, RowsOutsideSliceError, SchemaMismatchError
-from dagster_safe_backfill.model.slices import PartitionSlice
+from dagster_safe_backfill.errors import (
+    EmptyFrameError,
+    KeyViolationError,
+    RowsOutsideSliceError,
+    SchemaMismatchError,
+)
+from dagster_safe_backfill.model.slices import PartitionSlice, TableSlice
 from dagster_safe_backfill.model.states import Fingerprint, Origin, Staged
-from dagster_safe_backfill.model.tables import Column, Query, TableRef, TableSpec
+from dagster_safe_backfill.model.tables import Column, Query, TableRef, TableSpec, names_of
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import staging, terms
-from dagster_safe_backfill.sql.slicing import PartitionColumns
-from dagster_safe_backfill.wap.changes.fingerprints import LiveBefore, live_fingerprints
-from dagster_safe_backfill.wap.columns import reconciled
-from dagster_safe_backfill.wap.deduplicate import deduplicated
-from dagster_safe_backfill.wap.ledger import ledger
-from dagster_safe_backfill.wap.ledger.intents import record_intent
-from dagster_safe_backfill.wap.recognition import (
-    added_columns,
-    check_keys,
-    data_columns,
-    partition_columns,
-    partition_types,
-    respelled,
-)
+from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
+from dagster_safe_backfill.wap.columns import data_columns, reconciled, respelled
+from dagster_safe_backfill.wap.ledger.record import create_ledger, record_intent, record_staged
 from dagster_safe_backfill.wap.recovery import finish_interrupted_swap
-from dagster_safe_backfill.wap.transactions import in_transaction
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.wap.tables.slices import check_keys, live_slice, table_slice
+from dagster_safe_backfill.warehouses.base import Session
 from dagster_safe_backfill.warehouses.frames import FrameError, NoColumnsError
 
 _SAMPLE = 10
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveBefore:
+    """What live was before rows were computed for it: what changes from then on, they don't know of.
+
+    Attributes:
+        at: When that was.
+        columns: Live's; None if there was no table.
+        fingerprints: Those of its partitions, by key; empty if there was no table.
+    """
+
+    at: datetime
+    columns: tuple[str, ...] | None = None
+    fingerprints: Mapping[str, Fingerprint] = field(default_factory=dict[str, Fingerprint])
+
+
+def live_before(connection: Session, *, spec: TableSpec, partition_slice: PartitionSlice) -> LiveBefore:
+    """Return what live is now.
+
+    Args:
+        connection: An open session; read-only is enough.
+        spec: How the live table is kept.
+        partition_slice: The partitions.
+
+    Raises:
+        SliceError: The partition column is missing or can't tell the partitions.
+    """
+    at = datetime.now(timezone.utc)
+    finish_interrupted_swap(connection, spec.table)
+    live = connection.tables.columns(spec.table)
+    if live is None:
+        return LiveBefore(at=at)
+    names = names_of(live)
+    recognised = live_slice(connection, spec=spec, partition_slice=partition_slice, names=names)
+    return LiveBefore(at=at, columns=names, fingerprints=live_fingerprints(connection, recognised, names))
+
+
 def write(
-    connection: Connection,
+    connection: Session,
     data: object,
     *,
     spec: TableSpec,
@@ -70,49 +100,43 @@ def write(
 
     def work() -> Staged:
         finish_interrupted_swap(connection, spec.table)
-        connection.ensure_schema(spec.table.schema)
-        ledger.create(connection, spec.table)
-        is_left = connection.columns(target) is not None
-        connection.run(staging.dropped(target))
+        connection.tables.ensure_schema(spec.table.schema)
+        create_ledger(connection, spec.table)
+        is_left = connection.tables.columns(target) is not None
+        connection.tables.drop(target)
         staged = stage(connection, source, spec=spec, partition_slice=partition_slice, shadow=target, like=like)
         staged = replace(_fingerprinted(connection, staged, before), replaces_shadow=is_left)
-        ledger.record_staged(connection, "staged", staged, origin=origin)
+        record_staged(connection, "staged", staged, origin=origin)
         return staged
 
     with readable(connection, data, spec=spec) as source:
         record_intent(connection, spec.table, origin=origin, shadow=target)
-        return in_transaction(connection, work)
+        return connection.attempt(work)
 
 
-def _fingerprinted(connection: Connection, staged: Staged, before: LiveBefore | None) -> Staged:
+def _fingerprinted(connection: Session, staged: Staged, before: LiveBefore | None) -> Staged:
     """Note what live was before the rows were computed, so that the publication can tell whether it changed since."""
     if before is not None:
         staged = replace(staged, computed_at=dict.fromkeys(staged.keys, before.at))
     if staged.live_columns is None or staged.partition_slice is None:
         return staged
-    names = tuple(column.name for column in staged.live_columns)
+    names = names_of(staged.live_columns)
     if before is not None and before.columns == names:
         return replace(staged, fingerprints=before.fingerprints)
-    of_live = partial(
-        live_fingerprints,
-        connection,
-        spec=staged.spec,
-        partition_slice=staged.partition_slice,
-        types=staged.partition_types,
-    )
-    now = of_live(names=names)
+    now = live_fingerprints(connection, staged.table_slice, names)
     if before is None:
         return replace(staged, fingerprints=now)
     # Over other columns the same rows hash otherwise: over those that there were, it shows which rows are others now.
     known = before.columns or ()
-    then = of_live(names=known) if known and set(known) <= {*names} else now
+    is_part = bool(known) and set(known) <= {*names}
+    then = live_fingerprints(connection, staged.table_slice, known) if is_part else now
     changed = {key for key in staged.keys if then[key] != before.fingerprints.get(key, Fingerprint())}
     kept = {key: before.fingerprints.get(key, Fingerprint()) for key in changed}
     return replace(staged, fingerprints=now | kept)
 
 
 @contextmanager
-def readable(connection: Connection, data: object, *, spec: TableSpec) -> Generator[exp.Table, None, None]:
+def readable(connection: Session, data: object, *, spec: TableSpec) -> Generator[exp.Table, None, None]:
     """Make computed rows readable as a relation within the block.
 
     A frame without columns is an empty one: where that is allowed, it is read as no rows of the live table.
@@ -125,37 +149,37 @@ def readable(connection: Connection, data: object, *, spec: TableSpec) -> Genera
     """
     with ExitStack() as stack:
         try:
-            source = stack.enter_context(connection.source(data))
+            source = stack.enter_context(connection.load(data))
         except NoColumnsError as error:
             if spec.on_empty == "refuse":
                 raise _empty_error(spec, "this run") from error
-            if connection.columns(spec.table) is None:
+            if connection.tables.columns(spec.table) is None:
                 raise EmptyFrameError(
                     f"{spec.table}: the frame has no columns, and there is no table yet to take them from; return the"
                     " frame with its columns, typed and without rows",
                     table=str(spec.table),
                 ) from error
-            source = stack.enter_context(connection.source(_no_rows(connection, spec.table)))
+            source = stack.enter_context(connection.load(_no_rows(connection, spec.table)))
         except FrameError as error:
             raise SchemaMismatchError(f"{spec.table}: {error}", table=str(spec.table), problems=[str(error)]) from error
         yield source
 
 
-def _no_rows(connection: Connection, table: TableRef) -> Query:
+def _no_rows(connection: Session, table: TableRef) -> Query:
     select = exp.select(exp.Star()).from_(terms.table(table)).where(exp.false())
-    return Query(select.sql(dialect=connection.dialect))
+    return Query(select.sql(dialect=connection.dialect.name))
 
 
-def _empty_error(spec: TableSpec, scope: str) -> EmptyFrameError:
+def _empty_error(spec: TableSpec, partitions: str) -> EmptyFrameError:
     return EmptyFrameError(
-        f"{spec.table}: no rows were computed for {scope}, which would empty what is live there; if that is"
+        f"{spec.table}: no rows were computed for {partitions}, which would empty what is live there; if that is"
         ' meant, set on_empty="allow"',
         table=str(spec.table),
     )
 
 
 def stage(
-    connection: Connection,
+    connection: Session,
     source: exp.Table,
     *,
     spec: TableSpec,
@@ -172,85 +196,89 @@ def stage(
         WriteError: The rows can't be written as they are.
         SliceError: The partition column is missing or can't tell the partitions.
     """
-    live = connection.columns(spec.table)
-    found = connection.described(exp.select(exp.Star()).from_(source.copy()))
-    pattern = () if like is None else data_columns(connection, like)
-    if pattern:
-        columns = reconciled(connection, source, found, pattern, _as_in_batch(spec))
+    live = connection.tables.columns(spec.table)
+    found = connection.describe(exp.select(exp.Star()).from_(source.copy()))
+    # The columns of a batch before this one are those of this one, too: no more, and no others.
+    of_batch = () if like is None else data_columns(connection, like)
+    if of_batch:
+        strict = replace(spec, on_schema_change="raise", column_defaults={}, updated_at_column=None)
+        columns = reconciled(connection, source, found, of_batch, strict)
     else:
         columns = reconciled(connection, source, found, live, spec)
-    spec = respelled(spec, [column.name for column in columns])
-    rows = staging.typed_rows(source, columns, dialect=connection.dialect)
-    types: dict[str | None, str] = {}
-    if partition_slice is not None:
-        types = partition_types(connection, rows, spec=spec, partition_slice=partition_slice)
-    recognised = partition_columns(connection, spec=spec, partition_slice=partition_slice, types=types)
-    if partition_slice is not None:
-        check_keys(connection, partition_slice=partition_slice, columns=recognised)
-    names = [column.name for column in columns]
-    connection.run(
-        staging.fill(
-            shadow,
-            rows,
-            names=names,
-            partition_slice=partition_slice,
-            columns=recognised,
-            is_scratch=is_scratch,
-            key=spec.unique_key,
-            latest=spec.keep_latest,
-        )
+    staged_columns = tuple([Column(name=column.name, type=column.type) for column in columns])
+    names = names_of(staged_columns)
+    spec = respelled(spec, names)
+    rows = staging.typed_rows(source, columns, dialect=connection.dialect.name)
+    recognised = table_slice(connection, rows, spec=spec, partition_slice=partition_slice, names=names)
+    check_keys(connection, recognised)
+    connection.tables.create(
+        shadow,
+        staging.shadow_rows(rows, names=names, table_slice=recognised),
+        kind="scratch" if is_scratch else "shadow",
     )
-    staged_columns = tuple(Column(name=column.name, type=column.type) for column in columns)
-    staged = Staged(
-        spec=spec,
-        partition_slice=partition_slice,
+    duplicates = 0 if spec.keep_latest is None else _delete_duplicates(connection, shadow, spec)
+    counts, dropped = _counted(connection, shadow, recognised)
+    return Staged(
+        table_slice=recognised,
         shadow=shadow,
         columns=staged_columns,
-        partition_types=types,
-        rows={},
-        dropped=0,
+        rows=counts,
         live_columns=live,
-        added=added_columns(staged_columns, live),
+        dropped=dropped,
+        duplicates=duplicates,
     )
-    if spec.keep_latest is not None:
-        staged = deduplicated(connection, staged)
-    return _counted(connection, staged, recognised)
 
 
-def _as_in_batch(spec: TableSpec) -> TableSpec:
-    """Return the spec by which rows get the columns of a batch before them, no others."""
-    return replace(spec, on_schema_change="raise", column_defaults={}, updated_at_column=None)
+def _delete_duplicates(connection: Session, shadow: TableRef, spec: TableSpec) -> int:
+    """Delete the shadow's rows whose key comes again with a later value, and return how many they were.
+
+    Raises:
+        KeyViolationError: Two rows of a key are the latest.
+    """
+    ((duplicates, ties),) = connection.query(staging.duplicates(shadow))
+    if ties:
+        sample = connection.query(staging.tied_keys(shadow, spec.unique_key, size=_SAMPLE))
+        raise KeyViolationError(
+            f"{spec.table}: {ties} keys come twice with the same latest {spec.keep_latest}, so nothing tells which row"
+            f" is right ({listed(sample)}); compute such a key once, or name a column in keep_latest that tells",
+            table=str(spec.table),
+            count=ties,
+            sample=sample,
+        )
+    if duplicates:
+        connection.execute(staging.delete_duplicates(shadow))
+    return duplicates
 
 
-def _counted(connection: Connection, staged: Staged, columns: PartitionColumns) -> Staged:
-    """Count the shadow's rows by partition, and judge emptiness and rows outside the slice."""
-    counted = connection.run(staging.rows_by_partition(staged.shadow))
-    rows = staging.by_key(counted, staged.keys)
-    outside = sum(count for position, count in counted if position is None)
-    if outside:
-        if staged.spec.on_outside == "refuse":
-            raise _outside_error(connection, staged, columns, outside)
-        connection.run(staging.delete_outside(staged.shadow))
-    if not rows and staged.spec.on_empty == "refuse":
-        raise _empty_error(staged.spec, _scope_of(staged))
-    return replace(staged, rows=rows, dropped=outside)
+def _counted(connection: Session, shadow: TableRef, recognised: TableSlice) -> tuple[dict[str, int], int]:
+    """Return how many rows the shadow has of each partition, and how many outside the slice, which are deleted.
+
+    Raises:
+        RowsOutsideSliceError: There are some, and they are refused.
+        EmptyFrameError: There are no others, and that is refused.
+    """
+    spec = recognised.spec
+    counted = dict(connection.query(staging.rows_by_partition(shadow)))
+    dropped = counted.pop(None, 0)
+    if dropped:
+        if spec.on_outside == "refuse":
+            raise _outside_error(connection, shadow, recognised, dropped)
+        connection.execute(staging.delete_outside(shadow))
+    if not counted and spec.on_empty == "refuse":
+        raise _empty_error(spec, str(recognised))
+    return staging.by_key(counted, recognised.keys), dropped
 
 
-def _scope_of(staged: Staged) -> str:
-    return "the whole table" if staged.partition_slice is None else str(staged.partition_slice)
-
-
-def _outside_error(
-    connection: Connection, staged: Staged, columns: PartitionColumns, count: int
-) -> RowsOutsideSliceError:
-    sample = connection.run(staging.outside_sample(staged.shadow, columns, size=_SAMPLE))
+def _outside_error(connection: Session, shadow: TableRef, recognised: TableSlice, count: int) -> RowsOutsideSliceError:
+    spec = recognised.spec
+    sample = connection.query(staging.outside_sample(shadow, recognised, size=_SAMPLE))
     values = listed([", ".join(map(str, row)) for row in sample])
-    expressions = ", ".join(staged.spec.partition_expr.values())
+    expressions = ", ".join(spec.partition_expr.values())
     return RowsOutsideSliceError(
-        f"{staged.spec.table}: {count} of the computed rows belong to none of {_scope_of(staged)} by"
+        f"{spec.table}: {count} of the computed rows belong to none of {recognised} by"
         f" {expressions} (found {values}); compute the slice's rows only, or set"
         ' on_outside="drop" to leave such rows out',
-        table=str(staged.spec.table),
+        table=str(spec.table),
         count=count,
         sample=sample,
     )

@@ -20,7 +20,7 @@ import pytest
 
 from dagster_safe_backfill.model.states import Origin
 from dagster_safe_backfill.model.tables import TableRef
-from dagster_safe_backfill.wap.retention import retire
+from dagster_safe_backfill.wap.retention import owners, retire
 from dagster_safe_backfill.warehouses.duckdb.session import DuckDBWarehouse
 from dagster_safe_backfill_tests.faults.batch_victim import (
     KEYS,
@@ -122,10 +122,11 @@ class World:
     def drop_shadows(self) -> None:
         """Do what retention does once all runs are over."""
         with DuckDBWarehouse(self.warehouse).connect() as connection:
+            table = TableRef(schema="main", name="events")
             retire(
                 connection,
-                TableRef(schema="main", name="events"),
-                is_over=lambda _: True,
+                table,
+                ended_runs=owners(connection, table),
                 keep_shadows_for=timedelta(0),
                 origin=Origin(run_id="retention", publication_id="retention"),
             )

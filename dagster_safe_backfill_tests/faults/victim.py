@@ -30,10 +30,10 @@ from dagster_safe_backfill.model.states import Audited, Origin
 from dagster_safe_backfill.model.tables import Query, TableRef, TableSpec
 from dagster_safe_backfill.wap.audit import audit
 from dagster_safe_backfill.wap.publish import publish
-from dagster_safe_backfill.wap.retention import retire
+from dagster_safe_backfill.wap.retention import owners, retire
 from dagster_safe_backfill.wap.rollback.rollback import Chosen, rollback
 from dagster_safe_backfill.wap.write import write
-from dagster_safe_backfill.warehouses.base import STATEMENTS, Connection
+from dagster_safe_backfill.warehouses.base import STATEMENTS, Session
 from dagster_safe_backfill.warehouses.duckdb.session import DuckDBWarehouse
 from dagster_safe_backfill_tests.harness.audited import KEYS, slice_of
 
@@ -89,13 +89,13 @@ class Work:
             if killer is not None:
                 killer.reached(CLOSING)
 
-    def _run(self, connection: Connection) -> None:
+    def _run(self, connection: Session) -> None:
         if self.transition == "rollback":
             rollback(
                 connection,
                 Chosen(publication_id="first"),
                 spec=self.spec,
-                slice_of=lambda keys: slice_of(sorted(KEYS.index(key) for key in keys)),
+                partition_slice=slice_of(),
                 origin=self.origin,
                 archive_for=timedelta(seconds=self.archive_for),
             )
@@ -103,7 +103,7 @@ class Work:
             retire(
                 connection,
                 self.spec.table,
-                is_over=lambda run_id: True,
+                ended_runs=owners(connection, self.spec.table),
                 keep_shadows_for=timedelta(0),
                 origin=self.origin,
             )
@@ -111,10 +111,10 @@ class Work:
             rules = PUBLISH_BY_NAME[self.transition](archive_days=self.archive_for / 86400)
             self._publish(connection, rules)
 
-    def _publish(self, connection: Connection, rules: Publish) -> None:
+    def _publish(self, connection: Session, rules: Publish) -> None:
         query = Query(f"SELECT {COLUMNS} FROM batch")
         staged = write(connection, query, spec=self.spec, partition_slice=slice_of(self.days), origin=self.origin)
-        audited = audit(connection, staged, [unique()] if self.has_key else [], origin=self.origin)
+        audited = audit(connection, staged, [unique()] if self.has_key else [], origin=self.origin, gate="run")
         assert isinstance(audited, Audited)
         if self.is_published:
             publish(connection, audited, rules=rules, origin=self.origin)

@@ -69,7 +69,7 @@ class Bench:
         origin = Origin(run_id=run_id, publication_id=run_id)
         with self.warehouse.connect() as connection:
             staged = write(connection, frame(rows), spec=self.spec, partition_slice=slice_of(), origin=origin)
-            return audit(connection, staged, audits, origin=origin, **options)
+            return audit(connection, staged, audits, origin=origin, gate="run", **options)
 
     def result(self, rows: Iterable[Row], one: Audit, **options: Any) -> AuditResult:
         """Return what one audit says of a batch."""

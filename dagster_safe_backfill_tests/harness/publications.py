@@ -16,10 +16,10 @@ from dagster_safe_backfill.model.states import Audited, Origin, Published, Retir
 from dagster_safe_backfill.model.tables import Query
 from dagster_safe_backfill.wap.audit import audit
 from dagster_safe_backfill.wap.publish import publish
-from dagster_safe_backfill.wap.retention import retire
+from dagster_safe_backfill.wap.retention import owners, retire
 from dagster_safe_backfill.wap.rollback.rollback import Chosen, rollback
 from dagster_safe_backfill.wap.write import write
-from dagster_safe_backfill_tests.harness.audited import KEYS, Bench, Row, frame, slice_of
+from dagster_safe_backfill_tests.harness.audited import Bench, Row, frame, slice_of
 from dagster_safe_backfill_tests.harness.backends import Backend
 
 STRATEGIES: tuple[Strategy, ...] = ("merge", "replace", "swap")
@@ -59,7 +59,7 @@ class Publications(Bench):
         who = Origin(run_id=run, publication_id=run, **origin)
         with self.warehouse.connect() as connection:
             staged = write(connection, source, spec=self.spec, partition_slice=slice_of(days), origin=who)
-            found = audit(connection, staged, audits, origin=who)
+            found = audit(connection, staged, audits, origin=who, gate="run")
         assert isinstance(found, Audited)
         return found
 
@@ -98,7 +98,7 @@ class Publications(Bench):
                 connection,
                 chosen or Chosen(publication_id=publication_id),
                 spec=self.spec,
-                slice_of=lambda keys: slice_of(sorted(KEYS.index(key) for key in keys)),
+                partition_slice=slice_of(),
                 origin=Origin(run_id=run, publication_id=run),
                 archive_for=options.pop("archive_for", MONTH),
                 **options,
@@ -110,7 +110,7 @@ class Publications(Bench):
             return retire(
                 connection,
                 self.spec.table,
-                is_over=lambda run_id: run_id not in set(running),
+                ended_runs=owners(connection, self.spec.table) - set(running),
                 keep_shadows_for=options.pop("keep_shadows_for", timedelta(0)),
                 origin=Origin(run_id="retention", publication_id="retention"),
                 **options,

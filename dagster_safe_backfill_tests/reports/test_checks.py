@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 
 import dagster_safe_backfill as sb
-from dagster_safe_backfill.model.slices import KeyDimension, PartitionSlice
+from dagster_safe_backfill.model.slices import KeyDimension, PartitionSlice, TableSlice
 from dagster_safe_backfill.model.states import Rejected, Staged
 from dagster_safe_backfill.model.tables import TableRef, TableSpec
 from dagster_safe_backfill.reports.checks import PartitionedChecks, are_partitioned
@@ -238,11 +238,12 @@ def test_a_report_of_very_many_partitions_stays_small() -> None:
     metadata = report(
         Rejected(
             staged=Staged(
-                spec=TableSpec(table=TableRef(schema="main", name="t"), partition_expr={None: "k"}),
-                partition_slice=PartitionSlice(keys=keys, dimensions=(KeyDimension(values=keys),)),
+                table_slice=TableSlice(
+                    spec=TableSpec(table=TableRef(schema="main", name="t"), partition_expr={None: "k"}),
+                    partition_slice=PartitionSlice(keys=keys, dimensions=(KeyDimension(values=keys),)),
+                ),
                 shadow=TableRef(schema="main", name="s"),
                 columns=(),
-                partition_types={},
                 rows=dict.fromkeys(keys, 7),
                 dropped=0,
                 live_columns=(),

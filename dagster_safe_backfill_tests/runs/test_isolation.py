@@ -17,7 +17,7 @@ import dagster_safe_backfill as sb
 from dagster_safe_backfill.model.options import Strategy
 from dagster_safe_backfill.model.states import Origin
 from dagster_safe_backfill.model.tables import TableRef
-from dagster_safe_backfill.wap.retention import retire
+from dagster_safe_backfill.wap.retention import owners, retire
 from dagster_safe_backfill_tests.harness.assets import DAYS, metadata_by_partition, run_range
 
 PAGE = Path(__file__).parents[2] / "docs" / "isolation.md"
@@ -93,10 +93,11 @@ def test_a_view_of_the_archive_fails_once_it_is_dropped(flights: Flights) -> Non
     flights.do(f"CREATE VIEW nyc.careless AS SELECT * FROM {archive}")
     assert len(flights.do("SELECT * FROM nyc.careless")) == 2
     with flights.io_manager.warehouse().connect() as connection:
+        table = TableRef(schema="nyc", name="flights")
         retire(
             connection,
-            TableRef(schema="nyc", name="flights"),
-            is_over=lambda _: True,
+            table,
+            ended_runs=owners(connection, table),
             keep_shadows_for=timedelta(0),
             origin=Origin(run_id="retention", publication_id="retention"),
         )

@@ -7,7 +7,7 @@ Snowflake's go through its grammar too, and are run by the emulator.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,22 @@ from sqlglot import exp
 
 import dagster_safe_backfill as sb
 from dagster_safe_backfill.audits.groups import Aggregate
-from dagster_safe_backfill.model.slices import KeyDimension, PartitionSlice, TimeDimension, TimeWindow
-from dagster_safe_backfill.model.tables import Column, TableRef
+from dagster_safe_backfill.model.slices import (
+    KeyDimension,
+    PartitionColumn,
+    PartitionSlice,
+    TableSlice,
+    TimeDimension,
+    TimeWindow,
+)
+from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec
 from dagster_safe_backfill.sql import auditing, comparing, publishing, staging, terms
 from dagster_safe_backfill.sql.auditing import AuditedRows
 from dagster_safe_backfill.sql.comparing import Pairing
 from dagster_safe_backfill.sql.dialect import Dialect
 from dagster_safe_backfill.sql.fingerprints import fingerprints
-from dagster_safe_backfill.sql.publishing import Change
-from dagster_safe_backfill.sql.slicing import PartitionColumn, rows_of
+from dagster_safe_backfill.sql.publishing import SliceWrite
+from dagster_safe_backfill.sql.slicing import inside, outside
 from dagster_safe_backfill.sql.staging import StagedColumn
 from dagster_safe_backfill.warehouses.duckdb.dialect import DuckDBDialect
 from dagster_safe_backfill.warehouses.snowflake.dialect import SnowflakeDialect
@@ -41,24 +48,19 @@ class Speech:
 
     dialect: Dialect
     integers: tuple[str, str]
-    unused: frozenset[str] = frozenset()
-    """What that warehouse never says."""
 
 
 SPEECHES = {
     "duckdb": Speech(dialect=DuckDBDialect(), integers=("BIGINT", "INTEGER")),
-    "snowflake": Speech(
-        dialect=SnowflakeDialect(),
-        integers=("NUMBER(38,0)", "NUMBER(9,0)"),
-        # It has no view for a session: the SELECT itself stands where it is read.
-        unused=frozenset({"staging: a view for the session"}),
-    ),
+    "snowflake": Speech(dialect=SnowflakeDialect(), integers=("NUMBER(38,0)", "NUMBER(9,0)")),
 }
 DIALECTS = tuple(SPEECHES)
 
 LIVE = TableRef(schema="main", name="live")
 SHADOW = TableRef(schema="main", name="live__shadow_1")
 RANKED = TableRef(schema="main", name="live__shadow_2")
+NEW = TableRef(schema="main", name="new")
+SCRATCH = TableRef(schema="temp", name="new")
 PREPARE = """
 CREATE TABLE "source" (day DATE, "it's" BIGINT, value DOUBLE);
 CREATE TABLE live (day DATE, "it's" INTEGER, value DOUBLE, updated_at TIMESTAMPTZ);
@@ -81,7 +83,7 @@ def _slice() -> PartitionSlice:
 def _column(sql: str, keeps: str, type_name: str, dialect: Dialect) -> PartitionColumn:
     return PartitionColumn(
         name=sql,
-        expression=terms.parsed(sql, dialect=dialect.name, option="partition_expr"),
+        sql=sql,
         type_name=type_name,
         keeps=keeps,  # type: ignore[arg-type]
         timezone=None,
@@ -89,16 +91,21 @@ def _column(sql: str, keeps: str, type_name: str, dialect: Dialect) -> Partition
     )
 
 
-def _change(scope: exp.Expr, *, stamped: bool = False) -> Change:
+def _write(table_slice: TableSlice, *, stamped: bool = False) -> SliceWrite:
     now = exp.cast(terms.text("2024-01-01 00:00:00+00:00"), exp.DataType.Type.TIMESTAMPTZ)
-    return Change(
-        live=LIVE,
+    return SliceWrite(
+        table_slice=table_slice,
         shadow=SHADOW,
-        scope=exp.paren(scope),
+        inside=exp.paren(inside(table_slice)),
         columns=("day", "it's", "value"),
-        key=("day", "it's"),
         stamp=("updated_at", now) if stamped else None,
     )
+
+
+def _created(table: TableRef, rows: exp.Select) -> exp.Create:
+    """Return what a table is made of; each warehouse's `Tables.create` writes the words before it."""
+    scratch = exp.Properties(expressions=[exp.TemporaryProperty()]) if table == SCRATCH else None
+    return exp.Create(this=terms.table(table), kind="TABLE", expression=rows, properties=scratch)
 
 
 def statements(warehouse: str) -> Mapping[str, exp.Expr]:
@@ -107,29 +114,26 @@ def statements(warehouse: str) -> Mapping[str, exp.Expr]:
     dialect, (wide, narrow) = speech.dialect, speech.integers
     partition_slice = _slice()
     columns = {None: _column("day", "date", "DATE", dialect)}
-    scope = rows_of(partition_slice, columns)
-    change, stamped = _change(scope), _change(scope, stamped=True)
+    spec = TableSpec(table=LIVE, unique_key=("day", "it's"))
+    placed = TableSlice(spec=spec, partition_slice=partition_slice, columns=columns)
+    is_inside = inside(placed)
+    write, stamped = _write(placed), _write(placed, stamped=True)
     source = terms.relation("source")
     staged = [
         StagedColumn(name="day", source="day", source_type="DATE", type="DATE"),
         StagedColumn(name="it's", source="it's", source_type=wide, type=narrow),
         StagedColumn(name="value", source="value", source_type="DOUBLE", type="DOUBLE"),
     ]
-    outside = exp.not_(exp.Coalesce(this=exp.paren(scope.copy()), expressions=[exp.false()]))
     batch = AuditedRows(
         rows=SHADOW,
-        live=LIVE,
-        scope=exp.paren(scope.copy()),
-        outside=outside,
+        table_slice=placed,
+        inside=exp.paren(is_inside.copy()),
+        outside=outside(is_inside),
         has_live=True,
-        partition_slice=partition_slice,
-        partition_columns=columns,
-        partition_names=("day",),
-        columns=change.columns,
+        columns=tuple(Column(name=one.name, type=one.type) for one in staged),
+        counts={},
         added={},
         instants=(),
-        stamp=None,
-        key=change.key,
         dialect=dialect,
     )
     audits = {
@@ -153,6 +157,8 @@ def statements(warehouse: str) -> Mapping[str, exp.Expr]:
     measured = [auditing.aggregated(one, batch, option="test") for one in aggregates]
     own = sb.failing_rows("SELECT b.* FROM batch AS b JOIN live USING (day) WHERE b.value > live.value", name="own")
     pairing = Pairing(
+        here=SHADOW,
+        there=auditing.live_rows(batch),
         key=("day", "it's"),
         compared=(Column(name="value", type="DOUBLE"),),
         absolute_tolerance=0.01,
@@ -162,40 +168,40 @@ def statements(warehouse: str) -> Mapping[str, exp.Expr]:
     conditions = {name: auditing.fails(audit, batch) for name, audit in audits.items()}
     lost = {"it's": dialect.is_lost(terms.column("it's"), source=wide, target=narrow)}
     rows = staging.typed_rows(source, staged, dialect=dialect.name)
-    placed = {"partition_slice": partition_slice, "columns": columns}
     wall_clock = {None: _column("CAST(day AS TIMESTAMP)", "timestamp", "TIMESTAMP", dialect)}
-    by_window = {"partition_slice": partition_slice, "columns": wall_clock}
-    by_count = {"partition_slice": partition_slice.chosen([0, 1]), "columns": columns}
+    by_window = replace(placed, columns=wall_clock)
+    by_count = replace(placed, partition_slice=partition_slice.chosen([0, 1]))
+    ranked = replace(placed, spec=replace(spec, keep_latest="value"))
     by_condition = ("not_null", "expression", "accepted_values", "in_range", "references")
     together = [terms.count_where(conditions[name]) for name in by_condition]
-    found = {
+    born = SliceWrite(
+        table_slice=TableSlice(spec=TableSpec(table=TableRef(schema="main", name="born")), partition_slice=None),
+        shadow=SHADOW,
+        inside=exp.true(),
+        columns=("day",),
+    )
+
+    def staged_in(table_slice: TableSlice) -> exp.Select:
+        return staging.shadow_rows(rows, names=write.columns, table_slice=table_slice)
+
+    return {
         "staging: values lost by a cast": staging.values_lost_by_cast(source, lost),
-        "staging: fill": staging.fill(
-            TableRef(schema="main", name="new"), rows, names=change.columns, is_scratch=False, **placed
+        "staging: fill": _created(NEW, staged_in(placed)),
+        "staging: fill, by consecutive days": _created(
+            SCRATCH, staging.shadow_rows(rows, names=write.columns, table_slice=by_count)
         ),
-        "staging: fill, by consecutive days": staging.fill(
-            TableRef(schema="temp", name="new"), rows, names=change.columns, is_scratch=True, **by_count
-        ),
-        "staging: fill, by windows of time": staging.fill(
-            TableRef(schema="temp", name="new"), rows, names=change.columns, is_scratch=True, **by_window
+        "staging: fill, by windows of time": _created(
+            SCRATCH, staging.shadow_rows(rows, names=write.columns, table_slice=by_window)
         ),
         "staging: rows by partition": staging.rows_by_partition(SHADOW),
-        "staging: outside, a sample": staging.outside_sample(SHADOW, columns, size=10),
+        "staging: outside, a sample": staging.outside_sample(SHADOW, placed, size=10),
         "staging: delete outside": staging.delete_outside(SHADOW),
-        "staging: fill, with ranks": staging.fill(
-            TableRef(schema="main", name="new"),
-            rows,
-            names=change.columns,
-            is_scratch=False,
-            key=change.key,
-            latest="value",
-            **placed,
-        ),
+        "staging: fill, with ranks": _created(NEW, staged_in(ranked)),
         "staging: duplicates": staging.duplicates(RANKED),
-        "staging: tied keys": staging.tied_keys(RANKED, change.key, size=10),
+        "staging: tied keys": staging.tied_keys(RANKED, spec.unique_key, size=10),
         "staging: delete duplicates": staging.delete_duplicates(RANKED),
-        "staging: repeated keys": staging.repeated_keys(SHADOW, change.key),
-        "fingerprints: by partition": fingerprints(LIVE, dialect.row_hash([terms.column("day")]), **placed),
+        "staging: repeated keys": staging.repeated_keys(SHADOW, spec.unique_key),
+        "fingerprints: by partition": fingerprints(placed, dialect.row_hash([terms.column("day")])),
         "auditing: conditions together": auditing.grouped(together, auditing.shadow_rows(batch), is_overall=False),
         "auditing: aggregates of live, and over the run": auditing.grouped(
             measured, auditing.live_rows(batch), is_overall=True
@@ -206,34 +212,23 @@ def statements(warehouse: str) -> Mapping[str, exp.Expr]:
         "auditing: repetitions": auditing.repetitions(sb.unique("it's"), batch),
         "auditing: repetitions of the key": auditing.repetitions(sb.unique(), batch),
         "auditing: failing rows": auditing.sampled(auditing.failing_rows(conditions["key"], batch)),
-        "comparing: broken keys": comparing.broken_keys(pairing, batch),
-        "comparing: differences": comparing.differences(pairing, batch),
-        "comparing: different rows": auditing.sampled(comparing.different_rows(pairing, batch)),
-        "publishing: any row": publishing.any_row(LIVE, where=scope),
-        "publishing: copied": publishing.copied(
-            SHADOW, LIVE, {"day": terms.column("day"), "value": terms.number(1)}, where=scope
-        ),
-        "publishing: rows by partition": publishing.rows_by_partition(LIVE, partition_slice, columns),
-        "publishing: differing": publishing.differing(change),
+        "comparing: broken keys": comparing.broken_keys(pairing),
+        "comparing: differences": comparing.differences(pairing),
+        "comparing: different rows": auditing.sampled(comparing.different_rows(pairing)),
+        "publishing: rows by partition": publishing.rows_by_partition(LIVE, placed),
+        "publishing: differing": publishing.differing(write),
         "publishing: differing by partition": publishing.differing_by_partition(
             TableRef(schema="main", name="differing")
         ),
-        "publishing: count in scope": publishing.count_in_scope(change),
-        "publishing: rows in scope": publishing.rows_in_scope(change, **placed),
-        "publishing: gone by partition": publishing.gone_by_partition(change, **placed),
-        "publishing: delete gone": publishing.delete_gone(change),
+        "publishing: count in scope": publishing.count_inside(write),
+        "publishing: rows in scope": publishing.rows_inside(write),
+        "publishing: gone by partition": publishing.gone_by_partition(write),
+        "publishing: delete gone": publishing.delete_gone(write),
         "publishing: merge changed": publishing.merge_changed(stamped),
-        "publishing: delete scope": publishing.delete_scope(change),
+        "publishing: delete scope": publishing.delete_inside(write),
         "publishing: insert staged": publishing.insert_staged(stamped),
-        "publishing: create live": publishing.create_live(
-            Change(live=TableRef(schema="main", name="born"), shadow=SHADOW, scope=exp.true(), columns=("day",), key=())
-        ),
-        "staging: drop": staging.dropped(SHADOW),
-        "staging: a view for the session": staging.created_as(
-            TableRef(schema="", name="seen"), exp.select(exp.Star()).from_(source), kind="VIEW", is_scratch=True
-        ),
+        "publishing: create live": _created(born.table, publishing.staged_rows(born)),
     }
-    return {name: statement for name, statement in found.items() if name not in speech.unused}
 
 
 def rendered(dialect: str) -> str:
@@ -301,7 +296,8 @@ def test_the_emulated_snowflake_runs_each_statement(name: str, snowflake_emulato
 @pytest.mark.parametrize("key", ["it's", 'say "hi"', "'; DROP TABLE live; --", "ünï—code", "a\\'b"])
 def test_keys_are_literals_whatever_is_in_them(key: str) -> None:
     partition_slice = PartitionSlice(keys=(key,), dimensions=(KeyDimension(values=(key,)),))
-    predicate = rows_of(partition_slice, {None: _column("key", "text", "VARCHAR", DuckDBDialect())})
+    columns = {None: _column("key", "text", "VARCHAR", DuckDBDialect())}
+    predicate = inside(TableSlice(spec=TableSpec(table=LIVE), partition_slice=partition_slice, columns=columns))
     with duckdb.connect() as connection:
         connection.execute("CREATE TABLE live (key VARCHAR)")
         connection.execute("INSERT INTO live VALUES (?), ('another')", [key])

@@ -17,12 +17,16 @@ import dagster_safe_backfill as sb
 from dagster_safe_backfill.model.slices import (
     ColumnType,
     KeyDimension,
+    PartitionColumn,
+    PartitionColumns,
     PartitionSlice,
+    TableSlice,
     TimeDimension,
     TimeWindow,
 )
+from dagster_safe_backfill.model.tables import TableRef, TableSpec
 from dagster_safe_backfill.sql import terms
-from dagster_safe_backfill.sql.slicing import PartitionColumn, PartitionColumns, positioned, rows_of
+from dagster_safe_backfill.sql.slicing import inside, positioned
 from dagster_safe_backfill.warehouses.duckdb.dialect import DuckDBDialect
 
 UTC = timezone.utc
@@ -38,7 +42,7 @@ TYPES = {"date": "DATE", "timestamp": "TIMESTAMP", "timestamptz": "TIMESTAMP WIT
 def column(name: str, keeps: Any, *, zone: str | None = None) -> PartitionColumn:
     return PartitionColumn(
         name=name,
-        expression=terms.column(name),
+        sql=name,
         type_name=TYPES.get(keeps, "VARCHAR"),
         keeps=keeps,
         timezone=zone,
@@ -56,16 +60,21 @@ def slice_of(*dimensions: TimeDimension | KeyDimension) -> PartitionSlice:
     return PartitionSlice(keys=tuple(map(str, range(count))), dimensions=dimensions)
 
 
+def table_slice(partition_slice: PartitionSlice, columns: PartitionColumns) -> TableSlice:
+    spec = TableSpec(table=TableRef(schema="main", name="source"))
+    return TableSlice(spec=spec, partition_slice=partition_slice, columns=columns)
+
+
 def positions(
     connection: duckdb.DuckDBPyConnection, partition_slice: PartitionSlice, columns: PartitionColumns
 ) -> dict[int, int | None]:
     """Return each row's position, after seeing that the predicate holds for just the rows that have one."""
     rows = exp.select("*").from_("source")
-    query = positioned(rows, [terms.column("n")], partition_slice=partition_slice, columns=columns)
+    query = positioned(rows, [terms.column("n")], table_slice(partition_slice, columns))
     found = connection.execute(query.sql("duckdb")).fetchall()
     assert len(found) == len({n for n, _ in found}), "a row in two partitions"
-    inside = exp.select("n").from_("source").where(rows_of(partition_slice, columns))
-    assert {n for (n,) in connection.execute(inside.sql("duckdb")).fetchall()} == {n for n, p in found if p is not None}
+    within = exp.select("n").from_("source").where(inside(table_slice(partition_slice, columns)))
+    assert {n for (n,) in connection.execute(within.sql("duckdb")).fetchall()} == {n for n, p in found if p is not None}
     return dict(found)
 
 
@@ -218,7 +227,7 @@ def test_texts_by_numbers(connection: Any, cells: set[tuple[str, int]]) -> None:
     connection.executemany("INSERT INTO source VALUES (?, ?, ?)", [(n, *row) for n, row in enumerate(rows)])
     numbers = PartitionColumn(
         name="y",
-        expression=terms.column("y"),
+        sql="y",
         type_name="INTEGER",
         keeps="other",
         timezone=None,
@@ -239,7 +248,7 @@ def days_of_year(numbers: Sequence[int]) -> PartitionSlice:
     [(range(365), 1), ([0, 1, 2, 7, 8], 2), ([0, 2, 4], 3), ([5], 1)],
 )
 def test_a_predicate_has_as_few_terms_as_the_keys_allow(numbers: Sequence[int], terms_needed: int) -> None:
-    predicate = rows_of(days_of_year(numbers), {None: column("t", "date")})
+    predicate = inside(table_slice(days_of_year(numbers), {None: column("t", "date")}))
     assert len(list(predicate.find_all(exp.LT))) == terms_needed
 
 
@@ -251,7 +260,7 @@ def test_a_product_of_two_dimensions_is_one_term() -> None:
         TimeDimension(windows=windows, timezone="UTC", name="d"),
         KeyDimension(values=tuple(region for _, region in cells), name="r"),
     )
-    predicate = rows_of(partition_slice, {"d": column("d", "date"), "r": column("r", "text")})
+    predicate = inside(table_slice(partition_slice, {"d": column("d", "date"), "r": column("r", "text")}))
     assert predicate.sql("duckdb") == (
         "(\"d\" >= CAST('2024-01-01' AS DATE) AND \"d\" < CAST('2024-01-31' AS DATE)) AND \"r\" IN ('a', 'b', 'c')"
     )
@@ -268,10 +277,10 @@ def test_two_thousand_ranges_are_no_trouble(connection: Any) -> None:
 
 def test_text_in_a_time_dimension_is_refused() -> None:
     with pytest.raises(sb.PartitionColumnError, match="CAST"):
-        rows_of(days_of_year([0]), {None: column("t", "text")})
+        inside(table_slice(days_of_year([0]), {None: column("t", "text")}))
 
 
 def test_parts_of_days_are_refused_for_a_date() -> None:
     noon = datetime(2024, 1, 1, 12, tzinfo=UTC)
     with pytest.raises(sb.PartitionColumnError, match="within a day"):
-        rows_of(slice_of(hours([noon], zone="UTC")), {None: column("t", "date")})
+        inside(table_slice(slice_of(hours([noon], zone="UTC")), {None: column("t", "date")}))

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 
 from dagster_safe_backfill.model.options import PUBLISH_BY_NAME, Strategy
 from dagster_safe_backfill.model.slices import PartitionSlice, TimeDimension, TimeWindow
-from dagster_safe_backfill.model.states import Audited, Changes, Origin
+from dagster_safe_backfill.model.states import Audited, Origin, RowCounts
 from dagster_safe_backfill.model.tables import TableRef, TableSpec
 from dagster_safe_backfill.wap.audit import audit
 from dagster_safe_backfill.wap.publish import publish
 from dagster_safe_backfill.wap.tables.store import store
 from dagster_safe_backfill.wap.write import write
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.base import Session
 from dagster_safe_backfill_tests.harness.backends import Backend
 
 pytestmark = pytest.mark.every_warehouse
@@ -96,12 +96,12 @@ def spec(*, key: tuple[str, ...] = ("day", "id"), stamped: bool = False) -> Tabl
     )
 
 
-def expected_changes(live: Rows, computed: Rows, day: int) -> Changes:
+def expected_changes(live: Rows, computed: Rows, day: int) -> RowCounts:
     old = {key: repr(value) for key, value in live.items() if key[0] == day}
     new = {key: repr(value) for key, value in computed.items() if key[0] == day}
     both = old.keys() & new.keys()
     updated = sum(old[key] != new[key] for key in both)
-    return Changes(
+    return RowCounts(
         staged=len(new),
         inserted=len(new) - len(both),
         updated=updated,
@@ -170,7 +170,7 @@ def test_a_merge_mends_a_table_with_broken_keys(
     with table.warehouse.connect() as connection:
         found = store(connection, frame(inside), spec=spec(), partition_slice=slice_of(sorted(days)))
     assert comparable(table.read()) == comparable([*kept, *as_rows(inside)])
-    total = sum(found.values(), Changes())
+    total = sum(found.values(), RowCounts())
     assert total.staged == total.inserted + total.updated + total.unchanged
     assert len(live) + len(spoil) - total.deleted + total.inserted == len(table.read())
 
@@ -187,10 +187,10 @@ def test_without_a_key_the_slice_is_replaced(backend: Backend, live: Rows, compu
     assert sum(change.deleted for change in found.values()) == sum(key[0] in days for key in live)
 
 
-def published(connection: Connection, computed: Rows, days: Sequence[int], *, strategy: Strategy) -> None:
+def published(connection: Session, computed: Rows, days: Sequence[int], *, strategy: Strategy) -> None:
     origin = Origin(run_id="run", publication_id=str(uuid.uuid4()))
     staged = write(connection, frame(computed), spec=spec(), partition_slice=slice_of(days), origin=origin)
-    audited = audit(connection, staged, [], origin=origin)
+    audited = audit(connection, staged, [], origin=origin, gate="run")
     assert isinstance(audited, Audited)
     publish(connection, audited, rules=PUBLISH_BY_NAME[strategy](), origin=origin)
 

@@ -33,19 +33,19 @@ import dagster_safe_backfill as sb
 from dagster_safe_backfill.model.options import Strategy
 from dagster_safe_backfill.model.states import (
     Audited,
-    Changes,
     Origin,
     Published,
     Rejected,
     Retired,
     RolledBack,
+    RowCounts,
     Staged,
 )
 from dagster_safe_backfill.model.tables import TableRef, TableSpec
+from dagster_safe_backfill.sql.ledger import LEDGER
 from dagster_safe_backfill.wap.audit import audit
-from dagster_safe_backfill.wap.ledger.ledger import LEDGER
 from dagster_safe_backfill.wap.publish import publish
-from dagster_safe_backfill.wap.retention import retire
+from dagster_safe_backfill.wap.retention import owners, retire
 from dagster_safe_backfill.wap.rollback.rollback import Chosen, rollback
 from dagster_safe_backfill.wap.write import write
 from dagster_safe_backfill.warehouses.duckdb.session import DuckDBWarehouse
@@ -190,7 +190,7 @@ class Done:
     backfill: str | None
     is_rollback: bool
     again: Callable[[], Any]
-    changes: Mapping[str, Changes]
+    changes: Mapping[str, RowCounts]
 
 
 @dataclass(kw_only=True)
@@ -212,7 +212,7 @@ class Way:
 Method = Literal["merge", "replace"]
 
 
-def new_rows(old: Live, rows: Rows, *, method: Method, unread: str | None) -> tuple[Live, dict[int, Changes]]:
+def new_rows(old: Live, rows: Rows, *, method: Method, unread: str | None) -> tuple[Live, dict[int, RowCounts]]:
     """Return what the days of `old` become by `rows`, in which `unread` is not compared, and what that changes."""
     by_key: dict[tuple[int, int], Rows] = {}
     for day, found in old.items():
@@ -226,10 +226,10 @@ def new_rows(old: Live, rows: Rows, *, method: Method, unread: str | None) -> tu
         same = [one for one in found if all(one[name] == row[name] for name in row if name != unread)]
         live[number(row)].append(same[0] if is_merge and same else row)
         counts[number(row)]["inserted" if not is_merge or not found else "unchanged" if same else "updated"] += 1
-    changes: dict[int, Changes] = {}
+    changes: dict[int, RowCounts] = {}
     for day, found in counts.items():
         kept = found["updated"] + found["unchanged"]
-        changes[day] = Changes(staged=len(live[day]), deleted=len(old[day]) - kept, **found)
+        changes[day] = RowCounts(staged=len(live[day]), deleted=len(old[day]) - kept, **found)
     return live, changes
 
 
@@ -384,7 +384,7 @@ class Publishing(RuleBasedStateMachine):
         self,
         name: str,
         live: Live,
-        changes: Mapping[int, Changes],
+        changes: Mapping[int, RowCounts],
         archive: str | None,
         undone: Mapping[int, list[Layer]] | None = None,
         *,
@@ -519,7 +519,7 @@ class Publishing(RuleBasedStateMachine):
     def audits(self, place: int) -> None:
         waiting = [batch for batch in self.staged if not batch.audited]
         batch = waiting[place % len(waiting)]
-        found = audit(self.connection, batch.staged, [sb.in_range("id", 0, 9)], origin=batch.origin)
+        found = audit(self.connection, batch.staged, [sb.in_range("id", 0, 9)], origin=batch.origin, gate="run")
         if any(row["id"] == 99 for row in batch.rows):
             assert isinstance(found, Rejected)
             self.staged.remove(batch)
@@ -580,7 +580,7 @@ class Publishing(RuleBasedStateMachine):
             self.archives[batch.run] = keep_for
         self.add_columns(batch.columns)
         self.record(batch.run, live, changes, archive, is_whole=is_whole)
-        assert published.changes == {KEYS[day]: change for day, change in changes.items()}
+        assert published.row_counts == {KEYS[day]: change for day, change in changes.items()}
         assert (published.archive and published.archive.name) == archive
         self.staged.remove(batch)
         del self.shadows[batch.run]
@@ -591,7 +591,7 @@ class Publishing(RuleBasedStateMachine):
                 backfill=batch.origin.backfill_id,
                 is_rollback=False,
                 again=once,
-                changes=published.changes,
+                changes=published.row_counts,
             )
         )
         self.steps[f"publish by {strategy}{', overwriting' if changed else ''}"] += 1
@@ -621,7 +621,7 @@ class Publishing(RuleBasedStateMachine):
         is_it = told.is_of(self.live[day]) if {*told.columns} == {*batch.compared} else told.at > batch.at
         return told.by if is_it else None
 
-    def published(self, batch: Batch, strategy: Strategy) -> tuple[Live, dict[int, Changes]]:
+    def published(self, batch: Batch, strategy: Strategy) -> tuple[Live, dict[int, RowCounts]]:
         fresh = {STAMP: FRESH} if self.has_stamp else {}
         names = {*batch.columns, *(self.columns or ())}
         old: Live = {
@@ -662,7 +662,7 @@ class Publishing(RuleBasedStateMachine):
         done = self.done[place % len(self.done)]
         lost = [day for day in done.days if self.newest(day) != done.name] if not done.is_rollback else []
         with self.expecting(sb.PublishConflictError if lost else None, lost):
-            assert done.again().changes == done.changes
+            assert done.again().row_counts == done.changes
         self.steps["repeat"] += 1
 
     def newest(self, day: int) -> str | None:
@@ -724,7 +724,7 @@ class Publishing(RuleBasedStateMachine):
                 self.connection,
                 replace(chosen, keys=tuple(KEYS[day] for day in only or ())),
                 spec=self.spec,
-                slice_of=lambda keys: slice_of(sorted(map(KEYS.index, keys))),
+                partition_slice=slice_of(),
                 origin=Origin(run_id=run, publication_id=run),
                 archive_for=keep_for,
                 force=force,
@@ -741,7 +741,7 @@ class Publishing(RuleBasedStateMachine):
         assert {*found.already} == {KEYS[day] for day in way.already}
         assert {*found.untouched} == {KEYS[day] for day in way.untouched}
         assert {*found.removed} == {KEYS[day] for day in live if self.live[day] and not live[day]}
-        assert found.changes == {KEYS[day]: change for day, change in changes.items()}
+        assert found.row_counts == {KEYS[day]: change for day, change in changes.items()}
         if is_dry or not changes:
             self.steps["roll back, dry" if is_dry else "roll back, nothing to do"] += 1
             return
@@ -752,7 +752,7 @@ class Publishing(RuleBasedStateMachine):
         assert (found.archive and found.archive.name) == archive
         self.record(run, live, changes, archive, way.undoing)
         self.done.append(
-            Done(name=run, days=[*changes], backfill=None, is_rollback=True, again=once, changes=found.changes)
+            Done(name=run, days=[*changes], backfill=None, is_rollback=True, again=once, changes=found.row_counts)
         )
         self.steps[f"roll back {what}{', by force' if force else ''}"] += 1
 
@@ -791,7 +791,7 @@ class Publishing(RuleBasedStateMachine):
             return replace(way, error=sb.RollbackConflictError, keys=covered or changed)
         return replace(way, error=sb.ArchiveNotFoundError, keys=lost) if lost else way
 
-    def restored(self, way: Way) -> tuple[Live, dict[int, Changes]]:
+    def restored(self, way: Way) -> tuple[Live, dict[int, RowCounts]]:
         old = {day: self.live[day] for day in way.undoing}
         rows = [self.padded(row) for day in way.undoing for row in way.source(day).replaced]
         is_unique = len({(row["day"], row["id"]) for row in rows}) == len(rows)
@@ -804,7 +804,7 @@ class Publishing(RuleBasedStateMachine):
             return retire(
                 self.connection,
                 self.spec.table,
-                is_over=lambda run: run in self.rejected,
+                ended_runs={run for run in owners(self.connection, self.spec.table) if run in self.rejected},
                 keep_shadows_for=timedelta(0),
                 origin=Origin(run_id="retention", publication_id="retention"),
                 dry_run=is_dry,

@@ -124,7 +124,7 @@ def test_a_publication_happens_once(table: Publications, strategy: Strategy) -> 
     again = table.published(day_rows(0, 5.0), [0, 1], "1", strategy=strategy)
     assert again.is_repeated
     assert not first.is_repeated
-    assert again.changes == first.changes
+    assert again.row_counts == first.row_counts
     assert again.archive == first.archive
     assert table.live() == live
     assert [event for event in table.events() if event[0] == "published"] == [e for e in events if e[0] == "published"]
@@ -216,7 +216,7 @@ def test_a_database_that_writes_something_else_is_not_believed(
     before = table.live()
     insert = publishing.insert_staged
 
-    def less(change: publishing.Change) -> exp.Insert:
+    def less(change: publishing.SliceWrite) -> exp.Insert:
         statement = insert(change)
         statement.set("expression", statement.expression.limit(2))
         return statement
@@ -234,10 +234,10 @@ def test_publications_hold_each_other_off(table: Publications) -> None:
         table.warehouse.connect() as other,
         table.warehouse.connect() as connection,
         connection.transaction(),
-        connection.hold(name),
+        connection.tables.hold(name),
         pytest.raises(sb.TransactionConflictError),
         other.transaction(),
-        other.hold(name),
+        other.tables.hold(name),
     ):
         pytest.fail("held twice")
 
@@ -248,7 +248,11 @@ def test_publications_hold_each_other_off(table: Publications) -> None:
 @pytest.mark.only("duckdb", reason="opens the file itself; locks of Snowflake are tried in snowflake/")
 def test_publications_hold_writers_by_hand_off(table: Publications) -> None:
     with duckdb.connect(table.path) as other, table.warehouse.connect() as connection:
-        with connection.transaction(), connection.hold(table.spec.table), pytest.raises(duckdb.TransactionException):
+        with (
+            connection.transaction(),
+            connection.tables.hold(table.spec.table),
+            pytest.raises(duckdb.TransactionException),
+        ):
             other.execute("UPDATE t SET value = 5")
         other.execute("UPDATE t SET value = 6")
     assert set(table.values()[0]) == {6.0}

@@ -10,7 +10,7 @@ import pytest
 import dagster_safe_backfill as sb
 from dagster_safe_backfill.model.options import Strategy
 from dagster_safe_backfill.model.tables import Query
-from dagster_safe_backfill.wap.rollback.histories import way_back
+from dagster_safe_backfill.wap.rollback.histories import rollback_path
 from dagster_safe_backfill.wap.rollback.rollback import Chosen
 from dagster_safe_backfill_tests.harness.audited import KEYS, Row
 from dagster_safe_backfill_tests.harness.backends import Backend
@@ -40,7 +40,7 @@ def test_a_rollback_restores_what_was_there(backend: Backend, strategy: Strategy
     assert table.live() == before
     assert back.undone == ("1",)
     assert back.removed == (KEYS[3],)
-    assert back.changes[KEYS[3]].deleted == 3
+    assert back.row_counts[KEYS[3]].deleted == 3
     assert table.read("SELECT count(*) FROM t__archive_back")[0] >= (6 if key else 9,)
     forward = table.rollback("back", run="forward")
     assert forward.undone == ("back",)
@@ -69,10 +69,10 @@ def test_a_stamp_comes_back_as_it_was(backend: Backend) -> None:
 
 def test_a_part_is_rolled_back(table: Publications) -> None:
     table.published(NEW, [0, 1, 3], "1")
-    assert set(table.rollback(chosen=Chosen(publication_id="1", keys=(KEYS[3],))).changes) == {KEYS[3]}
+    assert set(table.rollback(chosen=Chosen(publication_id="1", keys=(KEYS[3],))).row_counts) == {KEYS[3]}
     assert table.values() == {0: [2.0] * 3, 1: [1.0] * 3, 2: [1.0] * 3}
     rest = table.rollback("1", run="rest")
-    assert set(rest.changes) == {KEYS[0]}
+    assert set(rest.row_counts) == {KEYS[0]}
     assert rest.untouched == (KEYS[1],)
     assert rest.already == {KEYS[3]: "back"}
     assert table.values() == {day: [1.0] * 3 for day in range(3)}
@@ -84,9 +84,9 @@ def test_again_is_harmless(table: Publications) -> None:
     live, events = table.live(), table.events()
     again = table.rollback("1", run="again")
     assert again.already == {KEYS[0]: "back", KEYS[3]: "back"}
-    assert not again.changes
+    assert not again.row_counts
     retried = table.rollback("1", run="back")
-    assert retried.changes == first.changes
+    assert retried.row_counts == first.row_counts
     assert retried.removed == first.removed
     assert (table.live(), table.events()) == (live, events)
 
@@ -119,8 +119,8 @@ def test_a_dry_run_tells_and_changes_nothing(table: Publications) -> None:
     assert told.is_dry
     assert (table.live(), table.events(), table.tables()) == (live, events, tables)
     done = table.rollback("1")
-    assert (told.changes, told.removed) == (done.changes, done.removed)
-    assert done.changes[KEYS[0]].updated == 3
+    assert (told.row_counts, told.removed) == (done.row_counts, done.removed)
+    assert done.row_counts[KEYS[0]].updated == 3
 
 
 def test_what_was_published_on_top_is_in_the_way(table: Publications) -> None:
@@ -134,7 +134,7 @@ def test_what_was_published_on_top_is_in_the_way(table: Publications) -> None:
     assert table.live() == live
     table.rollback(chosen=Chosen(publication_id="1", keys=(KEYS[3],)), run="part")
     forced = table.rollback("1", run="forced", force=True)
-    assert set(forced.changes) == {KEYS[0]}
+    assert set(forced.row_counts) == {KEYS[0]}
     assert table.live() == before
     table.rollback("forced", run="forward")
     assert table.values()[0] == [5.0] * 3
@@ -288,5 +288,5 @@ def change(name: str, *undone: str) -> Any:
     ],
 )
 def test_what_stands_is_undone(history: list[Any], chosen: str, expected: tuple[str, tuple[int, ...], Any]) -> None:
-    way = way_back(history, set(chosen))
+    way = rollback_path(history, set(chosen))
     assert (way.standing, way.undone, way.over) == expected

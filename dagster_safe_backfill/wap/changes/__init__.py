@@ -1,1 +1,1 @@
-"""How the live table is changed."""
+"""How the live table is changed: what is prepared, swapped, archived and checked."""

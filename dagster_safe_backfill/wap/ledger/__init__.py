@@ -1,1 +1,1 @@
-"""The ledger, and what it says."""
+"""The ledger: what is recorded in it, and what it says of live and of staged partitions."""

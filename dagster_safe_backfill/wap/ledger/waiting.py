@@ -1,118 +1,113 @@
-"""stages: what the ledger last said of partitions whose rows stand in a shadow and aren't live yet."""
+"""Waiting: what the ledger last said of partitions whose rows stand in a shadow and aren't live yet."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import replace
+from functools import partial
 from typing import get_args
 
-from sqlglot import exp
-
-from dagster_safe_backfill.model.states import Fingerprint
+from dagster_safe_backfill.model.states import (
+    CHANGES_OF_LIVE,
+    Event,
+    Fingerprint,
+    Origin,
+    StagedEvent,
+    StagedPartition,
+)
 from dagster_safe_backfill.model.tables import TableRef
-from dagster_safe_backfill.sql import terms
-from dagster_safe_backfill.wap.ledger import ledger
-from dagster_safe_backfill.wap.ledger.ledger import CHANGES_OF_LIVE, Event, StageEvent
-from dagster_safe_backfill.warehouses.base import Connection, Row
+from dagster_safe_backfill.sql import ledger, terms
+from dagster_safe_backfill.warehouses.base import Row, Session
 
-WAITING: tuple[Event, ...] = ("audited", "approved", "refused")
+_WAITING: tuple[Event, ...] = ("audited", "approved", "refused")
 """The last events of partitions whose own audits passed, and whose rows somebody may still want."""
 
-_RANK = "_sb_rank"
 _COLUMNS = (
     *("partition_key", "event", "scope", "shadow", "run_id", "code_version", "code"),
-    *("fingerprint", "fingerprinted_columns", "rows_staged", "failed_audits", "publication_id"),
-    *("recorded_at", "computed_at"),
+    *("fingerprint", "fingerprinted_columns", "rows_staged", "publication_id", "recorded_at", "computed_at"),
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """The last event of one partition in one scope: of what one run, or one backfill, stages together.
-
-    Attributes:
-        event: What happened last. After a change of live, or once another scope took it up, nothing is staged any more.
-        shadow: Where the rows stand; None once nothing is staged.
-        code: What computed them.
-        fingerprint: Of the live partition when they were staged.
-        columns: The live columns then; None if there was no live table.
-        failed_audits: The names of the audits that block it.
-        computed_at: When its computation began; in a ledger of before that was noted, when it had ended.
-    """
-
-    key: str
-    event: Event
-    scope: str
-    shadow: TableRef | None
-    run_id: str
-    code_version: str | None
-    code: str | None
-    fingerprint: Fingerprint
-    columns: tuple[str, ...] | None
-    rows: int
-    failed_audits: str | None
-    publication_id: str
-    recorded_at: datetime
-    computed_at: datetime
-
-    @property
-    def is_live(self) -> bool:
-        """Whether what was staged has been published."""
-        return self.event in CHANGES_OF_LIVE
-
-
-def stages(
-    connection: Connection, table: TableRef, *, keys: Sequence[str] | None = None, scope: str | None = None
-) -> list[Stage]:
-    """Return the last event of each partition in each scope, the oldest first.
+def staged_partitions(
+    connection: Session, table: TableRef, *, keys: Sequence[str] | None = None, group: str | None = None
+) -> list[StagedPartition]:
+    """Return the last event of each partition in each group, the oldest first.
 
     Args:
         connection: An open session; read-only is enough.
         table: The live table.
         keys: The partitions; all, if None.
-        scope: The scope; all, if None.
+        group: The group; all, if None.
     """
-    if not ledger.exists(connection, table):
+    if not ledger.is_complete(connection.tables.columns(ledger.ledger_of(table))):
         return []
-    events = (*get_args(StageEvent), "taken_up", *CHANGES_OF_LIVE)
-    conditions = [ledger.is_of(table), terms.column("event").isin(*map(terms.text, events))]
+    conditions = [ledger.is_event(*get_args(StagedEvent), "taken_up", *CHANGES_OF_LIVE)]
     if keys is not None:
         conditions.append(terms.is_in(terms.column("partition_key"), map(terms.text, keys)))
-    if scope is not None:
-        conditions.append(ledger.scope_column().eq(terms.text(scope)))
-    at = terms.column("recorded_at")
-    order = exp.Order(expressions=[exp.Ordered(this=at, desc=True, nulls_first=False)])
-    of_one = [ledger.scope_column(), terms.column("partition_key")]
-    rank = exp.Window(this=exp.RowNumber(), partition_by=of_one, order=order)
-    items = [ledger.scope_column() if name == "scope" else terms.column(name) for name in _COLUMNS]
-    named = dict(zip(_COLUMNS, items, strict=True))
-    ranked = exp.select(*terms.named({**named, _RANK: rank})).from_(terms.table(ledger.ledger_of(table)))
-    select = exp.select(*map(terms.column, _COLUMNS)).from_(terms.subquery(ranked.where(*conditions), "_sb_events"))
-    select = select.where(terms.column(_RANK).eq(terms.number(1))).order_by(at.copy())
-    return [_stage(row, table) for row in connection.run(select)]
+    if group is not None:
+        conditions.append(ledger.group().eq(terms.text(group)))
+    found = connection.query(ledger.newest_by_partition(table, _COLUMNS, *conditions))
+    return list(map(partial(_staged_partition, table), found))
 
 
-def newest(found: Iterable[Stage]) -> dict[str, Stage]:
-    """Return the last of the stages of each partition, by key."""
-    return {stage.key: stage for stage in found}
+def newest(found: Iterable[StagedPartition]) -> dict[str, StagedPartition]:
+    """Return the last of each partition, by key."""
+    return {one.key: one for one in found}
 
 
-def standing(connection: Connection, table: TableRef, found: Iterable[Stage]) -> list[Stage]:
-    """Return the stages whose rows are still there."""
-    tables = connection.tables(table.schema, table.shadow_prefix)
-    names = {shadow.name.casefold() for shadow in tables}
-    return [stage for stage in found if stage.shadow is not None and stage.shadow.name.casefold() in names]
+def owners(found: Iterable[StagedPartition]) -> set[str]:
+    """Return the runs that staged the partitions, of which it matters whether they have ended."""
+    return {one.run_id for one in found}
 
 
-def _stage(row: Row, table: TableRef) -> Stage:
+def standing(connection: Session, table: TableRef, found: Sequence[StagedPartition]) -> Sequence[StagedPartition]:
+    """Return the partitions whose rows are still there."""
+    if not found:
+        return found
+    names: set[str] = set()
+    for shadow in connection.tables.list(table.schema, table.shadow_prefix):
+        names.add(shadow.name.casefold())
+    return [one for one in found if one.shadow is not None and one.shadow.name.casefold() in names]
+
+
+def to_audit(connection: Session, table: TableRef, *, group: str) -> tuple[Sequence[StagedPartition], list[str]]:
+    """Return what waits for an audit of the whole group, else of all groups; and the keys that aren't audited alone."""
+    everything = staged_partitions(connection, table)
+    own = [one for one in everything if one.group == group]
+    found = own or [*newest(everything).values()]
+    waiting = standing(connection, table, [one for one in found if one.event in _WAITING])
+    return waiting, [one.key for one in found if one.event in ("staged", "rejected")]
+
+
+def of_staged(origin: Origin, found: Sequence[StagedPartition]) -> Origin:
+    """Return who goes on with staged partitions: of their code, if that is one."""
+    versions = {one.code_version for one in found}
+    codes = {one.code for one in found}
+    return replace(
+        origin,
+        code_version=versions.pop() if len(versions) == 1 else None,
+        code=codes.pop() if len(codes) == 1 else None,
+    )
+
+
+def emptied(connection: Session, table: TableRef, moved: Iterable[StagedPartition]) -> dict[TableRef, str]:
+    """Return the shadows in which nothing waits once these partitions are moved, with the runs that own them."""
+    owned = {one.shadow: one.run_id for one in moved if one.shadow is not None}
+    leaving = {(one.group, one.key) for one in moved}
+    for one in staged_partitions(connection, table):
+        if one.event in _WAITING and one.shadow is not None and (one.group, one.key) not in leaving:
+            owned.pop(one.shadow, None)
+    return owned
+
+
+def _staged_partition(table: TableRef, row: Row) -> StagedPartition:
     of = dict(zip(_COLUMNS, row, strict=True))
     shadow, fingerprint, columns = of["shadow"], of["fingerprint"], of["fingerprinted_columns"]
-    return Stage(
+    return StagedPartition(
         key=of["partition_key"],
         event=of["event"],
-        scope=of["scope"],
+        group=of["scope"],
         shadow=TableRef(schema=table.schema, name=shadow[len(table.schema) + 1 :]) if shadow else None,
         run_id=of["run_id"],
         code_version=of["code_version"],
@@ -120,7 +115,6 @@ def _stage(row: Row, table: TableRef) -> Stage:
         fingerprint=Fingerprint.parse(fingerprint) if fingerprint else Fingerprint(),
         columns=None if columns is None else tuple(json.loads(columns)),
         rows=of["rows_staged"] or 0,
-        failed_audits=of["failed_audits"],
         publication_id=of["publication_id"],
         recorded_at=of["recorded_at"],
         computed_at=of["computed_at"] or of["recorded_at"],

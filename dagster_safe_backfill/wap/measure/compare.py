@@ -1,35 +1,79 @@
-"""compare: the row-level difference of the rows under audit and live, as an audit."""
+"""The rows that a person is shown: samples of failing ones, and the difference of the rows under audit and live."""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
+from sqlglot import exp
+
 from dagster_safe_backfill.audits.comparison import Comparison, Differences
 from dagster_safe_backfill.audits.verdicts import AuditResult
-from dagster_safe_backfill.errors import ConfigurationError, KeyViolationError
-from dagster_safe_backfill.model.tables import Column
-from dagster_safe_backfill.sql import comparing
+from dagster_safe_backfill.errors import (
+    ConfigurationError,
+    KeyViolationError,
+    SafeBackfillError,
+    StatementCancelledError,
+)
+from dagster_safe_backfill.sql import auditing, comparing
 from dagster_safe_backfill.sql.auditing import AuditedRows
 from dagster_safe_backfill.sql.comparing import KIND, Pairing
-from dagster_safe_backfill.wap.measure.samples import Sampler
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.base import Row, Session
 
+MASK = "***"
 _LIVE, _SHADOW = "in live", "in shadow"
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampler:
+    """Reads the first rows of a select.
+
+    Attributes:
+        connection: An open session.
+        shown: The columns whose values may be shown; all, if None.
+    """
+
+    connection: Session
+    shown: tuple[str, ...] | None
+
+    def rows(self, select: exp.Query) -> Sequence[Mapping[str, Any]]:
+        """Return up to ten rows, with a mask for the values that aren't to be shown."""
+        return [{name: self.masked(name, value) for name, value in row.items()} for row in self.unmasked(select)]
+
+    def unmasked(self, select: exp.Query) -> Sequence[Mapping[str, Any]]:
+        """Return up to ten rows as they are, for the eyes of the caller; none, if they can't be read.
+
+        What was counted stays counted, though a column of a user's query may break where it is shown.
+        """
+        sample = auditing.sampled(select)
+        try:
+            names = [column.name for column in self.connection.describe(sample)]
+            return [dict(zip(names, row, strict=True)) for row in self.connection.query(sample)]
+        except StatementCancelledError:
+            raise
+        except SafeBackfillError as error:
+            _LOG.warning("no sample of failing rows: %s", error)
+            return []
+
+    def tuples(self, select: exp.Query) -> Sequence[Row]:
+        """Return up to ten rows as they are, by position, since names may come twice."""
+        return self.connection.query(auditing.sampled(select))
+
+    def masked(self, name: str, value: Any) -> Any:
+        """Return a value, or the mask if its column isn't to be shown."""
+        is_shown = self.shown is None or name.casefold() in {column.casefold() for column in self.shown}
+        return value if is_shown or value is None else MASK
 
 
 def compared(
-    connection: Connection,
+    connection: Session,
     audit: Comparison,
     batch: AuditedRows,
-    *,
-    keys: Sequence[str],
-    columns: Sequence[Column],
-    rows: Mapping[str, int],
-    sampler: Sampler,
 ) -> AuditResult:
     """Compare in one full join, after one statement that proves the keys.
 
@@ -38,13 +82,16 @@ def compared(
         KeyViolationError: The key is NULL or comes twice on a side.
         WarehouseError: The database refused.
     """
-    pairing = _pairing(audit, batch, columns)
+    keys = batch.table_slice.keys
+    pairing = _pairing(audit, batch)
     names = [column.name for column in pairing.compared]
     audit = _respelled(audit, names)
     _check_keys(connection, pairing, batch)
     if not batch.has_live:
         nothing = dict.fromkeys(names, 0)
-        found = {i: Differences(added=rows.get(key, 0), changed_by_column=nothing) for i, key in enumerate(keys)}
+        found = {
+            i: Differences(added=batch.counts.get(key, 0), changed_by_column=nothing) for i, key in enumerate(keys)
+        }
         return _result(audit, keys, found, names)
     found = {
         position: Differences(
@@ -54,25 +101,24 @@ def compared(
             unchanged=unchanged,
             changed_by_column=dict(zip(names, by_column, strict=True)),
         )
-        for position, added, removed, changed, unchanged, *by_column in connection.run(
-            comparing.differences(pairing, batch)
-        )
+        for position, added, removed, changed, unchanged, *by_column in connection.query(comparing.differences(pairing))
     }
     result = _result(audit, keys, found, names)
     if not any(one.added or one.removed or one.changed for one in found.values()):
         return result
-    select = comparing.different_rows(pairing, batch)
+    sampler = Sampler(connection=connection, shown=batch.sample_columns)
+    select = comparing.different_rows(pairing)
     return AuditResult(
         audit=audit,
         verdicts=result.verdicts,
         finding=result.finding,
         sample=[_shown(row, pairing, sampler) for row in sampler.tuples(select)],
-        failing_rows_sql=select.sql(dialect=connection.dialect, pretty=True),
+        failing_rows_sql=select.sql(dialect=connection.dialect.name, pretty=True),
     )
 
 
-def _pairing(audit: Comparison, batch: AuditedRows, columns: Sequence[Column]) -> Pairing:
-    spelled = {column.name.casefold(): column for column in columns}
+def _pairing(audit: Comparison, batch: AuditedRows) -> Pairing:
+    spelled = {column.name.casefold(): column for column in batch.columns}
     key = audit.key or batch.key
     if not key:
         raise ConfigurationError("compare() needs a key: the asset's unique_key, or its own key=[…]")
@@ -80,9 +126,12 @@ def _pairing(audit: Comparison, batch: AuditedRows, columns: Sequence[Column]) -
     if unknown:
         raise ConfigurationError(f"compare() names {', '.join(unknown)}, which is no column of the table")
     of_key = [spelled[name.casefold()].name for name in key]
+    apart = {*of_key, batch.table_slice.spec.updated_at_column}
     return Pairing(
+        here=batch.rows,
+        there=auditing.live_rows(batch) if batch.has_live else None,
         key=tuple(of_key),
-        compared=tuple(column for column in columns if column.name not in (*of_key, batch.stamp)),
+        compared=tuple([column for column in batch.columns if column.name not in apart]),
         absolute_tolerance=audit.absolute_tolerance,
         relative_tolerance=audit.relative_tolerance,
         dialect=batch.dialect,
@@ -99,8 +148,8 @@ def _respelled(audit: Comparison, names: Sequence[str]) -> Comparison:
     return replace(audit, column_limits=limits)
 
 
-def _check_keys(connection: Connection, pairing: Pairing, batch: AuditedRows) -> None:
-    ((here, *others),) = connection.run(comparing.broken_keys(pairing, batch))
+def _check_keys(connection: Session, pairing: Pairing, batch: AuditedRows) -> None:
+    ((here, *others),) = connection.query(comparing.broken_keys(pairing))
     there = sum(others)
     if here or there:
         raise KeyViolationError(

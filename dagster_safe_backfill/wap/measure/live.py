@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from sqlglot import exp
 
@@ -11,20 +10,20 @@ from dagster_safe_backfill.audits.base import Audit
 from dagster_safe_backfill.audits.verdicts import AuditResult
 from dagster_safe_backfill.errors import TableNotFoundError
 from dagster_safe_backfill.model.slices import PartitionSlice
-from dagster_safe_backfill.model.states import Staged
-from dagster_safe_backfill.model.tables import TableSpec
+from dagster_safe_backfill.model.states import LiveRows
+from dagster_safe_backfill.model.tables import TableSpec, names_of
 from dagster_safe_backfill.sql import staging, terms
-from dagster_safe_backfill.sql.slicing import positioned, rows_of
-from dagster_safe_backfill.wap.audit import subject_of
+from dagster_safe_backfill.sql.slicing import inside, positioned
 from dagster_safe_backfill.wap.measure.measure import measure
-from dagster_safe_backfill.wap.recognition import check_keys, partition_columns, partition_types
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.wap.measure.rows import live_rows
+from dagster_safe_backfill.wap.tables.slices import check_keys, table_slice
+from dagster_safe_backfill.warehouses.base import Session
 
 _VIEW = "_sb_live_rows"
 
 
 def measure_live(
-    connection: Connection,
+    connection: Session,
     audits: Sequence[Audit],
     *,
     spec: TableSpec,
@@ -37,34 +36,20 @@ def measure_live(
         TableNotFoundError: There is no such table.
         PartitionColumnError: The partition column is missing or can't tell the partitions.
     """
-    found = connection.columns(spec.table)
-    if found is None:
+    columns = connection.tables.columns(spec.table)
+    if columns is None:
         raise TableNotFoundError(f"there is no table {spec.table} to audit; materialize the asset that it belongs to")
-    names = [column.name for column in found]
-    rows = exp.select(*map(terms.column, names)).from_(terms.table(spec.table))
-    types: dict[str | None, str] = {}
+    names = names_of(columns)
+    rows = exp.select(*terms.columns(names)).from_(terms.table(spec.table))
+    recognised = table_slice(connection, rows, spec=spec, partition_slice=partition_slice, names=names)
+    check_keys(connection, recognised)
     if partition_slice is not None:
-        types = partition_types(connection, rows, spec=spec, partition_slice=partition_slice)
-    columns = partition_columns(connection, spec=spec, partition_slice=partition_slice, types=types)
-    if partition_slice is not None:
-        check_keys(connection, partition_slice=partition_slice, columns=columns)
-    if partition_slice is not None:
-        rows = rows.where(rows_of(partition_slice, columns))
-    items = [terms.column(name) for name in names]
-    positioned_rows = positioned(rows, items, partition_slice=partition_slice, columns=columns)
-    view = connection.derived(_VIEW, positioned_rows, kind="VIEW")
-    staged = Staged(
-        spec=spec,
-        partition_slice=partition_slice,
-        shadow=view,
-        columns=found,
-        partition_types=types,
-        rows={},
-        dropped=0,
-        live_columns=found,
-    )
-    staged = replace(staged, rows=staging.by_key(connection.run(staging.rows_by_partition(view)), staged.keys))
+        rows = rows.where(inside(recognised))
+    view = connection.derive(_VIEW, positioned(rows, terms.columns(names), recognised), kind="view")
     try:
-        return measure(connection, subject_of(connection, staged, sample_columns), audits, counts_live=False).results
+        counted = dict(connection.query(staging.rows_by_partition(view)))
+        counts = staging.by_key(counted, recognised.keys)
+        live = LiveRows(table_slice=recognised, columns=columns, view=view, rows=counts)
+        return measure(connection, live_rows(connection, live, sample_columns), audits, counts_live=False).results
     finally:
         connection.forget(view)

@@ -20,38 +20,24 @@ from dagster_safe_backfill.audits.rows import (
     References,
     RowExpression,
     Unique,
+    unique,
 )
 from dagster_safe_backfill.audits.verdicts import AuditResult, Outcome, Verdict
-from dagster_safe_backfill.errors import ConfigurationError, SafeBackfillError, StatementCancelledError
-from dagster_safe_backfill.model.tables import Column
+from dagster_safe_backfill.errors import (
+    ConfigurationError,
+    SafeBackfillError,
+    StatementCancelledError,
+    is_transient,
+)
+from dagster_safe_backfill.model.states import Staged
 from dagster_safe_backfill.sql import auditing, terms
 from dagster_safe_backfill.sql.auditing import AuditedRows
-from dagster_safe_backfill.wap.measure.compare import compared
+from dagster_safe_backfill.wap.measure.compare import Sampler, compared
 from dagster_safe_backfill.wap.measure.readings import Position, Readings, Unmeasured, readings
-from dagster_safe_backfill.wap.measure.samples import Sampler
-from dagster_safe_backfill.wap.retries import is_transient
-from dagster_safe_backfill.warehouses.base import Connection, Row
+from dagster_safe_backfill.wap.measure.rows import staged_rows
+from dagster_safe_backfill.warehouses.base import Row, Session
 
 _BY_CONDITION = (NotNull, AcceptedValues, InRange, RowExpression, References)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
-    """What audits are measured on.
-
-    Attributes:
-        batch: The rows under audit, and the live table, in SQL's terms.
-        keys: The partition keys, at their positions.
-        columns: The data columns of the rows.
-        rows: How many rows each partition has, by key; a key without rows may be left out.
-        sample_columns: The columns that samples of failing rows may show; all, if None.
-    """
-
-    batch: AuditedRows
-    keys: tuple[str, ...]
-    columns: tuple[Column, ...]
-    rows: Mapping[str, int]
-    sample_columns: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +54,7 @@ class Measurement:
 
 
 def measure(
-    connection: Connection, subject: Subject, audits: Sequence[Audit], *, counts_live: bool = True
+    connection: Session, batch: AuditedRows, audits: Sequence[Audit], *, counts_live: bool = True
 ) -> Measurement:
     """Measure audits; one that has no answer is unmeasured, and the others still get their verdicts.
 
@@ -77,36 +63,43 @@ def measure(
 
     Args:
         connection: An open session.
-        subject: What is measured.
+        batch: What is measured.
         audits: What is asked; each has a name of its own.
         counts_live: Whether live rows are counted though no audit asks for them.
     """
-    plan = _Plan.of(audits, subject.batch)
-    batch, positions = subject.batch, len(subject.keys)
+    questions = _Questions.of(audits, batch)
+    keys = batch.table_slice.keys
+    positions = len(keys)
     shadow = auditing.shadow_rows(batch)
     here = there = None
-    if plan.here or plan.has_groups:
-        here = readings(connection, shadow, plan.here, positions=positions, is_overall=plan.is_overall)
-    if plan.has_groups or counts_live:
+    if questions.here or questions.has_groups:
+        here = readings(connection, shadow, questions.here, positions=positions, is_overall=questions.is_overall)
+    if questions.has_groups or counts_live:
         live = auditing.live_rows(batch) if batch.has_live else None
         there = readings(
             connection,
             live,
-            plan.there,
+            questions.there,
             positions=positions,
-            is_overall=plan.is_overall,
+            is_overall=questions.is_overall,
             like=shadow,
         )
-    measuring = _Measuring(connection=connection, subject=subject, plan=plan, here=here, there=there)
-    results = tuple(measuring.result(audit) for audit in audits)
-    return Measurement(results=results, live_rows=_counted(there, subject) if counts_live else None)
+    measuring = _Measuring(connection=connection, batch=batch, keys=keys, questions=questions, here=here, there=there)
+    results = tuple(map(measuring.result, audits))
+    return Measurement(results=results, live_rows=_counted(there, keys) if counts_live else None)
 
 
-def _counted(there: Readings | None, subject: Subject) -> Mapping[str, int] | None:
+def key_result(connection: Session, staged: Staged) -> AuditResult:
+    """Measure just that the unique key identifies each row."""
+    (result,) = measure(connection, staged_rows(connection, staged), [unique()], counts_live=False).results
+    return result
+
+
+def _counted(there: Readings | None, keys: Sequence[str]) -> Mapping[str, int] | None:
     if there is None:
         return None
     try:
-        return {key: there.rows(position) for position, key in enumerate(subject.keys)}
+        return dict(zip(keys, map(there.rows, range(len(keys))), strict=True))
     except Unmeasured:
         return None
 
@@ -118,7 +111,7 @@ _FAILURES = "failures"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
+class _Questions:
     """What the two shared scans have to find, and which audits can't be asked for.
 
     Attributes:
@@ -138,30 +131,34 @@ class _Plan:
     problems: Mapping[str, str]
 
     @classmethod
-    def of(cls, audits: Sequence[Audit], batch: AuditedRows) -> _Plan:
+    def of(cls, audits: Sequence[Audit], batch: AuditedRows) -> _Questions:
         wanted: dict[str, Mapping[str, str]] = {}
         here: dict[str, exp.Expr] = {}
         there: dict[str, exp.Expr] = {}
         problems: dict[str, str] = {}
+        has_groups = is_overall = False
         for audit in audits:
             try:
                 aggregates = _aggregates(audit, batch)
             except Exception as error:  # whatever a user's audit raises, the others go on
                 problems[audit.name] = _said(error)
                 continue
-            texts = {name: aggregate.sql(dialect=batch.dialect) for name, aggregate in aggregates.items()}
-            by_sql = dict(zip(texts.values(), aggregates.values(), strict=True))
+            group = audit if isinstance(audit, GroupAudit) else None
+            has_groups |= group is not None
+            is_overall |= group is not None and group.over == "run"
+            texts: dict[str, str] = {}
+            for name, aggregate in aggregates.items():
+                texts[name] = sql = aggregate.sql(dialect=batch.dialect.name)
+                here[sql] = aggregate
+                if group is not None and group.needs_live:
+                    there[sql] = aggregate
             wanted[audit.name] = texts
-            here |= by_sql
-            if isinstance(audit, GroupAudit) and audit.needs_live:
-                there |= by_sql
-        groups = [audit for audit in audits if isinstance(audit, GroupAudit)]
         return cls(
             wanted=wanted,
             here=here,
             there=there,
-            has_groups=bool(groups),
-            is_overall=any(audit.over == "run" for audit in groups),
+            has_groups=has_groups,
+            is_overall=is_overall,
             problems=problems,
         )
 
@@ -179,21 +176,22 @@ def _aggregates(audit: Audit, batch: AuditedRows) -> dict[str, exp.Expr]:
     return {}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Measuring:
-    """Verdicts from readings, and from the statements that some audits have to themselves."""
+    """Verdicts from readings, and from the statements that some audits have to themselves; each is run once."""
 
-    connection: Connection
-    subject: Subject
-    plan: _Plan
+    connection: Session
+    batch: AuditedRows
+    keys: tuple[str, ...]
+    questions: _Questions
     here: Readings | None
     there: Readings | None
-    found: dict[str, Sequence[Row]] = field(default_factory=dict[str, "Sequence[Row]"])
+    rows_by_sql: dict[str, Sequence[Row]] = field(default_factory=dict[str, "Sequence[Row]"])
 
     def result(self, audit: Audit) -> AuditResult:
         try:
-            if audit.name in self.plan.problems:
-                raise Unmeasured(self.plan.problems[audit.name])
+            if audit.name in self.questions.problems:
+                raise Unmeasured(self.questions.problems[audit.name])
             return self._measured(audit)
         except StatementCancelledError:
             raise
@@ -201,7 +199,7 @@ class _Measuring:
             if is_transient(error) and audit.can_block:
                 # The batch is tried again; an audit that only warns stays unmeasured.
                 raise
-            verdicts = {key: Verdict(outcome="unmeasured") for key in self.subject.keys}
+            verdicts = {key: Verdict(outcome="unmeasured") for key in self.keys}
             return AuditResult(audit=audit, verdicts=verdicts, problem=str(error))
 
     def _measured(self, audit: Audit) -> AuditResult:
@@ -209,29 +207,21 @@ class _Measuring:
             case NotNull() | AcceptedValues() | InRange() | RowExpression() | References():
                 return self._by_condition(audit, self._failures(audit))
             case Unique():
-                ((are_repeated,),) = self._rows(auditing.repeated_values(audit, self.subject.batch))
+                ((are_repeated,),) = self._rows(auditing.repeated_values(audit, self.batch))
                 repeated: Mapping[Position, int] = {}
                 if are_repeated:
-                    repeated = self._counts(auditing.repetitions(audit, self.subject.batch))
+                    repeated = self._counts(auditing.repetitions(audit, self.batch))
                 return self._by_condition(audit, self._failures(audit, and_also=repeated))
             case FailingRows():
-                found = auditing.found_rows(audit, self.subject.batch)
-                counts = self._counts(auditing.found_by_partition(found, self.subject.batch))
+                found = auditing.found_rows(audit, self.batch)
+                counts = self._counts(auditing.found_by_partition(found, self.batch))
                 return self._judged(audit, counts, lambda: found)
             case GroupAudit():
                 return self._of_groups(audit)
             case ColumnTypes():
                 return self._of_types(audit)
             case Comparison():
-                return compared(
-                    self.connection,
-                    audit,
-                    self.subject.batch,
-                    keys=self.subject.keys,
-                    columns=self.subject.columns,
-                    rows=self.subject.rows,
-                    sampler=self._sampler,
-                )
+                return compared(self.connection, audit, self.batch)
             case _:
                 raise ConfigurationError(
                     f"{audit!r} is no audit that can be measured; derive audits of your own from sb.GroupAudit"
@@ -242,35 +232,38 @@ class _Measuring:
 
     def _rows(self, select: exp.Select) -> Sequence[Row]:
         """Run a select; what several audits ask is run once."""
-        sql = select.sql(dialect=self.connection.dialect)
-        if sql not in self.found:
-            self.found[sql] = self.connection.run(select)
-        return self.found[sql]
+        sql = select.sql(dialect=self.connection.dialect.name)
+        if sql not in self.rows_by_sql:
+            self.rows_by_sql[sql] = self.connection.query(select)
+        return self.rows_by_sql[sql]
 
     @property
     def _sampler(self) -> Sampler:
-        return Sampler(connection=self.connection, shown=self.subject.sample_columns)
+        return Sampler(connection=self.connection, shown=self.batch.sample_columns)
 
     def _failures(self, audit: Audit, *, and_also: Mapping[Position, int] | None = None) -> dict[Position, int]:
         """Return the failing rows that the shared scan found, and others, by position."""
         others = and_also or {}
-        sql = self.plan.wanted[audit.name].get(_FAILURES)
+        sql = self.questions.wanted[audit.name].get(_FAILURES)
         if sql is None or self.here is None:
             return dict(others)
         here = self.here
-        return {i: (here.value(i, sql) or 0) + others.get(i, 0) for i in range(len(self.subject.keys))}
+        failures = dict(others)
+        for i in range(len(self.keys)):
+            failures[i] = (here.value(i, sql) or 0) + others.get(i, 0)
+        return failures
 
     def _by_condition(
         self, audit: auditing.ByCondition | auditing.ByLookup, counts: Mapping[Position, int]
     ) -> AuditResult:
-        condition = auditing.fails(audit, self.subject.batch)
-        return self._judged(audit, counts, lambda: auditing.failing_rows(condition, self.subject.batch))
+        condition = auditing.fails(audit, self.batch)
+        return self._judged(audit, counts, lambda: auditing.failing_rows(condition, self.batch))
 
     def _judged(self, audit: RowAudit, counts: Mapping[Position, int], failing: Callable[[], exp.Query]) -> AuditResult:
         nowhere = counts.get(None, 0)
         verdicts = {
-            key: audit.judge(counts.get(position, 0) + nowhere, rows=self.subject.rows.get(key, 0))
-            for position, key in enumerate(self.subject.keys)
+            key: audit.judge(counts.get(position, 0) + nowhere, rows=self.batch.counts.get(key, 0))
+            for position, key in enumerate(self.keys)
         }
         if not any(counts.values()):
             return AuditResult(audit=audit, verdicts=verdicts)
@@ -278,20 +271,20 @@ class _Measuring:
         return AuditResult(
             audit=audit,
             verdicts=verdicts,
-            stray_rows=nowhere,
+            failed_rows=sum(counts.values()),
             sample=self._sampler.rows(select),
             failing_rows_sql=self._text(select),
-            published_rows_sql=self._text(auditing.as_published(select, self.subject.batch)),
+            published_rows_sql=self._text(auditing.as_published(select, self.batch)),
         )
 
     def _text(self, select: exp.Query) -> str:
-        return select.sql(dialect=self.connection.dialect, pretty=True)
+        return select.sql(dialect=self.connection.dialect.name, pretty=True)
 
     def _of_groups(self, audit: GroupAudit) -> AuditResult:
         if audit.over == "run":
             overall = self._verdict(audit, None)
-            return AuditResult(audit=audit, verdicts=dict.fromkeys(self.subject.keys, overall), overall=overall)
-        verdicts = {key: self._verdict(audit, position) for position, key in enumerate(self.subject.keys)}
+            return AuditResult(audit=audit, verdicts=dict.fromkeys(self.keys, overall), overall=overall)
+        verdicts = {key: self._verdict(audit, position) for position, key in enumerate(self.keys)}
         return AuditResult(audit=audit, verdicts=verdicts)
 
     def _verdict(self, audit: GroupAudit, position: Position) -> Verdict:
@@ -308,24 +301,24 @@ class _Measuring:
 
     def _side(self, audit: GroupAudit, found: Readings | None, position: Position) -> Side:
         assert found is not None
-        wanted = self.plan.wanted[audit.name]
+        wanted = self.questions.wanted[audit.name]
         values = {name: _number(found.value(position, sql), name) for name, sql in wanted.items()}
         return Side(rows=found.rows(position), values=values)
 
     def _of_types(self, audit: ColumnTypes) -> AuditResult:
-        found = {column.name.casefold(): column.type for column in self.subject.columns}
+        found = {column.name.casefold(): column.type for column in self.batch.columns}
         problems: list[str] = []
         for name, expected in audit.types:
             actual = found.get(name.casefold())
             if actual is None:
                 problems.append(f"there is no column {name}")
-            elif not self.connection.is_type(actual, expected):
+            elif not self.connection.dialect.is_type(actual, expected):
                 problems.append(f"{name} is {actual}, not {expected}")
         bad = "failed" if audit.can_block else "warned"
         verdict = Verdict(outcome=bad if problems else "passed")
         return AuditResult(
             audit=audit,
-            verdicts=dict.fromkeys(self.subject.keys, verdict),
+            verdicts=dict.fromkeys(self.keys, verdict),
             finding="; ".join(problems) or None,
         )
 

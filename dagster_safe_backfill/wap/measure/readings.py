@@ -9,10 +9,14 @@ from typing import Any
 
 from sqlglot import exp
 
-from dagster_safe_backfill.errors import ConfigurationError, SafeBackfillError, StatementCancelledError
+from dagster_safe_backfill.errors import (
+    ConfigurationError,
+    SafeBackfillError,
+    StatementCancelledError,
+    is_transient,
+)
 from dagster_safe_backfill.sql import auditing
-from dagster_safe_backfill.wap.retries import is_transient
-from dagster_safe_backfill.warehouses.base import Connection, Row
+from dagster_safe_backfill.warehouses.base import Row, Session
 
 Position = int | None
 """A partition's position in the slice; None for all rows together."""
@@ -67,7 +71,7 @@ class Readings:
 
 
 def readings(
-    connection: Connection,
+    connection: Session,
     rows: exp.Expr | None,
     aggregates: Mapping[str, exp.Expr],
     *,
@@ -107,7 +111,7 @@ def readings(
 
 
 def _read(
-    connection: Connection, wanted: Mapping[str, exp.Expr], select: Callable[[Sequence[exp.Expr]], exp.Select]
+    connection: Session, wanted: Mapping[str, exp.Expr], select: Callable[[Sequence[exp.Expr]], exp.Select]
 ) -> tuple[dict[Position, dict[str, Any]], dict[str, str]]:
     """Return the values of aggregates by position, and what is wrong with those that have none.
 
@@ -116,11 +120,11 @@ def _read(
     """
     values: dict[Position, dict[str, Any]] = {}
     problems: dict[str, str] = {}
-    pieces = list(_pieces(list(wanted), size=connection.aggregates_at_once))
+    pieces = list(_pieces(list(wanted), size=connection.dialect.aggregates_at_once))
     while pieces:
         piece = pieces.pop(0)
         try:
-            found = _one_row_each(connection.run(select([wanted[sql] for sql in piece])), width=len(piece) + 1)
+            found = _one_row_each(connection.query(select([wanted[sql] for sql in piece])), width=len(piece) + 1)
         except StatementCancelledError:
             raise
         except SafeBackfillError as error:
@@ -142,8 +146,11 @@ def _one_row_each(rows: Sequence[Row], *, width: int) -> Sequence[Row]:
     Raises:
         ConfigurationError: It isn't.
     """
-    if len({row[0] for row in rows}) < len(rows) or any(len(row) != width for row in rows):
-        raise ConfigurationError("the SQL gives several values for a group, where one is expected")
+    groups: set[Any] = set()
+    for row in rows:
+        if row[0] in groups or len(row) != width:
+            raise ConfigurationError("the SQL gives several values for a group, where one is expected")
+        groups.add(row[0])
     return rows
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 
-class Change(Protocol):
+class Undoable(Protocol):
     """A publication or a rollback, as one partition saw it."""
 
     @property
@@ -25,7 +25,7 @@ Standing = Literal["undone", "already", "covered"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
+class RollbackPath:
     """How to undo some changes of a partition.
 
     Attributes:
@@ -40,7 +40,7 @@ class Way:
     over: tuple[int, ...] = ()
 
 
-def way_back(history: Sequence[Change], chosen: Collection[str]) -> Way:
+def rollback_path(history: Sequence[Undoable], chosen: Collection[str]) -> RollbackPath:
     """Return how the chosen publications of a partition are undone.
 
     A rollback takes the partition back to what stood before the publications that it undid, and can itself be undone.
@@ -54,12 +54,12 @@ def way_back(history: Sequence[Change], chosen: Collection[str]) -> Way:
     layers = [i for i in standing if history[i].publication_id in chosen or not history[i].undone]
     undone = tuple(i for i in layers if history[i].publication_id in chosen)
     if not undone:
-        return Way(standing="already")
+        return RollbackPath(standing="already")
     over = tuple(i for i in layers if i > undone[0] and i not in undone)
-    return Way(standing="covered" if over else "undone", undone=undone, over=over)
+    return RollbackPath(standing="covered" if over else "undone", undone=undone, over=over)
 
 
-def _standing(history: Sequence[Change]) -> list[int]:
+def _standing(history: Sequence[Undoable]) -> list[int]:
     """Return the positions of the changes that stand, each on those before it."""
     now: list[int] = []
     before: dict[str, list[int]] = {}

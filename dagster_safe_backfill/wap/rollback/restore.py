@@ -1,26 +1,26 @@
-"""restore: where the rows of partitions on their way back are, and the statements that put them back."""
+"""Restorations: where the rows of partitions on their way back are, and the statements that put them back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 from sqlglot import exp
 
 from dagster_safe_backfill.errors import ArchiveNotFoundError
 from dagster_safe_backfill.model.options import Strategy
-from dagster_safe_backfill.model.slices import PartitionSlice
-from dagster_safe_backfill.model.states import Changes, Fingerprint, Staged
-from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec
+from dagster_safe_backfill.model.slices import TableSlice
+from dagster_safe_backfill.model.states import Fingerprint, RowCounts
+from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec, names_of
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import publishing, staging, terms
-from dagster_safe_backfill.sql.slicing import ROWS, PartitionColumns, positioned, rows_of
-from dagster_safe_backfill.wap.changes.plan import Plan, planned
-from dagster_safe_backfill.wap.ledger.ledger import Entry
-from dagster_safe_backfill.wap.recognition import columns_of
-from dagster_safe_backfill.wap.rollback.histories import Way
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.sql.slicing import ROWS, inside, positioned
+from dagster_safe_backfill.wap.changes.prepare import PreparedChange, prepare_change, slice_write
+from dagster_safe_backfill.wap.columns import changed_columns
+from dagster_safe_backfill.wap.ledger.history import Change
+from dagster_safe_backfill.wap.rollback.histories import RollbackPath
+from dagster_safe_backfill.warehouses.base import Session
 
 _VIEW = "_sb_restored"
 
@@ -29,36 +29,36 @@ Sources = Mapping[TableRef, Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Undoing:
+class UndonePartition:
     """One partition on its way back.
 
     Attributes:
-        way: Which of its changes are undone.
+        path: Which of its changes are undone.
         history: Those of its changes that changed rows, and all rollbacks; the oldest first.
     """
 
-    way: Way
-    history: Sequence[Entry]
+    path: RollbackPath
+    history: Sequence[Change]
 
     @property
-    def restored(self) -> Entry:
+    def restored(self) -> Change:
         """The lowest layer that changed any row: what it replaced is restored."""
-        return next(layer for layer in self.layers if layer.changes.touched)
+        return next(layer for layer in self.layers if layer.row_counts.touched)
 
     @property
     def is_needless(self) -> bool:
         """Whether no layer changed any row: a rollback that found everything in place."""
-        return not any(layer.changes.touched for layer in self.layers)
+        return not any(layer.row_counts.touched for layer in self.layers)
 
     @property
-    def newest(self) -> Entry:
+    def newest(self) -> Change:
         """The last change of the partition."""
         return self.history[-1]
 
     @property
-    def layers(self) -> list[Entry]:
+    def layers(self) -> list[Change]:
         """All changes that are undone, the lowest first."""
-        return [self.history[i] for i in sorted((*self.way.undone, *self.way.over))]
+        return [self.history[i] for i in sorted((*self.path.undone, *self.path.over))]
 
     @property
     def is_changed_by_hand(self) -> bool:
@@ -70,24 +70,25 @@ class Undoing:
         return any(_differs(lower, upper, found) for lower, upper, found in pairs)
 
 
-def _differs(lower: Entry, upper: Entry, found: Fingerprint | None) -> bool:
-    """Return whether `found`, of the rows that `upper` saw, tells that they weren't those that `lower` left."""
-    left = lower.fingerprint
-    if left is None or found is None:
+def _differs(lower: Change, upper: Change, found: Fingerprint | None) -> bool:
+    """Return whether `found`, of the rows that `upper` saw, tells that they weren't those after `lower`."""
+    was = lower.fingerprint
+    if was is None or found is None:
         return False
     # Over other columns the same rows hash otherwise.
-    return not found.is_like(left) if lower.columns == upper.columns else found.rows != left.rows
+    return not found.is_like(was) if lower.columns == upper.columns else found.rows != was.rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WayBack:
+class Restoration:
     """What a rollback would do.
 
     Attributes:
         strategy: How rows are put back.
         sources: Where they come from.
         rows: How many come back, by partition key.
-        plan: What changes, and the statements that do it; none where the whole table is put back.
+        prepared: What changes, and the statements that do it; none where the whole table is put back.
+        live: The live table.
         aside: Where the whole live table goes, if all of it is put back.
         view: The rows that come back, to be dropped at the end.
     """
@@ -95,31 +96,31 @@ class WayBack:
     strategy: Strategy
     sources: Sources
     rows: Mapping[str, int]
-    plan: Plan
+    prepared: PreparedChange
     live: TableRef
     aside: TableRef | None = None
     view: TableRef | None = None
 
     @property
-    def changes(self) -> Mapping[str, Changes]:
+    def row_counts(self) -> Mapping[str, RowCounts]:
         """What each partition gets."""
-        return self.plan.changes
+        return self.prepared.row_counts
 
-    def run(self, connection: Connection) -> None:
+    def run(self, connection: Session) -> None:
         """Put the rows back, in the caller's transaction."""
         if self.aside is not None:
             (archive,) = self.sources
-            connection.put_back(self.live, archive=archive, aside=self.aside)
-        self.plan.run(connection)
+            connection.tables.put_back(self.live, archive=archive, aside=self.aside)
+        self.prepared.run(connection)
 
-    def close(self, connection: Connection) -> None:
+    def close(self, connection: Session) -> None:
         """Leave nothing behind in the session."""
-        self.plan.close(connection)
+        self.prepared.close(connection)
         if self.view is not None:
             connection.forget(self.view)
 
 
-def sources_of(connection: Connection, spec: TableSpec, undoing: Mapping[str, Undoing]) -> Sources:
+def sources_of(connection: Session, spec: TableSpec, undoing: Mapping[str, UndonePartition]) -> Sources:
     """Return where each partition's rows come back from; those that get no rows are in none.
 
     Raises:
@@ -128,13 +129,13 @@ def sources_of(connection: Connection, spec: TableSpec, undoing: Mapping[str, Un
     sources: dict[TableRef, list[str]] = {}
     lost: list[str] = []
     for key, one in undoing.items():
-        entry = one.restored
-        if entry.replaced is None or (entry.replaced.rows and entry.archive is None):
+        change = one.restored
+        if change.replaced is None or (change.replaced.rows and change.archive is None):
             lost.append(key)
-        elif entry.replaced.rows and entry.archive is not None:
-            sources.setdefault(entry.archive, []).append(key)
+        elif change.replaced.rows and change.archive is not None:
+            sources.setdefault(change.archive, []).append(key)
     for table in [*sources]:
-        if connection.columns(table) is None:
+        if connection.tables.columns(table) is None:
             lost += sources.pop(table)
     if lost:
         raise ArchiveNotFoundError(
@@ -146,88 +147,76 @@ def sources_of(connection: Connection, spec: TableSpec, undoing: Mapping[str, Un
     return sources
 
 
-def is_reshaped(connection: Connection, staged: Staged, sources: Sources) -> bool:
+def is_reshaped(connection: Session, live: Sequence[Column], sources: Sources) -> bool:
     """Return whether live has lost columns of an archive since, or changed their types."""
-    live = set(staged.columns)
-    return any(not live.issuperset(connection.columns(source) or ()) for source in sources)
+    return any(changed_columns(connection.tables.columns(source) or (), live).gone for source in sources)
 
 
 def by_partitions(
-    connection: Connection,
-    staged: Staged,
-    sources: Sources,
-    *,
-    slice_of: Callable[[Sequence[str]], PartitionSlice],
-) -> WayBack:
-    """Return the way back of just the slice; columns that an archive is older than get their default."""
-    columns = columns_of(connection, staged)
-    rows = _rows(connection, staged, sources, columns, slice_of)
-    items = [terms.column(column.name) for column in staged.columns]
-    select = positioned(rows, items, partition_slice=staged.partition_slice, columns=columns)
-    view = connection.derived(_VIEW, select, kind="VIEW")
-    counted = staging.by_key(connection.run(staging.rows_by_partition(view)), staged.keys)
-    staged = replace(staged, shadow=view, rows=counted)
-    strategy: Strategy = "merge" if staged.spec.unique_key and _has_key(connection, staged) else "replace"
-    return WayBack(
+    connection: Session, table_slice: TableSlice, columns: Sequence[Column], sources: Sources
+) -> Restoration:
+    """Return how just the slice is restored; columns that an archive is older than get their default.
+
+    Args:
+        connection: An open session, in the caller's transaction.
+        table_slice: The partitions that go back.
+        columns: The live table's.
+        sources: Where their rows are.
+    """
+    names = names_of(columns)
+    rows = _rows(connection, table_slice, columns, sources)
+    view = connection.derive(_VIEW, positioned(rows, terms.columns(names), table_slice), kind="view")
+    counted = staging.by_key(dict(connection.query(staging.rows_by_partition(view))), table_slice.keys)
+    key = table_slice.spec.unique_key
+    # Older rows need not have the unique key.
+    has_key = bool(key) and not connection.query(staging.repeated_keys(view, key))
+    strategy: Strategy = "merge" if has_key else "replace"
+    write = slice_write(connection, table_slice, shadow=view, names=names)
+    return Restoration(
         strategy=strategy,
         sources=sources,
         rows=counted,
-        plan=planned(connection, staged, strategy=strategy, live_exists=True),
-        live=staged.spec.table,
+        prepared=prepare_change(connection, write, counted, strategy=strategy, live_exists=True),
+        live=table_slice.table,
         view=view,
     )
 
 
-def _rows(
-    connection: Connection,
-    staged: Staged,
-    sources: Sources,
-    columns: PartitionColumns,
-    slice_of: Callable[[Sequence[str]], PartitionSlice],
-) -> exp.Select:
+def _rows(connection: Session, table_slice: TableSlice, columns: Sequence[Column], sources: Sources) -> exp.Select:
     """Return the rows of all sources, with live's columns."""
-    live = exp.select(*(terms.column(column.name) for column in staged.columns)).from_(terms.table(staged.spec.table))
+    names = names_of(columns)
+    live = exp.select(*terms.columns(names)).from_(terms.table(table_slice.table))
     rows: exp.Query = live.where(exp.false())
     for source, keys in sources.items():
-        known = {column.name for column in connection.columns(source) or ()}
+        known = {*names_of(connection.tables.columns(source) or ())}
+        defaults = staging.with_defaults(table_slice.spec, columns, dialect=connection.dialect.name)
         values = {
-            column.name: terms.column(column.name) if column.name in known else _default(connection, staged, column)
-            for column in staged.columns
+            column.name: terms.column(column.name)
+            if column.name in known
+            else terms.typed(default or exp.null(), column.type, dialect=connection.dialect.name)
+            for column, default in defaults.items()
         }
-        part = exp.select(*terms.named(values)).from_(terms.table(source)).where(rows_of(slice_of(keys), columns))
+        part = exp.select(*terms.named(values)).from_(terms.table(source)).where(inside(table_slice.only(keys)))
         rows = exp.union(rows, part, distinct=False)
     return exp.select(exp.Star()).from_(terms.subquery(rows, ROWS))
 
 
-def _default(connection: Connection, staged: Staged, column: Column) -> exp.Expr:
-    sql = {name.casefold(): text for name, text in staged.spec.column_defaults.items()}.get(column.name.casefold())
-    option = f"{staged.spec.table}: column_defaults"
-    value = exp.null() if sql is None else terms.parsed(sql, dialect=connection.dialect, option=option)
-    return terms.typed(value, column.type, dialect=connection.dialect)
-
-
-def _has_key(connection: Connection, staged: Staged) -> bool:
-    """Return whether the rows that come back have the unique key, as older rows need not."""
-    return not connection.run(staging.repeated_keys(staged.shadow, staged.spec.unique_key))
-
-
-def whole(connection: Connection, staged: Staged, sources: Sources, *, archive: TableRef) -> WayBack:
-    """Return the way back of a whole table whose columns were other ones."""
-    columns = columns_of(connection, staged)
+def of_table(connection: Session, table_slice: TableSlice, sources: Sources, *, archive: TableRef) -> Restoration:
+    """Return how a whole table is restored whose columns were other ones."""
     (source,) = sources
-    counts = [
-        staging.by_key(connection.run(publishing.rows_by_partition(table, staged.partitions, columns)), staged.keys)
-        for table in (source, staged.spec.table)
-    ]
-    back, now = counts
-    changes = {
-        key: Changes(staged=back.get(key, 0), inserted=back.get(key, 0), deleted=now.get(key, 0)) for key in staged.keys
+    back, now = (
+        staging.by_key(dict(connection.query(publishing.rows_by_partition(table, table_slice))), table_slice.keys)
+        for table in (source, table_slice.table)
+    )
+    row_counts = {
+        key: RowCounts(staged=back.get(key, 0), inserted=back.get(key, 0), deleted=now.get(key, 0))
+        for key in table_slice.keys
     }
-    return WayBack(
+    return Restoration(
         strategy="swap",
         sources=sources,
         rows=back,
-        plan=Plan(changes=changes, statements=[]),
-        live=staged.spec.table,
+        prepared=PreparedChange(row_counts=row_counts),
+        live=table_slice.table,
         aside=archive,
     )

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from functools import partial
-
-from sqlglot import exp
 
 from dagster_safe_backfill.errors import PublicationNotFoundError, RollbackConflictError, RollbackError
-from dagster_safe_backfill.model.slices import PartitionSlice
-from dagster_safe_backfill.model.states import Fingerprint, Origin, RolledBack, Staged
-from dagster_safe_backfill.model.tables import TableSpec
+from dagster_safe_backfill.model.slices import PartitionSlice, TableSlice
+from dagster_safe_backfill.model.states import Archive, Fingerprint, Origin, RolledBack
+from dagster_safe_backfill.model.tables import Column, TableSpec, names_of
 from dagster_safe_backfill.model.text import listed
-from dagster_safe_backfill.sql import terms
-from dagster_safe_backfill.wap.changes.archive import Archive, archived, expiry
+from dagster_safe_backfill.sql import ledger
+from dagster_safe_backfill.wap.changes.archive import archived, expiry
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
-from dagster_safe_backfill.wap.ledger import ledger
-from dagster_safe_backfill.wap.ledger.intents import record_intent
-from dagster_safe_backfill.wap.ledger.ledger import Entry
-from dagster_safe_backfill.wap.recognition import columns_of, partition_types
+from dagster_safe_backfill.wap.ledger.history import (
+    Change,
+    changes_by,
+    changes_by_backfill,
+    changes_in,
+    history,
+    newest_publication,
+)
+from dagster_safe_backfill.wap.ledger.record import NewChange, record_change, record_intent
 from dagster_safe_backfill.wap.recovery import finish_interrupted_swap
-from dagster_safe_backfill.wap.rollback.histories import way_back
-from dagster_safe_backfill.wap.rollback.restore import Undoing, WayBack, by_partitions, is_reshaped, sources_of, whole
-from dagster_safe_backfill.wap.transactions import in_transaction
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.wap.rollback.histories import rollback_path
+from dagster_safe_backfill.wap.rollback.restore import (
+    Restoration,
+    UndonePartition,
+    by_partitions,
+    is_reshaped,
+    of_table,
+    sources_of,
+)
+from dagster_safe_backfill.wap.tables.slices import live_slice
+from dagster_safe_backfill.warehouses.base import Session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +50,11 @@ class Chosen:
 
 
 def rollback(
-    connection: Connection,
+    connection: Session,
     chosen: Chosen,
     *,
     spec: TableSpec,
-    slice_of: Callable[[Sequence[str]], PartitionSlice],
+    partition_slice: PartitionSlice | None,
     origin: Origin,
     archive_for: timedelta,
     force: bool = False,
@@ -59,21 +68,22 @@ def rollback(
         connection: An open session, outside a transaction.
         chosen: What is undone.
         spec: How the live table is kept.
-        slice_of: Returns the slice of some partition keys.
+        partition_slice: All partitions that were ever changed (`history.partition_keys`), but for those that the asset
+            has no more; None if there are none.
         origin: Who does it, and the rollback's own id.
         archive_for: How long what is live now is kept.
         force: Undo also what was published on top, and changes by hand.
         dry_run: Only say what would change.
 
     Raises:
-        PublicationNotFoundError: There is no such publication, or it has no such partitions.
+        PublicationNotFoundError: There is no such publication, or the partitions are none of it, or of the asset.
         RollbackConflictError: The partitions changed since, and `force` isn't set.
         ArchiveNotFoundError: What was replaced isn't kept, or not any more.
     """
     step = _Rollback(
         connection=connection,
         spec=spec,
-        slice_of=slice_of,
+        partition_slice=partition_slice,
         origin=origin,
         archive_for=archive_for,
         force=force,
@@ -81,14 +91,14 @@ def rollback(
     )
     if not dry_run:
         record_intent(connection, spec.table, origin=origin, archive=spec.table.archive(origin.publication_id))
-    return in_transaction(connection, partial(step.run, chosen))
+    return connection.attempt(lambda: step.run(chosen))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rollback:
-    connection: Connection
+    connection: Session
     spec: TableSpec
-    slice_of: Callable[[Sequence[str]], PartitionSlice]
+    partition_slice: PartitionSlice | None
     origin: Origin
     archive_for: timedelta
     force: bool
@@ -97,48 +107,58 @@ class _Rollback:
     def run(self, chosen: Chosen) -> RolledBack:
         table = self.spec.table
         finish_interrupted_swap(self.connection, table)
-        with self.connection.hold(table) as committed:
-            if not ledger.exists(committed, table):
+        with self.connection.tables.hold(table) as committed:
+            if not ledger.is_complete(committed.tables.columns(ledger.ledger_of(table))):
                 raise self._not_found("its ledger knows of no publication that could be undone")
             repeated = self._repeated()
             if repeated is not None:
                 return repeated
             published = self._published(chosen)
-            ways = self._ways(published)
-            result = self._nothing(published, ways)
+            paths = self._paths(published)
+            result = self._nothing(published, paths)
             settled = {*result.already, *result.untouched}
-            undoing = {key: one for key, one in ways.items() if key not in settled}
+            undoing = {key: one for key, one in paths.items() if key not in settled}
             if not undoing:
                 return result
             self._check_covered(undoing)
-            staged = self._staged(self.slice_of(list(undoing)))
-            now = self._now(committed, staged, undoing)
-        back = self._way_back(staged, undoing, result.undone)
-        archive, removed = self._applied(back, staged, undoing, now)
+            live, columns = self._live(undoing)
+            now = self._now(committed, live, names_of(columns), undoing)
+        restoration = self._restoration(live, columns, undoing, result.undone)
+        archive = self._applied(restoration, live, columns, undoing, now)
         return replace(
-            result, changes=back.changes, removed=removed, archive=archive.table, expires_at=archive.expires_at
+            result,
+            row_counts=restoration.row_counts,
+            removed=tuple(key for key in live.keys if now[key].rows and not restoration.rows.get(key)),
+            archive=archive.table,
+            expires_at=archive.expires_at,
         )
 
-    def _nothing(self, published: Mapping[str, Sequence[str]], ways: Mapping[str, Undoing]) -> RolledBack:
+    def _nothing(self, published: Mapping[str, Sequence[str]], paths: Mapping[str, UndonePartition]) -> RolledBack:
         """Return what is to be said where nothing is to be done."""
-        already = {key: one.newest.publication_id for key, one in ways.items() if one.way.standing == "already"}
-        needless = {key for key, one in ways.items() if key not in already and one.is_needless}
+        already = {key: one.newest.publication_id for key, one in paths.items() if one.path.standing == "already"}
+        needless = {key for key, one in paths.items() if key not in already and one.is_needless}
         return RolledBack(
             table=self.spec.table,
             publication_id=self.origin.publication_id,
             undone=tuple(dict.fromkeys(name for names in published.values() for name in names)),
             already=already,
-            untouched=tuple(key for key in published if key not in ways or key in needless),
+            untouched=tuple(key for key in published if key not in paths or key in needless),
             is_dry=self.dry_run,
         )
 
-    def _way_back(self, staged: Staged, undoing: Mapping[str, Undoing], publications: Sequence[str]) -> WayBack:
+    def _restoration(
+        self,
+        live: TableSlice,
+        columns: Sequence[Column],
+        undoing: Mapping[str, UndonePartition],
+        publications: Sequence[str],
+    ) -> Restoration:
         sources = sources_of(self.connection, self.spec, undoing)
-        if not is_reshaped(self.connection, staged, sources):
-            return by_partitions(self.connection, staged, sources, slice_of=self.slice_of)
+        if not is_reshaped(self.connection, columns, sources):
+            return by_partitions(self.connection, live, columns, sources)
         self._check_untouched(undoing, publications)
         archive = self.spec.table.archive(self.origin.publication_id)
-        return whole(self.connection, staged, sources, archive=archive)
+        return of_table(self.connection, live, sources, archive=archive)
 
     def _not_found(self, what: str, keys: Sequence[str] = ()) -> PublicationNotFoundError:
         table = str(self.spec.table)
@@ -146,17 +166,17 @@ class _Rollback:
 
     def _repeated(self) -> RolledBack | None:
         """Return what an earlier try of the same run did, if it committed."""
-        entries = ledger.changes_by(self.connection, self.spec.table, self.origin.publication_id)
-        if not entries:
+        done = changes_by(self.connection, self.spec.table, self.origin.publication_id)
+        if not done:
             return None
         return RolledBack(
             table=self.spec.table,
             publication_id=self.origin.publication_id,
-            undone=tuple(dict.fromkeys(name for entry in entries for name in entry.undone)),
-            changes={entry.key: entry.changes for entry in entries},
-            removed=tuple(entry.key for entry in entries if not (entry.fingerprint or Fingerprint()).rows),
-            archive=next((entry.archive for entry in entries if entry.archive), None),
-            expires_at=next((entry.expires_at for entry in entries if entry.expires_at), None),
+            undone=tuple(dict.fromkeys(name for change in done for name in change.undone)),
+            row_counts={change.key: change.row_counts for change in done},
+            removed=tuple(change.key for change in done if not (change.fingerprint or Fingerprint()).rows),
+            archive=next((change.archive for change in done if change.archive), None),
+            expires_at=next((change.expires_at for change in done if change.expires_at), None),
         )
 
     def _published(self, chosen: Chosen) -> dict[str, list[str]]:
@@ -165,56 +185,56 @@ class _Rollback:
         Raises:
             PublicationNotFoundError: It isn't in the ledger, or has no such partitions.
         """
-        entries = self._chosen(chosen)
+        changes = self._chosen(chosen)
         published: dict[str, list[str]] = {}
-        for entry in entries:
-            published.setdefault(entry.key, []).append(entry.publication_id)
+        for change in changes:
+            published.setdefault(change.key, []).append(change.publication_id)
         unknown = [key for key in chosen.keys if key not in published]
         if unknown:
-            names = listed([*dict.fromkeys(entry.publication_id for entry in entries)])
+            names = listed([*dict.fromkeys(change.publication_id for change in changes)])
             raise self._not_found(f"{names} did not publish {listed(unknown)}, but {listed([*published])}", unknown)
         wanted = set(chosen.keys or published)
         return {key: names for key, names in published.items() if key in wanted}
 
-    def _chosen(self, chosen: Chosen) -> list[Entry]:
+    def _chosen(self, chosen: Chosen) -> list[Change]:
         table = self.spec.table
         if chosen.backfill_id is not None:
-            entries = ledger.changes_by_backfill(self.connection, table, chosen.backfill_id)
+            changes = changes_by_backfill(self.connection, table, chosen.backfill_id)
             what = f"no publication of backfill {chosen.backfill_id} is in its ledger"
         else:
-            publication = chosen.publication_id or ledger.newest_publication(self.connection, table)
-            entries = [] if publication is None else ledger.changes_by(self.connection, table, publication)
+            publication = chosen.publication_id or newest_publication(self.connection, table)
+            changes = [] if publication is None else changes_by(self.connection, table, publication)
             what = "its ledger knows of no publication that could be undone"
-            if publication is not None and not entries:
+            if publication is not None and not changes:
                 # A run whose batches were publications of their own.
-                entries = ledger.changes_in(self.connection, table, publication)
+                changes = changes_in(self.connection, table, publication)
                 what = f"no publication or rollback {publication} is in its ledger"
-        if not entries:
+        if not changes:
             raise self._not_found(what)
-        return entries
+        return changes
 
-    def _ways(self, published: Mapping[str, Sequence[str]]) -> dict[str, Undoing]:
+    def _paths(self, published: Mapping[str, Sequence[str]]) -> dict[str, UndonePartition]:
         """Return how each partition goes back in which the publications changed any row."""
         chosen = {name for names in published.values() for name in names}
-        histories: dict[str, list[Entry]] = {key: [] for key in published}
-        for entry in ledger.history(self.connection, self.spec.table, [*published]):
-            if entry.changes.touched or entry.undone:
-                histories[entry.key].append(entry)
+        histories: dict[str, list[Change]] = {key: [] for key in published}
+        for change in history(self.connection, self.spec.table, [*published]):
+            if change.row_counts.touched or change.undone:
+                histories[change.key].append(change)
         return {
-            key: Undoing(way=way_back(entries, chosen), history=entries)
-            for key, entries in histories.items()
-            if any(entry.publication_id in chosen for entry in entries)
+            key: UndonePartition(path=rollback_path(changes, chosen), history=changes)
+            for key, changes in histories.items()
+            if any(change.publication_id in chosen for change in changes)
         }
 
-    def _check_covered(self, ways: Mapping[str, Undoing]) -> None:
-        covered = [key for key, one in ways.items() if one.way.standing == "covered"]
+    def _check_covered(self, paths: Mapping[str, UndonePartition]) -> None:
+        covered = [key for key, one in paths.items() if one.path.standing == "covered"]
         if not covered or self.force:
             return
-        since = {key: ways[key].newest for key in covered}
+        since = {key: paths[key].newest for key in covered}
         shown = listed(
             [
-                f"{key}: {entry.publication_id} at {entry.recorded_at:%Y-%m-%d %H:%M:%S %Z}"
-                for key, entry in since.items()
+                f"{key}: {change.publication_id} at {change.recorded_at:%Y-%m-%d %H:%M:%S %Z}"
+                for key, change in since.items()
             ]
         )
         raise RollbackConflictError(
@@ -224,29 +244,35 @@ class _Rollback:
             keys=covered,
         )
 
-    def _staged(self, partition_slice: PartitionSlice) -> Staged:
-        """Return live as what the restored rows are to be staged for."""
-        live = self.connection.columns(self.spec.table)
-        if live is None:
+    def _live(self, undoing: Mapping[str, UndonePartition]) -> tuple[TableSlice, tuple[Column, ...]]:
+        """Return the partitions that go back, as they are recognised in live, and live's columns."""
+        known = () if self.partition_slice is None else self.partition_slice.keys
+        unknown = [key for key in undoing if key not in set(known)]
+        if unknown or self.partition_slice is None:
+            raise self._not_found(
+                f"the asset has no partitions {listed(unknown)} any more, so their rows can't be told; name the other"
+                " partitions, or bring these back to its partitions definition",
+                unknown,
+            )
+        columns = self.connection.tables.columns(self.spec.table)
+        if columns is None:
             raise RollbackError(
                 f"{self.spec.table} isn't there any more; its archives are, and its ledger names them",
                 table=str(self.spec.table),
             )
-        names = [column.name for column in live]
-        rows = exp.select(*map(terms.column, names)).from_(terms.table(self.spec.table))
-        types = partition_types(self.connection, rows, spec=self.spec, partition_slice=partition_slice)
-        return Staged(
-            spec=_as_archived(self.spec),
-            partition_slice=partition_slice,
-            shadow=self.spec.table,
-            columns=live,
-            partition_types=types,
-            rows={},
-            dropped=0,
-            live_columns=live,
-        )
+        # Rows come back as they were, with the times at which they had been changed.
+        spec = replace(self.spec, updated_at_column=None, keep_latest=None)
+        partitions = self.partition_slice.only(undoing)
+        live = live_slice(self.connection, spec=spec, partition_slice=partitions, names=names_of(columns))
+        return live, columns
 
-    def _now(self, committed: Connection, staged: Staged, undoing: Mapping[str, Undoing]) -> Mapping[str, Fingerprint]:
+    def _now(
+        self,
+        committed: Session,
+        live: TableSlice,
+        names: tuple[str, ...],
+        undoing: Mapping[str, UndonePartition],
+    ) -> Mapping[str, Fingerprint]:
         """Return the live partitions' fingerprints.
 
         Raises:
@@ -256,43 +282,31 @@ class _Rollback:
         for key, one in undoing.items():
             by_columns.setdefault(one.newest.columns, []).append(key)
         changed = {key for key, one in undoing.items() if one.is_changed_by_hand}
-        names = tuple(column.name for column in staged.columns)
         now: dict[str, Fingerprint] = {}
         for columns, keys in by_columns.items():
             if not set(names).issuperset(columns) or not columns:
                 changed.update(keys)
                 continue
-            found = self._fingerprints(committed, staged, keys, columns)
+            found = live_fingerprints(committed, live.only(keys), columns)
             changed.update(key for key in keys if found[key] != undoing[key].newest.fingerprint)
             if columns == names:
                 now |= found
         if changed and not self.force:
             raise RollbackConflictError(
-                f"{staged.spec.table}: {listed(sorted(changed))} changed since the last publication there, by hand"
+                f"{live.table}: {listed(sorted(changed))} changed since the last publication there, by hand"
                 " or by another version of the database, so nothing was rolled back. Look at what changed; force"
                 " replaces it, and archives it",
-                table=str(staged.spec.table),
+                table=str(live.table),
                 keys=sorted(changed),
             )
         others = [key for key in undoing if key not in now]
-        return now | self._fingerprints(committed, staged, others, names) if others else now
+        return now | live_fingerprints(committed, live.only(others), names) if others else now
 
-    def _fingerprints(
-        self, connection: Connection, staged: Staged, keys: Sequence[str], names: Sequence[str]
-    ) -> dict[str, Fingerprint]:
-        return live_fingerprints(
-            connection,
-            spec=staged.spec,
-            partition_slice=self.slice_of(keys),
-            types=staged.partition_types,
-            names=names,
-        )
-
-    def _check_untouched(self, undoing: Mapping[str, Undoing], publications: Sequence[str]) -> None:
+    def _check_untouched(self, undoing: Mapping[str, UndonePartition], publications: Sequence[str]) -> None:
         """Refuse to put a whole table back if more, or less, than what was asked would go with it."""
-        history = ledger.history(self.connection, self.spec.table)
-        last = history[-1].publication_id
-        partitions = {entry.key for entry in history if entry.publication_id in publications}
+        changes = history(self.connection, self.spec.table)
+        last = changes[-1].publication_id
+        partitions = {change.key for change in changes if change.publication_id in publications}
         if last in publications and partitions == set(undoing) and len(publications) == 1:
             return
         raise RollbackConflictError(
@@ -305,66 +319,64 @@ class _Rollback:
 
     def _applied(
         self,
-        back: WayBack,
-        staged: Staged,
-        undoing: Mapping[str, Undoing],
+        restoration: Restoration,
+        live: TableSlice,
+        columns: Sequence[Column],
+        undoing: Mapping[str, UndonePartition],
         now: Mapping[str, Fingerprint],
-    ) -> tuple[Archive, tuple[str, ...]]:
-        """Do it, unless it is a dry run; return the archive, and the partitions that have no rows now."""
+    ) -> Archive:
+        """Do it, unless it is a dry run, and return the archive of what it replaced."""
         archive = Archive()
         if not self.dry_run:
-            archive = self._archive(back, staged, now)
-            back.run(self.connection)
-            self._record(back, staged, undoing, now, archive)
-        back.close(self.connection)
-        return archive, tuple(key for key in staged.keys if now[key].rows and not back.rows.get(key))
+            archive = self._archived(restoration, live, columns, now)
+            restoration.run(self.connection)
+            self._record(restoration, live, undoing, now, archive)
+        restoration.close(self.connection)
+        return archive
 
-    def _archive(self, back: WayBack, staged: Staged, now: Mapping[str, Fingerprint]) -> Archive:
-        if back.aside is not None:
-            return Archive(table=back.aside, keys=staged.keys, expires_at=expiry(self.archive_for))
+    def _archived(
+        self, restoration: Restoration, live: TableSlice, columns: Sequence[Column], now: Mapping[str, Fingerprint]
+    ) -> Archive:
+        if restoration.aside is not None:
+            return Archive(table=restoration.aside, keys=live.keys, expires_at=expiry(self.archive_for))
+        replaced = restoration.prepared.replaced(now)
+        if not replaced or not self.archive_for:
+            return Archive()
         return archived(
             self.connection,
-            spec=staged.spec,
-            partition_slice=staged.partitions,
-            columns=columns_of(self.connection, staged),
-            names=[column.name for column in staged.columns],
-            changes=back.changes,
-            before=now,
+            live.only(replaced),
+            names_of(columns),
             publication_id=self.origin.publication_id,
             keep_for=self.archive_for,
         )
 
     def _record(
         self,
-        back: WayBack,
-        staged: Staged,
-        undoing: Mapping[str, Undoing],
+        restoration: Restoration,
+        live: TableSlice,
+        undoing: Mapping[str, UndonePartition],
         now: Mapping[str, Fingerprint],
         archive: Archive,
     ) -> None:
-        names = [column.name for column in self.connection.columns(self.spec.table) or ()]
-        after = self._fingerprints(self.connection, staged, staged.keys, names)
-        for source, keys in back.sources.items():
-            columns = [column.name for column in self.connection.columns(source) or ()]
-            found = after if columns == names else self._fingerprints(self.connection, staged, keys, columns)
+        names = names_of(self.connection.tables.columns(self.spec.table) or ())
+        after = live_fingerprints(self.connection, live, names)
+        for source, keys in restoration.sources.items():
+            columns = names_of(self.connection.tables.columns(source) or ())
+            found = after if columns == names else live_fingerprints(self.connection, live.only(keys), columns)
             self._check_restored({key: found[key] for key in keys}, undoing)
-        ledger.record_change(
-            self.connection,
-            "rolled_back",
-            self.spec.table,
-            origin=self.origin,
-            strategy=back.strategy,
-            changes=back.changes,
+        change = NewChange(
+            event="rolled_back",
+            strategy=restoration.strategy,
+            row_counts=restoration.row_counts,
             before=now,
             after=after,
             columns=names,
-            archive=archive.table,
-            archived=archive.keys,
-            expires_at=archive.expires_at,
+            archive=archive,
             undone={key: [layer.publication_id for layer in one.layers] for key, one in undoing.items()},
         )
+        record_change(self.connection, self.spec.table, change, origin=self.origin)
 
-    def _check_restored(self, found: Mapping[str, Fingerprint], undoing: Mapping[str, Undoing]) -> None:
+    def _check_restored(self, found: Mapping[str, Fingerprint], undoing: Mapping[str, UndonePartition]) -> None:
         """Refuse, and so undo, what did not become what was there before: an archive that somebody changed."""
         was = {key: undoing[key].restored.replaced for key in found}
         wrong = [key for key, before in was.items() if before is not None and not before.is_like(found[key])]
@@ -375,8 +387,3 @@ class _Rollback:
                 table=str(self.spec.table),
                 keys=wrong,
             )
-
-
-def _as_archived(spec: TableSpec) -> TableSpec:
-    """Return the spec by which rows come back as they were, with the times at which they had been changed."""
-    return replace(spec, updated_at_column=None, keep_latest=None)

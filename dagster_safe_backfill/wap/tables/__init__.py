@@ -1,1 +1,1 @@
-"""Tables of plain assets and ops: store and read."""
+"""Tables: how a slice is recognised in one; the tables of plain assets and ops, stored and read."""

@@ -8,15 +8,15 @@ from sqlglot import exp
 
 from dagster_safe_backfill.errors import TableNotFoundError
 from dagster_safe_backfill.model.slices import PartitionSlice
-from dagster_safe_backfill.model.tables import TableSpec
+from dagster_safe_backfill.model.tables import TableSpec, names_of
 from dagster_safe_backfill.sql import terms
-from dagster_safe_backfill.sql.slicing import rows_of
-from dagster_safe_backfill.wap.recognition import partition_columns, partition_types
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.sql.slicing import inside
+from dagster_safe_backfill.wap.tables.slices import live_slice
+from dagster_safe_backfill.warehouses.base import Session
 
 
 def read(
-    connection: Connection,
+    connection: Session,
     *,
     spec: TableSpec,
     partition_slice: PartitionSlice | None,
@@ -38,17 +38,16 @@ def read(
         TableNotFoundError: There is no such table.
         PartitionColumnError: The partition column is missing or can't tell the partitions.
     """
-    if connection.columns(spec.table) is None:
+    found = connection.tables.columns(spec.table)
+    if found is None:
         raise TableNotFoundError(
             f"there is no table {spec.table} to read; materialize the asset that it belongs to first"
         )
-    items = [terms.column(name) for name in columns] or [exp.Star()]
+    items = terms.columns(columns) or [exp.Star()]
     select = exp.select(*items).from_(terms.table(spec.table))
     if is_empty:
         select = select.where(exp.false())
     elif partition_slice is not None:
-        rows = exp.select(exp.Star()).from_(terms.table(spec.table))
-        types = partition_types(connection, rows, spec=spec, partition_slice=partition_slice)
-        recognised = partition_columns(connection, spec=spec, partition_slice=partition_slice, types=types)
-        select = select.where(rows_of(partition_slice, recognised))
+        recognised = live_slice(connection, spec=spec, partition_slice=partition_slice, names=names_of(found))
+        select = select.where(inside(recognised))
     return connection.fetch(select, load_type)

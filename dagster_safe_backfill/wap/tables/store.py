@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
-
-from sqlglot import exp
 
 from dagster_safe_backfill.errors import ConfigurationError, KeyViolationError, WarehouseError
 from dagster_safe_backfill.model.slices import PartitionSlice
-from dagster_safe_backfill.model.states import Changes, Staged
-from dagster_safe_backfill.model.tables import TableSpec
+from dagster_safe_backfill.model.states import RowCounts, Staged
+from dagster_safe_backfill.model.tables import TableSpec, names_of
 from dagster_safe_backfill.model.text import listed
-from dagster_safe_backfill.sql import staging
-from dagster_safe_backfill.wap.audit import key_result
-from dagster_safe_backfill.wap.changes.plan import apply
-from dagster_safe_backfill.wap.transactions import in_transaction
+from dagster_safe_backfill.wap.changes.prepare import prepare_change, slice_write
+from dagster_safe_backfill.wap.columns import add_columns
+from dagster_safe_backfill.wap.measure.measure import key_result
 from dagster_safe_backfill.wap.write import readable, stage
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.base import Session
 
 _SCRATCH = "_sb_staged"
 
 
 def store(
-    connection: Connection,
+    connection: Session,
     data: object,
     *,
     spec: TableSpec,
     partition_slice: PartitionSlice | None,
-) -> Mapping[str, Changes]:
+) -> Mapping[str, RowCounts]:
     """Replace a slice of a table (or all of it) by computed rows; with a unique key, touch only what differs.
 
     Returns:
@@ -45,8 +41,8 @@ def store(
         )
     shadow = connection.scratch(_SCRATCH)
 
-    def work(source: exp.Table) -> Mapping[str, Changes]:
-        connection.ensure_schema(spec.table.schema)
+    def work() -> Mapping[str, RowCounts]:
+        connection.tables.ensure_schema(spec.table.schema)
         staged = stage(
             connection,
             source,
@@ -57,15 +53,24 @@ def store(
         )
         if staged.spec.unique_key:
             _check_key(connection, staged)
-        changes = apply(connection, staged, strategy="merge" if staged.spec.unique_key else "replace")
-        connection.run(staging.dropped(shadow))
-        return changes
+        add_columns(connection, staged)
+        write = slice_write(connection, staged.table_slice, shadow=shadow, names=names_of(staged.columns))
+        prepared = prepare_change(
+            connection,
+            write,
+            staged.rows,
+            strategy="merge" if staged.spec.unique_key else "replace",
+            live_exists=staged.live_columns is not None,
+        )
+        prepared.run(connection)
+        connection.tables.drop(shadow)
+        return prepared.row_counts
 
     with readable(connection, data, spec=spec) as source:
-        return in_transaction(connection, partial(work, source))
+        return connection.attempt(work)
 
 
-def _check_key(connection: Connection, staged: Staged) -> None:
+def _check_key(connection: Session, staged: Staged) -> None:
     result = key_result(connection, staged)
     if result.problem is not None:
         raise WarehouseError(f"{staged.spec.table}: its unique key can't be checked: {result.problem}")

@@ -13,8 +13,8 @@ import pytest
 import dagster_safe_backfill as sb
 from dagster_safe_backfill.model.options import Strategy
 from dagster_safe_backfill.model.states import Origin
-from dagster_safe_backfill.wap.ledger import ledger
-from dagster_safe_backfill.wap.ledger.intents import record_intent
+from dagster_safe_backfill.wap import publish, write
+from dagster_safe_backfill.wap.ledger.record import record_intent
 from dagster_safe_backfill.warehouses.snowflake.tables import SnowflakeTables
 from dagster_safe_backfill.warehouses.snowflake.transaction import Transaction
 from dagster_safe_backfill_tests.harness.publications import STRATEGIES, Publications, day_rows
@@ -32,6 +32,10 @@ def table(account: SnowflakeBackend) -> Publications:
 
 class Killed(BaseException):
     pass
+
+
+CALLERS = {"record_staged": write, "record_change": publish}
+"""The module that calls each recorder of the ledger."""
 
 
 Kill = Callable[[str], AbstractContextManager[None]]
@@ -52,7 +56,7 @@ def kill(monkeypatch: pytest.MonkeyPatch) -> Kill:
                 Transaction, "roll_back", lambda self: self.own.execute("ROLLBACK") if self.has_begun else None
             )
             patch.setattr(Transaction, "close", lambda self, *, is_committed: None)
-            patch.setattr(ledger, recorder, killed)
+            patch.setattr(CALLERS[recorder], recorder, killed)
             yield
 
     return kill_at

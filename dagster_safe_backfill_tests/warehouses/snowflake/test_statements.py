@@ -14,11 +14,11 @@ from sqlglot import exp
 
 import dagster_safe_backfill as sb
 from dagster_safe_backfill.model.options import Strategy
-from dagster_safe_backfill.model.slices import KeyDimension, PartitionSlice
-from dagster_safe_backfill.model.tables import Query, TableRef
+from dagster_safe_backfill.model.slices import KeyDimension, PartitionColumn, PartitionSlice, TableSlice
+from dagster_safe_backfill.model.tables import Query, TableRef, TableSpec
 from dagster_safe_backfill.sql import staging, terms
-from dagster_safe_backfill.sql.slicing import PartitionColumn, distinct_keys, rows_of
-from dagster_safe_backfill.wap.ledger.waiting import stages
+from dagster_safe_backfill.sql.slicing import distinct_keys, inside
+from dagster_safe_backfill.wap.ledger.waiting import staged_partitions
 from dagster_safe_backfill.warehouses.base import STATEMENTS
 from dagster_safe_backfill.warehouses.snowflake.dialect import SnowflakeDialect
 from dagster_safe_backfill_tests.harness.assets import Source, events, run_range
@@ -78,7 +78,7 @@ def test_a_swap_that_the_ledger_does_not_know_is_undone_by_the_next_publication(
     account: SnowflakeBackend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As after a kill between SWAP WITH and the ledger's COMMIT: neither rolls back, nor cleans up."""
-    from dagster_safe_backfill.wap.ledger import ledger
+    from dagster_safe_backfill.wap import publish
     from dagster_safe_backfill.warehouses.snowflake.transaction import Transaction
 
     table = Publications(account, live=day_rows(0, 1.0))
@@ -90,7 +90,7 @@ def test_a_swap_that_the_ledger_does_not_know_is_undone_by_the_next_publication(
         def killed(*args: Any, **kwargs: Any) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr(ledger, "record_change", killed)
+        patch.setattr(publish, "record_change", killed)
         with pytest.raises(KeyboardInterrupt):
             table.publish(staged, "1", strategy="swap")
     assert table.values() == {0: [2.0] * 3}, "it was swapped"
@@ -129,24 +129,25 @@ def test_lists_that_are_too_long_are_split(account: SnowflakeBackend) -> None:
     keys = PartitionSlice(keys=MANY, dimensions=(dimension,))
     column = PartitionColumn(
         name="k",
-        expression=terms.column("k"),
+        sql="k",
         type_name="NUMBER(38,0)",
         keeps="other",
         timezone=None,
         dialect=SnowflakeDialect(),
     )
     table = TableRef(schema="main", name="t")
+    spec = TableSpec(table=table)
     source = exp.select(terms.column("k")).from_(terms.table(table))
     statements = [
         distinct_keys(dimension, column),
-        source.copy().where(rows_of(keys, {None: column})),
+        source.copy().where(inside(TableSlice(spec=spec, partition_slice=keys, columns={None: column}))),
         staging.delete_positions(table, range(len(MANY))),
     ]
     assert [longest(statement) for statement in statements] == [16_000] * 3
     account.create("t", pa.table({"k": [1]}))
     with account.warehouse.connect() as connection:
         twice = distinct_keys(KeyDimension(values=(*MANY, "007", "00")), column)
-        assert connection.run(twice) == [(len(MANY),)], "some are the same number"
+        assert connection.query(twice) == [(len(MANY),)], "some are the same number"
 
 
 def test_a_list_of_accepted_values_may_be_long(account: SnowflakeBackend) -> None:
@@ -154,7 +155,7 @@ def test_a_list_of_accepted_values_may_be_long(account: SnowflakeBackend) -> Non
     accepted = sb.accepted_values("id", [*range(len(MANY))])
     table.publish(table.stage(day_rows(0, 2.0), [0], "1", audits=[accepted]), "1")
     with account.warehouse.connect() as connection:
-        found = stages(connection, table.spec.table, keys=(*MANY, "2024-01-01"))
+        found = staged_partitions(connection, table.spec.table, keys=(*MANY, "2024-01-01"))
     assert [stage.key for stage in found] == ["2024-01-01"]
 
 

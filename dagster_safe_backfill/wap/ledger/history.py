@@ -1,0 +1,205 @@
+"""History: the changes of live that the ledger tells of, and the tables that it knows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+
+from sqlglot import exp
+
+from dagster_safe_backfill.model.states import CHANGES_OF_LIVE, ChangeEvent, Fingerprint, Origin, RowCounts
+from dagster_safe_backfill.model.tables import TableRef
+from dagster_safe_backfill.sql import ledger, terms
+from dagster_safe_backfill.warehouses.base import Row, Session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What the ledger says of one change of one live partition.
+
+    Attributes:
+        fingerprint: The partition's after the change; None in a ledger of before there were archives.
+        columns: Those that the fingerprint is of.
+        replaced: The partition's fingerprint before; None likewise.
+        archive: Where the replaced rows are kept; None if there were none, none changed, or none are kept.
+        undone: The publications that a rollback undid here; empty for a publication.
+    """
+
+    recorded_at: datetime
+    event: ChangeEvent
+    key: str
+    publication_id: str
+    run_id: str
+    backfill_id: str | None
+    code_version: str | None
+    row_counts: RowCounts
+    fingerprint: Fingerprint | None
+    columns: tuple[str, ...]
+    replaced: Fingerprint | None
+    archive: TableRef | None
+    expires_at: datetime | None
+    undone: tuple[str, ...]
+    strategy: str | None
+
+    def __str__(self) -> str:
+        what = "rolled back" if self.event == "rolled_back" else "published"
+        return f"{what} by {self.publication_id} at {self.recorded_at:%Y-%m-%d %H:%M:%S %Z}"
+
+
+_COLUMNS = (
+    *("recorded_at", "event", "partition_key", "publication_id", "run_id", "backfill_id", "code_version"),
+    *("rows_staged", "rows_inserted", "rows_updated", "rows_deleted", "rows_unchanged"),
+    *("fingerprint", "fingerprinted_columns", "replaced_fingerprint", "archive", "archive_expires_at"),
+    *("undone_publications", "strategy"),
+)
+
+
+def changes_by(connection: Session, table: TableRef, *publication_ids: str) -> list[Change]:
+    """Return what publications or rollbacks of these ids changed, by partition, the oldest first."""
+    return _changes(connection, table, ledger.is_named("publication_id", *publication_ids))
+
+
+def changes_in(connection: Session, table: TableRef, group: str) -> list[Change]:
+    """Return what the publications of what was staged in one group changed, the oldest first."""
+    return _changes(connection, table, ledger.group().eq(terms.text(group)))
+
+
+def changes_by_backfill(connection: Session, table: TableRef, backfill_id: str) -> list[Change]:
+    """Return what the publications of one backfill changed, the oldest first."""
+    return _changes(connection, table, terms.column("backfill_id").eq(terms.text(backfill_id)))
+
+
+def history(connection: Session, table: TableRef, keys: Sequence[str] | None = None) -> list[Change]:
+    """Return all changes of some of a table's partitions, or of all, the oldest first."""
+    if keys is None:
+        return _changes(connection, table)
+    return _changes(connection, table, terms.is_in(terms.column("partition_key"), map(terms.text, keys)))
+
+
+def partition_keys(connection: Session, table: TableRef) -> tuple[str, ...]:
+    """Return the partitions that were ever changed; none, if there is no ledger."""
+    if not ledger.is_complete(connection.tables.columns(ledger.ledger_of(table))):
+        return ()
+    select = ledger.rows_of(table, [terms.column("partition_key")], ledger.is_event(*CHANGES_OF_LIVE)).distinct()
+    return tuple([key for (key,) in connection.query(select)])
+
+
+def publication_of_batch(connection: Session, table: TableRef, origin: Origin) -> Origin:
+    """Return who publishes a batch of a group: each is a publication of its own, with the next number."""
+    return replace(origin, publication_id=f"{origin.group}.{_publications(connection, table, origin.group) + 1}")
+
+
+def publication_of_group(connection: Session, table: TableRef, origin: Origin) -> Origin:
+    """Return who publishes a group: under its own name, and with the next number once that was published."""
+    before = _publications(connection, table, origin.group)
+    return replace(origin, publication_id=f"{origin.group}.{before + 1}" if before else origin.group)
+
+
+def _publications(connection: Session, table: TableRef, group: str) -> int:
+    """Return how many publications and rollbacks there are of what was staged in one group."""
+    return len({change.publication_id for change in changes_in(connection, table, group)})
+
+
+def staged_at(connection: Session, table: TableRef, group: str) -> datetime | None:
+    """Return when rows were last staged in a group."""
+    latest = exp.Max(this=terms.column("recorded_at"))
+    is_in_group = ledger.group().eq(terms.text(group))
+    ((found,),) = connection.query(ledger.rows_of(table, [latest], ledger.is_event("staged"), is_in_group))
+    return found
+
+
+def rejected_runs(connection: Session, table: TableRef, run_ids: Iterable[str]) -> set[str]:
+    """Return those of the runs in which an audit blocked a partition of the table."""
+    run_id = terms.column("run_id")
+    is_one = terms.is_in(run_id, map(terms.text, run_ids))
+    select = ledger.rows_of(table, [run_id.copy()], ledger.is_event("rejected", "refused"), is_one)
+    return {row[0] for row in connection.query(select.distinct())}
+
+
+def newest_publication(connection: Session, table: TableRef) -> str | None:
+    """Return the id of the last publication of a table that is no rollback."""
+    select = ledger.rows_of(table, [terms.column("publication_id")], ledger.is_event("published"))
+    found = connection.query(select.order_by(terms.column("recorded_at").desc()).limit(1))
+    return found[0][0] if found else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """Who made a shadow or an archive, and when the ledger last told of it."""
+
+    run_id: str
+    last_used: datetime
+
+
+def shadow_owners(connection: Session, table: TableRef) -> dict[str, Owner]:
+    """Return the owners of all shadows that the table ever had, by the shadow's name in lower case."""
+    at = terms.column("recorded_at")
+    select = ledger.rows_of(table, [terms.column("shadow"), terms.column("run_id"), at], ledger.is_given("shadow"))
+    return {
+        name.casefold().removeprefix(f"{table.schema.casefold()}."): Owner(run_id=run_id, last_used=last_used)
+        for name, run_id, last_used in connection.query(select.distinct().order_by(at.copy()))
+    }
+
+
+def archives(connection: Session, table: TableRef) -> dict[TableRef, datetime]:
+    """Return all archives that the table ever had, with the moments at which they expire."""
+    archive, expiry = terms.column("archive"), terms.column("archive_expires_at")
+    items = [archive, exp.Max(this=expiry)]
+    select = ledger.rows_of(table, items, ledger.is_event(*CHANGES_OF_LIVE), ledger.is_given("archive"))
+    found = connection.query(select.group_by(archive.copy()))
+    return {TableRef(schema=table.schema, name=name): at for name, at in found}
+
+
+def unrecorded_archives(connection: Session, table: TableRef) -> dict[TableRef, Owner]:
+    """Return the archives that were intended, and of which no change of the table tells, with who intended them."""
+    items = terms.columns(["archive", "run_id", "recorded_at"])
+    found = connection.query(ledger.rows_of(table, items, ledger.is_event("intended"), ledger.is_given("archive")))
+    recorded = archives(connection, table)
+    named = {TableRef(schema=table.schema, name=name): Owner(run_id=run_id, last_used=at) for name, run_id, at in found}
+    return {one: owner for one, owner in named.items() if one not in recorded}
+
+
+def other_versions(connection: Session, table: TableRef, origin: Origin) -> list[str | None]:
+    """Return the code versions other than this run's under which its backfill has published partitions of the table."""
+    if origin.backfill_id is None:
+        return []
+    version = terms.column("code_version")
+    own = exp.null() if origin.code_version is None else terms.text(origin.code_version)
+    select = ledger.rows_of(
+        table,
+        [version],
+        terms.column("backfill_id").eq(terms.text(origin.backfill_id)),
+        ledger.is_event("published"),
+        exp.NullSafeNEQ(this=version.copy(), expression=own),
+    )
+    return [row[0] for row in connection.query(select.distinct())]
+
+
+def _changes(connection: Session, table: TableRef, *conditions: exp.Expr) -> list[Change]:
+    return list(map(partial(_change, table), connection.query(ledger.changes_of(table, _COLUMNS, *conditions))))
+
+
+def _change(table: TableRef, row: Row) -> Change:
+    at, event, key, publication, run, backfill, version, *numbers = row[:12]
+    fingerprint, columns, replaced, archive, expires_at, undone, strategy = row[12:]
+    staged, inserted, updated, deleted, unchanged = (number or 0 for number in numbers)
+    return Change(
+        recorded_at=at,
+        event=event,
+        key=key,
+        publication_id=publication,
+        run_id=run,
+        backfill_id=backfill,
+        code_version=version,
+        row_counts=RowCounts(staged=staged, inserted=inserted, updated=updated, deleted=deleted, unchanged=unchanged),
+        fingerprint=Fingerprint.parse(fingerprint) if fingerprint else None,
+        columns=tuple(json.loads(columns or "[]")),
+        replaced=Fingerprint.parse(replaced) if replaced else None,
+        archive=TableRef(schema=table.schema, name=archive) if archive else None,
+        expires_at=expires_at,
+        undone=tuple(json.loads(undone or "[]")),
+        strategy=strategy,
+    )

@@ -1,0 +1,86 @@
+"""The rows that audits are measured on: those of a staged batch, or live ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from sqlglot import exp
+
+from dagster_safe_backfill.model.slices import TableSlice
+from dagster_safe_backfill.model.states import LiveRows, Staged
+from dagster_safe_backfill.model.tables import Column, TableRef
+from dagster_safe_backfill.sql import staging, terms
+from dagster_safe_backfill.sql.auditing import AuditedRows
+from dagster_safe_backfill.sql.slicing import inside, outside
+from dagster_safe_backfill.warehouses.base import Session
+
+
+def staged_rows(
+    connection: Session,
+    staged: Staged,
+    sample_columns: Sequence[str] | None = None,
+    *,
+    looks_outside: bool = True,
+) -> AuditedRows:
+    """Return a staged batch as what audits are measured on; live rows outside the slice count if `looks_outside`."""
+    added: dict[str, exp.Expr] = {}
+    if staged.added:
+        live = connection.tables.columns(staged.spec.table) or ()
+        lacking = [column for column in staged.added if column not in live]
+        for column, value in staging.with_defaults(staged.spec, lacking, dialect=connection.dialect.name).items():
+            added[column.name] = terms.typed(value or exp.Null(), column.type, dialect=connection.dialect.name)
+    return _audited_rows(
+        connection,
+        staged.table_slice,
+        staged.shadow,
+        columns=staged.columns,
+        counts=staged.rows,
+        added=added,
+        has_live=staged.live_columns is not None,
+        looks_outside=looks_outside and staged.live_columns is not None,
+        sample_columns=sample_columns,
+    )
+
+
+def live_rows(connection: Session, live: LiveRows, sample_columns: Sequence[str] | None = None) -> AuditedRows:
+    """Return live rows as what audits are measured on."""
+    return _audited_rows(
+        connection,
+        live.table_slice,
+        live.view,
+        columns=live.columns,
+        counts=live.rows,
+        added={},
+        has_live=True,
+        looks_outside=True,
+        sample_columns=sample_columns,
+    )
+
+
+def _audited_rows(
+    connection: Session,
+    table_slice: TableSlice,
+    rows: TableRef,
+    *,
+    columns: Sequence[Column],
+    counts: Mapping[str, int],
+    added: Mapping[str, exp.Expr],
+    has_live: bool,
+    looks_outside: bool,
+    sample_columns: Sequence[str] | None,
+) -> AuditedRows:
+    is_inside = inside(table_slice)
+    is_whole = table_slice.partition_slice is None
+    return AuditedRows(
+        rows=rows,
+        table_slice=table_slice,
+        inside=is_inside if is_whole else exp.paren(is_inside),
+        outside=outside(is_inside) if looks_outside and not is_whole else None,
+        has_live=has_live,
+        columns=tuple(columns),
+        counts=counts,
+        added=added,
+        instants=tuple([column.name for column in columns if connection.dialect.keeps(column.type) == "timestamptz"]),
+        dialect=connection.dialect,
+        sample_columns=None if sample_columns is None else tuple(sample_columns),
+    )

@@ -29,13 +29,14 @@ if TYPE_CHECKING:
 Strategy = Literal["merge", "replace", "swap"]
 OnConflict = Literal["raise", "overwrite"]
 
+MOST_DAYS = 36_500
+_MOST_SECONDS = 366 * 24 * 3600
+"""The most days and seconds that an option may say: dates and timers in this range work in Python and in databases."""
+
 _SYNC = (
     'it rewrites the whole table, and only @wap_asset(publish="swap") does that: write'
     ' publish=Swap(on_schema_change="sync")'
 )
-MOST_DAYS = 36_500
-_SECONDS = 366 * 24 * 3600
-"""The most days and seconds that an option may say: sums with them stay within what Python and databases count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,9 +226,9 @@ class Limits:
 
     def __post_init__(self) -> None:
         if self.timeout_seconds is not None:
-            check_number("timeout_seconds", self.timeout_seconds, of="seconds", most=_SECONDS, is_positive=True)
+            check_number("timeout_seconds", self.timeout_seconds, of="seconds", most=_MOST_SECONDS, is_positive=True)
         check_count("max_retries", self.max_retries, of="retries", at_least=0)
-        check_number("retry_wait", self.retry_wait, of="seconds", most=_SECONDS)
+        check_number("retry_wait", self.retry_wait, of="seconds", most=_MOST_SECONDS)
         if self.max_partitions is not None:
             check_count("max_partitions", self.max_partitions, of="partitions", at_least=1)
         hours = cast("object", self.allowed_hours)

@@ -114,7 +114,7 @@ def test_an_upstream_that_changes_while_rows_are_computed_outdates_them(
     )
     assert "the source has no" in runs.fail(deps=[upstream])
     runs.source.broken = set()
-    assert runs.run(deps=[upstream]).success
+    assert runs.rerun(deps=[upstream]).success
     assert runs.source.calls == [TWELVE[2:3], TWELVE[10:]]
 
 
@@ -125,7 +125,7 @@ class TestAStepThatIsDoneAgainAfterItHadCommitted:
         runs.source.broken = set()
         fails = Fails(audit.audit)
         monkeypatch.setattr(audit, "audit", fails)
-        assert runs.run().success
+        assert runs.rerun().success
         assert fails.calls > 2
         assert runs.source.calls == FIVES[2:]
         assert counts(read) == dict.fromkeys(TWELVE, 3)

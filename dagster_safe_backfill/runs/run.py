@@ -54,8 +54,8 @@ class Retries:
     longest_wait: float = 30.0
 
     def __post_init__(self) -> None:
-        for name in (field.name for field in fields(self)):
-            value = getattr(self, name)
+        for field in fields(self):
+            name, value = field.name, getattr(self, field.name)
             if not 0 <= value < math.inf:
                 raise ConfigurationError(f"{name} is {value}, and must be a number from 0 on")
 

@@ -57,7 +57,7 @@ def run_audit(
 
     judged, left_out = run.attempt(attempt, deadline=run.deadline(f"auditing what is staged of {table}"))
     failure = rejection(judged, [judged], batches=1) if isinstance(judged, Rejected) else None
-    report = report_of(context, judged, failure=failure, is_published=False)
+    report = report_of(context, judged, failure=failure, goes_live=False)
     yield from report.checks
     shown = {**report.shown, "shadow": str(judged.staged.shadow), "partitions": len(judged.staged.keys)}
     if left_out:

@@ -119,7 +119,7 @@ def run_shadow(
     parts = [done.judged for done in _run_batches(run, batches, "part_of_group")]
     judged = together(parts, audits=asset.audits, partition_slice=run.partition_slice)
     failure = rejection(judged, parts, batches=len(batches)) if isinstance(judged, Rejected) else None
-    report = _report(run, judged, failure=failure, is_published=False)
+    report = report_of(context, judged, failure=failure, goes_live=False, logs_by_partition=asset.logs_by_partition)
     numbers = staged_numbers(parts, seconds=time.monotonic() - started)
     if isinstance(judged, Rejected):
         for key in set(judged.staged.keys) - set(judged.blocked):
@@ -186,43 +186,41 @@ def _judge(
     connection: Connection, run: ComputingRun, work: _Work, gate: Gate, *, like: TableRef | None = None
 ) -> Audited | Rejected:
     """Write a batch, or collect it where it is staged, and audit it; once, whatever fails afterwards."""
-    if work.judged is None:
-        audits = run.asset.audits
-        if gate == "part_of_run":
-            audits = [one for one in audits if not one.is_over_run]
-        work.judged = audit(
+    if work.judged is not None:
+        return work.judged
+    if work.before is None:
+        staged = _collect(connection, run, work.batch)
+    else:
+        staged = write(
             connection,
-            _stage(connection, run, work, like=like),
-            audits,
+            work.rows,
+            spec=run.spec,
+            partition_slice=work.batch.partition_slice,
             origin=run.origin,
-            sample_columns=run.options.checks.sample_columns,
-            gate=gate,
+            shadow=work.batch.shadow,
+            like=like,
+            before=work.before,
         )
+    audits = run.asset.audits
+    if gate == "part_of_run":
+        audits = [one for one in audits if not one.is_over_run]
+    columns = run.options.checks.sample_columns
+    work.judged = audit(connection, staged, audits, origin=run.origin, gate=gate, sample_columns=columns)
     return work.judged
 
 
-def _stage(connection: Connection, run: ComputingRun, work: _Work, *, like: TableRef | None) -> Staged:
-    piece, shadow = work.batch.partition_slice, work.batch.shadow
-    if work.before is None:
-        found, into = stands_in(connection, run.spec.table, work.batch.staged, into=shadow, origin=run.origin)
-        return collect(
-            connection,
-            found,
-            spec=run.spec,
-            partition_slice=piece,
-            into=into,
-            origin=run.origin,
-            ended_runs=run.ended(found),
-        )
-    return write(
+def _collect(connection: Connection, run: ComputingRun, batch: Batch) -> Staged:
+    """Collect in one shadow what the run takes up."""
+    table = run.spec.table
+    found, into = stands_in(connection, table, batch.staged, into=batch.shadow, origin=run.origin)
+    return collect(
         connection,
-        work.rows,
+        found,
         spec=run.spec,
-        partition_slice=piece,
+        partition_slice=batch.partition_slice,
+        into=into,
         origin=run.origin,
-        shadow=shadow,
-        like=like,
-        before=work.before,
+        ended_runs=run.ended(found),
     )
 
 
@@ -245,7 +243,8 @@ def _publish_each(run: ComputingRun, batches: Sequence[Batch]) -> RunReport:
     failure = None
     if isinstance(judged, Rejected):
         failure = partly_published(judged, parts, published, whole=run.partition_slice)
-    return replace(_report(run, judged, failure=failure), published=published)
+    report = report_of(run.context, judged, failure=failure, logs_by_partition=run.asset.logs_by_partition)
+    return replace(report, published=published)
 
 
 def _publish_alone(run: ComputingRun, batch: Batch) -> RunReport:
@@ -263,7 +262,8 @@ def _publish_together(run: ComputingRun, batches: Sequence[Batch]) -> RunReport:
     parts = [done.judged for done in _run_batches(run, batches, "part_of_run")]
     whole = together(parts, audits=run.asset.audits, partition_slice=run.partition_slice)
     if isinstance(whole, Rejected):
-        return _report(run, whole, failure=rejection(whole, parts, batches=len(batches)))
+        failure = rejection(whole, parts, batches=len(batches))
+        return report_of(run.context, whole, failure=failure, logs_by_partition=run.asset.logs_by_partition)
 
     def attempt(connection: Connection) -> RunReport:
         if changes_by(connection, run.spec.table, run.origin.publication_id):
@@ -298,23 +298,12 @@ def _judge_together(connection: Connection, run: ComputingRun, whole: Audited) -
 
 def _report_and_publish(connection: Connection, run: ComputingRun, judged: Audited | Rejected) -> RunReport:
     """Publish what passed; what is reported is made before anything goes live: what breaks there publishes nothing."""
+    failure = rejection(judged, [judged], batches=1) if isinstance(judged, Rejected) else None
+    report = report_of(run.context, judged, failure=failure, logs_by_partition=run.asset.logs_by_partition)
     if isinstance(judged, Rejected):
-        return _report(run, judged, failure=rejection(judged, [judged], batches=1))
-    report = _report(run, judged)
+        return report
     published = publish(connection, judged, rules=run.options.publish, origin=run.origin)
     return replace(report, published=[published])
-
-
-def _report(
-    run: ComputingRun, judged: Audited | Rejected, *, failure: dg.Failure | None = None, is_published: bool = True
-) -> RunReport:
-    return report_of(
-        run.context,
-        judged,
-        failure=failure,
-        is_published=is_published and isinstance(judged, Audited),
-        logs_by_partition=run.asset.logs_by_partition,
-    )
 
 
 def _checked(run: ComputingRun, report: RunReport) -> Iterator[object]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from dagster_safe_backfill.audits.base import Audit
     from dagster_safe_backfill.sql.auditing import AuditedRows
-    from dagster_safe_backfill.warehouses.base import Connection
+    from dagster_safe_backfill.warehouses.base import Session
 
 DAYS = 365
 TURNS = 7
@@ -48,7 +48,7 @@ def eight() -> list["Audit"]:
 
 
 @contextmanager
-def staged(database: str) -> Iterator[tuple["Connection", "AuditedRows"]]:
+def staged(database: str) -> Iterator[tuple["Session", "AuditedRows"]]:
     """Stage the days, and leave them in the shadow."""
     import dagster as dg
 

@@ -1,6 +1,10 @@
-"""Sets up the environment, then runs the tests: `python3 -m dagster_safe_backfill_tests`."""
+"""Sets up the environment, then runs the tests: `python3 -m dagster_safe_backfill_tests`, all or with `--quick` some.
+
+Takes what pytest takes.
+"""
 
 import sys
+from pathlib import Path
 
 from example_project.environment import ROOT, run_inside
 
@@ -8,16 +12,7 @@ if __name__ == "__main__":
     run_inside("dagster_safe_backfill_tests")
     import pytest
 
-    raise SystemExit(
-        pytest.main(
-            [
-                "-n",
-                "2",
-                "--dist",
-                "worksteal",
-                "--rootdir",
-                str(ROOT),
-                *(sys.argv[1:] or [str(ROOT / "dagster_safe_backfill_tests")]),
-            ]
-        )
-    )
+    given = sys.argv[1:]
+    if not any(Path(argument.partition("::")[0]).exists() for argument in given):
+        given.append(str(ROOT / "dagster_safe_backfill_tests"))
+    raise SystemExit(pytest.main(["-n", "2", "--dist", "worksteal", "--rootdir", str(ROOT), *given]))

@@ -16,6 +16,7 @@ import pytest
 from dagster_safe_backfill import RangeIOManager
 from dagster_safe_backfill.warehouses.base import Warehouse
 from dagster_safe_backfill_tests.harness.backends import Backend, DuckDBBackend
+from dagster_safe_backfill_tests.quick import has_quick_tests, is_quick
 
 Read = Callable[[str], list[tuple[Any, ...]]]
 """Runs a query on a connection that shares nothing with the library's, and returns its rows."""
@@ -28,6 +29,10 @@ _ENOUGH = 4 * 2**30
 
 def pytest_configure() -> None:
     """Keep files in memory where there is room: SQLite waits for a disk all the time, and no test cuts the power."""
+    # Else the Snowflake connector looks at each login, by HTTP, for the cloud that it may be in.
+    os.environ["SNOWFLAKE_DISABLE_PLATFORM_DETECTION"] = "true"
+    # Else it asks for each request what proxies there are.
+    os.environ.setdefault("NO_PROXY", "127.0.0.1,localhost")
     if "TMPDIR" in os.environ or not _MEMORY.is_dir() or shutil.disk_usage(_MEMORY).free < _ENOUGH:
         return
     os.environ["TMPDIR"] = str(_MEMORY)
@@ -35,14 +40,32 @@ def pytest_configure() -> None:
     tempfile.tempdir = None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="run what most mistakes break, in under 90 seconds")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import no file of which nothing is run."""
+    return True if config.getoption("--quick") and not has_quick_tests(collection_path) else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with what takes long, so that at the end no process runs the last of it while the other waits."""
+    if config.getoption("--quick"):
+        config.hook.pytest_deselected(items=[item for item in items if not _is_quick(item)])
+        items[:] = [item for item in items if _is_quick(item)]
     places = {name: place for place, name in enumerate(_LONGEST)}
 
     def place(item: pytest.Item) -> int:
         return min(places.get(name, len(places)) for name in (item.path.stem, item.path.parent.name))
 
     items.sort(key=place)
+
+
+def _is_quick(item: pytest.Item) -> bool:
+    assert isinstance(item, pytest.Function)
+    warehouse = item.callspec.params.get("backend") if hasattr(item, "callspec") else None
+    return is_quick(item.path, item.originalname, item.fixturenames, warehouse)
 
 
 def pytest_collection_finish() -> None:

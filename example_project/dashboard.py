@@ -28,7 +28,7 @@ def quantities(warehouse: Warehouse) -> Mapping[date, int]:
     """Return the quantity sold on each day that is live; none, as long as there is no table."""
     try:
         with warehouse.connect(read_only=True) as connection:
-            return dict(connection.run(_QUANTITIES))
+            return dict(connection.query(_QUANTITIES))
     except TableNotFoundError:
         return {}
 

@@ -94,7 +94,7 @@ def _environment(home: Path) -> dict[str, str]:
 def computed() -> Mapping[str, int]:
     """Return how many days each run has computed, the oldest run first."""
     with io_manager().warehouse().connect(read_only=True) as connection:
-        return dict(connection.run(_COMPUTED))
+        return dict(connection.query(_COMPUTED))
 
 
 def main(home: Path = DATA / "dagster_home") -> None:

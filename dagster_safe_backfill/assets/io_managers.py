@@ -28,7 +28,7 @@ from dagster_safe_backfill.runs.partitions import reads_nothing, slice_of_input,
 from dagster_safe_backfill.runs.table_io import TableIO
 
 if TYPE_CHECKING:
-    from dagster_safe_backfill.warehouses.base import Connection, Warehouse
+    from dagster_safe_backfill.warehouses.base import Session, Warehouse
 
 
 class RangeIOManager(dg.ConfigurableIOManager, TableIO):
@@ -46,7 +46,7 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
     @contextmanager
     def connected(
         self, table: TableRef, *, run_id: str | None, publication_id: str | None = None, read_only: bool = False
-    ) -> Generator[Connection, None, None]:
+    ) -> Generator[Session, None, None]:
         """Open a session for the work of a run on a table, which the database's history and errors tell of."""
         known = {"table": str(table), "run_id": run_id, "publication_id": publication_id}
         warehouse = self._tagged({name: value for name, value in known.items() if value is not None})
@@ -131,9 +131,11 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
 class RangeDuckDBIOManager(RangeIOManager):
     """Tables in a DuckDB file; a drop-in for `dagster_duckdb_pandas.DuckDBPandasIOManager`.
 
-    Reads the same metadata (`schema`, `partition_expr` also by dimension, and `columns` of inputs), and besides
-    `unique_key`, `updated_at_column`, `column_timezone`, `on_empty`, `on_outside`, `on_schema_change` and
-    `column_defaults` as in `@wap_asset`, and `keep_latest`, the column of its `on_duplicate`.
+    Reads the same metadata of plain assets: `schema`, `partition_expr` (also by dimension), and `columns` of inputs.
+    Also reads `unique_key`; `updated_at_column`, `column_timezone`, `on_empty` and `on_outside`, which `TableOptions`
+    documents; `on_schema_change` and `column_defaults`, which `Replace` documents; and `keep_latest`, the column that
+    tells which of several rows of one key is kept. A wrong value, or a name that is almost one of these, is an error
+    before anything is written.
 
     Every write is one transaction: a reader sees the table before or after it, and an error leaves it as it was.
     The columns are matched by name. Frames may be pandas, polars, pyarrow or anything else that speaks Arrow;

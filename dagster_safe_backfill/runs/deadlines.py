@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from dagster_safe_backfill.errors import BatchTimeoutError, ConfigurationError, StatementCancelledError
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.base import Session
 
 _AGAIN_AFTER = 0.05
 _AT_ONCE = 1e-6
@@ -37,7 +37,7 @@ class Deadline:
         self._started = time.monotonic()
 
     @contextmanager
-    def over(self, connection: Connection) -> Generator[None, None, None]:
+    def over(self, connection: Session) -> Generator[None, None, None]:
         """Stop the statements of a block once the time is over.
 
         A thread cancels the statement that runs then, and after it each one that it meets, until the block ends. No
@@ -102,7 +102,7 @@ class Deadline:
         if self._left() <= 0:
             self._raise()
 
-    def _watch(self, connection: Connection, ended: threading.Event) -> None:
+    def _watch(self, connection: Session, ended: threading.Event) -> None:
         wait = self._left()
         while not ended.wait(wait):
             connection.cancel()

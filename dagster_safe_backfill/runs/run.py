@@ -27,7 +27,7 @@ from dagster_safe_backfill.wap.ledger.waiting import owners
 from dagster_safe_backfill.wap.tables.slices import where
 
 if TYPE_CHECKING:
-    from dagster_safe_backfill.warehouses.base import Connection
+    from dagster_safe_backfill.warehouses.base import Session
 
 _Result = TypeVar("_Result")
 
@@ -113,7 +113,7 @@ class Run:
         """Return the deadline of something that begins now."""
         return Deadline(self.options.limits.timeout_seconds, what)
 
-    def attempt(self, work: Callable[[Connection], _Result], *, deadline: Deadline, read_only: bool = False) -> _Result:
+    def attempt(self, work: Callable[[Session], _Result], *, deadline: Deadline, read_only: bool = False) -> _Result:
         """Return what `work` makes in a session of its own; after an error that can pass, in another one.
 
         Raises:
@@ -121,11 +121,11 @@ class Run:
         """
 
         def try_once() -> _Result:
-            session = self.table_io.connected(
+            opened = self.table_io.connected(
                 self.spec.table, run_id=self.context.run_id, publication_id=self.publication_id, read_only=read_only
             )
-            with session as connection, deadline.over(connection):
-                return work(connection)
+            with opened as session, deadline.over(session):
+                return work(session)
 
         return self.retry(try_once)
 

@@ -13,7 +13,7 @@ from dagster_safe_backfill.model.options import AssetOptions
 from dagster_safe_backfill.model.tables import TableRef, TableSpec
 
 if TYPE_CHECKING:
-    from dagster_safe_backfill.warehouses.base import Connection, Warehouse
+    from dagster_safe_backfill.warehouses.base import Session, Warehouse
 
 
 class TableIO(ABC):
@@ -26,7 +26,7 @@ class TableIO(ABC):
     @abstractmethod
     def connected(
         self, table: TableRef, *, run_id: str | None, publication_id: str | None = None, read_only: bool = False
-    ) -> AbstractContextManager[Connection]:
+    ) -> AbstractContextManager[Session]:
         """Open a session for the work of a run on a table, which the database's history and errors tell of."""
 
     @abstractmethod

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from sqlglot import exp
-from typing_extensions import Self
 
 from dagster_safe_backfill.model.tables import ColumnType
 
@@ -15,16 +14,12 @@ Fit = Literal["same", "if_unchanged", "never"]
 """How values of one column type go into another: as they are, only those that a cast keeps, or not at all."""
 
 
-class Dialect(str, ABC):
+class Dialect(ABC):
     """How one database says what others say otherwise.
 
     It runs nothing and keeps nothing: each method returns an expression or a fact about a type. Types are named in the
     database's own spelling, as `Session.describe` and `Tables.columns` return them.
     """
-
-    def __new__(cls) -> Self:
-        """Be sqlglot's name too, as long as wap/ takes it for that."""
-        return super().__new__(cls, cls.name)
 
     name: ClassVar[str]
     """sqlglot's name of the SQL that this database speaks; expressions are rendered and parsed by it."""

@@ -55,25 +55,6 @@ def is_complete(found: Iterable[Column] | None) -> bool:
     return found is not None and {*map(str.casefold, names_of(found))} >= COLUMNS.keys()
 
 
-def definitions() -> list[exp.ColumnDef]:
-    """Return the definition of each of the ledger's columns."""
-    return [
-        exp.ColumnDef(this=exp.to_identifier(name, quoted=True), kind=exp.DataType.build(kind))
-        for name, kind in COLUMNS.items()
-    ]
-
-
-def created(table: TableRef) -> exp.Create:
-    """Return CREATE TABLE IF NOT EXISTS of the ledger beside a table."""
-    schema = exp.Schema(this=terms.table(ledger_of(table)), expressions=definitions())
-    return exp.Create(this=schema, kind="TABLE", exists=True)
-
-
-def added(table: TableRef, definition: exp.ColumnDef) -> exp.Alter:
-    """Return ALTER TABLE that adds a column to the ledger beside a table."""
-    return exp.Alter(this=terms.table(ledger_of(table)), kind="TABLE", actions=[definition])
-
-
 def rows_of(table: TableRef, items: Iterable[exp.Expr], *conditions: exp.Expr) -> exp.Select:
     """Return what the ledger says of a table, where all conditions hold."""
     is_of_table = terms.column("table_name").eq(terms.text(str(table)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sqlglot import exp
@@ -21,6 +20,7 @@ class SliceWrite:
 
     Attributes:
         table_slice: The slice, whose key may be empty.
+        clone: The table that is written in place of live, and then takes its place; None for live itself.
         inside: Holds for the live rows of the slice; columns are bare.
         shadow: The rows that the slice is to have.
         columns: All data columns of the shadow.
@@ -36,11 +36,17 @@ class SliceWrite:
     columns: tuple[str, ...]
     stamp: tuple[str, exp.Expr] | None = None
     unread: str | None = None
+    clone: TableRef | None = None
     compared: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         apart = {*self.key, self.unread}
         object.__setattr__(self, "compared", tuple([name for name in self.columns if name not in apart]))
+
+    @property
+    def table(self) -> TableRef:
+        """The table that is read and written."""
+        return self.clone or self.table_slice.table
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -64,25 +70,13 @@ def staged_rows(write: SliceWrite) -> exp.Select:
 def insert_staged(write: SliceWrite) -> exp.Insert:
     """Return INSERT of the whole shadow."""
     names = [exp.to_identifier(name, quoted=True) for name in write.written]
-    into = exp.Schema(this=terms.table(write.table_slice.table), expressions=names)
+    into = exp.Schema(this=terms.table(write.table), expressions=names)
     return exp.Insert(this=into, expression=staged_rows(write))
-
-
-def copied(source: TableRef, target: TableRef, values: Mapping[str, exp.Expr], *, where: exp.Expr) -> exp.Insert:
-    """Return INSERT INTO `target` of an expression over `source` for each named column, for the rows that `where`."""
-    select = exp.select(*terms.named(values)).from_(terms.table(source)).where(where.copy())
-    names = [exp.to_identifier(name, quoted=True) for name in values]
-    return exp.Insert(this=exp.Schema(this=terms.table(target), expressions=names), expression=select)
-
-
-def any_row(table: TableRef, *, where: exp.Expr) -> exp.Select:
-    """Return one row if the table has some that `where`."""
-    return exp.select(terms.number(1)).from_(terms.table(table)).where(where.copy()).limit(1)
 
 
 def delete_inside(write: SliceWrite) -> exp.Delete:
     """Return DELETE of the slice."""
-    return exp.delete(terms.table(write.table_slice.table), where=write.inside.copy())
+    return exp.delete(terms.table(write.table), where=write.inside.copy())
 
 
 def rows_inside(write: SliceWrite) -> exp.Select:
@@ -99,7 +93,7 @@ def rows_by_partition(table: TableRef, table_slice: TableSlice) -> exp.Select:
 def count_inside(write: SliceWrite) -> exp.Select:
     """Return how many live rows the slice has."""
     count = exp.select(exp.Count(this=exp.Star()))
-    return count.from_(terms.table(write.table_slice.table)).where(write.inside.copy())
+    return count.from_(terms.table(write.table)).where(write.inside.copy())
 
 
 def differing(write: SliceWrite) -> exp.Select:
@@ -107,7 +101,7 @@ def differing(write: SliceWrite) -> exp.Select:
 
     One comes several times just if the live table holds its key as often.
     """
-    live = exp.select(*terms.columns(write.columns)).from_(terms.table(write.table_slice.table))
+    live = exp.select(*terms.columns(write.columns)).from_(terms.table(write.table))
     live = live.where(write.inside.copy())
     is_new = exp.Is(this=terms.column(write.key[0], of=_LIVE), expression=exp.Null())
     items = terms.columns([*write.columns, PARTITION], of=_SHADOW)
@@ -132,7 +126,7 @@ def gone_by_partition(write: SliceWrite) -> exp.Select:
 def delete_gone(write: SliceWrite) -> exp.Delete:
     """Return DELETE of the slice's rows whose key the shadow lacks."""
     return exp.delete(
-        terms.table(write.table_slice.table, alias=_LIVE),
+        terms.table(write.table, alias=_LIVE),
         where=exp.and_(terms.qualified(write.inside, _LIVE), _is_gone(write)),
     )
 
@@ -156,7 +150,7 @@ def merge_changed(write: SliceWrite) -> exp.Merge:
         is_changed = terms.differ(write.compared, left=_LIVE, right=_SHADOW)
         whens.insert(0, exp.When(matched=True, condition=is_changed, then=update))
     return exp.Merge(
-        this=terms.table(write.table_slice.table, alias=_LIVE),
+        this=terms.table(write.table, alias=_LIVE),
         using=terms.rows(write.shadow, alias=_SHADOW),
         on=exp.and_(_is_match(write), terms.qualified(write.inside, _LIVE)),
         whens=exp.Whens(expressions=whens),
@@ -164,7 +158,7 @@ def merge_changed(write: SliceWrite) -> exp.Merge:
 
 
 def _positioned(write: SliceWrite) -> exp.Select:
-    rows = exp.select(exp.Star()).from_(terms.table(write.table_slice.table)).where(write.inside.copy())
+    rows = exp.select(exp.Star()).from_(terms.table(write.table)).where(write.inside.copy())
     return positioned(rows, terms.columns(write.key), write.table_slice)
 
 

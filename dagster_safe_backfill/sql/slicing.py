@@ -110,7 +110,7 @@ def _one_dimension(
     return terms.any_of(conditions)
 
 
-def positioned(rows: exp.Select, items: Sequence[exp.Expr], table_slice: TableSlice) -> exp.Select:
+def positioned(rows: exp.Query, items: Sequence[exp.Expr], table_slice: TableSlice) -> exp.Select:
     """Return a SELECT of `items` from `rows`, and of each row's position in the slice as `PARTITION`.
 
     Rows outside the slice have NULL there; without a slice all are at 0. Consecutive days of a DATE column are counted,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from sqlglot import exp
 
@@ -72,10 +71,8 @@ def values_lost_by_cast(source: exp.Table, lost: Mapping[str, exp.Expr]) -> exp.
     return exp.select(*terms.named(items)).from_(source.copy())
 
 
-def fill(
-    shadow: TableRef, rows: exp.Select, *, names: Sequence[str], table_slice: TableSlice, is_scratch: bool
-) -> exp.Create:
-    """Return CREATE TABLE AS of the rows and of each one's position in the slice (0 without partitions).
+def shadow_rows(rows: exp.Select, *, names: Sequence[str], table_slice: TableSlice) -> exp.Select:
+    """Return what a shadow holds: rows, and each one's position in the slice (0 without partitions).
 
     Where the latest row of a key is kept, each row also gets its rank among those of its key, the largest value first,
     and how many share its value.
@@ -84,7 +81,7 @@ def fill(
     latest = table_slice.spec.keep_latest
     if latest is not None:
         items += terms.named(_ranks(table_slice.spec.unique_key, latest))
-    return created_as(shadow, positioned(rows, items, table_slice), is_scratch=is_scratch)
+    return positioned(rows, items, table_slice)
 
 
 def _ranks(key: Sequence[str], latest: str) -> dict[str, exp.Expr]:
@@ -132,20 +129,6 @@ def delete_duplicates(shadow: TableRef) -> exp.Delete:
 
 def _is_duplicate() -> exp.Expr:
     return exp.GT(this=terms.column(_RANK), expression=terms.number(1))
-
-
-Kind = Literal["TABLE", "VIEW"]
-
-
-def created_as(table: TableRef, select: exp.Query, *, kind: Kind = "TABLE", is_scratch: bool = False) -> exp.Create:
-    """Return CREATE TABLE (or VIEW) AS; a scratch one lives in the session only."""
-    scratch = exp.Properties(expressions=[exp.TemporaryProperty()]) if is_scratch else None
-    return exp.Create(this=terms.table(table), kind=kind, expression=select, properties=scratch)
-
-
-def dropped(table: TableRef, *, kind: Kind = "TABLE") -> exp.Drop:
-    """Return DROP TABLE (or VIEW) IF EXISTS."""
-    return exp.Drop(tables=[terms.table(table)], kind=kind, exists=True)
 
 
 def rows_by_partition(shadow: TableRef) -> exp.Select:

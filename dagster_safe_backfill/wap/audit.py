@@ -31,7 +31,7 @@ from dagster_safe_backfill.wap.ledger.record import record_staged
 from dagster_safe_backfill.wap.ledger.waiting import staged_partitions
 from dagster_safe_backfill.wap.measure.measure import key_result, measure
 from dagster_safe_backfill.wap.measure.rows import staged_rows
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.base import Session
 
 Gate = Literal["run", "part_of_run", "partition", "part_of_group", "group"]
 """What is let through together:
@@ -48,7 +48,7 @@ have to be audited together in the end.
 
 
 def audit(
-    connection: Connection,
+    connection: Session,
     staged: Staged,
     audits: Sequence[Audit],
     *,
@@ -82,7 +82,7 @@ def _judged(staged: Staged, results: Sequence[AuditResult], live_rows: Mapping[s
     return Audited(staged=staged, results=results, live_rows=live_rows, seal=AUDIT_SEAL)
 
 
-def _record(connection: Connection, judged: Audited | Rejected, *, origin: Origin, gate: Gate) -> None:
+def _record(connection: Session, judged: Audited | Rejected, *, origin: Origin, gate: Gate) -> None:
     passed: StagedEvent = "audited"
     failed: StagedEvent = "rejected"
     blocked = judged.blocked
@@ -128,7 +128,7 @@ def together(
 
 
 def audit_together(
-    connection: Connection,
+    connection: Session,
     staged: Staged,
     audits: Sequence[Audit],
     *,
@@ -154,7 +154,7 @@ def audit_together(
     return _judged(staged, [results[one.name] for one in audits], of_batches.live_rows)
 
 
-def passed_part(connection: Connection, rejected: Rejected, *, origin: Origin) -> Audited | None:
+def passed_part(connection: Session, rejected: Rejected, *, origin: Origin) -> Audited | None:
     """Return the partitions of a rejected batch that nothing blocks; None if there are none.
 
     Their rows are copied for the session. Once published, they leave the batch's shadow, where the others stay.
@@ -189,7 +189,7 @@ def passed_part(connection: Connection, rejected: Rejected, *, origin: Origin) -
 
 
 def approved(
-    connection: Connection,
+    connection: Session,
     found: Sequence[StagedPartition],
     *,
     spec: TableSpec,
@@ -238,7 +238,7 @@ def check_one_version(table: TableRef, found: Sequence[StagedPartition]) -> None
         )
 
 
-def _check_keys_apart(connection: Connection, staged: Staged) -> None:
+def _check_keys_apart(connection: Session, staged: Staged) -> None:
     """Refuse partitions that hold a key twice: those that were audited apart were not looked through together."""
     result = key_result(connection, staged)
     if result.passed:

@@ -13,20 +13,19 @@ from dagster_safe_backfill.model.slices import PartitionSlice, TableSlice
 from dagster_safe_backfill.model.states import Origin, Staged, StagedPartition
 from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec, names_of
 from dagster_safe_backfill.model.text import listed
-from dagster_safe_backfill.sql import publishing, staging, terms
-from dagster_safe_backfill.sql.slicing import PARTITION, inside, positioned
+from dagster_safe_backfill.sql import staging, terms
+from dagster_safe_backfill.sql.slicing import inside, positioned
 from dagster_safe_backfill.wap.columns import changed_columns, data_columns, respelled
 from dagster_safe_backfill.wap.ledger.record import record_intent, record_staged, record_taken
 from dagster_safe_backfill.wap.ledger.waiting import emptied, staged_partitions
 from dagster_safe_backfill.wap.tables.slices import table_slice
-from dagster_safe_backfill.wap.transactions import in_transaction
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.base import Session
 
 _SCRATCH = "_sb_collected"
 
 
 def collect(
-    connection: Connection,
+    connection: Session,
     found: Sequence[StagedPartition],
     *,
     spec: TableSpec,
@@ -54,11 +53,11 @@ def collect(
     """
 
     def work() -> Staged:
-        connection.run(staging.dropped(into))
+        connection.tables.drop(into)
         staged = gathered(connection, found, spec=spec, partition_slice=partition_slice, into=into)
         for shadow, run_id in emptied(connection, spec.table, found).items():
             if shadow != into and run_id in ended_runs:
-                connection.run(staging.dropped(shadow))
+                connection.tables.drop(shadow)
         # A run that goes on keeps what it has staged, and may be the first to publish it.
         moved = [one for one in found if one.run_id in ended_runs]
         record_taken(connection, spec.table, moved, origin=origin)
@@ -66,11 +65,11 @@ def collect(
         return staged
 
     record_intent(connection, spec.table, origin=origin, shadow=into)
-    return in_transaction(connection, work)
+    return connection.attempt(work)
 
 
 def gathered(
-    connection: Connection,
+    connection: Session,
     found: Sequence[StagedPartition],
     *,
     spec: TableSpec,
@@ -92,8 +91,9 @@ def gathered(
     )
     live_columns = _live_columns(connection, spec, found, columns)
     shadow = into or scratch_shadow(connection)
-    _copy(connection, sources, recognised, names, shadow=shadow, is_scratch=into is None)
-    counted = staging.by_key(dict(connection.run(staging.rows_by_partition(shadow))), recognised.keys)
+    kind = "scratch" if into is None else "shadow"
+    connection.tables.create(shadow, _rows(sources, recognised, names), kind=kind)
+    counted = staging.by_key(dict(connection.query(staging.rows_by_partition(shadow))), recognised.keys)
     _check_rows(spec, found, counted)
     return Staged(
         table_slice=recognised,
@@ -107,7 +107,7 @@ def gathered(
     )
 
 
-def scratch_shadow(connection: Connection) -> TableRef:
+def scratch_shadow(connection: Session) -> TableRef:
     """Return the name of the table of a session in which partitions are gathered."""
     return connection.scratch(_SCRATCH)
 
@@ -120,7 +120,7 @@ def free_shadow(table: TableRef, run_id: str, found: Sequence[StagedPartition]) 
 
 
 def stands_in(
-    connection: Connection, table: TableRef, found: Sequence[StagedPartition], *, into: TableRef, origin: Origin
+    connection: Session, table: TableRef, found: Sequence[StagedPartition], *, into: TableRef, origin: Origin
 ) -> tuple[Sequence[StagedPartition], TableRef]:
     """Return where partitions that are to be collected stand, and a shadow to collect them in.
 
@@ -157,7 +157,7 @@ def _sources(spec: TableSpec, found: Sequence[StagedPartition]) -> Mapping[Table
     return sources
 
 
-def _columns(connection: Connection, spec: TableSpec, sources: Mapping[TableRef, Sequence[str]]) -> tuple[Column, ...]:
+def _columns(connection: Session, spec: TableSpec, sources: Mapping[TableRef, Sequence[str]]) -> tuple[Column, ...]:
     """Return the data columns that all shadows have."""
     found = {shadow: data_columns(connection, shadow) for shadow in sources}
     missing = [shadow for shadow, columns in found.items() if not columns]
@@ -184,7 +184,7 @@ def _columns(connection: Connection, spec: TableSpec, sources: Mapping[TableRef,
 
 
 def _live_columns(
-    connection: Connection, spec: TableSpec, found: Sequence[StagedPartition], columns: Sequence[Column]
+    connection: Session, spec: TableSpec, found: Sequence[StagedPartition], columns: Sequence[Column]
 ) -> tuple[Column, ...] | None:
     """Return the live columns that there were when the partitions were staged, with the types that they have now."""
     names = next((one.columns for one in found if one.columns is not None), None)
@@ -198,36 +198,18 @@ def _live_columns(
             f"{spec.table} was altered between the staging of {listed(keys)} and of the other partitions; stage them"
             " again, together",
         )
-    types = {column.name: column.type for column in (*columns, *(connection.columns(spec.table) or ()))}
+    types = {column.name: column.type for column in (*columns, *(connection.tables.columns(spec.table) or ()))}
     return tuple([Column(name=name, type=types.get(name, "")) for name in names])
 
 
-def _copy(
-    connection: Connection,
-    sources: Mapping[TableRef, Sequence[str]],
-    recognised: TableSlice,
-    names: Sequence[str],
-    *,
-    shadow: TableRef,
-    is_scratch: bool,
-) -> None:
-    """Fill the table; the sources that have rows come first.
-
-    After a table was filled with no rows and then with many in the same transaction, DuckDB 2.0.0 finds no rows in it.
-    """
-    filled: list[exp.Select] = []
-    empty: list[exp.Select] = []
+def _rows(sources: Mapping[TableRef, Sequence[str]], recognised: TableSlice, names: Sequence[str]) -> exp.Select:
+    """Return the rows of all sources, each of its own partitions, as a shadow holds them."""
+    parts: list[exp.Select] = []
     for source, keys in sources.items():
-        where = inside(recognised.only(keys))
-        rows = exp.select(*terms.columns(names)).from_(terms.table(source)).where(where)
-        has_rows = bool(connection.run(publishing.any_row(source, where=where)))
-        (filled if has_rows else empty).append(positioned(rows, terms.columns(names), recognised))
-    first, *others = filled or empty[:1]
-    connection.run(staging.created_as(shadow, first, is_scratch=is_scratch))
-    columns = [exp.to_identifier(name, quoted=True) for name in (*names, PARTITION)]
-    for rows in others:
-        target = exp.Schema(this=terms.table(shadow), expressions=[column.copy() for column in columns])
-        connection.run(exp.Insert(this=target, expression=rows))
+        rows = exp.select(*terms.columns(names)).from_(terms.table(source))
+        parts.append(rows.where(inside(recognised.only(keys))))
+    rows = exp.union(*parts, distinct=False) if len(parts) > 1 else parts[0]
+    return positioned(rows, terms.columns(names), recognised)
 
 
 def _check_rows(spec: TableSpec, found: Sequence[StagedPartition], counted: Mapping[str, int]) -> None:

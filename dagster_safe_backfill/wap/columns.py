@@ -18,11 +18,11 @@ from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec, name
 from dagster_safe_backfill.sql import staging, terms
 from dagster_safe_backfill.sql.slicing import RESERVED
 from dagster_safe_backfill.sql.staging import StagedColumn
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.base import Session
 
 
 def reconciled(
-    connection: Connection,
+    connection: Session,
     source: exp.Table,
     found: Sequence[Column],
     live: Sequence[Column] | None,
@@ -56,11 +56,11 @@ def reconciled(
     return columns
 
 
-def _new_columns(connection: Connection, found: Sequence[Column]) -> tuple[list[StagedColumn], list[str]]:
+def _new_columns(connection: Session, found: Sequence[Column]) -> tuple[list[StagedColumn], list[str]]:
     columns: list[StagedColumn] = []
     problems: list[str] = []
     for column in found:
-        created = connection.created_as(column.type)
+        created = connection.dialect.created_as(column.type)
         if created is None:
             problems.append(
                 f"{column.name} holds nothing but NULL, which tells no type for a new column (cast it,"
@@ -72,7 +72,7 @@ def _new_columns(connection: Connection, found: Sequence[Column]) -> tuple[list[
 
 
 def _matched_columns(
-    connection: Connection, found: Sequence[Column], live: Sequence[Column], spec: TableSpec
+    connection: Session, found: Sequence[Column], live: Sequence[Column], spec: TableSpec
 ) -> tuple[list[StagedColumn], list[str]]:
     computed = dict(zip(map(str.casefold, names_of(found)), found, strict=True))
     columns: list[StagedColumn] = []
@@ -82,7 +82,7 @@ def _matched_columns(
         if source is None:
             if not _is_name(target.name, spec.updated_at_column) and spec.on_schema_change != "sync":
                 problems.append(f"{target.name} is missing")
-        elif connection.fit(source=source.type, target=target.type) != "never":
+        elif connection.dialect.fit(source=source.type, target=target.type) != "never":
             columns.append(_on_its_way(source, target))
         elif spec.on_schema_change == "sync":
             new, refused = _new_columns(connection, [source])
@@ -99,11 +99,11 @@ def _matched_columns(
     return [*columns, *added], [*problems, *refused]
 
 
-def _widened(connection: Connection, source: exp.Table, column: StagedColumn) -> StagedColumn:
+def _widened(connection: Session, source: exp.Table, column: StagedColumn) -> StagedColumn:
     """Return a column in the live table's type if that changes no value, else in the computed one's."""
     if not column.is_cast or not _losses(connection, source, [column]):
         return column
-    created = connection.created_as(column.source_type) or column.type
+    created = connection.dialect.created_as(column.source_type) or column.type
     return StagedColumn(name=column.name, source=column.source, source_type=column.source_type, type=created)
 
 
@@ -115,21 +115,23 @@ def _is_name(name: str, other: str | None) -> bool:
     return other is not None and name.casefold() == other.casefold()
 
 
-def lost_by_cast(connection: Connection, columns: Sequence[StagedColumn]) -> dict[str, exp.Expr]:
+def lost_by_cast(connection: Session, columns: Sequence[StagedColumn]) -> dict[str, exp.Expr]:
     """Return, by the columns' names, whether their cast would change or refuse a value."""
     return {
-        column.name: connection.is_lost(terms.column(column.source), source=column.source_type, target=column.type)
+        column.name: connection.dialect.is_lost(
+            terms.column(column.source), source=column.source_type, target=column.type
+        )
         for column in columns
     }
 
 
-def _losses(connection: Connection, source: exp.Table, columns: Sequence[StagedColumn]) -> list[str]:
+def _losses(connection: Session, source: exp.Table, columns: Sequence[StagedColumn]) -> list[str]:
     """Return what the casts of columns would change or refuse, a sentence each."""
     cast = [column for column in columns if column.is_cast]
     if not cast:
         return []
     try:
-        (counts,) = connection.run(staging.values_lost_by_cast(source, lost_by_cast(connection, cast)))
+        (counts,) = connection.query(staging.values_lost_by_cast(source, lost_by_cast(connection, cast)))
     except StatementCancelledError:
         raise
     except WarehouseError as error:
@@ -177,25 +179,25 @@ def changed_columns(
     )
 
 
-def add_columns(connection: Connection, staged: Staged) -> None:
-    """Add the columns that the shadow brings and live still lacks.
+def add_columns(connection: Session, staged: Staged, *, clone: TableRef | None = None) -> None:
+    """Add the columns that the shadow brings and live, or the clone that takes its place, still lacks.
 
     Raises:
         SchemaMismatchError: Live isn't what the rows were staged for, for instance altered by hand since.
     """
-    missing = lacking(connection, staged)
+    missing = lacking(connection, staged, clone=clone)
     if missing:
-        defaults = staging.with_defaults(staged.spec, missing, dialect=connection.dialect)
-        connection.add_columns(staged.spec.table, defaults)
+        defaults = staging.with_defaults(staged.spec, missing, dialect=connection.dialect.name)
+        connection.tables.add_columns(clone or staged.spec.table, defaults)
 
 
-def lacking(connection: Connection, staged: Staged) -> Sequence[Column]:
+def lacking(connection: Session, staged: Staged, *, clone: TableRef | None = None) -> Sequence[Column]:
     """Return, in their order, the columns that the shadow brings and live still lacks; none, if there is no live table.
 
     Raises:
         SchemaMismatchError: Live isn't what the rows were staged for.
     """
-    live = connection.columns(staged.spec.table)
+    live = connection.tables.columns(clone or staged.spec.table)
     if live is None:
         return ()
     missing = [column for column in staged.added if column not in live] if staged.added else []
@@ -220,9 +222,9 @@ def check_unchanged(
         )
 
 
-def data_columns(connection: Connection, shadow: TableRef) -> tuple[Column, ...]:
+def data_columns(connection: Session, shadow: TableRef) -> tuple[Column, ...]:
     """Return a shadow's columns without the library's own; none, if it isn't there."""
-    found = connection.columns(shadow) or ()
+    found = connection.tables.columns(shadow) or ()
     return tuple(column for column in found if not column.name.casefold().startswith(RESERVED))
 
 

@@ -34,8 +34,8 @@ from dagster_safe_backfill.wap.columns import add_columns
 from dagster_safe_backfill.wap.ledger.history import Change, changes_by, history, other_versions
 from dagster_safe_backfill.wap.ledger.record import NewChange, record_change, record_intent, record_taken
 from dagster_safe_backfill.wap.ledger.waiting import emptied, newest, staged_partitions
-from dagster_safe_backfill.wap.transactions import finish_interrupted_swap, in_transaction
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.wap.recovery import finish_interrupted_swap
+from dagster_safe_backfill.warehouses.base import Session
 
 _LOG = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class ToPublish:
     published: Mapping[str, Change]
 
 
-def to_publish(connection: Connection, table: TableRef, keys: Sequence[str], *, group: str) -> ToPublish:
+def to_publish(connection: Session, table: TableRef, keys: Sequence[str], *, group: str) -> ToPublish:
     """Return what is to be published of partitions: of the run's own group, else the newest of all.
 
     Raises:
@@ -107,7 +107,7 @@ def _chosen(found: Sequence[StagedPartition], *, group: str) -> dict[str, Staged
     return chosen
 
 
-def publish(connection: Connection, audited: Audited, *, rules: Publish, origin: Origin) -> Published:
+def publish(connection: Session, audited: Audited, *, rules: Publish, origin: Origin) -> Published:
     """Make what was audited live, archive what that replaces, record it and drop the shadow, all in one transaction.
 
     Publishing the same publication again changes nothing: it returns what the first time did.
@@ -134,24 +134,24 @@ def publish(connection: Connection, audited: Audited, *, rules: Publish, origin:
         published = _publish(connection, audited, rules=rules, origin=origin)
         record_taken(connection, table, staged.moved, origin=origin)
         for shadow in (staged.shadow, *(emptied(connection, table, staged.moved) if staged.moved else ())):
-            connection.run(staging.dropped(shadow))
+            connection.tables.drop(shadow)
         if staged.rest is not None:
             shadow, positions = staged.rest
-            connection.run(staging.delete_positions(shadow, positions))
+            connection.execute(staging.delete_positions(shadow, positions))
         return published
 
     record_intent(connection, table, origin=origin, archive=table.archive(origin.publication_id))
-    return in_transaction(connection, work)
+    return connection.attempt(work)
 
 
-def _publish(connection: Connection, audited: Audited, *, rules: Publish, origin: Origin) -> Published:
+def _publish(connection: Session, audited: Audited, *, rules: Publish, origin: Origin) -> Published:
     staged, table_slice = audited.staged, audited.staged.table_slice
     table = table_slice.table
-    with connection.hold(table) as committed:
-        live = committed.columns(table)
+    with connection.tables.hold(table) as committed:
+        live = committed.tables.columns(table)
         names = names_of(live or ())
         then, before = _fingerprints(committed, staged, names)
-    if live is not None and connection.columns(table) is None:
+    if live is not None and connection.tables.columns(table) is None:
         # What isn't there can't be held; in the next try it can.
         raise TransactionConflictError(f"another transaction made {table} since this one began")
     repeated = _repeated(audited, changes_by(connection, table, origin.publication_id), connection)
@@ -178,7 +178,7 @@ def _publish(connection: Connection, audited: Audited, *, rules: Publish, origin
                 keep_for=rules.archive_for,
             )
         prepared.run(connection)
-    names = names_of(connection.columns(table) or ())
+    names = names_of(connection.tables.columns(table) or ())
     after = live_fingerprints(connection, table_slice, names)
     check_written(connection, staged, after)
     change = NewChange(
@@ -201,7 +201,7 @@ def _publish(connection: Connection, audited: Audited, *, rules: Publish, origin
 
 
 def _fingerprints(
-    connection: Connection, staged: Staged, names: Sequence[str]
+    connection: Session, staged: Staged, names: Sequence[str]
 ) -> tuple[Mapping[str, Fingerprint], Mapping[str, Fingerprint]]:
     """Return live's fingerprints over the columns that there were at the staging and still are, and over all."""
     then = staged.columns if staged.live_columns is None else staged.live_columns
@@ -214,13 +214,13 @@ def _fingerprints(
     return of_shared, live_fingerprints(connection, table_slice, names)
 
 
-def _prepared(connection: Connection, staged: Staged, *, rules: Publish, live_exists: bool) -> PreparedChange:
+def _prepared(connection: Session, staged: Staged, *, rules: Publish, live_exists: bool) -> PreparedChange:
     add_columns(connection, staged)
     write = slice_write(connection, staged.table_slice, shadow=staged.shadow, names=names_of(staged.columns))
     return prepare_change(connection, write, staged.rows, strategy=rules.strategy, live_exists=live_exists)
 
 
-def _check_versions(connection: Connection, table: TableRef, *, origin: Origin) -> None:
+def _check_versions(connection: Session, table: TableRef, *, origin: Origin) -> None:
     """Refuse to publish beside other partitions of the same backfill that another code version computed.
 
     Raises:
@@ -239,7 +239,7 @@ def _check_versions(connection: Connection, table: TableRef, *, origin: Origin) 
     )
 
 
-def _repeated(audited: Audited, done: Sequence[Change], connection: Connection) -> Published | None:
+def _repeated(audited: Audited, done: Sequence[Change], connection: Session) -> Published | None:
     """Return the publication that changes tell of; None if there are none.
 
     Raises:

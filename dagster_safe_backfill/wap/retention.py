@@ -8,23 +8,23 @@ from datetime import datetime, timedelta, timezone
 
 from dagster_safe_backfill.model.states import Origin, Retired
 from dagster_safe_backfill.model.tables import TableRef
-from dagster_safe_backfill.sql import ledger, staging
+from dagster_safe_backfill.sql import ledger
 from dagster_safe_backfill.wap.ledger.history import archives, shadow_owners, unrecorded_archives
 from dagster_safe_backfill.wap.ledger.record import record
-from dagster_safe_backfill.wap.transactions import finish_interrupted_swap, in_transaction
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.wap.recovery import finish_interrupted_swap
+from dagster_safe_backfill.warehouses.base import Session
 
 
-def owners(connection: Connection, table: TableRef) -> set[str]:
+def owners(connection: Session, table: TableRef) -> set[str]:
     """Return the runs of which `retire` has to know whether they have ended: those that made what may be dropped."""
-    if not ledger.is_complete(connection.columns(ledger.ledger_of(table))):
+    if not ledger.is_complete(connection.tables.columns(ledger.ledger_of(table))):
         return set()
     found = [*shadow_owners(connection, table).values(), *unrecorded_archives(connection, table).values()]
     return {owner.run_id for owner in found}
 
 
 def retire(
-    connection: Connection,
+    connection: Session,
     table: TableRef,
     *,
     ended_runs: AbstractSet[str],
@@ -47,7 +47,7 @@ def retire(
     """
 
     def work() -> Retired:
-        if not ledger.is_complete(connection.columns(ledger.ledger_of(table))):
+        if not ledger.is_complete(connection.tables.columns(ledger.ledger_of(table))):
             return Retired(table=table)
         if not dry_run:
             finish_interrupted_swap(connection, table)
@@ -55,11 +55,11 @@ def retire(
         expired = [one for one, expires_at in archives(connection, table).items() if expires_at <= now]
         intended = unrecorded_archives(connection, table).items()
         expired += [one for one, owner in intended if owner.run_id in ended_runs]
-        dropped = tuple(one for one in expired if connection.columns(one) is not None)
+        dropped = tuple(one for one in expired if connection.tables.columns(one) is not None)
         owned = shadow_owners(connection, table)
         shadows: list[TableRef] = []
         kept: list[TableRef] = []
-        for shadow in connection.tables(table.schema, table.shadow_prefix):
+        for shadow in connection.tables.list(table.schema, table.shadow_prefix):
             owner = owned.get(shadow.name.casefold())
             if owner is not None:
                 is_old = owner.last_used + keep_shadows_for <= now
@@ -68,16 +68,16 @@ def retire(
             _drop(connection, table, dropped, shadows, origin=origin)
         return Retired(table=table, archives=dropped, shadows=tuple(shadows), kept_shadows=tuple(kept), is_dry=dry_run)
 
-    return in_transaction(connection, work)
+    return connection.attempt(work)
 
 
-def discard(connection: Connection, shadows: Sequence[TableRef], *, table: TableRef, origin: Origin) -> None:
+def discard(connection: Session, shadows: Sequence[TableRef], *, table: TableRef, origin: Origin) -> None:
     """Drop shadows of a table, in one transaction with their ledger rows."""
-    in_transaction(connection, lambda: _drop(connection, table, (), shadows, origin=origin))
+    connection.attempt(lambda: _drop(connection, table, (), shadows, origin=origin))
 
 
 def _drop(
-    connection: Connection,
+    connection: Session,
     table: TableRef,
     expired: Sequence[TableRef],
     discarded: Sequence[TableRef],
@@ -85,6 +85,6 @@ def _drop(
     origin: Origin,
 ) -> None:
     for one in (*expired, *discarded):
-        connection.run(staging.dropped(one))
+        connection.tables.drop(one)
     record(connection, "expired", table, [{"archive": archive.name} for archive in expired], origin=origin)
     record(connection, "discarded", table, [{"shadow": str(shadow)} for shadow in discarded], origin=origin)

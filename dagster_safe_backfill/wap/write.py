@@ -23,9 +23,9 @@ from dagster_safe_backfill.sql import staging, terms
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
 from dagster_safe_backfill.wap.columns import data_columns, reconciled, respelled
 from dagster_safe_backfill.wap.ledger.record import create_ledger, record_intent, record_staged
+from dagster_safe_backfill.wap.recovery import finish_interrupted_swap
 from dagster_safe_backfill.wap.tables.slices import check_keys, live_slice, table_slice
-from dagster_safe_backfill.wap.transactions import finish_interrupted_swap, in_transaction
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.base import Session
 from dagster_safe_backfill.warehouses.frames import FrameError, NoColumnsError
 
 _SAMPLE = 10
@@ -46,7 +46,7 @@ class LiveBefore:
     fingerprints: Mapping[str, Fingerprint] = field(default_factory=dict[str, Fingerprint])
 
 
-def live_before(connection: Connection, *, spec: TableSpec, partition_slice: PartitionSlice) -> LiveBefore:
+def live_before(connection: Session, *, spec: TableSpec, partition_slice: PartitionSlice) -> LiveBefore:
     """Return what live is now.
 
     Args:
@@ -59,7 +59,7 @@ def live_before(connection: Connection, *, spec: TableSpec, partition_slice: Par
     """
     at = datetime.now(timezone.utc)
     finish_interrupted_swap(connection, spec.table)
-    live = connection.columns(spec.table)
+    live = connection.tables.columns(spec.table)
     if live is None:
         return LiveBefore(at=at)
     names = names_of(live)
@@ -68,7 +68,7 @@ def live_before(connection: Connection, *, spec: TableSpec, partition_slice: Par
 
 
 def write(
-    connection: Connection,
+    connection: Session,
     data: object,
     *,
     spec: TableSpec,
@@ -100,10 +100,10 @@ def write(
 
     def work() -> Staged:
         finish_interrupted_swap(connection, spec.table)
-        connection.ensure_schema(spec.table.schema)
+        connection.tables.ensure_schema(spec.table.schema)
         create_ledger(connection, spec.table)
-        is_left = connection.columns(target) is not None
-        connection.run(staging.dropped(target))
+        is_left = connection.tables.columns(target) is not None
+        connection.tables.drop(target)
         staged = stage(connection, source, spec=spec, partition_slice=partition_slice, shadow=target, like=like)
         staged = replace(_fingerprinted(connection, staged, before), replaces_shadow=is_left)
         record_staged(connection, "staged", staged, origin=origin)
@@ -111,10 +111,10 @@ def write(
 
     with readable(connection, data, spec=spec) as source:
         record_intent(connection, spec.table, origin=origin, shadow=target)
-        return in_transaction(connection, work)
+        return connection.attempt(work)
 
 
-def _fingerprinted(connection: Connection, staged: Staged, before: LiveBefore | None) -> Staged:
+def _fingerprinted(connection: Session, staged: Staged, before: LiveBefore | None) -> Staged:
     """Note what live was before the rows were computed, so that the publication can tell whether it changed since."""
     if before is not None:
         staged = replace(staged, computed_at=dict.fromkeys(staged.keys, before.at))
@@ -136,7 +136,7 @@ def _fingerprinted(connection: Connection, staged: Staged, before: LiveBefore | 
 
 
 @contextmanager
-def readable(connection: Connection, data: object, *, spec: TableSpec) -> Generator[exp.Table, None, None]:
+def readable(connection: Session, data: object, *, spec: TableSpec) -> Generator[exp.Table, None, None]:
     """Make computed rows readable as a relation within the block.
 
     A frame without columns is an empty one: where that is allowed, it is read as no rows of the live table.
@@ -149,25 +149,25 @@ def readable(connection: Connection, data: object, *, spec: TableSpec) -> Genera
     """
     with ExitStack() as stack:
         try:
-            source = stack.enter_context(connection.source(data))
+            source = stack.enter_context(connection.load(data))
         except NoColumnsError as error:
             if spec.on_empty == "refuse":
                 raise _empty_error(spec, "this run") from error
-            if connection.columns(spec.table) is None:
+            if connection.tables.columns(spec.table) is None:
                 raise EmptyFrameError(
                     f"{spec.table}: the frame has no columns, and there is no table yet to take them from; return the"
                     " frame with its columns, typed and without rows",
                     table=str(spec.table),
                 ) from error
-            source = stack.enter_context(connection.source(_no_rows(connection, spec.table)))
+            source = stack.enter_context(connection.load(_no_rows(connection, spec.table)))
         except FrameError as error:
             raise SchemaMismatchError(f"{spec.table}: {error}", table=str(spec.table), problems=[str(error)]) from error
         yield source
 
 
-def _no_rows(connection: Connection, table: TableRef) -> Query:
+def _no_rows(connection: Session, table: TableRef) -> Query:
     select = exp.select(exp.Star()).from_(terms.table(table)).where(exp.false())
-    return Query(select.sql(dialect=connection.dialect))
+    return Query(select.sql(dialect=connection.dialect.name))
 
 
 def _empty_error(spec: TableSpec, partitions: str) -> EmptyFrameError:
@@ -179,7 +179,7 @@ def _empty_error(spec: TableSpec, partitions: str) -> EmptyFrameError:
 
 
 def stage(
-    connection: Connection,
+    connection: Session,
     source: exp.Table,
     *,
     spec: TableSpec,
@@ -196,8 +196,8 @@ def stage(
         WriteError: The rows can't be written as they are.
         SliceError: The partition column is missing or can't tell the partitions.
     """
-    live = connection.columns(spec.table)
-    found = connection.described(exp.select(exp.Star()).from_(source.copy()))
+    live = connection.tables.columns(spec.table)
+    found = connection.describe(exp.select(exp.Star()).from_(source.copy()))
     # The columns of a batch before this one are those of this one, too: no more, and no others.
     of_batch = () if like is None else data_columns(connection, like)
     if of_batch:
@@ -208,10 +208,14 @@ def stage(
     staged_columns = tuple([Column(name=column.name, type=column.type) for column in columns])
     names = names_of(staged_columns)
     spec = respelled(spec, names)
-    rows = staging.typed_rows(source, columns, dialect=connection.dialect)
+    rows = staging.typed_rows(source, columns, dialect=connection.dialect.name)
     recognised = table_slice(connection, rows, spec=spec, partition_slice=partition_slice, names=names)
     check_keys(connection, recognised)
-    connection.run(staging.fill(shadow, rows, names=names, table_slice=recognised, is_scratch=is_scratch))
+    connection.tables.create(
+        shadow,
+        staging.shadow_rows(rows, names=names, table_slice=recognised),
+        kind="scratch" if is_scratch else "shadow",
+    )
     duplicates = 0 if spec.keep_latest is None else _delete_duplicates(connection, shadow, spec)
     counts, dropped = _counted(connection, shadow, recognised)
     return Staged(
@@ -225,15 +229,15 @@ def stage(
     )
 
 
-def _delete_duplicates(connection: Connection, shadow: TableRef, spec: TableSpec) -> int:
+def _delete_duplicates(connection: Session, shadow: TableRef, spec: TableSpec) -> int:
     """Delete the shadow's rows whose key comes again with a later value, and return how many they were.
 
     Raises:
         KeyViolationError: Two rows of a key are the latest.
     """
-    ((duplicates, ties),) = connection.run(staging.duplicates(shadow))
+    ((duplicates, ties),) = connection.query(staging.duplicates(shadow))
     if ties:
-        sample = connection.run(staging.tied_keys(shadow, spec.unique_key, size=_SAMPLE))
+        sample = connection.query(staging.tied_keys(shadow, spec.unique_key, size=_SAMPLE))
         raise KeyViolationError(
             f"{spec.table}: {ties} keys come twice with the same latest {spec.keep_latest}, so nothing tells which row"
             f" is right ({listed(sample)}); compute such a key once, or name a column in keep_latest that tells",
@@ -242,11 +246,11 @@ def _delete_duplicates(connection: Connection, shadow: TableRef, spec: TableSpec
             sample=sample,
         )
     if duplicates:
-        connection.run(staging.delete_duplicates(shadow))
+        connection.execute(staging.delete_duplicates(shadow))
     return duplicates
 
 
-def _counted(connection: Connection, shadow: TableRef, recognised: TableSlice) -> tuple[dict[str, int], int]:
+def _counted(connection: Session, shadow: TableRef, recognised: TableSlice) -> tuple[dict[str, int], int]:
     """Return how many rows the shadow has of each partition, and how many outside the slice, which are deleted.
 
     Raises:
@@ -254,22 +258,20 @@ def _counted(connection: Connection, shadow: TableRef, recognised: TableSlice) -
         EmptyFrameError: There are no others, and that is refused.
     """
     spec = recognised.spec
-    counted = dict(connection.run(staging.rows_by_partition(shadow)))
+    counted = dict(connection.query(staging.rows_by_partition(shadow)))
     dropped = counted.pop(None, 0)
     if dropped:
         if spec.on_outside == "refuse":
             raise _outside_error(connection, shadow, recognised, dropped)
-        connection.run(staging.delete_outside(shadow))
+        connection.execute(staging.delete_outside(shadow))
     if not counted and spec.on_empty == "refuse":
         raise _empty_error(spec, str(recognised))
     return staging.by_key(counted, recognised.keys), dropped
 
 
-def _outside_error(
-    connection: Connection, shadow: TableRef, recognised: TableSlice, count: int
-) -> RowsOutsideSliceError:
+def _outside_error(connection: Session, shadow: TableRef, recognised: TableSlice, count: int) -> RowsOutsideSliceError:
     spec = recognised.spec
-    sample = connection.run(staging.outside_sample(shadow, recognised, size=_SAMPLE))
+    sample = connection.query(staging.outside_sample(shadow, recognised, size=_SAMPLE))
     values = listed([", ".join(map(str, row)) for row in sample])
     expressions = ", ".join(spec.partition_expr.values())
     return RowsOutsideSliceError(

@@ -18,7 +18,6 @@ from dagster_safe_backfill.errors import TransactionConflictError
 from dagster_safe_backfill.model.tables import Column, TableRef
 from dagster_safe_backfill.sql.dialect import Dialect
 from dagster_safe_backfill.warehouses.backoff import Backoff
-from dagster_safe_backfill.warehouses.old_names import OldNames, OldTables
 
 STATEMENTS = logging.getLogger("dagster_safe_backfill.sql")
 """Logs every statement at DEBUG, as the warehouse gets it."""
@@ -47,7 +46,7 @@ class Replacement:
     old: TableRef
 
 
-class Tables(OldTables, ABC):
+class Tables(ABC):
     """The tables of one session: what there is, and what changes their definitions.
 
     In a transaction, what these methods do is undone if it isn't committed. Where the database has no DDL in
@@ -184,13 +183,13 @@ class Tables(OldTables, ABC):
         """
         return None
 
-    def record_first(self, record: Callable[[], None]) -> None:
+    def record_first(self, record: Callable[[], None]) -> None:  # noqa: B027 - by default, no crash leaves any
         """Call `record` in a transaction of its own, if a crash can leave a table that a transaction was to make.
 
         So the ledger knows of each such table before it is made. Where DDL is part of transactions, nothing is called.
         """
 
-    def explain_more_rows(self, table: TableRef, *, partitions: str) -> None:
+    def explain_more_rows(self, table: TableRef, *, partitions: str) -> None:  # noqa: B027 - by default, nobody can
         """Say why a table that is held has more rows than this transaction wrote into it.
 
         Raises:
@@ -198,7 +197,7 @@ class Tables(OldTables, ABC):
         """
 
 
-class Session(OldNames, ABC):
+class Session(ABC):
     """One session with the database. Not for use by several threads, but for `cancel`.
 
     Every method raises a `WarehouseError` (or another of the library's own errors) in place of the driver's.
@@ -291,9 +290,6 @@ class Session(OldNames, ABC):
     @abstractmethod
     def forget(self, derived: TableRef) -> None:
         """Remove what `derive` returned."""
-
-
-Connection = Session
 
 
 class Warehouse(ABC):

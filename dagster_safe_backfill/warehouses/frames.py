@@ -64,8 +64,11 @@ def rereadable(data: object) -> object:
 
 def untyped_columns(table: pa.Table) -> frozenset[str]:
     """Return the columns that hold nothing but NULL, or nested values of nothing else, and so have no type."""
-    fields: list[Any] = list(table.schema)  # typed in part only
-    return frozenset(str(field.name) for field in fields if "null" in _leaves(field.type))
+    untyped: list[str] = []
+    for field in cast("Any", table.schema):  # typed in part only
+        if "null" in _leaves(field.type):
+            untyped.append(str(field.name))
+    return frozenset(untyped)
 
 
 def _leaves(kind: Any) -> set[str]:
@@ -81,8 +84,9 @@ def check_names(names: Sequence[str], *, of: str) -> None:
     Raises:
         FrameError: Some do.
     """
-    repeated = sorted(name for name, count in Counter(map(str.casefold, names)).items() if count > 1)
-    if repeated:
+    counts = Counter(map(str.casefold, names))
+    if len(counts) < len(names):
+        repeated = sorted(name for name, count in counts.items() if count > 1)
         raise FrameError(f"{of} has more than one column named {', '.join(repeated)}, apart from case")
 
 

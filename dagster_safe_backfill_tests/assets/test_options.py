@@ -81,7 +81,7 @@ BAD: list[tuple[str, str]] = [
     ('publish=sb.Replace(column_defaults={"tax": "0"})', "column_defaults are for columns that are added"),
     (
         'publish=sb.Replace(on_schema_change="add_columns", column_defaults={"tax": 0})',
-        "column_defaults['tax'] must be a SQL expression, not 0; write it as SQL in a text: \"0\"",
+        "column_defaults['tax'] must be a SQL expression, not 0; write the SQL as a text: \"0\"",
     ),
     (
         'publish=sb.Replace(on_schema_change="add_columns", column_defaults={"tax": " "})',
@@ -128,11 +128,11 @@ BAD: list[tuple[str, str]] = [
     ("limits=sb.Limits(retry_wait=None)", "retry_wait must be a number of seconds, at least 0"),
     (
         'limits=sb.Limits(allowed_hours="22-6 UTC")',
-        "allowed_hours '22-6 UTC': it has not the form HH:MM-HH:MM Area/City",
+        "allowed_hours '22-6 UTC': the text doesn't have the form HH:MM-HH:MM Area/City",
     ),
-    ('limits=sb.Limits(allowed_hours="22:00-06:00")', "it has no time zone"),
+    ('limits=sb.Limits(allowed_hours="22:00-06:00")', "the text has no time zone"),
     ('limits=sb.Limits(allowed_hours="22:00-06:00 Europe/Berln")', "did you mean Europe/Berlin?"),
-    ('limits=sb.Limits(allowed_hours="")', 'Write it as in "22:00-06:00 America/New_York"'),
+    ('limits=sb.Limits(allowed_hours="")', 'Write it like "22:00-06:00 America/New_York"'),
     (
         "limits=sb.Limits(allowed_hours=22)",
         'allowed_hours must be a text such as "22:00-06:00 America/New_York", not 22',
@@ -200,13 +200,13 @@ BAD: list[tuple[str, str]] = [
         "sample_columns must be a column name or a list of column names, not",
     ),
     ("checks=sb.Checks(sample_columns=[1])", "sample_columns must be a list of column names, not 1"),
-    ('checks=sb.Checks(sample_columns=["id", "ID"])', "sample_columns names ID, id twice; name each column once"),
+    ('checks=sb.Checks(sample_columns=["id", "ID"])', "sample_columns names ID, id twice. Name each column once."),
     # unique_key, partition_expr, partitions_def
     ('unique_key="day, id"', 'did you mean ["day", "id"]?'),
     ('unique_key=""', "unique_key must be a column name or a list of column names, not ''"),
     ('unique_key=["day", ""]', "unique_key must be a list of column names, not ''"),
     ('unique_key=["day", None]', "unique_key must be a list of column names, not None"),
-    ('unique_key=["day", "id", "day"]', "unique_key names day twice; name each column once"),
+    ('unique_key=["day", "id", "day"]', "unique_key names day twice. Name each column once."),
     ('unique_key={"day", "id"}', "unique_key must be a column name or a list of column names, not {"),
     ("unique_key=None", "unique_key must be a column name or a list of column names, not None"),
     ("unique_key=5", "unique_key must be a column name or a list of column names, not 5"),

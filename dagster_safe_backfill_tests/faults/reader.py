@@ -103,7 +103,7 @@ def _read_once(path: str, seen: Seen) -> bool:
         seen.kept_out.append(str(error))
     try:
         with DuckDBWarehouse(path, lock_timeout=_PATIENCE).connect(read_only=True) as connection:
-            seen.totals.append(connection.run(sqlglot.parse_one(TOTALS, dialect="duckdb"))[0])
+            seen.totals.append(connection.query(sqlglot.parse_one(TOTALS, dialect="duckdb"))[0])
             seen.waited += 1
             return True
     except WarehouseLockedError as error:

@@ -93,7 +93,7 @@ def test_threads_read_one_version_or_the_next(table: Publications, strategy: Str
         duckdb.connect(table.path) as plain,
         table.warehouse.connect(read_only=True) as connection,
         reading_thread(lambda: plain.execute(TOTALS).fetchall()[0]) as first,
-        reading_thread(lambda: connection.run(select)[0]) as second,
+        reading_thread(lambda: connection.query(select)[0]) as second,
     ):
         for number in range(1, PUBLICATIONS + 1):
             published(table, number, strategy=strategy)

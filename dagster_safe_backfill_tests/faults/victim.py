@@ -33,7 +33,7 @@ from dagster_safe_backfill.wap.publish import publish
 from dagster_safe_backfill.wap.retention import owners, retire
 from dagster_safe_backfill.wap.rollback.rollback import Chosen, rollback
 from dagster_safe_backfill.wap.write import write
-from dagster_safe_backfill.warehouses.base import STATEMENTS, Connection
+from dagster_safe_backfill.warehouses.base import STATEMENTS, Session
 from dagster_safe_backfill.warehouses.duckdb.session import DuckDBWarehouse
 from dagster_safe_backfill_tests.harness.audited import KEYS, slice_of
 
@@ -89,7 +89,7 @@ class Work:
             if killer is not None:
                 killer.reached(CLOSING)
 
-    def _run(self, connection: Connection) -> None:
+    def _run(self, connection: Session) -> None:
         if self.transition == "rollback":
             rollback(
                 connection,
@@ -111,7 +111,7 @@ class Work:
             rules = PUBLISH_BY_NAME[self.transition](archive_days=self.archive_for / 86400)
             self._publish(connection, rules)
 
-    def _publish(self, connection: Connection, rules: Publish) -> None:
+    def _publish(self, connection: Session, rules: Publish) -> None:
         query = Query(f"SELECT {COLUMNS} FROM batch")
         staged = write(connection, query, spec=self.spec, partition_slice=slice_of(self.days), origin=self.origin)
         audited = audit(connection, staged, [unique()] if self.has_key else [], origin=self.origin, gate="run")

@@ -36,7 +36,7 @@ class Shop:
     def read(self, sql: str) -> list[tuple[Any, ...]]:
         """Run a query through the library's reader, which waits for other processes and gets on with other readers."""
         with DuckDBWarehouse(self.database, lock_timeout=30).connect(read_only=True) as connection:
-            return connection.run(sqlglot.parse_one(sql, dialect="duckdb"))
+            return connection.query(sqlglot.parse_one(sql, dialect="duckdb"))
 
     def deliver(self, *assets: dg.AssetsDefinition, mended: bool = False) -> dict[str, Any]:
         """Materialize staging tables, and return the metadata of the last one."""

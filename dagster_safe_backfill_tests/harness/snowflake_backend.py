@@ -36,7 +36,7 @@ class SnowflakeBackend(Backend):
     def manager(self, **options: Any) -> RangeSnowflakeIOManager:
         """Return an I/O manager, with some options of its own."""
         further = self.emulator.additional_connection_arguments()
-        login = {name: further.pop(name) for name in ("login_timeout", "network_timeout")}
+        login = {name: further.pop(name) for name in ("login_timeout", "network_timeout") if name in further}
         defaults: dict[str, Any] = {"schema": "main", "lock_timeout": _LOCK_TIMEOUT, **login}
         return RangeSnowflakeIOManager(
             account="emulated",

@@ -11,7 +11,7 @@ import pytest
 import dagster_safe_backfill as sb
 from dagster_safe_backfill.runs.partitions import slice_of_keys
 from dagster_safe_backfill.runs.resume import cut
-from dagster_safe_backfill.wap import publish as publishing
+from dagster_safe_backfill.wap import publish
 from dagster_safe_backfill_tests.conftest import Read
 from dagster_safe_backfill_tests.harness.assets import (
     DAYS,
@@ -425,8 +425,8 @@ def unpublished(runs: Runs, monkeypatch: pytest.MonkeyPatch, **options: Any) -> 
             raise RuntimeError("the process is gone")
         real(*args, **arguments)
 
-    real = publishing.record_change
-    monkeypatch.setattr(publishing, "record_change", record_change)
+    real = publish.record_change
+    monkeypatch.setattr(publish, "record_change", record_change)
     result = runs.run(**options)
     assert result.success == ("retry_policy" in options)
 

@@ -27,7 +27,7 @@ from dagster_safe_backfill.wap.audit import audit
 from dagster_safe_backfill.wap.measure.compare import Sampler
 from dagster_safe_backfill.wap.publish import publish
 from dagster_safe_backfill.wap.write import write
-from dagster_safe_backfill.warehouses.base import Connection, Warehouse
+from dagster_safe_backfill.warehouses.base import Session, Warehouse
 from dagster_safe_backfill.warehouses.duckdb.session import DuckDBWarehouse
 from dagster_safe_backfill.warehouses.duckdb.tables import DuckDBTables
 from dagster_safe_backfill_tests.harness.audited import slice_of
@@ -41,8 +41,12 @@ SOON = 0.2
 GRACE = 4
 
 
-def run(connection: Connection, sql: str) -> list[tuple[Any, ...]]:
-    return connection.run(sqlglot.parse_one(sql, dialect="duckdb"))
+def run(connection: Session, sql: str) -> list[tuple[Any, ...]]:
+    statement = sqlglot.parse_one(sql, dialect="duckdb")
+    if isinstance(statement, exp.Query):
+        return connection.query(statement)
+    assert isinstance(statement, exp.Insert | exp.Update)
+    return [(connection.execute(statement),)]
 
 
 @contextmanager
@@ -99,10 +103,10 @@ def test_a_statement_of_the_second_session_is_stopped_too(table: Warehouse) -> N
             stopped(),
             Deadline(SOON, "it").over(connection),
             connection.transaction(),
-            connection.hold(T) as committed,
+            connection.tables.hold(T) as committed,
         ):
             run(committed, LONG)
-        with connection.transaction(), connection.hold(T) as committed:
+        with connection.transaction(), connection.tables.hold(T) as committed:
             assert run(committed, "SELECT x FROM t") == [(1,)]
 
 
@@ -156,7 +160,7 @@ def test_a_limit_that_is_none_is_refused(seconds: float) -> None:
 
 
 @contextmanager
-def storm(connection: Connection, *, pause: float) -> Iterator[None]:
+def storm(connection: Session, *, pause: float) -> Iterator[None]:
     """Cancel whatever runs, again and again."""
     calm = threading.Event()
 
@@ -218,10 +222,10 @@ def test_no_cancel_leaves_a_source_behind(table: Warehouse) -> None:
     query = sb.Query("SELECT 1 AS a")
     with table.connect() as connection:
         for _ in range(100):
-            with suppress(sb.StatementCancelledError), storm(connection, pause=0), connection.source(query) as source:
-                connection.run(exp.select("a").from_(source))
-        with connection.source(query) as source:
-            assert connection.run(exp.select("a").from_(source)) == [(1,)]
+            with suppress(sb.StatementCancelledError), storm(connection, pause=0), connection.load(query) as source:
+                connection.query(exp.select("a").from_(source))
+        with connection.load(query) as source:
+            assert connection.query(exp.select("a").from_(source)) == [(1,)]
 
 
 SLOW = f"value + ({LONG}) > 0"

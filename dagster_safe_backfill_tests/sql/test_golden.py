@@ -48,24 +48,19 @@ class Speech:
 
     dialect: Dialect
     integers: tuple[str, str]
-    unused: frozenset[str] = frozenset()
-    """What that warehouse never says."""
 
 
 SPEECHES = {
     "duckdb": Speech(dialect=DuckDBDialect(), integers=("BIGINT", "INTEGER")),
-    "snowflake": Speech(
-        dialect=SnowflakeDialect(),
-        integers=("NUMBER(38,0)", "NUMBER(9,0)"),
-        # It has no view for a session: the SELECT itself stands where it is read.
-        unused=frozenset({"staging: a view for the session"}),
-    ),
+    "snowflake": Speech(dialect=SnowflakeDialect(), integers=("NUMBER(38,0)", "NUMBER(9,0)")),
 }
 DIALECTS = tuple(SPEECHES)
 
 LIVE = TableRef(schema="main", name="live")
 SHADOW = TableRef(schema="main", name="live__shadow_1")
 RANKED = TableRef(schema="main", name="live__shadow_2")
+NEW = TableRef(schema="main", name="new")
+SCRATCH = TableRef(schema="temp", name="new")
 PREPARE = """
 CREATE TABLE "source" (day DATE, "it's" BIGINT, value DOUBLE);
 CREATE TABLE live (day DATE, "it's" INTEGER, value DOUBLE, updated_at TIMESTAMPTZ);
@@ -105,6 +100,12 @@ def _write(table_slice: TableSlice, *, stamped: bool = False) -> SliceWrite:
         columns=("day", "it's", "value"),
         stamp=("updated_at", now) if stamped else None,
     )
+
+
+def _created(table: TableRef, rows: exp.Select) -> exp.Create:
+    """Return what a table is made of; each warehouse's `Tables.create` writes the words before it."""
+    scratch = exp.Properties(expressions=[exp.TemporaryProperty()]) if table == SCRATCH else None
+    return exp.Create(this=terms.table(table), kind="TABLE", expression=rows, properties=scratch)
 
 
 def statements(warehouse: str) -> Mapping[str, exp.Expr]:
@@ -179,27 +180,23 @@ def statements(warehouse: str) -> Mapping[str, exp.Expr]:
         inside=exp.true(),
         columns=("day",),
     )
-    found = {
+
+    def staged_in(table_slice: TableSlice) -> exp.Select:
+        return staging.shadow_rows(rows, names=write.columns, table_slice=table_slice)
+
+    return {
         "staging: values lost by a cast": staging.values_lost_by_cast(source, lost),
-        "staging: fill": staging.fill(
-            TableRef(schema="main", name="new"), rows, names=write.columns, is_scratch=False, table_slice=placed
+        "staging: fill": _created(NEW, staged_in(placed)),
+        "staging: fill, by consecutive days": _created(
+            SCRATCH, staging.shadow_rows(rows, names=write.columns, table_slice=by_count)
         ),
-        "staging: fill, by consecutive days": staging.fill(
-            TableRef(schema="temp", name="new"), rows, names=write.columns, is_scratch=True, table_slice=by_count
-        ),
-        "staging: fill, by windows of time": staging.fill(
-            TableRef(schema="temp", name="new"), rows, names=write.columns, is_scratch=True, table_slice=by_window
+        "staging: fill, by windows of time": _created(
+            SCRATCH, staging.shadow_rows(rows, names=write.columns, table_slice=by_window)
         ),
         "staging: rows by partition": staging.rows_by_partition(SHADOW),
         "staging: outside, a sample": staging.outside_sample(SHADOW, placed, size=10),
         "staging: delete outside": staging.delete_outside(SHADOW),
-        "staging: fill, with ranks": staging.fill(
-            TableRef(schema="main", name="new"),
-            rows,
-            names=write.columns,
-            is_scratch=False,
-            table_slice=ranked,
-        ),
+        "staging: fill, with ranks": _created(NEW, staged_in(ranked)),
         "staging: duplicates": staging.duplicates(RANKED),
         "staging: tied keys": staging.tied_keys(RANKED, spec.unique_key, size=10),
         "staging: delete duplicates": staging.delete_duplicates(RANKED),
@@ -218,10 +215,6 @@ def statements(warehouse: str) -> Mapping[str, exp.Expr]:
         "comparing: broken keys": comparing.broken_keys(pairing),
         "comparing: differences": comparing.differences(pairing),
         "comparing: different rows": auditing.sampled(comparing.different_rows(pairing)),
-        "publishing: any row": publishing.any_row(LIVE, where=is_inside),
-        "publishing: copied": publishing.copied(
-            SHADOW, LIVE, {"day": terms.column("day"), "value": terms.number(1)}, where=is_inside
-        ),
         "publishing: rows by partition": publishing.rows_by_partition(LIVE, placed),
         "publishing: differing": publishing.differing(write),
         "publishing: differing by partition": publishing.differing_by_partition(
@@ -234,13 +227,8 @@ def statements(warehouse: str) -> Mapping[str, exp.Expr]:
         "publishing: merge changed": publishing.merge_changed(stamped),
         "publishing: delete scope": publishing.delete_inside(write),
         "publishing: insert staged": publishing.insert_staged(stamped),
-        "publishing: create live": staging.created_as(born.table_slice.table, publishing.staged_rows(born)),
-        "staging: drop": staging.dropped(SHADOW),
-        "staging: a view for the session": staging.created_as(
-            TableRef(schema="", name="seen"), exp.select(exp.Star()).from_(source), kind="VIEW", is_scratch=True
-        ),
+        "publishing: create live": _created(born.table, publishing.staged_rows(born)),
     }
-    return {name: statement for name, statement in found.items() if name not in speech.unused}
 
 
 def rendered(dialect: str) -> str:

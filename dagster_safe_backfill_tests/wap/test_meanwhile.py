@@ -12,7 +12,7 @@ import dagster_safe_backfill as sb
 from dagster_safe_backfill.errors import WarehouseUnavailableError
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.wap import audit, publish
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.base import Session
 from dagster_safe_backfill_tests.conftest import Read
 from dagster_safe_backfill_tests.harness.assets import Source, events, failure_of, run_key, run_range
 from dagster_safe_backfill_tests.harness.backends import Backend
@@ -114,7 +114,7 @@ def test_an_upstream_that_changes_while_rows_are_computed_outdates_them(
     )
     assert "the source has no" in runs.fail(deps=[upstream])
     runs.source.broken = set()
-    assert runs.run(deps=[upstream]).success
+    assert runs.rerun(deps=[upstream]).success
     assert runs.source.calls == [TWELVE[2:3], TWELVE[10:]]
 
 
@@ -125,7 +125,7 @@ class TestAStepThatIsDoneAgainAfterItHadCommitted:
         runs.source.broken = set()
         fails = Fails(audit.audit)
         monkeypatch.setattr(audit, "audit", fails)
-        assert runs.run().success
+        assert runs.rerun().success
         assert fails.calls > 2
         assert runs.source.calls == FIVES[2:]
         assert counts(read) == dict.fromkeys(TWELVE, 3)
@@ -160,17 +160,17 @@ class TestAStepThatIsDoneAgainAfterItHadCommitted:
         """A verdict isn't lost to a moment in which the warehouse couldn't be reached."""
         with io_manager.warehouse().connect() as connection:
             kind = type(connection)
-        run = kind.run
+        query = kind.query
         failures: list[str] = []
 
-        def flaky(self: Connection, statement: Any) -> Any:
-            sql = statement.sql(dialect=self.dialect)
+        def flaky(self: Session, statement: Any) -> Any:
+            sql = statement.sql(dialect=self.dialect.name)
             if "failing_marker" in sql and not failures:
                 failures.append(sql)
                 raise WarehouseUnavailableError("what is read can't be reached for now")
-            return run(self, statement)
+            return query(self, statement)
 
-        monkeypatch.setattr(kind, "run", flaky)
+        monkeypatch.setattr(kind, "query", flaky)
         audits = [sb.failing_rows("SELECT * FROM batch WHERE value < 0 AND 'failing_marker' <> ''", name="x")]
         asset = events(Source(), audits=audits, limits=sb.Limits(retry_wait=0.0))
         result = run_range([asset], DAY, DAY, io_manager=io_manager, instance=instance)

@@ -23,7 +23,7 @@ from dagster_safe_backfill.wap.audit import audit
 from dagster_safe_backfill.wap.publish import publish
 from dagster_safe_backfill.wap.tables.store import store
 from dagster_safe_backfill.wap.write import write
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.base import Session
 from dagster_safe_backfill_tests.harness.backends import Backend
 
 pytestmark = pytest.mark.every_warehouse
@@ -187,7 +187,7 @@ def test_without_a_key_the_slice_is_replaced(backend: Backend, live: Rows, compu
     assert sum(change.deleted for change in found.values()) == sum(key[0] in days for key in live)
 
 
-def published(connection: Connection, computed: Rows, days: Sequence[int], *, strategy: Strategy) -> None:
+def published(connection: Session, computed: Rows, days: Sequence[int], *, strategy: Strategy) -> None:
     origin = Origin(run_id="run", publication_id=str(uuid.uuid4()))
     staged = write(connection, frame(computed), spec=spec(), partition_slice=slice_of(days), origin=origin)
     audited = audit(connection, staged, [], origin=origin, gate="run")

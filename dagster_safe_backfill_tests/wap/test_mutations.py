@@ -19,7 +19,6 @@ import dagster_safe_backfill as sb
 from dagster_safe_backfill.model.states import Audited, Origin, Rejected
 from dagster_safe_backfill.model.tables import TableRef, TableSpec
 from dagster_safe_backfill.runs.partitions import slice_of_keys
-from dagster_safe_backfill.sql import staging
 from dagster_safe_backfill.wap.audit import audit
 from dagster_safe_backfill.wap.write import write
 from dagster_safe_backfill.warehouses.base import Warehouse
@@ -413,9 +412,9 @@ def judge(warehouse: Warehouse) -> Iterator[Judge]:
 
         with connection.transaction():
             for name, rows in TABLES.items():
-                with connection.source(rows) as source:
+                with connection.load(rows) as source:
                     select = exp.select("*").from_(source)
-                    connection.run(staging.created_as(TableRef(schema="main", name=name), select))
+                    connection.tables.create(TableRef(schema="main", name=name), select, kind="live")
         yield judged
 
 

@@ -234,10 +234,10 @@ def test_publications_hold_each_other_off(table: Publications) -> None:
         table.warehouse.connect() as other,
         table.warehouse.connect() as connection,
         connection.transaction(),
-        connection.hold(name),
+        connection.tables.hold(name),
         pytest.raises(sb.TransactionConflictError),
         other.transaction(),
-        other.hold(name),
+        other.tables.hold(name),
     ):
         pytest.fail("held twice")
 
@@ -248,7 +248,11 @@ def test_publications_hold_each_other_off(table: Publications) -> None:
 @pytest.mark.only("duckdb", reason="opens the file itself; locks of Snowflake are tried in snowflake/")
 def test_publications_hold_writers_by_hand_off(table: Publications) -> None:
     with duckdb.connect(table.path) as other, table.warehouse.connect() as connection:
-        with connection.transaction(), connection.hold(table.spec.table), pytest.raises(duckdb.TransactionException):
+        with (
+            connection.transaction(),
+            connection.tables.hold(table.spec.table),
+            pytest.raises(duckdb.TransactionException),
+        ):
             other.execute("UPDATE t SET value = 5")
         other.execute("UPDATE t SET value = 6")
     assert set(table.values()[0]) == {6.0}

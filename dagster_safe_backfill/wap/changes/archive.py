@@ -11,11 +11,11 @@ from dagster_safe_backfill.model.slices import TableSlice
 from dagster_safe_backfill.model.states import Archive
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.slicing import inside
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.base import Session
 
 
 def archived(
-    connection: Connection,
+    connection: Session,
     replaced: TableSlice,
     names: Sequence[str],
     *,
@@ -29,7 +29,7 @@ def archived(
     """
     rows = exp.select(*terms.columns(names)).from_(terms.table(replaced.table)).where(inside(replaced))
     table = replaced.table.archive(publication_id)
-    connection.keep(replaced.table, table, rows)
+    connection.tables.archive(replaced.table, table, rows)
     return Archive(table=table, keys=replaced.keys, expires_at=expiry(keep_for))
 
 

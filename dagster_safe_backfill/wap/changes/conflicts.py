@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dagster_safe_backfill.errors import PublishConflictError, PublishError, TransactionConflictError
+from dagster_safe_backfill.errors import PublishConflictError, PublishError
 from dagster_safe_backfill.model.states import Fingerprint, Origin, Staged
 from dagster_safe_backfill.model.tables import names_of
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.wap.ledger.history import history, staged_at
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.base import Session
 
 
-def check_conflict(connection: Connection, staged: Staged, now: Mapping[str, Fingerprint], *, origin: Origin) -> None:
+def check_conflict(connection: Session, staged: Staged, now: Mapping[str, Fingerprint], *, origin: Origin) -> None:
     """Refuse to publish over partitions that changed since their rows were computed.
 
     Raises:
@@ -43,15 +43,19 @@ def check_conflict(connection: Connection, staged: Staged, now: Mapping[str, Fin
     )
 
 
-def check_written(connection: Connection, staged: Staged, after: Mapping[str, Fingerprint]) -> None:
-    """Refuse, and so undo, a publication after which live has other rows than were staged: nothing is left to luck."""
+def check_written(connection: Session, staged: Staged, after: Mapping[str, Fingerprint]) -> None:
+    """Refuse, and so undo, a publication after which live has other rows than were staged: nothing is left to luck.
+
+    Raises:
+        PublishError: It has.
+        TransactionConflictError: It has more, which another session inserted meanwhile.
+    """
     expected = staged.rows
     wrong = [key for key in staged.keys if after[key].rows != expected.get(key, 0)]
     if not wrong:
         return
-    is_more = all(after[key].rows > expected.get(key, 0) for key in wrong)
-    if is_more and not connection.holds_off_inserts:
-        raise TransactionConflictError(f"another session inserted rows into {staged.spec.table}: {listed(wrong)}")
+    if all(after[key].rows > expected.get(key, 0) for key in wrong):
+        connection.tables.explain_more_rows(staged.spec.table, partitions=listed(wrong))
     shown = listed([f"{key}: {after[key].rows} and not {expected.get(key, 0)}" for key in wrong])
     raise PublishError(
         f"{staged.spec.table}: after the publication live had other numbers of rows than were staged ({shown}), so"

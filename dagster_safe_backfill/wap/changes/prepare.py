@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
@@ -14,12 +14,14 @@ from dagster_safe_backfill.model.options import Strategy
 from dagster_safe_backfill.model.slices import TableSlice
 from dagster_safe_backfill.model.states import Fingerprint, RowCounts
 from dagster_safe_backfill.model.tables import TableRef
-from dagster_safe_backfill.sql import publishing, staging, terms
+from dagster_safe_backfill.sql import publishing, terms
 from dagster_safe_backfill.sql.publishing import SliceWrite
 from dagster_safe_backfill.sql.slicing import inside
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.base import Session
 
 _DIFFERING = "_sb_differing"
+
+Build = Callable[[SliceWrite], exp.Insert | exp.Delete | exp.Merge]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,33 +30,44 @@ class PreparedChange:
 
     Attributes:
         row_counts: What it does, by partition key.
-        statements: What to run, in order, in the transaction in which it was prepared.
+        statements: What to run, in order, in the transaction in which it was prepared: how it is built, and of what.
+        created: The rows that the live table is made of, where there is none.
         rewrites: Whether they delete the whole slice, and insert it anew.
         scratch: Derived rows that they read.
         deletes: How many rows their DELETE finds, if nobody changes any in between.
     """
 
     row_counts: Mapping[str, RowCounts]
-    statements: Sequence[exp.Expr]
+    statements: Sequence[tuple[Build, SliceWrite]] = ()
+    created: tuple[TableRef, exp.Select] | None = None
     rewrites: bool = False
     scratch: TableRef | None = None
     deletes: int | None = None
 
-    def run(self, connection: Connection) -> None:
+    def run(self, connection: Session, *, clone: TableRef | None = None) -> None:
         """Run the statements, and leave nothing behind in the session.
+
+        Args:
+            connection: The session in which it was prepared.
+            clone: What is changed in place of live, if it may lack rows that would be deleted.
 
         Raises:
             TransactionConflictError: Another session changed rows since they were prepared.
         """
-        for statement in self.statements:
-            found = connection.run(statement)
-            if isinstance(statement, exp.Delete) and self.deletes is not None and found[0][0] != self.deletes:
+        if self.created is not None:
+            table, rows = self.created
+            connection.tables.create(table, rows, kind="live")
+        for build, write in self.statements:
+            statement = build(write if clone is None else replace(write, clone=clone))
+            count = connection.execute(statement)
+            is_delete = isinstance(statement, exp.Delete) and self.deletes is not None and clone is None
+            if is_delete and count != self.deletes:
                 raise TransactionConflictError(
-                    f"another session changed rows: {self.deletes} were to be deleted, and {found[0][0]} were"
+                    f"another session changed rows: {self.deletes} were to be deleted, and {count} were"
                 )
         self.close(connection)
 
-    def close(self, connection: Connection) -> None:
+    def close(self, connection: Session) -> None:
         """Leave nothing behind in the session; to be called where the statements aren't run."""
         if self.scratch is not None:
             connection.forget(self.scratch)
@@ -65,9 +78,14 @@ class PreparedChange:
 
 
 def slice_write(
-    connection: Connection, table_slice: TableSlice, *, shadow: TableRef, names: tuple[str, ...]
+    connection: Session,
+    table_slice: TableSlice,
+    *,
+    shadow: TableRef,
+    names: tuple[str, ...],
+    clone: TableRef | None = None,
 ) -> SliceWrite:
-    """Return what writing the rows of a shadow, of the columns `names`, to a slice is, in SQL's terms."""
+    """Return what writing the rows of a shadow, of the columns `names`, to a slice of live is, or of its clone."""
     stamp = table_slice.spec.updated_at_column
     scope = inside(table_slice)
     return SliceWrite(
@@ -75,13 +93,14 @@ def slice_write(
         inside=scope if table_slice.partition_slice is None else exp.paren(scope),
         shadow=shadow,
         columns=names,
-        stamp=(stamp, _now(connection, table_slice.table, stamp)) if stamp and stamp not in names else None,
+        stamp=(stamp, _now(connection, clone or table_slice.table, stamp)) if stamp and stamp not in names else None,
         unread=stamp,
+        clone=clone,
     )
 
 
 def prepare_change(
-    connection: Connection, write: SliceWrite, rows: Mapping[str, int], *, strategy: Strategy, live_exists: bool
+    connection: Session, write: SliceWrite, rows: Mapping[str, int], *, strategy: Strategy, live_exists: bool
 ) -> PreparedChange:
     """Return what makes the slice equal to the shadow, which has so many rows of each partition.
 
@@ -89,8 +108,8 @@ def prepare_change(
     holds a key twice; then the slice is deleted and inserted whole, which comes to the same rows.
     """
     if not live_exists:
-        created = staging.created_as(write.table_slice.table, publishing.staged_rows(write))
-        return PreparedChange(row_counts=_all_inserted(write, rows, deleted={}), statements=[created])
+        created = write.table, publishing.staged_rows(write)
+        return PreparedChange(row_counts=_all_inserted(write, rows, deleted={}), created=created)
     match strategy:
         case "merge":
             return _merge(connection, write, rows)
@@ -102,37 +121,37 @@ def prepare_change(
             assert_never(strategy)
 
 
-def _now(connection: Connection, table: TableRef, stamp: str) -> exp.Expr:
+def _now(connection: Session, table: TableRef, stamp: str) -> exp.Expr:
     """Return the time as a literal of the stamp column's type; wall-clock columns take UTC."""
-    columns = connection.columns(table) or ()
+    columns = connection.tables.columns(table) or ()
     types = {column.name.casefold(): column.type for column in columns}
     now = datetime.now(timezone.utc)
     type_name = types.get(stamp.casefold())
     if type_name is None:
         return exp.cast(terms.text(now.isoformat(sep=" ")), exp.DataType.Type.TIMESTAMPTZ)
-    if connection.keeps(type_name) != "timestamptz":
+    if connection.dialect.keeps(type_name) != "timestamptz":
         now = now.replace(tzinfo=None)
-    return terms.typed(terms.text(now.isoformat(sep=" ")), type_name, dialect=connection.dialect)
+    return terms.typed(terms.text(now.isoformat(sep=" ")), type_name, dialect=connection.dialect.name)
 
 
-def _merge(connection: Connection, write: SliceWrite, rows: Mapping[str, int]) -> PreparedChange:
+def _merge(connection: Session, write: SliceWrite, rows: Mapping[str, int]) -> PreparedChange:
     # The rows that differ are put aside once: they are counted, and, being few, quickly merged.
-    scratch = connection.derived(_DIFFERING, publishing.differing(write))
+    scratch = connection.derive(_DIFFERING, publishing.differing(write))
     prepared = _merge_of(connection, write, rows, scratch)
     if prepared.scratch is None:
         connection.forget(scratch)
     return prepared
 
 
-def _merge_of(connection: Connection, write: SliceWrite, rows: Mapping[str, int], scratch: TableRef) -> PreparedChange:
+def _merge_of(connection: Session, write: SliceWrite, rows: Mapping[str, int], scratch: TableRef) -> PreparedChange:
     differing, fresh = 0, 0
     by_position: dict[int, tuple[int, int]] = {}
-    for position, count, new in connection.run(publishing.differing_by_partition(scratch)):
+    for position, count, new in connection.query(publishing.differing_by_partition(scratch)):
         by_position[position] = (count, new)
         differing, fresh = differing + count, fresh + new
-    ((live,),) = connection.run(publishing.count_inside(write))
+    ((live,),) = connection.query(publishing.count_inside(write))
     matched = sum(rows.values()) - fresh
-    gone: dict[int, int] = dict(connection.run(publishing.gone_by_partition(write))) if live > matched else {}
+    gone: dict[int, int] = dict(connection.query(publishing.gone_by_partition(write))) if live > matched else {}
     missing = sum(gone.values())
     if live - missing > matched:
         # The live slice holds a key twice.
@@ -148,23 +167,23 @@ def _merge_of(connection: Connection, write: SliceWrite, rows: Mapping[str, int]
     # A row's stamp only survives in place.
     if write.stamp is None and write.unread is None and fresh + replaced and 2 * replaced >= live:
         return _rewrite(write, row_counts, deletes=live)
-    statements: list[exp.Expr] = []
+    statements: list[tuple[Build, SliceWrite]] = []
     if gone:
-        statements.append(publishing.delete_gone(write))
+        statements.append((publishing.delete_gone, write))
     if differing:
-        statements.append(publishing.merge_changed(replace(write, shadow=scratch)))
+        statements.append((publishing.merge_changed, replace(write, shadow=scratch)))
     return PreparedChange(
         row_counts=row_counts, statements=statements, scratch=scratch if differing else None, deletes=missing
     )
 
 
 def _rewrite(write: SliceWrite, row_counts: Mapping[str, RowCounts], *, deletes: int) -> PreparedChange:
-    statements = [publishing.delete_inside(write), publishing.insert_staged(write)]
+    statements: list[tuple[Build, SliceWrite]] = [(publishing.delete_inside, write), (publishing.insert_staged, write)]
     return PreparedChange(row_counts=row_counts, statements=statements, rewrites=True, deletes=deletes)
 
 
-def _replace(connection: Connection, write: SliceWrite, rows: Mapping[str, int]) -> PreparedChange:
-    live: dict[int, int] = dict(connection.run(publishing.rows_inside(write)))
+def _replace(connection: Session, write: SliceWrite, rows: Mapping[str, int]) -> PreparedChange:
+    live: dict[int, int] = dict(connection.query(publishing.rows_inside(write)))
     return _rewrite(write, _all_inserted(write, rows, deleted=live), deletes=sum(live.values()))
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from datetime import timedelta
 
 from sqlglot import exp
@@ -11,7 +10,7 @@ from sqlglot import exp
 from dagster_safe_backfill.errors import SchemaMismatchError, SwapError
 from dagster_safe_backfill.model.states import Archive, Staged
 from dagster_safe_backfill.model.tables import Column, TableRef, names_of
-from dagster_safe_backfill.sql import publishing, staging, terms
+from dagster_safe_backfill.sql import staging, terms
 from dagster_safe_backfill.sql.slicing import expression, inside, outside
 from dagster_safe_backfill.sql.staging import StagedColumn
 from dagster_safe_backfill.wap.changes.archive import expiry
@@ -23,11 +22,11 @@ from dagster_safe_backfill.wap.columns import (
     lacking,
     lost_by_cast,
 )
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.base import Session
 
 
 def swapped(
-    connection: Connection, staged: Staged, *, publication_id: str, keep_for: timedelta
+    connection: Session, staged: Staged, *, publication_id: str, keep_for: timedelta
 ) -> tuple[PreparedChange, Archive]:
     """Swap the live table in the caller's transaction; if no row and no column would change, do nothing.
 
@@ -37,7 +36,7 @@ def swapped(
     """
     table = staged.spec.table
     aside = table.archive(publication_id)
-    live = connection.columns(table) or ()
+    live = connection.tables.columns(table) or ()
     change = changed_columns(live, staged.columns, apart_from=staged.spec.updated_at_column)
     if staged.spec.on_schema_change == "sync" and change.gone:
         prepared = _reshape(connection, staged, live, aside=aside)
@@ -51,25 +50,25 @@ def swapped(
         # Rows that would be deleted next aren't copied.
         is_rewritten = prepared is not None and prepared.rewrites
         kept = outside(inside(staged.table_slice)) if is_rewritten else exp.true()
-        with connection.cloned(table, aside=aside, kept=kept):
-            add_columns(connection, staged)
+        with connection.tables.replace(table, aside=aside, kept=kept) as new:
+            add_columns(connection, staged, clone=new.clone)
             # What was prepared for the table holds for its clone, unless that has more columns.
-            prepared = prepared or _prepared(connection, staged)
-            # What would be deleted may not have been copied.
-            replace(prepared, deletes=None).run(connection)
+            prepared = prepared or _prepared(connection, staged, clone=new.clone)
+            prepared.run(connection, clone=new.clone)
         keys = tuple(key for key, counts in prepared.row_counts.items() if counts.touched)
     if not keep_for or not keys:
-        connection.run(staging.dropped(aside))
+        connection.tables.drop(aside)
         return prepared, Archive()
     return prepared, Archive(table=aside, keys=keys, expires_at=expiry(keep_for))
 
 
-def _prepared(connection: Connection, staged: Staged) -> PreparedChange:
-    write = slice_write(connection, staged.table_slice, shadow=staged.shadow, names=names_of(staged.columns))
+def _prepared(connection: Session, staged: Staged, *, clone: TableRef | None = None) -> PreparedChange:
+    names = names_of(staged.columns)
+    write = slice_write(connection, staged.table_slice, shadow=staged.shadow, names=names, clone=clone)
     return prepare_change(connection, write, staged.rows, strategy="swap", live_exists=True)
 
 
-def _reshape(connection: Connection, staged: Staged, live: Sequence[Column], *, aside: TableRef) -> PreparedChange:
+def _reshape(connection: Session, staged: Staged, live: Sequence[Column], *, aside: TableRef) -> PreparedChange:
     """Swap in a clone with the computed columns; the rows outside the slice are cast, which may change no value."""
     spec = staged.spec
     check_unchanged(spec, staged.live_columns or (), live)
@@ -88,22 +87,23 @@ def _reshape(connection: Connection, staged: Staged, live: Sequence[Column], *, 
     _check_values(connection, staged, moved, where=others)
     write = slice_write(connection, staged.table_slice, shadow=staged.shadow, names=names_of(staged.columns))
     prepared = prepare_change(connection, write, staged.rows, strategy="replace", live_exists=True)
-    added = staging.with_defaults(spec, staged.added, dialect=connection.dialect)
-    with connection.cloned(spec.table, aside=aside):
-        connection.reshape(
-            spec.table,
+    added = staging.with_defaults(spec, staged.added, dialect=connection.dialect.name)
+    with connection.tables.replace(spec.table, aside=aside) as new:
+        connection.tables.reshape(
+            new.clone,
             dropped=[column.name for column in live if column not in kept],
             retyped=[Column(name=column.name, type=column.type) for column in moved if column.is_cast],
             added=added,
         )
-        values = {column.name: column.expression(dialect=connection.dialect) for column in moved}
+        values = {column.name: column.expression(dialect=connection.dialect.name) for column in moved}
         values |= {column.name: value.copy() for column, value in added.items() if value is not None}
-        _copy(connection, aside, spec.table, values, where=others)
-        replace(prepared, deletes=None).run(connection)
+        rows = exp.select(*terms.named(values)).from_(terms.table(new.old)).where(others)
+        connection.tables.copy(rows, into=new.clone, columns=[*values])
+        prepared.run(connection, clone=new.clone)
     return prepared
 
 
-def _check_values(connection: Connection, staged: Staged, columns: Sequence[StagedColumn], *, where: exp.Expr) -> None:
+def _check_values(connection: Session, staged: Staged, columns: Sequence[StagedColumn], *, where: exp.Expr) -> None:
     table = staged.spec.table
     cast = [column for column in columns if column.is_cast]
     if not cast:
@@ -117,7 +117,7 @@ def _check_values(connection: Connection, staged: Staged, columns: Sequence[Stag
             table=str(table),
         )
     select = staging.values_lost_by_cast(terms.table(table), lost_by_cast(connection, cast))
-    (counts,) = connection.run(select.where(where.copy()))
+    (counts,) = connection.query(select.where(where.copy()))
     problems = [
         f"{count} values of {column.name} ({column.source_type}) in other partitions don't fit {column.type} unchanged"
         for column, count in zip(cast, counts, strict=True)
@@ -125,15 +125,3 @@ def _check_values(connection: Connection, staged: Staged, columns: Sequence[Stag
     ]
     if problems:
         raise SchemaMismatchError(f"{table}: {'; '.join(problems)}", table=str(table), problems=problems)
-
-
-def _copy(
-    connection: Connection, source: TableRef, target: TableRef, values: Mapping[str, exp.Expr], *, where: exp.Expr
-) -> None:
-    """Copy rows, if there are any.
-
-    After an INSERT of no rows and one of many in the same transaction, DuckDB 2.0.0 finds no rows in the table until
-    the file is opened anew.
-    """
-    if connection.run(publishing.any_row(source, where=where)):
-        connection.run(publishing.copied(source, target, values, where=where))

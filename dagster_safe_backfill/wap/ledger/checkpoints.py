@@ -12,7 +12,7 @@ from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
 from dagster_safe_backfill.wap.ledger.history import rejected_runs
 from dagster_safe_backfill.wap.ledger.waiting import newest, owners, staged_partitions, standing
 from dagster_safe_backfill.wap.tables.slices import live_slice
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.base import Session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class Checkpoints:
 
 
 def checkpoints(
-    connection: Connection, *, spec: TableSpec, partition_slice: PartitionSlice, code: str | None
+    connection: Session, *, spec: TableSpec, partition_slice: PartitionSlice, code: str | None
 ) -> Checkpoints:
     """Return the checkpoints of a slice; changes nothing, a read-only session is enough.
 
@@ -71,12 +71,12 @@ def checkpoints(
 
 
 def _changed(
-    connection: Connection, found: Sequence[StagedPartition], spec: TableSpec, partition_slice: PartitionSlice
+    connection: Session, found: Sequence[StagedPartition], spec: TableSpec, partition_slice: PartitionSlice
 ) -> set[str]:
     """Return the partitions of which live isn't as it was when they were staged."""
     if not found:
         return set()
-    live = connection.columns(spec.table)
+    live = connection.tables.columns(spec.table)
     names = None if live is None else names_of(live)
     changed = {one.key for one in found if not one.knows(names)}
     rest = [one for one in found if one.key not in changed]

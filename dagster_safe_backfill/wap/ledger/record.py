@@ -25,7 +25,7 @@ from dagster_safe_backfill.model.states import (
 )
 from dagster_safe_backfill.model.tables import TableRef, names_of
 from dagster_safe_backfill.sql import ledger, terms
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.base import Session
 
 _TICK = timedelta(microseconds=1)
 
@@ -58,19 +58,12 @@ class NewChange:
     undone: Mapping[str, Sequence[str]] = field(default_factory=dict[str, "Sequence[str]"])
 
 
-def create_ledger(connection: Connection, table: TableRef) -> None:
+def create_ledger(connection: Session, table: TableRef) -> None:
     """Create the ledger beside `table` if there is none; one that an older version made gets the newer columns."""
-    found = connection.columns(ledger.ledger_of(table))
-    if found is None:
-        connection.run(ledger.created(table))
-    elif not ledger.is_complete(found):
-        known = {column.name.casefold() for column in found}
-        for definition in ledger.definitions():
-            if definition.name.casefold() not in known:
-                connection.run(ledger.added(table, definition))
+    connection.tables.ensure_table(ledger.ledger_of(table), ledger.COLUMNS)
 
 
-def record(connection: Connection, event: Event, table: TableRef, rows: Sequence[Values], *, origin: Origin) -> None:
+def record(connection: Session, event: Event, table: TableRef, rows: Sequence[Values], *, origin: Origin) -> None:
     """Append rows to the ledger, if there are any; they commit with the caller's transaction.
 
     The moments never go back, so that they order what happened even where the machines' clocks don't agree.
@@ -78,7 +71,7 @@ def record(connection: Connection, event: Event, table: TableRef, rows: Sequence
     if not rows:
         return
     latest = exp.Max(this=terms.column("recorded_at"))
-    ((last,),) = connection.run(ledger.rows_of(table, [latest]))
+    ((last,),) = connection.query(ledger.rows_of(table, [latest]))
     now = datetime.now(timezone.utc)
     common: Values = {
         "recorded_at": now if last is None else max(now, last + _TICK),
@@ -96,7 +89,7 @@ def record(connection: Connection, event: Event, table: TableRef, rows: Sequence
 
 
 def record_staged(
-    connection: Connection,
+    connection: Session,
     event: StagedEvent,
     staged: Staged,
     *,
@@ -123,13 +116,13 @@ def record_staged(
     record(connection, event, staged.spec.table, rows, origin=origin)
 
 
-def record_taken(connection: Connection, table: TableRef, found: Iterable[StagedPartition], *, origin: Origin) -> None:
+def record_taken(connection: Session, table: TableRef, found: Iterable[StagedPartition], *, origin: Origin) -> None:
     """Record that partitions which were staged in other groups stand in this one now, or are live."""
     rows = [{"partition_key": one.key, "scope": one.group} for one in found if one.group != origin.group]
     record(connection, "taken_up", table, rows, origin=origin)
 
 
-def record_change(connection: Connection, table: TableRef, change: NewChange, *, origin: Origin) -> None:
+def record_change(connection: Session, table: TableRef, change: NewChange, *, origin: Origin) -> None:
     """Record a change of live partitions, in the transaction that makes it."""
     archive, kept = change.archive, {*change.archive.keys}
     rows: list[Values] = []
@@ -155,7 +148,7 @@ def record_change(connection: Connection, table: TableRef, change: NewChange, *,
 
 
 def record_intent(
-    connection: Connection,
+    connection: Session,
     table: TableRef,
     *,
     origin: Origin,
@@ -164,21 +157,20 @@ def record_intent(
 ) -> None:
     """Tell of a table before it is made, where no transaction would undo that: a crash leaves none that nobody knows.
 
-    Commits by itself; does nothing where a transaction makes tables. An archive is intended once.
+    See `Tables.record_first`. An archive is intended once.
 
     Raises:
         PublishError: The archive's name is taken by a table that no try of this publication made.
     """
-    if connection.ddl_is_transactional:
-        return
-    with connection.transaction():
-        connection.ensure_schema(table.schema)
+
+    def intend() -> None:
+        connection.tables.ensure_schema(table.schema)
         create_ledger(connection, table)
         if archive is not None:
             is_known = ledger.is_named("archive", archive.name)
-            if connection.run(ledger.rows_of(table, [terms.number(1)], is_known).limit(1)):
+            if connection.query(ledger.rows_of(table, [terms.number(1)], is_known).limit(1)):
                 return
-            if connection.columns(archive) is not None:
+            if connection.tables.columns(archive) is not None:
                 raise PublishError(
                     f"{table}: {archive}, which is to keep what this publication replaces, is there already, and was"
                     " made by none; an archive is never overwritten, so rename that table",
@@ -189,6 +181,8 @@ def record_intent(
             "archive": None if archive is None else archive.name,
         }
         record(connection, "intended", table, [values], origin=origin)
+
+    connection.tables.record_first(intend)
 
 
 def _failures(results: Iterable[AuditResult]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:

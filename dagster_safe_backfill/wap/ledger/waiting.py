@@ -18,7 +18,7 @@ from dagster_safe_backfill.model.states import (
 )
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import ledger, terms
-from dagster_safe_backfill.warehouses.base import Connection, Row
+from dagster_safe_backfill.warehouses.base import Row, Session
 
 _WAITING: tuple[Event, ...] = ("audited", "approved", "refused")
 """The last events of partitions whose own audits passed, and whose rows somebody may still want."""
@@ -30,7 +30,7 @@ _COLUMNS = (
 
 
 def staged_partitions(
-    connection: Connection, table: TableRef, *, keys: Sequence[str] | None = None, group: str | None = None
+    connection: Session, table: TableRef, *, keys: Sequence[str] | None = None, group: str | None = None
 ) -> list[StagedPartition]:
     """Return the last event of each partition in each group, the oldest first.
 
@@ -40,14 +40,14 @@ def staged_partitions(
         keys: The partitions; all, if None.
         group: The group; all, if None.
     """
-    if not ledger.is_complete(connection.columns(ledger.ledger_of(table))):
+    if not ledger.is_complete(connection.tables.columns(ledger.ledger_of(table))):
         return []
     conditions = [ledger.is_event(*get_args(StagedEvent), "taken_up", *CHANGES_OF_LIVE)]
     if keys is not None:
         conditions.append(terms.is_in(terms.column("partition_key"), map(terms.text, keys)))
     if group is not None:
         conditions.append(ledger.group().eq(terms.text(group)))
-    found = connection.run(ledger.newest_by_partition(table, _COLUMNS, *conditions))
+    found = connection.query(ledger.newest_by_partition(table, _COLUMNS, *conditions))
     return list(map(partial(_staged_partition, table), found))
 
 
@@ -61,17 +61,17 @@ def owners(found: Iterable[StagedPartition]) -> set[str]:
     return {one.run_id for one in found}
 
 
-def standing(connection: Connection, table: TableRef, found: Sequence[StagedPartition]) -> Sequence[StagedPartition]:
+def standing(connection: Session, table: TableRef, found: Sequence[StagedPartition]) -> Sequence[StagedPartition]:
     """Return the partitions whose rows are still there."""
     if not found:
         return found
     names: set[str] = set()
-    for shadow in connection.tables(table.schema, table.shadow_prefix):
+    for shadow in connection.tables.list(table.schema, table.shadow_prefix):
         names.add(shadow.name.casefold())
     return [one for one in found if one.shadow is not None and one.shadow.name.casefold() in names]
 
 
-def to_audit(connection: Connection, table: TableRef, *, group: str) -> tuple[Sequence[StagedPartition], list[str]]:
+def to_audit(connection: Session, table: TableRef, *, group: str) -> tuple[Sequence[StagedPartition], list[str]]:
     """Return what waits for an audit of the whole group, else of all groups; and the keys that aren't audited alone."""
     everything = staged_partitions(connection, table)
     own = [one for one in everything if one.group == group]
@@ -91,7 +91,7 @@ def of_staged(origin: Origin, found: Sequence[StagedPartition]) -> Origin:
     )
 
 
-def emptied(connection: Connection, table: TableRef, moved: Iterable[StagedPartition]) -> dict[TableRef, str]:
+def emptied(connection: Session, table: TableRef, moved: Iterable[StagedPartition]) -> dict[TableRef, str]:
     """Return the shadows in which nothing waits once these partitions are moved, with the runs that own them."""
     owned = {one.shadow: one.run_id for one in moved if one.shadow is not None}
     leaving = {(one.group, one.key) for one in moved}

@@ -22,7 +22,7 @@ from dagster_safe_backfill.errors import (
 from dagster_safe_backfill.sql import auditing, comparing
 from dagster_safe_backfill.sql.auditing import AuditedRows
 from dagster_safe_backfill.sql.comparing import KIND, Pairing
-from dagster_safe_backfill.warehouses.base import Connection, Row
+from dagster_safe_backfill.warehouses.base import Row, Session
 
 MASK = "***"
 _LIVE, _SHADOW = "in live", "in shadow"
@@ -38,7 +38,7 @@ class Sampler:
         shown: The columns whose values may be shown; all, if None.
     """
 
-    connection: Connection
+    connection: Session
     shown: tuple[str, ...] | None
 
     def rows(self, select: exp.Query) -> Sequence[Mapping[str, Any]]:
@@ -52,8 +52,8 @@ class Sampler:
         """
         sample = auditing.sampled(select)
         try:
-            names = [column.name for column in self.connection.described(sample)]
-            return [dict(zip(names, row, strict=True)) for row in self.connection.run(sample)]
+            names = [column.name for column in self.connection.describe(sample)]
+            return [dict(zip(names, row, strict=True)) for row in self.connection.query(sample)]
         except StatementCancelledError:
             raise
         except SafeBackfillError as error:
@@ -62,7 +62,7 @@ class Sampler:
 
     def tuples(self, select: exp.Query) -> Sequence[Row]:
         """Return up to ten rows as they are, by position, since names may come twice."""
-        return self.connection.run(auditing.sampled(select))
+        return self.connection.query(auditing.sampled(select))
 
     def masked(self, name: str, value: Any) -> Any:
         """Return a value, or the mask if its column isn't to be shown."""
@@ -71,7 +71,7 @@ class Sampler:
 
 
 def compared(
-    connection: Connection,
+    connection: Session,
     audit: Comparison,
     batch: AuditedRows,
 ) -> AuditResult:
@@ -101,7 +101,7 @@ def compared(
             unchanged=unchanged,
             changed_by_column=dict(zip(names, by_column, strict=True)),
         )
-        for position, added, removed, changed, unchanged, *by_column in connection.run(comparing.differences(pairing))
+        for position, added, removed, changed, unchanged, *by_column in connection.query(comparing.differences(pairing))
     }
     result = _result(audit, keys, found, names)
     if not any(one.added or one.removed or one.changed for one in found.values()):
@@ -113,7 +113,7 @@ def compared(
         verdicts=result.verdicts,
         finding=result.finding,
         sample=[_shown(row, pairing, sampler) for row in sampler.tuples(select)],
-        failing_rows_sql=select.sql(dialect=connection.dialect, pretty=True),
+        failing_rows_sql=select.sql(dialect=connection.dialect.name, pretty=True),
     )
 
 
@@ -148,8 +148,8 @@ def _respelled(audit: Comparison, names: Sequence[str]) -> Comparison:
     return replace(audit, column_limits=limits)
 
 
-def _check_keys(connection: Connection, pairing: Pairing, batch: AuditedRows) -> None:
-    ((here, *others),) = connection.run(comparing.broken_keys(pairing))
+def _check_keys(connection: Session, pairing: Pairing, batch: AuditedRows) -> None:
+    ((here, *others),) = connection.query(comparing.broken_keys(pairing))
     there = sum(others)
     if here or there:
         raise KeyViolationError(

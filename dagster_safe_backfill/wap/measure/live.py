@@ -17,13 +17,13 @@ from dagster_safe_backfill.sql.slicing import inside, positioned
 from dagster_safe_backfill.wap.measure.measure import measure
 from dagster_safe_backfill.wap.measure.rows import live_rows
 from dagster_safe_backfill.wap.tables.slices import check_keys, table_slice
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.base import Session
 
 _VIEW = "_sb_live_rows"
 
 
 def measure_live(
-    connection: Connection,
+    connection: Session,
     audits: Sequence[Audit],
     *,
     spec: TableSpec,
@@ -36,7 +36,7 @@ def measure_live(
         TableNotFoundError: There is no such table.
         PartitionColumnError: The partition column is missing or can't tell the partitions.
     """
-    columns = connection.columns(spec.table)
+    columns = connection.tables.columns(spec.table)
     if columns is None:
         raise TableNotFoundError(f"there is no table {spec.table} to audit; materialize the asset that it belongs to")
     names = names_of(columns)
@@ -45,9 +45,9 @@ def measure_live(
     check_keys(connection, recognised)
     if partition_slice is not None:
         rows = rows.where(inside(recognised))
-    view = connection.derived(_VIEW, positioned(rows, terms.columns(names), recognised), kind="VIEW")
+    view = connection.derive(_VIEW, positioned(rows, terms.columns(names), recognised), kind="view")
     try:
-        counted = dict(connection.run(staging.rows_by_partition(view)))
+        counted = dict(connection.query(staging.rows_by_partition(view)))
         counts = staging.by_key(counted, recognised.keys)
         live = LiveRows(table_slice=recognised, columns=columns, view=view, rows=counts)
         return measure(connection, live_rows(connection, live, sample_columns), audits, counts_live=False).results

@@ -35,7 +35,7 @@ from dagster_safe_backfill.sql.auditing import AuditedRows
 from dagster_safe_backfill.wap.measure.compare import Sampler, compared
 from dagster_safe_backfill.wap.measure.readings import Position, Readings, Unmeasured, readings
 from dagster_safe_backfill.wap.measure.rows import staged_rows
-from dagster_safe_backfill.warehouses.base import Connection, Row
+from dagster_safe_backfill.warehouses.base import Row, Session
 
 _BY_CONDITION = (NotNull, AcceptedValues, InRange, RowExpression, References)
 
@@ -54,7 +54,7 @@ class Measurement:
 
 
 def measure(
-    connection: Connection, batch: AuditedRows, audits: Sequence[Audit], *, counts_live: bool = True
+    connection: Session, batch: AuditedRows, audits: Sequence[Audit], *, counts_live: bool = True
 ) -> Measurement:
     """Measure audits; one that has no answer is unmeasured, and the others still get their verdicts.
 
@@ -89,7 +89,7 @@ def measure(
     return Measurement(results=results, live_rows=_counted(there, keys) if counts_live else None)
 
 
-def key_result(connection: Connection, staged: Staged) -> AuditResult:
+def key_result(connection: Session, staged: Staged) -> AuditResult:
     """Measure just that the unique key identifies each row."""
     (result,) = measure(connection, staged_rows(connection, staged), [unique()], counts_live=False).results
     return result
@@ -148,7 +148,7 @@ class _Questions:
             is_overall |= group is not None and group.over == "run"
             texts: dict[str, str] = {}
             for name, aggregate in aggregates.items():
-                texts[name] = sql = aggregate.sql(dialect=batch.dialect)
+                texts[name] = sql = aggregate.sql(dialect=batch.dialect.name)
                 here[sql] = aggregate
                 if group is not None and group.needs_live:
                     there[sql] = aggregate
@@ -180,7 +180,7 @@ def _aggregates(audit: Audit, batch: AuditedRows) -> dict[str, exp.Expr]:
 class _Measuring:
     """Verdicts from readings, and from the statements that some audits have to themselves; each is run once."""
 
-    connection: Connection
+    connection: Session
     batch: AuditedRows
     keys: tuple[str, ...]
     questions: _Questions
@@ -232,9 +232,9 @@ class _Measuring:
 
     def _rows(self, select: exp.Select) -> Sequence[Row]:
         """Run a select; what several audits ask is run once."""
-        sql = select.sql(dialect=self.connection.dialect)
+        sql = select.sql(dialect=self.connection.dialect.name)
         if sql not in self.rows_by_sql:
-            self.rows_by_sql[sql] = self.connection.run(select)
+            self.rows_by_sql[sql] = self.connection.query(select)
         return self.rows_by_sql[sql]
 
     @property
@@ -278,7 +278,7 @@ class _Measuring:
         )
 
     def _text(self, select: exp.Query) -> str:
-        return select.sql(dialect=self.connection.dialect, pretty=True)
+        return select.sql(dialect=self.connection.dialect.name, pretty=True)
 
     def _of_groups(self, audit: GroupAudit) -> AuditResult:
         if audit.over == "run":
@@ -312,7 +312,7 @@ class _Measuring:
             actual = found.get(name.casefold())
             if actual is None:
                 problems.append(f"there is no column {name}")
-            elif not self.connection.is_type(actual, expected):
+            elif not self.connection.dialect.is_type(actual, expected):
                 problems.append(f"{name} is {actual}, not {expected}")
         bad = "failed" if audit.can_block else "warned"
         verdict = Verdict(outcome=bad if problems else "passed")

@@ -16,7 +16,7 @@ from dagster_safe_backfill.errors import (
     is_transient,
 )
 from dagster_safe_backfill.sql import auditing
-from dagster_safe_backfill.warehouses.base import Connection, Row
+from dagster_safe_backfill.warehouses.base import Row, Session
 
 Position = int | None
 """A partition's position in the slice; None for all rows together."""
@@ -71,7 +71,7 @@ class Readings:
 
 
 def readings(
-    connection: Connection,
+    connection: Session,
     rows: exp.Expr | None,
     aggregates: Mapping[str, exp.Expr],
     *,
@@ -111,7 +111,7 @@ def readings(
 
 
 def _read(
-    connection: Connection, wanted: Mapping[str, exp.Expr], select: Callable[[Sequence[exp.Expr]], exp.Select]
+    connection: Session, wanted: Mapping[str, exp.Expr], select: Callable[[Sequence[exp.Expr]], exp.Select]
 ) -> tuple[dict[Position, dict[str, Any]], dict[str, str]]:
     """Return the values of aggregates by position, and what is wrong with those that have none.
 
@@ -120,11 +120,11 @@ def _read(
     """
     values: dict[Position, dict[str, Any]] = {}
     problems: dict[str, str] = {}
-    pieces = list(_pieces(list(wanted), size=connection.aggregates_at_once))
+    pieces = list(_pieces(list(wanted), size=connection.dialect.aggregates_at_once))
     while pieces:
         piece = pieces.pop(0)
         try:
-            found = _one_row_each(connection.run(select([wanted[sql] for sql in piece])), width=len(piece) + 1)
+            found = _one_row_each(connection.query(select([wanted[sql] for sql in piece])), width=len(piece) + 1)
         except StatementCancelledError:
             raise
         except SafeBackfillError as error:

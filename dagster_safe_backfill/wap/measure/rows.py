@@ -12,11 +12,11 @@ from dagster_safe_backfill.model.tables import Column, TableRef
 from dagster_safe_backfill.sql import staging, terms
 from dagster_safe_backfill.sql.auditing import AuditedRows
 from dagster_safe_backfill.sql.slicing import inside, outside
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.base import Session
 
 
 def staged_rows(
-    connection: Connection,
+    connection: Session,
     staged: Staged,
     sample_columns: Sequence[str] | None = None,
     *,
@@ -25,10 +25,10 @@ def staged_rows(
     """Return a staged batch as what audits are measured on; live rows outside the slice count if `looks_outside`."""
     added: dict[str, exp.Expr] = {}
     if staged.added:
-        live = connection.columns(staged.spec.table) or ()
+        live = connection.tables.columns(staged.spec.table) or ()
         lacking = [column for column in staged.added if column not in live]
-        for column, value in staging.with_defaults(staged.spec, lacking, dialect=connection.dialect).items():
-            added[column.name] = terms.typed(value or exp.Null(), column.type, dialect=connection.dialect)
+        for column, value in staging.with_defaults(staged.spec, lacking, dialect=connection.dialect.name).items():
+            added[column.name] = terms.typed(value or exp.Null(), column.type, dialect=connection.dialect.name)
     return _audited_rows(
         connection,
         staged.table_slice,
@@ -42,7 +42,7 @@ def staged_rows(
     )
 
 
-def live_rows(connection: Connection, live: LiveRows, sample_columns: Sequence[str] | None = None) -> AuditedRows:
+def live_rows(connection: Session, live: LiveRows, sample_columns: Sequence[str] | None = None) -> AuditedRows:
     """Return live rows as what audits are measured on."""
     return _audited_rows(
         connection,
@@ -58,7 +58,7 @@ def live_rows(connection: Connection, live: LiveRows, sample_columns: Sequence[s
 
 
 def _audited_rows(
-    connection: Connection,
+    connection: Session,
     table_slice: TableSlice,
     rows: TableRef,
     *,
@@ -80,7 +80,7 @@ def _audited_rows(
         columns=tuple(columns),
         counts=counts,
         added=added,
-        instants=tuple([column.name for column in columns if connection.keeps(column.type) == "timestamptz"]),
+        instants=tuple([column.name for column in columns if connection.dialect.keeps(column.type) == "timestamptz"]),
         dialect=connection.dialect,
         sample_columns=None if sample_columns is None else tuple(sample_columns),
     )

@@ -20,7 +20,7 @@ from dagster_safe_backfill.wap.changes.prepare import PreparedChange, prepare_ch
 from dagster_safe_backfill.wap.columns import changed_columns
 from dagster_safe_backfill.wap.ledger.history import Change
 from dagster_safe_backfill.wap.rollback.histories import RollbackPath
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.base import Session
 
 _VIEW = "_sb_restored"
 
@@ -106,21 +106,21 @@ class Restoration:
         """What each partition gets."""
         return self.prepared.row_counts
 
-    def run(self, connection: Connection) -> None:
+    def run(self, connection: Session) -> None:
         """Put the rows back, in the caller's transaction."""
         if self.aside is not None:
             (archive,) = self.sources
-            connection.put_back(self.live, archive=archive, aside=self.aside)
+            connection.tables.put_back(self.live, archive=archive, aside=self.aside)
         self.prepared.run(connection)
 
-    def close(self, connection: Connection) -> None:
+    def close(self, connection: Session) -> None:
         """Leave nothing behind in the session."""
         self.prepared.close(connection)
         if self.view is not None:
             connection.forget(self.view)
 
 
-def sources_of(connection: Connection, spec: TableSpec, undoing: Mapping[str, UndonePartition]) -> Sources:
+def sources_of(connection: Session, spec: TableSpec, undoing: Mapping[str, UndonePartition]) -> Sources:
     """Return where each partition's rows come back from; those that get no rows are in none.
 
     Raises:
@@ -135,7 +135,7 @@ def sources_of(connection: Connection, spec: TableSpec, undoing: Mapping[str, Un
         elif change.replaced.rows and change.archive is not None:
             sources.setdefault(change.archive, []).append(key)
     for table in [*sources]:
-        if connection.columns(table) is None:
+        if connection.tables.columns(table) is None:
             lost += sources.pop(table)
     if lost:
         raise ArchiveNotFoundError(
@@ -147,13 +147,13 @@ def sources_of(connection: Connection, spec: TableSpec, undoing: Mapping[str, Un
     return sources
 
 
-def is_reshaped(connection: Connection, live: Sequence[Column], sources: Sources) -> bool:
+def is_reshaped(connection: Session, live: Sequence[Column], sources: Sources) -> bool:
     """Return whether live has lost columns of an archive since, or changed their types."""
-    return any(changed_columns(connection.columns(source) or (), live).gone for source in sources)
+    return any(changed_columns(connection.tables.columns(source) or (), live).gone for source in sources)
 
 
 def by_partitions(
-    connection: Connection, table_slice: TableSlice, columns: Sequence[Column], sources: Sources
+    connection: Session, table_slice: TableSlice, columns: Sequence[Column], sources: Sources
 ) -> Restoration:
     """Return how just the slice is restored; columns that an archive is older than get their default.
 
@@ -165,11 +165,11 @@ def by_partitions(
     """
     names = names_of(columns)
     rows = _rows(connection, table_slice, columns, sources)
-    view = connection.derived(_VIEW, positioned(rows, terms.columns(names), table_slice), kind="VIEW")
-    counted = staging.by_key(dict(connection.run(staging.rows_by_partition(view))), table_slice.keys)
+    view = connection.derive(_VIEW, positioned(rows, terms.columns(names), table_slice), kind="view")
+    counted = staging.by_key(dict(connection.query(staging.rows_by_partition(view))), table_slice.keys)
     key = table_slice.spec.unique_key
     # Older rows need not have the unique key.
-    has_key = bool(key) and not connection.run(staging.repeated_keys(view, key))
+    has_key = bool(key) and not connection.query(staging.repeated_keys(view, key))
     strategy: Strategy = "merge" if has_key else "replace"
     write = slice_write(connection, table_slice, shadow=view, names=names)
     return Restoration(
@@ -182,18 +182,18 @@ def by_partitions(
     )
 
 
-def _rows(connection: Connection, table_slice: TableSlice, columns: Sequence[Column], sources: Sources) -> exp.Select:
+def _rows(connection: Session, table_slice: TableSlice, columns: Sequence[Column], sources: Sources) -> exp.Select:
     """Return the rows of all sources, with live's columns."""
     names = names_of(columns)
     live = exp.select(*terms.columns(names)).from_(terms.table(table_slice.table))
     rows: exp.Query = live.where(exp.false())
     for source, keys in sources.items():
-        known = {*names_of(connection.columns(source) or ())}
-        defaults = staging.with_defaults(table_slice.spec, columns, dialect=connection.dialect)
+        known = {*names_of(connection.tables.columns(source) or ())}
+        defaults = staging.with_defaults(table_slice.spec, columns, dialect=connection.dialect.name)
         values = {
             column.name: terms.column(column.name)
             if column.name in known
-            else terms.typed(default or exp.null(), column.type, dialect=connection.dialect)
+            else terms.typed(default or exp.null(), column.type, dialect=connection.dialect.name)
             for column, default in defaults.items()
         }
         part = exp.select(*terms.named(values)).from_(terms.table(source)).where(inside(table_slice.only(keys)))
@@ -201,11 +201,11 @@ def _rows(connection: Connection, table_slice: TableSlice, columns: Sequence[Col
     return exp.select(exp.Star()).from_(terms.subquery(rows, ROWS))
 
 
-def of_table(connection: Connection, table_slice: TableSlice, sources: Sources, *, archive: TableRef) -> Restoration:
+def of_table(connection: Session, table_slice: TableSlice, sources: Sources, *, archive: TableRef) -> Restoration:
     """Return how a whole table is restored whose columns were other ones."""
     (source,) = sources
     back, now = (
-        staging.by_key(dict(connection.run(publishing.rows_by_partition(table, table_slice))), table_slice.keys)
+        staging.by_key(dict(connection.query(publishing.rows_by_partition(table, table_slice))), table_slice.keys)
         for table in (source, table_slice.table)
     )
     row_counts = {
@@ -216,7 +216,7 @@ def of_table(connection: Connection, table_slice: TableSlice, sources: Sources, 
         strategy="swap",
         sources=sources,
         rows=back,
-        prepared=PreparedChange(row_counts=row_counts, statements=[]),
+        prepared=PreparedChange(row_counts=row_counts),
         live=table_slice.table,
         aside=archive,
     )

@@ -23,6 +23,7 @@ from dagster_safe_backfill.wap.ledger.history import (
     newest_publication,
 )
 from dagster_safe_backfill.wap.ledger.record import NewChange, record_change, record_intent
+from dagster_safe_backfill.wap.recovery import finish_interrupted_swap
 from dagster_safe_backfill.wap.rollback.histories import rollback_path
 from dagster_safe_backfill.wap.rollback.restore import (
     Restoration,
@@ -33,8 +34,7 @@ from dagster_safe_backfill.wap.rollback.restore import (
     sources_of,
 )
 from dagster_safe_backfill.wap.tables.slices import live_slice
-from dagster_safe_backfill.wap.transactions import finish_interrupted_swap, in_transaction
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.base import Session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class Chosen:
 
 
 def rollback(
-    connection: Connection,
+    connection: Session,
     chosen: Chosen,
     *,
     spec: TableSpec,
@@ -91,12 +91,12 @@ def rollback(
     )
     if not dry_run:
         record_intent(connection, spec.table, origin=origin, archive=spec.table.archive(origin.publication_id))
-    return in_transaction(connection, lambda: step.run(chosen))
+    return connection.attempt(lambda: step.run(chosen))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rollback:
-    connection: Connection
+    connection: Session
     spec: TableSpec
     partition_slice: PartitionSlice | None
     origin: Origin
@@ -107,8 +107,8 @@ class _Rollback:
     def run(self, chosen: Chosen) -> RolledBack:
         table = self.spec.table
         finish_interrupted_swap(self.connection, table)
-        with self.connection.hold(table) as committed:
-            if not ledger.is_complete(committed.columns(ledger.ledger_of(table))):
+        with self.connection.tables.hold(table) as committed:
+            if not ledger.is_complete(committed.tables.columns(ledger.ledger_of(table))):
                 raise self._not_found("its ledger knows of no publication that could be undone")
             repeated = self._repeated()
             if repeated is not None:
@@ -254,7 +254,7 @@ class _Rollback:
                 " partitions, or bring these back to its partitions definition",
                 unknown,
             )
-        columns = self.connection.columns(self.spec.table)
+        columns = self.connection.tables.columns(self.spec.table)
         if columns is None:
             raise RollbackError(
                 f"{self.spec.table} isn't there any more; its archives are, and its ledger names them",
@@ -268,7 +268,7 @@ class _Rollback:
 
     def _now(
         self,
-        committed: Connection,
+        committed: Session,
         live: TableSlice,
         names: tuple[str, ...],
         undoing: Mapping[str, UndonePartition],
@@ -358,10 +358,10 @@ class _Rollback:
         now: Mapping[str, Fingerprint],
         archive: Archive,
     ) -> None:
-        names = names_of(self.connection.columns(self.spec.table) or ())
+        names = names_of(self.connection.tables.columns(self.spec.table) or ())
         after = live_fingerprints(self.connection, live, names)
         for source, keys in restoration.sources.items():
-            columns = names_of(self.connection.columns(source) or ())
+            columns = names_of(self.connection.tables.columns(source) or ())
             found = after if columns == names else live_fingerprints(self.connection, live.only(keys), columns)
             self._check_restored({key: found[key] for key in keys}, undoing)
         change = NewChange(

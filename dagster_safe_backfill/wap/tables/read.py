@@ -12,11 +12,11 @@ from dagster_safe_backfill.model.tables import TableSpec, names_of
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.slicing import inside
 from dagster_safe_backfill.wap.tables.slices import live_slice
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.base import Session
 
 
 def read(
-    connection: Connection,
+    connection: Session,
     *,
     spec: TableSpec,
     partition_slice: PartitionSlice | None,
@@ -38,7 +38,7 @@ def read(
         TableNotFoundError: There is no such table.
         PartitionColumnError: The partition column is missing or can't tell the partitions.
     """
-    found = connection.columns(spec.table)
+    found = connection.tables.columns(spec.table)
     if found is None:
         raise TableNotFoundError(
             f"there is no table {spec.table} to read; materialize the asset that it belongs to first"

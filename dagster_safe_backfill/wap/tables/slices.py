@@ -19,11 +19,11 @@ from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.dialect import Dialect
 from dagster_safe_backfill.sql.slicing import distinct_keys, inside
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.base import Session
 
 
 def table_slice(
-    connection: Connection,
+    connection: Session,
     rows: exp.Select,
     *,
     spec: TableSpec,
@@ -56,12 +56,12 @@ def table_slice(
             )
     select = exp.select(*[one.copy() for one in expressions.values()]).from_(terms.subquery(rows, "_sb_rows"))
     columns: dict[str | None, PartitionColumn] = {}
-    for name, described in zip(expressions, connection.described(select), strict=True):
+    for name, described in zip(expressions, connection.describe(select), strict=True):
         columns[name] = PartitionColumn(
             name=f"{spec.table}, partition_expr {spec.partition_expr[name]}",
             sql=spec.partition_expr[name],
             type_name=described.type,
-            keeps=connection.keeps(described.type),
+            keeps=connection.dialect.keeps(described.type),
             timezone=spec.column_timezone,
             dialect=connection.dialect,
         )
@@ -69,7 +69,7 @@ def table_slice(
 
 
 def live_slice(
-    connection: Connection, *, spec: TableSpec, partition_slice: PartitionSlice | None, names: Sequence[str]
+    connection: Session, *, spec: TableSpec, partition_slice: PartitionSlice | None, names: Sequence[str]
 ) -> TableSlice:
     """Return `table_slice` of the live table, of which `names` are the columns."""
     rows = exp.select(*terms.columns(names)).from_(terms.table(spec.table))
@@ -98,7 +98,7 @@ def _example(partition_slice: PartitionSlice) -> str:
     return "{" + ", ".join(f'"{name}": "a_column"' for name in names) + "}"
 
 
-def check_keys(connection: Connection, recognised: TableSlice) -> None:
+def check_keys(connection: Session, recognised: TableSlice) -> None:
     """Refuse keys that are one value to their column, such as 1 and 01 in a column of integers.
 
     Raises:
@@ -109,7 +109,7 @@ def check_keys(connection: Connection, recognised: TableSlice) -> None:
         column = recognised.columns[dimension.name]
         if isinstance(dimension, TimeDimension) or column.keeps == "text":
             continue
-        ((values,),) = connection.run(distinct_keys(dimension, column))
+        ((values,),) = connection.query(distinct_keys(dimension, column))
         if values < len(set(dimension.values)):
             raise PartitionColumnError(
                 f"{column.name}: some of the partition keys {listed(dimension.values)} are the same {column.type_name};"

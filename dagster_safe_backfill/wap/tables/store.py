@@ -9,19 +9,17 @@ from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import RowCounts, Staged
 from dagster_safe_backfill.model.tables import TableSpec, names_of
 from dagster_safe_backfill.model.text import listed
-from dagster_safe_backfill.sql import staging
 from dagster_safe_backfill.wap.changes.prepare import prepare_change, slice_write
 from dagster_safe_backfill.wap.columns import add_columns
 from dagster_safe_backfill.wap.measure.measure import key_result
-from dagster_safe_backfill.wap.transactions import in_transaction
 from dagster_safe_backfill.wap.write import readable, stage
-from dagster_safe_backfill.warehouses.base import Connection
+from dagster_safe_backfill.warehouses.base import Session
 
 _SCRATCH = "_sb_staged"
 
 
 def store(
-    connection: Connection,
+    connection: Session,
     data: object,
     *,
     spec: TableSpec,
@@ -44,7 +42,7 @@ def store(
     shadow = connection.scratch(_SCRATCH)
 
     def work() -> Mapping[str, RowCounts]:
-        connection.ensure_schema(spec.table.schema)
+        connection.tables.ensure_schema(spec.table.schema)
         staged = stage(
             connection,
             source,
@@ -65,14 +63,14 @@ def store(
             live_exists=staged.live_columns is not None,
         )
         prepared.run(connection)
-        connection.run(staging.dropped(shadow))
+        connection.tables.drop(shadow)
         return prepared.row_counts
 
     with readable(connection, data, spec=spec) as source:
-        return in_transaction(connection, work)
+        return connection.attempt(work)
 
 
-def _check_key(connection: Connection, staged: Staged) -> None:
+def _check_key(connection: Session, staged: Staged) -> None:
     result = key_result(connection, staged)
     if result.problem is not None:
         raise WarehouseError(f"{staged.spec.table}: its unique key can't be checked: {result.problem}")

@@ -18,7 +18,7 @@ from dagster_safe_backfill.warehouses.backoff import Backoff
 from dagster_safe_backfill.warehouses.base import STATEMENTS, DerivedKind, Row, Session, Warehouse
 from dagster_safe_backfill.warehouses.duckdb.dialect import UNTYPED, DuckDBDialect
 from dagster_safe_backfill.warehouses.duckdb.errors import is_lock, is_own_lock, translated
-from dagster_safe_backfill.warehouses.duckdb.tables import DuckDBTables
+from dagster_safe_backfill.warehouses.duckdb.tables import DuckDBTables, name_of, quoted
 from dagster_safe_backfill.warehouses.frames import (
     FrameError,
     as_arrow,
@@ -130,10 +130,11 @@ class DuckDBSession(Session):
     @contextmanager
     def transaction(self) -> Generator[None, None, None]:
         """See `Session.transaction`."""
-        self._unstoppably(self._begin)
+        # Before 2.0, DuckDB says of a COMMIT that was cancelled that it was, though it is done.
+        self._execute(self._begin, is_stoppable=False)
         try:
             yield
-            self._unstoppably("COMMIT")
+            self._execute("COMMIT", is_stoppable=False)
         except BaseException:
             # COMMIT after a failed statement returns as if all were well, and a failed COMMIT leaves nothing
             # to roll back: so ROLLBACK is always tried and its own complaint is no news.
@@ -162,18 +163,22 @@ class DuckDBSession(Session):
 
     def append(self, table: TableRef, columns: Sequence[str], rows: Sequence[Row]) -> None:
         """See `Session.append`. The values go in as a list a column, which is quick and needs no Arrow."""
-        names = ", ".join(terms.column(name).sql("duckdb") for name in columns)
-        lists = ", ".join(f"unnest(${place})" for place in range(1, len(columns) + 1))
-        values = [list(column) for column in zip(*rows, strict=True)]
-        self._execute(f"INSERT INTO {terms.table(table).sql('duckdb')} ({names}) SELECT {lists}", values)
+        names = ", ".join(map(quoted, columns))
+        lists = ", ".join(["unnest(?)"] * len(columns))
+        values = list(map(list, zip(*rows, strict=True)))
+        self._execute(f"INSERT INTO {name_of(table)} ({names}) SELECT {lists}", values)
 
     def describe(self, select: exp.Query) -> tuple[Column, ...]:
         """See `Session.describe`."""
         rows = self._execute(f"DESCRIBE {select.sql(dialect='duckdb')}")
-        # Before 2.0, DuckDB describes a column without a type as one of integers.
-        is_source = bool(select.is_star) and _reads(select, _SOURCE)
-        untyped: frozenset[str] = self._untyped if is_source else frozenset()
-        return tuple(Column(name=row[0], type=UNTYPED if row[0] in untyped else row[1]) for row in rows)
+        read = select.args.get("from_")
+        is_source = bool(select.is_star) and isinstance(read, exp.From) and read.this.name == _SOURCE
+        columns: list[Column] = []
+        for name, type_name, *_ in rows:
+            # Before 2.0, DuckDB describes a column without a type as one of integers.
+            is_untyped = is_source and name in self._untyped
+            columns.append(Column(name=name, type=UNTYPED if is_untyped else type_name))
+        return tuple(columns)
 
     @contextmanager
     def load(self, data: object) -> Generator[exp.Table, None, None]:
@@ -181,7 +186,7 @@ class DuckDBSession(Session):
         if isinstance(data, Query):
             select = self._one_select(data)
             check_names([row[0] for row in self._execute(f"DESCRIBE {select}")], of="the query")
-            self._unstoppably(f'CREATE TEMP VIEW "{_SOURCE}" AS {select}')
+            self._execute(f'CREATE TEMP VIEW "{_SOURCE}" AS {select}', is_stoppable=False)
             remove = f'DROP VIEW IF EXISTS "{_SOURCE}"'
         else:
             self._register(data)
@@ -208,12 +213,10 @@ class DuckDBSession(Session):
 
     def fetch(self, select: exp.Query, load_type: type) -> object:
         """See `Session.fetch`."""
-        with self._translating(sql := select.sql(dialect="duckdb")):
-            STATEMENTS.debug(sql)
-            result = self._driver.sql(sql)
-            if library_of(load_type) == "pandas":
-                return result.df()
-            return from_arrow(result.to_arrow_table(), load_type)
+        sql = select.sql(dialect="duckdb")
+        if library_of(load_type) == "pandas":
+            return self._execute(sql, read="df")
+        return from_arrow(self._execute(sql, read="to_arrow_table"), load_type)
 
     def scratch(self, name: str) -> TableRef:
         """See `Session.scratch`. `temp` is DuckDB's name of the session's own catalog."""
@@ -224,13 +227,13 @@ class DuckDBSession(Session):
         # A temporary view has no schema since DuckDB 2.0.
         derived = TableRef(schema="temp" if kind == "rows" else "", name=name)
         what = "TABLE" if kind == "rows" else "VIEW"
-        self._execute(f"CREATE TEMPORARY {what} {terms.table(derived).sql('duckdb')} AS {select.sql('duckdb')}")
+        self._execute(f"CREATE TEMPORARY {what} {name_of(derived)} AS {select.sql('duckdb')}")
         return derived
 
     def forget(self, derived: TableRef) -> None:
         """See `Session.forget`."""
         what = "TABLE" if derived.schema else "VIEW"
-        self._execute(f"DROP {what} IF EXISTS {terms.table(derived).sql('duckdb')}")
+        self._execute(f"DROP {what} IF EXISTS {name_of(derived)}")
 
     @contextmanager
     def _beside(self) -> Generator[Session, None, None]:
@@ -245,45 +248,36 @@ class DuckDBSession(Session):
 
     def _one_select(self, query: Query) -> str:
         """Return the query's text if DuckDB's own parser finds just one SELECT in it."""
-        with self._translating(query.sql):
+        import duckdb
+
+        try:
             found = self._driver.extract_statements(query.sql)
+        except duckdb.Error as error:
+            raise translated(error, query.sql) from error
         kinds = [statement.type.name for statement in found]
         if kinds != ["SELECT"]:
             raise ConfigurationError(f"a Query is one SELECT, not {' and '.join(kinds) or 'nothing'}: {query.sql!r}")
         return found[0].query.strip().removesuffix(";")
 
     def _execute(
-        self, sql: str, parameters: Mapping[str, Any] | Sequence[Any] | None = None, *, is_stoppable: bool = True
-    ) -> list[Row]:
-        STATEMENTS.debug(sql)
-        with self._translating(sql, is_stoppable=is_stoppable):
-            return self._driver.execute(sql, parameters).fetchall()
-
-    def _unstoppably(self, sql: str) -> None:
-        """Run what must not be cancelled. Before 2.0, DuckDB says of a COMMIT that it was, though it is done."""
-        self._execute(sql, is_stoppable=False)
-
-    @contextmanager
-    def _translating(self, doing: str, *, is_stoppable: bool = True) -> Generator[None, None, None]:
+        self, sql: str, parameters: Sequence[Any] = (), *, read: str = "fetchall", is_stoppable: bool = True
+    ) -> Any:
+        """Run a statement and read its rows by a method of the driver's; where not stoppable, `cancel` lets it be."""
         import duckdb
 
+        STATEMENTS.debug(sql)
         with self._stopping:
             self._is_stoppable = is_stoppable
         try:
-            yield
+            return getattr(self._driver.execute(sql, parameters or None), read)()
         except duckdb.Error as error:
-            raise translated(error, doing) from error
+            raise translated(error, sql) from error
         finally:
             with self._stopping:
                 self._is_stoppable = False
 
     def _quietly(self, sql: str) -> None:
         try:
-            self._unstoppably(sql)
+            self._execute(sql, is_stoppable=False)
         except WarehouseError as error:
             _LOG.debug("%s: %s", sql, error)
-
-
-def _reads(select: exp.Query, name: str) -> bool:
-    source = select.args.get("from_")
-    return isinstance(source, exp.From) and source.this.name == name

@@ -13,19 +13,16 @@ from dagster_safe_backfill.model.tables import Column, TableRef
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.warehouses.base import Replacement, Row, Session, TableKind, Tables
 
-Execute = Callable[[str, Mapping[str, Any] | None], list[Row]]
+Execute = Callable[[str, Sequence[Any]], list[Row]]
 
-_DIALECT = "duckdb"
-_IS_TABLE = (
-    "database_name = current_database() AND lower(schema_name) = lower($schema) AND lower(table_name) = lower($name)"
-)
+_IS_TABLE = "database_name = current_database() AND lower(schema_name) = lower($1) AND lower(table_name) = lower($2)"
 
 
 class DuckDBTables(Tables):
     """The tables of a session.
 
     Args:
-        execute: Runs a statement with named parameters, and returns its rows.
+        execute: Runs a statement with parameters, and returns its rows.
         beside: Opens a second session within a block, outside of this one's transaction.
     """
 
@@ -37,39 +34,43 @@ class DuckDBTables(Tables):
         """See `Tables.columns`."""
         rows = self._execute(
             f"SELECT column_name, data_type FROM duckdb_columns() WHERE {_IS_TABLE} ORDER BY column_index",
-            _parameters(table),
+            (table.schema, table.name),
         )
-        return tuple(Column(name=name, type=type_) for name, type_ in rows) or None
+        columns: list[Column] = []
+        for name, type_name in rows:
+            columns.append(Column(name=name, type=type_name))
+        return tuple(columns) or None
 
     def list(self, schema: str, prefix: str) -> tuple[TableRef, ...]:
         """See `Tables.list`."""
         rows = self._execute(
             "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = current_database()"
-            " AND lower(schema_name) = lower($schema) AND starts_with(lower(table_name), lower($prefix))"
+            " AND lower(schema_name) = lower($1) AND starts_with(lower(table_name), lower($2))"
             " ORDER BY table_name",
-            {"schema": schema, "prefix": prefix},
+            (schema, prefix),
         )
-        return tuple(TableRef(schema=schema_name, name=name) for schema_name, name in rows)
+        tables: Sequence[TableRef] = [TableRef(schema=schema_name, name=name) for schema_name, name in rows]
+        return tuple(tables)
 
     def ensure_schema(self, schema: str) -> None:
         """See `Tables.ensure_schema`."""
-        self._execute(f"CREATE SCHEMA IF NOT EXISTS {_sql(exp.to_identifier(schema, quoted=True))}", None)
+        self._execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}", ())
 
     def ensure_table(self, table: TableRef, columns: Mapping[str, str]) -> None:
         """See `Tables.ensure_table`."""
         known = self.columns(table)
         names = {column.name.casefold() for column in known or ()}
-        missing = [f"{_quoted(name)} {kind}" for name, kind in columns.items() if name.casefold() not in names]
+        missing = [f"{quoted(name)} {kind}" for name, kind in columns.items() if name.casefold() not in names]
         if known is None:
-            self._execute(f"CREATE TABLE IF NOT EXISTS {_name(table)} ({', '.join(missing)})", None)
+            self._execute(f"CREATE TABLE IF NOT EXISTS {name_of(table)} ({', '.join(missing)})", ())
             return
         for column in missing:
-            self._execute(f"ALTER TABLE {_name(table)} ADD COLUMN {column}", None)
+            self._execute(f"ALTER TABLE {name_of(table)} ADD COLUMN {column}", ())
 
     def create(self, table: TableRef, rows: exp.Query, *, kind: TableKind) -> None:
         """See `Tables.create`."""
         temporary = "TEMPORARY " if kind == "scratch" else ""
-        self._execute(f"CREATE {temporary}TABLE {_name(table)} AS {_sql(rows)}", None)
+        self._execute(f"CREATE {temporary}TABLE {name_of(table)} AS {rows.sql('duckdb')}", ())
 
     def copy(self, rows: exp.Select, *, into: TableRef, columns: Sequence[str]) -> None:
         """See `Tables.copy`.
@@ -77,16 +78,16 @@ class DuckDBTables(Tables):
         After an INSERT of no rows and one of many in the same transaction, DuckDB 2.0.0 finds no rows in the table
         until the file is opened anew. So what has no rows is not inserted.
         """
-        if self._execute(f"SELECT 1 FROM ({_sql(rows)}) LIMIT 1", None):
-            self._execute(f"INSERT INTO {_name(into)} ({', '.join(map(_quoted, columns))}) {_sql(rows)}", None)
+        if self._execute(f"SELECT 1 FROM ({rows.sql('duckdb')}) LIMIT 1", ()):
+            self._execute(f"INSERT INTO {name_of(into)} ({', '.join(map(quoted, columns))}) {rows.sql('duckdb')}", ())
 
     def drop(self, table: TableRef) -> None:
         """See `Tables.drop`."""
-        self._execute(f"DROP TABLE IF EXISTS {_name(table)}", None)
+        self._execute(f"DROP TABLE IF EXISTS {name_of(table)}", ())
 
     def archive(self, table: TableRef, archive: TableRef, rows: exp.Select) -> None:  # noqa: ARG002 - the rows name it
         """See `Tables.archive`."""
-        self._execute(f"CREATE TABLE {_name(archive)} AS {_sql(rows)}", None)
+        self._execute(f"CREATE TABLE {name_of(archive)} AS {rows.sql('duckdb')}", ())
 
     @contextmanager
     def hold(self, table: TableRef) -> Generator[Session, None, None]:
@@ -96,9 +97,9 @@ class DuckDBTables(Tables):
         that holds just for changes of definitions, so that publications keep each other off. A transaction sees what
         was committed when it began.
         """
-        found = self._execute(f"SELECT comment FROM duckdb_tables() WHERE {_IS_TABLE}", _parameters(table))
+        found = self._execute(f"SELECT comment FROM duckdb_tables() WHERE {_IS_TABLE}", (table.schema, table.name))
         if found:
-            self._comment("TABLE", _name(table), found[0][0])
+            self._comment("TABLE", name_of(table), found[0][0])
         with self._beside() as committed:
             yield committed
 
@@ -106,9 +107,9 @@ class DuckDBTables(Tables):
         """See `Tables.add_columns`."""
         with self._without_indexes(table, to=f"gain {', '.join(column.name for column in columns)}"):
             for column, value in columns.items():
-                default = "" if value is None else f" DEFAULT ({_sql(value)})"
-                name = _quoted(column.name)
-                self._execute(f"ALTER TABLE {_name(table)} ADD COLUMN {name} {column.type}{default}", None)
+                default = "" if value is None else f" DEFAULT ({value.sql('duckdb')})"
+                name = quoted(column.name)
+                self._execute(f"ALTER TABLE {name_of(table)} ADD COLUMN {name} {column.type}{default}", ())
 
     def reshape(
         self,
@@ -119,12 +120,12 @@ class DuckDBTables(Tables):
         added: Mapping[Column, exp.Expr | None],
     ) -> None:
         """See `Tables.reshape`."""
-        alter = f"ALTER TABLE {_name(table)}"
+        alter = f"ALTER TABLE {name_of(table)}"
         try:
             for name in dropped:
-                self._execute(f"{alter} DROP COLUMN {_quoted(name)}", None)
+                self._execute(f"{alter} DROP COLUMN {quoted(name)}", ())
             for column in retyped:
-                self._execute(f"{alter} ALTER COLUMN {_quoted(column.name)} TYPE {column.type}", None)
+                self._execute(f"{alter} ALTER COLUMN {quoted(column.name)} TYPE {column.type}", ())
         except StatementCancelledError:
             raise
         except WarehouseError as error:
@@ -149,19 +150,19 @@ class DuckDBTables(Tables):
     def _cloned(self, table: TableRef, *, aside: TableRef) -> Generator[None, None, None]:
         self._check_clone(table)
         ((definition, comment),) = self._execute(
-            f"SELECT sql, comment FROM duckdb_tables() WHERE {_IS_TABLE}", _parameters(table)
+            f"SELECT sql, comment FROM duckdb_tables() WHERE {_IS_TABLE}", (table.schema, table.name)
         )
         comments = self._execute(
             f"SELECT column_name, comment FROM duckdb_columns() WHERE {_IS_TABLE} AND comment IS NOT NULL",
-            _parameters(table),
+            (table.schema, table.name),
         )
         with self._without_indexes(table, to="be renamed"):
             self._rename(table, aside)
             # The catalog's own text says all of it: keys, checks, defaults, collations, generated columns.
-            self._execute(definition, None)
-            self._comment("TABLE", _name(table), comment)
+            self._execute(definition, ())
+            self._comment("TABLE", name_of(table), comment)
             for column, text in comments:
-                self._comment("COLUMN", f"{_name(table)}.{_quoted(column)}", text)
+                self._comment("COLUMN", f"{name_of(table)}.{quoted(column)}", text)
             yield
 
     def put_back(self, table: TableRef, *, archive: TableRef, aside: TableRef) -> None:
@@ -172,16 +173,16 @@ class DuckDBTables(Tables):
             # Under its old name the catalog's own text of it is that of the table that it becomes.
             self._rename(archive, table)
             with self._cloned(table, aside=archive):
-                names = ", ".join(_quoted(column.name) for column in self.columns(table) or ())
-                self._execute(f"INSERT INTO {_name(table)} ({names}) SELECT {names} FROM {_name(archive)}", None)
+                names = ", ".join(quoted(column.name) for column in self.columns(table) or ())
+                self._execute(f"INSERT INTO {name_of(table)} ({names}) SELECT {names} FROM {name_of(archive)}", ())
 
     def _rename(self, table: TableRef, to: TableRef) -> None:
-        self._execute(f"ALTER TABLE {_name(table)} RENAME TO {_sql(terms.relation(to.name))}", None)
+        self._execute(f"ALTER TABLE {name_of(table)} RENAME TO {quoted(to.name)}", ())
 
     def _check_clone(self, table: TableRef) -> None:
         keys = "SELECT schema_name || '.' || table_name, constraint_text FROM duckdb_constraints() WHERE"
         keys += " database_name = current_database() AND constraint_type = 'FOREIGN KEY'"
-        own = self._execute(f"{keys} AND {_IS_TABLE}", _parameters(table))
+        own = self._execute(f"{keys} AND {_IS_TABLE}", (table.schema, table.name))
         if own:
             raise SwapError(
                 f"{table} can't be swapped: it has a foreign key ({own[0][1]}), and its archive would go on holding the"
@@ -189,8 +190,8 @@ class DuckDBTables(Tables):
                 table=str(table),
             )
         parents = self._execute(
-            f"{keys} AND lower(schema_name) = lower($schema) AND lower(referenced_table) = lower($name)",
-            _parameters(table),
+            f"{keys} AND lower(schema_name) = lower($1) AND lower(referenced_table) = lower($2)",
+            (table.schema, table.name),
         )
         if parents:
             raise SwapError(
@@ -203,14 +204,15 @@ class DuckDBTables(Tables):
     def _without_indexes(self, table: TableRef, *, to: str) -> Generator[None, None, None]:
         """Drop a table's secondary indexes, as DuckDB alters no table that has some; create them anew at the end."""
         indexes = self._execute(
-            f"SELECT index_name, sql FROM duckdb_indexes() WHERE {_IS_TABLE} AND sql IS NOT NULL", _parameters(table)
+            f"SELECT index_name, sql FROM duckdb_indexes() WHERE {_IS_TABLE} AND sql IS NOT NULL",
+            (table.schema, table.name),
         )
         for name, _ in indexes:
-            self._execute(f"DROP INDEX {_sql(terms.table(TableRef(schema=table.schema, name=name)))}", None)
+            self._execute(f"DROP INDEX {name_of(TableRef(schema=table.schema, name=name))}", ())
         try:
             yield
             for _, definition in indexes:
-                self._execute(definition, None)
+                self._execute(definition, ())
         except WarehouseError as error:
             # Before 2.0, an index that was dropped is still in the way of one of its name, if the table was altered.
             is_index = any(f"name {name} already exists" in str(error) for name, _ in indexes)
@@ -220,21 +222,15 @@ class DuckDBTables(Tables):
             raise SwapError(f"{table} can't {to}, as {why}: {error}", table=str(table)) from error
 
     def _comment(self, kind: str, name: str, text: str | None) -> None:
-        literal = "NULL" if text is None else _sql(terms.text(text))
-        self._execute(f"COMMENT ON {kind} {name} IS {literal}", None)
+        literal = "NULL" if text is None else terms.text(text).sql("duckdb")
+        self._execute(f"COMMENT ON {kind} {name} IS {literal}", ())
 
 
-def _parameters(table: TableRef) -> Mapping[str, Any]:
-    return {"schema": table.schema, "name": table.name}
+def name_of(table: TableRef) -> str:
+    """Return a table's name as it stands in a statement."""
+    return terms.table(table).sql("duckdb")
 
 
-def _name(table: TableRef) -> str:
-    return _sql(terms.table(table))
-
-
-def _quoted(column: str) -> str:
-    return _sql(terms.column(column))
-
-
-def _sql(expression: exp.Expr) -> str:
-    return expression.sql(dialect=_DIALECT)
+def quoted(name: str) -> str:
+    """Return the name of a column, or another, as it stands in a statement."""
+    return terms.column(name).sql("duckdb")

@@ -69,8 +69,6 @@ class SnowflakeSession(Session):
     """A session of one connection with Snowflake, and of a second one for what can't be done in its transactions."""
 
     dialect = _DIALECT
-    ddl_is_transactional = False
-    holds_off_inserts = False
 
     def __init__(
         self, own: Connection, connections: Connections, *, schema: str, read_only: bool, conflict_timeout: float

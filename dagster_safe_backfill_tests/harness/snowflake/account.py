@@ -7,13 +7,14 @@ import secrets
 import shutil
 import threading
 import time
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
 from fakesnow.transforms.stage import LOCAL_BUCKET_PATH
 
-from dagster_safe_backfill_tests.harness.snowflake import catalog, errors
+from dagster_safe_backfill_tests.harness.snowflake import catalog, errors, translate
 from dagster_safe_backfill_tests.harness.snowflake.duck import Duck
 from dagster_safe_backfill_tests.harness.snowflake.locks import TableLocks
 from dagster_safe_backfill_tests.harness.snowflake.transactions import Commits
@@ -68,7 +69,21 @@ class Account:
         self.loaded: set[tuple[str, str, str]] = set()
         """Table, file and checksum of all that COPY INTO loaded: it loads none twice."""
         self._numbers = itertools.count(1)
+        self._records = itertools.count(1)
         self._lock = threading.Lock()
+        self._spare: list[duckdb.DuckDBPyConnection] = []
+
+    def connection(self) -> Duck:
+        """Return a connection for a session, with the macros."""
+        with suppress(IndexError):
+            return Duck(self._spare.pop())
+        made = Duck(self.duck.cursor())
+        made.execute(translate.macros())
+        return made
+
+    def put_back(self, duck: Duck) -> None:
+        """Keep a connection for another session: the macros take longer than the rest of a login."""
+        self._spare.append(duck.release())
 
     def create_database(self, name: str) -> None:
         with self.commits.lock:
@@ -81,6 +96,8 @@ class Account:
                 self.end(session.number)
         with self.commits.lock, self.relations.change():
             Duck(self.duck.cursor()).execute(f"DETACH {catalog.quoted(name)}")
+        with self._lock:
+            self.history = [record for record in self.history if record.database != name]
         shutil.rmtree(f"{LOCAL_BUCKET_PATH}/{name}", ignore_errors=True)
 
     def next_number(self) -> int:
@@ -131,7 +148,7 @@ class Account:
 
     def record(self, **known: Any) -> Record:
         with self._lock:
-            made = Record(number=len(self.history) + 1, **known)
+            made = Record(number=next(self._records), **known)
             self.history.append(made)
         return made
 
@@ -154,7 +171,24 @@ class Account:
         ]
 
     def recorded(self, database: str | None = None) -> list[dict[str, Any]]:
-        return [asdict(record) for record in [*self.history] if database is None or record.database == database]
+        return [dict(vars(record)) for record in [*self.history] if database is None or record.database == database]
+
+    def command(self, command: str, body: dict[str, Any]) -> Any:
+        """Do what tests ask beside the connector's back."""
+        if command == "database":
+            return self.create_database(body["name"])
+        if command == "drop":
+            return self.drop_database(body["name"])
+        if command == "history":
+            return self.recorded(body.get("database"))
+        if command == "end":
+            return self.end(body["session"])
+        if command == "sessions":
+            return self.open_sessions()
+        if command == "idle_abort":
+            self.idle_abort = body["seconds"]
+            return None
+        raise errors.unsupported(command)
 
     def close(self) -> None:
         for session in [*self.sessions.values()]:

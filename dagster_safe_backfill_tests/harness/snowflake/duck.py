@@ -31,9 +31,14 @@ class Duck:
         self.sql = connection.sql
         self.register = connection.register
         self.unregister = connection.unregister
-        self.close = connection.close
         self._stopping = threading.Lock()
         self._is_sheltered = False
+
+    def release(self) -> duckdb.DuckDBPyConnection:
+        """Return the connection for another to use, whose statements nobody can interrupt by this one."""
+        with self._stopping:
+            self._is_sheltered = True
+        return self._connection
 
     def interrupt(self) -> None:
         """Stop what runs now, from another thread, unless it is sheltered."""

@@ -20,7 +20,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -60,13 +59,15 @@ class Emulator:
         }
 
     def additional_connection_arguments(self) -> dict[str, Any]:
-        """Return what `SnowflakeResource(additional_snowflake_connection_args=...)` needs to reach the emulator."""
+        """Return what `SnowflakeResource(additional_snowflake_connection_args=...)` needs to reach the emulator.
+
+        No `network_timeout`: with one the connector starts a thread for each statement.
+        """
         return {
             "host": self.host,
             "port": self.port,
             "protocol": "http",
             "login_timeout": 10,
-            "network_timeout": 30,
             "session_parameters": {"CLIENT_OUT_OF_BAND_TELEMETRY_ENABLED": False},
         }
 
@@ -91,6 +92,8 @@ class Emulator:
         self._ask("idle_abort", seconds=seconds)
 
     def _ask(self, command: str, **body: Any) -> Any:
+        if self.account is not None:
+            return self.account.command(command, body)
         request = urllib.request.Request(
             f"http://{self.host}:{self.port}/emulator/{command}", data=json.dumps(body).encode(), method="POST"
         )
@@ -104,30 +107,16 @@ class Emulator:
 @contextlib.contextmanager
 def serve(port: int = 0, *, idle_abort: float = 300) -> Iterator[Emulator]:
     """Run an emulator in this process for as long as the context lasts."""
-    import socket
-
-    import uvicorn
-
     from dagster_safe_backfill_tests.harness.snowflake.account import Account
+    from dagster_safe_backfill_tests.harness.snowflake.server import listening
     from dagster_safe_backfill_tests.harness.snowflake.service import Service
 
     account = Account(idle_abort=idle_abort)
-    listener = socket.create_server((HOST, port))
-    config = uvicorn.Config(
-        Service(account).app(), log_config=None, access_log=False, ws="none", lifespan="off", timeout_keep_alive=600
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, args=([listener],), name="emulated Snowflake", daemon=True)
-    thread.start()
     try:
-        while not server.started and thread.is_alive():
-            time.sleep(0.005)
-        yield Emulator(port=listener.getsockname()[1], account=account)
+        with listening(Service(account).answer, port=port) as taken:
+            yield Emulator(port=taken, account=account)
     finally:
-        server.should_exit = server.force_exit = True
-        thread.join(timeout=10)
         account.close()
-        listener.close()
 
 
 @contextlib.contextmanager

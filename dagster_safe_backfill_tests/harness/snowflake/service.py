@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
-
 from dagster_safe_backfill_tests.harness.snowflake import errors, loading, parameters, results
 from dagster_safe_backfill_tests.harness.snowflake.account import Account
+from dagster_safe_backfill_tests.harness.snowflake.server import Request
 from dagster_safe_backfill_tests.harness.snowflake.strict import Session
 
 _REMEMBERED = 200
-
-
+_COMMAND = re.compile(r"/emulator/(\w+)")
+_ABORTED = re.compile(r"/queries/([^/]+)/abort-request")
+_Endpoint = Callable[[Request, dict[str, Any]], dict[str, Any]]
 _MAIN, _PHYSICAL = "MAIN", "MAIN_"
 _PLACES = re.compile(r"VALUES \((\?(?:, \?)*)\)$")
 
@@ -69,36 +63,37 @@ class Service:
         self.account = account
         self._requests: OrderedDict[str, _Request] = OrderedDict()
         self._lock = threading.Lock()
-
-    def app(self) -> Starlette:
-        post = {
+        self._endpoints: dict[str, _Endpoint] = {
             "/session/v1/login-request": self._login,
             "/queries/v1/query-request": self._query,
             "/queries/v1/abort-request": self._abort,
-            "/queries/{query_id}/abort-request": self._abort,
             "/session": self._session,
             "/session/heartbeat": self._session,
             "/telemetry/send": self._nothing,
-            "/emulator/{command}": self._command,
         }
-        routes = [Route(path, self._answering(answer), methods=["POST"]) for path, answer in post.items()]
-        return Starlette(routes=[*routes, Route("/fs_bucket/{path:path}", self._upload, methods=["PUT"])])
 
-    def _answering(self, answer: Callable[[Request, dict[str, Any]], dict[str, Any]]) -> Callable[..., Any]:
-        async def endpoint(request: Request) -> Response:
-            body = await request.body()
-            if request.headers.get("Content-Encoding") == "gzip":
-                body = gzip.decompress(body)
-            read = json.loads(body) if body else {}
-            try:
-                reply = await run_in_threadpool(answer, request, read)
-            except errors.SnowflakeError as error:
-                reply = refused(error)
-            except Exception as error:
-                reply = refused(errors.failed(error))
-            return JSONResponse(reply)
+    def answer(self, request: Request) -> tuple[int, dict[str, Any]]:
+        """Return the status and the body of the answer to a request."""
+        if request.method == "PUT":
+            kept = loading.upload(request.path.removeprefix("/fs_bucket/"), request.body)
+            return (200 if kept else 400), {}
+        found = self._endpoints.get(request.path)
+        if found is None:
+            found, request.parameter = self._by_pattern(request.path)
+        if found is None:
+            return 404, {}
+        try:
+            return 200, found(request, request.json())
+        except errors.SnowflakeError as error:
+            return 200, refused(error)
+        except Exception as error:
+            return 200, refused(errors.failed(error))
 
-        return endpoint
+    def _by_pattern(self, path: str) -> tuple[_Endpoint | None, str]:
+        for pattern, endpoint in ((_COMMAND, self._command), (_ABORTED, self._abort)):
+            if found := pattern.fullmatch(path):
+                return endpoint, found[1]
+        return None, ""
 
     def _session_of(self, request: Request) -> Session:
         token = request.headers.get("Authorization", "").removeprefix('Snowflake Token="').removesuffix('"')
@@ -107,8 +102,7 @@ class Service:
     def _login(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
         data = body["data"]
         folded = {
-            key: _folded(request.query_params.get(key))
-            for key in ("databaseName", "schemaName", "warehouse", "roleName")
+            key: _folded(request.query.get(key)) for key in ("databaseName", "schemaName", "warehouse", "roleName")
         }
         session = Session(
             self.account,
@@ -148,7 +142,7 @@ class Service:
 
     def _query(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
         session = self._session_of(request)
-        request_id = request.query_params.get("requestId", "")
+        request_id = request.query.get("requestId", "")
         key = f"{session.number}:{request_id}"
         with self._lock:
             known = self._requests.get(key)
@@ -162,7 +156,7 @@ class Service:
             return known.reply
         asked.session, asked.query_id = session, self.account.query_id()
         try:
-            asked.reply = self._run(session, asked.query_id, str(request.base_url).rstrip("/"), body)
+            asked.reply = self._run(session, asked.query_id, request.base_url, body)
         finally:
             asked.done.set()
         return asked.reply
@@ -200,7 +194,7 @@ class Service:
 
     def _abort(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
         """Cancel a statement by its request id, or by its query id."""
-        by_query = request.path_params.get("query_id")
+        by_query = request.parameter
         session = self._session_of(request)
         asked = self._requests.get(f"{session.number}:{body.get('requestId', '')}")
         if by_query:
@@ -211,7 +205,7 @@ class Service:
 
     def _session(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
         session = self._session_of(request)
-        if request.query_params.get("delete"):
+        if request.query.get("delete"):
             self.account.end(session.number)
         return _done(None)
 
@@ -219,30 +213,7 @@ class Service:
         return _done(None)
 
     def _command(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
-        """What tests ask beside the connector's back."""
-        command = request.path_params["command"]
-        if command == "database":
-            self.account.create_database(body["name"])
-            return _done(None)
-        if command == "drop":
-            self.account.drop_database(body["name"])
-            return _done(None)
-        if command == "history":
-            return _done(self.account.recorded(body.get("database")))
-        if command == "end":
-            self.account.end(body["session"])
-            return _done(None)
-        if command == "sessions":
-            return _done(self.account.open_sessions())
-        if command == "idle_abort":
-            self.account.idle_abort = body["seconds"]
-            return _done(None)
-        raise errors.unsupported(command)
-
-    async def _upload(self, request: Request) -> Response:
-        body = await request.body()
-        kept = await run_in_threadpool(loading.upload, request.path_params["path"], body)
-        return Response(status_code=200 if kept else 400)
+        return _done(self.account.command(request.parameter, body))
 
 
 def _folded(name: str | None) -> str | None:

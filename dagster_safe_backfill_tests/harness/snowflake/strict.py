@@ -58,8 +58,7 @@ class Session:
         self.role: str | None = None
         self.parameters: dict[str, Any] = {}
         self.temporary: dict[Name, Name] = {}
-        self.duck = Duck(account.duck.cursor())
-        self.duck.execute(translate.macros())
+        self.duck = account.connection()
         self.transaction = Transaction(self.duck, account.commits)
         self.idle_since: float | None = None
         self.query_id = ""
@@ -377,7 +376,7 @@ class Session:
                     self.duck.execute(f"DROP TABLE IF EXISTS {name.sql}")
                 for stage in [name for name, owner in self.account.stages.items() if owner == self.number]:
                     loading.drop_stage(self.account, stage)
-            self.duck.close()
+            self.account.put_back(self.duck)
 
 
 def _copy(session: Session, sql: str, found: re.Match[str]) -> Result:

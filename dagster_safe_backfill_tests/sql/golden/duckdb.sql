@@ -745,36 +745,6 @@ ORDER BY
   COALESCE("_sb_here"."it's", "_sb_there"."it's")
 LIMIT 10;
 
--- publishing: any row
-SELECT
-  1
-FROM "main"."live"
-WHERE
-  (
-    day >= CAST('2024-01-01' AS DATE) AND day < CAST('2024-01-03' AS DATE)
-  )
-  OR (
-    day >= CAST('2024-01-05' AS DATE) AND day < CAST('2024-01-06' AS DATE)
-  )
-LIMIT 1;
-
--- publishing: copied
-INSERT INTO "main"."live" (
-  "day",
-  "value"
-)
-SELECT
-  "day" AS "day",
-  1 AS "value"
-FROM "main"."live__shadow_1"
-WHERE
-  (
-    day >= CAST('2024-01-01' AS DATE) AND day < CAST('2024-01-03' AS DATE)
-  )
-  OR (
-    day >= CAST('2024-01-05' AS DATE) AND day < CAST('2024-01-06' AS DATE)
-  );
-
 -- publishing: rows by partition
 SELECT
   "_sb_live"."_sb_partition",
@@ -1020,12 +990,3 @@ CREATE TABLE "main"."born" AS
 SELECT
   "_sb_shadow"."day" AS "day"
 FROM "main"."live__shadow_1" AS "_sb_shadow";
-
--- staging: drop
-DROP TABLE IF EXISTS "main"."live__shadow_1";
-
--- staging: a view for the session
-CREATE TEMPORARY VIEW "seen" AS
-SELECT
-  *
-FROM "source";

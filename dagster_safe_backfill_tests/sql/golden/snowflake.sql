@@ -735,36 +735,6 @@ ORDER BY
   COALESCE("_SB_HERE"."IT'S", "_SB_THERE"."IT'S")
 LIMIT 10;
 
--- publishing: any row
-SELECT
-  1
-FROM "MAIN"."LIVE"
-WHERE
-  (
-    day >= CAST('2024-01-01' AS DATE) AND day < CAST('2024-01-03' AS DATE)
-  )
-  OR (
-    day >= CAST('2024-01-05' AS DATE) AND day < CAST('2024-01-06' AS DATE)
-  )
-LIMIT 1;
-
--- publishing: copied
-INSERT INTO "MAIN"."LIVE" (
-  "DAY",
-  "VALUE"
-)
-SELECT
-  "DAY" AS "DAY",
-  1 AS "VALUE"
-FROM "MAIN"."LIVE__SHADOW_1"
-WHERE
-  (
-    day >= CAST('2024-01-01' AS DATE) AND day < CAST('2024-01-03' AS DATE)
-  )
-  OR (
-    day >= CAST('2024-01-05' AS DATE) AND day < CAST('2024-01-06' AS DATE)
-  );
-
 -- publishing: rows by partition
 SELECT
   "_SB_LIVE"."_SB_PARTITION",
@@ -1010,6 +980,3 @@ CREATE TABLE "MAIN"."BORN" AS
 SELECT
   "_SB_SHADOW"."DAY" AS "DAY"
 FROM "MAIN"."LIVE__SHADOW_1" AS "_SB_SHADOW";
-
--- staging: drop
-DROP TABLE IF EXISTS "MAIN"."LIVE__SHADOW_1";

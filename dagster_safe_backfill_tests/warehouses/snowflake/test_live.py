@@ -154,7 +154,7 @@ def test_the_first_statement_of_a_publication_locks_the_table(account: Account, 
             cursor.execute("ALTER SESSION SET LOCK_TIMEOUT = 2")
         with (
             connection.transaction(),
-            connection.hold(TableRef(schema=account.schema, name="events")),
+            connection.tables.hold(TableRef(schema=account.schema, name="events")),
             pytest.raises(Exception, match="000625"),
             other.cursor() as cursor,
         ):
@@ -174,7 +174,7 @@ def test_who_waits_too_long_is_told(account: Account, instance: dg.DagsterInstan
             account.io_manager.warehouse().connect() as connection,
             pytest.raises(TransactionConflictError),
             connection.transaction(),
-            connection.hold(TableRef(schema=account.schema, name="events")),
+            connection.tables.hold(TableRef(schema=account.schema, name="events")),
         ):
             pytest.fail("two held it")
         cursor.execute("ROLLBACK")

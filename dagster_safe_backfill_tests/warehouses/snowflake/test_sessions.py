@@ -15,10 +15,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import sqlglot
+from sqlglot import exp
 
 import dagster_safe_backfill as sb
 from dagster_safe_backfill.model.tables import TableRef
-from dagster_safe_backfill.warehouses.base import STATEMENTS, Connection
+from dagster_safe_backfill.warehouses.base import STATEMENTS, Session
 from dagster_safe_backfill_tests.harness.assets import Source, events, failure_of, run_range
 from dagster_safe_backfill_tests.harness.publications import STRATEGIES, Publications, day_rows
 from dagster_safe_backfill_tests.harness.snowflake.emulator import Emulator
@@ -114,7 +115,7 @@ def test_assets_of_the_io_manager_are_tagged_and_with_the_users_own_pairs(accoun
     own = {"team": "growth"}
     assert Told(account).tags() == [own | tag(run.run_id, table=f"main.{name}") for name in ("one", "two")]
     with manager.warehouse().connect() as connection:
-        connection.columns(T)
+        connection.tables.columns(T)
     assert Told(account).tags()[-1] == {**own, "tool": "dagster-safe-backfill"}
 
 
@@ -140,7 +141,7 @@ def test_waits_are_passed_on(account: SnowflakeBackend, monkeypatch: pytest.Monk
     monkeypatch.setattr(snowflake.connector, "connect", noting)
     manager = account.manager(lock_timeout=7, login_timeout=11, network_timeout=13, statement_timeout=17)
     with manager.warehouse().connect() as connection:
-        connection.columns(T)
+        connection.tables.columns(T)
         assert connection.conflict_timeout == 7
     assert (given[0]["login_timeout"], given[0]["network_timeout"]) == (11, 13)
     last = account.emulator.history(account.database)[-1]["parameters"]
@@ -149,7 +150,7 @@ def test_waits_are_passed_on(account: SnowflakeBackend, monkeypatch: pytest.Monk
 
 def test_a_wait_that_is_less_than_a_second_is_one(account: SnowflakeBackend) -> None:
     with account.manager(lock_timeout=0.2).warehouse().connect() as connection:
-        connection.columns(T)
+        connection.tables.columns(T)
     assert account.emulator.history(account.database)[-1]["parameters"]["LOCK_TIMEOUT"] == 1
 
 
@@ -178,8 +179,12 @@ def locks(account: SnowflakeBackend) -> list[str]:
 # Cancelled
 
 
-def run(connection: Connection, sql: str) -> list[tuple[Any, ...]]:
-    return connection.run(sqlglot.parse_one(sql, dialect="snowflake"))
+def run(connection: Session, sql: str) -> list[tuple[Any, ...]]:
+    statement = sqlglot.parse_one(sql, dialect="snowflake")
+    if isinstance(statement, exp.Query):
+        return connection.query(statement)
+    assert isinstance(statement, exp.Insert | exp.Update)
+    return [(connection.execute(statement),)]
 
 
 def test_a_statement_is_stopped_from_outside_and_its_transaction_undone(slow: SnowflakeBackend) -> None:

@@ -147,7 +147,7 @@ def test_lists_that_are_too_long_are_split(account: SnowflakeBackend) -> None:
     account.create("t", pa.table({"k": [1]}))
     with account.warehouse.connect() as connection:
         twice = distinct_keys(KeyDimension(values=(*MANY, "007", "00")), column)
-        assert connection.run(twice) == [(len(MANY),)], "some are the same number"
+        assert connection.query(twice) == [(len(MANY),)], "some are the same number"
 
 
 def test_a_list_of_accepted_values_may_be_long(account: SnowflakeBackend) -> None:

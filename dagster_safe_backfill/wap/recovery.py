@@ -1,0 +1,29 @@
+"""Recovery: what a lost session left half done of a swap is ended before anything else is done."""
+
+from __future__ import annotations
+
+import logging
+
+from dagster_safe_backfill.model.tables import TableRef
+from dagster_safe_backfill.sql import ledger
+from dagster_safe_backfill.warehouses.base import Session
+
+_LOG = logging.getLogger(__name__)
+
+
+def finish_interrupted_swap(connection: Session, table: TableRef) -> None:
+    """End a half-done swap of a table: as done if the ledger tells of it, else by swapping back.
+
+    Raises:
+        SwapError: It can't be ended without loss.
+    """
+
+    def is_recorded(aside: TableRef) -> bool:
+        if not ledger.is_complete(connection.tables.columns(ledger.ledger_of(table))):
+            return False
+        found = connection.query(ledger.changes_of(table, ["publication_id"]))
+        return aside.name.casefold() in {table.archive(one).name.casefold() for (one,) in found}
+
+    finished = connection.tables.recover(table, is_recorded=is_recorded)
+    if finished is not None:
+        _LOG.warning("%s: %s", table, finished)

@@ -24,8 +24,8 @@ from dagster_safe_backfill.model.states import RowCounts
 from dagster_safe_backfill.model.tables import TableRef, TableSpec
 from dagster_safe_backfill.model.text import about
 from dagster_safe_backfill.reports.events import changes_metadata
+from dagster_safe_backfill.runs.declared import TableIO
 from dagster_safe_backfill.runs.partitions import reads_nothing, slice_of_input, slice_of_output
-from dagster_safe_backfill.runs.table_io import TableIO
 
 if TYPE_CHECKING:
     from dagster_safe_backfill.warehouses.base import Session, Warehouse
@@ -74,8 +74,6 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
             WriteError: The rows can't be written.
             SliceError: The run's partitions can't be processed.
         """
-        from dagster_safe_backfill.wap.tables.store import store
-
         spec = self._output_spec(context)
         if obj is None:
             raise ConfigurationError(
@@ -84,7 +82,7 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
             )
         partition_slice = slice_of_output(context)
         with self.connected(spec.table, run_id=_run_id(context)) as connection:
-            changes = store(connection, obj, spec=spec, partition_slice=partition_slice)
+            changes = _upkeep().store(connection, obj, spec=spec, partition_slice=partition_slice)
         context.add_output_metadata(_write_metadata(context, spec, changes))  # pyright: ignore[reportUnknownMemberType]: MetadataValue is generic
 
     def load_input(self, context: dg.InputContext) -> object:
@@ -94,9 +92,6 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
             TableNotFoundError: The table doesn't exist yet.
             ConfigurationError: The annotation isn't a supported frame type.
         """
-        from dagster_safe_backfill.wap.tables.read import read
-        from dagster_safe_backfill.warehouses.frames import no_rows
-
         upstream = context.upstream_output
         metadata = dict((upstream and upstream.definition_metadata) or {})
         if context.has_asset_key:
@@ -108,7 +103,7 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
         is_empty = reads_nothing(context)
         try:
             with self.connected(table, run_id=_run_id(context), read_only=True) as connection:
-                return read(
+                return _upkeep().read(
                     connection,
                     spec=options_of_metadata(metadata).table_spec(table),
                     partition_slice=None if is_empty else slice_of_input(context),
@@ -120,7 +115,7 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
             # An asset that depends on its own earlier partitions reads no partition in its first run, and has no table.
             if not is_empty:
                 raise
-            return no_rows(_load_type(context))
+            return _upkeep().no_rows(_load_type(context))
 
     def table_of(self, key: dg.AssetKey, *, schema: str | None) -> TableRef:
         """Return an asset's table in this database; `schema` is that of the asset's options."""
@@ -179,6 +174,13 @@ class RangeDuckDBIOManager(RangeIOManager):
     def default_schema(self) -> str | None:
         """See `RangeIOManager.default_schema`."""
         return self.schema_
+
+
+def _upkeep():
+    """Load the engine with the first run that needs it, so that definitions are cheap to load."""
+    from dagster_safe_backfill.runs import upkeep
+
+    return upkeep
 
 
 def _run_id(context: dg.InputContext | dg.OutputContext) -> str | None:

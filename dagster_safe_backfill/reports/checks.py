@@ -237,7 +237,8 @@ def table_value(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
     """Return rows as a table for the UI; all have the columns of the widest."""
     shown: dict[str, list[str | float | bool | None]] = {}
     for row in rows:
-        shown |= {name: [] for name in row if name not in shown}
+        for name in row:
+            shown.setdefault(name, [])
     columns: list[dg.TableColumn] = []
     for name, values in shown.items():
         for row in rows:

@@ -97,13 +97,13 @@ def _look(run: ComputingRun, first: PartitionSlice) -> tuple[Checkpoints, LiveBe
     now = datetime.now(timezone.utc)
     spec, whole, code = run.spec, run.partition_slice, run.origin.code
 
-    def attempt(connection: Session) -> tuple[Checkpoints, LiveBefore | None]:
+    def attempt(session: Session) -> tuple[Checkpoints, LiveBefore | None]:
         found = Checkpoints()
         if run.options.batches.resume:
-            found = checkpoints(connection, spec=spec, partition_slice=whole, code=code)
+            found = checkpoints(session, spec=spec, partition_slice=whole, code=code)
         if found.kept or found.outdated:
             return found, None
-        return found, live_before(connection, spec=spec, partition_slice=first)
+        return found, live_before(session, spec=spec, partition_slice=first)
 
     deadline = run.deadline(f"looking for what is staged of {whole} of {spec.table}")
     try:
@@ -121,8 +121,8 @@ def _discard(run: ComputingRun, unaudited: Sequence[StagedPartition]) -> None:
         return
     named = listed([*map(str, shadows)])
 
-    def attempt(connection: Session) -> None:
-        discard(connection, shadows, table=run.spec.table, origin=run.origin)
+    def attempt(session: Session) -> None:
+        discard(session, shadows, table=run.spec.table, origin=run.origin)
 
     run.attempt(attempt, deadline=run.deadline(f"dropping {named}"))
     run.context.log.info(f"dropped {named}: staged by runs that ended before its audit")
@@ -132,8 +132,8 @@ def look_at_live(run: ComputingRun, partition_slice: PartitionSlice, deadline: D
     """Return what live is now, in a read-only session."""
     now = datetime.now(timezone.utc)
 
-    def attempt(connection: Session) -> LiveBefore:
-        return live_before(connection, spec=run.spec, partition_slice=partition_slice)
+    def attempt(session: Session) -> LiveBefore:
+        return live_before(session, spec=run.spec, partition_slice=partition_slice)
 
     try:
         return run.attempt(attempt, deadline=deadline, read_only=True)

@@ -183,7 +183,7 @@ def run(connection: Session, sql: str) -> list[tuple[Any, ...]]:
     statement = sqlglot.parse_one(sql, dialect="snowflake")
     if isinstance(statement, exp.Query):
         return connection.query(statement)
-    assert isinstance(statement, exp.Insert | exp.Update)
+    assert isinstance(statement, exp.Insert | exp.Update | exp.Delete)
     return [(connection.execute(statement),)]
 
 

@@ -109,6 +109,7 @@ def build_rollback_job(
 
     @dg.op(name=f"{job_name}_op", required_resource_keys={io_manager_key})
     def roll_back(context: dg.OpExecutionContext, config: RollbackConfig) -> None:
+        # Imported by the run, so that loading definitions stays cheap.
         from dagster_safe_backfill.wap.ledger.history import partition_keys
         from dagster_safe_backfill.wap.rollback.rollback import Chosen, rollback
 
@@ -266,6 +267,7 @@ def _tell(context: dg.OpExecutionContext, key: dg.AssetKey, done: RolledBack) ->
         context.log.info(f"{done.table}: rolled back {undone}: {_counted(done)}")
         for partition, changes in done.row_counts.items():
             context.log_event(_materialization(key, partition, done, changes, by=done.publication_id))
+        # A run that died after its transaction logged nothing; its retry changes no rows, but logs these events.
         for partition, by in {**dict.fromkeys(done.untouched, done.publication_id), **done.already}.items():
             context.log_event(_materialization(key, partition, done, None, by=by))
     context.add_output_metadata(_summary(done))

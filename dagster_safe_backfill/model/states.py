@@ -80,6 +80,7 @@ class Fingerprint:
         """Return True unless the numbers of rows differ, or the digests of one algorithm do."""
         if self.rows != other.rows:
             return False
+        # Digests of two algorithms can't be compared, so equal numbers of rows have to suffice.
         return self.algorithm != other.algorithm or self.digest == other.digest
 
     @classmethod

@@ -85,6 +85,7 @@ def _shortened(name: str, longest: int) -> str:
     if len(name.encode()) <= longest:
         return name
     digest = sha256(name.casefold().encode()).hexdigest()[:_DIGITS]
+    # The cut may split a character of several bytes, of which "ignore" drops the rest.
     return name.encode()[: longest - _DIGITS - 1].decode(errors="ignore") + f"_{digest}"
 
 

@@ -231,8 +231,9 @@ def check_one_version(table: TableRef, found: Sequence[StagedPartition]) -> None
     versions = list(dict.fromkeys(one.code_version for one in found))
     if len(versions) > 1:
         raise MixedVersionsError(
-            f"{table}: these partitions were staged by code_version {listed(versions)}, and are not published together:"
-            " the code changed in between. Stage all of them again, or set allow_mixed_versions=True",
+            f"{table}: these partitions were staged with several values of code_version ({listed(versions)}), so they"
+            " are not published together. Stage all of them again, or write publish=Merge(allow_mixed_versions=True)"
+            " (or Replace, or Swap).",
             table=str(table),
             versions=versions,
         )

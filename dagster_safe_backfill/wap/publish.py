@@ -232,8 +232,8 @@ def _check_versions(connection: Session, table: TableRef, *, origin: Origin) -> 
     versions = [*others, origin.code_version]
     raise MixedVersionsError(
         f"{table}: backfill {origin.backfill_id} has published partitions of code_version"
-        f" {listed(others)}, and this run is of {origin.code_version}: the code changed while it ran. Roll the backfill"
-        " back and launch it anew, or set allow_mixed_versions=True",
+        f" {listed(others)}, and this run has {origin.code_version}, so its rows are not published. Roll the"
+        " backfill back and launch it again, or write publish=Merge(allow_mixed_versions=True) (or Replace, or Swap).",
         table=str(table),
         versions=versions,
     )

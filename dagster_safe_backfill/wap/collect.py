@@ -208,7 +208,7 @@ def _rows(sources: Mapping[TableRef, Sequence[str]], recognised: TableSlice, nam
     for source, keys in sources.items():
         rows = exp.select(*terms.columns(names)).from_(terms.table(source))
         parts.append(rows.where(inside(recognised.only(keys))))
-    rows = exp.union(*parts, distinct=False) if len(parts) > 1 else parts[0]
+    rows = exp.union(*parts, distinct=False, copy=False) if len(parts) > 1 else parts[0]
     return positioned(rows, terms.columns(names), recognised)
 
 

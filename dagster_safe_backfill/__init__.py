@@ -1,6 +1,6 @@
-"""Safe backfills of partitioned Dagster assets: write to a shadow, audit, publish in one step.
+"""Safe backfills of partitioned Dagster assets: write rows to a shadow table, audit them, publish them atomically.
 
-The names are loaded when they are first used, so that importing the package costs next to nothing.
+Public names are imported when they are first used, so that importing the package is cheap.
 """
 
 import importlib as _importlib
@@ -274,7 +274,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Load a public name (PEP 562)."""
+    """Import a public name (PEP 562)."""
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -284,5 +284,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """Return the public names, whether they are loaded or not."""
+    """Return the public names, including those that aren't imported yet."""
     return __all__

@@ -1,40 +1,41 @@
-"""Every error that the library raises.
+"""The errors that the library raises.
 
 ```text
 SafeBackfillError
-├── ConfigurationError        a definition that can't work: raised when it is declared or first read
-├── SliceError                the scope of a run
-│   ├── EmptySliceError           no partition, or a range that runs backwards
-│   ├── ScopeMismatchError        other partitions than the run's tags ask for
-│   └── PartitionColumnError      the column can't tell the slice's partitions apart
-├── WriteError                what was computed can't be written as it is
-│   ├── EmptyFrameError           no rows at all
+├── ConfigurationError        a definition that can't work, raised when it is made or first read
+├── SliceError                the run's partitions can't be processed
+│   ├── EmptySliceError           the run has no partition, for example because its range is reversed
+│   ├── ScopeMismatchError        Dagster resolved other partitions than the run's tags name
+│   └── PartitionColumnError      the partition column can't identify the rows of each partition
+├── WriteError                the computed rows can't be written
+│   ├── EmptyFrameError           there are no rows at all
 │   ├── SchemaMismatchError       columns or types differ from the table's
-│   ├── RowsOutsideSliceError     rows of other partitions, or of none
-│   └── KeyViolationError         NULL, duplicate or foreign values of the unique key
-├── AuditFailedError          a blocking audit failed or could not be measured: nothing was published
-├── PublishError              what was audited can't go live: the live table is as it was
-│   ├── PublishConflictError      partitions changed since they were computed
-│   ├── MixedVersionsError        one backfill's partitions were computed by several code versions
-│   ├── NotStagedError            partitions aren't staged and audited
+│   ├── RowsOutsideSliceError     rows belong to other partitions, or to none
+│   └── KeyViolationError         a unique key is NULL, occurs twice, or belongs to a live row outside the slice
+├── AuditFailedError          a blocking audit failed or could not be measured; rejected rows stay in the shadow
+├── PublishError              audited rows can't be published; the live table is unchanged
+│   ├── PublishConflictError      live partitions changed after their rows were computed
+│   ├── MixedVersionsError        several code versions computed the partitions of one backfill
+│   ├── NotStagedError            partitions aren't staged, or their audits haven't passed
 │   └── SwapError                 the table can't be replaced by a clone of itself
-├── RollbackError             a publication can't be undone: the live table is as it is
-│   ├── PublicationNotFoundError  the ledger knows no such publication
-│   ├── RollbackConflictError     partitions changed since they were published
-│   └── ArchiveNotFoundError      what the publication replaced isn't kept
-├── BoundsError               a bound set for a run was reached: what isn't live yet stays as it is
+├── RollbackError             a publication can't be rolled back; the live table is unchanged
+│   ├── PublicationNotFoundError  the ledger has no such publication, or the asset no such partition
+│   ├── RollbackConflictError     live partitions changed after they were published
+│   └── ArchiveNotFoundError      the rows that the publication replaced are no longer kept
+├── BoundsError               a limit of the run was reached; published partitions stay published
 │   ├── BatchTimeoutError         a batch took too long and was stopped
-│   ├── OutsideAllowedHoursError  it isn't the time of day for it
-│   └── TooManyPartitionsError    the run covers more partitions than it may
+│   ├── OutsideAllowedHoursError  the run isn't allowed to work at this time of day
+│   └── TooManyPartitionsError    the backfill or run has more partitions than allowed
 └── WarehouseError            the database refused a statement
-    ├── TableNotFoundError        a table that isn't there
+    ├── TableNotFoundError        the table doesn't exist
     ├── WarehouseLockedError      another process holds the database
-    ├── WarehouseUnavailableError the database, or what it reads, can't be reached for now
-    ├── StatementCancelledError   the statement was stopped from outside
+    ├── WarehouseUnavailableError the database, or a file that it reads, can't be reached at the moment
+    ├── StatementCancelledError   the statement was cancelled from outside
     └── TransactionConflictError  another transaction changed the same rows
 ```
 
-Messages say what happened, where (table and partitions) and what to do next; the same facts are attributes.
+A message says what happened, where (table and partitions), and what to do next. The same facts are attributes of the
+error.
 """
 
 from __future__ import annotations
@@ -45,27 +46,27 @@ from typing import Any
 
 
 class SafeBackfillError(Exception):
-    """Root of the library's errors."""
+    """Base class of all errors that the library raises."""
 
 
 class ConfigurationError(SafeBackfillError):
-    """A definition that can't work, whatever the data."""
+    """A definition can't work, whatever the data is."""
 
 
 class SliceError(SafeBackfillError):
-    """A run's scope can't be worked on."""
+    """The partitions of a run can't be processed."""
 
 
 class EmptySliceError(SliceError):
-    """The run covers no partition, so that there is nothing to write or audit."""
+    """The slice has no partition, so there is nothing to write or audit."""
 
 
 class ScopeMismatchError(SliceError):
-    """The partitions that Dagster resolved aren't those that the run's tags ask for.
+    """Dagster resolved other partitions than the run's tags name.
 
     Attributes:
-        asked: What the run's tags name.
-        resolved: The partition keys that Dagster made of it.
+        asked: The partition keys that the run's tags name.
+        resolved: The partition keys that Dagster resolved from the tags.
     """
 
     def __init__(self, message: str, *, asked: Sequence[str], resolved: Sequence[str]) -> None:
@@ -75,11 +76,11 @@ class ScopeMismatchError(SliceError):
 
 
 class PartitionColumnError(SliceError):
-    """The partition column is missing, or its type can't tell the slice's partitions apart."""
+    """The partition column is missing, or its type can't distinguish the slice's partitions."""
 
 
 class WriteError(SafeBackfillError):
-    """What was computed can't be written. The live table is as it was.
+    """The computed rows can't be written; the live table is unchanged.
 
     Attributes:
         table: The live table.
@@ -91,14 +92,14 @@ class WriteError(SafeBackfillError):
 
 
 class EmptyFrameError(WriteError):
-    """The computed rows are none, which would empty every partition of the slice."""
+    """No rows were computed; writing them would empty every partition of the slice."""
 
 
 class SchemaMismatchError(WriteError):
     """Computed columns differ from the table's in name or type.
 
     Attributes:
-        problems: One sentence a column.
+        problems: One description for each column that differs.
     """
 
     def __init__(self, message: str, *, table: str, problems: Sequence[str]) -> None:
@@ -114,30 +115,31 @@ class _SampledWriteError(WriteError):
 
 
 class RowsOutsideSliceError(_SampledWriteError):
-    """Rows belong to no partition of the slice.
+    """Computed rows belong to no partition of the slice.
 
     Attributes:
-        count: How many rows.
-        sample: Up to ten values of the partition expression.
+        count: The number of such rows.
+        sample: At most ten of their values of the partition expression.
     """
 
 
 class KeyViolationError(_SampledWriteError):
-    """Rows share a unique key, have NULL in it, or have the key of a live row outside the slice.
+    """Computed rows share a unique key, have NULL in it, or have the key of a live row outside the slice.
 
     Attributes:
-        count: How many rows.
-        sample: Up to ten of the keys.
+        count: The number of such rows.
+        sample: At most ten of their keys.
     """
 
 
 class AuditFailedError(SafeBackfillError):
-    """Blocking audits failed or could not be measured; nothing was published.
+    """Blocking audits failed or could not be measured, so the rejected partitions were not published.
 
     Attributes:
-        table: The live table, which is as it was.
+        table: The live table.
         shadow: The table that holds the rejected rows.
-        failures: `(audit, partition keys, failed rows)` for each blocking audit; the count is None if unmeasured.
+        failures: `(audit, partition keys, failed rows)` for each blocking audit. The number of rows is None if the
+            audit could not be measured.
     """
 
     def __init__(
@@ -155,7 +157,7 @@ class AuditFailedError(SafeBackfillError):
 
 
 class PublishError(SafeBackfillError):
-    """What was audited can't go live. The live table is as it was, and the rows are in the shadow.
+    """Audited rows can't be published; the live table is unchanged, and the rows stay in the shadow.
 
     Attributes:
         table: The live table.
@@ -167,11 +169,12 @@ class PublishError(SafeBackfillError):
 
 
 class PublishConflictError(PublishError):
-    """Live partitions changed between the staging and the publication.
+    """Live partitions changed after their new rows were computed and before they were published.
 
     Attributes:
-        keys: Their partition keys.
-        published_since: The publication or rollback that changed each, by key; None if the ledger knows of none.
+        keys: The keys of the partitions that changed.
+        published_since: A mapping from partition key to the id of the publication or rollback that changed the
+            partition; None if the ledger has no record of one.
     """
 
     def __init__(
@@ -183,10 +186,10 @@ class PublishConflictError(PublishError):
 
 
 class NotStagedError(PublishError):
-    """Partitions can't be audited or published, as they aren't staged, or their audits have not passed.
+    """Partitions can't be audited or published because they aren't staged, or their audits haven't passed.
 
     Attributes:
-        keys: Their partition keys.
+        keys: The keys of these partitions.
     """
 
     def __init__(self, message: str, *, table: str, keys: Sequence[str]) -> None:
@@ -195,10 +198,10 @@ class NotStagedError(PublishError):
 
 
 class MixedVersionsError(PublishError):
-    """Partitions of one backfill were computed by several versions of the code.
+    """Several code versions computed the partitions of one backfill.
 
     Attributes:
-        versions: The code versions, this run's last; None where an asset had none.
+        versions: The code versions; that of the current run is the last. None stands for an asset without one.
     """
 
     def __init__(self, message: str, *, table: str, versions: Sequence[str | None]) -> None:
@@ -207,15 +210,15 @@ class MixedVersionsError(PublishError):
 
 
 class SwapError(PublishError):
-    """The table can't be replaced by a clone of itself, for instance as other tables refer to it."""
+    """The table can't be replaced by a clone of itself, for example because other tables refer to it."""
 
 
 class RollbackError(SafeBackfillError):
-    """A publication can't be undone. The live table is as it was before the try.
+    """A publication can't be rolled back; the live table is unchanged.
 
     Attributes:
         table: The live table.
-        keys: The partitions that stand in the way.
+        keys: The keys of the partitions that can't be rolled back.
     """
 
     def __init__(self, message: str, *, table: str, keys: Sequence[str] = ()) -> None:
@@ -225,27 +228,27 @@ class RollbackError(SafeBackfillError):
 
 
 class PublicationNotFoundError(RollbackError):
-    """The ledger knows no such publication, or it has no such partitions."""
+    """The ledger has no such publication, or the publication or the asset doesn't have the named partitions."""
 
 
 class RollbackConflictError(RollbackError):
-    """Partitions changed since the publication that would be undone."""
+    """Live partitions changed after the publication that would be rolled back."""
 
 
 class ArchiveNotFoundError(RollbackError):
-    """What the publication replaced was not kept, or has expired and been dropped."""
+    """The rows that the publication replaced were not archived, or their archive has expired and was dropped."""
 
 
 class BoundsError(SafeBackfillError):
-    """A bound that was set for the run is reached. What was live stays, and what had been published stays so."""
+    """A limit that was set for the run was reached; partitions that were already published stay published."""
 
 
 class BatchTimeoutError(BoundsError):
-    """A batch took longer than `timeout_seconds` and was stopped; nothing of it is live.
+    """A batch took longer than `Limits(timeout_seconds=…)` and was stopped; none of its rows are live.
 
     Attributes:
-        seconds: How long it might have taken.
-        what: What ran.
+        seconds: The limit, in seconds.
+        what: A description of the batch or audit that was stopped.
     """
 
     def __init__(self, message: str, *, seconds: float, what: str) -> None:
@@ -255,10 +258,10 @@ class BatchTimeoutError(BoundsError):
 
 
 class OutsideAllowedHoursError(BoundsError):
-    """It isn't the time of day at which this may run.
+    """The run isn't allowed to start a batch at this time of day.
 
     Attributes:
-        opens_at: The next instant at which it may, aware.
+        opens_at: The next instant within the allowed hours, as an aware datetime.
     """
 
     def __init__(self, message: str, *, opens_at: datetime) -> None:
@@ -267,11 +270,11 @@ class OutsideAllowedHoursError(BoundsError):
 
 
 class TooManyPartitionsError(BoundsError):
-    """The run covers more partitions than one may.
+    """A backfill or run has more partitions than `Limits(max_partitions=…)` allows without confirmation.
 
     Attributes:
-        count: How many it covers.
-        allowed: How many it may.
+        count: The number of its partitions.
+        allowed: The number of partitions that is allowed.
     """
 
     def __init__(self, message: str, *, count: int, allowed: int) -> None:
@@ -281,31 +284,31 @@ class TooManyPartitionsError(BoundsError):
 
 
 class WarehouseError(SafeBackfillError):
-    """The database refused a statement; the driver's error is the cause."""
+    """The database refused a statement; the driver's error is `__cause__`."""
 
 
 class TableNotFoundError(WarehouseError):
-    """A table that is read doesn't exist."""
+    """A table that a statement reads doesn't exist."""
 
 
 class StatementCancelledError(WarehouseError):
-    """The statement was stopped from outside; its transaction is rolled back whole."""
+    """The statement was cancelled from outside; its whole transaction was rolled back."""
 
 
 class WarehouseUnavailableError(WarehouseError):
-    """The database, or a file that it reads, can't be reached for now; it may be in a moment."""
+    """The database, or a file that it reads, can't be reached at the moment; a later attempt may succeed."""
 
 
 class TransactionConflictError(WarehouseError):
-    """Another transaction changed the same rows first; this one was rolled back whole."""
+    """Another transaction changed the same rows first; this whole transaction was rolled back."""
 
 
 class WarehouseLockedError(WarehouseError):
-    """Another process holds the database for longer than `lock_timeout`.
+    """Another process held the database for longer than the I/O manager's `lock_timeout`.
 
     Attributes:
         database: The database's path.
-        pid: The process that holds it, if the driver says.
+        pid: The id of the process that holds it; None if the driver doesn't report it.
     """
 
     def __init__(self, message: str, *, database: str, pid: int | None) -> None:
@@ -324,12 +327,12 @@ _TRANSIENT = (
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return whether what failed may succeed if it is only done again.
+    """Return True if the failed work may succeed when it is repeated.
 
-    So it is with a database that is locked, can't be reached or saw a conflict, and with Python's own ConnectionError
-    and TimeoutError, also as the cause of another error, since a client's library wraps them in its own. Of the
-    library's other errors none is, whatever caused it: no audit, schema or timeout. An error whose `allow_retries` is
-    False, as a `dagster.Failure` may say, is believed.
+    Transient errors are a database that is locked, can't be reached or saw a conflict, and Python's ConnectionError and
+    TimeoutError. They may be the cause of another error, because client libraries wrap them. The library's other errors
+    are not transient, whatever their cause is; neither are errors with `allow_retries=False`, such as a
+    `dagster.Failure`.
     """
     for link in _chain(error):
         if isinstance(link, _TRANSIENT):
@@ -340,12 +343,12 @@ def is_transient(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what caused it, down to the first."""
+    """Yield an error, its cause, the cause's cause, and so on."""
     seen: set[int] = set()
     link: BaseException | None = error
     while link is not None and id(link) not in seen:
         yield link
         seen.add(id(link))
-        # requests and urllib raise an OSError of theirs while they handle the socket's, and name no cause.
+        # requests and urllib raise their own OSError while they handle that of the socket, without `from` (PEP 3134).
         is_wrapped = isinstance(link, OSError) and not link.__suppress_context__
         link = link.__cause__ or (link.__context__ if is_wrapped else None)

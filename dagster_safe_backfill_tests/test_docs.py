@@ -14,7 +14,7 @@ import pytest
 import dagster_safe_backfill as sb
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _BLOCK = re.compile(r"^([ \t]*)```python\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 _PREPARED = """
 import dagster as dg
@@ -66,6 +66,20 @@ def test_python_blocks_run(where: str, code: str) -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(((?!http)[^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_the_files_that_the_guide_for_contributors_names_exist() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    places = [ROOT, Path(sb.__file__).parent, Path(__file__).parent]
+    named = re.findall(r"`([\w./]+(?:\.py|\.md|\.lock|/))`", page)
+    assert len(named) > 30
+    assert [name for name in named if not any((place / name).exists() for place in places)] == []
+
+
+def test_the_commands_that_the_guide_for_contributors_names_exist() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    targets = set(re.findall(r"^(\w+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`make (\w+)`", page)) == targets
 
 
 def test_the_tests_that_the_architecture_names_exist() -> None:

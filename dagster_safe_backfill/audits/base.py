@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 
-from dagster_safe_backfill.audits.verdicts import Limits, Severity, Verdict, check_severity
+from dagster_safe_backfill.audits.verdicts import FailureLimits, Severity, Verdict, check_severity
 from dagster_safe_backfill.errors import ConfigurationError
 
 Value = str | int | float | bool | Decimal | date | datetime
@@ -74,7 +74,7 @@ class RowAudit(Audit):
         limits: How many may, in a partition.
     """
 
-    limits: Limits
+    limits: FailureLimits
 
     @property
     def can_block(self) -> bool:
@@ -84,7 +84,7 @@ class RowAudit(Audit):
     @property
     def description(self) -> str:
         """What it demands, in a sentence."""
-        is_strict = self.limits in (Limits(error_above=0), Limits(warn_above=0))
+        is_strict = self.limits in (FailureLimits(error_above=0), FailureLimits(warn_above=0))
         return self.rule if is_strict else f"{self.rule} Failing rows of a partition: {self.threshold}."
 
     @property

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dagster_safe_backfill.audits.base import GradedAudit, check_name, column_names, listed_names
-from dagster_safe_backfill.audits.verdicts import Limits, Severity, Verdict, limits
+from dagster_safe_backfill.audits.verdicts import FailureLimits, Severity, Verdict, limits
 from dagster_safe_backfill.errors import ConfigurationError
 
-Limited = tuple[tuple[str, Limits], ...]
+Limited = tuple[tuple[str, FailureLimits], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dagster_safe_backfill.audits.base import GradedAudit, bounds_in_words, check_name
-from dagster_safe_backfill.audits.verdicts import Limits, Severity, Verdict, difference, limits
+from dagster_safe_backfill.audits.verdicts import FailureLimits, Severity, Verdict, difference, limits
 from dagster_safe_backfill.errors import ConfigurationError
 
 Total = Literal["total", "mean", "distinct", "median"]
@@ -152,7 +152,7 @@ class AggregateDrift(GroupAudit):
     """See `aggregate_drift` and `row_count_drift`."""
 
     aggregate: Aggregate
-    limits: Limits
+    limits: FailureLimits
     absolute: bool
     on_new_partition: OnNewPartition
     needs_live: bool = True
@@ -360,7 +360,7 @@ def _check_bounds(least: float | None, most: float | None, *, option: str) -> No
 
 def _drift_limits(
     max_change: float | None, severity: Severity, warn_above: float | None, error_above: float | None
-) -> Limits:
+) -> FailureLimits:
     return limits(
         max_change,
         severity=severity,

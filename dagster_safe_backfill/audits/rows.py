@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dagster_safe_backfill.audits.base import RowAudit, Value, bounds_in_words, check_name, column_names, listed_names
-from dagster_safe_backfill.audits.verdicts import Limits, Severity, limits
+from dagster_safe_backfill.audits.verdicts import FailureLimits, Severity, limits
 from dagster_safe_backfill.errors import ConfigurationError
 
 _SHOWN_VALUES = 10
@@ -326,7 +326,7 @@ def _is_value(value: Value | None) -> bool:
 
 def _row_limits(
     max_failures: float | None, severity: Severity, warn_above: float | None, error_above: float | None
-) -> Limits:
+) -> FailureLimits:
     return limits(
         max_failures, severity=severity, warn_above=warn_above, error_above=error_above, option="max_failures"
     )

@@ -21,7 +21,7 @@ SAMPLE_SIZE = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class FailureLimits:
     """From where on a number is shown as a warning, and from where on it blocks.
 
     Of rows, an int is a count and a float a share of the partition's rows: 1 is one row, 0.01 is 1 %.
@@ -80,7 +80,7 @@ def limits(
     error_above: float | None,
     option: str,
     share: bool = True,
-) -> Limits:
+) -> FailureLimits:
     """Return limits from what a factory was given: `most` with a severity, or one limit for each severity.
 
     Raises:
@@ -98,7 +98,7 @@ def limits(
         is_comparable = not share or type(warn_above) is type(error_above)
         if is_comparable and not warn_above < error_above:
             raise ConfigurationError(f"warn_above ({warn_above}) must be less than error_above ({error_above})")
-    return Limits(warn_above=warn_above, error_above=error_above)
+    return FailureLimits(warn_above=warn_above, error_above=error_above)
 
 
 def _check_limit(limit: float | None, *, option: str, share: bool) -> None:

@@ -1,4 +1,4 @@
-"""`AllowedHours`: the time of day at which a run may work."""
+"""`AllowedHours`: the time of day at which a run may start batches."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _MINUTE = timedelta(minutes=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AllowedHours:
-    """A half-open window of the day, from `start` until before `end`, as a wall clock in `timezone` shows it.
+    """A half-open window of the day, `start <= time < end`, on a wall clock in `timezone`.
 
-    It goes over midnight if it ends before it starts. What the clock shows is all that counts: on a night on which it
-    is set, an hour may come twice or not at all, and so does what the window has of it.
+    The window spans midnight if `end` is earlier than `start`. Only the time that the clock shows counts: when clocks
+    are set for daylight saving time, a window within the changed hour occurs twice, or is skipped.
 
     Attributes:
-        start: The first minute.
-        end: The minute after the last.
-        timezone: The name of the wall clock's time zone.
+        start: The first minute of the window (inclusive).
+        end: The minute after the last one (exclusive).
+        timezone: The wall clock's time zone, a name of the IANA time zone database.
 
     Example:
         ```python
@@ -34,7 +34,8 @@ class AllowedHours:
         ```
 
     Raises:
-        ConfigurationError: The window is empty, not of whole minutes, or its time zone is unknown.
+        ConfigurationError: The window is empty, an end isn't a plain time of a whole minute, or the time zone is
+            unknown.
     """
 
     start: time
@@ -45,42 +46,49 @@ class AllowedHours:
         if not all(isinstance(at, time) for at in (self.start, self.end)):  # pyright: ignore[reportUnnecessaryIsInstance]: users' own
             raise refused("allowed_hours", "from one datetime.time to another", (self.start, self.end))
         if any(at.replace(second=0, microsecond=0, tzinfo=None, fold=0) != at for at in (self.start, self.end)):
-            _refuse(f"{self.start} to {self.end}", "both ends are plain times of whole minutes")
+            _refuse(f"{self.start} to {self.end}", "both ends must be plain times of whole minutes")
         if self.start == self.end:
-            _refuse(str(self), "it starts when it ends; to allow the whole day, leave allowed_hours out")
+            _refuse(str(self), "the window starts when it ends. To allow the whole day, leave allowed_hours out")
         check_time_zone(f"allowed_hours {str(self)!r}", self.timezone, example=_EXAMPLE)
 
     @classmethod
     def parse(cls, text: str) -> AllowedHours:
-        """Return the hours that a text such as "22:00-06:00 America/New_York" names.
+        """Parse a text such as "22:00-06:00 America/New_York".
 
         Raises:
-            ConfigurationError: It names none.
+            ConfigurationError: The text doesn't have this form, or the window isn't valid.
         """
         found = _TEXT.fullmatch(str(text))
         if found is None:
-            _refuse(text, "it has not the form HH:MM-HH:MM Area/City")
+            _refuse(text, "the text doesn't have the form HH:MM-HH:MM Area/City")
         start, end, zone = found.groups()
         if zone is None:
-            _refuse(text, "it has no time zone, and the machines that run this may be set to another one than yours")
+            _refuse(text, "the text has no time zone, and the machines that run assets may be in another one than you")
         return cls(start=_time(start, text), end=_time(end, text), timezone=zone)
 
     def allows(self, now: datetime) -> bool:
-        """Return whether an instant, aware, is within the hours."""
+        """Return True if `now`, an aware datetime, is within the hours.
+
+        Raises:
+            ConfigurationError: `now` has no time zone.
+        """
         at = self._local(now).time()
         if self.start < self.end:
             return self.start <= at < self.end
         return at >= self.start or at < self.end
 
     def opens_after(self, now: datetime) -> datetime:
-        """Return the first instant from `now` on that is within the hours, in their time zone: `now` itself, if it is.
+        """Return the first instant at or after `now` that is within the hours, as a datetime in their time zone.
 
-        Subtract from it in UTC only: Python takes two times of one time zone for wall-clock times.
+        Convert it to UTC before you subtract: Python subtracts two datetimes of one time zone as wall-clock times.
+
+        Raises:
+            ConfigurationError: `now` has no time zone.
         """
         local = self._local(now)
         if self.allows(local):
             return local
-        # By the minute, as what clocks jump over or show twice then needs no thought; 48 hours take some milliseconds.
+        # Minute by minute, so that skipped and repeated hours (PEP 495) need no special case; 48 hours take some ms.
         instant = local.astimezone(timezone.utc) + _MINUTE
         instant -= timedelta(seconds=local.second, microseconds=local.microsecond)
         while not self.allows(instant):
@@ -92,16 +100,16 @@ class AllowedHours:
 
     def _local(self, now: datetime) -> datetime:
         if now.utcoffset() is None:
-            raise ConfigurationError(f"{now} has no time zone, so that nobody knows whether it is within {self}")
+            raise ConfigurationError(f"{now} has no time zone, so it can't be compared with the allowed hours {self}")
         return now.astimezone(ZoneInfo(self.timezone))
 
 
 def _time(text: str, whole: str) -> time:
     hour, minute = map(int, text.split(":"))
     if hour > 23 or minute > 59:
-        _refuse(whole, f"there is no time {text}; midnight is 00:00")
+        _refuse(whole, f"there is no time {text}. Midnight is 00:00")
     return time(hour, minute)
 
 
 def _refuse(text: str, why: str) -> NoReturn:
-    raise ConfigurationError(f"allowed_hours {text!r}: {why}. Write it as in {_EXAMPLE}")
+    raise ConfigurationError(f"allowed_hours {text!r}: {why}. Write it like {_EXAMPLE}")

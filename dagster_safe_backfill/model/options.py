@@ -1,4 +1,4 @@
-"""The options of an asset, as values that are checked when they are made."""
+"""The options of an asset: values that are checked when they are made."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ OnConflict = Literal["raise", "overwrite"]
 
 MOST_DAYS = 36_500
 _MOST_SECONDS = 366 * 24 * 3600
-"""The most days and seconds that an option may say: dates and timers in this range work in Python and in databases."""
+"""The largest numbers of days and seconds for an option: dates and timers up to them work in Python and in SQL."""
 
 _SYNC = (
-    'it rewrites the whole table, and only @wap_asset(publish="swap") does that: write'
+    'it rewrites the whole table, which only @wap_asset(publish="swap") does. Write'
     ' publish=Swap(on_schema_change="sync")'
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _HowToPublish:
-    """What `Merge`, `Replace` and `Swap` have in common."""
+    """The options that `Merge`, `Replace` and `Swap` share."""
 
     strategy: ClassVar[Strategy]
 
     on_conflict: OnConflict = "raise"
     archive_days: float = 30
     on_schema_change: OnSchemaChange = "raise"
-    # A mapping has no hash, and two values that differ only in it may share theirs.
+    # A dict has no hash. Equal values still have equal hashes without this field.
     column_defaults: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
     allow_mixed_versions: bool = False
 
@@ -61,13 +61,13 @@ class _HowToPublish:
         object.__setattr__(self, "column_defaults", defaults)
         if defaults and self.on_schema_change == "raise":
             raise ConfigurationError(
-                'column_defaults are for columns that are added, and on_schema_change is "raise"; set it to'
-                ' "add_columns" as well'
+                'column_defaults are for columns that are added, but on_schema_change is "raise", which adds none.'
+                ' Also set it to "add_columns".'
             )
 
     @property
     def archive_for(self) -> timedelta:
-        """How long what a publication replaces is kept; no time at all if zero."""
+        """How long the rows that a publication replaces are kept; zero keeps none."""
         return timedelta(days=self.archive_days)
 
     def _check_schema_change(self) -> None:
@@ -77,23 +77,24 @@ class _HowToPublish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Merge(_HowToPublish):
-    """Publish by the unique key: insert new rows, update rows that differ, delete the slice's rows that are gone.
+    """Publish by the unique key: insert new rows, update rows that differ, delete live rows that were not computed.
 
-    The default for an asset with a `unique_key`, which it needs. Rows that are the same stay untouched.
+    Only rows of the slice change, in one transaction; rows that are equal are not written. This is the default for an
+    asset with a `unique_key`, and needs one.
 
     Attributes:
-        on_conflict: What happens if a live partition changed since its rows were computed: "raise" refuses to publish,
-            "overwrite" replaces the partition and archives what it held.
+        on_conflict: What happens if a live partition changed after its rows were computed: `"raise"` refuses to
+            publish, `"overwrite"` replaces the partition and archives its rows.
         archive_days: How many days the rows that a publication replaces are kept for a rollback; 0 keeps none.
-        on_schema_change: What happens if computed columns are missing in the table: "raise" refuses them,
-            "add_columns" adds them when the rows are published.
-        column_defaults: SQL expressions that fill added columns in existing rows, by column name; columns without one
-            are filled with NULL. Needs `on_schema_change="add_columns"`.
-        allow_mixed_versions: Whether one backfill may publish partitions that several values of `code_version`
-            computed.
+        on_schema_change: What happens to computed columns that the table doesn't have: `"raise"` refuses the rows,
+            `"add_columns"` adds the columns when the rows are published.
+        column_defaults: A mapping from the name of an added column to the SQL expression that fills it in existing
+            rows. Columns that it doesn't name are NULL there. Needs `on_schema_change="add_columns"`.
+        allow_mixed_versions: Whether one backfill may publish partitions that were computed with different values of
+            `code_version`.
 
     Raises:
-        ConfigurationError: A value that isn't allowed.
+        ConfigurationError: A value isn't allowed, or `column_defaults` are given while no columns are added.
 
     Example:
         ```python
@@ -116,10 +117,15 @@ class Merge(_HowToPublish):
 class Replace(_HowToPublish):
     """Publish by deleting the slice's rows and inserting the computed ones, in one transaction.
 
-    The default for an asset without a `unique_key`. Its attributes are those of `Merge`.
+    This is the default for an asset without a `unique_key`. `Merge` documents the attributes.
 
     Raises:
-        ConfigurationError: A value that isn't allowed.
+        ConfigurationError: A value isn't allowed, or `column_defaults` are given while no columns are added.
+
+    Example:
+        ```python
+        publish = sb.Replace(on_schema_change="add_columns", column_defaults={"tax": "0.0"})
+        ```
     """
 
     strategy: ClassVar[Strategy] = "replace"
@@ -129,16 +135,22 @@ class Replace(_HowToPublish):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swap(_HowToPublish):
-    """Publish by putting a clone of the whole table in its place, in which the slice is replaced.
+    """Publish by cloning the whole table, replacing the slice in the clone, and swapping the two tables.
 
-    The old table becomes the archive. For new schemas and full rebuilds. Its attributes are those of `Merge`, but for:
+    The previous table becomes the archive. Use it for new schemas and full rebuilds. `Merge` documents the attributes;
+    `on_schema_change` has one more choice.
 
     Attributes:
-        on_schema_change: Also "sync", which gives the table the computed columns: it adds those that are missing, drops
-            those that aren't computed, and changes types that don't fit.
+        on_schema_change: `"raise"`, `"add_columns"`, or `"sync"`, which gives the table the computed columns: it adds
+            the missing ones, drops those that weren't computed, and changes types that don't fit.
 
     Raises:
-        ConfigurationError: A value that isn't allowed.
+        ConfigurationError: A value isn't allowed, or `column_defaults` are given while no columns are added.
+
+    Example:
+        ```python
+        publish = sb.Swap(on_schema_change="sync", archive_days=90)
+        ```
     """
 
     strategy: ClassVar[Strategy] = "swap"
@@ -148,30 +160,30 @@ class Swap(_HowToPublish):
 
 
 Publish = Merge | Replace | Swap
-"""How audited rows go live."""
+"""How audited rows are published."""
 
 PUBLISH_BY_NAME: Mapping[Strategy, type[Publish]] = {kind.strategy: kind for kind in (Merge, Replace, Swap)}
-"""The values by the names that stand for their defaults."""
+"""The class for each name that `publish=` accepts; a name stands for the class with its defaults."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batches:
-    """How a run is cut into batches; `batches=10` is short for `batches=Batches(size=10)`.
+    """How a run is split into batches; `batches=10` is short for `batches=Batches(size=10)`.
 
     Attributes:
-        size: The most partitions that the function gets at once, which bounds memory; all of the run's, if None.
-            Partitions that aren't adjacent are never in one batch.
-        publish_each: Whether each batch goes live as soon as it passes. Then partitions that pass are published, those
-            that fail stay in the shadow, and the run fails at its end and names them. If False, the whole run goes live
-            in one transaction, or nothing does. Only for `wap_asset`.
+        size: The maximum number of partitions that the function computes at once, which limits memory. If None, it
+            computes all partitions of the run at once. Partitions that aren't adjacent are never in one batch.
+        publish_each: If True, each batch is published when its audits have passed: partitions that pass are published,
+            partitions that fail stay in the shadow, and the run fails at its end and names them. If False, the whole
+            run is published in one transaction, or nothing is. Only `wap_asset` accepts True.
         canary: Whether the run stops if its first batch fails its audits.
-        resume: Whether a retry or a re-execution of a run that crashed takes up the partitions which that run had
-            staged and audited, and not published, instead of computing them again. It computes them again if an audit
-            rejected that run, if the code or its config changed, if live changed, or if an upstream asset was
-            materialized since. A new launch computes everything.
+        resume: Whether a retry or re-execution of a run that crashed reuses the partitions that the run had staged and
+            audited but not published. They are computed again if an audit rejected that run, or if since then the
+            code, its config or the live partition changed, or an upstream asset was materialized. A new launch computes
+            all partitions.
 
     Raises:
-        ConfigurationError: A value that isn't allowed.
+        ConfigurationError: A value isn't allowed.
 
     Example:
         ```python
@@ -197,20 +209,21 @@ class Batches:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What bounds a run: time, retries, hours of the day and number of partitions.
+    """Limits of a run: seconds for each batch, retries, hours of the day and number of partitions.
 
     Attributes:
-        timeout_seconds: The most that a batch may take; then its statement is cancelled and the run fails, and the
-            batches before it are kept. No limit, if None.
-        max_retries: How often a batch is tried again after an error that may pass, such as a lock.
-        retry_wait: The most seconds before the first retry; the bound doubles with each retry.
-        allowed_hours: When batches may start, such as "22:00-06:00 America/New_York" or an `AllowedHours`. Outside
-            these hours the run stops before its next batch, and the batches before it are kept. Always, if None.
-        max_partitions: The most partitions that a backfill may have; larger ones must be confirmed by the tag
-            `safe_backfill/confirmed_partitions`. No limit, if None.
+        timeout_seconds: The maximum duration of a batch, in seconds. A batch that takes longer is stopped: its
+            statement is cancelled, and the run fails. Earlier batches are kept. If None, there is no limit.
+        max_retries: How often a batch is retried after an error that may be temporary, such as a lock.
+        retry_wait: The maximum wait before the first retry, in seconds. This maximum doubles with each retry.
+        allowed_hours: The hours in which batches may start: a text such as `"22:00-06:00 America/New_York"`, or an
+            `AllowedHours`. Outside these hours the run stops before its next batch. Earlier batches are kept. If None,
+            batches may start at any time.
+        max_partitions: The maximum number of partitions of a backfill. A larger backfill must be confirmed with the tag
+            `safe_backfill/confirmed_partitions`, set to its exact number of partitions. If None, there is no limit.
 
     Raises:
-        ConfigurationError: A value that isn't allowed.
+        ConfigurationError: A value isn't allowed.
 
     Example:
         ```python
@@ -239,27 +252,28 @@ class Limits:
 
     @property
     def hours(self) -> AllowedHours | None:
-        """`allowed_hours` as a value."""
+        """The parsed `allowed_hours`; None if batches may start at any time."""
         return cast("AllowedHours | None", self.allowed_hours)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableOptions:
-    """How the asset's table is kept, and which rows it takes.
+    """How the asset's table is kept, and which computed rows it accepts.
 
     Attributes:
-        schema: The table's schema; if None, the I/O manager's, else the key's prefix.
-        column_timezone: The time zone of wall-clock columns (TIMESTAMP), such as "America/New_York"; if None, that of
-            the partitions definition.
-        updated_at_column: A column that is set to the time of the publication in rows that it changed.
-        on_empty: What happens if no rows at all are computed: "refuse" is an error, "allow" empties the slice.
-        on_outside: What happens to computed rows outside the slice: "refuse" is an error, "drop" leaves them out and
+        schema: The table's schema. If None, it is the I/O manager's schema, or else the last part of the asset key's
+            prefix.
+        column_timezone: The time zone of wall-clock columns (TIMESTAMP), such as `"America/New_York"`. If None, it is
+            the partitions definition's.
+        updated_at_column: A column that each publication sets to its time in the rows that it changes.
+        on_empty: What happens if the function returns no rows at all: `"refuse"` raises, `"allow"` empties the slice.
+        on_outside: What happens to computed rows outside the slice: `"refuse"` raises, `"drop"` leaves them out and
             counts them.
-        on_duplicate: What happens if a unique key is computed twice: "raise" is an error,
-            `keep_latest("ingested_at")` keeps the latest row and counts the others.
+        on_duplicate: What happens to computed rows with the same unique key: `"raise"` raises,
+            `keep_latest("ingested_at")` keeps the latest row of each key and counts the others.
 
     Raises:
-        ConfigurationError: A value that isn't allowed.
+        ConfigurationError: A value isn't allowed.
 
     Example:
         ```python
@@ -289,22 +303,22 @@ class TableOptions:
 
     @property
     def keep_latest(self) -> str | None:
-        """The column that tells which row of a key is kept; None if no key may come twice."""
+        """The column whose largest value selects the row of a key that is kept; None if duplicates are an error."""
         return None if self.on_duplicate == "raise" else self.on_duplicate.column
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checks:
-    """What the asset checks of the audits show.
+    """What the asset checks of the audits show in Dagster.
 
     Attributes:
-        partitioned: Whether each check has a status for every partition, which costs an event each; "auto" turns it on
-            where the backfill policy bounds a run to 31 partitions.
-        sample_columns: The columns whose values samples of failing rows may show; the values of others are masked. All
-            are shown, if None.
+        partitioned: Whether each check has a status for every partition, which costs one Dagster event per partition.
+            `"auto"` turns it on if the backfill policy limits a run to at most 31 partitions.
+        sample_columns: The columns whose values are shown in samples of failing rows. Values of other columns are
+            masked. If None, all values are shown.
 
     Raises:
-        ConfigurationError: A value that isn't allowed.
+        ConfigurationError: A value isn't allowed.
 
     Example:
         ```python
@@ -325,16 +339,16 @@ class Checks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetOptions:
-    """All that the library is told of one asset: what a run gets, and jobs and checks find on the asset.
+    """All options of one asset, which its runs, jobs and checks read.
 
     Attributes:
-        partition_expr: The SQL expression that tells a row's partition, by dimension name; under None where the
-            partitions have one dimension. Empty for unpartitioned assets.
+        partition_expr: A mapping from dimension name to the SQL expression of a row's partition. The name is None if
+            the partitions have one dimension; the mapping is empty if the asset has no partitions.
         unique_key: The columns that identify a row; empty if there is no key.
-        audits: What is tested before publishing, the unique key included.
+        audits: The audits that rows must pass before they are published, including that of the unique key.
 
     Raises:
-        ConfigurationError: Options that can't be said together.
+        ConfigurationError: Options contradict each other.
     """
 
     partition_expr: Mapping[str | None, str] = field(default_factory=dict[str | None, str], hash=False)
@@ -350,21 +364,23 @@ class AssetOptions:
         key = {name.casefold() for name in self.unique_key}
         stamp, latest = self.table.updated_at_column, self.table.keep_latest
         if isinstance(self.publish, Merge) and not key:
-            raise ConfigurationError('publish="merge" needs a unique_key to match rows by')
+            raise ConfigurationError(
+                'publish="merge" needs a unique_key to match rows by. Give one, or write publish="replace".'
+            )
         if stamp is not None and stamp.casefold() in key:
             raise ConfigurationError(
-                f"updated_at_column {stamp!r} can't be part of unique_key, as it changes with each publication"
+                f"updated_at_column {stamp!r} can't be part of unique_key, because each publication changes its values"
             )
         if latest is not None and not key:
-            raise ConfigurationError("keep_latest (on_duplicate) needs a unique_key, whose rows come twice")
+            raise ConfigurationError("keep_latest (on_duplicate) needs a unique_key, by which it finds duplicate rows")
         if latest is not None and latest.casefold() in key:
             raise ConfigurationError(
-                f"keep_latest (on_duplicate) names {latest!r}, which is part of unique_key and so the same in all rows"
-                " of a key; name a column that tells which one is the latest"
+                f"keep_latest (on_duplicate) names {latest!r}, which is part of unique_key, so all rows of a key have"
+                " the same value. Name a column that shows which row is the latest."
             )
 
     def table_spec(self, table: TableRef) -> TableSpec:
-        """Return how the asset is kept in a table."""
+        """Return the `TableSpec` of the asset for its live table."""
         return TableSpec(
             table=table,
             partition_expr=self.partition_expr,

@@ -1,6 +1,6 @@
-"""Checks of single values that users write, with messages that name the option, the value and what is allowed.
+"""Checks of single option values; each error names the option, the allowed values and the value that was given.
 
-Each takes the option's name first and the value as an `object`, because what arrives need not be of the annotated type.
+Each check takes the option's name and then its value. Values are typed `object` because users may pass any type.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from zoneinfo import ZoneInfo, available_timezones
 from dagster_safe_backfill.errors import ConfigurationError
 
 _CLOSE = 0.6
-"""How alike two names are, from 0 to 1, for the one to be proposed in place of the other (difflib's default)."""
+"""The similarity from 0 to 1 at which a name is suggested for another one; `difflib.get_close_matches`'s default."""
 
 
 def refused(option: str, expected: str, value: object, *, hint: str | None = None) -> ConfigurationError:
-    """Return the error of a value that an option doesn't take."""
+    """Return the error for a value that an option doesn't accept."""
     return ConfigurationError(f"{option} must be {expected}, not {value!r}{'' if hint is None else f'; {hint}'}")
 
 
 def closest(given: object, known: Iterable[str], *, cutoff: float = _CLOSE) -> str | None:
-    """Return the name that was probably meant: the closest of the `known` ones, if one is close at all."""
+    """Return the known name that is most similar to `given`; None if no name is similar enough."""
     if not isinstance(given, str):
         return None
     spelled = given.strip().replace("-", "_").replace(" ", "_").casefold()
@@ -33,7 +33,7 @@ def closest(given: object, known: Iterable[str], *, cutoff: float = _CLOSE) -> s
 
 
 def check_choice(option: str, value: object, allowed: Sequence[str], *, hint: str | None = None) -> None:
-    """Refuse a value that is none of the `allowed` texts."""
+    """Raise ConfigurationError unless the value is one of the `allowed` texts."""
     if isinstance(value, str) and value in allowed:
         return
     near = closest(value, allowed)
@@ -47,19 +47,19 @@ def _listed(allowed: Sequence[str]) -> str:
 
 
 def check_flag(option: str, value: object) -> None:
-    """Refuse a value that is neither True nor False."""
+    """Raise ConfigurationError unless the value is True or False."""
     if not isinstance(value, bool):
         raise refused(option, "True or False", value)
 
 
 def check_count(option: str, value: object, *, of: str, at_least: int) -> None:
-    """Refuse a value that is no whole number, or one below `at_least`; `of` says what is counted."""
+    """Raise ConfigurationError unless the value is an int of `at_least` or more; `of` names the counted things."""
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
         raise refused(option, f"a whole number of {of}, at least {at_least}", value)
 
 
 def check_number(option: str, value: object, *, of: str, most: int, is_positive: bool = False) -> None:
-    """Refuse a value that is no number from 0 to `most`, or that is 0 where only positive numbers make sense."""
+    """Raise ConfigurationError unless the value is a number from 0 to `most`; 0 is refused if `is_positive`."""
     least = "more than" if is_positive else "at least"
     number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
     if not 0 <= number <= most or (is_positive and number == 0):
@@ -67,26 +67,26 @@ def check_number(option: str, value: object, *, of: str, most: int, is_positive:
 
 
 def check_text(option: str, value: object, *, what: str) -> None:
-    """Refuse a value that is no text, or a blank one; `what` says what it names."""
+    """Raise ConfigurationError unless the value is a text that isn't blank; `what` describes the expected value."""
     if not isinstance(value, str) or not value.strip():
         raise refused(option, what, value)
 
 
 def check_time_zone(what: str, name: object, *, example: str = '"America/New_York"') -> None:
-    """Refuse a name that the IANA time zone database doesn't have.
+    """Check that the IANA time zone database has a time zone of this name.
 
     Raises:
-        ConfigurationError: It hasn't; the message begins with `what`.
+        ConfigurationError: It has none, or the name isn't a text. The message begins with `what`.
     """
     check_text(what, name, what=f"the name of a time zone, such as {example}")
     try:
         ZoneInfo(str(name))
-    # Of a folder of the time zone database, Python says that it is a folder.
+    # ZoneInfo("America") raises IsADirectoryError: the name is a folder of the database.
     except (KeyError, ValueError, OSError) as error:
         near = _zone_like(str(name))
         hint = f"; did you mean {near}?" if near else "."
         raise ConfigurationError(
-            f"{what}: there is no time zone {name!r}{hint} Give a name of the IANA time zone database, as in {example}"
+            f"{what}: there is no time zone {name!r}{hint} Use a name of the IANA time zone database, as in {example}"
         ) from error
 
 
@@ -97,10 +97,10 @@ def _zone_like(name: str) -> str | None:
 
 
 def column_names(option: str, value: object) -> tuple[str, ...]:
-    """Return a list of columns as a tuple; a single name may stand alone.
+    """Return the column names as a tuple; a single text is one name.
 
     Raises:
-        ConfigurationError: It is no list of names, or one is blank or comes twice (in any case of letters).
+        ConfigurationError: The value isn't a list of names, or a name is blank or occurs twice, ignoring case.
     """
     if isinstance(value, str):
         _check_is_one_name(option, value)
@@ -114,7 +114,7 @@ def column_names(option: str, value: object) -> tuple[str, ...]:
     folded = [name.casefold() for name in columns]
     repeated = sorted({name for name in columns if folded.count(name.casefold()) > 1})
     if repeated:
-        raise ConfigurationError(f"{option} names {', '.join(repeated)} twice; name each column once")
+        raise ConfigurationError(f"{option} names {', '.join(repeated)} twice. Name each column once.")
     return columns
 
 
@@ -126,10 +126,10 @@ def _check_is_one_name(option: str, value: str) -> None:
 
 
 def sql_by_name(option: str, value: object, *, of: str) -> dict[str, str]:
-    """Return a mapping of names to SQL expressions as a dict of its own; `of` says what is named.
+    """Return a copy of a mapping from names to SQL expressions; `of` says what the names are, for the message.
 
     Raises:
-        ConfigurationError: It is no such mapping, or has a blank name or expression.
+        ConfigurationError: The value isn't such a mapping, or a name or an expression is blank.
     """
     if not isinstance(value, Mapping):
         raise refused(option, f"a mapping of {of} to SQL expressions", value)
@@ -137,7 +137,7 @@ def sql_by_name(option: str, value: object, *, of: str) -> dict[str, str]:
     for name, sql in found.items():
         check_text(option, name, what=f"a mapping of {of} to SQL expressions")
         if not isinstance(sql, str):
-            hint = f'write it as SQL in a text: "{sql}"' if isinstance(sql, int | float) else None
+            hint = f'write the SQL as a text: "{sql}"' if isinstance(sql, int | float) else None
             raise refused(f"{option}[{name!r}]", "a SQL expression", sql, hint=hint)
         check_text(f"{option}[{name!r}]", sql, what="a SQL expression")
     return cast("dict[str, str]", found)

@@ -34,36 +34,55 @@ def rows_by_partition(
     Beyond `MOST_POINTS` partitions a point is the mean of some neighbours, and is marked if one of them is.
     """
     groups = _groups(len(keys))
-    most = max(len(group) for group in groups)
-    lines = {"live now": live, "shadow (staged)": shadow}
-    drawn = {name: [_mean(side, group) for group in groups] for name, side in lines.items() if side is not None}
-    tops = [max(values) for values in zip(*drawn.values(), strict=True)]
-    marked = {
-        verdict: [any(verdicts[i] == verdict for i in group) for group in groups]
-        for verdict in _MARKS
-        if verdict in verdicts
-    }
+    most = max(map(len, groups))
+    colours: list[str] = []
+    tops = [0.0] * len(groups)
     # Untyped in its own package.
-    chart: Any = Line(_config(show_dots=len(keys) <= _DOTS_UP_TO), style=_style([*drawn], [*marked]))
+    chart: Any = Line(_config(show_dots=len(keys) <= _DOTS_UP_TO))
     chart.title = f"{title}: rows by partition" + (f" (means of up to {most})" if most > 1 else "")
-    chart.x_labels = [keys[group[0]] for group in groups]
-    for name, values in drawn.items():
-        chart.add(name, values, stroke_style={"width": 3 if name == "live now" else 1.5})
-    for verdict, is_marked in marked.items():
-        places = [top if is_one else None for top, is_one in zip(tops, is_marked, strict=True)]
-        legend = f"{verdict}: {verdicts.count(verdict):,} of {len(keys):,}"
-        chart.add(legend, places, stroke=False, show_dots=True, dots_size=5)
+    labels: list[str] = []
+    for group in groups:
+        labels.append(keys[group[0]])
+    chart.x_labels = labels
+    for name, side, colour, width in (("live now", live, _GREY, 3), ("shadow (staged)", shadow, _BLUE, 1.5)):
+        if side is not None:
+            means = _means(side, groups)
+            tops = [*map(max, tops, means)]
+            chart.add(name, means, stroke_style={"width": width})
+            colours.append(colour)
+    for verdict, colour in _MARKS.items():
+        count = verdicts.count(verdict)
+        if count:
+            places = _marked(verdicts, verdict, groups, tops)
+            legend = f"{verdict}: {count:,} of {len(keys):,}"
+            chart.add(legend, places, stroke=False, show_dots=True, dots_size=5)
+            colours.append(colour)
+    chart.style = _style(colours)
     return chart.render()
 
 
 def _groups(count: int) -> list[range]:
     """Return the places 0 to `count` in at most `MOST_POINTS` runs of neighbours, whose sizes differ by at most one."""
     points = min(count, MOST_POINTS)
-    return [range(count * i // points, count * (i + 1) // points) for i in range(points)]
+    groups: list[range] = []
+    for i in range(points):
+        groups.append(range(count * i // points, count * (i + 1) // points))
+    return groups
 
 
-def _mean(side: Sequence[int], group: range) -> float:
-    return sum(side[i] for i in group) / len(group)
+def _means(side: Sequence[int], groups: Sequence[range]) -> list[float]:
+    means: list[float] = []
+    for group in groups:
+        means.append(sum(side[group.start : group.stop]) / len(group))
+    return means
+
+
+def _marked(
+    verdicts: Sequence[str], verdict: str, groups: Sequence[range], tops: Sequence[float]
+) -> list[float | None]:
+    """Return where the groups are marked of which a partition has the verdict: above their lines."""
+    marked = [verdict in verdicts[group.start : group.stop] for group in groups]
+    return [top if is_marked else None for top, is_marked in zip(tops, marked, strict=True)]
 
 
 def _config(*, show_dots: bool) -> Any:
@@ -88,8 +107,7 @@ def _config(*, show_dots: bool) -> Any:
     )
 
 
-def _style(lines: Sequence[str], marks: Sequence[str]) -> Any:
-    colours = {"live now": _GREY, "shadow (staged)": _BLUE, **_MARKS}
+def _style(colours: Sequence[str]) -> Any:
     return Style(
         background="white",
         plot_background="white",
@@ -100,7 +118,7 @@ def _style(lines: Sequence[str], marks: Sequence[str]) -> Any:
         major_guide_stroke_color="#e8ebee",
         guide_stroke_dasharray="0",
         major_guide_stroke_dasharray="0",
-        colors=tuple(colours[name] for name in [*lines, *marks]),
+        colors=tuple(colours),
         title_font_size=15,
         label_font_size=11,
         major_label_font_size=11,

@@ -68,20 +68,15 @@ def check_results(
 ) -> Iterator[dg.AssetCheckResult]:
     """Return a result for each audit, over all partitions of the run; `is_published` tells where the rows are now."""
     for result in results:
-        metadata = _metadata(result, is_published=is_published)
+        is_error = result.blocks or (result.passed and result.audit.can_block)
         yield dg.AssetCheckResult(
             asset_key=asset,
             check_name=f"{prefix}{result.audit.name}",
             passed=result.passed,
-            severity=_severity(result),
+            severity=dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN,
             description=summary(result),
-            metadata=metadata,
+            metadata=_metadata(result, is_published=is_published),
         )
-
-
-def _severity(result: AuditResult) -> dg.AssetCheckSeverity:
-    is_error = result.blocks or (result.passed and result.audit.can_block)
-    return dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN
 
 
 def evaluations_by_partition(
@@ -190,20 +185,24 @@ def _totals(result: AuditResult) -> dict[str, float | None]:
     if result.overall is not None or len(result.verdicts) == 1:
         verdict = result.overall or next(iter(result.verdicts.values()))
         return numbers_of(result.audit, verdict)
-    every = [numbers_of(result.audit, verdict) for verdict in result.verdicts.values()]
-    names = list(dict.fromkeys(name for numbers in every for name in numbers))
+    values: dict[str, list[float]] = {}
+    for verdict in result.verdicts.values():
+        for name, value in numbers_of(result.audit, verdict).items():
+            found = values.setdefault(name, [])
+            if value is not None:
+                found.append(value)
+    is_additive = _is_additive(result.audit)
     totals: dict[str, float | None] = {}
-    for name in names:
-        values = [value for numbers in every if (value := numbers.get(name)) is not None]
+    for name, found in values.items():
         if name in ("change", "difference"):
-            totals[f"largest_{name}"] = max(values, default=None)
+            totals[f"largest_{name}"] = max(found, default=None)
         elif name == "failed_share":
-            rows = sum(numbers.get("rows") or 0 for numbers in every)
+            rows = sum(values.get("rows", ()))
             totals[name] = (result.failed_rows or 0) / rows if rows else 0.0
         elif name == "failed_rows":
             totals[name] = result.failed_rows
-        elif _is_additive(result.audit):
-            totals[name] = sum(values)
+        elif is_additive:
+            totals[name] = sum(found)
     return totals
 
 
@@ -220,7 +219,10 @@ def _by_partition(result: AuditResult) -> dg.TableMetadataValue:
 
 
 def _numbers(measured: Mapping[str, float | None]) -> dict[str, dg.MetadataValue[Any]]:
-    return {name: _number(value) for name, value in measured.items()}
+    numbers: dict[str, dg.MetadataValue[Any]] = {}
+    for name, value in measured.items():
+        numbers[name] = _number(value)
+    return numbers
 
 
 def _number(value: float | None) -> dg.MetadataValue[Any]:
@@ -233,9 +235,18 @@ def _number(value: float | None) -> dg.MetadataValue[Any]:
 
 def table_value(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
     """Return rows as a table for the UI; all have the columns of the widest."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    records = [dg.TableRecord({name: _shown(row.get(name)) for name in names}) for row in rows]
-    columns = [dg.TableColumn(name, type=_kind([record.data[name] for record in records])) for name in names]
+    shown: dict[str, list[str | float | bool | None]] = {}
+    for row in rows:
+        for name in row:
+            shown.setdefault(name, [])
+    columns: list[dg.TableColumn] = []
+    for name, values in shown.items():
+        for row in rows:
+            values.append(_shown(row.get(name)))
+        columns.append(dg.TableColumn(name, type=_kind(values)))
+    records: list[dg.TableRecord] = []
+    for values in zip(*shown.values(), strict=True):
+        records.append(dg.TableRecord(dict(zip(shown, values, strict=True))))
     return dg.MetadataValue.table(records, schema=dg.TableSchema(columns))
 
 

@@ -41,7 +41,7 @@ def report_of(
     judged: Audited | Rejected,
     *,
     failure: dg.Failure | None,
-    is_published: bool,
+    goes_live: bool = True,
     logs_by_partition: bool = False,
 ) -> RunReport:
     """Return what a run reports of what it audited.
@@ -50,10 +50,11 @@ def report_of(
         context: Of the run.
         judged: What was audited.
         failure: Why the run fails, if it does.
-        is_published: Whether the rows go live, and so will be found there.
+        goes_live: Whether the run publishes what passed, so that its rows will be found there.
         logs_by_partition: Whether the checks have a status for each partition. Dagster records a check's result in a
             range run without its partitions, so the run has to log them.
     """
+    is_published = goes_live and isinstance(judged, Audited)
     evaluations: list[dg.AssetCheckEvaluation] = []
     if logs_by_partition and not context.has_partition_key:
         evaluations = [*evaluations_by_partition(judged.results, asset=context.asset_key, is_published=is_published)]

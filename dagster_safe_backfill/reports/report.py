@@ -24,10 +24,17 @@ def report(judged: Audited | Rejected) -> dict[str, Any]:
 
     What was measured over the run as a whole says nothing of a partition, and stands beside the table.
     """
-    by_partition = [result for result in judged.results if result.overall is None]
-    keys = _shown_keys(judged.staged.keys, by_partition)
-    metadata: dict[str, Any] = {"report": table_value([_row(judged, by_partition, key) for key in keys])}
-    over_run = [result for result in judged.results if result.overall is not None]
+    by_partition: list[AuditResult] = []
+    over_run: list[AuditResult] = []
+    for result in judged.results:
+        (by_partition if result.overall is None else over_run).append(result)
+    keys = judged.staged.keys
+    if len(keys) > _SHOWN:
+        keys = _worst_first(keys, by_partition)
+    rows: list[dict[str, Any]] = []
+    for key in keys:
+        rows.append(_row(judged, by_partition, key))
+    metadata: dict[str, Any] = {"report": table_value(rows)}
     if over_run:
         said = [f"{result.audit.name}: {summary(result)}" for result in over_run]
         metadata["report_over_the_run"] = dg.MetadataValue.text("; ".join(said))
@@ -39,30 +46,34 @@ def report(judged: Audited | Rejected) -> dict[str, Any]:
     return metadata
 
 
-def _shown_keys(keys: Sequence[str], results: Sequence[AuditResult]) -> Sequence[str]:
-    """Return the partitions that the table shows, in their order: all, or those that failed before the others."""
-    if len(keys) <= _SHOWN:
-        return keys
+def _worst_first(keys: Sequence[str], results: Sequence[AuditResult]) -> tuple[str, ...]:
+    """Return as many partitions as the table shows, in their order: those that failed before the others."""
     bad = {key for result in results for key in result.failed_keys}
     chosen = set(sorted(keys, key=lambda key: key not in bad)[:_SHOWN])
-    return [key for key in keys if key in chosen]
+    return tuple(key for key in keys if key in chosen)
 
 
 def _row(judged: Audited | Rejected, results: Sequence[AuditResult], key: str) -> dict[str, Any]:
     shadow = judged.staged.rows.get(key, 0)
+    failures: list[str] = []
+    drifts: dict[str, str] = {}
+    for result in results:
+        verdict = result.verdicts[key]
+        if verdict.outcome != "passed":
+            rows = f" ({counted(verdict.failed_rows, 'row')})" if verdict.failed_rows else ""
+            failures.append(f"{result.audit.name}{rows}{' unmeasured' if verdict.outcome == 'unmeasured' else ''}")
+        if isinstance(result.audit, AggregateDrift) and result.audit.aggregate != ROWS:
+            drifts |= _both_sides(result.audit, verdict.measured)
     row: dict[str, Any] = {
         "partition": key,
         "verdict": verdict_of(results, key),
-        "audits that did not pass": "; ".join(_failures(results, key)),
+        "audits that did not pass": "; ".join(failures),
         "shadow rows": shadow,
     }
     if judged.live_rows is not None:
         live = judged.live_rows.get(key, 0)
         row |= {"live rows": live, "difference": shadow - live}
-    for result in results:
-        if isinstance(result.audit, AggregateDrift) and result.audit.aggregate != ROWS:
-            row |= _both_sides(result.audit, result.verdicts[key].measured)
-    return row
+    return row | drifts
 
 
 def _both_sides(audit: AggregateDrift, measured: Mapping[str, float | None]) -> dict[str, str]:
@@ -71,20 +82,14 @@ def _both_sides(audit: AggregateDrift, measured: Mapping[str, float | None]) -> 
 
 def verdict_of(results: Sequence[AuditResult], key: str) -> str:
     """Return what audits together say of a partition: passed, warned, or blocked."""
-    verdicts = [(result, result.verdicts[key]) for result in results]
-    if any(result.is_blocking(verdict) for result, verdict in verdicts):
-        return "blocked"
-    return "passed" if all(verdict.outcome == "passed" for _, verdict in verdicts) else "warned"
-
-
-def _failures(results: Sequence[AuditResult], key: str) -> list[str]:
-    failures: list[str] = []
+    verdict = "passed"
     for result in results:
-        verdict = result.verdicts[key]
-        if verdict.outcome != "passed":
-            rows = f" ({counted(verdict.failed_rows, 'row')})" if verdict.failed_rows else ""
-            failures.append(f"{result.audit.name}{rows}{' unmeasured' if verdict.outcome == 'unmeasured' else ''}")
-    return failures
+        of_audit = result.verdicts[key]
+        if result.is_blocking(of_audit):
+            return "blocked"
+        if of_audit.outcome != "passed":
+            verdict = "warned"
+    return verdict
 
 
 def _picture(judged: Audited | Rejected, results: Sequence[AuditResult]) -> dg.MetadataValue[Any]:
@@ -92,15 +97,21 @@ def _picture(judged: Audited | Rejected, results: Sequence[AuditResult]) -> dg.M
         from dagster_safe_backfill.reports.chart import rows_by_partition
     except ImportError:
         return dg.MetadataValue.text("for a picture, install dagster-safe-backfill[plot]")
-    keys = judged.staged.keys
-    live = judged.live_rows
+    staged, live_rows = judged.staged, judged.live_rows
+    shadow: list[int] = []
+    live: list[int] = []
+    verdicts: list[str] = []
+    for key in staged.keys:
+        shadow.append(staged.rows.get(key, 0))
+        live.append((live_rows or {}).get(key, 0))
+        verdicts.append(verdict_of(results, key))
     try:
         svg = rows_by_partition(
-            keys,
-            shadow=[judged.staged.rows.get(key, 0) for key in keys],
-            live=None if live is None else [live.get(key, 0) for key in keys],
-            verdicts=[verdict_of(results, key) for key in keys],
-            title=str(judged.staged.spec.table),
+            staged.keys,
+            shadow=shadow,
+            live=None if live_rows is None else live,
+            verdicts=verdicts,
+            title=str(staged.spec.table),
         )
     except Exception as error:  # a picture is worth no run
         return dg.MetadataValue.text(f"the picture can't be drawn: {type(error).__name__}: {error}")

@@ -39,13 +39,14 @@ def no_vain_retries(context: dg.AssetExecutionContext) -> Generator[None, None, 
         raise dg.Failure(str(error), allow_retries=False) from error
 
 
-def check_hours(hours: AllowedHours | None, *, table: object, what: str) -> None:
+def check_hours(hours: AllowedHours, *, table: object, what: str) -> None:
     """Refuse to begin something at a time when nothing may begin.
 
     Raises:
         OutsideAllowedHoursError: It is such a time.
     """
-    if hours is None or hours.allows(now := _now()):
+    now = _now()
+    if hours.allows(now):
         return
     opens_at = hours.opens_after(now)
     raise OutsideAllowedHoursError(

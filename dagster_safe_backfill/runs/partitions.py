@@ -74,8 +74,11 @@ def reads_nothing(context: dg.InputContext) -> bool:
 
 def asked_keys(tags: Mapping[str, str]) -> tuple[str, ...]:
     """Return the partition, or the first and last of the range, that a run's tags name; none if they don't."""
-    names = (PARTITION_TAG,) if PARTITION_TAG in tags else (RANGE_START_TAG, RANGE_END_TAG)
-    return tuple(tags[name] for name in names if name in tags)
+    asked: list[str] = []
+    for name in (PARTITION_TAG,) if PARTITION_TAG in tags else (RANGE_START_TAG, RANGE_END_TAG):
+        if name in tags:
+            asked.append(tags[name])
+    return tuple(asked)
 
 
 def slice_of_keys(definition: dg.PartitionsDefinition[Any], keys: Sequence[str]) -> PartitionSlice:
@@ -111,13 +114,12 @@ def _parts(definition: dg.MultiPartitionsDefinition, key: str) -> Mapping[str, s
 def _dimension(definition: dg.PartitionsDefinition[Any], keys: Sequence[str], *, name: str | None) -> Dimension:
     if not isinstance(definition, dg.TimeWindowPartitionsDefinition):
         return KeyDimension(values=tuple(keys), name=name)
-    windows = {key: _window(definition, key) for key in dict.fromkeys(keys)}
-    return TimeDimension(windows=tuple(windows[key] for key in keys), timezone=definition.timezone, name=name)
-
-
-def _window(definition: dg.TimeWindowPartitionsDefinition, key: str) -> TimeWindow:
-    window = definition.time_window_for_partition_key(key)
-    return TimeWindow(start=window.start, end=window.end)
+    windows: dict[str, TimeWindow] = {}
+    for key in keys:
+        if key not in windows:
+            window = definition.time_window_for_partition_key(key)
+            windows[key] = TimeWindow(start=window.start, end=window.end)
+    return TimeDimension(windows=tuple(map(windows.__getitem__, keys)), timezone=definition.timezone, name=name)
 
 
 def _checked(

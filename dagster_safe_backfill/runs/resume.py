@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from itertools import count
 from typing import Any
 
 import dagster as dg
@@ -49,31 +48,45 @@ def batches_of(run: ComputingRun) -> list[Batch]:
     """Return the batches of a run: what it takes up, then what it computes."""
     whole, size = run.partition_slice, run.options.batches.size
     found, before = _look(run, cut(whole, whole.keys, size=size)[0])
-    kept = taken_up(run.context, found.kept, refused=found.outdated)
-    _discard(run, found.unaudited)
-    slices = cut(whole, {*whole.keys} - {one.key for one in kept}, size=size)
-    used = {one.shadow for one in kept}
-    alone = run.spec.table.shadow(run.origin.run_id)
-    if len(slices) + bool(kept) == 1 and alone not in used:
-        names = iter([alone])
-    else:
-        numbered = (run.spec.table.shadow(run.origin.run_id, batch=number) for number in count(1))
-        names = (name for name in numbered if name not in used)
+    kept: Sequence[StagedPartition] = ()
+    if found.kept or found.outdated:
+        kept = taken_up(run.context, found.kept, refused=found.outdated)
+    if found.unaudited:
+        _discard(run, found.unaudited)
+    missing, used = dict.fromkeys(whole.keys), set[TableRef | None]()
+    for one in kept:
+        del missing[one.key]
+        used.add(one.shadow)
+    slices = cut(whole, missing, size=size)
+    names = _free_shadows(run, len(slices) + bool(kept), used)
     batches: list[Batch] = []
     if kept:
         earlier = whole.only(one.key for one in kept)
-        batches.append(Batch(partition_slice=earlier, shadow=next(names), staged=kept))
-    for place, piece in enumerate(slices):
-        is_first = place == 0
+        batches.append(Batch(partition_slice=earlier, shadow=names.pop(), staged=kept))
+    is_first = True
+    for piece, shadow in zip(slices, names, strict=True):
+        is_canary = is_first and run.options.batches.canary
         batches.append(
-            Batch(
-                partition_slice=piece,
-                shadow=next(names),
-                before=before if is_first else None,
-                is_canary=is_first and run.options.batches.canary,
-            )
+            Batch(partition_slice=piece, shadow=shadow, before=before if is_first else None, is_canary=is_canary)
         )
+        is_first = False
     return batches
+
+
+def _free_shadows(run: ComputingRun, count: int, used: Container[TableRef]) -> list[TableRef]:
+    """Return the names of that many shadows of a run in which nothing stands that it takes up."""
+    table, run_id = run.spec.table, run.origin.run_id
+    alone = table.shadow(run_id)
+    if count == 1 and alone not in used:
+        return [alone]
+    names: list[TableRef] = []
+    number = 0
+    while len(names) < count:
+        number += 1
+        name = table.shadow(run_id, batch=number)
+        if name not in used:
+            names.append(name)
+    return names
 
 
 def _look(run: ComputingRun, first: PartitionSlice) -> tuple[Checkpoints, LiveBefore | None]:
@@ -84,13 +97,13 @@ def _look(run: ComputingRun, first: PartitionSlice) -> tuple[Checkpoints, LiveBe
     now = datetime.now(timezone.utc)
     spec, whole, code = run.spec, run.partition_slice, run.origin.code
 
-    def attempt(connection: Session) -> tuple[Checkpoints, LiveBefore | None]:
+    def attempt(session: Session) -> tuple[Checkpoints, LiveBefore | None]:
         found = Checkpoints()
         if run.options.batches.resume:
-            found = checkpoints(connection, spec=spec, partition_slice=whole, code=code)
+            found = checkpoints(session, spec=spec, partition_slice=whole, code=code)
         if found.kept or found.outdated:
             return found, None
-        return found, live_before(connection, spec=spec, partition_slice=first)
+        return found, live_before(session, spec=spec, partition_slice=first)
 
     deadline = run.deadline(f"looking for what is staged of {whole} of {spec.table}")
     try:
@@ -108,8 +121,8 @@ def _discard(run: ComputingRun, unaudited: Sequence[StagedPartition]) -> None:
         return
     named = listed([*map(str, shadows)])
 
-    def attempt(connection: Session) -> None:
-        discard(connection, shadows, table=run.spec.table, origin=run.origin)
+    def attempt(session: Session) -> None:
+        discard(session, shadows, table=run.spec.table, origin=run.origin)
 
     run.attempt(attempt, deadline=run.deadline(f"dropping {named}"))
     run.context.log.info(f"dropped {named}: staged by runs that ended before its audit")
@@ -119,8 +132,8 @@ def look_at_live(run: ComputingRun, partition_slice: PartitionSlice, deadline: D
     """Return what live is now, in a read-only session."""
     now = datetime.now(timezone.utc)
 
-    def attempt(connection: Session) -> LiveBefore:
-        return live_before(connection, spec=run.spec, partition_slice=partition_slice)
+    def attempt(session: Session) -> LiveBefore:
+        return live_before(session, spec=run.spec, partition_slice=partition_slice)
 
     try:
         return run.attempt(attempt, deadline=deadline, read_only=True)
@@ -162,8 +175,6 @@ def taken_up(
         refused: What is staged and audited, and has to be computed anew, with the reason.
     """
     anew = list(refused)
-    if not found and not anew:
-        return ()
     reasons = {
         run_id: why_not_resumed(context.run, context.instance, run_id) for run_id in {one.run_id for one in found}
     }

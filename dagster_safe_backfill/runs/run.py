@@ -54,8 +54,8 @@ class Retries:
     longest_wait: float = 30.0
 
     def __post_init__(self) -> None:
-        for name in (field.name for field in fields(self)):
-            value = getattr(self, name)
+        for field in fields(self):
+            name, value = field.name, getattr(self, field.name)
             if not 0 <= value < math.inf:
                 raise ConfigurationError(f"{name} is {value}, and must be a number from 0 on")
 
@@ -121,11 +121,11 @@ class Run:
         """
 
         def try_once() -> _Result:
-            session = self.table_io.connected(
+            opened = self.table_io.connected(
                 self.spec.table, run_id=self.context.run_id, publication_id=self.publication_id, read_only=read_only
             )
-            with session as connection, deadline.over(connection):
-                return work(connection)
+            with opened as session, deadline.over(session):
+                return work(session)
 
         return self.retry(try_once)
 

@@ -81,7 +81,7 @@ BAD: list[tuple[str, str]] = [
     ('publish=sb.Replace(column_defaults={"tax": "0"})', "column_defaults are for columns that are added"),
     (
         'publish=sb.Replace(on_schema_change="add_columns", column_defaults={"tax": 0})',
-        "column_defaults['tax'] must be a SQL expression, not 0; write it as SQL in a text: \"0\"",
+        "column_defaults['tax'] must be a SQL expression, not 0; write the SQL as a text: \"0\"",
     ),
     (
         'publish=sb.Replace(on_schema_change="add_columns", column_defaults={"tax": " "})',
@@ -128,11 +128,11 @@ BAD: list[tuple[str, str]] = [
     ("limits=sb.Limits(retry_wait=None)", "retry_wait must be a number of seconds, at least 0"),
     (
         'limits=sb.Limits(allowed_hours="22-6 UTC")',
-        "allowed_hours '22-6 UTC': it has not the form HH:MM-HH:MM Area/City",
+        "allowed_hours '22-6 UTC': the text doesn't have the form HH:MM-HH:MM Area/City",
     ),
-    ('limits=sb.Limits(allowed_hours="22:00-06:00")', "it has no time zone"),
+    ('limits=sb.Limits(allowed_hours="22:00-06:00")', "the text has no time zone"),
     ('limits=sb.Limits(allowed_hours="22:00-06:00 Europe/Berln")', "did you mean Europe/Berlin?"),
-    ('limits=sb.Limits(allowed_hours="")', 'Write it as in "22:00-06:00 America/New_York"'),
+    ('limits=sb.Limits(allowed_hours="")', 'Write it like "22:00-06:00 America/New_York"'),
     (
         "limits=sb.Limits(allowed_hours=22)",
         'allowed_hours must be a text such as "22:00-06:00 America/New_York", not 22',
@@ -200,13 +200,13 @@ BAD: list[tuple[str, str]] = [
         "sample_columns must be a column name or a list of column names, not",
     ),
     ("checks=sb.Checks(sample_columns=[1])", "sample_columns must be a list of column names, not 1"),
-    ('checks=sb.Checks(sample_columns=["id", "ID"])', "sample_columns names ID, id twice; name each column once"),
+    ('checks=sb.Checks(sample_columns=["id", "ID"])', "sample_columns names ID, id twice. Name each column once."),
     # unique_key, partition_expr, partitions_def
     ('unique_key="day, id"', 'did you mean ["day", "id"]?'),
     ('unique_key=""', "unique_key must be a column name or a list of column names, not ''"),
     ('unique_key=["day", ""]', "unique_key must be a list of column names, not ''"),
     ('unique_key=["day", None]', "unique_key must be a list of column names, not None"),
-    ('unique_key=["day", "id", "day"]', "unique_key names day twice; name each column once"),
+    ('unique_key=["day", "id", "day"]', "unique_key names day twice. Name each column once."),
     ('unique_key={"day", "id"}', "unique_key must be a column name or a list of column names, not {"),
     ("unique_key=None", "unique_key must be a column name or a list of column names, not None"),
     ("unique_key=5", "unique_key must be a column name or a list of column names, not 5"),
@@ -250,7 +250,7 @@ BAD: list[tuple[str, str]] = [
     ('io_manager_key=""', "io_manager_key must be the key of a resource, such as \"io_manager\", not ''"),
     ("io_manager_key=None", 'io_manager_key must be the key of a resource, such as "io_manager", not None'),
     # @dg.asset's own
-    ('key="a", name="b"', "give key, or name and key_prefix, not both"),
+    ('key="a", name="b"', "give either key, or name and key_prefix, not both"),
     ('name=""', "name must be a text, not ''"),
     ("name=5", "name must be a text, not 5"),
     ("group_name=5", "group_name must be a text, not 5"),
@@ -282,9 +282,9 @@ BAD: list[tuple[str, str]] = [
     ),
     (
         'metadata={"on_empty": "allow"}',
-        "metadata: on_empty is an option of its own; write table=TableOptions(on_empty=…)",
+        "metadata: on_empty is an option, not metadata; write table=TableOptions(on_empty=…)",
     ),
-    ('metadata={"unique_key": "id"}', "metadata: unique_key is an option of its own; write unique_key=…"),
+    ('metadata={"unique_key": "id"}', "metadata: unique_key is an option, not metadata; write unique_key=…"),
     ('metadata={"keep_latest": "seen"}', 'write table=TableOptions(on_duplicate=keep_latest("a_column"))'),
     # names that there are not, and those of earlier versions
     ('uniqe_key=["id"]', "there is no argument 'uniqe_key'; did you mean unique_key?"),
@@ -474,7 +474,7 @@ def test_metadata_tells_readers_and_people_and_is_no_other_way_in(define: Callab
 
 
 BAD_METADATA: list[tuple[dict[str, Any], str]] = [
-    ({"on_emtpy": "allow"}, "metadata 'on_emtpy' is no option of a table; did you mean 'on_empty'?"),
+    ({"on_emtpy": "allow"}, "metadata 'on_emtpy' is not an option of a table; did you mean 'on_empty'?"),
     ({"uniqe_key": ["id"]}, "did you mean 'unique_key'?"),
     ({"partition_exp": "day"}, "did you mean 'partition_expr'?"),
     ({"on_duplicate": "raise"}, "did you mean 'keep_latest'?"),

@@ -98,12 +98,12 @@ def test_the_end_is_without() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "has not the form"),
-        ("22-06 UTC", "has not the form"),
-        ("22:00 UTC", "has not the form"),
-        ("22:00-06:00 UTC and more", "has not the form"),
+        ("", "doesn't have the form"),
+        ("22-06 UTC", "doesn't have the form"),
+        ("22:00 UTC", "doesn't have the form"),
+        ("22:00-06:00 UTC and more", "doesn't have the form"),
         ("22:00-06:00", "has no time zone, and the machines"),
-        ("18:00-24:00 UTC", "no time 24:00; midnight is 00:00"),
+        ("18:00-24:00 UTC", "no time 24:00. Midnight is 00:00"),
         ("18:00-19:60 UTC", "no time 19:60"),
         ("06:00-6:00 UTC", "leave allowed_hours out"),
         ("22:00-06:00 America/New_Yrok", r"no time zone 'America/New_Yrok'; did you mean America/New_York\?"),

@@ -130,7 +130,7 @@ BAD: list[tuple[Callable[..., Any], str, object, str]] = [
     (Merge, "archive_days", True, "a number of days"),
     (Merge, "column_defaults", {"tax": "0"}, 'set it to "add_columns"'),
     (Merge, "column_defaults", None, "a mapping of column names to SQL expressions"),
-    (Swap, "column_defaults", {"tax": 0}, 'write it as SQL in a text: "0"'),
+    (Swap, "column_defaults", {"tax": 0}, 'write the SQL as a text: "0"'),
     (Swap, "column_defaults", {"": "0"}, "a mapping of column names"),
     (Batches, "size", 0, "at least 1"),
     (Batches, "canary", "no", "True or False"),

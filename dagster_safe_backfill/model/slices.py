@@ -239,24 +239,22 @@ class TableSlice:
         spec: How the table is kept.
         partition_slice: The partitions; None for an unpartitioned asset, of which it is the whole table.
         columns: What tells a row's partition, by dimension name; empty without partitions.
+        table: The live table.
+        keys: The partition keys, at their positions in the slice; `WHOLE_TABLE` for an unpartitioned asset.
     """
 
     spec: TableSpec
     partition_slice: PartitionSlice | None
     columns: PartitionColumns = field(default_factory=dict[str | None, PartitionColumn])
+    table: TableRef = field(init=False)
+    keys: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "table", self.spec.table)
+        object.__setattr__(self, "keys", self.partition_slice.keys if self.partition_slice else (WHOLE_TABLE,))
 
     def __str__(self) -> str:
         return "the whole table" if self.partition_slice is None else str(self.partition_slice)
-
-    @property
-    def table(self) -> TableRef:
-        """The live table."""
-        return self.spec.table
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The partition keys, at their positions in the slice; `WHOLE_TABLE` for an unpartitioned asset."""
-        return self.partition_slice.keys if self.partition_slice else (WHOLE_TABLE,)
 
     def only(self, keys: Iterable[str]) -> TableSlice:
         """Return the slice of some of its keys, in its order.

@@ -189,6 +189,9 @@ class Staged:
         rest: The shadow that keeps the other partitions of a batch of which this is a part, and the positions there of
             those that leave it once these are published.
         computed_at: When the computation of each partition began, by its key, where that is known.
+        spec: How the live table is kept.
+        partition_slice: The partitions; None for an unpartitioned asset, of which the whole table is staged.
+        keys: The partition keys, at their positions in the slice; `WHOLE_TABLE` for an unpartitioned asset.
     """
 
     table_slice: TableSlice
@@ -204,21 +207,14 @@ class Staged:
     moved: tuple[StagedPartition, ...] = ()
     rest: tuple[TableRef, tuple[int, ...]] | None = None
     computed_at: Mapping[str, datetime] = field(default_factory=dict[str, datetime])
+    spec: TableSpec = field(init=False)
+    partition_slice: PartitionSlice | None = field(init=False)
+    keys: tuple[str, ...] = field(init=False)
 
-    @property
-    def spec(self) -> TableSpec:
-        """How the live table is kept."""
-        return self.table_slice.spec
-
-    @property
-    def partition_slice(self) -> PartitionSlice | None:
-        """The partitions; None for an unpartitioned asset, of which the whole table is staged."""
-        return self.table_slice.partition_slice
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The partition keys, at their positions in the slice; `WHOLE_TABLE` for an unpartitioned asset."""
-        return self.table_slice.keys
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "spec", self.table_slice.spec)
+        object.__setattr__(self, "partition_slice", self.table_slice.partition_slice)
+        object.__setattr__(self, "keys", self.table_slice.keys)
 
     @property
     def place(self) -> str:

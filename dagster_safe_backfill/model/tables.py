@@ -61,14 +61,16 @@ class TableRef:
 
     def archive(self, publication_id: str) -> TableRef:
         """Return the name of the table that keeps what one publication replaced in this one."""
-        return self._beside(ARCHIVE_INFIX, _word(publication_id))
+        return self._beside(ARCHIVE_INFIX, publication_id)
 
     def shadow(self, run_id: str, *, batch: int | None = None) -> TableRef:
         """Return the name of this table's shadow for one run, or for one of its batches; no two runs share one."""
-        return self._beside(SHADOW_INFIX, _word(run_id) + ("" if batch is None else f"_{batch}"))
+        return self._beside(SHADOW_INFIX, run_id if batch is None else f"{run_id}_{batch}")
 
-    def _beside(self, infix: str, word: str) -> TableRef:
+    def _beside(self, infix: str, text: str) -> TableRef:
         prefix = self._prefix(infix)
+        # A UUID is shorter without its hyphens.
+        word = re.sub(r"\W", "_", text.replace("-", ""))
         return replace(self, name=prefix + _shortened(word, self.longest_name - len(prefix.encode())))
 
     def _prefix(self, infix: str) -> str:
@@ -83,11 +85,6 @@ def _shortened(name: str, longest: int) -> str:
         return name
     digest = sha256(name.casefold().encode()).hexdigest()[:_DIGITS]
     return name.encode()[: longest - _DIGITS - 1].decode(errors="ignore") + f"_{digest}"
-
-
-def _word(text: str) -> str:
-    """Return `text` as part of a name: a UUID without its hyphens."""
-    return re.sub(r"\W", "_", text.replace("-", ""))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -267,24 +267,22 @@ class TableSlice:
         spec: The `TableSpec` of the table.
         partition_slice: The partitions; None for the whole table of an unpartitioned asset.
         columns: A mapping from dimension name to the column that gives a row's partition; empty without partitions.
+        table: The live table.
+        keys: The partition keys, in the order of the slice; `WHOLE_TABLE` alone for an unpartitioned asset.
     """
 
     spec: TableSpec
     partition_slice: PartitionSlice | None
     columns: PartitionColumns = field(default_factory=dict[str | None, PartitionColumn])
+    table: TableRef = field(init=False)
+    keys: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "table", self.spec.table)
+        object.__setattr__(self, "keys", self.partition_slice.keys if self.partition_slice else (WHOLE_TABLE,))
 
     def __str__(self) -> str:
         return "the whole table" if self.partition_slice is None else str(self.partition_slice)
-
-    @property
-    def table(self) -> TableRef:
-        """The live table."""
-        return self.spec.table
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The partition keys, in the order of the slice; `WHOLE_TABLE` alone for an unpartitioned asset."""
-        return self.partition_slice.keys if self.partition_slice else (WHOLE_TABLE,)
 
     def only(self, keys: Iterable[str]) -> TableSlice:
         """Return the slice of those of its keys that are in `keys`, in the slice's order.

@@ -254,8 +254,7 @@ class _Measuring:
     def _by_condition(
         self, audit: auditing.ByCondition | auditing.ByLookup, counts: Mapping[Position, int]
     ) -> AuditResult:
-        condition = auditing.fails(audit, self.batch)
-        return self._judged(audit, counts, lambda: auditing.failing_rows(condition, self.batch))
+        return self._judged(audit, counts, lambda: auditing.failing_rows(auditing.fails(audit, self.batch), self.batch))
 
     def _judged(self, audit: RowAudit, counts: Mapping[Position, int], failing: Callable[[], exp.Query]) -> AuditResult:
         nowhere = counts.get(None, 0)

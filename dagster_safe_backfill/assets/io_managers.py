@@ -48,9 +48,12 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
         self, table: TableRef, *, run_id: str | None, publication_id: str | None = None, read_only: bool = False
     ) -> Generator[Session, None, None]:
         """Open a session for the work of a run on a table, which the database's history and errors tell of."""
-        known = {"table": str(table), "run_id": run_id, "publication_id": publication_id}
-        warehouse = self._tagged({name: value for name, value in known.items() if value is not None})
-        with about(table), warehouse.connect(read_only=read_only) as connection:
+        tags = {"table": str(table)}
+        if run_id is not None:
+            tags["run_id"] = run_id
+        if publication_id is not None:
+            tags["publication_id"] = publication_id
+        with about(table), self._tagged(tags).connect(read_only=read_only) as connection:
             yield connection
 
     def _tagged(self, tags: Mapping[str, str]) -> Warehouse:  # noqa: ARG002 - where there is a history of statements
@@ -65,8 +68,7 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
             WriteError: The rows can't be written as they are. The table is as it was.
             SliceError: The run's partitions can't be told. The table is as it was.
         """
-        from dagster_safe_backfill.wap.tables.store import store
-
+        _read, store = _loaded()
         spec = self._output_spec(context)
         if obj is None:
             raise ConfigurationError(
@@ -74,7 +76,7 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
             )
         partition_slice = slice_of_output(context)
         with self.connected(spec.table, run_id=_run_id(context)) as connection:
-            changes = store(connection, obj, spec=spec, partition_slice=partition_slice)
+            changes = store.store(connection, obj, spec=spec, partition_slice=partition_slice)
         context.add_output_metadata(_write_metadata(context, spec, changes))  # pyright: ignore[reportUnknownMemberType]: MetadataValue is generic
 
     def load_input(self, context: dg.InputContext) -> object:
@@ -84,9 +86,7 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
             TableNotFoundError: The table isn't there yet.
             ConfigurationError: The hint names no known frame type.
         """
-        from dagster_safe_backfill.wap.tables.read import read
-        from dagster_safe_backfill.warehouses.frames import no_rows
-
+        read, _store = _loaded()
         upstream = context.upstream_output
         metadata = dict((upstream and upstream.definition_metadata) or {})
         if context.has_asset_key:
@@ -98,7 +98,7 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
         is_empty = reads_nothing(context)
         try:
             with self.connected(table, run_id=_run_id(context), read_only=True) as connection:
-                return read(
+                return read.read(
                     connection,
                     spec=options_of_metadata(metadata).table_spec(table),
                     partition_slice=None if is_empty else slice_of_input(context),
@@ -110,7 +110,7 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
             # The first partition of an asset that reads its own past has nothing to read, and no table yet.
             if not is_empty:
                 raise
-            return no_rows(_load_type(context))
+            return read.read_nothing(_load_type(context))
 
     def table_of(self, key: dg.AssetKey, *, schema: str | None) -> TableRef:
         """Return an asset's table here; `schema` is the one that its options name."""
@@ -170,6 +170,13 @@ class RangeDuckDBIOManager(RangeIOManager):
     def default_schema(self) -> str | None:
         """The schema of tables that name none themselves."""
         return self.schema_
+
+
+def _loaded():
+    """Load what reads and writes tables: with the first of them, so that definitions are cheap to load."""
+    from dagster_safe_backfill.wap.tables import read, store
+
+    return read, store
 
 
 def _run_id(context: dg.InputContext | dg.OutputContext) -> str | None:

@@ -13,6 +13,7 @@ from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.slicing import inside
 from dagster_safe_backfill.wap.tables.slices import live_slice
 from dagster_safe_backfill.warehouses.base import Session
+from dagster_safe_backfill.warehouses.frames import no_rows
 
 
 def read(
@@ -51,3 +52,8 @@ def read(
         recognised = live_slice(connection, spec=spec, partition_slice=partition_slice, names=names_of(found))
         select = select.where(inside(recognised))
     return connection.fetch(select, load_type)
+
+
+def read_nothing(load_type: type) -> object:
+    """Return a frame without rows, for an input that reads nothing of a table that isn't there yet."""
+    return no_rows(load_type)

@@ -1,11 +1,14 @@
-"""I/O managers that write ranges of partitions safely."""
+"""I/O managers that write ranges of partitions in one transaction."""
 
 from __future__ import annotations
 
+import copy
+import json
 from abc import abstractmethod
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -24,15 +27,33 @@ from dagster_safe_backfill.model.states import RowCounts
 from dagster_safe_backfill.model.tables import TableRef, TableSpec
 from dagster_safe_backfill.model.text import about
 from dagster_safe_backfill.reports.events import changes_metadata
+from dagster_safe_backfill.runs.declared import TableIO
 from dagster_safe_backfill.runs.partitions import reads_nothing, slice_of_input, slice_of_output
-from dagster_safe_backfill.runs.table_io import TableIO
 
 if TYPE_CHECKING:
+    from dagster_snowflake import SnowflakeResource
+    from snowflake.connector import SnowflakeConnection
+
     from dagster_safe_backfill.warehouses.base import Session, Warehouse
+
+_LOGIN = (
+    *("account", "user", "password", "database", "schema", "role", "warehouse", "authenticator"),
+    *("private_key", "private_key_path", "private_key_password"),
+    *("login_timeout", "network_timeout", "client_session_keep_alive", "client_prefetch_threads"),
+    *("ocsp_response_cache_filename", "validate_default_parameters"),
+)
+"""The options that are passed to `dagster_snowflake.SnowflakeResource`."""
+
+_LONGEST_TAG = 2000
+_FIELDS = {"schema": "schema_", "warehouse": "warehouse_"}
+"""The fields of options whose names are taken: by pydantic's `schema`, and by `RangeIOManager.warehouse`."""
 
 
 class RangeIOManager(dg.ConfigurableIOManager, TableIO):
-    """What the I/O managers of all warehouses share: slices in, one transaction per write."""
+    """Base class of this library's I/O managers: it writes the partitions of a run in one transaction.
+
+    Subclasses return their database from `warehouse` and their schema from `default_schema`.
+    """
 
     @abstractmethod
     def warehouse(self) -> Warehouse:
@@ -41,52 +62,54 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
     @property
     @abstractmethod
     def default_schema(self) -> str | None:
-        """The schema of tables that name none themselves."""
+        """The schema of assets that don't name one; None if it isn't configured."""
 
     @contextmanager
     def connected(
         self, table: TableRef, *, run_id: str | None, publication_id: str | None = None, read_only: bool = False
     ) -> Generator[Session, None, None]:
-        """Open a session for the work of a run on a table, which the database's history and errors tell of."""
+        """Open a session for a run's work on a table.
+
+        Statements are tagged with the table and the ids, where the database keeps a query history. Errors raised in
+        the block name the table.
+        """
         known = {"table": str(table), "run_id": run_id, "publication_id": publication_id}
         warehouse = self._tagged({name: value for name, value in known.items() if value is not None})
         with about(table), warehouse.connect(read_only=read_only) as connection:
             yield connection
 
-    def _tagged(self, tags: Mapping[str, str]) -> Warehouse:  # noqa: ARG002 - where there is a history of statements
-        """Return the database, with sessions whose statements its history tells by these tags."""
+    def _tagged(self, tags: Mapping[str, str]) -> Warehouse:  # noqa: ARG002 - overrides use it
+        """Return the database; where it keeps a query history, the sessions' statements are tagged with `tags`."""
         return self.warehouse()
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
-        """Write an asset's slice, or an op's whole table, in one transaction.
+        """Write an asset's partitions, or an op's whole table, in one transaction.
+
+        If an error is raised, the table is unchanged.
 
         Raises:
-            ConfigurationError: The output is None: annotate `-> None` if nothing is to be written.
-            WriteError: The rows can't be written as they are. The table is as it was.
-            SliceError: The run's partitions can't be told. The table is as it was.
+            ConfigurationError: The output is None. Annotate the function `-> None` if it writes nothing.
+            WriteError: The rows can't be written.
+            SliceError: The run's partitions can't be processed.
         """
-        from dagster_safe_backfill.wap.tables.store import store
-
         spec = self._output_spec(context)
         if obj is None:
             raise ConfigurationError(
-                f"{spec.table}: the function returned None; return a frame or an sb.Query, or annotate it `-> None`"
+                f"{spec.table}: the function returned None, so nothing was written. Return a frame or an sb.Query, or"
+                " annotate the function `-> None`."
             )
         partition_slice = slice_of_output(context)
         with self.connected(spec.table, run_id=_run_id(context)) as connection:
-            changes = store(connection, obj, spec=spec, partition_slice=partition_slice)
+            changes = _upkeep().store(connection, obj, spec=spec, partition_slice=partition_slice)
         context.add_output_metadata(_write_metadata(context, spec, changes))  # pyright: ignore[reportUnknownMemberType]: MetadataValue is generic
 
     def load_input(self, context: dg.InputContext) -> object:
-        """Read the upstream partitions that the input maps to, as the type that its hint names (pandas if none).
+        """Read the upstream partitions of an input, as the type that its annotation names; a pandas frame without one.
 
         Raises:
-            TableNotFoundError: The table isn't there yet.
-            ConfigurationError: The hint names no known frame type.
+            TableNotFoundError: The table doesn't exist yet.
+            ConfigurationError: The annotation isn't a supported frame type.
         """
-        from dagster_safe_backfill.wap.tables.read import read
-        from dagster_safe_backfill.warehouses.frames import no_rows
-
         upstream = context.upstream_output
         metadata = dict((upstream and upstream.definition_metadata) or {})
         if context.has_asset_key:
@@ -94,11 +117,11 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
         elif upstream is not None:
             table = table_of_output(upstream.name, metadata=metadata, default_schema=self.default_schema)
         else:
-            raise ConfigurationError(f"the input {context.name} comes from no asset and no op output")
+            raise ConfigurationError(f"the input {context.name} comes from neither an asset nor an op output")
         is_empty = reads_nothing(context)
         try:
             with self.connected(table, run_id=_run_id(context), read_only=True) as connection:
-                return read(
+                return _upkeep().read(
                     connection,
                     spec=options_of_metadata(metadata).table_spec(table),
                     partition_slice=None if is_empty else slice_of_input(context),
@@ -107,13 +130,13 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
                     load_type=_load_type(context),
                 )
         except TableNotFoundError:
-            # The first partition of an asset that reads its own past has nothing to read, and no table yet.
+            # An asset that depends on its own earlier partitions reads no partition in its first run, and has no table.
             if not is_empty:
                 raise
-            return no_rows(_load_type(context))
+            return _upkeep().no_rows(_load_type(context))
 
     def table_of(self, key: dg.AssetKey, *, schema: str | None) -> TableRef:
-        """Return an asset's table here; `schema` is the one that its options name."""
+        """Return an asset's table in this database; `schema` is that of the asset's options."""
         table = table_of_asset(key, schema=schema, default_schema=self.default_schema)
         return replace(table, longest_name=self.warehouse().dialect.longest_name)
 
@@ -129,17 +152,18 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
 
 
 class RangeDuckDBIOManager(RangeIOManager):
-    """Tables in a DuckDB file; a drop-in for `dagster_duckdb_pandas.DuckDBPandasIOManager`.
+    """Keep assets as tables of a DuckDB file; replaces `dagster_duckdb_pandas.DuckDBPandasIOManager`.
 
-    Reads the same metadata of plain assets: `schema`, `partition_expr` (also by dimension), and `columns` of inputs.
-    Also reads `unique_key`; `updated_at_column`, `column_timezone`, `on_empty` and `on_outside`, which `TableOptions`
-    documents; `on_schema_change` and `column_defaults`, which `Replace` documents; and `keep_latest`, the column that
-    tells which of several rows of one key is kept. A wrong value, or a name that is almost one of these, is an error
-    before anything is written.
+    Every write is one transaction: readers see the table before or after it, and an error leaves the table unchanged.
+    Columns are matched by name. An asset may return a pandas, polars or pyarrow frame, any other object that exports
+    Arrow, or a `Query`, which runs in DuckDB.
 
-    Every write is one transaction: a reader sees the table before or after it, and an error leaves it as it was.
-    The columns are matched by name. Frames may be pandas, polars, pyarrow or anything else that speaks Arrow;
-    a `Query` runs inside DuckDB.
+    The I/O manager reads the same metadata of plain assets as `DuckDBPandasIOManager`: `schema`, `partition_expr`
+    (also a mapping from dimension name to expression), and `columns` of inputs. It also reads `unique_key`; the
+    options of `TableOptions` (`updated_at_column`, `column_timezone`, `on_empty`, `on_outside`); the options of
+    `Replace` (`on_schema_change`, `column_defaults`); and `keep_latest`, the column whose largest value selects the
+    row of a key that is kept. A wrong value or a misspelled name raises `ConfigurationError` before anything is
+    written.
 
     Example:
         ```python
@@ -150,15 +174,13 @@ class RangeDuckDBIOManager(RangeIOManager):
         ```
     """
 
-    database: str = Field(description="Path of the DuckDB file.")
-    schema_: str | None = Field(
-        default=None, alias="schema", description="Schema of the assets that name none themselves."
-    )
+    database: str = Field(description="The path of the DuckDB file.")
+    schema_: str | None = Field(default=None, alias="schema", description="The schema of assets that don't name one.")
     connection_config: dict[str, Any] = Field(
         default={},
-        description="DuckDB's settings, such as memory_limit: https://duckdb.org/docs/configuration",
+        description="Settings of DuckDB, such as memory_limit; see https://duckdb.org/docs/configuration.",
     )
-    lock_timeout: float = Field(default=60.0, description="Seconds to wait for a file that another process holds.")
+    lock_timeout: float = Field(default=60.0, description="The seconds to wait while another process holds the file.")
 
     def warehouse(self) -> Warehouse:
         """Return the DuckDB file as a warehouse."""
@@ -168,12 +190,147 @@ class RangeDuckDBIOManager(RangeIOManager):
 
     @property
     def default_schema(self) -> str | None:
-        """The schema of tables that name none themselves."""
+        """See `RangeIOManager.default_schema`."""
         return self.schema_
 
 
+class RangeSnowflakeIOManager(RangeIOManager):
+    """Keep assets as tables of a Snowflake database; replaces `dagster_snowflake_pandas.SnowflakePandasIOManager`.
+
+    Every write is one transaction: readers see the table before or after it, and an error leaves the table unchanged.
+    Names without capital letters are Snowflake's unquoted names: the asset `nyc/flights` is the table NYC.FLIGHTS, and
+    its column `flight_date` is FLIGHT_DATE. Frames are loaded through Parquet. A `Query` runs in Snowflake, and its
+    rows don't leave it. Sessions have the time zone UTC.
+
+    The I/O manager reads the same metadata as `RangeDuckDBIOManager`. It logs in with the same options as
+    `dagster_snowflake.SnowflakeResource`. That package and Snowflake's connector are imported when a run first uses
+    them.
+
+    Example:
+        ```python
+        defs = dg.Definitions(
+            assets=[flights],
+            resources={
+                "io_manager": sb.RangeSnowflakeIOManager(
+                    account="myorg-account",
+                    user="dagster",
+                    private_key_path=dg.EnvVar("SNOWFLAKE_KEY"),
+                    database="analytics",
+                    warehouse="backfills",
+                )
+            },
+        )
+        ```
+    """
+
+    account: str | None = Field(default=None, description="The account identifier.")
+    user: str = Field(description="The user's login name.")
+    password: str | None = Field(default=None, description="The user's password.")
+    database: str = Field(description="The database that the tables are in.")
+    schema_: str | None = Field(
+        default=None,
+        alias="schema",
+        description="The schema of assets that don't name one, and of temporary tables, which else are in PUBLIC.",
+    )
+    role: str | None = Field(default=None, description="The role. Defaults to the user's default role.")
+    warehouse_: str | None = Field(
+        default=None,
+        alias="warehouse",
+        description="The virtual warehouse that runs all statements; backfills can have one of their own.",
+    )
+    authenticator: str | None = Field(default=None, description="How to log in, such as externalbrowser or a URL.")
+    private_key: str | None = Field(default=None, description="A private key, as text.")
+    private_key_path: str | None = Field(default=None, description="The path of a private key.")
+    private_key_password: str | None = Field(default=None, description="The private key's password.")
+    login_timeout: int | None = Field(default=None, description="The seconds to wait for the login.")
+    network_timeout: int | None = Field(default=None, description="The seconds to wait for a response.")
+    client_session_keep_alive: bool | None = Field(default=None, description="Keep idle sessions open.")
+    client_prefetch_threads: int | None = Field(default=None, description="The number of threads that fetch results.")
+    ocsp_response_cache_filename: str | None = Field(default=None, description="The URI of the OCSP response cache.")
+    validate_default_parameters: bool | None = Field(
+        default=None, description="Fail if database, schema or warehouse is unknown."
+    )
+    additional_snowflake_connection_args: dict[str, Any] | None = Field(
+        default=None, description="Further arguments of snowflake.connector.connect."
+    )
+    lock_timeout: float = Field(default=60.0, description="Seconds to wait while another session changes the table.")
+    statement_timeout: int | None = Field(
+        default=None, description="The seconds after which Snowflake cancels a statement. Defaults to the account's."
+    )
+    query_tag: dict[str, str] = Field(
+        default={},
+        description="Further fields of the statements' query tag, beside tool, table, run_id and publication_id.",
+    )
+
+    def warehouse(self) -> Warehouse:
+        """Return the Snowflake database as a warehouse."""
+        return self._tagged({})
+
+    def _tagged(self, tags: Mapping[str, str]) -> Warehouse:
+        from dagster_safe_backfill.warehouses.snowflake.session import SnowflakeWarehouse
+
+        connect = partial(self._connect, tags)
+        return SnowflakeWarehouse(connect, schema=self.schema_, lock_timeout=self.lock_timeout)
+
+    @property
+    def default_schema(self) -> str | None:
+        """See `RangeIOManager.default_schema`."""
+        return self.schema_
+
+    def _connect(self, tags: Mapping[str, str]) -> SnowflakeConnection:
+        # SnowflakeResource.get_connection has no `finally`: on an error in its block it leaves the connection open. So
+        # the block is entered here, and the session closes the connection.
+        opened: Any = self._resource(tags).get_connection()
+        return opened.__enter__()
+
+    def _resource(self, tags: Mapping[str, str]) -> SnowflakeResource:
+        from dagster_snowflake import SnowflakeResource
+
+        options: dict[str, Any] = {
+            name: value for name in _LOGIN if (value := getattr(self, _FIELDS.get(name, name))) is not None
+        }
+        # The connector changes the session_parameters that it is given.
+        further = copy.deepcopy(self.additional_snowflake_connection_args or {})
+        further["session_parameters"] = {**further.get("session_parameters", {}), **self._session_parameters(tags)}
+        # Without this, the connector converts NUMBER(10,2) to floats in Arrow results.
+        further["arrow_number_to_decimal"] = True
+        return SnowflakeResource(paramstyle="qmark", additional_snowflake_connection_args=further, **options)
+
+    def _session_parameters(self, tags: Mapping[str, str]) -> Mapping[str, Any]:
+        found: dict[str, Any] = {
+            "AUTOCOMMIT": True,
+            "TIMEZONE": "UTC",
+            "LOCK_TIMEOUT": max(1, round(self.lock_timeout)),
+            "TRANSACTION_ABORT_ON_ERROR": True,
+            # 0 turns array binding through a stage off: the connector creates the stage by DDL, which in Snowflake
+            # commits the open transaction.
+            "CLIENT_STAGE_ARRAY_BINDING_THRESHOLD": 0,
+            "QUERY_TAG": self._query_tag(tags),
+        }
+        if self.statement_timeout is not None:
+            found["STATEMENT_TIMEOUT_IN_SECONDS"] = self.statement_timeout
+        return found
+
+    def _query_tag(self, tags: Mapping[str, str]) -> str:
+        """Return the query tag of every statement; the library's own fields win over the user's."""
+        tag = json.dumps({**self.query_tag, "tool": "dagster-safe-backfill", **tags})
+        if len(tag) > _LONGEST_TAG:
+            raise ConfigurationError(
+                f"query_tag has {len(tag)} characters with the fields that the library adds, and Snowflake accepts"
+                f" {_LONGEST_TAG}. Shorten it."
+            )
+        return tag
+
+
+def _upkeep():
+    """Load the engine with the first run that needs it, so that definitions are cheap to load."""
+    from dagster_safe_backfill.runs import upkeep
+
+    return upkeep
+
+
 def _run_id(context: dg.InputContext | dg.OutputContext) -> str | None:
-    """Return the run that reads or writes; None where no run does, as in `load_asset_value`."""
+    """Return the id of the run that reads or writes; None outside of runs, for example in `load_asset_value`."""
     try:
         return context.step_context.run_id
     except dg.DagsterInvariantViolationError:
@@ -182,7 +339,7 @@ def _run_id(context: dg.InputContext | dg.OutputContext) -> str | None:
 
 def _load_type(context: dg.InputContext) -> type:
     hint = context.dagster_type.typing_type
-    # Any is a class since Python 3.11.
+    # typing.Any is a class since Python 3.11 ("Changed in version 3.11" in the typing docs).
     if isinstance(hint, type) and hint is not Any:
         return hint
     import pandas as pd

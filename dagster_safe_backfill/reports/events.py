@@ -1,4 +1,4 @@
-"""What is told of a run: its results over all batches, its failure, the numbers of each partition."""
+"""What a run tells Dagster: check results, its failure, the numbers of each partition."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def report_of(
     judged: Audited | Rejected,
     *,
     failure: dg.Failure | None,
-    is_published: bool,
+    goes_live: bool = True,
     logs_by_partition: bool = False,
 ) -> RunReport:
     """Return what a run reports of what it audited.
@@ -50,10 +50,11 @@ def report_of(
         context: Of the run.
         judged: What was audited.
         failure: Why the run fails, if it does.
-        is_published: Whether the rows go live, and so will be found there.
+        goes_live: Whether the run publishes what passed, so that its rows will be found there.
         logs_by_partition: Whether the checks have a status for each partition. Dagster records a check's result in a
             range run without its partitions, so the run has to log them.
     """
+    is_published = goes_live and isinstance(judged, Audited)
     evaluations: list[dg.AssetCheckEvaluation] = []
     if logs_by_partition and not context.has_partition_key:
         evaluations = [*evaluations_by_partition(judged.results, asset=context.asset_key, is_published=is_published)]
@@ -86,14 +87,14 @@ def rejection(judged: Rejected, parts: Sequence[Judged], *, batches: int) -> dg.
 
 
 def partly_published(
-    judged: Rejected, parts: Sequence[Judged], published: Sequence[Published], *, whole: PartitionSlice
+    judged: Rejected, parts: Sequence[Judged], published: Sequence[Published], *, asked: PartitionSlice
 ) -> dg.Failure:
     """Return the failure of a run that published just the partitions that passed."""
     count = sum(len(one.row_counts) for one in published)
-    missing = len(whole) - len(judged.staged.keys)
+    missing = len(asked) - len(judged.staged.keys)
     ending = f"; {missing} more were not computed, as the first batch failed" if missing else ""
     said = (
-        f"published {count} of {len(whole)} partitions, without {listed(judged.blocked)}, because {_blocking(judged)}"
+        f"published {count} of {len(asked)} partitions, without {listed(judged.blocked)}, because {_blocking(judged)}"
     )
     return _failure(judged, parts, said, ending)
 

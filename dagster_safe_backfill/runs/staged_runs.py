@@ -52,12 +52,12 @@ def run_audit(
     run = run_of(context, io_manager, live, group=group_of(context))
     table = run.spec.table
 
-    def attempt(connection: Session) -> tuple[Audited | Rejected, list[str]]:
-        return _judge(connection, run, live, audits)
+    def attempt(session: Session) -> tuple[Audited | Rejected, list[str]]:
+        return _judge(session, run, live, audits)
 
     judged, left_out = run.attempt(attempt, deadline=run.deadline(f"auditing what is staged of {table}"))
     failure = rejection(judged, [judged], batches=1) if isinstance(judged, Rejected) else None
-    report = report_of(context, judged, failure=failure, is_published=False)
+    report = report_of(context, judged, failure=failure, goes_live=False)
     yield from report.checks
     shown = {**report.shown, "shadow": str(judged.staged.shadow), "partitions": len(judged.staged.keys)}
     if left_out:
@@ -74,12 +74,12 @@ def run_audit(
 
 
 def _judge(
-    connection: Session, run: Run, live: LiveAsset, audits: Sequence[Audit]
+    session: Session, run: Run, live: LiveAsset, audits: Sequence[Audit]
 ) -> tuple[Audited | Rejected, list[str]]:
     """Audit all that waits to be published together; return also the partitions that are left out."""
     table = run.spec.table
-    found, left_out = to_audit(connection, table, group=run.origin.group)
-    if not found:
+    waiting, left_out = to_audit(session, table, group=run.origin.group)
+    if not waiting:
         raise NotStagedError(
             f"{table}: nothing is staged that could be audited; materialize partitions of"
             f" {live.key.to_user_string()}__shadow first",
@@ -87,19 +87,19 @@ def _judge(
             keys=left_out,
         )
     if not run.options.publish.allow_mixed_versions:
-        check_one_version(table, found)
-    origin = of_staged(run.origin, found)
+        check_one_version(table, waiting)
+    origin = of_staged(run.origin, waiting)
     staged = collect(
-        connection,
-        found,
+        session,
+        waiting,
         spec=run.spec,
-        partition_slice=live.slice_of(run.context.instance, [one.key for one in found]),
-        into=free_shadow(table, run.origin.run_id, found),
+        partition_slice=live.slice_of(run.context.instance, [one.key for one in waiting]),
+        into=free_shadow(table, run.origin.run_id, waiting),
         origin=origin,
-        ended_runs=owners(found),
+        ended_runs=owners(waiting),
     )
     columns = run.options.checks.sample_columns
-    judged = audit(connection, staged, audits, origin=origin, sample_columns=columns, gate="group")
+    judged = audit(session, staged, audits, origin=origin, sample_columns=columns, gate="group")
     return judged, left_out
 
 
@@ -119,8 +119,8 @@ def run_publish(context: dg.AssetExecutionContext, io_manager: object, *, live: 
     own = slice_of_run(context).keys
     wanted = live.slice_of(context.instance, list(dict.fromkeys([*own, *targeted_keys(context)])))
 
-    def attempt(connection: Session) -> tuple[Published | None, Mapping[str, Change]]:
-        return _publish(connection, run, wanted)
+    def attempt(session: Session) -> tuple[Published | None, Mapping[str, Change]]:
+        return _publish(session, run, wanted)
 
     published, before = run.attempt(attempt, deadline=run.deadline(f"publishing {wanted} of {table}"))
     if published is not None:
@@ -136,20 +136,19 @@ def run_publish(context: dg.AssetExecutionContext, io_manager: object, *, live: 
     yield dg.MaterializeResult(metadata={"dagster/table_name": str(table)})
 
 
-def _publish(connection: Session, run: Run, wanted: PartitionSlice) -> tuple[Published | None, Mapping[str, Change]]:
+def _publish(session: Session, run: Run, wanted: PartitionSlice) -> tuple[Published | None, Mapping[str, Change]]:
     """Publish what isn't live; return also the publication and the changes of what had been published before."""
     table = run.spec.table
-    chosen = to_publish(connection, table, wanted.keys, group=run.origin.group)
-    found = chosen.approved
-    if not found:
+    chosen = to_publish(session, table, wanted.keys, group=run.origin.group)
+    if not chosen.approved:
         return None, chosen.published
     audited = approved(
-        connection,
-        found,
+        session,
+        chosen.approved,
         spec=run.spec,
-        partition_slice=wanted.only(one.key for one in found),
+        partition_slice=wanted.only(one.key for one in chosen.approved),
         allows_mixed_versions=run.options.publish.allow_mixed_versions,
     )
-    origin = replace(run.origin, code_version=found[0].code_version)
-    origin = publication_of_group(connection, table, origin)
-    return publish(connection, audited, rules=run.options.publish, origin=origin), chosen.published
+    origin = replace(run.origin, code_version=chosen.approved[0].code_version)
+    origin = publication_of_group(session, table, origin)
+    return publish(session, audited, rules=run.options.publish, origin=origin), chosen.published

@@ -18,6 +18,8 @@ from dagster_safe_backfill.runs.limits import no_vain_retries
 _CONTEXT_NAMES = ("context", "_context", "_", "__")
 """The names by which Dagster knows a function's context parameter."""
 
+_DIGITS = 12
+
 Run = Callable[[dg.AssetExecutionContext, object, Mapping[str, object]], Iterator[object]]
 """Runs the asset: takes the context, the I/O manager, and the arguments of the user's function."""
 
@@ -66,9 +68,12 @@ class ComputeFunction:
         configuration. What the function calls isn't in it.
         """
         version = context.assets_def.code_versions_by_key.get(context.asset_key)
-        code = f"code_version {version}" if version is not None else f"function {_digest(_text(self._function))}"
+        code = f"code_version {version}" if version is not None else f"function {_digest(self._function)}"
         config: Any = context.op_execution_context.op_config
-        return f"{code}, config {_digest(json.dumps(config, sort_keys=True, default=str))}" if config else code
+        if not config:
+            return code
+        text = json.dumps(config, sort_keys=True, default=str)
+        return f"{code}, config {hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]}"
 
     def replaced_by(self, run: Run, *, takes_resource: bool) -> Callable[..., Iterator[object]]:
         """Return the function for `@dg.asset`: the same parameters but for the slice, and events instead of rows.
@@ -122,17 +127,14 @@ class ComputeFunction:
         return inspect.Parameter.empty if parameter is None else parameter.default
 
 
-def _text(function: Callable[..., object]) -> str:
-    """Return a function's source, or what it was compiled to where there is none."""
+def _digest(function: Callable[..., object]) -> str:
+    """Return a digest of a function's source, or of what it was compiled to where there is none."""
     try:
-        return inspect.getsource(function)
+        text = inspect.getsource(function)
     except (OSError, TypeError):
         code: Any = getattr(function, "__code__", None)
-        return repr(function) if code is None else repr((code.co_code, code.co_consts, code.co_names))
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+        text = repr(function) if code is None else repr((code.co_code, code.co_consts, code.co_names))
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
 
 def _hints(function: Callable[..., object]) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def run_shadow(
     parts = [done.judged for done in _run_batches(run, batches, "part_of_group")]
     judged = together(parts, audits=asset.audits, partition_slice=run.partition_slice)
     failure = rejection(judged, parts, batches=len(batches)) if isinstance(judged, Rejected) else None
-    report = _report(run, judged, failure=failure, is_published=False)
+    report = report_of(context, judged, failure=failure, goes_live=False, logs_by_partition=asset.logs_by_partition)
     numbers = staged_numbers(parts, seconds=time.monotonic() - started)
     if isinstance(judged, Rejected):
         for key in set(judged.staged.keys) - set(judged.blocked):
@@ -159,9 +159,9 @@ def _run_batches(run: ComputingRun, batches: Sequence[Batch], gate: Gate) -> lis
 def _run_batch(run: ComputingRun, batch: Batch, gate: Gate, *, like: TableRef | None) -> _Done:
     work = _begin(run, batch)
 
-    def attempt(connection: Session) -> _Done:
-        judged = _judge(connection, run, work, gate, like=like)
-        published = _publish_passed(connection, run, work, judged) if gate == "partition" else None
+    def attempt(session: Session) -> _Done:
+        judged = _judge(session, run, work, gate, like=like)
+        published = _publish_passed(session, run, work, judged) if gate == "partition" else None
         return _Done(judged=judged, published=published)
 
     return run.attempt(attempt, deadline=work.deadline)
@@ -183,57 +183,53 @@ def _begin(run: ComputingRun, batch: Batch) -> _Work:
 
 
 def _judge(
-    connection: Session, run: ComputingRun, work: _Work, gate: Gate, *, like: TableRef | None = None
+    session: Session, run: ComputingRun, work: _Work, gate: Gate, *, like: TableRef | None = None
 ) -> Audited | Rejected:
     """Write a batch, or collect it where it is staged, and audit it; once, whatever fails afterwards."""
-    if work.judged is None:
-        audits = run.asset.audits
-        if gate == "part_of_run":
-            audits = [one for one in audits if not one.is_over_run]
-        work.judged = audit(
-            connection,
-            _stage(connection, run, work, like=like),
-            audits,
+    if work.judged is not None:
+        return work.judged
+    if work.before is None:
+        staged = _collect(session, run, work.batch)
+    else:
+        staged = write(
+            session,
+            work.rows,
+            spec=run.spec,
+            partition_slice=work.batch.partition_slice,
             origin=run.origin,
-            sample_columns=run.options.checks.sample_columns,
-            gate=gate,
+            shadow=work.batch.shadow,
+            like=like,
+            before=work.before,
         )
+    audits = run.asset.audits
+    if gate == "part_of_run":
+        audits = [one for one in audits if not one.is_over_run]
+    columns = run.options.checks.sample_columns
+    work.judged = audit(session, staged, audits, origin=run.origin, gate=gate, sample_columns=columns)
     return work.judged
 
 
-def _stage(connection: Session, run: ComputingRun, work: _Work, *, like: TableRef | None) -> Staged:
-    piece, shadow = work.batch.partition_slice, work.batch.shadow
-    if work.before is None:
-        found, into = stands_in(connection, run.spec.table, work.batch.staged, into=shadow, origin=run.origin)
-        return collect(
-            connection,
-            found,
-            spec=run.spec,
-            partition_slice=piece,
-            into=into,
-            origin=run.origin,
-            ended_runs=run.ended(found),
-        )
-    return write(
-        connection,
-        work.rows,
+def _collect(session: Session, run: ComputingRun, batch: Batch) -> Staged:
+    """Collect in one shadow what the run takes up."""
+    table = run.spec.table
+    staged, into = stands_in(session, table, batch.staged, into=batch.shadow, origin=run.origin)
+    return collect(
+        session,
+        staged,
         spec=run.spec,
-        partition_slice=piece,
+        partition_slice=batch.partition_slice,
+        into=into,
         origin=run.origin,
-        shadow=shadow,
-        like=like,
-        before=work.before,
+        ended_runs=run.ended(staged),
     )
 
 
-def _publish_passed(
-    connection: Session, run: ComputingRun, work: _Work, judged: Audited | Rejected
-) -> Published | None:
+def _publish_passed(session: Session, run: ComputingRun, work: _Work, judged: Audited | Rejected) -> Published | None:
     """Publish the partitions of a batch that nothing blocks, under an id of their own."""
     if work.origin is None:
-        work.origin = publication_of_batch(connection, run.spec.table, run.origin)
-    passed = judged if isinstance(judged, Audited) else passed_part(connection, judged, origin=work.origin)
-    return None if passed is None else publish(connection, passed, rules=run.options.publish, origin=work.origin)
+        work.origin = publication_of_batch(session, run.spec.table, run.origin)
+    passed = judged if isinstance(judged, Audited) else passed_part(session, judged, origin=work.origin)
+    return None if passed is None else publish(session, passed, rules=run.options.publish, origin=work.origin)
 
 
 def _publish_each(run: ComputingRun, batches: Sequence[Batch]) -> RunReport:
@@ -244,16 +240,17 @@ def _publish_each(run: ComputingRun, batches: Sequence[Batch]) -> RunReport:
     judged = together(parts, audits=run.asset.audits, partition_slice=run.partition_slice)
     failure = None
     if isinstance(judged, Rejected):
-        failure = partly_published(judged, parts, published, whole=run.partition_slice)
-    return replace(_report(run, judged, failure=failure), published=published)
+        failure = partly_published(judged, parts, published, asked=run.partition_slice)
+    report = report_of(run.context, judged, failure=failure, logs_by_partition=run.asset.logs_by_partition)
+    return replace(report, published=published)
 
 
 def _publish_alone(run: ComputingRun, batch: Batch) -> RunReport:
     """Publish all of the run as one batch, or nothing."""
     work = _begin(run, batch)
 
-    def attempt(connection: Session) -> RunReport:
-        return _report_and_publish(connection, run, _judge(connection, run, work, "run"))
+    def attempt(session: Session) -> RunReport:
+        return _report_and_publish(session, run, _judge(session, run, work, "run"))
 
     return run.attempt(attempt, deadline=work.deadline)
 
@@ -261,60 +258,51 @@ def _publish_alone(run: ComputingRun, batch: Batch) -> RunReport:
 def _publish_together(run: ComputingRun, batches: Sequence[Batch]) -> RunReport:
     """Stage all batches, and publish them together, or nothing."""
     parts = [done.judged for done in _run_batches(run, batches, "part_of_run")]
-    whole = together(parts, audits=run.asset.audits, partition_slice=run.partition_slice)
-    if isinstance(whole, Rejected):
-        return _report(run, whole, failure=rejection(whole, parts, batches=len(batches)))
+    of_batches = together(parts, audits=run.asset.audits, partition_slice=run.partition_slice)
+    if isinstance(of_batches, Rejected):
+        failure = rejection(of_batches, parts, batches=len(batches))
+        return report_of(run.context, of_batches, failure=failure, logs_by_partition=run.asset.logs_by_partition)
 
-    def attempt(connection: Session) -> RunReport:
-        if changes_by(connection, run.spec.table, run.origin.publication_id):
+    def attempt(session: Session) -> RunReport:
+        if changes_by(session, run.spec.table, run.origin.publication_id):
             # An earlier attempt committed, and failed afterwards; publishing says what it did.
-            return _report_and_publish(connection, run, whole)
-        return _report_and_publish(connection, run, _judge_together(connection, run, whole))
+            return _report_and_publish(session, run, of_batches)
+        return _report_and_publish(session, run, _judge_together(session, run, of_batches))
 
     return run.attempt(attempt, deadline=run.deadline(f"publishing {run.partition_slice} of {run.spec.table}"))
 
 
-def _judge_together(connection: Session, run: ComputingRun, whole: Audited) -> Audited | Rejected:
+def _judge_together(session: Session, run: ComputingRun, of_batches: Audited) -> Audited | Rejected:
     """Collect all batches in one shadow, and audit there what spans them."""
-    found = staged_partitions(connection, run.spec.table, keys=run.partition_slice.keys, group=run.origin.group)
+    table = run.spec.table
+    parts = staged_partitions(session, table, keys=run.partition_slice.keys, group=run.origin.group)
     staged = collect(
-        connection,
-        found,
+        session,
+        parts,
         spec=run.spec,
         partition_slice=run.partition_slice,
-        into=free_shadow(run.spec.table, run.origin.run_id, found),
+        into=free_shadow(table, run.origin.run_id, parts),
         origin=run.origin,
-        ended_runs=run.ended(found),
+        ended_runs=run.ended(parts),
     )
     return audit_together(
-        connection,
+        session,
         staged,
         run.asset.audits,
-        of_batches=whole,
+        of_batches=of_batches,
         origin=run.origin,
         sample_columns=run.options.checks.sample_columns,
     )
 
 
-def _report_and_publish(connection: Session, run: ComputingRun, judged: Audited | Rejected) -> RunReport:
+def _report_and_publish(session: Session, run: ComputingRun, judged: Audited | Rejected) -> RunReport:
     """Publish what passed; what is reported is made before anything goes live: what breaks there publishes nothing."""
+    failure = rejection(judged, [judged], batches=1) if isinstance(judged, Rejected) else None
+    report = report_of(run.context, judged, failure=failure, logs_by_partition=run.asset.logs_by_partition)
     if isinstance(judged, Rejected):
-        return _report(run, judged, failure=rejection(judged, [judged], batches=1))
-    report = _report(run, judged)
-    published = publish(connection, judged, rules=run.options.publish, origin=run.origin)
+        return report
+    published = publish(session, judged, rules=run.options.publish, origin=run.origin)
     return replace(report, published=[published])
-
-
-def _report(
-    run: ComputingRun, judged: Audited | Rejected, *, failure: dg.Failure | None = None, is_published: bool = True
-) -> RunReport:
-    return report_of(
-        run.context,
-        judged,
-        failure=failure,
-        is_published=is_published and isinstance(judged, Audited),
-        logs_by_partition=run.asset.logs_by_partition,
-    )
 
 
 def _checked(run: ComputingRun, report: RunReport) -> Iterator[object]:

@@ -182,14 +182,14 @@ def test_versions_of_one_backfill_do_not_mix(table: Publications) -> None:
     second = {"backfill_id": "b", "code_version": "2"}
     table.published(day_rows(0, 2.0), [0], "r1", origin=first)
     with pytest.raises(
-        sb.MixedVersionsError, match=r"main.t: backfill b .* code_version 1, and this run is of 2"
+        sb.MixedVersionsError, match=r"main.t: backfill b .* code_version 1, and this run has 2"
     ) as refused:
         table.published(day_rows(1, 2.0), [1], "r2", origin=second)
     assert refused.value.versions == ("1", "2")
     assert table.values()[1] == [1.0] * 3
     table.published(day_rows(2, 2.0), [2], "r3", origin=first)
     table.published(day_rows(3, 2.0), [3], "r4", origin={"backfill_id": "c", "code_version": "2"})
-    table.published(day_rows(1, 2.0), [1], "r5", origin=second, allows_mixed_versions=True)
+    table.published(day_rows(1, 2.0), [1], "r5", origin=second, allow_mixed_versions=True)
     assert table.values() == {day: [2.0] * 3 for day in range(4)}
 
 

@@ -16,7 +16,7 @@ from dagster_safe_backfill.warehouses.base import Session
 
 
 def read(
-    connection: Session,
+    session: Session,
     *,
     spec: TableSpec,
     partition_slice: PartitionSlice | None,
@@ -27,7 +27,7 @@ def read(
     """Return a table's rows in the slice (all, without one) as a frame of `load_type`.
 
     Args:
-        connection: An open session; read-only is enough.
+        session: An open session; read-only is enough.
         spec: How the table is kept.
         partition_slice: What to read.
         columns: The columns to read; all, if empty.
@@ -38,7 +38,7 @@ def read(
         TableNotFoundError: There is no such table.
         PartitionColumnError: The partition column is missing or can't tell the partitions.
     """
-    found = connection.tables.columns(spec.table)
+    found = session.tables.columns(spec.table)
     if found is None:
         raise TableNotFoundError(
             f"there is no table {spec.table} to read; materialize the asset that it belongs to first"
@@ -48,6 +48,6 @@ def read(
     if is_empty:
         select = select.where(exp.false())
     elif partition_slice is not None:
-        recognised = live_slice(connection, spec=spec, partition_slice=partition_slice, names=names_of(found))
+        recognised = live_slice(session, spec=spec, partition_slice=partition_slice, names=names_of(found))
         select = select.where(inside(recognised))
-    return connection.fetch(select, load_type)
+    return session.fetch(select, load_type)

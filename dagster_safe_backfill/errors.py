@@ -327,12 +327,12 @@ _TRANSIENT = (
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return whether what failed may succeed if it is only done again.
+    """Return True if the failed work may succeed when it is repeated.
 
-    So it is with a database that is locked, can't be reached or saw a conflict, and with Python's own ConnectionError
-    and TimeoutError, also as the cause of another error, since a client's library wraps them in its own. Of the
-    library's other errors none is, whatever caused it: no audit, schema or timeout. An error whose `allow_retries` is
-    False, as a `dagster.Failure` may say, is believed.
+    Transient errors are a database that is locked, can't be reached or saw a conflict, and Python's ConnectionError and
+    TimeoutError. They may be the cause of another error, because client libraries wrap them. The library's other errors
+    are not transient, whatever their cause is; neither are errors with `allow_retries=False`, such as a
+    `dagster.Failure`.
     """
     for link in _chain(error):
         if isinstance(link, _TRANSIENT):
@@ -343,12 +343,12 @@ def is_transient(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what caused it, down to the first."""
+    """Yield an error, its cause, the cause's cause, and so on."""
     seen: set[int] = set()
     link: BaseException | None = error
     while link is not None and id(link) not in seen:
         yield link
         seen.add(id(link))
-        # requests and urllib raise an OSError of theirs while they handle the socket's, and name no cause.
+        # requests and urllib raise their own OSError while they handle that of the socket, without `from` (PEP 3134).
         is_wrapped = isinstance(link, OSError) and not link.__suppress_context__
         link = link.__cause__ or (link.__context__ if is_wrapped else None)

@@ -17,7 +17,6 @@ QUICK: dict[str, Collection[str]] = {
     "model": (),
     "sql/test_golden.py": (),
     "assets/test_options.py": (),
-    "assets/test_bad_inputs.py": (),
     # What a warehouse must do.
     "warehouses/test_contract.py": (),
     "warehouses/test_contract_dialect.py": (),

@@ -1,4 +1,4 @@
-"""Holding what reads a table while that table is backfilled."""
+"""`pause_during_backfill`: an automation condition that waits while upstream tables are backfilled."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _BACKFILL_TAG = "dagster/backfill"
 def pause_during_backfill(
     condition: dg.AutomationCondition[dg.AssetKey] | dg.AutomationCondition[dg.AssetKey | dg.AssetCheckKey],
 ) -> dg.AutomationCondition[dg.AssetKey]:
-    """Hold an asset while a backfill of what it reads is open, and request it once when that has ended.
+    """Return a condition that waits while a backfill of a direct dependency is open, and requests once it has ended.
 
-    Held is each partition that reads a partition which an open backfill has yet to materialize, of any direct
-    dependency, or that is itself still to be materialized by one; an unpartitioned asset waits for all of them.
-    What `condition` asks for meanwhile is kept, also if it is true in a single tick, until it was requested, or the
-    backfill materialized it with all its dependencies as they are now. A backfill that failed or was canceled has
-    ended too. While none is open, the result is exactly `condition`.
+    A partition waits while an open backfill still has to materialize a partition of a direct dependency that it reads,
+    or has to materialize the partition itself. An unpartitioned asset waits for all partitions. If `condition` becomes
+    true meanwhile, even for one tick, the request is remembered. It is dropped when the partition was requested, or
+    when a backfill materialized it from the current state of all its dependencies. Failed and canceled backfills have
+    ended. While no backfill is open, the result equals `condition`.
 
-    Seen are backfills of assets, as the UI launches them. Not seen are single runs, and those of
-    `dagster job backfill`: add `& ~dg.AutomationCondition.any_deps_in_progress()` to wait for them too.
+    The condition sees backfills of assets, which the UI launches. It doesn't see single runs, or the runs of
+    `dagster job backfill`. To wait for these too, add `& ~dg.AutomationCondition.any_deps_in_progress()`.
 
     Args:
-        condition: Of an asset, not of a check.
+        condition: The automation condition of an asset, not of an asset check.
 
     Example:
         ```python
@@ -34,7 +34,7 @@ def pause_during_backfill(
         def daily_delays() -> None: ...
         ```
     """
-    asked = cast("_Condition", condition)  # what judges assets and checks judges assets
+    asked = cast("_Condition", condition)  # a condition of assets and checks is also one of assets
     is_open = dg.AutomationCondition.backfill_in_progress()
     held = (_any_dep(is_open) | is_open).with_label("backfill_open")
     due = asked.since(_requested_before(asked) | _backfilled())
@@ -42,17 +42,18 @@ def pause_during_backfill(
 
 
 def _requested_before(condition: _Condition) -> _Condition:
-    # `since` lets a reset win over a trigger of the same tick: but what is true now was not requested a tick ago.
+    # `since` lets a reset win over a trigger in the same tick. If the condition is true now, the request of the
+    # previous tick was for an earlier trigger, and must not reset this one.
     return dg.AutomationCondition.newly_requested() & ~condition
 
 
 def _backfilled() -> _Condition:
-    """Return what is true of partitions that a backfill has just materialized from what their dependencies hold now.
+    """Return a condition for partitions that a backfill has just materialized after all their dependencies.
 
-    Other runs don't count: they may have read some of the partitions before the backfill changed them.
+    Other runs don't count: they may have read dependencies before the backfill changed these.
     """
     updated = dg.AutomationCondition.newly_updated()
-    # Both sides carry the times of their events here, so that `since` compares these within one tick.
+    # Both sides carry the timestamps of their events, so `since` can order events within one tick.
     deps_are_newer = _any_dep(updated).since(updated)
     by_backfill = dg.AutomationCondition.any_new_update_has_run_tags(tag_keys={_BACKFILL_TAG})
     return (by_backfill & ~deps_are_newer).with_label("backfilled")
@@ -61,5 +62,5 @@ def _backfilled() -> _Condition:
 def _any_dep(
     condition: dg.AutomationCondition[dg.AssetKey | dg.AssetCheckKey],
 ) -> dg.AutomationCondition[dg.AssetKey | dg.AssetCheckKey]:
-    # Dagster left its argument's type open.
+    # Dagster annotates this parameter as `AutomationCondition` without a type argument.
     return dg.AutomationCondition.any_deps_match(condition)  # pyright: ignore[reportUnknownMemberType]

@@ -1,5 +1,5 @@
-"""Audits of a live table, as asset checks that run at any time."""
-# No `from __future__ import annotations`: Dagster reads the annotation of the context.
+"""`build_audit_checks`: asset checks that audit a live table at any time."""
+# No `from __future__ import annotations` (PEP 563): Dagster reads the annotation of the context.
 
 import re
 from collections.abc import Iterator, Sequence
@@ -32,23 +32,23 @@ def build_audit_checks(
     sample_columns: Sequence[str] | None = None,
     io_manager_key: str = "io_manager",
 ) -> dg.AssetChecksDefinition:
-    """Make asset checks of audits that look at what is live: from the Checks tab, in a job, on a schedule.
+    """Make asset checks that audit the live table of an asset: from the Checks tab, in a job or on a schedule.
 
-    All that are executed together share their scans, and each tells the partitions that fail. They change nothing.
-    The asset may be any that one of this library's I/O managers keeps.
+    The checks read the table and change nothing. Checks that are executed together share their scans, and each reports
+    the partitions that fail. The asset may be any whose I/O manager is one of this library's.
 
     Args:
-        asset: The asset, with its partitions and its table's options.
-        audits: What is tested. Drifts, comparisons and queries that read `live` have no second side there, and are
-            refused.
-        last: How many of the last partitions are looked at; all, if None. Not for partitions of two dimensions.
-        prefix: What the checks' names begin with, as those that gate the asset have the audits' own.
-        sample_columns: The columns whose values samples of failing rows may show; all, if None.
-        io_manager_key: The resource that holds the warehouse.
+        asset: The asset, which has the partitions and the options of the table.
+        audits: The audits, one for each check. Drift audits, comparisons and queries that read `live` are refused,
+            because there is no shadow to compare the live table with.
+        last: How many of the last partitions are audited. If None, all are. Only for partitions with one dimension.
+        prefix: The prefix of the checks' names, which keeps them apart from the checks that gate the asset.
+        sample_columns: The columns whose values are shown in samples of failing rows. If None, all values are shown.
+        io_manager_key: The key of the resource that is the I/O manager.
 
     Raises:
-        ConfigurationError: An audit compares with live or wants a key that there is not, two have one name, there is
-            none, or `last` can't be.
+        ConfigurationError: There is no audit, two audits have one name, an audit compares with the live table or needs
+            a unique key that the asset doesn't have, or `last` isn't allowed.
 
     Example:
         ```python
@@ -100,16 +100,18 @@ def _check(asset: dg.AssetsDefinition, audits: Sequence[Audit], *, options: Asse
     compares = [audit.name for audit in audits if _needs_live(audit)]
     if compares:
         raise ConfigurationError(
-            f"{name}: {', '.join(compares)} compares a shadow with live, and on live itself there is nothing to compare"
-            " with"
+            f"{name}: {', '.join(compares)} compares a shadow with live rows. build_audit_checks audits the live table"
+            " alone, so leave it out."
         )
     of_key = [audit.name for audit in audits if isinstance(audit, Unique) and not audit.columns]
     if of_key and not options.unique_key:
-        raise ConfigurationError(f"{name}: unique() without columns needs a unique_key, and the asset has none")
+        raise ConfigurationError(
+            f"{name}: unique() without columns needs a unique_key, and the asset has none. Name the columns."
+        )
     if last is not None:
         check_count(f"{name}: last", last, of="partitions", at_least=1)
     if last is not None and isinstance(asset.partitions_def, dg.MultiPartitionsDefinition):
-        raise ConfigurationError(f"{name}: last needs partitions in one order, and these have two dimensions")
+        raise ConfigurationError(f"{name}: last needs partitions with one order, and these have two dimensions")
 
 
 def _needs_live(audit: Audit) -> bool:

@@ -1,4 +1,4 @@
-"""I/O managers that write ranges of partitions safely."""
+"""I/O managers that write ranges of partitions in one transaction."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 
 
 class RangeIOManager(dg.ConfigurableIOManager, TableIO):
-    """What the I/O managers of all warehouses share: slices in, one transaction per write."""
+    """Base class of this library's I/O managers: it writes the partitions of a run in one transaction.
+
+    Subclasses return their database from `warehouse` and their schema from `default_schema`.
+    """
 
     @abstractmethod
     def warehouse(self) -> Warehouse:
@@ -41,13 +44,17 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
     @property
     @abstractmethod
     def default_schema(self) -> str | None:
-        """The schema of tables that name none themselves."""
+        """The schema of assets that don't name one; None if it isn't configured."""
 
     @contextmanager
     def connected(
         self, table: TableRef, *, run_id: str | None, publication_id: str | None = None, read_only: bool = False
     ) -> Generator[Session, None, None]:
-        """Open a session for the work of a run on a table, which the database's history and errors tell of."""
+        """Open a session for a run's work on a table.
+
+        Statements are tagged with the table and the ids, where the database keeps a query history. Errors raised in
+        the block name the table.
+        """
         tags = {"table": str(table)}
         if run_id is not None:
             tags["run_id"] = run_id
@@ -56,23 +63,26 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
         with about(table), self._tagged(tags).connect(read_only=read_only) as connection:
             yield connection
 
-    def _tagged(self, tags: Mapping[str, str]) -> Warehouse:  # noqa: ARG002 - where there is a history of statements
-        """Return the database, with sessions whose statements its history tells by these tags."""
+    def _tagged(self, tags: Mapping[str, str]) -> Warehouse:  # noqa: ARG002 - overrides use it
+        """Return the database; where it keeps a query history, the sessions' statements are tagged with `tags`."""
         return self.warehouse()
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
-        """Write an asset's slice, or an op's whole table, in one transaction.
+        """Write an asset's partitions, or an op's whole table, in one transaction.
+
+        If an error is raised, the table is unchanged.
 
         Raises:
-            ConfigurationError: The output is None: annotate `-> None` if nothing is to be written.
-            WriteError: The rows can't be written as they are. The table is as it was.
-            SliceError: The run's partitions can't be told. The table is as it was.
+            ConfigurationError: The output is None. Annotate the function `-> None` if it writes nothing.
+            WriteError: The rows can't be written.
+            SliceError: The run's partitions can't be processed.
         """
         _read, store = _loaded()
         spec = self._output_spec(context)
         if obj is None:
             raise ConfigurationError(
-                f"{spec.table}: the function returned None; return a frame or an sb.Query, or annotate it `-> None`"
+                f"{spec.table}: the function returned None, so nothing was written. Return a frame or an sb.Query, or"
+                " annotate the function `-> None`."
             )
         partition_slice = slice_of_output(context)
         with self.connected(spec.table, run_id=_run_id(context)) as connection:
@@ -80,11 +90,11 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
         context.add_output_metadata(_write_metadata(context, spec, changes))  # pyright: ignore[reportUnknownMemberType]: MetadataValue is generic
 
     def load_input(self, context: dg.InputContext) -> object:
-        """Read the upstream partitions that the input maps to, as the type that its hint names (pandas if none).
+        """Read the upstream partitions of an input, as the type that its annotation names; a pandas frame without one.
 
         Raises:
-            TableNotFoundError: The table isn't there yet.
-            ConfigurationError: The hint names no known frame type.
+            TableNotFoundError: The table doesn't exist yet.
+            ConfigurationError: The annotation isn't a supported frame type.
         """
         read, _store = _loaded()
         upstream = context.upstream_output
@@ -94,7 +104,7 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
         elif upstream is not None:
             table = table_of_output(upstream.name, metadata=metadata, default_schema=self.default_schema)
         else:
-            raise ConfigurationError(f"the input {context.name} comes from no asset and no op output")
+            raise ConfigurationError(f"the input {context.name} comes from neither an asset nor an op output")
         is_empty = reads_nothing(context)
         try:
             with self.connected(table, run_id=_run_id(context), read_only=True) as connection:
@@ -107,13 +117,13 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
                     load_type=_load_type(context),
                 )
         except TableNotFoundError:
-            # The first partition of an asset that reads its own past has nothing to read, and no table yet.
+            # An asset that depends on its own earlier partitions reads no partition in its first run, and has no table.
             if not is_empty:
                 raise
             return read.read_nothing(_load_type(context))
 
     def table_of(self, key: dg.AssetKey, *, schema: str | None) -> TableRef:
-        """Return an asset's table here; `schema` is the one that its options name."""
+        """Return an asset's table in this database; `schema` is that of the asset's options."""
         table = table_of_asset(key, schema=schema, default_schema=self.default_schema)
         return replace(table, longest_name=self.warehouse().dialect.longest_name)
 
@@ -129,17 +139,18 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
 
 
 class RangeDuckDBIOManager(RangeIOManager):
-    """Tables in a DuckDB file; a drop-in for `dagster_duckdb_pandas.DuckDBPandasIOManager`.
+    """Keep assets as tables of a DuckDB file; replaces `dagster_duckdb_pandas.DuckDBPandasIOManager`.
 
-    Reads the same metadata of plain assets: `schema`, `partition_expr` (also by dimension), and `columns` of inputs.
-    Also reads `unique_key`; `updated_at_column`, `column_timezone`, `on_empty` and `on_outside`, which `TableOptions`
-    documents; `on_schema_change` and `column_defaults`, which `Replace` documents; and `keep_latest`, the column that
-    tells which of several rows of one key is kept. A wrong value, or a name that is almost one of these, is an error
-    before anything is written.
+    Every write is one transaction: readers see the table before or after it, and an error leaves the table unchanged.
+    Columns are matched by name. An asset may return a pandas, polars or pyarrow frame, any other object that exports
+    Arrow, or a `Query`, which runs in DuckDB.
 
-    Every write is one transaction: a reader sees the table before or after it, and an error leaves it as it was.
-    The columns are matched by name. Frames may be pandas, polars, pyarrow or anything else that speaks Arrow;
-    a `Query` runs inside DuckDB.
+    The I/O manager reads the same metadata of plain assets as `DuckDBPandasIOManager`: `schema`, `partition_expr`
+    (also a mapping from dimension name to expression), and `columns` of inputs. It also reads `unique_key`; the
+    options of `TableOptions` (`updated_at_column`, `column_timezone`, `on_empty`, `on_outside`); the options of
+    `Replace` (`on_schema_change`, `column_defaults`); and `keep_latest`, the column whose largest value selects the
+    row of a key that is kept. A wrong value or a misspelled name raises `ConfigurationError` before anything is
+    written.
 
     Example:
         ```python
@@ -150,15 +161,13 @@ class RangeDuckDBIOManager(RangeIOManager):
         ```
     """
 
-    database: str = Field(description="Path of the DuckDB file.")
-    schema_: str | None = Field(
-        default=None, alias="schema", description="Schema of the assets that name none themselves."
-    )
+    database: str = Field(description="The path of the DuckDB file.")
+    schema_: str | None = Field(default=None, alias="schema", description="The schema of assets that don't name one.")
     connection_config: dict[str, Any] = Field(
         default={},
-        description="DuckDB's settings, such as memory_limit: https://duckdb.org/docs/configuration",
+        description="Settings of DuckDB, such as memory_limit; see https://duckdb.org/docs/configuration.",
     )
-    lock_timeout: float = Field(default=60.0, description="Seconds to wait for a file that another process holds.")
+    lock_timeout: float = Field(default=60.0, description="The seconds to wait while another process holds the file.")
 
     def warehouse(self) -> Warehouse:
         """Return the DuckDB file as a warehouse."""
@@ -168,7 +177,7 @@ class RangeDuckDBIOManager(RangeIOManager):
 
     @property
     def default_schema(self) -> str | None:
-        """The schema of tables that name none themselves."""
+        """See `RangeIOManager.default_schema`."""
         return self.schema_
 
 
@@ -180,7 +189,7 @@ def _loaded():
 
 
 def _run_id(context: dg.InputContext | dg.OutputContext) -> str | None:
-    """Return the run that reads or writes; None where no run does, as in `load_asset_value`."""
+    """Return the id of the run that reads or writes; None outside of runs, for example in `load_asset_value`."""
     try:
         return context.step_context.run_id
     except dg.DagsterInvariantViolationError:
@@ -189,7 +198,7 @@ def _run_id(context: dg.InputContext | dg.OutputContext) -> str | None:
 
 def _load_type(context: dg.InputContext) -> type:
     hint = context.dagster_type.typing_type
-    # Any is a class since Python 3.11.
+    # typing.Any is a class since Python 3.11 ("Changed in version 3.11" in the typing docs).
     if isinstance(hint, type) and hint is not Any:
         return hint
     import pandas as pd

@@ -1,5 +1,5 @@
-"""Jobs on what is live: the way back, and the end of what is kept for it."""
-# No `from __future__ import annotations`: Dagster reads the annotations of configurations.
+"""Jobs on the live tables: rolling publications back, and dropping archives and shadows that are no longer needed."""
+# No `from __future__ import annotations` (PEP 563): Dagster reads the annotations of the ops' configurations.
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta, timezone
@@ -22,25 +22,49 @@ from dagster_safe_backfill.runs.table_io import table_io_of
 
 _RANGE = "..."
 _SHOWN = 400
-"""The partitions of a rollback's table: Dagster's UI is slow with more."""
+"""The maximum number of rows in a rollback's table of partitions: Dagster's UI is slow with more."""
 
 
 class RollbackConfig(dg.Config):
-    """What the rollback job is asked; without an id it undoes the newest publication that is no rollback itself."""
+    """The configuration of a rollback job; without an id, the job rolls back the newest publication.
 
-    publication_id: str | None = Field(default=None, description="The publication, or the rollback, to undo.")
-    backfill_id: str | None = Field(default=None, description="Undo all that this backfill published.")
+    Rollbacks don't count as the newest publication. To undo a rollback, name its own `publication_id`.
+
+    Attributes:
+        publication_id: The id of the publication, or of the rollback, to roll back.
+        backfill_id: The id of a backfill of which all publications are rolled back. Not together with `publication_id`.
+        partitions: The partitions to roll back: keys, and ranges `"first...last"` that include both ends. If empty,
+            all partitions of the publication are rolled back.
+        dry_run: If True, the job only reports what would change.
+        force: If True, later publications of the partitions and changes made outside the library are undone too.
+            Otherwise the job refuses such partitions.
+
+    Example:
+        ```python
+        run_config = dg.RunConfig(ops={"rollback_flights_op": sb.RollbackConfig(dry_run=True)})
+        ```
+    """
+
+    publication_id: str | None = Field(default=None, description="The publication, or the rollback, to roll back.")
+    backfill_id: str | None = Field(default=None, description="Roll back all publications of this backfill.")
     partitions: list[str] = Field(
-        default=[], description='Undo in these only: keys, and ranges "first...last". Everywhere, if none are named.'
+        default=[],
+        description='Roll back these partitions only: keys, and ranges "first...last". If empty, all of them.',
     )
-    dry_run: bool = Field(default=False, description="Only say what would change.")
-    force: bool = Field(default=False, description="Undo also what was published on top, and changes by hand.")
+    dry_run: bool = Field(default=False, description="Only report what would change.")
+    force: bool = Field(
+        default=False, description="Also undo later publications of the partitions, and changes made by hand."
+    )
 
 
 class RetentionConfig(dg.Config):
-    """What the retention job is asked."""
+    """The configuration of a retention job.
 
-    dry_run: bool = Field(default=False, description="Only say what would be dropped.")
+    Attributes:
+        dry_run: If True, the job only reports what it would drop.
+    """
+
+    dry_run: bool = Field(default=False, description="Only report what would be dropped.")
 
 
 def build_rollback_job(
@@ -50,21 +74,22 @@ def build_rollback_job(
     archive_days: float = 30,
     io_manager_key: str = "io_manager",
 ) -> dg.JobDefinition:
-    """Make the job that undoes publications of a `@wap_asset`, from the launchpad or the command line.
+    """Make a job that rolls back publications of an asset; launch it from the launchpad or the command line.
 
-    One transaction puts back what the publications replaced, and archives what is live now, so that a rollback can be
-    undone by its own id. It refuses where a partition was published again or changed by hand since, unless `force`;
-    partitions in which the publications are undone already stay as they are. Then each partition has a materialization
-    that says what was rolled back.
+    One transaction puts back the rows that the publications replaced and archives the current live rows, so that a
+    rollback can itself be rolled back. Without `force`, the job fails and changes nothing if a partition was published
+    again or changed by hand after the publication. Partitions that are already rolled back stay unchanged. Then the
+    job logs a materialization for each partition, which says what was rolled back. `RollbackConfig` documents the
+    job's configuration.
 
     Args:
-        asset: The asset.
-        name: The job's name; `rollback_` and the asset's key, if None.
-        archive_days: How long what a rollback replaces is kept.
-        io_manager_key: The resource that holds the warehouse.
+        asset: The asset whose publications are rolled back.
+        name: The job's name. If None, it is `rollback_` and the asset's key.
+        archive_days: How many days the rows that a rollback replaces are kept.
+        io_manager_key: The key of the resource that is the I/O manager.
 
     Raises:
-        ConfigurationError: The asset has no partitions, or `archive_days` is negative.
+        ConfigurationError: The asset has no partitions, or `archive_days` isn't allowed.
 
     Example:
         ```python
@@ -77,7 +102,7 @@ def build_rollback_job(
     """
     key = asset.key
     if asset.partitions_def is None:
-        raise ConfigurationError(f"{key.to_user_string()} has no partitions; publications are of partitions")
+        raise ConfigurationError(f"{key.to_user_string()} has no partitions, so it has no publications to roll back")
     check_number("archive_days", archive_days, of="days", most=MOST_DAYS)
     options = options_of_asset(asset)
     job_name = name or f"rollback_{key.to_python_identifier()}"
@@ -88,7 +113,7 @@ def build_rollback_job(
         from dagster_safe_backfill.wap.rollback.rollback import Chosen, rollback
 
         if config.publication_id is not None and config.backfill_id is not None:
-            raise ConfigurationError("name a publication_id or a backfill_id, not both")
+            raise ConfigurationError("give either a publication_id or a backfill_id, not both")
         manager = table_io_of(getattr(context.resources, io_manager_key), key)
         spec = manager.spec_of(key, options)
         order = _order(asset, context.instance)
@@ -110,7 +135,7 @@ def build_rollback_job(
         _tell(context, key, done)
 
     @dg.job(  # pyright: ignore[reportUnknownMemberType]: untyped in Dagster
-        name=job_name, description=f"Undo publications of {key.to_user_string()}."
+        name=job_name, description=f"Roll back publications of {key.to_user_string()}."
     )
     def job() -> None:
         roll_back()
@@ -129,22 +154,32 @@ def build_retention_schedule(
     default_status: dg.DefaultScheduleStatus = dg.DefaultScheduleStatus.STOPPED,
     io_manager_key: str = "io_manager",
 ) -> dg.ScheduleDefinition:
-    """Make the schedule, and its job, that drops expired archives and the shadows of runs that have ended.
+    """Make a schedule, with its job, that drops expired archives and the shadows of runs that have ended.
 
-    A shadow of a run that goes on is never dropped, nor is a table that the ledger doesn't know.
+    The job never drops the shadow of a run that is still running, or a table that isn't in the ledger.
 
     Args:
-        assets: The `@wap_asset`s whose tables are looked after.
-        cron_schedule: When.
+        assets: The assets whose archives and shadows are dropped.
+        cron_schedule: The cron expression of the schedule.
         name: The schedule's name; its job is `<name>_job`.
-        shadow_days: How many days the shadow of a run that failed is kept for a look at the rejected rows.
-        dry_run: Only print what would be dropped. The job's own configuration says it for one run.
-        execution_timezone: The zone of the cron schedule; UTC, if None.
-        default_status: Whether it runs once it is deployed.
-        io_manager_key: The resource that holds the warehouse.
+        shadow_days: How many days the shadow of a failed run is kept, so that its rejected rows can be examined.
+        dry_run: If True, the scheduled job only reports what it would drop. `RetentionConfig(dry_run=…)` sets it for a
+            single run.
+        execution_timezone: The time zone of the cron expression. If None, it is UTC.
+        default_status: Whether the schedule is on when it is deployed.
+        io_manager_key: The key of the resource that is the I/O manager.
 
     Raises:
-        ConfigurationError: `shadow_days` is negative, or there are no assets.
+        ConfigurationError: There are no assets, or `shadow_days` isn't allowed.
+
+    Example:
+        ```python
+        defs = dg.Definitions(
+            assets=[flights],
+            schedules=[sb.build_retention_schedule([flights], shadow_days=3)],
+            resources={"io_manager": sb.RangeDuckDBIOManager(database="warehouse.duckdb", schema="nyc")},
+        )
+        ```
     """
     tables = {asset.key: options_of_asset(asset) for asset in assets}
     if not tables:
@@ -195,14 +230,18 @@ def _order(asset: dg.AssetsDefinition, instance: dg.DagsterInstance) -> dict[str
 
 
 def _slice_of(asset: dg.AssetsDefinition, order: Mapping[str, int], keys: Iterable[str]) -> PartitionSlice | None:
-    """Return the slice of those of the keys, in any order, that the asset has; None if it has none of them."""
+    """Return the slice of the given keys that the asset has, in the asset's order; None if it has none of them."""
     definition: dg.PartitionsDefinition[Any] | None = asset.partitions_def
     known = sorted((key for key in keys if key in order), key=order.__getitem__)
     return None if definition is None or not known else slice_of_keys(definition, known)
 
 
 def _expanded(names: Sequence[str], order: Mapping[str, int], *, asset: dg.AssetKey) -> tuple[str, ...]:
-    """Return partition keys, ranges of them spelled out."""
+    """Return partition keys, with ranges "first...last" expanded.
+
+    Raises:
+        ConfigurationError: An end of a range isn't a key of the asset, or the range is reversed.
+    """
     every = [*order]
     keys: dict[str, None] = {}
     for name in names:
@@ -212,8 +251,8 @@ def _expanded(names: Sequence[str], order: Mapping[str, int], *, asset: dg.Asset
             continue
         if first not in order or last not in order or order[last] < order[first]:
             raise ConfigurationError(
-                f"{asset.to_user_string()}: the range {name} is none of its partitions; name the first and the last"
-                " key, the earlier one first"
+                f"{asset.to_user_string()}: {name} is not a range of its partitions. Name the first and the last key,"
+                " the earlier one first."
             )
         keys |= dict.fromkeys(every[order[first] : order[last] + 1])
     return tuple(keys)
@@ -237,11 +276,11 @@ def _materialization(
 ) -> dg.AssetMaterialization:
     description = f"Rollback of {', '.join(done.undone)}"
     if partition in done.removed:
-        description += ": the partition had no rows before it, and has none now"
+        description += ": the partition had no rows before the publication, and has none now"
     elif partition in done.already:
-        description += f": had been rolled back already, by {by}"
+        description += f": {by} had already rolled the partition back"
     elif changes is None:
-        description += ": it had changed nothing here"
+        description += ": the publication had changed nothing in this partition"
     metadata: dict[str, Any] = {
         "dagster/table_name": str(done.table),
         "rollback_of": ", ".join(done.undone),
@@ -254,9 +293,9 @@ def _materialization(
 
 
 def _archive(done: RolledBack) -> Mapping[str, str]:
-    """Return where what the rollback replaced is kept, by which it can be undone."""
+    """Return metadata about the archive, from which the rollback itself can be rolled back."""
     if done.archive is None or done.expires_at is None:
-        return {"archive": "none, as nothing was replaced, or is kept"}
+        return {"archive": "none, because no rows were replaced, or none are kept"}
     until = done.expires_at.astimezone(timezone.utc)
     return {"archive": str(done.archive), "archive_expires_at": f"{until:%Y-%m-%d %H:%M} UTC"}
 
@@ -268,7 +307,7 @@ def _counted(done: RolledBack) -> str:
         f" {total.deleted:,} deleted, {total.unchanged:,} unchanged"
     )
     if done.removed:
-        text += f"; {listed(done.removed)} had no rows before, and lose theirs"
+        text += f"; {listed(done.removed)} had no rows before, so their rows are removed"
     if done.untouched:
         text += f"; nothing to undo in {listed([*done.untouched])}"
     if done.already:

@@ -1,4 +1,4 @@
-"""What metadata says of a table: of plain assets and op outputs, in `dagster_duckdb`'s keys and ours."""
+"""The options in the metadata of plain assets and op outputs: `dagster_duckdb`'s keys, and those of this library."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _DEFAULT_SCHEMA = "public"
 _TABLE = ("schema", "column_timezone", "updated_at_column", "on_empty", "on_outside")
 _PUBLISH = ("on_schema_change", "column_defaults")
 TABLE_KEYS = (*_TABLE, *_PUBLISH, "partition_expr", "unique_key", "keep_latest")
-"""The keys that say how the table of a plain asset is kept."""
+"""The metadata keys that are options of a plain asset's table."""
 _OURS = [key for key in TABLE_KEYS if key != "schema"]
-"""Those that nobody else is likely to use, nor a name that is close to one."""
+"""The keys that other libraries are unlikely to use, so that a similar key is probably a typo."""
 _CLOSE = 0.85
-"""How alike a key must be to one of ours, from 0 to 1, to be taken for a slip: `on_emtpy`, `unique_keys`."""
+"""The similarity from 0 to 1 (`difflib`'s) at which a key is taken for a typo: `on_emtpy`, `unique_keys`."""
 
 
 def options_of_asset(asset: dg.AssetsDefinition) -> AssetOptions:
-    """Return an asset's options: as its factory was given them, or as the metadata of a plain asset says.
+    """Return an asset's options: those that its factory kept, or those in the metadata of a plain asset.
 
     Raises:
-        ConfigurationError: The metadata isn't allowed.
+        ConfigurationError: The metadata has a wrong value, a typo, or options that contradict each other.
     """
     found = options_of(asset)
     if found is not None:
@@ -40,10 +40,10 @@ def options_of_asset(asset: dg.AssetsDefinition) -> AssetOptions:
 
 
 def options_of_metadata(metadata: Mapping[str, Any]) -> AssetOptions:
-    """Return the options that metadata says.
+    """Return the options in the metadata of an asset or an op output.
 
     Raises:
-        ConfigurationError: A value isn't allowed, or some can't be said together.
+        ConfigurationError: A value isn't allowed, or options contradict each other.
     """
     given = {key: _plain(metadata[key]) for key in TABLE_KEYS if key in metadata}
     given = {key: value for key, value in given.items() if value is not None}
@@ -59,19 +59,19 @@ def options_of_metadata(metadata: Mapping[str, Any]) -> AssetOptions:
 
 
 def check_names(metadata: Mapping[str, Any]) -> None:
-    """Refuse keys that are a slip of one of ours, which would be ignored otherwise.
+    """Refuse keys that are probably typos of an option, which would be ignored otherwise.
 
     Raises:
-        ConfigurationError: There is one.
+        ConfigurationError: There is such a key.
     """
     for key in metadata:
         near = "keep_latest" if key == "on_duplicate" else next(iter(get_close_matches(key, _OURS, 1, _CLOSE)), key)
         if near != key and key not in TABLE_KEYS:
-            raise ConfigurationError(f"metadata {key!r} is no option of a table; did you mean {near!r}?")
+            raise ConfigurationError(f"metadata {key!r} is not an option of a table; did you mean {near!r}?")
 
 
 def metadata_of(options: AssetOptions) -> dict[str, Any]:
-    """Return what readers of an asset's table, and people, are told of it as metadata."""
+    """Return the metadata of an asset with these options, which downstream inputs and Dagster's UI read."""
     expressions = dict(options.partition_expr)
     told: dict[str, Any] = {
         "partition_expr": expressions.get(None, expressions),
@@ -84,32 +84,35 @@ def metadata_of(options: AssetOptions) -> dict[str, Any]:
 
 
 def table_of_asset(key: dg.AssetKey, *, schema: str | None, default_schema: str | None) -> TableRef:
-    """Return an asset's table: in the schema of its options, else the I/O manager's, the key's prefix, or `public`."""
+    """Return an asset's table, in the first schema that is given: the options', the I/O manager's, the key's prefix.
+
+    Otherwise the schema is `public`.
+    """
     prefix = key.path[-2] if len(key.path) > 1 else None
     return TableRef(schema=schema or default_schema or prefix or _DEFAULT_SCHEMA, name=key.path[-1])
 
 
 def table_of_output(name: str, *, metadata: Mapping[str, Any], default_schema: str | None) -> TableRef:
-    """Return an op output's table: in the schema of its metadata, else the I/O manager's, or `public`."""
+    """Return an op output's table, in the schema of its metadata, or else the I/O manager's, or else `public`."""
     schema, table = (_name(metadata, key) for key in ("schema", "table"))
     return TableRef(schema=schema or default_schema or _DEFAULT_SCHEMA, name=table or name)
 
 
 def names(metadata: Mapping[str, Any], option: str) -> tuple[str, ...]:
-    """Read a list of columns; one name may stand alone.
+    """Return the column names of a metadata key: a list of names, or one name; empty if the key isn't there.
 
     Raises:
-        ConfigurationError: It isn't a list of names.
+        ConfigurationError: The value isn't a list of names.
     """
     value = _plain(metadata.get(option))
     return () if value is None else column_names(option, value)
 
 
 def schema_of(metadata: Mapping[str, Any]) -> str | None:
-    """Read the schema that metadata names.
+    """Return the schema in metadata; None if there is none.
 
     Raises:
-        ConfigurationError: It is no name.
+        ConfigurationError: The value isn't a name.
     """
     return _name(metadata, "schema")
 

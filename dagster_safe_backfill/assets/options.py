@@ -1,4 +1,4 @@
-"""The arguments of both factories: the library's own options, and those of `@dg.asset`, checked together."""
+"""Checks of the arguments of `wap_asset` and `build_staged_wap_assets`, including those that go to `@dg.asset`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ AssetDep = dg.AssetKey | str | Sequence[str] | dg.AssetSpec | dg.AssetsDefinitio
 
 
 class AssetArguments(TypedDict, total=False):
-    """What `wap_asset` and `build_staged_wap_assets` take of `@dg.asset`'s arguments, which document them."""
+    """The arguments of `@dg.asset` that `wap_asset` and `build_staged_wap_assets` accept; Dagster documents them."""
 
     name: str | None
     key: dg.AssetKey | str | Sequence[str] | None
@@ -79,7 +79,7 @@ _NOT_TAKEN = {
     "is_virtual": "the asset is a table",
     "compute_fn": "write it as a decorator: @sb.wap_asset(…)",
 }
-"""What else `@dg.asset` takes, and what to write in its place."""
+"""The other arguments of `@dg.asset`, and what to write instead."""
 _MOVED = {
     **dict.fromkeys(
         ("on_conflict", "archive_days", "on_schema_change", "column_defaults", "allow_mixed_versions"),
@@ -98,7 +98,7 @@ _MOVED = {
     **dict.fromkeys(("partitioned_checks", "partitioned"), "checks=Checks(partitioned=…)"),
     "sample_columns": "checks=Checks(sample_columns=…)",
 }
-"""Where an option stands that is no argument of its own, also those of earlier versions."""
+"""How to write options that belong to a value, and arguments of earlier versions."""
 _KINDS: Mapping[str, tuple[type | tuple[type, ...], str]] = {
     "ins": (Mapping, "a mapping of input names to dg.AssetIn"),
     "deps": (Iterable, 'a list of assets or keys, such as ["orders"]'),
@@ -113,7 +113,8 @@ _KINDS: Mapping[str, tuple[type | tuple[type, ...], str]] = {
     "freshness_policy": (dg.FreshnessPolicy, "a policy, such as dg.FreshnessPolicy.cron(…)"),
     "retry_policy": (dg.RetryPolicy, "a policy, such as dg.RetryPolicy(max_retries=2)"),
 }
-"""What arguments of `@dg.asset` are: Dagster takes some wrong ones for something else, and refuses others unnamed."""
+"""The types of arguments of `@dg.asset`. Dagster accepts some wrong values and misreads them (it takes a text for a
+sequence of letters), and refuses others without naming the argument."""
 _KEY = 'a text or a list of texts, such as ["nyc", "flights"]'
 _TEXTS = ("name", "description", "group_name", "code_version", "pool")
 
@@ -132,10 +133,10 @@ def asset_options(
     checks: object,
     io_manager_key: object,
 ) -> AssetOptions:
-    """Return the library's own options of an asset, as a factory was given them.
+    """Return the library's options of an asset, made from the arguments of a factory.
 
     Raises:
-        ConfigurationError: One of them isn't allowed, or some can't be said together.
+        ConfigurationError: An option isn't allowed, or options contradict each other.
     """
     if not isinstance(partitions_def, dg.PartitionsDefinition):
         example = 'a partitions definition, such as dg.DailyPartitionsDefinition("2024-01-01")'
@@ -157,10 +158,11 @@ def asset_options(
 
 
 def check_asset_arguments(given: Mapping[str, object]) -> None:
-    """Refuse arguments that neither the library nor `@dg.asset` has, and those that Dagster would misunderstand.
+    """Check the names of all arguments, and the types of those that go to `@dg.asset`.
 
     Raises:
-        ConfigurationError: There are some. The message says what was probably meant.
+        ConfigurationError: An argument is unknown, or has a type that Dagster would misread. The message suggests what
+            was probably meant.
     """
     taken = (*_OWN, *AssetArguments.__annotations__)
     for name in given:
@@ -178,7 +180,7 @@ def check_asset_arguments(given: Mapping[str, object]) -> None:
     for name in cast("Mapping[str, object]", given.get("metadata") or {}):
         if name in TABLE_KEYS:
             instead = f"{name}=…" if name in _OWN else _MOVED[name].format(name)
-            raise ConfigurationError(f"metadata: {name} is an option of its own; write {instead}")
+            raise ConfigurationError(f"metadata: {name} is an option, not metadata; write {instead}")
 
 
 def _check_key(name: str, given: object) -> None:
@@ -203,20 +205,20 @@ def _instead(name: str, taken: Sequence[str]) -> str:
 
 
 def only(given: AssetArguments, *names: str) -> dict[str, Any]:
-    """Return those of the arguments that have these names."""
+    """Return the given arguments that have one of these names."""
     return {name: value for name, value in given.items() if name in names}
 
 
 def asset_key_of(function: Callable[..., object], given: AssetArguments) -> dg.AssetKey:
-    """Return the key of the asset that a function makes.
+    """Return the key of a function's asset.
 
     Raises:
-        ConfigurationError: It is given in two ways.
+        ConfigurationError: `key` is given together with `name` or `key_prefix`.
     """
     name, key, key_prefix = given.get("name"), given.get("key"), given.get("key_prefix")
     if key is not None:
         if name is not None or key_prefix is not None:
-            raise ConfigurationError("give key, or name and key_prefix, not both")
+            raise ConfigurationError("give either key, or name and key_prefix, not both")
         return dg.AssetKey.from_coercible(key)
     prefix = [key_prefix] if isinstance(key_prefix, str) else list(key_prefix or [])
     return dg.AssetKey([*prefix, name or function.__name__])
@@ -233,7 +235,7 @@ def _check_policy(policy: object) -> None:
 
 
 def _partition_expr(given: object, definition: dg.PartitionsDefinition[str]) -> Mapping[str | None, str]:
-    """Return the expression of each dimension, as the partitions definition names them."""
+    """Return a mapping from dimension name to expression; the name is None if there is one dimension."""
     if not isinstance(definition, dg.MultiPartitionsDefinition):
         check_text("partition_expr", given, what='a column or SQL expression, such as "day"')
         return {None: cast("str", given)}
@@ -252,10 +254,10 @@ def _partition_expr(given: object, definition: dg.PartitionsDefinition[str]) -> 
 
 
 def checked_audits(given: object) -> tuple[Audit, ...]:
-    """Return a list of audits as a tuple.
+    """Return the audits as a tuple.
 
     Raises:
-        ConfigurationError: It is no list, or holds something else.
+        ConfigurationError: The value isn't a list, or an item isn't an audit.
     """
     if not isinstance(given, Sequence) or isinstance(given, str):
         hint = "did you forget the brackets?" if isinstance(given, Audit) else None
@@ -269,16 +271,20 @@ def checked_audits(given: object) -> tuple[Audit, ...]:
 
 
 def _with_key_audit(audits: Sequence[Audit], *, has_key: bool) -> tuple[Audit, ...]:
-    """Return the audits with one of the unique key, which a publication by key can't do without."""
+    """Return the audits, with that of the unique key added unless it is among them.
+
+    Raises:
+        ConfigurationError: An audit of the unique key needs a `unique_key`, or could let duplicates pass.
+    """
     of_key = [audit for audit in audits if isinstance(audit, Unique) and not audit.columns]
     if not has_key:
         if of_key:
-            raise ConfigurationError("audits: unique() without columns needs a unique_key")
+            raise ConfigurationError("audits: unique() without columns needs a unique_key, or name its columns")
         return tuple(audits)
     if any(audit.limits != unique().limits for audit in of_key):
         raise ConfigurationError(
-            "audits: unique() of the unique_key has severity ERROR and tolerates no failure, because rows can't be"
-            " merged by a broken key"
+            "audits: unique() of the unique_key has severity ERROR and tolerates no failures, because rows with"
+            " duplicate keys can't be merged. Leave out its severity and limits."
         )
     return tuple(audits) if of_key else (unique(), *audits)
 
@@ -315,7 +321,7 @@ def _as_call(kind: type, given: Mapping[object, object]) -> str:
 
 
 def _called(given: object) -> str | None:
-    """Return the hint for a class that stands where a value of it was meant."""
+    """Return a hint if a class, such as `Swap`, was given instead of a value, such as `Swap()`."""
     known: tuple[object, ...] = (Merge, Replace, Swap, Batches, Limits, TableOptions, Checks)
     is_one = isinstance(given, type) and given in known
     return f"did you mean {getattr(given, '__name__', '')}()?" if is_one else None

@@ -1,4 +1,4 @@
-"""The I/O manager of Snowflake, which logs in with all of `dagster_snowflake`'s ways."""
+"""The I/O manager for Snowflake, which logs in with the options of `dagster_snowflake.SnowflakeResource`."""
 
 from __future__ import annotations
 
@@ -25,19 +25,20 @@ _LOGIN = (
     *("login_timeout", "network_timeout", "client_session_keep_alive", "client_prefetch_threads"),
     *("ocsp_response_cache_filename", "validate_default_parameters"),
 )
-"""The options that `dagster_snowflake.SnowflakeResource` has too."""
+"""The options that are passed to `dagster_snowflake.SnowflakeResource`."""
 
 
 class RangeSnowflakeIOManager(RangeIOManager):
-    """Tables in a Snowflake database; takes the place of `dagster_snowflake_pandas.SnowflakePandasIOManager`.
+    """Keep assets as tables of a Snowflake database; replaces `dagster_snowflake_pandas.SnowflakePandasIOManager`.
 
-    Reads the same metadata as `RangeDuckDBIOManager`. Logs in as `dagster_snowflake.SnowflakeResource` does, which has
-    the same options; that package and Snowflake's own are imported when a run first uses them.
+    Every write is one transaction: readers see the table before or after it, and an error leaves the table unchanged.
+    Names without capital letters are Snowflake's unquoted names: the asset `nyc/flights` is the table NYC.FLIGHTS, and
+    its column `flight_date` is FLIGHT_DATE. Frames are loaded through Parquet. A `Query` runs in Snowflake, and its
+    rows don't leave it. Sessions have the time zone UTC.
 
-    Every write is one transaction: a reader sees the table before or after it, and an error leaves it as it was.
-    Names without capital letters, such as the asset key's and the frame's, are Snowflake's unquoted ones: the asset
-    `nyc/flights` is the table NYC.FLIGHTS, its column `flight_date` FLIGHT_DATE. Frames are loaded through Parquet; a
-    `Query` runs inside Snowflake, and none of its rows leaves it. The sessions keep UTC.
+    The I/O manager reads the same metadata as `RangeDuckDBIOManager`. It logs in with the same options as
+    `dagster_snowflake.SnowflakeResource`. That package and Snowflake's connector are imported when a run first uses
+    them.
 
     Example:
         ```python
@@ -56,41 +57,43 @@ class RangeSnowflakeIOManager(RangeIOManager):
         ```
     """
 
-    account: str | None = Field(default=None, description="The account's identifier.")
+    account: str | None = Field(default=None, description="The account identifier.")
     user: str = Field(description="The user's login name.")
     password: str | None = Field(default=None, description="The user's password.")
     database: str = Field(description="The database that the tables are in.")
     schema_: str | None = Field(
         default=None,
         alias="schema",
-        description="Schema of the assets that name none themselves; temporary tables go there, or else to PUBLIC.",
+        description="The schema of assets that don't name one, and of temporary tables, which else are in PUBLIC.",
     )
-    role: str | None = Field(default=None, description="The role; the user's own, if unset.")
+    role: str | None = Field(default=None, description="The role. Defaults to the user's default role.")
     warehouse_: str | None = Field(
         default=None,
         alias="warehouse",
-        description="The virtual warehouse that runs it all, which may be another one than that of daily work.",
+        description="The virtual warehouse that runs all statements; backfills can have one of their own.",
     )
-    authenticator: str | None = Field(default=None, description="How to log in, such as externalbrowser or an URL.")
+    authenticator: str | None = Field(default=None, description="How to log in, such as externalbrowser or a URL.")
     private_key: str | None = Field(default=None, description="A private key, as text.")
-    private_key_path: str | None = Field(default=None, description="Path of a private key.")
+    private_key_path: str | None = Field(default=None, description="The path of a private key.")
     private_key_password: str | None = Field(default=None, description="The private key's password.")
-    login_timeout: int | None = Field(default=None, description="Seconds to wait for the login.")
-    network_timeout: int | None = Field(default=None, description="Seconds to wait for an answer.")
-    client_session_keep_alive: bool | None = Field(default=None, description="Keep idle sessions from ending.")
-    client_prefetch_threads: int | None = Field(default=None, description="Threads that fetch results.")
-    ocsp_response_cache_filename: str | None = Field(default=None, description="URI of the OCSP cache.")
-    validate_default_parameters: bool | None = Field(default=None, description="Refuse names that aren't there.")
+    login_timeout: int | None = Field(default=None, description="The seconds to wait for the login.")
+    network_timeout: int | None = Field(default=None, description="The seconds to wait for a response.")
+    client_session_keep_alive: bool | None = Field(default=None, description="Keep idle sessions open.")
+    client_prefetch_threads: int | None = Field(default=None, description="The number of threads that fetch results.")
+    ocsp_response_cache_filename: str | None = Field(default=None, description="The URI of the OCSP response cache.")
+    validate_default_parameters: bool | None = Field(
+        default=None, description="Fail if database, schema or warehouse is unknown."
+    )
     additional_snowflake_connection_args: dict[str, Any] | None = Field(
         default=None, description="Further arguments of snowflake.connector.connect."
     )
-    lock_timeout: float = Field(default=60.0, description="Seconds to wait for a table that others change.")
+    lock_timeout: float = Field(default=60.0, description="Seconds to wait while another session changes the table.")
     statement_timeout: int | None = Field(
-        default=None, description="Seconds after which Snowflake stops a statement; the account's, if unset."
+        default=None, description="The seconds after which Snowflake cancels a statement. Defaults to the account's."
     )
     query_tag: dict[str, str] = Field(
         default={},
-        description="What the query history tells of these statements, besides tool, table, run_id and publication_id.",
+        description="Further fields of the statements' query tag, beside tool, table, run_id and publication_id.",
     )
 
     def warehouse(self) -> Warehouse:
@@ -105,11 +108,12 @@ class RangeSnowflakeIOManager(RangeIOManager):
 
     @property
     def default_schema(self) -> str | None:
-        """The schema of tables that name none themselves."""
+        """See `RangeIOManager.default_schema`."""
         return self.schema_
 
     def _connect(self, tags: Mapping[str, str]) -> SnowflakeConnection:
-        # The resource closes its connection only if nothing is raised in its block, so that is not entered but here.
+        # SnowflakeResource.get_connection has no `finally`: on an error in its block it leaves the connection open. So
+        # the block is entered here, and the session closes the connection.
         opened: Any = self._resource(tags).get_connection()
         return opened.__enter__()
 
@@ -119,10 +123,10 @@ class RangeSnowflakeIOManager(RangeIOManager):
         options: dict[str, Any] = {
             name: value for name in _LOGIN if (value := getattr(self, _FIELDS.get(name, name))) is not None
         }
-        # The connector changes what it is given.
+        # The connector changes the session_parameters that it is given.
         further = copy.deepcopy(self.additional_snowflake_connection_args or {})
         further["session_parameters"] = {**further.get("session_parameters", {}), **self._session_parameters(tags)}
-        # Else the connector makes floats of NUMBER(10,2) on the way to Arrow.
+        # Without this, the connector converts NUMBER(10,2) to floats in Arrow results.
         further["arrow_number_to_decimal"] = True
         return SnowflakeResource(paramstyle="qmark", additional_snowflake_connection_args=further, **options)
 
@@ -132,7 +136,8 @@ class RangeSnowflakeIOManager(RangeIOManager):
             "TIMEZONE": "UTC",
             "LOCK_TIMEOUT": max(1, round(self.lock_timeout)),
             "TRANSACTION_ABORT_ON_ERROR": True,
-            # Else large lists of values go through a stage, which takes DDL.
+            # 0 turns array binding through a stage off: the connector creates the stage by DDL, which in Snowflake
+            # commits the open transaction.
             "CLIENT_STAGE_ARRAY_BINDING_THRESHOLD": 0,
             "QUERY_TAG": self._query_tag(tags),
         }
@@ -141,16 +146,16 @@ class RangeSnowflakeIOManager(RangeIOManager):
         return found
 
     def _query_tag(self, tags: Mapping[str, str]) -> str:
-        """Return what every statement is tagged with; what the library knows itself, nobody says otherwise."""
+        """Return the query tag of every statement; the library's own fields win over the user's."""
         tag = json.dumps({**self.query_tag, "tool": "dagster-safe-backfill", **tags})
         if len(tag) > _LONGEST_TAG:
             raise ConfigurationError(
-                f"query_tag comes to {len(tag)} characters with what the library adds, and Snowflake takes"
-                f" {_LONGEST_TAG}: shorten it"
+                f"query_tag has {len(tag)} characters with the fields that the library adds, and Snowflake accepts"
+                f" {_LONGEST_TAG}. Shorten it."
             )
         return tag
 
 
 _LONGEST_TAG = 2000
 _FIELDS = {"schema": "schema_", "warehouse": "warehouse_"}
-"""The names of options that are something else in this class."""
+"""The fields of options whose names are taken: by pydantic's `schema`, and by `RangeIOManager.warehouse`."""

@@ -1,5 +1,5 @@
-"""`build_staged_wap_assets`: three assets, so that a backfill of many runs is published once, at its end."""
-# No `from __future__ import annotations`: Dagster reads the annotations of assets.
+"""`build_staged_wap_assets`: three assets that publish a backfill of many runs once, at its end."""
+# No `from __future__ import annotations` (PEP 563): Dagster reads the annotations of the assets' functions.
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,16 +31,16 @@ from dagster_safe_backfill.runs.user_function import ComputeFunction, Run
 _OF_ALL = ("tags", "group_name", "owners", "kinds", "pool")
 _OF_SHADOW = ("ins", "deps", "code_version", "automation_condition", "retry_policy", "op_tags", "hooks")
 _OF_LIVE = ("code_version", "freshness_policy")
-"""Which of `@dg.asset`'s arguments go to which of the three assets."""
+"""The arguments of `@dg.asset` that all three assets get, that `x__shadow` gets, and that `x` gets."""
 
 
 class StagedWapAssets(NamedTuple):
     """The three assets of `build_staged_wap_assets`, in the order in which they run.
 
     Attributes:
-        shadow: `x__shadow`: computes, writes and audits each partition; any backfill policy.
-        audit: `x__audit`: audits all that is staged together, and reports; unpartitioned.
-        published: `x`: the live table; one run for a range.
+        shadow: `x__shadow` computes, writes and audits each partition. It may have any backfill policy.
+        audit: `x__audit` audits all staged partitions together and reports on them. It has no partitions.
+        published: `x` publishes to the live table. It publishes a range of partitions in one run.
     """
 
     shadow: dg.AssetsDefinition
@@ -64,38 +64,39 @@ def build_staged_wap_assets(
     io_manager_key: str = "io_manager",
     **asset: Unpack[AssetArguments],
 ) -> StagedWapAssets:
-    """Make the three assets `x__shadow`, `x__audit` and `x` of a function, so that a backfill goes live once.
+    """Turn a function `x` into the assets `x__shadow`, `x__audit` and `x`, which publish a whole backfill at its end.
 
-    Backfilled together they run through by themselves: `x__shadow` stages each partition, in as many runs as its policy
-    asks for; when all are staged, `x__audit` tests them together, and its page is the report; then `x` publishes all
-    in one transaction. If one partition fails, nothing is audited or published; mended, the backfill is re-executed
-    from failure and computes just that one. Or backfill `x__shadow` alone, materialize `x__audit`, look at its report,
-    and materialize `x` as your yes.
+    In a backfill of all three, `x__shadow` stages each partition, in as many runs as its policy asks for. When all
+    partitions are staged, `x__audit` audits them together; its page in Dagster is the report. Then `x` publishes them
+    in one transaction. If one partition fails, nothing is audited or published; when you re-execute the backfill from
+    failure, only that partition is computed again. To approve a backfill by hand, backfill `x__shadow` alone,
+    materialize `x__audit`, read its report, and materialize `x`.
 
-    What is audited and published together is what a backfill staged, or a run, where there is no backfill; a run of
-    `x__audit` for which nothing was staged takes all that waits. `x` refuses partitions that aren't staged and audited.
-    Downstream assets depend on `x`.
+    A group, which is what a backfill staged (or a run without a backfill), is audited and published together. A run of
+    `x__audit` whose group is empty takes all partitions that are waiting. `x` refuses partitions that aren't
+    staged and audited. Downstream assets depend on `x`.
 
     Args:
-        function: Computes the rows, as the function of a `wap_asset` does.
-        partitions_def: See `wap_asset`, also for the arguments that follow; only what differs is said here.
+        function: The function that computes the rows, as in `wap_asset`.
+        partitions_def: See `wap_asset`.
         partition_expr: See `wap_asset`.
         unique_key: See `wap_asset`.
-        audits: `x__shadow` measures each run's partitions, without comparisons and audits over the run; `x__audit`
-            measures all, over all that is staged together.
-        backfill_policy: The policy of `x__shadow`; `x` has `single_run()`.
+        audits: See `wap_asset`. `x__shadow` measures them for the partitions of each run, except for comparisons and
+            audits over a whole run. `x__audit` measures all audits, for all partitions of the group.
+        backfill_policy: The policy of `x__shadow`. `x` always has `single_run()`.
         publish: See `wap_asset`.
-        batches: How the runs of `x__shadow` are cut. `publish_each` isn't allowed, because all is published at the end.
-        limits: See `wap_asset`. They bound the runs of all three assets.
+        batches: How runs of `x__shadow` are split. `Batches(publish_each=True)` is refused, because the group is
+            published at the end.
+        limits: See `wap_asset`. The limits apply to the runs of all three assets.
         table: See `wap_asset`.
         checks: See `wap_asset`.
         io_manager_key: See `wap_asset`.
-        **asset: Arguments of `@dg.asset`, as in `wap_asset`. `ins`, `deps`, `automation_condition`, `retry_policy`,
-            `op_tags`, `hooks` and `required_resource_keys` go to `x__shadow` (`x__audit` and `x` follow in a backfill),
-            `metadata` and `freshness_policy` to `x`, the others to all.
+        **asset: Arguments that are passed to `@dg.asset`, as in `wap_asset`. `ins`, `deps`, `automation_condition`,
+            `retry_policy`, `op_tags`, `hooks` and `required_resource_keys` go to `x__shadow`, `metadata` and
+            `freshness_policy` go to `x`, `code_version` goes to both, and the others go to all three.
 
     Raises:
-        ConfigurationError: An option isn't allowed, or some contradict each other.
+        ConfigurationError: An option isn't allowed, or options contradict each other.
 
     Example:
         ```python
@@ -126,7 +127,7 @@ def build_staged_wap_assets(
     )
     if options.batches.publish_each:
         raise ConfigurationError(
-            "batches: publish_each=True is for @wap_asset; staged assets are published once, at the end of a backfill"
+            "batches: publish_each=True is for @wap_asset. Staged assets are published once, at the end of a backfill."
         )
     group = _Group(
         key=asset_key_of(function, asset),
@@ -168,12 +169,12 @@ def build_staged_wap_assets(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Group:
-    """The definitions of the three assets, and what they share.
+    """The arguments of the three assets, and the methods that define each.
 
     Attributes:
-        key: The live asset's.
-        description: The user's words on the live asset.
-        asset: What `@dg.asset` takes.
+        key: The key of the live asset.
+        description: The user's description of the live asset.
+        asset: The arguments that are passed to `@dg.asset`.
     """
 
     key: dg.AssetKey
@@ -186,12 +187,12 @@ class _Group:
 
     @property
     def is_partitioned(self) -> bool:
-        """Whether the shadow's checks have a status for each partition."""
+        """Whether the checks of `x__shadow` have a status for each partition."""
         return are_partitioned(self.options.checks.partitioned, self.backfill_policy)
 
     @property
     def audits_of_each(self) -> list[Audit]:
-        """The audits that one run of the shadow can measure."""
+        """The audits that a run of `x__shadow` can measure."""
         audits = self.options.audits
         return [audit for audit in audits if not audit.is_over_run and not isinstance(audit, Comparison)]
 
@@ -219,7 +220,7 @@ class _Group:
             _run_by(run, self.io_manager_key),
             key=key,
             deps=[self._beside("__shadow")],
-            description=f"The audits of all that is staged of {self.key.to_user_string()} together, and their report.",
+            description=f"Audits all staged partitions of {self.key.to_user_string()} together, and reports on them.",
             required_resource_keys={self.io_manager_key},
             check_specs=check_specs(self.options.audits, asset=key),
             **only(self.asset, *_OF_ALL),
@@ -247,14 +248,14 @@ class _Group:
 
 
 def _loaded():
-    """Load what runs assets: with the first run, so that definitions are cheap to load."""
+    """Import the modules that run assets: with the first run, so that loading definitions stays cheap."""
     from dagster_safe_backfill.runs import staged_runs, wap_run
 
     return wap_run, staged_runs
 
 
 def _run_by(run: Run, io_manager_key: str) -> Callable[..., Iterator[object]]:
-    """Return the function of an asset that computes nothing."""
+    """Return the function of `x__audit` or `x`, which doesn't call the user's function."""
 
     def work(context: dg.AssetExecutionContext) -> Iterator[Any]:
         with no_vain_retries(context):

@@ -1,4 +1,4 @@
-"""`@wap_asset`: an asset whose runs write, audit and publish."""
+"""`@wap_asset`: an asset whose runs write rows to a shadow, audit them and publish them."""
 
 from __future__ import annotations
 
@@ -34,39 +34,42 @@ def wap_asset(
     io_manager_key: str = "io_manager",
     **asset: Unpack[AssetArguments],
 ) -> Callable[[Callable[..., object]], dg.AssetsDefinition]:
-    """Make an asset of a function, whose rows go live only after every audit passed for every partition.
+    """Turn a function into an asset whose rows are published only after they passed every blocking audit.
 
-    A run calls the function once for its partitions (or for each batch of them), writes the rows to a shadow table,
-    audits them, and publishes them in one transaction with the ledger; then it logs the materializations. If an ERROR
-    audit fails or can't be measured, nothing is published, no partition is materialized, the run fails with the
-    audits, partitions and counts, and the rejected rows stay in the shadow.
+    A run calls the function for its partitions (once, or for each batch), writes the rows to a shadow table and audits
+    them. It publishes them in one transaction with the ledger, and then logs the materializations. If an audit of
+    severity ERROR fails or can't be measured, nothing is published and no partition is materialized. The run fails
+    with the audits, partitions and numbers of rows, and the rejected rows stay in the shadow.
+    `Batches(publish_each=True)` publishes the batches that pass.
 
-    The function gets what `@dg.asset` gives: the context, resources, config, and upstream assets loaded over the
-    range; a parameter annotated `PartitionSlice` gets the run's partitions. It returns a frame (pandas,
-    polars, pyarrow) or a `Query`. The asset's I/O manager must be one of this library's, as it holds the warehouse.
+    The function gets the same arguments as that of `@dg.asset`: the context, resources, config, and upstream assets,
+    loaded for the run's partitions. A parameter annotated `PartitionSlice` gets these partitions. The function
+    returns a frame (pandas, polars, pyarrow) or a `Query`. The asset's I/O manager must be one of this library's.
 
     Args:
-        partitions_def: Any of Dagster's partitions definitions.
-        partition_expr: The column or SQL expression that tells a row's partition; for multi-partitions a mapping with
-            one for each dimension.
-        unique_key: The columns that identify a row; a single column may stand alone. They imply the audit `unique()`.
-        audits: What is tested before publishing; see `unique`, `not_null`, `accepted_values`, `in_range`,
-            `expression`, `references`, `failing_rows`, `column_types`, `row_count_between`, `aggregate_between`,
-            `row_count_drift`, `aggregate_drift` and `compare`; or your own, a subclass of `GroupAudit`.
-        backfill_policy: `single_run()`, `batched(n)` or `per_partition()`, which is Dagster's default.
-        publish: How the rows go live: `"merge"` (the default with a `unique_key`), `"replace"` (the default without)
-            or `"swap"`; or with options `Merge(…)`, `Replace(…)` or `Swap(…)`, which document them.
-        batches: How a run is cut: a number of partitions, or `Batches(…)`; all partitions at once, if None.
-        limits: What bounds a run in time, retries and partitions: `Limits(…)`.
-        table: How the table is kept, and which rows it takes: `TableOptions(…)`.
-        checks: What the asset checks of the audits show: `Checks(…)`.
-        io_manager_key: The resource that holds the warehouse.
-        **asset: Arguments of `@dg.asset`, unchanged: `name`, `key`, `key_prefix`, `ins`, `deps`, `metadata`, `tags`,
-            `description`, `group_name`, `owners`, `kinds`, `code_version`, `automation_condition`, `freshness_policy`,
-            `retry_policy`, `pool`, `op_tags`, `hooks` and `required_resource_keys`.
+        partitions_def: Any partitions definition of Dagster.
+        partition_expr: The column or SQL expression that gives a row's partition. For multi-partitions, a mapping from
+            each dimension's name to one.
+        unique_key: The columns that identify a row, or one column's name. A unique key adds the audit `unique()`.
+        audits: The audits that rows must pass before they are published: `unique`, `not_null`, `accepted_values`,
+            `in_range`, `expression`, `references`, `failing_rows`, `column_types`, `row_count_between`,
+            `aggregate_between`, `row_count_drift`, `aggregate_drift`, `compare`, or your own subclass of `GroupAudit`.
+        backfill_policy: `single_run()`, `batched(n)` or `per_partition()`. If None, Dagster's default applies, which
+            is one run per partition.
+        publish: How rows are published: `"merge"` (the default with a `unique_key`), `"replace"` (the default without
+            one) or `"swap"`. To set options, pass a `Merge`, `Replace` or `Swap`.
+        batches: How a run is split: a number of partitions, or a `Batches`. If None, all partitions of a run are one
+            batch.
+        limits: The limits of a run on time, retries and partitions.
+        table: How the table is kept, and which rows it accepts.
+        checks: What the asset checks of the audits show in Dagster.
+        io_manager_key: The key of the resource that is the I/O manager.
+        **asset: Arguments that are passed to `@dg.asset`: `name`, `key`, `key_prefix`, `ins`, `deps`, `metadata`,
+            `tags`, `description`, `group_name`, `owners`, `kinds`, `code_version`, `automation_condition`,
+            `freshness_policy`, `retry_policy`, `pool`, `op_tags`, `hooks` and `required_resource_keys`.
 
     Raises:
-        ConfigurationError: An option isn't allowed, or some contradict each other.
+        ConfigurationError: An option isn't allowed, or options contradict each other.
 
     Example:
         ```python
@@ -107,7 +110,7 @@ def wap_asset(
         def wap(
             context: dg.AssetExecutionContext, io_manager: object, arguments: Mapping[str, object]
         ) -> Iterator[object]:
-            # What runs assets is loaded with the first run, so that definitions are cheap to load.
+            # Imported by the first run, so that loading definitions stays cheap.
             from dagster_safe_backfill.runs.wap_run import run_wap_asset
 
             return run_wap_asset(context, io_manager, arguments, asset=computed)

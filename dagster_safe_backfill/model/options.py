@@ -265,7 +265,7 @@ class TableOptions:
             prefix.
         column_timezone: The time zone of wall-clock columns (TIMESTAMP), such as `"America/New_York"`. If None, it is
             the partitions definition's.
-        updated_at_column: A column that each publication sets to its time, in the rows that it inserts or updates.
+        updated_at_column: A column that each publication sets to its time in the rows that it changes.
         on_empty: What happens if the function returns no rows at all: `"refuse"` raises, `"allow"` empties the slice.
         on_outside: What happens to computed rows outside the slice: `"refuse"` raises, `"drop"` leaves them out and
             counts them.

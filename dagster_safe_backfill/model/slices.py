@@ -1,4 +1,4 @@
-"""`PartitionSlice`: the partitions that one step works on; `TableSlice`: those partitions of one table."""
+"""`PartitionSlice`, the partitions that one step processes, and `TableSlice`, these partitions of one table."""
 
 from __future__ import annotations
 
@@ -12,17 +12,22 @@ from dagster_safe_backfill.errors import EmptySliceError, SliceError
 from dagster_safe_backfill.model.tables import ColumnType, TableRef, TableSpec
 
 WHOLE_TABLE = "*"
-"""Stands for the key of an asset without partitions."""
+"""The key that stands for the whole table of an asset without partitions."""
 
 Keeps = ColumnType | Literal["text", "other"]
-"""How a column keeps time, or that it keeps none."""
+"""The kind of a partition column: how it keeps time, or that it keeps text or other values."""
 
 WhereRenderer = Callable[["PartitionSlice", "str | Mapping[str, str] | None", "ColumnType | None"], str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class TimeWindow:
-    """A half-open window of time: `start <= instant < end`, both aware and in UTC."""
+    """A half-open window of time, `start <= instant < end`; both ends are aware and converted to UTC.
+
+    Raises:
+        SliceError: An end has no time zone.
+        EmptySliceError: `start` isn't earlier than `end`.
+    """
 
     start: datetime
     end: datetime
@@ -33,11 +38,11 @@ class TimeWindow:
         object.__setattr__(self, "start", self.start.astimezone(timezone.utc))
         object.__setattr__(self, "end", self.end.astimezone(timezone.utc))
         if self.start >= self.end:
-            raise EmptySliceError(f"the time window from {self.start} to {self.end} holds no time")
+            raise EmptySliceError(f"the time window from {self.start} to {self.end} is empty; it must end later")
 
 
 def merged(windows: Iterable[TimeWindow]) -> tuple[TimeWindow, ...]:
-    """Return the fewest windows that cover the same instants, in order of time."""
+    """Return the fewest windows that cover the same instants, in chronological order."""
     result: list[TimeWindow] = []
     for window in sorted(windows):
         if result and window.start <= result[-1].end:
@@ -50,9 +55,12 @@ def merged(windows: Iterable[TimeWindow]) -> tuple[TimeWindow, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeDimension:
-    """One window for each key of the slice, in the keys' order.
+    """The time windows of a slice: one for each key, in the order of the keys.
 
-    `timezone` is the one in which the partitions are cut; `name` is the dimension's in a multi-partition.
+    Attributes:
+        windows: The windows.
+        timezone: The time zone of the partitions definition.
+        name: The dimension's name in a multi-partition; None if the partitions have one dimension.
     """
 
     windows: tuple[TimeWindow, ...]
@@ -65,7 +73,12 @@ class TimeDimension:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyDimension:
-    """One value for each key of the slice, in the keys' order; `name` as in `TimeDimension`."""
+    """The values of a slice in a dimension without time: one for each key, in the order of the keys.
+
+    Attributes:
+        values: The values.
+        name: See `TimeDimension`.
+    """
 
     values: tuple[str, ...]
     name: str | None = None
@@ -79,14 +92,25 @@ Dimension = TimeDimension | KeyDimension
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionSlice:
-    """The partitions that one step works on, and how they are recognised in a table. Never empty.
+    """The partitions that one step processes, and how they are recognised in a table.
 
-    The keys are the truth: `start` and `end` also span partitions that the definition excludes,
-    `where` and `windows` leave them out.
+    A slice has at least one partition, and is immutable. `keys`, `where` and `windows` are exact. `start` and `end`
+    also span partitions that the partitions definition excludes.
 
     Attributes:
-        keys: Dagster's partition keys, distinct, in the order of the partitions definition.
-        dimensions: One or, for multi-partitions, two; each has one entry a key.
+        keys: Dagster's partition keys, each once, in the order of the partitions definition.
+        dimensions: One dimension or, for multi-partitions, two; each has one entry per key.
+
+    Raises:
+        EmptySliceError: There is no key.
+        SliceError: A key occurs twice, or a dimension has another number of entries than there are keys.
+
+    Example:
+        ```python
+        @sb.wap_asset(partitions_def=days, partition_expr="day")
+        def orders(partitions: sb.PartitionSlice) -> sb.Query:
+            return sb.Query(f"SELECT * FROM raw.orders WHERE {partitions.where()}")
+        ```
     """
 
     keys: tuple[str, ...]
@@ -95,12 +119,12 @@ class PartitionSlice:
 
     def __post_init__(self) -> None:
         if not self.keys:
-            raise EmptySliceError("the slice holds no partition")
+            raise EmptySliceError("the slice has no partitions")
         if len(set(self.keys)) != len(self.keys):
             raise SliceError(f"the slice names a partition twice: {self}")
         for dimension in self.dimensions:
             if len(dimension) != len(self.keys):
-                raise SliceError("every dimension of a slice needs one entry a partition key")
+                raise SliceError("every dimension of a slice needs one entry per partition key")
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -112,28 +136,28 @@ class PartitionSlice:
 
     @property
     def windows(self) -> tuple[TimeWindow, ...]:
-        """The instants of the slice: half-open UTC windows, adjacent ones merged, in order.
+        """The time that the slice covers: half-open windows in UTC, in chronological order, adjacent ones merged.
 
         Raises:
-            SliceError: The partitions are not cut by time.
+            SliceError: The partitions are not time partitions.
         """
         return merged(self._time.windows)
 
     @property
     def start(self) -> datetime:
-        """The first instant of the slice, aware, in the partitions' time zone.
+        """The first instant of the slice (inclusive), as an aware datetime in the partitions' time zone.
 
         Raises:
-            SliceError: The partitions are not cut by time.
+            SliceError: The partitions are not time partitions.
         """
         return self.windows[0].start.astimezone(ZoneInfo(self._time.timezone))
 
     @property
     def end(self) -> datetime:
-        """The first instant after the slice (exclusive), aware, in the partitions' time zone.
+        """The first instant after the slice (exclusive), as an aware datetime in the partitions' time zone.
 
         Raises:
-            SliceError: The partitions are not cut by time.
+            SliceError: The partitions are not time partitions.
         """
         return self.windows[-1].end.astimezone(ZoneInfo(self._time.timezone))
 
@@ -143,35 +167,36 @@ class PartitionSlice:
         *,
         column_type: ColumnType | None = None,
     ) -> str:
-        """Return a SQL predicate, in the warehouse's dialect, that holds for just the rows of the slice.
+        """Return a SQL predicate, in the warehouse's dialect, that is true for exactly the rows of the slice.
 
-        It has as few terms as the keys allow: adjacent windows are one, excluded partitions stay out.
+        Adjacent time windows become one range. Excluded partitions are not matched.
 
         Args:
-            column: A column or SQL expression; for multi-partitions one for each dimension's name.
-                If None, the asset's own `partition_expr`.
-            column_type: What a time column holds. If None, days where every partition begins at midnight,
-                else wall-clock times; for instants (TIMESTAMP WITH TIME ZONE) say `"timestamptz"`.
+            column: A column or SQL expression; for multi-partitions a mapping from each dimension's name to one. If
+                None, the asset's `partition_expr`.
+            column_type: How a time column keeps time: `"date"` for days, `"timestamp"` for wall-clock times, or
+                `"timestamptz"` for instants (TIMESTAMP WITH TIME ZONE). If None, it is `"date"` if every partition
+                begins at midnight, else `"timestamp"`.
 
         Raises:
-            SliceError: The slice was made without a warehouse, or the column can't tell its partitions.
+            SliceError: The slice was made without a warehouse, or the column can't distinguish its partitions.
         """
         if self._renderer is None:
             raise SliceError(
-                "this slice knows no warehouse, so it can't write SQL; take the one that"
-                " @wap_asset passes to your function"
+                "this slice belongs to no warehouse, so it can't write SQL. Use the slice that @wap_asset passes to"
+                " your function."
             )
         return self._renderer(self, column, column_type)
 
     def bound_to(self, renderer: WhereRenderer) -> PartitionSlice:
-        """Return the same slice, whose `where` is written by `renderer`."""
+        """Return a copy of the slice whose `where` calls `renderer`."""
         return replace(self, _renderer=renderer)
 
     def chosen(self, positions: Iterable[int]) -> PartitionSlice:
-        """Return the slice of the keys at `positions`.
+        """Return the slice of the keys at `positions`, counted from 0.
 
         Raises:
-            EmptySliceError: There are none.
+            EmptySliceError: There are no positions.
         """
         kept = tuple(positions)
         if kept == tuple(range(len(self.keys))):
@@ -183,10 +208,10 @@ class PartitionSlice:
         )
 
     def only(self, keys: Iterable[str]) -> PartitionSlice:
-        """Return the slice of some of its keys, in its order.
+        """Return the slice of those of its keys that are in `keys`, in the slice's order.
 
         Raises:
-            EmptySliceError: It has none of them.
+            EmptySliceError: The slice has none of them.
         """
         wanted = set(keys)
         return self.chosen(i for i, key in enumerate(self.keys) if key in wanted)
@@ -196,7 +221,7 @@ class PartitionSlice:
         for dimension in self.dimensions:
             if isinstance(dimension, TimeDimension):
                 return dimension
-        raise SliceError(f"the partitions {self} are not cut by time, so they have no start or end")
+        raise SliceError(f"the partitions {self} are not time partitions, so they have no start or end")
 
 
 def _chosen(dimension: Dimension, positions: tuple[int, ...]) -> Dimension:
@@ -207,16 +232,16 @@ def _chosen(dimension: Dimension, positions: tuple[int, ...]) -> Dimension:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionColumn:
-    """An expression over a table's columns that tells a row's partition in one dimension.
+    """An expression over a table's columns that gives a row's partition in one dimension.
 
     Attributes:
-        name: What messages call it.
+        name: The name of the expression in messages.
         sql: The expression, in the warehouse's SQL.
-        type_name: Its type, as the warehouse spells it.
-        keeps: How it keeps time.
-        timezone: The zone of its wall-clock times; if None, that of the partitions.
-        dialect: The warehouse's `Dialect`, which only sql/ knows: in it `sql` and `type_name` are read, and by it rows
-            are joined with partitions.
+        type_name: The type of the expression, as the warehouse spells it.
+        keeps: How the expression keeps time, or that it keeps text or other values.
+        timezone: The time zone of its wall-clock times. If None, it is that of the partitions.
+        dialect: The warehouse's `Dialect`, in which sql/ parses `sql` and `type_name` and joins rows with partitions.
+            It is untyped because model/ may not import sql/.
     """
 
     name: str
@@ -228,7 +253,7 @@ class PartitionColumn:
 
 
 PartitionColumns = Mapping[str | None, PartitionColumn]
-"""A partition column for each dimension's name."""
+"""A mapping from dimension name to partition column."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,9 +261,9 @@ class TableSlice:
     """Some partitions of one table, and how they are recognised in its rows.
 
     Attributes:
-        spec: How the table is kept.
-        partition_slice: The partitions; None for an unpartitioned asset, of which it is the whole table.
-        columns: What tells a row's partition, by dimension name; empty without partitions.
+        spec: The `TableSpec` of the table.
+        partition_slice: The partitions; None for the whole table of an unpartitioned asset.
+        columns: A mapping from dimension name to the column that gives a row's partition; empty without partitions.
     """
 
     spec: TableSpec
@@ -255,16 +280,16 @@ class TableSlice:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The partition keys, at their positions in the slice; `WHOLE_TABLE` for an unpartitioned asset."""
+        """The partition keys, in the order of the slice; `WHOLE_TABLE` alone for an unpartitioned asset."""
         return self.partition_slice.keys if self.partition_slice else (WHOLE_TABLE,)
 
     def only(self, keys: Iterable[str]) -> TableSlice:
-        """Return the slice of some of its keys, in its order.
+        """Return the slice of those of its keys that are in `keys`, in the slice's order.
 
         Raises:
-            EmptySliceError: It has none of them.
+            EmptySliceError: The slice has none of them.
             SliceError: The asset has no partitions.
         """
         if self.partition_slice is None:
-            raise SliceError(f"{self.table} has no partitions, so it can't be published or rolled back by them")
+            raise SliceError(f"{self.table} has no partitions, so some of them can't be selected")
         return replace(self, partition_slice=self.partition_slice.only(keys))

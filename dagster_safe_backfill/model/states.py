@@ -1,11 +1,11 @@
-"""The states of a batch, as types: a transition takes the one before and returns the next.
+"""The states of a batch, as types: each transition takes one state and returns the next.
 
 ```text
 compute ──write──▶ Staged ──audit──▶ Audited ──publish──▶ Published ──rollback──▶ RolledBack
                                 └──▶ Rejected
 ```
 
-`LiveRows` are none of them: what is live already, as audits and rollbacks read it.
+`LiveRows` is not such a state: it describes rows that are live already, which audits and rollbacks read.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec, name
 from dagster_safe_backfill.model.text import listed
 
 StagedEvent = Literal["staged", "audited", "rejected", "approved", "refused"]
-"""What happens to rows that aren't live: the last two by an audit of all that is staged together."""
+"""The ledger's events of staged rows. An audit of a whole group approves or refuses them."""
 
 ChangeEvent = Literal["published", "rolled_back"]
-"""What changes live."""
+"""The ledger's events that change live rows."""
 CHANGES_OF_LIVE: tuple[ChangeEvent, ...] = ("published", "rolled_back")
 
 Event = StagedEvent | ChangeEvent | Literal["intended", "taken_up", "expired", "discarded"]
-"""What the ledger records."""
+"""The events that the ledger records."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Who writes, and for which publication: recorded in every row of the ledger.
+    """The run, publication and code that wrote a row of the ledger; recorded in every row.
 
     Attributes:
-        run_id: The run.
-        publication_id: What it publishes.
-        backfill_id: The backfill that the run belongs to.
-        code_version: The asset's.
-        code: What computes the rows, in words: the code version, or a digest of the function, and one of its
-            configuration. Rows that other code computed aren't taken up.
-        group: What is staged and published together: a backfill, or a run. If empty, it is the publication.
+        run_id: The id of the run.
+        publication_id: The id of the publication that the run makes.
+        backfill_id: The id of the run's backfill; None if it has none.
+        code_version: The asset's `code_version`.
+        code: A description of the code that computes the rows: the code version, or a digest of the function, and a
+            digest of its config. A run reuses staged rows only if their description is the same.
+        group: The id of what is staged and published together, a backfill or a run. If empty, it is `publication_id`.
     """
 
     run_id: str
@@ -59,12 +59,14 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fingerprint:
-    """What the rows of a partition come to: equal for the same rows in any order, and practically only for them.
+    """The number of a partition's rows and a digest of them; it doesn't depend on the rows' order.
+
+    Partitions with different rows have different fingerprints, except for collisions of the hash.
 
     Attributes:
-        rows: How many there are.
-        digest: The sum of their hashes; empty without rows.
-        algorithm: What hashed them; digests of different ones can't be compared.
+        rows: The number of rows.
+        digest: The sum of the rows' hashes; empty if there are no rows.
+        algorithm: The name of the hash algorithm. Digests of different algorithms can't be compared.
     """
 
     rows: int = 0
@@ -75,27 +77,27 @@ class Fingerprint:
         return f"{self.rows}:{self.algorithm}:{self.digest}"
 
     def is_like(self, other: Fingerprint) -> bool:
-        """Return whether the rows may be the same: as many, and hashed alike where that can be compared."""
+        """Return True unless the numbers of rows differ, or the digests of one algorithm do."""
         if self.rows != other.rows:
             return False
         return self.algorithm != other.algorithm or self.digest == other.digest
 
     @classmethod
     def parse(cls, text: str) -> Fingerprint:
-        """Read what `str` wrote."""
+        """Parse the text that `str` returned."""
         rows, algorithm, digest = text.split(":")
         return cls(rows=int(rows), digest=digest, algorithm=algorithm)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Archive:
-    """Where replaced rows are kept.
+    """The table in which the rows that a change replaced are kept.
 
     Attributes:
-        table: Has the live table's columns, and at least its rows of `keys` as they were. None if nothing is to be
-            kept.
-        keys: The partitions whose rows are in it.
-        expires_at: When it may be dropped.
+        table: The archive. It has the live table's columns, and at least the previous rows of `keys`. None if no rows
+            are kept.
+        keys: The keys of the partitions whose previous rows are in the archive.
+        expires_at: The time after which the archive may be dropped.
     """
 
     table: TableRef | None = None
@@ -105,7 +107,10 @@ class Archive:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowCounts:
-    """How many rows a change of live touches in one partition. Staged = inserted + updated + unchanged."""
+    """The numbers of rows of one partition that a change of the live table inserts, updates, deletes and leaves.
+
+    `staged` is `inserted + updated + unchanged`.
+    """
 
     staged: int = 0
     inserted: int = 0
@@ -115,7 +120,7 @@ class RowCounts:
 
     @property
     def touched(self) -> int:
-        """How many rows of live are not as they were."""
+        """The number of rows that were inserted, updated or deleted."""
         return self.inserted + self.updated + self.deleted
 
     def __add__(self, other: RowCounts) -> RowCounts:
@@ -130,22 +135,24 @@ class RowCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagedPartition:
-    """The last that the ledger says of one partition in one group.
+    """The newest row of the ledger for one partition in one group.
 
     Attributes:
-        key: The partition.
-        event: What happened last. After a change of live, or once another group took it up, nothing is staged any more.
-        group: What it was staged with.
-        shadow: Where the rows stand; None once nothing is staged.
-        run_id: The run that recorded it.
-        code_version: The asset's then.
-        code: What computed them.
-        fingerprint: Of the live partition when they were staged.
-        columns: The live columns then; None if there was no live table.
-        rows: How many there are.
-        publication_id: What they were staged for, or what changed live.
-        recorded_at: When it happened.
-        computed_at: When its computation began; in a ledger of before that was noted, when it had ended.
+        key: The partition key.
+        event: The event of that row. After a change of the live table, or once another group has reused the rows,
+            nothing is staged any longer.
+        group: See `Origin.group`.
+        shadow: The table that holds the staged rows; None if nothing is staged any longer.
+        run_id: The id of the run that recorded the event.
+        code_version: The asset's `code_version` at that time.
+        code: See `Origin.code`.
+        fingerprint: The fingerprint of the live partition when the rows were staged.
+        columns: The names of the live table's columns when the rows were staged; None if there was no live table.
+        rows: The number of staged rows.
+        publication_id: The id of the publication that the rows were staged for, or of the change of the live table.
+        recorded_at: The time of the event.
+        computed_at: The time when the computation of the rows began. Ledgers of earlier versions have only the time
+            when it ended.
     """
 
     key: str
@@ -163,32 +170,36 @@ class StagedPartition:
     computed_at: datetime
 
     def knows(self, names: tuple[str, ...] | None) -> bool:
-        """Return whether it was staged for a live table of these columns; None are those of no table.
+        """Return True if the rows were staged for a live table with these columns; `names` is None if there is none.
 
-        Where there was no table, it knows any: a table that was created since has no rows of the partition.
+        Also True if there was no live table then, because a table that was created since has no rows of the partition.
         """
         return self.columns is None or self.columns == names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Staged:
-    """A batch whose rows stand in the shadow, checked for schema and scope, in no reader's way.
+    """A batch whose rows are in the shadow, which readers of the live table don't see.
+
+    The columns fit the live table, and every row belongs to a partition of the batch.
 
     Attributes:
-        table_slice: Its partitions of the live table; column names are spelled as the table spells them.
-        shadow: Where the rows stand.
+        table_slice: The batch's partitions of the live table. Column names are spelled as in the live table.
+        shadow: The table that holds the rows.
         columns: The shadow's data columns, as the live table has or will have them.
-        rows: Rows staged, by partition key; by `WHOLE_TABLE` for an unpartitioned asset.
-        live_columns: The live table's columns when the rows were staged; None if there was no table.
-        dropped: Rows outside the slice that were left out, as asked.
-        duplicates: Rows that were left out for a later one of the same key, as asked.
-        replaces_shadow: Whether an earlier try of the same run had left a shadow, which was discarded.
-        fingerprints: The live partitions before the rows were computed, by partition key; empty if there was no table.
-        copied_from: The shadows that the rows stand in, if `shadow` is a copy for the session.
-        moved: The staged partitions that wait no more once these rows are published.
-        rest: The shadow that keeps the other partitions of a batch of which this is a part, and the positions there of
-            those that leave it once these are published.
-        computed_at: When the computation of each partition began, by its key, where that is known.
+        rows: A mapping from partition key to the number of staged rows. The key of an unpartitioned asset is
+            `WHOLE_TABLE`.
+        live_columns: The live table's columns when the rows were staged; None if there was no live table.
+        dropped: The number of rows outside the slice that were left out, with `on_outside="drop"`.
+        duplicates: The number of rows that were left out for a later row of the same key, with `keep_latest`.
+        replaces_shadow: Whether an earlier attempt of the same run had left a shadow, which was discarded.
+        fingerprints: A mapping from partition key to the fingerprint of the live partition before the rows were
+            computed; empty if there was no live table.
+        copied_from: The shadows that hold the rows, if `shadow` is a copy for the session.
+        moved: The staged partitions that no longer wait once these rows are published.
+        rest: If the batch is a part of another one, the shadow that keeps the other partitions, and the positions in
+            it of the partitions that are removed from it once this part is published.
+        computed_at: A mapping from partition key to the time when its computation began, where that is known.
     """
 
     table_slice: TableSlice
@@ -207,27 +218,27 @@ class Staged:
 
     @property
     def spec(self) -> TableSpec:
-        """How the live table is kept."""
+        """The `TableSpec` of the live table."""
         return self.table_slice.spec
 
     @property
     def partition_slice(self) -> PartitionSlice | None:
-        """The partitions; None for an unpartitioned asset, of which the whole table is staged."""
+        """The partitions of the batch; None for an unpartitioned asset, whose whole table is staged."""
         return self.table_slice.partition_slice
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The partition keys, at their positions in the slice; `WHOLE_TABLE` for an unpartitioned asset."""
+        """The partition keys, in the order of the slice; `WHOLE_TABLE` alone for an unpartitioned asset."""
         return self.table_slice.keys
 
     @property
     def place(self) -> str:
-        """Where a person finds the rows."""
+        """The names of the tables in which users find the rows."""
         return listed([*self.copied_from] or [self.shadow])
 
     @property
     def added(self) -> tuple[Column, ...]:
-        """Those of `columns` that the live table lacked, and gets when the rows are published."""
+        """The columns that the live table doesn't have yet; publishing the rows adds them."""
         if self.live_columns is None or names_of(self.columns) == names_of(self.live_columns):
             return ()
         known = {*names_of(self.live_columns)}
@@ -236,13 +247,13 @@ class Staged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveRows:
-    """Live rows of some partitions, as they are.
+    """The current live rows of some partitions.
 
     Attributes:
         table_slice: The partitions of the live table.
-        columns: The live table's.
-        view: The rows, with the position of each one's partition; for the session.
-        rows: How many each partition has, by key.
+        columns: The live table's columns.
+        view: A relation of the session with the rows, and the position of each row's partition in the slice.
+        rows: A mapping from partition key to the number of live rows.
     """
 
     table_slice: TableSlice
@@ -253,12 +264,13 @@ class LiveRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """A staged batch with the verdicts on it.
+    """A staged batch and the results of its audits.
 
     Attributes:
-        staged: What was audited.
-        results: A result for each audit.
-        live_rows: How many rows live had of each partition then, by key; None if they could not be counted.
+        staged: The batch that was audited.
+        results: The results, one for each audit.
+        live_rows: A mapping from partition key to the number of live rows at the time of the audit; None if they could
+            not be counted.
     """
 
     staged: Staged
@@ -267,7 +279,7 @@ class Judged:
 
     @property
     def blocked(self) -> tuple[str, ...]:
-        """The partitions that some audit forbids to publish, in the slice's order."""
+        """The keys of the partitions that an audit forbids to publish, in the order of the slice."""
         keys: set[str] = set()
         for result in self.results:
             keys.update(result.blocking_keys)
@@ -275,19 +287,19 @@ class Judged:
 
 
 class Seal:
-    """Says that an audit has passed what it is on."""
+    """The proof that an audit made an `Audited`."""
 
 
 AUDIT_SEAL: Final = Seal()
-"""For wap/audit.py alone, which is what a test of the imports holds."""
+"""Only wap/audit.py imports it; a test of the imports checks that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audited(Judged):
-    """A staged batch that every blocking audit passed, in every partition. Made in wap/audit.py, and nowhere else.
+    """A staged batch that passed every blocking audit in every partition; only wap/audit.py makes it.
 
     Raises:
-        PublishError: It is made without the audit's seal, or something blocks it.
+        PublishError: `seal` isn't `AUDIT_SEAL`, or an audit forbids to publish a partition.
     """
 
     seal: InitVar[Seal | None] = None
@@ -295,27 +307,28 @@ class Audited(Judged):
     def __post_init__(self, seal: Seal | None) -> None:
         table = self.staged.table_slice.table
         if seal is not AUDIT_SEAL:
-            raise PublishError(f"{table}: nothing but an audit can say that rows are audited", table=str(table))
+            raise PublishError(f"{table}: only an audit can make an Audited", table=str(table))
         if self.blocked:
-            raise PublishError(f"{table}: {listed(self.blocked)} are blocked by audits", table=str(table))
+            raise PublishError(f"{table}: audits forbid to publish {listed(self.blocked)}", table=str(table))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected(Judged):
-    """A staged batch that may not be published; its rows stay in the shadow."""
+    """A staged batch that an audit forbids to publish; its rows stay in the shadow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """A publication: one atomic change of the live table, by partition key.
+    """A publication: one atomic change of partitions of the live table.
 
     Attributes:
-        audited: What was published.
-        publication_id: Its id in the ledger.
-        row_counts: What it changed, by partition key.
-        archive: Where what it replaced is kept; None if it replaced nothing, or nothing is kept.
-        expires_at: Until when the archive is kept.
-        is_repeated: Whether an earlier try of the same run had published it, so that this one changed nothing.
+        audited: The batch that was published.
+        publication_id: The publication's id in the ledger.
+        row_counts: A mapping from partition key to the numbers of rows that changed.
+        archive: The table that keeps the replaced rows; None if no rows were replaced, or none are kept.
+        expires_at: The time until which the archive is kept.
+        is_repeated: Whether an earlier attempt of the same run had already published the batch, so that this one
+            changed nothing.
     """
 
     audited: Audited
@@ -328,19 +341,19 @@ class Published:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolledBack:
-    """A rollback: what publications replaced is live again.
+    """A rollback: the rows that publications replaced are live again.
 
     Attributes:
         table: The live table.
-        publication_id: The rollback's own id in the ledger, by which it can be undone.
-        undone: The publications that it undid.
-        row_counts: What it changed, by partition key.
-        already: The partitions in which the publications were undone already, with the rollback that stands there.
-        untouched: The partitions in which the publications had changed nothing.
-        removed: The partitions that have no rows now, as they had none before.
-        archive: Where what it replaced is kept; None if it replaced nothing.
-        expires_at: Until when the archive is kept.
-        is_dry: Whether it only says what it would do.
+        publication_id: The rollback's own id in the ledger, with which it can be rolled back.
+        undone: The ids of the publications that were rolled back.
+        row_counts: A mapping from partition key to the numbers of rows that changed.
+        already: A mapping from the keys of partitions that were already rolled back to the id of that rollback.
+        untouched: The keys of the partitions in which the publications had changed nothing.
+        removed: The keys of the partitions that have no rows now because they had none before the publications.
+        archive: The table that keeps the rows that the rollback replaced; None if it replaced none.
+        expires_at: The time until which the archive is kept.
+        is_dry: True if the rollback was only simulated.
     """
 
     table: TableRef
@@ -357,14 +370,14 @@ class RolledBack:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retired:
-    """What was dropped of a table's archives and shadows.
+    """The archives and shadows of a table that were dropped.
 
     Attributes:
         table: The live table.
-        archives: Those that had expired.
-        shadows: Those whose runs had ended.
-        kept_shadows: Those of runs that go on, or that ended not long ago.
-        is_dry: Whether they are only said to be dropped.
+        archives: The dropped archives, which had expired.
+        shadows: The dropped shadows, whose runs had ended.
+        kept_shadows: The shadows that were kept because their runs are still running or ended recently.
+        is_dry: True if nothing was dropped, and the tables are those that would be.
     """
 
     table: TableRef

@@ -1,4 +1,4 @@
-"""Tables, and what a user says about one."""
+"""Tables: their names and columns, and how an asset is kept in one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Literal
 from dagster_safe_backfill.errors import ConfigurationError
 
 ColumnType = Literal["date", "timestamp", "timestamptz"]
-"""How a column keeps time: calendar days, wall-clock times of a known time zone, or instants."""
+"""How a column keeps time: as calendar days, as wall-clock times of a known time zone, or as instants."""
 
 OnEmpty = Literal["refuse", "allow"]
 OnOutside = Literal["refuse", "drop"]
@@ -21,18 +21,18 @@ OnSchemaChange = Literal["raise", "add_columns", "sync"]
 SHADOW_INFIX = "__shadow_"
 ARCHIVE_INFIX = "__archive_"
 _LONGEST_WORD = 38
-"""A UUID without hyphens, and the number of a batch."""
+"""The length of a UUID without hyphens and the number of a batch."""
 _DIGITS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableRef:
-    """A table's name: `schema.name`, as the user spells it.
+    """The name of a table, `schema.name`, as the user spells it.
 
     Attributes:
         schema: The schema's name.
-        name: The table's own name.
-        longest_name: The most bytes that the names of the table's shadows and archives may have.
+        name: The table's name within the schema.
+        longest_name: The maximum length of the names of the table's shadows and archives, in bytes.
     """
 
     schema: str
@@ -44,27 +44,27 @@ class TableRef:
 
     @classmethod
     def parse(cls, text: str, *, default_schema: str) -> TableRef:
-        """Read `"table"` or `"schema.table"`.
+        """Parse `"table"` or `"schema.table"`.
 
         Raises:
-            ConfigurationError: The text has another number of parts.
+            ConfigurationError: The text has more than two parts, or an empty one.
         """
         parts = text.split(".")
         if not all(parts) or len(parts) > 2:
-            raise ConfigurationError(f'a table is named "table" or "schema.table", not "{text}"')
+            raise ConfigurationError(f'a table\'s name must have the form "table" or "schema.table", not "{text}"')
         return cls(schema=parts[0] if len(parts) == 2 else default_schema, name=parts[-1])
 
     @property
     def shadow_prefix(self) -> str:
-        """What the names of all shadows of this table begin with, and those of no other table's."""
+        """The prefix of the names of this table's shadows; shadows of other tables have other prefixes."""
         return self._prefix(SHADOW_INFIX)
 
     def archive(self, publication_id: str) -> TableRef:
-        """Return the name of the table that keeps what one publication replaced in this one."""
+        """Return the name of the archive that keeps the rows that one publication replaced in this table."""
         return self._beside(ARCHIVE_INFIX, _word(publication_id))
 
     def shadow(self, run_id: str, *, batch: int | None = None) -> TableRef:
-        """Return the name of this table's shadow for one run, or for one of its batches; no two runs share one."""
+        """Return the name of this table's shadow for a run, or for one of its batches; every run has its own."""
         return self._beside(SHADOW_INFIX, _word(run_id) + ("" if batch is None else f"_{batch}"))
 
     def _beside(self, infix: str, word: str) -> TableRef:
@@ -72,13 +72,16 @@ class TableRef:
         return replace(self, name=prefix + _shortened(word, self.longest_name - len(prefix.encode())))
 
     def _prefix(self, infix: str) -> str:
-        # Whatever the word after it: so it is one prefix for all shadows.
+        # Does not depend on the length of the word that follows, so that all shadows have the same prefix.
         longest = self.longest_name - len(infix) - min(_LONGEST_WORD, self.longest_name // 3)
         return _shortened(self.name, longest) + infix
 
 
 def _shortened(name: str, longest: int) -> str:
-    """Return a name that is too long as its beginning and a digest of all of it; names that differ by case are one."""
+    """Return `name`, or its beginning and a digest of it if it is longer than `longest` bytes.
+
+    The digest ignores case: names that differ only by case belong to the same table.
+    """
     if len(name.encode()) <= longest:
         return name
     digest = sha256(name.casefold().encode()).hexdigest()[:_DIGITS]
@@ -86,20 +89,20 @@ def _shortened(name: str, longest: int) -> str:
 
 
 def _word(text: str) -> str:
-    """Return `text` as part of a name: a UUID without its hyphens."""
+    """Return an id as part of a table's name: without hyphens, and with "_" for other special characters."""
     return re.sub(r"\W", "_", text.replace("-", ""))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """A table's column and its type, in the warehouse's own spelling."""
+    """The name and type of a table's column, as the warehouse spells them."""
 
     name: str
     type: str
 
 
 def names_of(columns: Iterable[Column]) -> tuple[str, ...]:
-    """Return the names of columns, in their order."""
+    """Return the names of the columns, in the same order."""
     return tuple(map(attrgetter("name"), columns))
 
 
@@ -109,18 +112,16 @@ class TableSpec:
 
     Attributes:
         table: The live table.
-        partition_expr: The SQL expression that tells a row's partition, by dimension name;
-            under None where the partitions have one dimension. Empty for unpartitioned assets.
-        column_timezone: The zone of wall-clock columns; if None, that of the partitions definition.
-        unique_key: The columns that identify a row; empty if there is no key.
-        updated_at_column: A column that takes the time of the publication in rows that it changed.
-        on_empty: Whether no rows at all are an error.
-        on_outside: Whether rows outside the slice are an error, or are left out and counted.
-        on_schema_change: Whether computed columns that aren't the table's are an error, are added to it, or (`sync`)
-            become the table's, which then loses those that aren't computed and changes types that don't fit.
-        column_defaults: The SQL expression of what the rows that are there get in a column that is added, by name.
-        keep_latest: The column that tells which of the computed rows of one key is kept: the one with its largest
-            value. None if no key may come twice.
+        partition_expr: See `AssetOptions.partition_expr`.
+        column_timezone: See `TableOptions.column_timezone`.
+        unique_key: See `AssetOptions.unique_key`.
+        updated_at_column: See `TableOptions.updated_at_column`.
+        on_empty: See `TableOptions.on_empty`.
+        on_outside: See `TableOptions.on_outside`.
+        on_schema_change: See `Swap.on_schema_change`.
+        column_defaults: See `Merge.column_defaults`.
+        keep_latest: The column whose largest value selects the row of a key that is kept. None if duplicates are an
+            error.
     """
 
     table: TableRef
@@ -137,30 +138,44 @@ class TableSpec:
 
 @dataclass(frozen=True, slots=True)
 class KeepLatest:
-    """Keep, of the computed rows of one key, the one with the largest value in `column`; see `keep_latest`."""
+    """A choice for `on_duplicate`: keep the computed row with the largest value in `column`. See `keep_latest`.
+
+    Raises:
+        ConfigurationError: The column isn't a text, or is blank.
+    """
 
     column: str
 
     def __post_init__(self) -> None:
         if not isinstance(self.column, str) or not self.column.strip():  # pyright: ignore[reportUnnecessaryIsInstance]: users' own
-            raise ConfigurationError(f"keep_latest is the name of a column, not {self.column!r}")
+            raise ConfigurationError(f"keep_latest must be the name of a column, not {self.column!r}")
 
 
 def keep_latest(column: str) -> KeepLatest:
-    """Leave out computed rows whose unique key comes again with a larger value in `column`, and count them.
+    """Keep, for each unique key, the computed row with the largest value in `column`; count the others.
 
-    NULL is the smallest value. Two rows of one key with the same largest value are an error, as nothing tells which
-    one is right. For `on_duplicate`.
+    NULL is smaller than any value. If two rows of a key share the largest value, the write fails with
+    `KeyViolationError`, because neither row is the latest. Pass the result to `TableOptions(on_duplicate=…)`.
+
+    Raises:
+        ConfigurationError: The column isn't a text, or is blank.
+
+    Example:
+        ```python
+        table = sb.TableOptions(on_duplicate=sb.keep_latest("ingested_at"))
+        ```
     """
     return KeepLatest(column)
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A SELECT that the warehouse runs itself, so that no row passes through Python.
+    """A SELECT statement that the warehouse runs; its rows don't pass through Python.
 
-    `sql` is one SELECT (or WITH … SELECT) in the warehouse's dialect. Its column names are matched to the
-    table's; their order is free.
+    Columns are matched to the table's by name; their order doesn't matter.
+
+    Attributes:
+        sql: One SELECT, or WITH … SELECT, in the warehouse's dialect.
 
     Example:
         ```python

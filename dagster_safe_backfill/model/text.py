@@ -1,4 +1,4 @@
-"""Texts of messages."""
+"""Parts of messages: lists of values, and the table that an error is about."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SHOWN = 10
 
 
 def listed(values: Sequence[object], *, shown: int = _SHOWN) -> str:
-    """Return the first `shown` values, separated by commas, and how many more there are."""
+    """Return the first `shown` values, separated by commas, and the number of the others: `"a, b and 3 more"`."""
     head = ", ".join(str(value) for value in values[:shown])
     rest = len(values) - shown
     return f"{head} and {rest} more" if rest > 0 else head
@@ -19,7 +19,7 @@ def listed(values: Sequence[object], *, shown: int = _SHOWN) -> str:
 
 @contextmanager
 def about(table: object) -> Generator[None, None, None]:
-    """Prefix the message of any error raised in the block with the table's name, unless the message has it."""
+    """Put the table's name before the message of a `SafeBackfillError` raised in the block, unless it is in it."""
     try:
         yield
     except SafeBackfillError as error:

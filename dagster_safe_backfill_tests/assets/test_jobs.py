@@ -86,8 +86,8 @@ def test_the_newest_publication_is_rolled_back_and_dagster_says_so(backfilled: B
         "rows_deleted": 0,
         "rows_unchanged": 2,
     }
-    assert "had no rows before it, and has none now" in (backfilled.newest("2024-01-03").description or "")
-    assert "had changed nothing here" in (backfilled.newest("2024-01-01").description or "")
+    assert "had no rows before the publication, and has none now" in (backfilled.newest("2024-01-03").description or "")
+    assert "had changed nothing in this partition" in (backfilled.newest("2024-01-01").description or "")
     assert green(backfilled.instance, "events") == {"2024-01-01", "2024-01-02", "2024-01-03"}
 
 
@@ -105,8 +105,8 @@ def test_a_dry_run_tells_only(backfilled: Backfilled, read: Read) -> None:
     (output,) = [e for e in result.all_events if e.event_type_value == "STEP_OUTPUT"]
     told = {name: value.value for name, value in output.step_output_data.metadata.items()}
     assert told["summary"] == (
-        "2 partitions: 0 rows inserted, 1 updated, 3 deleted, 2 unchanged; 2024-01-03 had no rows before, and lose"
-        " theirs; nothing to undo in 2024-01-01"
+        "2 partitions: 0 rows inserted, 1 updated, 3 deleted, 2 unchanged; 2024-01-03 had no rows before, so their"
+        " rows are removed; nothing to undo in 2024-01-01"
     )
 
 
@@ -118,8 +118,8 @@ def test_ranges_of_partitions_are_named_as_in_the_ui(backfilled: Backfilled, rea
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"partitions": ["2024-01-03...2024-01-02"]}, "range 2024-01-03...2024-01-02 is none of its partitions"),
-        ({"partitions": ["2024-01-03...tomorrow"]}, "none of its partitions"),
+        ({"partitions": ["2024-01-03...2024-01-02"]}, "2024-01-03...2024-01-02 is not a range of its partitions"),
+        ({"partitions": ["2024-01-03...tomorrow"]}, "not a range of its partitions"),
         ({"partitions": ["2024-01-09"]}, "did not publish 2024-01-09"),
         ({"publication_id": "nope"}, "main.events: no publication or rollback nope"),
         ({"publication_id": "a", "backfill_id": "b"}, "not both"),

@@ -250,7 +250,7 @@ BAD: list[tuple[str, str]] = [
     ('io_manager_key=""', "io_manager_key must be the key of a resource, such as \"io_manager\", not ''"),
     ("io_manager_key=None", 'io_manager_key must be the key of a resource, such as "io_manager", not None'),
     # @dg.asset's own
-    ('key="a", name="b"', "give key, or name and key_prefix, not both"),
+    ('key="a", name="b"', "give either key, or name and key_prefix, not both"),
     ('name=""', "name must be a text, not ''"),
     ("name=5", "name must be a text, not 5"),
     ("group_name=5", "group_name must be a text, not 5"),
@@ -282,9 +282,9 @@ BAD: list[tuple[str, str]] = [
     ),
     (
         'metadata={"on_empty": "allow"}',
-        "metadata: on_empty is an option of its own; write table=TableOptions(on_empty=…)",
+        "metadata: on_empty is an option, not metadata; write table=TableOptions(on_empty=…)",
     ),
-    ('metadata={"unique_key": "id"}', "metadata: unique_key is an option of its own; write unique_key=…"),
+    ('metadata={"unique_key": "id"}', "metadata: unique_key is an option, not metadata; write unique_key=…"),
     ('metadata={"keep_latest": "seen"}', 'write table=TableOptions(on_duplicate=keep_latest("a_column"))'),
     # names that there are not, and those of earlier versions
     ('uniqe_key=["id"]', "there is no argument 'uniqe_key'; did you mean unique_key?"),
@@ -474,7 +474,7 @@ def test_metadata_tells_readers_and_people_and_is_no_other_way_in(define: Callab
 
 
 BAD_METADATA: list[tuple[dict[str, Any], str]] = [
-    ({"on_emtpy": "allow"}, "metadata 'on_emtpy' is no option of a table; did you mean 'on_empty'?"),
+    ({"on_emtpy": "allow"}, "metadata 'on_emtpy' is not an option of a table; did you mean 'on_empty'?"),
     ({"uniqe_key": ["id"]}, "did you mean 'unique_key'?"),
     ({"partition_exp": "day"}, "did you mean 'partition_expr'?"),
     ({"on_duplicate": "raise"}, "did you mean 'keep_latest'?"),

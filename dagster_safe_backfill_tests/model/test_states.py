@@ -24,13 +24,13 @@ def audited(tmp_path: Path) -> Audited:
 
 
 def test_audited_is_what_an_audit_returns(audited: Audited) -> None:
-    with pytest.raises(sb.PublishError, match=r"main\.t: nothing but an audit can say that rows are audited"):
+    with pytest.raises(sb.PublishError, match=r"main\.t: only an audit can make an Audited"):
         Audited(staged=audited.staged, results=audited.results)
 
 
 def test_what_was_audited_cannot_become_something_else(audited: Audited) -> None:
     other = replace(audited.staged, rows={})
-    with pytest.raises(sb.PublishError, match="nothing but an audit"):
+    with pytest.raises(sb.PublishError, match="only an audit"):
         replace(audited, staged=other)
 
 

@@ -23,6 +23,7 @@ from dagster_safe_backfill.model.options import Merge
 from dagster_safe_backfill.model.states import Audited, Origin
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.runs.deadlines import Deadline
+from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.wap.audit import audit
 from dagster_safe_backfill.wap.measure.compare import Sampler
 from dagster_safe_backfill.wap.publish import publish
@@ -45,7 +46,7 @@ def run(connection: Session, sql: str) -> list[tuple[Any, ...]]:
     statement = sqlglot.parse_one(sql, dialect="duckdb")
     if isinstance(statement, exp.Query):
         return connection.query(statement)
-    assert isinstance(statement, exp.Insert | exp.Update)
+    assert isinstance(statement, exp.Insert | exp.Update | exp.Delete)
     return [(connection.execute(statement),)]
 
 
@@ -61,7 +62,8 @@ def stopped(*, after: float = SOON) -> Iterator[pytest.ExceptionInfo[sb.BatchTim
 @pytest.fixture
 def table(warehouse: Warehouse) -> Warehouse:
     with warehouse.connect() as connection:
-        run(connection, "CREATE TABLE t AS SELECT 1 AS x")
+        one = exp.select(exp.alias_(terms.number(1), "x"))
+        connection.tables.create(T, one, kind="live")
     return warehouse
 
 

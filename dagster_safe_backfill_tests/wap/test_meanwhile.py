@@ -11,7 +11,7 @@ import pytest
 import dagster_safe_backfill as sb
 from dagster_safe_backfill.errors import WarehouseUnavailableError
 from dagster_safe_backfill.model.tables import TableRef
-from dagster_safe_backfill.wap import audit, publish
+from dagster_safe_backfill.runs import wap_run
 from dagster_safe_backfill.warehouses.base import Session
 from dagster_safe_backfill_tests.conftest import Read
 from dagster_safe_backfill_tests.harness.assets import Source, events, failure_of, run_key, run_range
@@ -123,8 +123,8 @@ class TestAStepThatIsDoneAgainAfterItHadCommitted:
         runs.source.broken = {TWELVE[10]}
         runs.fail()
         runs.source.broken = set()
-        fails = Fails(audit.audit)
-        monkeypatch.setattr(audit, "audit", fails)
+        fails = Fails(wap_run.audit)
+        monkeypatch.setattr(wap_run, "audit", fails)
         assert runs.rerun().success
         assert fails.calls > 2
         assert runs.source.calls == FIVES[2:]
@@ -133,8 +133,8 @@ class TestAStepThatIsDoneAgainAfterItHadCommitted:
 
     @pytest.mark.parametrize("publish_each", [False, True], ids=["run", "batch"])
     def test_publishing(self, runs: Runs, read: Read, monkeypatch: pytest.MonkeyPatch, publish_each: bool) -> None:
-        fails = Fails(publish.publish)
-        monkeypatch.setattr(publish, "publish", fails)
+        fails = Fails(wap_run.publish)
+        monkeypatch.setattr(wap_run, "publish", fails)
         assert runs.run(batches=sb.Batches(size=5, publish_each=publish_each)).success
         assert fails.left == 0
         assert counts(read) == dict.fromkeys(TWELVE, 3)
@@ -146,8 +146,8 @@ class TestAStepThatIsDoneAgainAfterItHadCommitted:
     def test_publishing_what_passes_of_a_batch(self, runs: Runs, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
         bad, *good = TWELVE
         runs.source.spoiled[bad, 0] = -1.0
-        fails = Fails(publish.publish)
-        monkeypatch.setattr(publish, "publish", fails)
+        fails = Fails(wap_run.publish)
+        monkeypatch.setattr(wap_run, "publish", fails)
         message = runs.fail(batches=sb.Batches(size=5, publish_each=True, canary=False))
         assert f"published 11 of 12 partitions, without {bad}" in message
         assert fails.calls == 1 + 3, "each of three batches, and the first again"

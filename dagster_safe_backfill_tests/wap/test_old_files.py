@@ -217,7 +217,7 @@ def test_what_the_ledger_says_of_then_is_read(old: OldWarehouse) -> None:
     )
     assert old.summary("orders", old.id_of("orders_published")) == (
         "3 partitions: 0 rows inserted, 0 updated, 9 deleted, 0 unchanged; 2024-01-01, 2024-01-02, 2024-01-03 had no"
-        " rows before, and lose theirs"
+        " rows before, so their rows are removed"
     )
     changed = old.refusal("events", old.id_of("changed"))
     assert "2 partitions were published again since" in changed

@@ -189,7 +189,7 @@ def test_versions_of_one_backfill_do_not_mix(table: Publications) -> None:
     assert table.values()[1] == [1.0] * 3
     table.published(day_rows(2, 2.0), [2], "r3", origin=first)
     table.published(day_rows(3, 2.0), [3], "r4", origin={"backfill_id": "c", "code_version": "2"})
-    table.published(day_rows(1, 2.0), [1], "r5", origin=second, allows_mixed_versions=True)
+    table.published(day_rows(1, 2.0), [1], "r5", origin=second, allow_mixed_versions=True)
     assert table.values() == {day: [2.0] * 3 for day in range(4)}
 
 

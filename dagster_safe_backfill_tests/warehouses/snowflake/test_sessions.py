@@ -121,7 +121,10 @@ def test_assets_of_the_io_manager_are_tagged_and_with_the_users_own_pairs(accoun
 
 def test_a_tag_that_is_too_long_is_refused_before_anything_is_done(account: SnowflakeBackend) -> None:
     manager = account.manager(query_tag={"text": "x" * 2000})
-    with pytest.raises(sb.ConfigurationError, match="Snowflake takes 2000: shorten it"), manager.warehouse().connect():
+    with (
+        pytest.raises(sb.ConfigurationError, match="Snowflake accepts 2000. Shorten it"),
+        manager.warehouse().connect(),
+    ):
         pass
 
 
@@ -183,7 +186,7 @@ def run(connection: Session, sql: str) -> list[tuple[Any, ...]]:
     statement = sqlglot.parse_one(sql, dialect="snowflake")
     if isinstance(statement, exp.Query):
         return connection.query(statement)
-    assert isinstance(statement, exp.Insert | exp.Update)
+    assert isinstance(statement, exp.Insert | exp.Update | exp.Delete)
     return [(connection.execute(statement),)]
 
 

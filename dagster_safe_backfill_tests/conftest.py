@@ -21,7 +21,16 @@ from dagster_safe_backfill_tests.quick import has_quick_tests, is_quick
 Read = Callable[[str], list[tuple[Any, ...]]]
 """Runs a query on a connection that shares nothing with the library's, and returns its rows."""
 
-_LONGEST = ("e2e", "daemon", "test_publication_model", "faults", "test_audit_properties", "test_demo", "test_races")
+_LONGEST = (
+    "e2e",
+    "daemon",
+    "test_publication_model",
+    "faults",
+    "test_races",
+    "test_properties",
+    "test_demo",
+    "example",
+)
 _MEMORY = Path("/dev/shm")
 _ENOUGH = 4 * 2**30
 """Bytes; a container has 64 MiB there, if nobody asked for more."""

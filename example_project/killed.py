@@ -40,19 +40,19 @@ def backfill_month(home: Path, *, kill_at: str | None = None, again: str | None 
         kill_at: Kill the process once it logs this.
         again: The run to re-execute; a new one, if None.
     """
-    told: list[str] = []
+    logged: list[str] = []
     command = _MONTH if again is None else (*_AGAIN, again)
     with subprocess.Popen(command, cwd=ROOT, env=_environment(home), stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if "taking up" in line or " - batch " in line:
-                told.append(line.split(" - sku_revenue - ")[-1].strip())
+                logged.append(line.split(" - sku_revenue - ")[-1].strip())
             if kill_at is not None and kill_at in line:
                 process.kill()
                 break
     if kill_at is None and process.returncode != 0:
         raise SystemExit("the backfill failed; the run's log says why")
-    return told
+    return logged
 
 
 def report_killed(home: Path) -> str:

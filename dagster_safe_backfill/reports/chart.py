@@ -1,16 +1,10 @@
-"""Pictures for the UI. Importing this loads pygal, so it is imported when one is drawn."""
+"""Charts for the UI. pygal, which is an optional extra, is loaded when the first one is drawn."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from typing import Any
-
-from pygal import Config, Line, PluginImportFixer  # pyright: ignore[reportMissingTypeStubs]: untyped, as are its parts
-from pygal.style import Style  # pyright: ignore[reportMissingTypeStubs]
-
-# pygal's finder of map plug-ins is of a kind that Python gave up, and warns of at every later import, whoever's.
-sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, PluginImportFixer)]
 
 WIDTH, HEIGHT = 900, 340
 MOST_POINTS = 400
@@ -32,13 +26,16 @@ def rows_by_partition(
     """Return an SVG of both sides' rows by partition, with the partitions marked that are `blocked` or `warned`.
 
     Beyond `MOST_POINTS` partitions a point is the mean of some neighbours, and is marked if one of them is.
+
+    Raises:
+        ImportError: pygal is not installed.
     """
     groups = _groups(len(keys))
     most = max(map(len, groups))
     colours: list[str] = []
     tops = [0.0] * len(groups)
-    # Untyped in its own package.
-    chart: Any = Line(_config(show_dots=len(keys) <= _DOTS_UP_TO))
+    pygal = _pygal()
+    chart = pygal.Line(_config(pygal, show_dots=len(keys) <= _DOTS_UP_TO))
     chart.title = f"{title}: rows by partition" + (f" (means of up to {most})" if most > 1 else "")
     labels: list[str] = []
     for group in groups:
@@ -57,7 +54,7 @@ def rows_by_partition(
             legend = f"{verdict}: {count:,} of {len(keys):,}"
             chart.add(legend, places, stroke=False, show_dots=True, dots_size=5)
             colours.append(colour)
-    chart.style = _style(colours)
+    chart.style = _style(pygal, colours)
     return chart.render()
 
 
@@ -85,8 +82,17 @@ def _marked(
     return [top if is_marked else None for top, is_marked in zip(tops, marked, strict=True)]
 
 
-def _config(*, show_dots: bool) -> Any:
-    return Config(
+def _pygal() -> Any:
+    """Return the package pygal, which has no types."""
+    import pygal  # pyright: ignore[reportMissingTypeStubs]
+
+    # pygal's finder of map plug-ins has no find_spec, so Python would warn of it at every later import.
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, pygal.PluginImportFixer)]
+    return pygal
+
+
+def _config(pygal: Any, *, show_dots: bool) -> Any:
+    return pygal.Config(
         width=WIDTH,
         height=HEIGHT,
         explicit_size=True,
@@ -107,8 +113,8 @@ def _config(*, show_dots: bool) -> Any:
     )
 
 
-def _style(colours: Sequence[str]) -> Any:
-    return Style(
+def _style(pygal: Any, colours: Sequence[str]) -> Any:
+    return pygal.style.Style(
         background="white",
         plot_background="white",
         foreground="#4a5560",

@@ -188,21 +188,21 @@ def _totals(result: AuditResult) -> dict[str, float | None]:
     values: dict[str, list[float]] = {}
     for verdict in result.verdicts.values():
         for name, value in numbers_of(result.audit, verdict).items():
-            found = values.setdefault(name, [])
+            numbers = values.setdefault(name, [])
             if value is not None:
-                found.append(value)
+                numbers.append(value)
     is_additive = _is_additive(result.audit)
     totals: dict[str, float | None] = {}
-    for name, found in values.items():
+    for name, numbers in values.items():
         if name in ("change", "difference"):
-            totals[f"largest_{name}"] = max(found, default=None)
+            totals[f"largest_{name}"] = max(numbers, default=None)
         elif name == "failed_share":
             rows = sum(values.get("rows", ()))
             totals[name] = (result.failed_rows or 0) / rows if rows else 0.0
         elif name == "failed_rows":
             totals[name] = result.failed_rows
         elif is_additive:
-            totals[name] = sum(found)
+            totals[name] = sum(numbers)
     return totals
 
 

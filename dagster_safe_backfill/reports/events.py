@@ -1,4 +1,4 @@
-"""What is told of a run: its results over all batches, its failure, the numbers of each partition."""
+"""What a run tells Dagster: check results, its failure, the numbers of each partition."""
 
 from __future__ import annotations
 
@@ -87,14 +87,14 @@ def rejection(judged: Rejected, parts: Sequence[Judged], *, batches: int) -> dg.
 
 
 def partly_published(
-    judged: Rejected, parts: Sequence[Judged], published: Sequence[Published], *, whole: PartitionSlice
+    judged: Rejected, parts: Sequence[Judged], published: Sequence[Published], *, asked: PartitionSlice
 ) -> dg.Failure:
     """Return the failure of a run that published just the partitions that passed."""
     count = sum(len(one.row_counts) for one in published)
-    missing = len(whole) - len(judged.staged.keys)
+    missing = len(asked) - len(judged.staged.keys)
     ending = f"; {missing} more were not computed, as the first batch failed" if missing else ""
     said = (
-        f"published {count} of {len(whole)} partitions, without {listed(judged.blocked)}, because {_blocking(judged)}"
+        f"published {count} of {len(asked)} partitions, without {listed(judged.blocked)}, because {_blocking(judged)}"
     )
     return _failure(judged, parts, said, ending)
 

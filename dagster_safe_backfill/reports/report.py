@@ -11,6 +11,7 @@ import dagster as dg
 from dagster_safe_backfill.audits.groups import ROWS, AggregateDrift
 from dagster_safe_backfill.audits.verdicts import AuditResult
 from dagster_safe_backfill.model.states import Audited, Rejected
+from dagster_safe_backfill.reports.chart import rows_by_partition
 from dagster_safe_backfill.reports.checks import counted, shown_number, summary, table_value
 
 _SHOWN = 400
@@ -93,10 +94,6 @@ def verdict_of(results: Sequence[AuditResult], key: str) -> str:
 
 
 def _picture(judged: Audited | Rejected, results: Sequence[AuditResult]) -> dg.MetadataValue[Any]:
-    try:
-        from dagster_safe_backfill.reports.chart import rows_by_partition
-    except ImportError:
-        return dg.MetadataValue.text("for a picture, install dagster-safe-backfill[plot]")
     staged, live_rows = judged.staged, judged.live_rows
     shadow: list[int] = []
     live: list[int] = []
@@ -113,6 +110,8 @@ def _picture(judged: Audited | Rejected, results: Sequence[AuditResult]) -> dg.M
             verdicts=verdicts,
             title=str(staged.spec.table),
         )
+    except ImportError:
+        return dg.MetadataValue.text("for a picture, install dagster-safe-backfill[plot]")
     except Exception as error:  # a picture is worth no run
         return dg.MetadataValue.text(f"the picture can't be drawn: {type(error).__name__}: {error}")
     return dg.MetadataValue.md(f"![rows by partition](data:image/svg+xml;base64,{base64.b64encode(svg).decode()})")

@@ -80,10 +80,10 @@ def check_partition_count(context: dg.AssetExecutionContext, keys: Sequence[str]
     confirmed = context.run.tags.get(CONFIRMED_TAG)
     if count > at_most and confirmed != str(count):
         name = context.asset_key.to_user_string()
-        found = "" if confirmed is None else f" (it says {confirmed!r} now)"
+        now = "" if confirmed is None else f" (it says {confirmed!r} now)"
         raise TooManyPartitionsError(
             f"{name}: {count:,} partitions were asked for, and it allows {at_most:,} in one backfill; nothing was done."
-            f" If all of them are meant, launch them again with the tag {CONFIRMED_TAG} set to {count}{found}:"
+            f" If all of them are meant, launch them again with the tag {CONFIRMED_TAG} set to {count}{now}:"
             f' in the launch dialog under Tags, or `dagster job backfill --tags \'{{"{CONFIRMED_TAG}": "{count}"}}\'`',
             count=count,
             allowed=at_most,

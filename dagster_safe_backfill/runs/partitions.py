@@ -131,8 +131,8 @@ def _checked(
     shown = " to ".join(asked)
     if not keys:
         raise EmptySliceError(f"{name}: the run asks for {shown}, and that is no partition; {_ADVICE}")
-    found = set(keys)
-    if not found.issuperset(asked) or (len(asked) == 1 and len(found) > 1):
+    resolved = set(keys)
+    if not resolved.issuperset(asked) or (len(asked) == 1 and len(resolved) > 1):
         raise ScopeMismatchError(
             f"{name}: the run asks for {shown}, and Dagster resolved {listed(keys)}; {_ADVICE}",
             asked=asked,

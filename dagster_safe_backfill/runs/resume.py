@@ -46,25 +46,25 @@ class Batch:
 
 def batches_of(run: ComputingRun) -> list[Batch]:
     """Return the batches of a run: what it takes up, then what it computes."""
-    whole, size = run.partition_slice, run.options.batches.size
-    found, before = _look(run, cut(whole, whole.keys, size=size)[0])
-    kept: Sequence[StagedPartition] = ()
-    if found.kept or found.outdated:
-        kept = taken_up(run.context, found.kept, refused=found.outdated)
-    if found.unaudited:
-        _discard(run, found.unaudited)
-    missing, used = dict.fromkeys(whole.keys), set[TableRef | None]()
-    for one in kept:
+    partitions, size = run.partition_slice, run.options.batches.size
+    earlier, before = _look(run, cut(partitions, partitions.keys, size=size)[0])
+    staged: Sequence[StagedPartition] = ()
+    if earlier.kept or earlier.outdated:
+        staged = taken_up(run.context, earlier.kept, refused=earlier.outdated)
+    if earlier.unaudited:
+        _discard(run, earlier.unaudited)
+    missing, used = dict.fromkeys(partitions.keys), set[TableRef | None]()
+    for one in staged:
         del missing[one.key]
         used.add(one.shadow)
-    slices = cut(whole, missing, size=size)
-    names = _free_shadows(run, len(slices) + bool(kept), used)
+    slices = cut(partitions, missing, size=size)
+    shadows = _free_shadows(run, len(slices) + bool(staged), used)
     batches: list[Batch] = []
-    if kept:
-        earlier = whole.only(one.key for one in kept)
-        batches.append(Batch(partition_slice=earlier, shadow=names.pop(), staged=kept))
+    if staged:
+        of_staged = partitions.only(one.key for one in staged)
+        batches.append(Batch(partition_slice=of_staged, shadow=shadows.pop(), staged=staged))
     is_first = True
-    for piece, shadow in zip(slices, names, strict=True):
+    for piece, shadow in zip(slices, shadows, strict=True):
         is_canary = is_first and run.options.batches.canary
         batches.append(
             Batch(partition_slice=piece, shadow=shadow, before=before if is_first else None, is_canary=is_canary)
@@ -90,22 +90,22 @@ def _free_shadows(run: ComputingRun, count: int, used: Container[TableRef]) -> l
 
 
 def _look(run: ComputingRun, first: PartitionSlice) -> tuple[Checkpoints, LiveBefore | None]:
-    """Return what is staged of a run's partitions, and what live is now of its first batch.
+    """Return what earlier runs staged of a run's partitions and, if that is nothing, what live is of its first batch.
 
-    The first batch isn't known yet if some of them are staged.
+    Otherwise the first batch isn't known yet.
     """
     now = datetime.now(timezone.utc)
-    spec, whole, code = run.spec, run.partition_slice, run.origin.code
+    spec, partitions = run.spec, run.partition_slice
 
     def attempt(session: Session) -> tuple[Checkpoints, LiveBefore | None]:
-        found = Checkpoints()
+        earlier = Checkpoints()
         if run.options.batches.resume:
-            found = checkpoints(session, spec=spec, partition_slice=whole, code=code)
-        if found.kept or found.outdated:
-            return found, None
-        return found, live_before(session, spec=spec, partition_slice=first)
+            earlier = checkpoints(session, spec=spec, partition_slice=partitions, code=run.origin.code)
+        if earlier.kept or earlier.outdated:
+            return earlier, None
+        return earlier, live_before(session, spec=spec, partition_slice=first)
 
-    deadline = run.deadline(f"looking for what is staged of {whole} of {spec.table}")
+    deadline = run.deadline(f"looking for what is staged of {partitions} of {spec.table}")
     try:
         return run.attempt(attempt, deadline=deadline, read_only=True)
     except TableNotFoundError:
@@ -161,7 +161,7 @@ def cut(partition_slice: PartitionSlice, keys: Iterable[str], *, size: int | Non
 
 def taken_up(
     context: dg.AssetExecutionContext,
-    found: Sequence[StagedPartition],
+    staged: Sequence[StagedPartition],
     *,
     refused: Iterable[tuple[StagedPartition, str]],
 ) -> Sequence[StagedPartition]:
@@ -171,24 +171,24 @@ def taken_up(
 
     Args:
         context: Of the run.
-        found: What is staged and audited of its partitions, and still as it would be computed.
+        staged: What is staged and audited of its partitions, and still as it would be computed.
         refused: What is staged and audited, and has to be computed anew, with the reason.
     """
-    anew = list(refused)
-    reasons = {
-        run_id: why_not_resumed(context.run, context.instance, run_id) for run_id in {one.run_id for one in found}
-    }
-    computed_at = {one.key: one.computed_at for one in found if reasons[one.run_id] is None}
+    run_ids = {one.run_id for one in staged}
+    reasons = {run_id: why_not_resumed(context.run, context.instance, run_id) for run_id in run_ids}
+    computed_at = {one.key: one.computed_at for one in staged if reasons[one.run_id] is None}
     stale = changed_since(context.assets_def, context.asset_key, computed_at, instance=context.instance)
     kept: list[StagedPartition] = []
-    for one in found:
+    anew: dict[str, list[str]] = {}
+    for one, reason in refused:
+        anew.setdefault(reason, []).append(one.key)
+    for one in staged:
         reason = reasons[one.run_id] or stale.get(one.key)
         if reason is None:
             kept.append(one)
         else:
-            anew.append((one, reason))
-    for reason in dict.fromkeys(reason for _, reason in anew):
-        keys = [one.key for one, why in anew if why == reason]
+            anew.setdefault(reason, []).append(one.key)
+    for reason, keys in anew.items():
         context.log.warning(f"{listed(keys)} were staged and audited, and are computed anew: {reason}")
     if kept:
         _log_taken_up(context, kept)
@@ -199,7 +199,7 @@ def _log_taken_up(context: dg.AssetExecutionContext, kept: Sequence[StagedPartit
     runs = list(dict.fromkeys(one.run_id for one in kept))
     context.log.info(
         f"taking up {len(kept)} partitions that run {listed(runs)} has staged and audited"
-        f" ({listed([one.key for one in kept])}); resume=False would compute them anew"
+        f" ({listed([one.key for one in kept])}); Batches(resume=False) would compute them again"
     )
     going_on = [run_id for run_id in runs if run_id != context.run_id and not is_over(context.instance, run_id)]
     if going_on:

@@ -19,10 +19,9 @@ from dagster_safe_backfill.model.states import Origin, StagedPartition
 from dagster_safe_backfill.model.tables import TableSpec
 from dagster_safe_backfill.runs.backfills import BACKFILL_TAG, is_over
 from dagster_safe_backfill.runs.deadlines import Deadline
-from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset
+from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, TableIO, table_io_of
 from dagster_safe_backfill.runs.limits import check_partition_count
 from dagster_safe_backfill.runs.partitions import slice_of_run
-from dagster_safe_backfill.runs.table_io import TableIO, table_io_of
 from dagster_safe_backfill.wap.ledger.waiting import owners
 from dagster_safe_backfill.wap.tables.slices import where
 
@@ -139,10 +138,10 @@ class Run:
         most = self.options.limits.max_retries
         self.context.log.warning(f"retry {attempt} of {most} in {seconds:.1f} s, after {type(error).__name__}: {error}")
 
-    def ended(self, found: Iterable[StagedPartition]) -> set[str]:
+    def ended(self, staged: Iterable[StagedPartition]) -> set[str]:
         """Return those of the runs that staged partitions which have ended, and this one."""
         own, instance = self.context.run_id, self.context.instance
-        return {run_id for run_id in owners(found) if run_id == own or is_over(instance, run_id)}
+        return {run_id for run_id in owners(staged) if run_id == own or is_over(instance, run_id)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,8 +78,8 @@ def _judge(
 ) -> tuple[Audited | Rejected, list[str]]:
     """Audit all that waits to be published together; return also the partitions that are left out."""
     table = run.spec.table
-    found, left_out = to_audit(session, table, group=run.origin.group)
-    if not found:
+    waiting, left_out = to_audit(session, table, group=run.origin.group)
+    if not waiting:
         raise NotStagedError(
             f"{table}: nothing is staged that could be audited; materialize partitions of"
             f" {live.key.to_user_string()}__shadow first",
@@ -87,16 +87,16 @@ def _judge(
             keys=left_out,
         )
     if not run.options.publish.allow_mixed_versions:
-        check_one_version(table, found)
-    origin = of_staged(run.origin, found)
+        check_one_version(table, waiting)
+    origin = of_staged(run.origin, waiting)
     staged = collect(
         session,
-        found,
+        waiting,
         spec=run.spec,
-        partition_slice=live.slice_of(run.context.instance, [one.key for one in found]),
-        into=free_shadow(table, run.origin.run_id, found),
+        partition_slice=live.slice_of(run.context.instance, [one.key for one in waiting]),
+        into=free_shadow(table, run.origin.run_id, waiting),
         origin=origin,
-        ended_runs=owners(found),
+        ended_runs=owners(waiting),
     )
     columns = run.options.checks.sample_columns
     judged = audit(session, staged, audits, origin=origin, sample_columns=columns, gate="group")
@@ -140,16 +140,15 @@ def _publish(session: Session, run: Run, wanted: PartitionSlice) -> tuple[Publis
     """Publish what isn't live; return also the publication and the changes of what had been published before."""
     table = run.spec.table
     chosen = to_publish(session, table, wanted.keys, group=run.origin.group)
-    found = chosen.approved
-    if not found:
+    if not chosen.approved:
         return None, chosen.published
     audited = approved(
         session,
-        found,
+        chosen.approved,
         spec=run.spec,
-        partition_slice=wanted.only(one.key for one in found),
+        partition_slice=wanted.only(one.key for one in chosen.approved),
         allows_mixed_versions=run.options.publish.allow_mixed_versions,
     )
-    origin = replace(run.origin, code_version=found[0].code_version)
+    origin = replace(run.origin, code_version=chosen.approved[0].code_version)
     origin = publication_of_group(session, table, origin)
     return publish(session, audited, rules=run.options.publish, origin=origin), chosen.published

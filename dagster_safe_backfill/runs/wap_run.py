@@ -212,15 +212,15 @@ def _judge(
 def _collect(session: Session, run: ComputingRun, batch: Batch) -> Staged:
     """Collect in one shadow what the run takes up."""
     table = run.spec.table
-    found, into = stands_in(session, table, batch.staged, into=batch.shadow, origin=run.origin)
+    staged, into = stands_in(session, table, batch.staged, into=batch.shadow, origin=run.origin)
     return collect(
         session,
-        found,
+        staged,
         spec=run.spec,
         partition_slice=batch.partition_slice,
         into=into,
         origin=run.origin,
-        ended_runs=run.ended(found),
+        ended_runs=run.ended(staged),
     )
 
 
@@ -240,7 +240,7 @@ def _publish_each(run: ComputingRun, batches: Sequence[Batch]) -> RunReport:
     judged = together(parts, audits=run.asset.audits, partition_slice=run.partition_slice)
     failure = None
     if isinstance(judged, Rejected):
-        failure = partly_published(judged, parts, published, whole=run.partition_slice)
+        failure = partly_published(judged, parts, published, asked=run.partition_slice)
     report = report_of(run.context, judged, failure=failure, logs_by_partition=run.asset.logs_by_partition)
     return replace(report, published=published)
 
@@ -258,37 +258,38 @@ def _publish_alone(run: ComputingRun, batch: Batch) -> RunReport:
 def _publish_together(run: ComputingRun, batches: Sequence[Batch]) -> RunReport:
     """Stage all batches, and publish them together, or nothing."""
     parts = [done.judged for done in _run_batches(run, batches, "part_of_run")]
-    whole = together(parts, audits=run.asset.audits, partition_slice=run.partition_slice)
-    if isinstance(whole, Rejected):
-        failure = rejection(whole, parts, batches=len(batches))
-        return report_of(run.context, whole, failure=failure, logs_by_partition=run.asset.logs_by_partition)
+    of_batches = together(parts, audits=run.asset.audits, partition_slice=run.partition_slice)
+    if isinstance(of_batches, Rejected):
+        failure = rejection(of_batches, parts, batches=len(batches))
+        return report_of(run.context, of_batches, failure=failure, logs_by_partition=run.asset.logs_by_partition)
 
     def attempt(session: Session) -> RunReport:
         if changes_by(session, run.spec.table, run.origin.publication_id):
             # An earlier attempt committed, and failed afterwards; publishing says what it did.
-            return _report_and_publish(session, run, whole)
-        return _report_and_publish(session, run, _judge_together(session, run, whole))
+            return _report_and_publish(session, run, of_batches)
+        return _report_and_publish(session, run, _judge_together(session, run, of_batches))
 
     return run.attempt(attempt, deadline=run.deadline(f"publishing {run.partition_slice} of {run.spec.table}"))
 
 
-def _judge_together(session: Session, run: ComputingRun, whole: Audited) -> Audited | Rejected:
+def _judge_together(session: Session, run: ComputingRun, of_batches: Audited) -> Audited | Rejected:
     """Collect all batches in one shadow, and audit there what spans them."""
-    found = staged_partitions(session, run.spec.table, keys=run.partition_slice.keys, group=run.origin.group)
+    table = run.spec.table
+    parts = staged_partitions(session, table, keys=run.partition_slice.keys, group=run.origin.group)
     staged = collect(
         session,
-        found,
+        parts,
         spec=run.spec,
         partition_slice=run.partition_slice,
-        into=free_shadow(run.spec.table, run.origin.run_id, found),
+        into=free_shadow(table, run.origin.run_id, parts),
         origin=run.origin,
-        ended_runs=run.ended(found),
+        ended_runs=run.ended(parts),
     )
     return audit_together(
         session,
         staged,
         run.asset.audits,
-        of_batches=whole,
+        of_batches=of_batches,
         origin=run.origin,
         sample_columns=run.options.checks.sample_columns,
     )

@@ -1,9 +1,10 @@
-"""audit: a verdict of every audit for every partition of what is staged; the one place that can make an `Audited`."""
+"""Auditing staged rows. This is the only module that can make an `Audited`, which `publish` needs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import filterfalse
 from typing import Literal
 
 from typing_extensions import assert_never
@@ -34,16 +35,16 @@ from dagster_safe_backfill.wap.measure.rows import staged_rows
 from dagster_safe_backfill.warehouses.base import Session
 
 Gate = Literal["run", "part_of_run", "partition", "part_of_group", "group"]
-"""What is let through together:
+"""Which partitions pass together:
 
-- `run`: all of the batch, or nothing of it.
-- `part_of_run`: the same, and it is published with other batches.
-- `partition`: each partition that nothing blocks.
-- `part_of_group`: the same, and they are published with others.
-- `group`: all that is staged together, which is approved for publication by it, or nothing of it.
+- `run`: all partitions of the batch pass, or none.
+- `part_of_run`: the same; the batch is published together with other batches.
+- `partition`: each partition passes that no audit blocks.
+- `part_of_group`: the same; the partitions are published together with others of their group.
+- `group`: all partitions of the group are approved for publication, or none.
 
-A key that live holds in another partition says nothing yet of a part, as that may go with the others: so all of them
-have to be audited together in the end.
+The two parts don't look for their keys in live partitions outside the batch, since another part may remove the key from
+there. So all parts must be audited together at the end.
 """
 
 
@@ -56,15 +57,15 @@ def audit(
     gate: Gate,
     sample_columns: Sequence[str] | None = None,
 ) -> Audited | Rejected:
-    """Measure audits on a staged batch, and record the outcome in the ledger.
+    """Measure audits on a staged batch, and record in the ledger which partitions passed.
 
     Args:
         session: An open session, outside a transaction.
-        staged: What is audited.
-        audits: What is asked.
-        origin: Who writes, and for which publication.
-        gate: What is let through together.
-        sample_columns: The columns that samples of failing rows may show; all, if None.
+        staged: The batch.
+        audits: The audits, with distinct names.
+        origin: The run that audits, and the id of its publication.
+        gate: Which partitions pass together.
+        sample_columns: The columns whose values samples of failing rows may show. Defaults to all columns.
     """
     is_part = gate in ("part_of_run", "part_of_group")
     batch = staged_rows(session, staged, sample_columns, looks_outside=not is_part)
@@ -96,7 +97,7 @@ def _record(session: Session, judged: Audited | Rejected, *, origin: Origin, gat
             blocked = judged.staged.keys if blocked else ()
         case _:
             assert_never(gate)
-    kept = [key for key in judged.staged.keys if key not in set(blocked)]
+    kept = list(filterfalse({*blocked}.__contains__, judged.staged.keys))
     record_staged(session, passed, judged.staged, origin=origin, results=judged.results, keys=kept)
     record_staged(session, failed, judged.staged, origin=origin, results=judged.results, keys=blocked)
 
@@ -104,7 +105,10 @@ def _record(session: Session, judged: Audited | Rejected, *, origin: Origin, gat
 def together(
     parts: Sequence[Audited | Rejected], *, audits: Sequence[Audit], partition_slice: PartitionSlice
 ) -> Audited | Rejected:
-    """Return several batches of a slice as one: rejected, if one of them is. Its shadow is that of the first."""
+    """Return several judged batches of a slice as one, which is rejected if one of them is.
+
+    It has the shadow of the first batch.
+    """
     first, *others = parts
     if not others:
         return first
@@ -136,15 +140,15 @@ def audit_together(
     origin: Origin,
     sample_columns: Sequence[str] | None = None,
 ) -> Audited | Rejected:
-    """Measure the audits that span batches on all of them, and add what the others said of each.
+    """Measure the audits that span batches on all batches together, and add the results of the other audits.
 
     Args:
         session: An open session, outside a transaction.
         staged: The batches, collected in one shadow.
-        audits: All that is asked.
-        of_batches: What was said of the batches.
-        origin: Who writes, and for which publication.
-        sample_columns: The columns that samples of failing rows may show; all, if None.
+        audits: All audits of the asset.
+        of_batches: The results of the single batches; see `together`.
+        origin: The run that audits, and the id of its publication.
+        sample_columns: The columns whose values samples of failing rows may show. Defaults to all columns.
     """
     spanning = [one for one in audits if one.is_over_run or isinstance(one, Unique)]
     dropped, duplicates = of_batches.staged.dropped, of_batches.staged.duplicates
@@ -155,17 +159,18 @@ def audit_together(
 
 
 def passed_part(session: Session, rejected: Rejected, *, origin: Origin) -> Audited | None:
-    """Return the partitions of a rejected batch that nothing blocks; None if there are none.
+    """Return the partitions of a rejected batch that no audit blocks; None if all are blocked.
 
-    Their rows are copied for the session. Once published, they leave the batch's shadow, where the others stay.
+    Their rows are copied into a scratch table of the session. Their publication deletes them from the batch's shadow,
+    which keeps the other partitions.
 
     Args:
         session: An open session, outside a transaction.
-        rejected: The batch, audited partition by partition.
-        origin: Who publishes, and under which id.
+        rejected: The batch, audited with the gate `partition`.
+        origin: The run that publishes, and the id of the publication.
 
     Raises:
-        PublishConflictError: The rows aren't as they were audited.
+        PublishConflictError: The shadow doesn't have the rows that were audited.
     """
     staged, blocked = rejected.staged, set(rejected.blocked)
     positions = tuple([position for position, key in enumerate(staged.keys) if key not in blocked])
@@ -174,7 +179,8 @@ def passed_part(session: Session, rejected: Rejected, *, origin: Origin) -> Audi
     keys = [staged.keys[position] for position in positions]
     part = staged.table_slice.only(keys)
     if changes_by(session, part.table, origin.publication_id):
-        # An earlier try committed, and failed afterwards; publishing says what it did. The shadow holds the others.
+        # An earlier try committed and failed afterwards, so these rows are gone from the shadow. `publish` returns what
+        # that try did.
         chosen = replace(staged, table_slice=part, shadow=scratch_shadow(session))
     else:
         found = staged_partitions(session, part.table, keys=keys, group=origin.group)
@@ -196,24 +202,27 @@ def approved(
     partition_slice: PartitionSlice,
     allows_mixed_versions: bool = False,
 ) -> Audited:
-    """Return partitions that an audit of all that was staged together has approved, wherever they stand.
+    """Return partitions that an audit of their group has approved, copied from their shadows for the session.
 
     Args:
         session: An open session, outside a transaction.
-        found: Where each partition of the slice stands, one a key.
+        found: The staged partition for each key of the slice.
         spec: How the live table is kept.
         partition_slice: The partitions.
-        allows_mixed_versions: Whether different code versions may have staged them.
+        allows_mixed_versions: True if different code versions may have staged the partitions.
 
     Raises:
-        NotStagedError: Some aren't approved.
-        MixedVersionsError: Different code versions staged them.
-        PublishError: The rows aren't as they were audited, or a key stands in two partitions that were audited apart.
+        NotStagedError: Partitions are not approved.
+        MixedVersionsError: Different code versions staged the partitions.
+        PublishError: A shadow doesn't have the rows that were audited, or a key occurs in two partitions that were not
+            audited together.
     """
     table = spec.table
     waiting = [one.key for one in found if one.event != "approved"]
     if waiting:
-        raise NotStagedError(f"{table}: {listed(waiting)} are not approved", table=str(table), keys=waiting)
+        raise NotStagedError(
+            f"{table}: {listed(waiting)} are not approved, so nothing was published", table=str(table), keys=waiting
+        )
     if not allows_mixed_versions:
         check_one_version(table, found)
     staged = replace(gathered(session, found, spec=spec, partition_slice=partition_slice), moved=tuple(found))
@@ -223,29 +232,35 @@ def approved(
 
 
 def check_one_version(table: TableRef, found: Sequence[StagedPartition]) -> None:
-    """Refuse partitions that several versions of the code staged.
+    """Refuse partitions that were staged with different code versions.
 
     Raises:
-        MixedVersionsError: They did.
+        MixedVersionsError: The code versions differ.
     """
     versions = list(dict.fromkeys(one.code_version for one in found))
     if len(versions) > 1:
         raise MixedVersionsError(
-            f"{table}: these partitions were staged by code_version {listed(versions)}, and are not published together:"
-            " the code changed in between. Stage all of them again, or set allow_mixed_versions=True",
+            f"{table}: these partitions were staged with code_version {listed(versions)}, so they are not published"
+            " together: the code changed in between. Stage all of them again, or set allow_mixed_versions=True in"
+            " publish=, for example publish=Merge(allow_mixed_versions=True).",
             table=str(table),
             versions=versions,
         )
 
 
 def _check_keys_apart(session: Session, staged: Staged) -> None:
-    """Refuse partitions that hold a key twice: those that were audited apart were not looked through together."""
+    """Refuse a key that occurs in two partitions: separate audits could not see it.
+
+    Raises:
+        PublishError: A key occurs twice.
+    """
     result = key_result(session, staged)
     if result.passed:
         return
     raise PublishError(
-        f"{staged.spec.table}: {listed(result.failed_keys)} were audited apart, and together {result.failed_rows} of"
-        " their rows have no unique key of their own, so nothing was published; audit them together",
+        f"{staged.spec.table}: {listed(result.failed_keys)} were audited separately, and {result.failed_rows} of their"
+        f" rows have a key that is NULL or occurs twice, so nothing was published. Materialize them together in"
+        f" {staged.spec.table.name}__audit.",
         table=str(staged.spec.table),
     )
 

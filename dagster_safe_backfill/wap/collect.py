@@ -1,4 +1,4 @@
-"""collect: staged partitions of several shadows into one, which can be audited and published as one."""
+"""Collecting staged partitions of several shadows in one, so that they are audited and published together."""
 
 from __future__ import annotations
 
@@ -34,22 +34,23 @@ def collect(
     origin: Origin,
     ended_runs: AbstractSet[str],
 ) -> Staged:
-    """Move staged partitions into one shadow, in one transaction with its ledger rows; live isn't touched.
+    """Copy staged partitions into one shadow, in one transaction with its ledger rows; the live table is unchanged.
 
-    A shadow that they leave is dropped, unless it holds other partitions that wait, or a run that goes on owns it.
+    Their earlier shadows are dropped, except those that have other partitions to publish or belong to a running run.
 
     Args:
         session: An open session, outside a transaction.
-        found: Where each partition of the slice stands, one a key.
+        found: The staged partition for each key of the slice.
         spec: How the live table is kept.
         partition_slice: The partitions.
         into: The new shadow.
-        origin: Who collects.
-        ended_runs: Those of the runs that staged them which have ended.
+        origin: The run that collects, and the id of its publication.
+        ended_runs: Those of the runs that staged the partitions that have ended.
 
     Raises:
         SchemaMismatchError: The shadows have different columns.
-        PublishConflictError: They were staged for different columns of live.
+        PublishConflictError: The partitions were staged for different columns of the live table, or a shadow doesn't
+            have the rows that were staged.
     """
 
     def work() -> Staged:
@@ -58,7 +59,7 @@ def collect(
         for shadow, run_id in emptied(session, spec.table, found).items():
             if shadow != into and run_id in ended_runs:
                 session.tables.drop(shadow)
-        # A run that goes on keeps what it has staged, and may be the first to publish it.
+        # A running run keeps its partitions, and may be the first to publish them.
         moved = [one for one in found if one.run_id in ended_runs]
         record_taken(session, spec.table, moved, origin=origin)
         record_staged(session, "audited", staged, origin=origin)
@@ -76,11 +77,12 @@ def gathered(
     partition_slice: PartitionSlice,
     into: TableRef | None = None,
 ) -> Staged:
-    """Copy staged partitions into one table, for the session only if none is named; in the caller's transaction.
+    """Copy staged partitions into one table, in the caller's transaction; without `into`, into a scratch table.
 
     Raises:
         SchemaMismatchError: The shadows have different columns.
-        PublishConflictError: They were staged for different columns of live.
+        PublishConflictError: The partitions were staged for different columns of the live table, or a shadow doesn't
+            have the rows that were staged.
     """
     sources = _sources(spec, found)
     columns = _columns(session, spec, sources)
@@ -106,12 +108,12 @@ def gathered(
 
 
 def scratch_shadow(session: Session) -> TableRef:
-    """Return the name of the table of a session in which partitions are gathered."""
+    """Return the name of the scratch table into which `gathered` copies partitions."""
     return session.scratch(_SCRATCH)
 
 
 def free_shadow(table: TableRef, run_id: str, found: Sequence[StagedPartition]) -> TableRef:
-    """Return a shadow of a run in which none of the partitions stands."""
+    """Return the name of a shadow of the run that has none of the partitions."""
     taken = {one.shadow for one in found}
     names = (table.shadow(run_id, batch=number or None) for number in count())
     return next(name for name in names if name not in taken)
@@ -120,9 +122,10 @@ def free_shadow(table: TableRef, run_id: str, found: Sequence[StagedPartition]) 
 def stands_in(
     session: Session, table: TableRef, found: Sequence[StagedPartition], *, into: TableRef, origin: Origin
 ) -> tuple[Sequence[StagedPartition], TableRef]:
-    """Return where partitions that are to be collected stand, and a shadow to collect them in.
+    """Return the staged partitions to collect, and the shadow to collect them in.
 
-    An earlier try may have collected them in `into`, and failed afterwards: then they stand there, in the run's group.
+    If an earlier try collected them in `into` and failed afterwards, they are read from there and collected in another
+    shadow.
     """
     keys = [one.key for one in found]
     own = staged_partitions(session, table, keys=keys, group=origin.group)
@@ -132,12 +135,12 @@ def stands_in(
 
 
 def _conflict(spec: TableSpec, keys: Sequence[str], text: str) -> PublishConflictError:
-    """Return the error of partitions that aren't as they were staged, though nobody has published them since."""
+    """Return the error for partitions whose shadows changed, although nobody has published them since."""
     return PublishConflictError(text, table=str(spec.table), keys=keys, published_since=dict.fromkeys(keys))
 
 
 def _sources(spec: TableSpec, found: Sequence[StagedPartition]) -> Mapping[TableRef, Sequence[str]]:
-    """Return the shadows, with the partitions that each is read for."""
+    """Return a mapping from each shadow to the keys of the partitions that are read from it."""
     sources: dict[TableRef, list[str]] = {}
     gone: list[str] = []
     for one in found:
@@ -149,14 +152,14 @@ def _sources(spec: TableSpec, found: Sequence[StagedPartition]) -> Mapping[Table
         raise _conflict(
             spec,
             gone,
-            f"{spec.table}: {listed(gone)} are not staged any more: another run took them up or published them; run the"
-            " partitions again",
+            f"{spec.table}: {listed(gone)} are not staged any more, because another run took them over or published"
+            " them. Run these partitions again.",
         )
     return sources
 
 
 def _columns(session: Session, spec: TableSpec, sources: Mapping[TableRef, Sequence[str]]) -> tuple[Column, ...]:
-    """Return the data columns that all shadows have."""
+    """Return the data columns, which must be the same in all shadows."""
     found = {shadow: data_columns(session, shadow) for shadow in sources}
     missing = [shadow for shadow, columns in found.items() if not columns]
     if missing:
@@ -164,8 +167,8 @@ def _columns(session: Session, spec: TableSpec, sources: Mapping[TableRef, Seque
         raise _conflict(
             spec,
             lost,
-            f"{spec.table}: {listed([*map(str, missing)])}, in which {listed(lost)} were staged, is not there any more:"
-            " somebody dropped it; run these partitions again",
+            f"{spec.table}: {listed([*map(str, missing)])}, in which {listed(lost)} were staged, doesn't exist any"
+            " more. Run these partitions again.",
         )
     first, *others = sources
     columns = found[first]
@@ -174,7 +177,7 @@ def _columns(session: Session, spec: TableSpec, sources: Mapping[TableRef, Seque
         if change:
             raise SchemaMismatchError(
                 f"{spec.table}: {first} and {other} were staged with different columns ({'; '.join(change.problems)}),"
-                " so they can't be published together; stage their partitions again, together",
+                " so they can't be published together. Stage their partitions again, in one backfill.",
                 table=str(spec.table),
                 problems=change.problems,
             )
@@ -184,7 +187,7 @@ def _columns(session: Session, spec: TableSpec, sources: Mapping[TableRef, Seque
 def _live_columns(
     session: Session, spec: TableSpec, found: Sequence[StagedPartition], columns: Sequence[Column]
 ) -> tuple[Column, ...] | None:
-    """Return the live columns that there were when the partitions were staged, with the types that they have now."""
+    """Return the live table's columns at the time of the staging, with their present types; None without a table."""
     names = next((one.columns for one in found if one.columns is not None), None)
     if names is None:
         return None
@@ -193,30 +196,30 @@ def _live_columns(
         raise _conflict(
             spec,
             keys,
-            f"{spec.table} was altered between the staging of {listed(keys)} and of the other partitions; stage them"
-            " again, together",
+            f"{spec.table}: the table's columns changed between the staging of {listed(keys)} and of the other"
+            " partitions. Stage all of them again, in one backfill.",
         )
     types = {column.name: column.type for column in (*columns, *(session.tables.columns(spec.table) or ()))}
     return tuple([Column(name=name, type=types.get(name, "")) for name in names])
 
 
 def _rows(sources: Mapping[TableRef, Sequence[str]], recognised: TableSlice, names: Sequence[str]) -> exp.Select:
-    """Return the rows of all sources, each of its own partitions, as a shadow holds them."""
+    """Return a SELECT of the partitions' rows from all shadows, with each row's position in the slice."""
     parts: list[exp.Select] = []
     for source, keys in sources.items():
         rows = exp.select(*terms.columns(names)).from_(terms.table(source))
         parts.append(rows.where(inside(recognised.only(keys))))
-    rows = exp.union(*parts, distinct=False, copy=False) if len(parts) > 1 else parts[0]
+    rows = exp.union(*parts, distinct=False) if len(parts) > 1 else parts[0]
     return positioned(rows, terms.columns(names), recognised)
 
 
 def _check_rows(spec: TableSpec, found: Sequence[StagedPartition], counted: Mapping[str, int]) -> None:
-    """Refuse shadows that aren't as they were staged: somebody changed them by hand."""
+    """Refuse shadows that don't have the numbers of rows that were staged."""
     wrong = [one.key for one in found if one.rows != counted.get(one.key, 0)]
     if wrong:
         raise _conflict(
             spec,
             wrong,
-            f"{spec.table}: the shadow of {listed(wrong)} has other rows than were staged, so somebody changed it;"
-            " stage these partitions again",
+            f"{spec.table}: the shadow of {listed(wrong)} doesn't have the rows that were staged, so somebody changed"
+            " it. Stage these partitions again.",
         )

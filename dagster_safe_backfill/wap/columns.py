@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import filterfalse
 
 from sqlglot import exp
 
@@ -28,11 +29,11 @@ def reconciled(
     live: Sequence[Column] | None,
     spec: TableSpec,
 ) -> list[StagedColumn]:
-    """Return the computed columns as the live table has them, or will have them (`TableSpec.on_schema_change`).
+    """Return the computed columns with the names and types that the live table has, or gets with their publication.
 
     Raises:
-        SchemaMismatchError: They differ from the table's in a way that isn't allowed, or the table's types would
-            change values, such as 1.5 in an integer column.
+        SchemaMismatchError: The columns differ from the table's in a way that `TableSpec.on_schema_change` refuses, or
+            the table's types would change values, such as 1.5 in an integer column.
     """
     if live is None:
         columns, problems = _new_columns(session, found)
@@ -40,7 +41,7 @@ def reconciled(
         columns, problems = _matched_columns(session, found, live, spec)
     for column in found:
         if column.name.casefold().startswith(RESERVED):
-            problems.append(f"{column.name} begins with {RESERVED}, as only the library's own columns do")
+            problems.append(f"{column.name} begins with {RESERVED}, which is reserved for the library's own columns")
     if problems:
         raise SchemaMismatchError(
             f"{spec.table}: the computed columns differ from the table's, so nothing was written:"
@@ -50,7 +51,11 @@ def reconciled(
         )
     if live is not None and spec.on_schema_change == "sync":
         return [_widened(session, source, column) for column in columns]
-    problems = _losses(session, source, columns)
+    cast: list[StagedColumn] = []
+    for column in columns:
+        if column.is_cast:
+            cast.append(column)
+    problems = _losses(session, source, cast) if cast else []
     if problems:
         raise SchemaMismatchError(f"{spec.table}: {'; '.join(problems)}", table=str(spec.table), problems=problems)
     return columns
@@ -63,8 +68,8 @@ def _new_columns(session: Session, found: Sequence[Column]) -> tuple[list[Staged
         created = session.dialect.created_as(column.type)
         if created is None:
             problems.append(
-                f"{column.name} holds nothing but NULL, which tells no type for a new column (cast it,"
-                " or create the column first)"
+                f"{column.name} has only NULL values, so the type of the new column isn't known (cast it, or create the"
+                " column first)"
             )
         else:
             columns.append(_on_its_way(column, Column(name=column.name, type=created)))
@@ -89,7 +94,7 @@ def _matched_columns(
             columns += [_on_its_way(source, Column(name=target.name, type=column.type)) for column in new]
             problems += refused
         else:
-            problems.append(f"{target.name} is {source.type}, and {target.type} in the table")
+            problems.append(f"{target.name} is {source.type}, but {target.type} in the table")
     stamp = spec.updated_at_column
     if stamp is not None and not any(_is_name(target.name, stamp) for target in live):
         problems.append(f"{stamp}, the updated_at_column, is not in the table (add it, as TIMESTAMP WITH TIME ZONE)")
@@ -100,7 +105,7 @@ def _matched_columns(
 
 
 def _widened(session: Session, source: exp.Table, column: StagedColumn) -> StagedColumn:
-    """Return a column in the live table's type if that changes no value, else in the computed one's."""
+    """Return a column with the live table's type if that type changes no value, else with the computed type."""
     if not column.is_cast or not _losses(session, source, [column]):
         return column
     created = session.dialect.created_as(column.source_type) or column.type
@@ -116,7 +121,7 @@ def _is_name(name: str, other: str | None) -> bool:
 
 
 def lost_by_cast(session: Session, columns: Sequence[StagedColumn]) -> dict[str, exp.Expr]:
-    """Return, by the columns' names, whether their cast would change or refuse a value."""
+    """Return a mapping from column name to the condition that its cast changes or refuses the value."""
     return {
         column.name: session.dialect.is_lost(terms.column(column.source), source=column.source_type, target=column.type)
         for column in columns
@@ -124,31 +129,28 @@ def lost_by_cast(session: Session, columns: Sequence[StagedColumn]) -> dict[str,
 
 
 def _losses(session: Session, source: exp.Table, columns: Sequence[StagedColumn]) -> list[str]:
-    """Return what the casts of columns would change or refuse, a sentence each."""
-    cast = [column for column in columns if column.is_cast]
-    if not cast:
-        return []
+    """Return a sentence for each column whose cast would change or refuse values."""
     try:
-        (counts,) = session.query(staging.values_lost_by_cast(source, lost_by_cast(session, cast)))
+        (counts,) = session.query(staging.values_lost_by_cast(source, lost_by_cast(session, columns)))
     except StatementCancelledError:
         raise
     except WarehouseError as error:
-        # Some casts raise even where they are only tried.
-        return [f"values of {', '.join(column.name for column in cast)} don't fit their columns: {error}"]
+        # Some types have no cast that returns NULL instead of an error, so counting the lost values fails itself.
+        return [f"values of {', '.join(column.name for column in columns)} don't fit their columns: {error}"]
     return [
         f"{count} values of {column.name} ({column.source_type}) don't fit {column.type} unchanged"
-        for column, count in zip(cast, counts, strict=True)
+        for column, count in zip(columns, counts, strict=True)
         if count
     ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnsChange:
-    """How the columns of a table differ from those of before, or of another table.
+    """The difference between two sets of columns, in which the order of columns doesn't count.
 
     Attributes:
-        gone: Those that aren't there any more, or have another type.
-        new: Those that weren't there, or had another type.
+        gone: The earlier columns that are missing now, or have another type now.
+        new: The present columns that were missing before, or had another type before.
     """
 
     gone: frozenset[Column]
@@ -159,14 +161,14 @@ class ColumnsChange:
 
     @property
     def problems(self) -> list[str]:
-        """Each column that differs, with its type."""
+        """The name and type of each column that differs."""
         return sorted({f"{column.name} {column.type}" for column in self.gone | self.new})
 
 
 def changed_columns(
     before: Iterable[Column], after: Iterable[Column], *, apart_from: str | None = None
 ) -> ColumnsChange:
-    """Return whether columns changed, and how; `apart_from` is one that doesn't count. Their order doesn't."""
+    """Return the difference between two sets of columns; the column `apart_from` is ignored."""
     old, now = frozenset(before), frozenset(after)
     change = ColumnsChange(gone=old - now, new=now - old)
     if apart_from is None or not change:
@@ -178,10 +180,10 @@ def changed_columns(
 
 
 def add_columns(session: Session, staged: Staged, *, clone: TableRef | None = None) -> None:
-    """Add the columns that the shadow brings and live, or the clone that takes its place, still lacks.
+    """Add the columns that the shadow has and the live table, or its clone, still needs.
 
     Raises:
-        SchemaMismatchError: Live isn't what the rows were staged for, for instance altered by hand since.
+        SchemaMismatchError: The live table's columns changed after the rows were staged, for example by hand.
     """
     missing = lacking(session, staged, clone=clone)
     if missing:
@@ -190,55 +192,64 @@ def add_columns(session: Session, staged: Staged, *, clone: TableRef | None = No
 
 
 def lacking(session: Session, staged: Staged, *, clone: TableRef | None = None) -> Sequence[Column]:
-    """Return, in their order, the columns that the shadow brings and live still lacks; none, if there is no live table.
+    """Return, in their order, the columns that the shadow has and the live table needs; empty without a live table.
 
     Raises:
-        SchemaMismatchError: Live isn't what the rows were staged for.
+        SchemaMismatchError: The live table's columns changed after the rows were staged.
     """
-    live = session.tables.columns(clone or staged.spec.table)
+    spec = staged.table_slice.spec
+    live = session.tables.columns(clone or spec.table)
     if live is None:
         return ()
-    missing = [column for column in staged.added if column not in live] if staged.added else []
-    check_unchanged(staged.spec, staged.columns, {*live, *missing}, apart_from=staged.spec.updated_at_column)
+    missing = list(filterfalse(live.__contains__, staged.added))
+    check_unchanged(spec, staged.columns, {*live, *missing}, apart_from=spec.updated_at_column)
     return missing
 
 
 def check_unchanged(
     spec: TableSpec, expected: Iterable[Column], live: Iterable[Column], *, apart_from: str | None = None
 ) -> None:
-    """Refuse a live table that isn't what rows were staged for.
+    """Refuse a live table whose columns changed after rows were staged for it.
 
     Raises:
-        SchemaMismatchError: It isn't.
+        SchemaMismatchError: The columns changed.
     """
     change = changed_columns(expected, live, apart_from=apart_from)
     if change:
         raise SchemaMismatchError(
-            f"{spec.table} changed since its rows were staged ({'; '.join(change.problems)}); run again",
+            f"{spec.table}: the table's columns changed after the rows were staged ({'; '.join(change.problems)}), so"
+            " nothing was published. Run the partitions again.",
             table=str(spec.table),
             problems=change.problems,
         )
 
 
 def data_columns(session: Session, shadow: TableRef) -> tuple[Column, ...]:
-    """Return a shadow's columns without the library's own; none, if it isn't there."""
+    """Return a shadow's columns without the library's own; empty if the shadow doesn't exist."""
     found = session.tables.columns(shadow) or ()
     return tuple(column for column in found if not column.name.casefold().startswith(RESERVED))
 
 
 def respelled(spec: TableSpec, names: Sequence[str]) -> TableSpec:
-    """Return the spec with its columns spelled as the table spells them."""
+    """Return the spec with its columns spelled as the table spells them.
+
+    Raises:
+        ConfigurationError: The spec names a column that the table doesn't have.
+    """
     spelling = dict(zip(map(str.casefold, names), names, strict=True))
     missing = {*map(str.casefold, spec.unique_key)}.difference(spelling)
     if missing:
         missing = [name for name in spec.unique_key if name.casefold() in missing]
         raise ConfigurationError(
-            f"{spec.table}: unique_key names {', '.join(missing)}, which is no column of it; the columns are"
-            f" {', '.join(names)}"
+            f"{spec.table}: unique_key names {', '.join(missing)}, which the table doesn't have. Its columns are"
+            f" {', '.join(names)}."
         )
     stamp, latest = spec.updated_at_column, spec.keep_latest
     if latest is not None and latest.casefold() not in spelling:
-        raise ConfigurationError(f"{spec.table}: keep_latest names {latest}, which is no column of it")
+        raise ConfigurationError(
+            f"{spec.table}: keep_latest names {latest}, which the table doesn't have. Its columns are"
+            f" {', '.join(names)}."
+        )
     return replace(
         spec,
         unique_key=tuple(map(spelling.__getitem__, map(str.casefold, spec.unique_key))),

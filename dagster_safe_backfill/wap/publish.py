@@ -1,4 +1,4 @@
-"""publish: the slice of the live table becomes what the shadow holds, in one transaction."""
+"""Publishing: the live partitions of a slice get the rows of the shadow, in one transaction."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from typing_extensions import assert_never
+
 from dagster_safe_backfill.errors import (
     MixedVersionsError,
     NotStagedError,
     PublishConflictError,
     TransactionConflictError,
 )
-from dagster_safe_backfill.model.options import Publish
+from dagster_safe_backfill.model.options import Merge, Publish, Replace, Swap
 from dagster_safe_backfill.model.states import (
     Archive,
     Audited,
     Fingerprint,
     Origin,
     Published,
-    Staged,
     StagedPartition,
 )
 from dagster_safe_backfill.model.tables import TableRef, names_of
@@ -51,11 +52,11 @@ _STANDINGS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToPublish:
-    """Which partitions are to go live, and which are live already.
+    """The partitions to publish, and those that are live already.
 
     Attributes:
-        approved: Those that an audit of all that was staged together has approved.
-        published: What published the others, by key.
+        approved: The partitions that an audit of their whole group has approved.
+        published: A mapping from the key of each other partition to the change that published it.
     """
 
     approved: tuple[StagedPartition, ...]
@@ -63,27 +64,27 @@ class ToPublish:
 
 
 def to_publish(session: Session, table: TableRef, keys: Sequence[str], *, group: str) -> ToPublish:
-    """Return what is to be published of partitions: of the run's own group, else the newest of all.
+    """Return the partitions to publish: those that the run's own group staged, else those staged last by any group.
 
     Raises:
-        NotStagedError: Some of them are neither approved nor live.
+        NotStagedError: Partitions are neither approved nor live.
     """
     chosen = _chosen(staged_partitions(session, table, keys=keys), group=group)
     live = {key: one for key, one in chosen.items() if one.event == "published"}
     approved = [chosen[key] for key in keys if key in chosen and chosen[key].event == "approved"]
-    said: dict[str, str] = {}
+    refused: dict[str, str] = {}
     for key in keys:
         if key not in chosen:
-            said[key] = "not staged"
+            refused[key] = "not staged"
         elif chosen[key].event in _STANDINGS:
-            said[key] = _STANDINGS[chosen[key].event]
-    if said:
-        shown = listed([f"{key}: {text}" for key, text in said.items()])
+            refused[key] = _STANDINGS[chosen[key].event]
+    if refused:
+        shown = listed([f"{key}: {text}" for key, text in refused.items()])
         raise NotStagedError(
-            f"{table}: {len(said)} of {len(keys) - len(live)} partitions can't be published ({shown}), so none was."
-            f" Materialize them in {table.name}__shadow, then {table.name}__audit, and publish then",
+            f"{table}: {len(refused)} of {len(keys) - len(live)} partitions can't be published ({shown}), so none was"
+            f" published. Materialize them in {table.name}__shadow, then in {table.name}__audit, and publish again.",
             table=str(table),
-            keys=[*said],
+            keys=[*refused],
         )
     ids = {one.publication_id for one in live.values()}
     before = changes_by(session, table, *ids) if ids else []
@@ -92,10 +93,10 @@ def to_publish(session: Session, table: TableRef, keys: Sequence[str], *, group:
 
 
 def _chosen(found: Sequence[StagedPartition], *, group: str) -> dict[str, StagedPartition]:
-    """Return what is to be published of each partition.
+    """Return a mapping from each partition key to the staged partition to publish.
 
-    What the group had published is live no more once it was rolled back. What another group took up is not this one's,
-    unless it is live already.
+    A partition of the group that was published and then rolled back is not live any more. A partition that another
+    group took over no longer belongs to this group, unless it is live already.
     """
     chosen = newest(found)
     for key, own in newest(one for one in found if one.group == group).items():
@@ -108,161 +109,173 @@ def _chosen(found: Sequence[StagedPartition], *, group: str) -> dict[str, Staged
 
 
 def publish(session: Session, audited: Audited, *, rules: Publish, origin: Origin) -> Published:
-    """Make what was audited live, archive what that replaces, record it and drop the shadow, all in one transaction.
+    """Make audited rows live: write them, archive the rows they replace, record the change, and drop the shadow.
 
-    Publishing the same publication again changes nothing: it returns what the first time did.
+    All of this is one transaction. Publishing the same publication again changes nothing and returns what the first
+    try did.
 
     Args:
         session: An open session, outside a transaction.
-        audited: What goes live.
-        rules: How.
-        origin: Who publishes, and under which id.
+        audited: The rows to publish.
+        rules: How they are published.
+        origin: The run that publishes, and the id of the publication.
 
     Raises:
-        PublishConflictError: Partitions changed since they were computed, or the publication was rolled back since.
-        MixedVersionsError: Other code versions staged partitions of the same backfill.
+        PublishConflictError: Partitions changed after their rows were computed, or after an earlier try published them.
+        MixedVersionsError: Other code versions published partitions of the same backfill.
         SwapError: The table can't be swapped.
-        SchemaMismatchError: The live table's columns changed since the rows were staged.
-        WarehouseError: The database refused; the live table and the shadow are as they were.
+        SchemaMismatchError: The live table's columns changed after the rows were staged.
+        WarehouseError: The database refused a statement; the live table and the shadow are unchanged.
     """
-    staged = audited.staged
-    table = staged.spec.table
+    table = audited.staged.table_slice.spec.table
+    publication = _Publication(session=session, audited=audited, rules=rules, origin=origin)
+    record_intent(session, table, origin=origin, archive=table.archive(origin.publication_id))
+    return session.attempt(publication.run)
 
-    def work() -> Published:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Publication:
+    session: Session
+    audited: Audited
+    rules: Publish
+    origin: Origin
+
+    def run(self) -> Published:
+        """Publish in the caller's transaction."""
+        session, rules, origin, staged = self.session, self.rules, self.origin, self.audited.staged
+        table_slice = staged.table_slice
+        table = table_slice.spec.table
         finish_interrupted_swap(session, table)
-        # Live is held by the first statement, and so the others come after it.
-        published = _publish(session, audited, rules=rules, origin=origin)
-        record_taken(session, table, staged.moved, origin=origin)
-        for shadow in (staged.shadow, *(emptied(session, table, staged.moved) if staged.moved else ())):
+        # This locks the live table. All reads come after it, so no other session can change what they return.
+        with session.tables.hold(table) as committed:
+            live = committed.tables.columns(table)
+            names = names_of(live or ())
+            nothing = dict.fromkeys(table_slice.keys, Fingerprint())
+            before = live_fingerprints(committed, table_slice, names) if names else nothing
+            # Equal rows have other hashes over other columns: compare only the columns that existed at the staging.
+            shared = tuple(filter({*names}.__contains__, names_of(staged.live_columns or staged.columns)))
+            now = before
+            if shared != names:
+                now = live_fingerprints(committed, table_slice, shared) if shared else nothing
+        if live is not None and session.tables.columns(table) is None:
+            # A table that doesn't exist can't be locked; the next attempt can lock it.
+            raise TransactionConflictError(f"{table}: another transaction created the table after this one began")
+        done = changes_by(session, table, origin.publication_id)
+        if done:
+            published = self._repeated(done)
+            self._clean_up()
+            return published
+        self._check(now)
+        prepared, archive = self._write(before, names, live_exists=live is not None)
+        names = names_of(session.tables.columns(table) or ())
+        after = live_fingerprints(session, table_slice, names)
+        check_written(session, staged, after)
+        change = NewChange(
+            event="published",
+            strategy=rules.strategy,
+            row_counts=prepared.row_counts,
+            before=before,
+            after=after,
+            columns=names,
+            archive=archive,
+        )
+        record_change(session, table, change, origin=origin)
+        self._clean_up()
+        return Published(
+            audited=self.audited,
+            publication_id=origin.publication_id,
+            row_counts=prepared.row_counts,
+            archive=archive.table,
+            expires_at=archive.expires_at,
+        )
+
+    def _check(self, now: Mapping[str, Fingerprint]) -> None:
+        """Refuse other code versions of the backfill, and live partitions that changed since the staging.
+
+        Raises:
+            MixedVersionsError: Other code versions published partitions of the same backfill.
+            PublishConflictError: Live partitions changed after their rows were computed.
+        """
+        session, rules, origin, staged = self.session, self.rules, self.origin, self.audited.staged
+        table = staged.table_slice.spec.table
+        others = () if rules.allow_mixed_versions else other_versions(session, table, origin)
+        if others:
+            raise MixedVersionsError(
+                f"{table}: backfill {origin.backfill_id} has published partitions of code_version {listed(others)}, and"
+                f" this run has code_version {origin.code_version}: the code changed while the backfill was running."
+                " Roll the backfill back and launch it again, or set"
+                f" publish={type(rules).__name__}(allow_mixed_versions=True).",
+                table=str(table),
+                versions=[*others, origin.code_version],
+            )
+        if rules.on_conflict == "raise":
+            check_conflict(session, staged, now, origin=origin)
+
+    def _write(
+        self, before: Mapping[str, Fingerprint], names: tuple[str, ...], *, live_exists: bool
+    ) -> tuple[PreparedChange, Archive]:
+        """Write the rows to the live table; return the change, and the archive of what it replaced."""
+        session, rules, staged = self.session, self.rules, self.audited.staged
+        publication_id = self.origin.publication_id
+        match rules:
+            case Swap() if live_exists:
+                return swapped(session, staged, publication_id=publication_id, keep_for=rules.archive_for)
+            case Merge() | Replace() | Swap():
+                pass
+            case _:
+                assert_never(rules)
+        table_slice = staged.table_slice
+        add_columns(session, staged)
+        write = slice_write(session, table_slice, shadow=staged.shadow, names=names_of(staged.columns))
+        prepared = prepare_change(session, write, staged.rows, strategy=rules.strategy, live_exists=live_exists)
+        archive = Archive()
+        replaced = prepared.replaced(before)
+        if replaced and rules.archive_for:
+            of_replaced = table_slice.only(replaced)
+            keep_for = rules.archive_for
+            archive = archived(session, of_replaced, names, publication_id=publication_id, keep_for=keep_for)
+        prepared.run(session)
+        return prepared, archive
+
+    def _clean_up(self) -> None:
+        """Drop the shadows that the published rows leave empty, and record the partitions of other groups as taken."""
+        session, staged = self.session, self.audited.staged
+        shadows = [staged.shadow]
+        if staged.moved:
+            table = staged.spec.table
+            record_taken(session, table, staged.moved, origin=self.origin)
+            shadows += emptied(session, table, staged.moved)
+        for shadow in shadows:
             session.tables.drop(shadow)
         if staged.rest is not None:
             shadow, positions = staged.rest
             session.execute(staging.delete_positions(shadow, positions))
-        return published
 
-    record_intent(session, table, origin=origin, archive=table.archive(origin.publication_id))
-    return session.attempt(work)
+    def _repeated(self, done: Sequence[Change]) -> Published:
+        """Return the publication that an earlier try of this run committed.
 
-
-def _publish(session: Session, audited: Audited, *, rules: Publish, origin: Origin) -> Published:
-    staged, table_slice = audited.staged, audited.staged.table_slice
-    table = table_slice.table
-    with session.tables.hold(table) as committed:
-        live = committed.tables.columns(table)
-        names = names_of(live or ())
-        then, before = _fingerprints(committed, staged, names)
-    if live is not None and session.tables.columns(table) is None:
-        # What isn't there can't be held; in the next try it can.
-        raise TransactionConflictError(f"another transaction made {table} since this one began")
-    repeated = _repeated(audited, changes_by(session, table, origin.publication_id), session)
-    if repeated is not None:
-        return repeated
-    if not rules.allow_mixed_versions:
-        _check_versions(session, table, origin=origin)
-    if rules.on_conflict == "raise":
-        check_conflict(session, staged, then, origin=origin)
-    if rules.strategy == "swap" and live is not None:
-        prepared, archive = swapped(session, staged, publication_id=origin.publication_id, keep_for=rules.archive_for)
-    else:
-        prepared = _prepared(session, staged, rules=rules, live_exists=live is not None)
-        archive = Archive()
-        replaced = prepared.replaced(before)
-        if replaced and rules.archive_for:
-            archive = archived(
-                session,
-                table_slice.only(replaced),
-                names,
-                publication_id=origin.publication_id,
-                keep_for=rules.archive_for,
+        Raises:
+            PublishConflictError: Its partitions have changed since.
+        """
+        staged = self.audited.staged
+        table, publication_id = staged.spec.table, done[0].publication_id
+        last = {change.key: change for change in history(self.session, table, [one.key for one in done])}
+        lost = [change.key for change in done if last[change.key].publication_id != publication_id]
+        changed = lost or [key for key in staged.keys if key not in last]
+        if changed:
+            raise PublishConflictError(
+                f"{table}: an earlier try of this run published its partitions, and {listed(changed)} changed since,"
+                " so nothing was published again. To compute these partitions again, launch a new run.",
+                table=str(table),
+                keys=changed,
+                published_since={key: last[key].publication_id if key in last else None for key in changed},
             )
-        prepared.run(session)
-    names = names_of(session.tables.columns(table) or ())
-    after = live_fingerprints(session, table_slice, names)
-    check_written(session, staged, after)
-    change = NewChange(
-        event="published",
-        strategy=rules.strategy,
-        row_counts=prepared.row_counts,
-        before=before,
-        after=after,
-        columns=names,
-        archive=archive,
-    )
-    record_change(session, table, change, origin=origin)
-    return Published(
-        audited=audited,
-        publication_id=origin.publication_id,
-        row_counts=prepared.row_counts,
-        archive=archive.table,
-        expires_at=archive.expires_at,
-    )
-
-
-def _fingerprints(
-    session: Session, staged: Staged, names: Sequence[str]
-) -> tuple[Mapping[str, Fingerprint], Mapping[str, Fingerprint]]:
-    """Return live's fingerprints over the columns that there were at the staging and still are, and over all."""
-    then = staged.columns if staged.live_columns is None else staged.live_columns
-    shared = tuple([name for name in names_of(then) if name in set(names)])
-    table_slice = staged.table_slice
-    nothing = dict.fromkeys(staged.keys, Fingerprint())
-    of_shared = live_fingerprints(session, table_slice, shared) if shared else nothing
-    if not names or shared == tuple(names):
-        return of_shared, of_shared
-    return of_shared, live_fingerprints(session, table_slice, names)
-
-
-def _prepared(session: Session, staged: Staged, *, rules: Publish, live_exists: bool) -> PreparedChange:
-    add_columns(session, staged)
-    write = slice_write(session, staged.table_slice, shadow=staged.shadow, names=names_of(staged.columns))
-    return prepare_change(session, write, staged.rows, strategy=rules.strategy, live_exists=live_exists)
-
-
-def _check_versions(session: Session, table: TableRef, *, origin: Origin) -> None:
-    """Refuse to publish beside other partitions of the same backfill that another code version computed.
-
-    Raises:
-        MixedVersionsError: There are some.
-    """
-    others = other_versions(session, table, origin)
-    if not others:
-        return
-    versions = [*others, origin.code_version]
-    raise MixedVersionsError(
-        f"{table}: backfill {origin.backfill_id} has published partitions of code_version"
-        f" {listed(others)}, and this run is of {origin.code_version}: the code changed while it ran. Roll the backfill"
-        " back and launch it anew, or set allow_mixed_versions=True",
-        table=str(table),
-        versions=versions,
-    )
-
-
-def _repeated(audited: Audited, done: Sequence[Change], session: Session) -> Published | None:
-    """Return the publication that changes tell of; None if there are none.
-
-    Raises:
-        PublishConflictError: Something else has changed its partitions since.
-    """
-    if not done:
-        return None
-    staged = audited.staged
-    last = {change.key: change for change in history(session, staged.spec.table, [one.key for one in done])}
-    lost = [change.key for change in done if last[change.key].publication_id != change.publication_id]
-    missing = [key for key in staged.keys if key not in last]
-    if lost or missing:
-        raise PublishConflictError(
-            f"{staged.spec.table}: an earlier try of this run was published, and {listed(lost or missing)} changed"
-            " since; nothing was published again. Launch a new run if the partitions are to be computed anew",
-            table=str(staged.spec.table),
-            keys=lost or missing,
-            published_since={key: last[key].publication_id if key in last else None for key in lost or missing},
+        _LOG.warning("%s: an earlier try of this run published %s", table, publication_id)
+        return Published(
+            audited=self.audited,
+            publication_id=publication_id,
+            row_counts={change.key: change.row_counts for change in done},
+            archive=next((change.archive for change in done if change.archive), None),
+            expires_at=next((change.expires_at for change in done if change.expires_at), None),
+            is_repeated=True,
         )
-    _LOG.warning("%s: %s was published by an earlier try of this run", staged.spec.table, done[0].publication_id)
-    return Published(
-        audited=audited,
-        publication_id=done[0].publication_id,
-        row_counts={change.key: change.row_counts for change in done},
-        archive=next((change.archive for change in done if change.archive), None),
-        expires_at=next((change.expires_at for change in done if change.expires_at), None),
-        is_repeated=True,
-    )

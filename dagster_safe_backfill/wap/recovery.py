@@ -1,4 +1,4 @@
-"""Recovery: what a lost session left half done of a swap is ended before anything else is done."""
+"""Recovery from a swap that a lost session left half done; it comes before every other step."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _LOG = logging.getLogger(__name__)
 
 
 def finish_interrupted_swap(session: Session, table: TableRef) -> None:
-    """End a half-done swap of a table: as done if the ledger tells of it, else by swapping back.
+    """Complete a half-done swap of a table if the ledger records it, else undo it.
 
     Raises:
-        SwapError: It can't be ended without loss.
+        SwapError: The swap can be neither completed nor undone without losing rows.
     """
 
     def is_recorded(aside: TableRef) -> bool:

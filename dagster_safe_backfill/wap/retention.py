@@ -1,4 +1,4 @@
-"""retention: archives that have expired, and shadows that no run owns any more, are dropped."""
+"""Retention: dropping archives that have expired, and shadows that no run needs any more."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dagster_safe_backfill.warehouses.base import Session
 
 
 def owners(session: Session, table: TableRef) -> set[str]:
-    """Return the runs of which `retire` has to know whether they have ended: those that made what may be dropped."""
+    """Return the ids of the runs that made a table's shadows and archives; `retire` needs to know which have ended."""
     if not ledger.is_complete(session.tables.columns(ledger.ledger_of(table))):
         return set()
     found = [*shadow_owners(session, table).values(), *unrecorded_archives(session, table).values()]
@@ -32,18 +32,18 @@ def retire(
     origin: Origin,
     dry_run: bool = False,
 ) -> Retired:
-    """Drop, in one transaction with their ledger rows, what of a table's archives and shadows is no more needed.
+    """Drop a table's archives and shadows that are no longer needed, in one transaction with their ledger rows.
 
-    Tables that the ledger doesn't know are never touched, whatever their names.
+    Tables that the ledger doesn't record are never dropped, whatever their names are.
 
     Args:
         session: An open session, outside a transaction.
         table: The live table.
-        ended_runs: Those of its `owners` which have ended; shadows of the others are kept.
-        keep_shadows_for: How long after its last entry in the ledger a shadow is kept, so that rejected rows can be
-            looked at.
-        origin: Who does it.
-        dry_run: Only say what would be dropped.
+        ended_runs: Those of the `owners` that have ended; shadows of other runs are kept.
+        keep_shadows_for: How long a shadow is kept after the last ledger row that names it, so that people can look at
+            rejected rows.
+        origin: The run that drops them.
+        dry_run: True to return what would be dropped, without dropping it.
     """
 
     def work() -> Retired:
@@ -72,7 +72,7 @@ def retire(
 
 
 def discard(session: Session, shadows: Sequence[TableRef], *, table: TableRef, origin: Origin) -> None:
-    """Drop shadows of a table, in one transaction with their ledger rows."""
+    """Drop shadows of a table, in one transaction with the ledger rows that record it."""
     session.attempt(lambda: _drop(session, table, (), shadows, origin=origin))
 
 

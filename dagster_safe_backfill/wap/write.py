@@ -1,4 +1,4 @@
-"""write: computed rows into a shadow, where no reader sees them."""
+"""Writing computed rows to a shadow, which readers don't see."""
 
 from __future__ import annotations
 
@@ -33,12 +33,14 @@ _SAMPLE = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveBefore:
-    """What live was before rows were computed for it: what changes from then on, they don't know of.
+    """The live table's columns and fingerprints, read before the user's function is called.
+
+    The publication compares them with the live table, to find what changed while rows were computed.
 
     Attributes:
-        at: When that was.
-        columns: Live's; None if there was no table.
-        fingerprints: Those of its partitions, by key; empty if there was no table.
+        at: The time at which they were read.
+        columns: The names of the live table's columns; None if the table didn't exist.
+        fingerprints: A mapping from partition key to the live partition's fingerprint; empty if the table didn't exist.
     """
 
     at: datetime
@@ -47,7 +49,7 @@ class LiveBefore:
 
 
 def live_before(session: Session, *, spec: TableSpec, partition_slice: PartitionSlice) -> LiveBefore:
-    """Return what live is now.
+    """Return the live table's columns and fingerprints as they are now.
 
     Args:
         session: An open session; read-only is enough.
@@ -55,7 +57,8 @@ def live_before(session: Session, *, spec: TableSpec, partition_slice: Partition
         partition_slice: The partitions.
 
     Raises:
-        SliceError: The partition column is missing or can't tell the partitions.
+        SliceError: A partition expression names a column that the table doesn't have, or doesn't tell the partitions
+            apart.
     """
     at = datetime.now(timezone.utc)
     finish_interrupted_swap(session, spec.table)
@@ -80,21 +83,22 @@ def write(
 ) -> Staged:
     """Write a batch to a shadow, in one transaction with its ledger rows; live isn't touched.
 
-    A shadow that an earlier try of the same run left is replaced.
+    An earlier try of the same run may have left a shadow; it is replaced.
 
     Args:
         session: An open session, outside a transaction.
-        data: A frame (pandas, polars, pyarrow: anything that speaks Arrow) or a `Query`.
+        data: A frame (pandas, polars, pyarrow or another type that supports Arrow) or a `Query`.
         spec: How the live table is kept.
         partition_slice: The partitions that the rows must belong to.
-        origin: Who writes, and for which publication.
-        shadow: Where to; the run's own, if None.
+        origin: The run that writes, and the id of its publication.
+        shadow: The shadow to write. Defaults to the run's own.
         like: The shadow of another batch of the same publication, whose columns these rows must have.
-        before: What live was before the rows were computed; if None, that it was as it is now.
+        before: The live table before the rows were computed. Defaults to the live table as it is now.
 
     Raises:
-        WriteError: The rows can't be written as they are; no shadow is left.
-        SliceError: The partition column is missing or can't tell the partitions.
+        WriteError: The rows are not allowed in the table; the transaction is rolled back, and with it the shadow.
+        SliceError: A partition expression names a column that the rows don't have, or doesn't tell the partitions
+            apart.
     """
     target = shadow or spec.table.shadow(origin.run_id)
 
@@ -115,10 +119,11 @@ def write(
 
 
 def _fingerprinted(session: Session, staged: Staged, before: LiveBefore | None) -> Staged:
-    """Note what live was before the rows were computed, so that the publication can tell whether it changed since."""
+    """Add the live partitions' fingerprints before the rows were computed, so that the publication can find changes."""
+    keys = staged.table_slice.keys
     if before is not None:
-        staged = replace(staged, computed_at=dict.fromkeys(staged.keys, before.at))
-    if staged.live_columns is None or staged.partition_slice is None:
+        staged = replace(staged, computed_at=dict.fromkeys(keys, before.at))
+    if staged.live_columns is None or staged.table_slice.partition_slice is None:
         return staged
     names = names_of(staged.live_columns)
     if before is not None and before.columns == names:
@@ -126,11 +131,12 @@ def _fingerprinted(session: Session, staged: Staged, before: LiveBefore | None) 
     now = live_fingerprints(session, staged.table_slice, names)
     if before is None:
         return replace(staged, fingerprints=now)
-    # Over other columns the same rows hash otherwise: over those that there were, it shows which rows are others now.
+    # Equal rows have other hashes over other columns. Fingerprints over the earlier columns show which partitions
+    # changed.
     known = before.columns or ()
     is_part = bool(known) and set(known) <= {*names}
     then = live_fingerprints(session, staged.table_slice, known) if is_part else now
-    changed = {key for key in staged.keys if then[key] != before.fingerprints.get(key, Fingerprint())}
+    changed = {key for key in keys if then[key] != before.fingerprints.get(key, Fingerprint())}
     kept = {key: before.fingerprints.get(key, Fingerprint()) for key in changed}
     return replace(staged, fingerprints=now | kept)
 
@@ -139,13 +145,13 @@ def _fingerprinted(session: Session, staged: Staged, before: LiveBefore | None) 
 def readable(session: Session, data: object, *, spec: TableSpec) -> Generator[exp.Table, None, None]:
     """Make computed rows readable as a relation within the block.
 
-    A frame without columns is an empty one: where that is allowed, it is read as no rows of the live table.
+    A frame without columns is empty. If empty frames are allowed, it is read as zero rows of the live table.
 
     Raises:
-        ConfigurationError: It is neither a frame nor a query that is one SELECT.
-        EmptyFrameError: The frame has no columns, and empty frames are refused or there is no table to take the
-            columns from.
-        SchemaMismatchError: The frame can't be made an Arrow table.
+        ConfigurationError: The data is neither a frame nor a query of one SELECT.
+        EmptyFrameError: The frame has no columns, and empty frames are refused or there is no table whose columns it
+            could have.
+        SchemaMismatchError: The frame can't be converted to an Arrow table.
     """
     with ExitStack() as stack:
         try:
@@ -155,8 +161,8 @@ def readable(session: Session, data: object, *, spec: TableSpec) -> Generator[ex
                 raise _empty_error(spec, "this run") from error
             if session.tables.columns(spec.table) is None:
                 raise EmptyFrameError(
-                    f"{spec.table}: the frame has no columns, and there is no table yet to take them from; return the"
-                    " frame with its columns, typed and without rows",
+                    f"{spec.table}: the frame has no columns, and the table doesn't exist yet, so its columns aren't"
+                    " known. Return an empty frame with typed columns.",
                     table=str(spec.table),
                 ) from error
             source = stack.enter_context(session.load(_no_rows(session, spec.table)))
@@ -172,8 +178,8 @@ def _no_rows(session: Session, table: TableRef) -> Query:
 
 def _empty_error(spec: TableSpec, partitions: str) -> EmptyFrameError:
     return EmptyFrameError(
-        f"{spec.table}: no rows were computed for {partitions}, which would empty what is live there; if that is"
-        ' meant, set on_empty="allow"',
+        f"{spec.table}: no rows were computed for {partitions}, so nothing was written: these partitions would become"
+        ' empty. If that is intended, set on_empty="allow".',
         table=str(spec.table),
     )
 
@@ -188,40 +194,41 @@ def stage(
     is_scratch: bool = False,
     like: TableRef | None = None,
 ) -> Staged:
-    """Create `shadow` (for the session only, if scratch) from computed rows; check schema, scope and emptiness.
+    """Create `shadow` from computed rows, and check their columns, their partitions, and that there are rows.
 
-    Runs in the caller's transaction, which must be rolled back if this raises.
+    Runs in the caller's transaction, which must be rolled back if this raises. A scratch shadow lasts as long as the
+    session.
 
     Raises:
-        WriteError: The rows can't be written as they are.
-        SliceError: The partition column is missing or can't tell the partitions.
+        WriteError: The rows are not allowed in the table.
+        SliceError: A partition expression names a column that the rows don't have, or doesn't tell the partitions
+            apart.
     """
     live = session.tables.columns(spec.table)
     found = session.describe(exp.select(exp.Star()).from_(source.copy()))
-    # The columns of a batch before this one are those of this one, too: no more, and no others.
+    # All batches of a publication must have the same columns, since their shadows are copied into one.
     of_batch = () if like is None else data_columns(session, like)
     if of_batch:
         strict = replace(spec, on_schema_change="raise", column_defaults={}, updated_at_column=None)
         columns = reconciled(session, source, found, of_batch, strict)
     else:
         columns = reconciled(session, source, found, live, spec)
-    staged_columns = tuple([Column(name=column.name, type=column.type) for column in columns])
+    staged_columns: list[Column] = []
+    for column in columns:
+        staged_columns.append(Column(name=column.name, type=column.type))
     names = names_of(staged_columns)
     spec = respelled(spec, names)
     rows = staging.typed_rows(source, columns, dialect=session.dialect.name)
     recognised = table_slice(session, rows, spec=spec, partition_slice=partition_slice, names=names)
     check_keys(session, recognised)
-    session.tables.create(
-        shadow,
-        staging.shadow_rows(rows, names=names, table_slice=recognised),
-        kind="scratch" if is_scratch else "shadow",
-    )
+    select = staging.shadow_rows(rows, names=names, table_slice=recognised)
+    session.tables.create(shadow, select, kind="scratch" if is_scratch else "shadow")
     duplicates = 0 if spec.keep_latest is None else _delete_duplicates(session, shadow, spec)
     counts, dropped = _counted(session, shadow, recognised)
     return Staged(
         table_slice=recognised,
         shadow=shadow,
-        columns=staged_columns,
+        columns=tuple(staged_columns),
         rows=counts,
         live_columns=live,
         dropped=dropped,
@@ -230,17 +237,18 @@ def stage(
 
 
 def _delete_duplicates(session: Session, shadow: TableRef, spec: TableSpec) -> int:
-    """Delete the shadow's rows whose key comes again with a later value, and return how many they were.
+    """Delete the shadow's rows whose key has another row with a later value, and return the number of deleted rows.
 
     Raises:
-        KeyViolationError: Two rows of a key are the latest.
+        KeyViolationError: Two rows of one key have the latest value.
     """
     ((duplicates, ties),) = session.query(staging.duplicates(shadow))
     if ties:
         sample = session.query(staging.tied_keys(shadow, spec.unique_key, size=_SAMPLE))
         raise KeyViolationError(
-            f"{spec.table}: {ties} keys come twice with the same latest {spec.keep_latest}, so nothing tells which row"
-            f" is right ({listed(sample)}); compute such a key once, or name a column in keep_latest that tells",
+            f"{spec.table}: {ties} keys occur twice with the same latest {spec.keep_latest} ({listed(sample)}), so it"
+            " isn't known which row to keep, and nothing was written. Compute each of these keys once, or name another"
+            " column in keep_latest.",
             table=str(spec.table),
             count=ties,
             sample=sample,
@@ -251,11 +259,11 @@ def _delete_duplicates(session: Session, shadow: TableRef, spec: TableSpec) -> i
 
 
 def _counted(session: Session, shadow: TableRef, recognised: TableSlice) -> tuple[dict[str, int], int]:
-    """Return how many rows the shadow has of each partition, and how many outside the slice, which are deleted.
+    """Delete the shadow's rows outside the slice; return the row count of each partition and of the deleted rows.
 
     Raises:
-        RowsOutsideSliceError: There are some, and they are refused.
-        EmptyFrameError: There are no others, and that is refused.
+        RowsOutsideSliceError: There are rows outside the slice, and `on_outside` refuses them.
+        EmptyFrameError: There are no rows inside the slice, and `on_empty` refuses that.
     """
     spec = recognised.spec
     counted = dict(session.query(staging.rows_by_partition(shadow)))
@@ -275,9 +283,8 @@ def _outside_error(session: Session, shadow: TableRef, recognised: TableSlice, c
     values = listed([", ".join(map(str, row)) for row in sample])
     expressions = ", ".join(spec.partition_expr.values())
     return RowsOutsideSliceError(
-        f"{spec.table}: {count} of the computed rows belong to none of {recognised} by"
-        f" {expressions} (found {values}); compute the slice's rows only, or set"
-        ' on_outside="drop" to leave such rows out',
+        f"{spec.table}: {count} of the computed rows belong to none of {recognised} by {expressions} (found {values}),"
+        ' so nothing was written. Compute only rows of the slice, or set on_outside="drop" to leave such rows out.',
         table=str(spec.table),
         count=count,
         sample=sample,

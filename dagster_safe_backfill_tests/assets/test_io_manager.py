@@ -790,4 +790,4 @@ def test_a_plain_asset_can_not_reshape_its_table(io_manager: sb.RangeIOManager, 
         return pd.DataFrame({"day": pd.to_datetime(["2024-01-01"])})
 
     result = run_key([seen], "2024-01-01", io_manager=io_manager, instance=instance)
-    assert 'only @wap_asset(publish="swap") does that' in failure_of(result, "seen")
+    assert 'only @wap_asset(publish=Swap(on_schema_change="sync")) does' in failure_of(result, "seen")

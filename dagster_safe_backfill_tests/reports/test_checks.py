@@ -305,7 +305,7 @@ class Broken(sb.GroupAudit):
         ("aggregates", "ZeroDivisionError: no aggregates"),
         ("judge", "ZeroDivisionError: no judgement"),
         ("SQL", "no_such_column"),
-        ("text", "it is 'x', which is no number"),
+        ("text", "it is 'x', which is not a number"),
         ("outcome", "judge returned Verdict(outcome='fail'"),
         ("bool", "judge returned True"),
     ],

@@ -329,7 +329,7 @@ class TestResuming:
         assert runs.source.calls == FIVES
         assert counts(read) == dict.fromkeys(TWELVE, 3)
         assert runs.green == set(TWELVE)
-        said = f"computed anew: run {rejected.run_id}, which staged them, was rejected by its audits"
+        said = f"computed anew: audits rejected run {rejected.run_id}, which staged them"
         assert said in capfd.readouterr().err
 
     def test_nothing_that_a_rejected_re_execution_had_taken_up(self, runs: Runs, read: Read) -> None:
@@ -376,7 +376,7 @@ class TestResuming:
         self.broken_off(runs, code_version="1")
         assert runs.rerun(code_version="2").success
         assert runs.source.calls == FIVES
-        assert "code_version 1 computed them, and now it is code_version 2" in capfd.readouterr().err
+        assert "the code changed from code_version 1 to code_version 2" in capfd.readouterr().err
 
     def test_not_what_live_has_overtaken(self, runs: Runs, read: Read) -> None:
         runs.run()

@@ -218,7 +218,7 @@ def test_partitions_that_were_audited_apart_are_looked_through_together(shop: Sh
     by_id = {"unique_key": ["id"], "audits": []}
     for key in SIX[:2]:
         assert shop.run("shadow", "audit", first=key, **by_id).success
-    assert "were audited apart" in shop.refused(SIX[0], SIX[1], **by_id)
+    assert "were audited separately" in shop.refused(SIX[0], SIX[1], **by_id)
     assert not is_live(read)
 
 
@@ -238,7 +238,7 @@ def test_mixed_versions_are_not_published_together(shop: Shop, read: Read) -> No
     shop.stage(SIX[0], code_version="1")
     shop.stage(SIX[1], code_version="2")
     refused = shop.run("audit")
-    assert "staged by code_version 1, 2" in failure_of(refused, "events__audit")
+    assert "staged with code_version 1, 2" in failure_of(refused, "events__audit")
     assert not is_live(read)
     shop.audit(publish=sb.Merge(allow_mixed_versions=True))
     assert shop.publish(SIX[0], SIX[1], publish=sb.Merge(allow_mixed_versions=True)).success

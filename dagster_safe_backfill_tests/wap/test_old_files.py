@@ -227,7 +227,7 @@ def test_what_the_ledger_says_of_then_is_read(old: OldWarehouse) -> None:
     resumed = old.refusal("events", old.id_of("batch_resumed"))
     assert f"2024-01-07: {old.id_of('brief_and_standing')} at" in resumed
     assert f"2024-01-08: {old.id_of('brief')} at" in resumed
-    assert "what was replaced in 2024-01-08 isn't kept any more" in old.refusal("events", old.id_of("brief"))
+    assert "the replaced rows of 2024-01-08 are not kept any more" in old.refusal("events", old.id_of("brief"))
 
 
 @pytest.mark.parametrize(
@@ -335,6 +335,6 @@ def test_retention_drops_what_is_over_and_no_more(old: OldWarehouse) -> None:
     expired = f"events__archive_{old.id_of('brief_and_standing').replace('-', '')}"
     assert old.tables("__archive_") == archives - {expired}
     assert old.tables("__shadow_") == {name for name in shadows if not name.startswith("events")}
-    assert "isn't kept any more" in old.refusal("events", old.id_of("brief_and_standing"))
+    assert "are not kept any more" in old.refusal("events", old.id_of("brief_and_standing"))
     assert old.rollback("events", old.id_of("last_again")).success
     assert old.live("events") == old.live_after("last_undone", "events")

@@ -1,4 +1,4 @@
-"""Archives: what a change of live replaces, kept for the way back."""
+"""Archives: the rows that a change of the live table replaces, kept for a rollback."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def archived(
     publication_id: str,
     keep_for: timedelta,
 ) -> Archive:
-    """Keep the live rows of partitions that are about to change, in the caller's transaction.
+    """Copy the live rows of partitions that are about to change into an archive, in the caller's transaction.
 
-    The archive has the columns `names`, and may have other partitions' rows too. It is never overwritten: that its name
-    is taken is an error.
+    The archive has the columns `names`, and may also have rows of other partitions. A table of the same name is never
+    overwritten; it raises.
     """
     rows = exp.select(*terms.columns(names)).from_(terms.table(replaced.table)).where(inside(replaced))
     table = replaced.table.archive(publication_id)
@@ -34,5 +34,5 @@ def archived(
 
 
 def expiry(keep_for: timedelta) -> datetime:
-    """Return when what is archived now may be dropped."""
+    """Return the time from which an archive that is made now may be dropped."""
     return datetime.now(timezone.utc) + keep_for

@@ -1,4 +1,4 @@
-"""Conflicts: whether somebody else changed live before, or while, rows are published."""
+"""Conflicts: checks that nobody else changed the live partitions before or while rows are published."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from dagster_safe_backfill.warehouses.base import Session
 
 
 def check_conflict(session: Session, staged: Staged, now: Mapping[str, Fingerprint], *, origin: Origin) -> None:
-    """Refuse to publish over partitions that changed since their rows were computed.
+    """Refuse to publish partitions whose live rows changed after the new rows were computed.
 
     Raises:
-        PublishConflictError: There are some.
+        PublishConflictError: Live partitions changed.
     """
-    nothing = Fingerprint()
-    changed = [key for key in staged.keys if now[key] != staged.fingerprints.get(key, nothing)]
+    nothing, keys = Fingerprint(), staged.table_slice.keys
+    changed: list[str] = []
+    for key in keys:
+        if now[key] != staged.fingerprints.get(key, nothing):
+            changed.append(key)
     if not changed:
         return
     table = staged.spec.table
@@ -29,14 +32,14 @@ def check_conflict(session: Session, staged: Staged, now: Mapping[str, Fingerpri
     by = {
         key: change
         for key, change in since.items()
-        # Over other columns the same rows hash otherwise.
+        # Equal rows have other hashes over other columns. Then only the time of the change shows that it was this one.
         if change.fingerprint == now[key] or (change.columns != names and (at is None or change.recorded_at > at))
     }
     who = listed([f"{key}: {by.get(key, 'by no publication, so by hand')}" for key in changed])
     raise PublishConflictError(
-        f"{table}: {len(changed)} of the {len(staged.keys)} partitions changed since they were computed ({who}), so"
-        f" nothing was published; the rows are in {staged.place}. Look at what changed, then have the partitions"
-        ' computed again. on_conflict="overwrite" would replace what changed, and archive it',
+        f"{table}: {len(changed)} of the {len(keys)} partitions changed since they were computed ({who}), so nothing"
+        f" was published; the rows are in {staged.place}. Look at what changed, and compute the partitions again."
+        ' on_conflict="overwrite" in publish= would replace the changed rows and archive them.',
         table=str(table),
         keys=changed,
         published_since={key: by[key].publication_id if key in by else None for key in changed},
@@ -44,21 +47,24 @@ def check_conflict(session: Session, staged: Staged, now: Mapping[str, Fingerpri
 
 
 def check_written(session: Session, staged: Staged, after: Mapping[str, Fingerprint]) -> None:
-    """Refuse, and so undo, a publication after which live has other rows than were staged: nothing is left to luck.
+    """Raise, so that the transaction is rolled back, if a live partition has another number of rows than was staged.
 
     Raises:
-        PublishError: It has.
-        TransactionConflictError: It has more, which another session inserted meanwhile.
+        PublishError: A partition has another number of rows.
+        TransactionConflictError: Partitions have more rows, which another session inserted meanwhile.
     """
     expected = staged.rows
-    wrong = [key for key in staged.keys if after[key].rows != expected.get(key, 0)]
+    wrong: list[str] = []
+    for key in staged.table_slice.keys:
+        if after[key].rows != expected.get(key, 0):
+            wrong.append(key)
     if not wrong:
         return
     if all(after[key].rows > expected.get(key, 0) for key in wrong):
         session.tables.explain_more_rows(staged.spec.table, partitions=listed(wrong))
     shown = listed([f"{key}: {after[key].rows} and not {expected.get(key, 0)}" for key in wrong])
     raise PublishError(
-        f"{staged.spec.table}: after the publication live had other numbers of rows than were staged ({shown}), so"
-        f" it was undone; the rows are in {staged.place}. Report this, please",
+        f"{staged.spec.table}: after the publication, live partitions had other numbers of rows than were staged"
+        f" ({shown}), so it was undone; the rows are in {staged.place}. This is a bug; please report it.",
         table=str(staged.spec.table),
     )

@@ -1,4 +1,4 @@
-"""Fingerprints: what the rows of each live partition come to, to tell whether somebody changed them."""
+"""Fingerprints of live partitions, which show whether somebody changed their rows."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dagster_safe_backfill.warehouses.base import Session
 
 
 def live_fingerprints(session: Session, table_slice: TableSlice, names: Sequence[str]) -> dict[str, Fingerprint]:
-    """Return the fingerprint of each partition of the slice in the live table, over the columns `names`.
+    """Return a mapping from partition key to the fingerprint of the live partition, over the columns `names`.
 
-    The table must be there; a read-only session is enough.
+    The table must exist; a read-only session is enough.
     """
-    select = sql.fingerprints(table_slice, session.dialect.row_hash(terms.columns(names)))
-    keys = table_slice.keys
+    dialect, keys = session.dialect, table_slice.keys
+    select = sql.fingerprints(table_slice, dialect.row_hash(terms.columns(names)))
     found = dict.fromkeys(keys, Fingerprint())
-    algorithm = session.dialect.hash_algorithm
+    algorithm = dialect.hash_algorithm
     for position, rows, total in session.query(select):
         if position is not None:
             digest = f"{total:x}"

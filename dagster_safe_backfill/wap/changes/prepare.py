@@ -1,4 +1,4 @@
-"""Prepared changes: the statements that make a slice of live equal to given rows, and what each partition gets."""
+"""Prepared changes: the statements that make a slice of the live table equal to given rows, and their row counts."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ Build = Callable[[SliceWrite], exp.Insert | exp.Delete | exp.Merge]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedChange:
-    """What would be done.
+    """A change of live partitions that was prepared, and can run in the same transaction.
 
     Attributes:
-        row_counts: What it does, by partition key.
-        statements: What to run, in order, in the transaction in which it was prepared: how it is built, and of what.
-        created: The rows that the live table is made of, where there is none.
-        rewrites: Whether they delete the whole slice, and insert it anew.
-        scratch: Derived rows that they read.
-        deletes: How many rows their DELETE finds, if nobody changes any in between.
+        row_counts: A mapping from partition key to the row counts of the change.
+        statements: The statements in their order, each as the function that builds it and that function's argument.
+        created: The name and the rows of the live table, if it doesn't exist yet.
+        rewrites: True if the statements delete all rows of the slice and insert them again.
+        scratch: Derived rows that the statements read.
+        deletes: The number of rows that the DELETE statement must delete. Another number shows that another session
+            changed rows in between.
     """
 
     row_counts: Mapping[str, RowCounts]
@@ -45,14 +46,14 @@ class PreparedChange:
     deletes: int | None = None
 
     def run(self, session: Session, *, clone: TableRef | None = None) -> None:
-        """Run the statements, and leave nothing behind in the session.
+        """Run the statements, and remove the derived rows that they read from the session.
 
         Args:
-            session: The session in which it was prepared.
-            clone: What is changed in place of live, if it may lack rows that would be deleted.
+            session: The session that prepared the change.
+            clone: The table to change in place of the live table. It may have fewer rows to delete.
 
         Raises:
-            TransactionConflictError: Another session changed rows since they were prepared.
+            TransactionConflictError: Another session changed rows after the change was prepared.
         """
         if self.created is not None:
             table, rows = self.created
@@ -63,18 +64,23 @@ class PreparedChange:
             is_delete = isinstance(statement, exp.Delete) and self.deletes is not None and clone is None
             if is_delete and count != self.deletes:
                 raise TransactionConflictError(
-                    f"another session changed rows: {self.deletes} were to be deleted, and {count} were"
+                    f"{write.table}: another session changed rows: {self.deletes} rows were to be deleted, and {count}"
+                    " were deleted"
                 )
         self.close(session)
 
     def close(self, session: Session) -> None:
-        """Leave nothing behind in the session; to be called where the statements aren't run."""
+        """Remove the derived rows from the session; call it if the statements are not run."""
         if self.scratch is not None:
             session.forget(self.scratch)
 
     def replaced(self, before: Mapping[str, Fingerprint]) -> list[str]:
-        """Return the partitions that had rows, and change."""
-        return [key for key, counts in self.row_counts.items() if counts.touched and before[key].rows]
+        """Return the partitions that had rows before the change and are changed by it."""
+        keys: list[str] = []
+        for key, counts in self.row_counts.items():
+            if before[key].rows and counts.touched:
+                keys.append(key)
+        return keys
 
 
 def slice_write(
@@ -85,12 +91,12 @@ def slice_write(
     names: tuple[str, ...],
     clone: TableRef | None = None,
 ) -> SliceWrite:
-    """Return what writing the rows of a shadow, of the columns `names`, to a slice of live is, or of its clone."""
+    """Return how the columns `names` of a shadow are written to a slice of the live table, or of its clone."""
     stamp = table_slice.spec.updated_at_column
-    scope = inside(table_slice)
+    predicate = inside(table_slice)
     return SliceWrite(
         table_slice=table_slice,
-        inside=scope if table_slice.partition_slice is None else exp.paren(scope),
+        inside=predicate if table_slice.partition_slice is None else exp.paren(predicate),
         shadow=shadow,
         columns=names,
         stamp=(stamp, _now(session, clone or table_slice.table, stamp)) if stamp and stamp not in names else None,
@@ -102,10 +108,17 @@ def slice_write(
 def prepare_change(
     session: Session, write: SliceWrite, rows: Mapping[str, int], *, strategy: Strategy, live_exists: bool
 ) -> PreparedChange:
-    """Return what makes the slice equal to the shadow, which has so many rows of each partition.
+    """Return the change that makes the slice of the live table equal to the shadow.
 
-    `merge` touches just the rows that differ by the unique key, unless that is most of them or the live slice
-    holds a key twice; then the slice is deleted and inserted whole, which comes to the same rows.
+    `merge` changes only the rows that differ by the unique key. If most rows differ, or if a key occurs twice in the
+    live slice, it deletes and inserts all rows of the slice; the result is the same.
+
+    Args:
+        session: An open session, in the caller's transaction.
+        write: The slice and the shadow.
+        rows: A mapping from partition key to the number of rows in the shadow.
+        strategy: How the slice is written.
+        live_exists: True if the live table exists.
     """
     if not live_exists:
         created = write.table, publishing.staged_rows(write)
@@ -122,7 +135,7 @@ def prepare_change(
 
 
 def _now(session: Session, table: TableRef, stamp: str) -> exp.Expr:
-    """Return the time as a literal of the stamp column's type; wall-clock columns take UTC."""
+    """Return the current time as a literal of the stamp column's type; wall-clock columns get the time in UTC."""
     columns = session.tables.columns(table) or ()
     types = {column.name.casefold(): column.type for column in columns}
     now = datetime.now(timezone.utc)
@@ -135,15 +148,8 @@ def _now(session: Session, table: TableRef, stamp: str) -> exp.Expr:
 
 
 def _merge(session: Session, write: SliceWrite, rows: Mapping[str, int]) -> PreparedChange:
-    # The rows that differ are put aside once: they are counted, and, being few, quickly merged.
+    # The rows that differ are kept, because two statements read them: one counts them, and the MERGE writes them.
     scratch = session.derive(_DIFFERING, publishing.differing(write))
-    prepared = _merge_of(session, write, rows, scratch)
-    if prepared.scratch is None:
-        session.forget(scratch)
-    return prepared
-
-
-def _merge_of(session: Session, write: SliceWrite, rows: Mapping[str, int], scratch: TableRef) -> PreparedChange:
     differing, fresh = 0, 0
     by_position: dict[int, tuple[int, int]] = {}
     for position, count, new in session.query(publishing.differing_by_partition(scratch)):
@@ -154,7 +160,8 @@ def _merge_of(session: Session, write: SliceWrite, rows: Mapping[str, int], scra
     gone: dict[int, int] = dict(session.query(publishing.gone_by_partition(write))) if live > matched else {}
     missing = sum(gone.values())
     if live - missing > matched:
-        # The live slice holds a key twice.
+        # A key occurs twice in the live slice, so a MERGE would not make it equal to the shadow.
+        session.forget(scratch)
         return _replace(session, write, rows)
     row_counts: dict[str, RowCounts] = {}
     for position, key in enumerate(write.table_slice.keys):
@@ -164,17 +171,18 @@ def _merge_of(session: Session, write: SliceWrite, rows: Mapping[str, int], scra
             staged=staged, inserted=new, updated=count - new, deleted=gone.get(position, 0), unchanged=staged - count
         )
     replaced = differing - fresh + missing
-    # A row's stamp only survives in place.
+    # Rows that don't change keep their time in `updated_at_column` only if they are not inserted again.
     if write.stamp is None and write.unread is None and fresh + replaced and 2 * replaced >= live:
+        session.forget(scratch)
         return _rewrite(write, row_counts, deletes=live)
     statements: list[tuple[Build, SliceWrite]] = []
     if gone:
         statements.append((publishing.delete_gone, write))
-    if differing:
-        statements.append((publishing.merge_changed, replace(write, shadow=scratch)))
-    return PreparedChange(
-        row_counts=row_counts, statements=statements, scratch=scratch if differing else None, deletes=missing
-    )
+    if not differing:
+        session.forget(scratch)
+        return PreparedChange(row_counts=row_counts, statements=statements, deletes=missing)
+    statements.append((publishing.merge_changed, replace(write, shadow=scratch)))
+    return PreparedChange(row_counts=row_counts, statements=statements, scratch=scratch, deletes=missing)
 
 
 def _rewrite(write: SliceWrite, row_counts: Mapping[str, RowCounts], *, deletes: int) -> PreparedChange:

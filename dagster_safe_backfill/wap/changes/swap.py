@@ -32,7 +32,8 @@ def swapped(
 
     Raises:
         SwapError: The table can't be swapped.
-        SchemaMismatchError: The rows outside the slice don't fit the new columns, or live changed since staging.
+        SchemaMismatchError: The rows outside the slice don't fit the new columns, or the live table's columns changed
+            after the rows were staged.
     """
     table = staged.spec.table
     aside = table.archive(publication_id)
@@ -47,12 +48,12 @@ def swapped(
             prepared = _prepared(session, staged)
             if not any(counts.touched for counts in prepared.row_counts.values()):
                 return prepared, Archive()
-        # Rows that would be deleted next aren't copied.
+        # The prepared change would delete the rows of the slice, so they are not copied into the clone.
         is_rewritten = prepared is not None and prepared.rewrites
         kept = outside(inside(staged.table_slice)) if is_rewritten else exp.true()
         with session.tables.replace(table, aside=aside, kept=kept) as new:
             add_columns(session, staged, clone=new.clone)
-            # What was prepared for the table holds for its clone, unless that has more columns.
+            # A change that was prepared for the table also fits its clone, unless columns were added to the clone.
             prepared = prepared or _prepared(session, staged, clone=new.clone)
             prepared.run(session, clone=new.clone)
         keys = tuple(key for key, counts in prepared.row_counts.items() if counts.touched)
@@ -69,7 +70,7 @@ def _prepared(session: Session, staged: Staged, *, clone: TableRef | None = None
 
 
 def _reshape(session: Session, staged: Staged, live: Sequence[Column], *, aside: TableRef) -> PreparedChange:
-    """Swap in a clone with the computed columns; the rows outside the slice are cast, which may change no value."""
+    """Swap in a clone that has the computed columns; refuse it if a cast would change a value outside the slice."""
     spec = staged.spec
     check_unchanged(spec, staged.live_columns or (), live)
     computed = {column.name: column for column in staged.columns}
@@ -108,12 +109,13 @@ def _check_values(session: Session, staged: Staged, columns: Sequence[StagedColu
     cast = [column for column in columns if column.is_cast]
     if not cast:
         return
-    told_by = [expression(column) for column in staged.table_slice.columns.values()]
-    key_names = {found.name.casefold() for one in told_by for found in one.find_all(exp.Column)}
+    expressions = [expression(column) for column in staged.table_slice.columns.values()]
+    key_names = {found.name.casefold() for one in expressions for found in one.find_all(exp.Column)}
     fixed = [column.name for column in cast if column.name.casefold() in key_names]
     if fixed:
         raise SwapError(
-            f"{table}: the type of {', '.join(fixed)} tells the partitions, and can't change with them",
+            f"{table}: partition_expr reads {', '.join(fixed)}, so a publication of partitions can't change the type of"
+            " that column, and nothing was published. Compute the column in the type that the table has.",
             table=str(table),
         )
     select = staging.values_lost_by_cast(terms.table(table), lost_by_cast(session, cast))
@@ -124,4 +126,6 @@ def _check_values(session: Session, staged: Staged, columns: Sequence[StagedColu
         if count
     ]
     if problems:
-        raise SchemaMismatchError(f"{table}: {'; '.join(problems)}", table=str(table), problems=problems)
+        raise SchemaMismatchError(
+            f"{table}: {'; '.join(problems)}, so nothing was published", table=str(table), problems=problems
+        )

@@ -1,4 +1,4 @@
-"""Checkpoints: which partitions an earlier run has staged and audited, so that they need not be computed again."""
+"""Checkpoints: partitions that an earlier run has staged and audited, so that they aren't computed again."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from dagster_safe_backfill.model.states import StagedPartition
 from dagster_safe_backfill.model.tables import TableSpec, names_of
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
 from dagster_safe_backfill.wap.ledger.history import rejected_runs
-from dagster_safe_backfill.wap.ledger.waiting import newest, owners, staged_partitions, standing
+from dagster_safe_backfill.wap.ledger.waiting import owners, staged_partitions, standing
 from dagster_safe_backfill.wap.tables.slices import live_slice
 from dagster_safe_backfill.warehouses.base import Session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoints:
-    """What earlier runs left of the partitions of a slice.
+    """The partitions of a slice that earlier runs have staged.
 
     Attributes:
-        kept: Staged and audited, by the same code and a run that no audit rejected, and live is as it was then.
-        outdated: The others that passed their audits, with the reason why they are computed anew.
-        unaudited: Staged, and no more; nobody wants them once their run has ended.
+        kept: The partitions to reuse: the same code staged them, no audit rejected their run, and the live partition
+            hasn't changed since.
+        outdated: The other partitions that passed their audits, each with the reason why it is computed again.
+        unaudited: The partitions that are staged but not audited. They are useless once their run has ended.
     """
 
     kept: Sequence[StagedPartition] = ()
@@ -31,24 +32,43 @@ class Checkpoints:
 
 
 def checkpoints(session: Session, *, spec: TableSpec, partition_slice: PartitionSlice, code: str | None) -> Checkpoints:
-    """Return the checkpoints of a slice; changes nothing, a read-only session is enough.
+    """Return the checkpoints of a slice; a read-only session is enough.
 
-    A partition has one if being audited is the last thing that happened to it, in any group, and its shadow is still
-    there.
+    A partition has a checkpoint if the last event of the partition, over all groups, is `audited`, and its shadow still
+    exists.
 
     Args:
         session: An open session.
         spec: How the live table is kept.
         partition_slice: The partitions.
-        code: What would compute them now.
+        code: The code that would compute the partitions now; see `Origin.code`.
     """
-    everything = staged_partitions(session, spec.table, keys=partition_slice.keys)
-    if not everything:
+    last: dict[str, StagedPartition] = {}
+    unaudited: list[StagedPartition] = []
+    for one in staged_partitions(session, spec.table, keys=partition_slice.keys):
+        last[one.key] = one
+        if one.event == "staged":
+            unaudited.append(one)
+    audited: list[StagedPartition] = []
+    for key in partition_slice.keys:
+        if key in last and last[key].event == "audited":
+            audited.append(last[key])
+    if not audited and not unaudited:
         return Checkpoints()
-    last = newest(everything)
-    in_order = list(filter(None, map(last.get, partition_slice.keys)))
-    audited = standing(session, spec.table, [one for one in in_order if one.event == "audited"])
-    unaudited = standing(session, spec.table, [one for one in everything if one.event == "staged"])
+    return _checked(session, audited, unaudited, spec=spec, partition_slice=partition_slice, code=code)
+
+
+def _checked(
+    session: Session,
+    audited: Sequence[StagedPartition],
+    unaudited: Sequence[StagedPartition],
+    *,
+    spec: TableSpec,
+    partition_slice: PartitionSlice,
+    code: str | None,
+) -> Checkpoints:
+    """Return the checkpoints, with the audited partitions sorted into those to reuse and those to compute again."""
+    audited = standing(session, spec.table, audited)
     runs = owners(audited)
     rejected = rejected_runs(session, spec.table, runs) if runs else set[str]()
     same = [one for one in audited if one.code == code and one.run_id not in rejected]
@@ -57,21 +77,22 @@ def checkpoints(session: Session, *, spec: TableSpec, partition_slice: Partition
     outdated: list[tuple[StagedPartition, str]] = []
     for one in audited:
         if one.run_id in rejected:
-            # What made a partition fail is mended in its source: then the others are of the unmended source as well.
-            outdated.append((one, f"run {one.run_id}, which staged them, was rejected by its audits"))
+            # A failed audit is usually fixed in the source, and the run's other partitions also come from that source.
+            outdated.append((one, f"audits rejected run {one.run_id}, which staged them"))
         elif one.code != code:
-            outdated.append((one, f"{one.code} computed them, and now it is {code}"))
+            outdated.append((one, f"the code changed from {one.code} to {code}"))
         elif one.key in changed:
-            outdated.append((one, "live changed since"))
+            outdated.append((one, "the live partition changed since"))
         else:
             kept.append(one)
+    unaudited = standing(session, spec.table, unaudited)
     return Checkpoints(kept=kept, outdated=outdated, unaudited=unaudited)
 
 
 def _changed(
     session: Session, found: Sequence[StagedPartition], spec: TableSpec, partition_slice: PartitionSlice
 ) -> set[str]:
-    """Return the partitions of which live isn't as it was when they were staged."""
+    """Return the partitions whose live rows changed after the partitions were staged."""
     if not found:
         return set()
     live = session.tables.columns(spec.table)

@@ -1,4 +1,4 @@
-"""History: the changes of live that the ledger tells of, and the tables that it knows."""
+"""Reading from the ledger how live partitions changed, and which shadows and archives belong to a table."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from dagster_safe_backfill.warehouses.base import Row, Session
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What the ledger says of one change of one live partition.
+    """A publication or rollback of one live partition, as the ledger records it.
 
     Attributes:
-        fingerprint: The partition's after the change; None in a ledger of before there were archives.
-        columns: Those that the fingerprint is of.
-        replaced: The partition's fingerprint before; None likewise.
-        archive: Where the replaced rows are kept; None if there were none, none changed, or none are kept.
-        undone: The publications that a rollback undid here; empty for a publication.
+        fingerprint: The partition's fingerprint after the change. None if the library's version that wrote the row had
+            no archives yet.
+        columns: The columns over which the fingerprint was computed.
+        replaced: The partition's fingerprint before the change; None in the same case.
+        archive: The archive of the replaced rows. None if there were no rows, if none changed, or if none are kept.
+        undone: The publications that a rollback undid in this partition; empty for a publication.
     """
 
     recorded_at: datetime
@@ -58,29 +59,29 @@ _COLUMNS = (
 
 
 def changes_by(session: Session, table: TableRef, *publication_ids: str) -> list[Change]:
-    """Return what publications or rollbacks of these ids changed, by partition, the oldest first."""
+    """Return the changes of the publications or rollbacks with these ids, one for each partition, the oldest first."""
     return _changes(session, table, ledger.is_named("publication_id", *publication_ids))
 
 
 def changes_in(session: Session, table: TableRef, group: str) -> list[Change]:
-    """Return what the publications of what was staged in one group changed, the oldest first."""
+    """Return the changes of the publications of one group, the oldest first."""
     return _changes(session, table, ledger.group().eq(terms.text(group)))
 
 
 def changes_by_backfill(session: Session, table: TableRef, backfill_id: str) -> list[Change]:
-    """Return what the publications of one backfill changed, the oldest first."""
+    """Return the changes of the publications of one backfill, the oldest first."""
     return _changes(session, table, terms.column("backfill_id").eq(terms.text(backfill_id)))
 
 
 def history(session: Session, table: TableRef, keys: Sequence[str] | None = None) -> list[Change]:
-    """Return all changes of some of a table's partitions, or of all, the oldest first."""
+    """Return all changes of some of a table's partitions, or of all partitions, the oldest first."""
     if keys is None:
         return _changes(session, table)
     return _changes(session, table, terms.is_in(terms.column("partition_key"), map(terms.text, keys)))
 
 
 def partition_keys(session: Session, table: TableRef) -> tuple[str, ...]:
-    """Return the partitions that were ever changed; none, if there is no ledger."""
+    """Return the keys of all partitions that were ever changed; empty if there is no ledger."""
     if not ledger.is_complete(session.tables.columns(ledger.ledger_of(table))):
         return ()
     select = ledger.rows_of(table, [terms.column("partition_key")], ledger.is_event(*CHANGES_OF_LIVE)).distinct()
@@ -88,23 +89,26 @@ def partition_keys(session: Session, table: TableRef) -> tuple[str, ...]:
 
 
 def publication_of_batch(session: Session, table: TableRef, origin: Origin) -> Origin:
-    """Return who publishes a batch of a group: each is a publication of its own, with the next number."""
+    """Return the origin of the publication of one batch, whose id is the group's name with the next number."""
     return replace(origin, publication_id=f"{origin.group}.{_publications(session, table, origin.group) + 1}")
 
 
 def publication_of_group(session: Session, table: TableRef, origin: Origin) -> Origin:
-    """Return who publishes a group: under its own name, and with the next number once that was published."""
+    """Return the origin of the publication of a group.
+
+    Its id is the group's name, or the name with the next number if the group was published before.
+    """
     before = _publications(session, table, origin.group)
     return replace(origin, publication_id=f"{origin.group}.{before + 1}" if before else origin.group)
 
 
 def _publications(session: Session, table: TableRef, group: str) -> int:
-    """Return how many publications and rollbacks there are of what was staged in one group."""
+    """Return the number of publications and rollbacks of one group."""
     return len({change.publication_id for change in changes_in(session, table, group)})
 
 
 def staged_at(session: Session, table: TableRef, group: str) -> datetime | None:
-    """Return when rows were last staged in a group."""
+    """Return the time at which a group last staged rows."""
     latest = exp.Max(this=terms.column("recorded_at"))
     is_in_group = ledger.group().eq(terms.text(group))
     ((found,),) = session.query(ledger.rows_of(table, [latest], ledger.is_event("staged"), is_in_group))
@@ -112,7 +116,7 @@ def staged_at(session: Session, table: TableRef, group: str) -> datetime | None:
 
 
 def rejected_runs(session: Session, table: TableRef, run_ids: Iterable[str]) -> set[str]:
-    """Return those of the runs in which an audit blocked a partition of the table."""
+    """Return the ids of those runs in which an audit blocked a partition of the table."""
     run_id = terms.column("run_id")
     is_one = terms.is_in(run_id, map(terms.text, run_ids))
     select = ledger.rows_of(table, [run_id.copy()], ledger.is_event("rejected", "refused"), is_one)
@@ -120,7 +124,7 @@ def rejected_runs(session: Session, table: TableRef, run_ids: Iterable[str]) -> 
 
 
 def newest_publication(session: Session, table: TableRef) -> str | None:
-    """Return the id of the last publication of a table that is no rollback."""
+    """Return the id of the last publication of a table; rollbacks don't count."""
     select = ledger.rows_of(table, [terms.column("publication_id")], ledger.is_event("published"))
     found = session.query(select.order_by(terms.column("recorded_at").desc()).limit(1))
     return found[0][0] if found else None
@@ -128,14 +132,14 @@ def newest_publication(session: Session, table: TableRef) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
-    """Who made a shadow or an archive, and when the ledger last told of it."""
+    """The run that made a shadow or an archive, and the time of the last ledger row that names the table."""
 
     run_id: str
     last_used: datetime
 
 
 def shadow_owners(session: Session, table: TableRef) -> dict[str, Owner]:
-    """Return the owners of all shadows that the table ever had, by the shadow's name in lower case."""
+    """Return a mapping from the name, in lower case, of each shadow that the table ever had to its owner."""
     at = terms.column("recorded_at")
     select = ledger.rows_of(table, [terms.column("shadow"), terms.column("run_id"), at], ledger.is_given("shadow"))
     return {
@@ -145,7 +149,7 @@ def shadow_owners(session: Session, table: TableRef) -> dict[str, Owner]:
 
 
 def archives(session: Session, table: TableRef) -> dict[TableRef, datetime]:
-    """Return all archives that the table ever had, with the moments at which they expire."""
+    """Return a mapping from each archive that the table ever had to the time at which it expires."""
     archive, expiry = terms.column("archive"), terms.column("archive_expires_at")
     items = [archive, exp.Max(this=expiry)]
     select = ledger.rows_of(table, items, ledger.is_event(*CHANGES_OF_LIVE), ledger.is_given("archive"))
@@ -154,7 +158,7 @@ def archives(session: Session, table: TableRef) -> dict[TableRef, datetime]:
 
 
 def unrecorded_archives(session: Session, table: TableRef) -> dict[TableRef, Owner]:
-    """Return the archives that were intended, and of which no change of the table tells, with who intended them."""
+    """Return a mapping from each archive that was intended, but that no change of the table names, to its owner."""
     items = terms.columns(["archive", "run_id", "recorded_at"])
     found = session.query(ledger.rows_of(table, items, ledger.is_event("intended"), ledger.is_given("archive")))
     recorded = archives(session, table)
@@ -163,7 +167,7 @@ def unrecorded_archives(session: Session, table: TableRef) -> dict[TableRef, Own
 
 
 def other_versions(session: Session, table: TableRef, origin: Origin) -> list[str | None]:
-    """Return the code versions other than this run's under which its backfill has published partitions of the table."""
+    """Return the other code versions with which the run's backfill has published partitions of the table."""
     if origin.backfill_id is None:
         return []
     version = terms.column("code_version")

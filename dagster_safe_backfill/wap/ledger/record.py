@@ -1,4 +1,4 @@
-"""Record: what happens to a table's partitions is appended to its ledger, in the transaction in which it happens."""
+"""Writing to the ledger: each event of a partition is appended in the transaction in which it happens."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from dagster_safe_backfill.warehouses.base import Session
 _TICK = timedelta(microseconds=1)
 
 Values = Mapping[str, object]
-"""A row of the ledger; what isn't named is NULL."""
+"""A row of the ledger; columns that it doesn't name are NULL."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewChange:
-    """A change of live that is to be recorded.
+    """A change of live partitions that is to be recorded.
 
     Attributes:
-        event: What it is.
+        event: `published` or `rolled_back`.
         strategy: How the slice was written.
-        row_counts: What it did, by partition key.
-        before: The live partitions' fingerprints before.
-        after: And after it.
-        columns: The columns of live after it, which `after` is of.
-        archive: Where what it replaced is kept.
-        undone: The publications that a rollback undid, by partition key; empty for a publication.
+        row_counts: A mapping from partition key to the row counts of the change.
+        before: A mapping from partition key to the live partition's fingerprint before the change.
+        after: A mapping from partition key to the live partition's fingerprint after the change.
+        columns: The live table's columns after the change, over which `after` was computed.
+        archive: The archive of the replaced rows.
+        undone: A mapping from partition key to the publications that a rollback undid; empty for a publication.
     """
 
     event: ChangeEvent
@@ -59,24 +59,26 @@ class NewChange:
 
 
 def create_ledger(session: Session, table: TableRef) -> None:
-    """Create the ledger beside `table` if there is none; one that an older version made gets the newer columns."""
+    """Create the ledger beside `table` if it doesn't exist, and add the columns that an older version didn't have."""
     session.tables.ensure_table(ledger.ledger_of(table), ledger.COLUMNS)
 
 
 def record(session: Session, event: Event, table: TableRef, rows: Sequence[Values], *, origin: Origin) -> None:
-    """Append rows to the ledger, if there are any; they commit with the caller's transaction.
+    """Append rows to the ledger, in the caller's transaction.
 
-    The moments never go back, so that they order what happened even where the machines' clocks don't agree.
+    `recorded_at` is later than in every earlier row of the table, even if the clocks of machines differ, so that it
+    gives the order of events.
     """
     if not rows:
         return
+    name, target = str(table), ledger.ledger_of(table)
     latest = exp.Max(this=terms.column("recorded_at"))
     ((last,),) = session.query(ledger.rows_of(table, [latest]))
     now = datetime.now(timezone.utc)
     common: Values = {
         "recorded_at": now if last is None else max(now, last + _TICK),
         "event": event,
-        "table_name": str(table),
+        "table_name": name,
         "publication_id": origin.publication_id,
         "run_id": origin.run_id,
         "backfill_id": origin.backfill_id,
@@ -84,8 +86,10 @@ def record(session: Session, event: Event, table: TableRef, rows: Sequence[Value
         "code": origin.code,
         "scope": origin.group,
     }
-    tuples = [tuple(map({**common, **row}.get, ledger.COLUMNS)) for row in rows]
-    session.append(ledger.ledger_of(table), list(ledger.COLUMNS), tuples)
+    tuples: list[tuple[object, ...]] = []
+    for row in rows:
+        tuples.append(tuple(map({**common, **row}.get, ledger.COLUMNS)))
+    session.append(target, list(ledger.COLUMNS), tuples)
 
 
 def record_staged(
@@ -97,27 +101,28 @@ def record_staged(
     results: Sequence[AuditResult] = (),
     keys: Iterable[str] | None = None,
 ) -> None:
-    """Record what happened to a batch that isn't live yet, or to some of its partitions."""
+    """Record an event of a staged batch, or of some of its partitions."""
     blocking, warned = _failures(results)
-    live = staged.live_columns
+    live = None if staged.live_columns is None else json.dumps(names_of(staged.live_columns))
+    shadow, nothing = str(staged.shadow), Fingerprint()
     rows: list[Values] = []
-    for key in staged.keys if keys is None else keys:
+    for key in staged.table_slice.keys if keys is None else keys:
         values: Values = {
             "partition_key": key,
-            "shadow": str(staged.shadow),
+            "shadow": shadow,
             "rows_staged": staged.rows.get(key, 0),
             "failed_audits": ", ".join(blocking.get(key, ())) or None,
             "warned_audits": ", ".join(warned.get(key, ())) or None,
-            "fingerprint": str(staged.fingerprints.get(key, Fingerprint())),
-            "fingerprinted_columns": None if live is None else json.dumps(names_of(live)),
+            "fingerprint": str(staged.fingerprints.get(key, nothing)),
+            "fingerprinted_columns": live,
             "computed_at": staged.computed_at.get(key),
         }
         rows.append(values)
-    record(session, event, staged.spec.table, rows, origin=origin)
+    record(session, event, staged.table_slice.spec.table, rows, origin=origin)
 
 
 def record_taken(session: Session, table: TableRef, found: Iterable[StagedPartition], *, origin: Origin) -> None:
-    """Record that partitions which were staged in other groups stand in this one now, or are live."""
+    """Record that this group has taken over partitions that other groups staged, or has published them."""
     rows = [{"partition_key": one.key, "scope": one.group} for one in found if one.group != origin.group]
     record(session, "taken_up", table, rows, origin=origin)
 
@@ -155,12 +160,12 @@ def record_intent(
     shadow: TableRef | None = None,
     archive: TableRef | None = None,
 ) -> None:
-    """Tell of a table before it is made, where no transaction would undo that: a crash leaves none that nobody knows.
+    """Record the name of a shadow or an archive before the table is created, on warehouses whose DDL isn't undone.
 
-    See `Tables.record_first`. An archive is intended once.
+    After a crash, `retire` finds the table by this row. See `Tables.record_first`. An archive is recorded once.
 
     Raises:
-        PublishError: The archive's name is taken by a table that no try of this publication made.
+        PublishError: A table with the archive's name exists, and no try of this publication made it.
     """
 
     def intend() -> None:
@@ -172,8 +177,8 @@ def record_intent(
                 return
             if session.tables.columns(archive) is not None:
                 raise PublishError(
-                    f"{table}: {archive}, which is to keep what this publication replaces, is there already, and was"
-                    " made by none; an archive is never overwritten, so rename that table",
+                    f"{table}: the table {archive} exists, but no publication made it. This publication needs its name"
+                    " for its archive, and archives are never overwritten, so nothing was published. Rename it.",
                     table=str(table),
                 )
         values: Values = {
@@ -186,7 +191,7 @@ def record_intent(
 
 
 def _failures(results: Iterable[AuditResult]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Return the names of the audits that block each partition, and of those that only warn of it."""
+    """Return mappings from partition key to the names of the audits that block it, and of those that only warn."""
     blocking: dict[str, list[str]] = {}
     warned: dict[str, list[str]] = {}
     for result in results:

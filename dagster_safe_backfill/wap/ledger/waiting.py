@@ -1,4 +1,4 @@
-"""Waiting: what the ledger last said of partitions whose rows stand in a shadow and aren't live yet."""
+"""Reading from the ledger which partitions are staged: the last event of each, and the shadow that has its rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dagster_safe_backfill.sql import ledger, terms
 from dagster_safe_backfill.warehouses.base import Row, Session
 
 _WAITING: tuple[Event, ...] = ("audited", "approved", "refused")
-"""The last events of partitions whose own audits passed, and whose rows somebody may still want."""
+"""The last events of partitions that passed their own audits, and whose rows may still be published."""
 
 _COLUMNS = (
     *("partition_key", "event", "scope", "shadow", "run_id", "code_version", "code"),
@@ -37,8 +37,8 @@ def staged_partitions(
     Args:
         session: An open session; read-only is enough.
         table: The live table.
-        keys: The partitions; all, if None.
-        group: The group; all, if None.
+        keys: The partition keys. Defaults to all partitions.
+        group: The group. Defaults to all groups.
     """
     if not ledger.is_complete(session.tables.columns(ledger.ledger_of(table))):
         return []
@@ -52,17 +52,17 @@ def staged_partitions(
 
 
 def newest(found: Iterable[StagedPartition]) -> dict[str, StagedPartition]:
-    """Return the last of each partition, by key."""
+    """Return a mapping from partition key to the last of its events in any group."""
     return {one.key: one for one in found}
 
 
 def owners(found: Iterable[StagedPartition]) -> set[str]:
-    """Return the runs that staged the partitions, of which it matters whether they have ended."""
+    """Return the ids of the runs that staged the partitions; callers need to know which of these runs have ended."""
     return {one.run_id for one in found}
 
 
 def standing(session: Session, table: TableRef, found: Sequence[StagedPartition]) -> Sequence[StagedPartition]:
-    """Return the partitions whose rows are still there."""
+    """Return the partitions whose shadow still exists."""
     if not found:
         return found
     names: set[str] = set()
@@ -72,7 +72,10 @@ def standing(session: Session, table: TableRef, found: Sequence[StagedPartition]
 
 
 def to_audit(session: Session, table: TableRef, *, group: str) -> tuple[Sequence[StagedPartition], list[str]]:
-    """Return what waits for an audit of the whole group, else of all groups; and the keys that aren't audited alone."""
+    """Return the partitions that wait for the audit of their group, and the keys that their own audits haven't passed.
+
+    If the group has staged nothing, both are of the partitions that were staged last by any group.
+    """
     everything = staged_partitions(session, table)
     own = [one for one in everything if one.group == group]
     found = own or [*newest(everything).values()]
@@ -81,7 +84,7 @@ def to_audit(session: Session, table: TableRef, *, group: str) -> tuple[Sequence
 
 
 def of_staged(origin: Origin, found: Sequence[StagedPartition]) -> Origin:
-    """Return who goes on with staged partitions: of their code, if that is one."""
+    """Return the origin of a run that continues with staged partitions; it has their code if they share one."""
     versions = {one.code_version for one in found}
     codes = {one.code for one in found}
     return replace(
@@ -92,7 +95,7 @@ def of_staged(origin: Origin, found: Sequence[StagedPartition]) -> Origin:
 
 
 def emptied(session: Session, table: TableRef, moved: Iterable[StagedPartition]) -> dict[TableRef, str]:
-    """Return the shadows in which nothing waits once these partitions are moved, with the runs that own them."""
+    """Return a mapping from each shadow that is no longer needed once these partitions are moved to its run's id."""
     owned = {one.shadow: one.run_id for one in moved if one.shadow is not None}
     leaving = {(one.group, one.key) for one in moved}
     for one in staged_partitions(session, table):

@@ -1,4 +1,4 @@
-"""The rows that a person is shown: samples of failing ones, and the difference of the rows under audit and live."""
+"""Rows that are shown to a person: samples of failing rows, and the rows that differ from the live rows."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ class Sampler:
 
     Attributes:
         session: An open session.
-        shown: The columns whose values may be shown; all, if None.
+        shown: The columns whose values may be shown. If None, all values are shown.
     """
 
     session: Session
     shown: tuple[str, ...] | None
 
     def rows(self, select: exp.Query) -> Sequence[Mapping[str, Any]]:
-        """Return up to ten rows, with a mask for the values that aren't to be shown."""
+        """Return up to ten rows, in which `MASK` replaces the values that may not be shown."""
         return [{name: self.masked(name, value) for name, value in row.items()} for row in self.unmasked(select)]
 
     def unmasked(self, select: exp.Query) -> Sequence[Mapping[str, Any]]:
-        """Return up to ten rows as they are, for the eyes of the caller; none, if they can't be read.
+        """Return up to ten rows without masks, for the caller only; empty if the rows can't be read.
 
-        What was counted stays counted, though a column of a user's query may break where it is shown.
+        A column of a user's query may raise when it is read, even though its rows were counted.
         """
         sample = auditing.sampled(select)
         try:
@@ -57,15 +57,15 @@ class Sampler:
         except StatementCancelledError:
             raise
         except SafeBackfillError as error:
-            _LOG.warning("no sample of failing rows: %s", error)
+            _LOG.warning("a sample of failing rows can't be read: %s", error)
             return []
 
     def tuples(self, select: exp.Query) -> Sequence[Row]:
-        """Return up to ten rows as they are, by position, since names may come twice."""
+        """Return up to ten rows as tuples without masks, because column names may occur twice."""
         return self.session.query(auditing.sampled(select))
 
     def masked(self, name: str, value: Any) -> Any:
-        """Return a value, or the mask if its column isn't to be shown."""
+        """Return a value, or `MASK` if the values of its column may not be shown."""
         is_shown = self.shown is None or name.casefold() in {column.casefold() for column in self.shown}
         return value if is_shown or value is None else MASK
 
@@ -75,12 +75,12 @@ def compared(
     audit: Comparison,
     batch: AuditedRows,
 ) -> AuditResult:
-    """Compare in one full join, after one statement that proves the keys.
+    """Compare the rows under audit with the live rows in one full join, after one statement that checks the keys.
 
     Raises:
-        ConfigurationError: There is no key, or it or a limit names no column.
-        KeyViolationError: The key is NULL or comes twice on a side.
-        WarehouseError: The database refused.
+        ConfigurationError: There is no key, or the key or a limit names a column that the table doesn't have.
+        KeyViolationError: A value of the key is NULL, or occurs twice on one side.
+        WarehouseError: The database refused a statement.
     """
     keys = batch.table_slice.keys
     pairing = _pairing(audit, batch)
@@ -121,10 +121,13 @@ def _pairing(audit: Comparison, batch: AuditedRows) -> Pairing:
     spelled = {column.name.casefold(): column for column in batch.columns}
     key = audit.key or batch.key
     if not key:
-        raise ConfigurationError("compare() needs a key: the asset's unique_key, or its own key=[…]")
+        raise ConfigurationError("compare() needs a key. Set unique_key on the asset, or key=[…] in compare().")
     unknown = [name for name in key if name.casefold() not in spelled]
     if unknown:
-        raise ConfigurationError(f"compare() names {', '.join(unknown)}, which is no column of the table")
+        raise ConfigurationError(
+            f"compare() names {', '.join(unknown)}, which the table doesn't have. Its columns are"
+            f" {', '.join(batch.names)}."
+        )
     of_key = [spelled[name.casefold()].name for name in key]
     apart = {*of_key, batch.table_slice.spec.updated_at_column}
     return Pairing(
@@ -143,7 +146,10 @@ def _respelled(audit: Comparison, names: Sequence[str]) -> Comparison:
     spelled = {name.casefold(): name for name in names}
     unknown = [name for name, _ in audit.column_limits if name.casefold() not in spelled]
     if unknown:
-        raise ConfigurationError(f"compare() limits changes of {', '.join(unknown)}, which is no compared column")
+        raise ConfigurationError(
+            f"compare() limits changes of {', '.join(unknown)}, which it doesn't compare. It compares"
+            f" {', '.join(names)}."
+        )
     limits = tuple((spelled[name.casefold()], limit) for name, limit in audit.column_limits)
     return replace(audit, column_limits=limits)
 
@@ -153,8 +159,8 @@ def _check_keys(session: Session, pairing: Pairing, batch: AuditedRows) -> None:
     there = sum(others)
     if here or there:
         raise KeyViolationError(
-            f"rows can't be compared by ({', '.join(pairing.key)}): {here} of its values in the shadow and {there} in"
-            f" {batch.live} are NULL or come twice; compare by a key that tells rows apart",
+            f"{batch.live}: compare() can't compare rows by ({', '.join(pairing.key)}): {here} of its values in the"
+            f" shadow and {there} in {batch.live} are NULL or occur twice. Set a key that identifies each row.",
             table=str(batch.live),
             count=here + there,
             sample=[],
@@ -178,7 +184,7 @@ def _result(
 
 
 def _shown(row: Sequence[Any], pairing: Pairing, sampler: Sampler) -> dict[str, Any]:
-    """Return a row that differs as its key, what is different, and both sides of just that."""
+    """Return a row that differs as its key, the kind of difference, and the different columns on both sides."""
     count = len(pairing.key)
     keys, kind, sides = row[:count], row[count], row[count + 1 :]
     pairs = {column.name: sides[2 * i : 2 * i + 2] for i, column in enumerate(pairing.compared)}

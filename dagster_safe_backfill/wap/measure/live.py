@@ -1,4 +1,4 @@
-"""live: audits on what is published."""
+"""Measuring audits on live rows."""
 
 from __future__ import annotations
 
@@ -30,15 +30,20 @@ def measure_live(
     partition_slice: PartitionSlice | None,
     sample_columns: Sequence[str] | None = None,
 ) -> tuple[AuditResult, ...]:
-    """Measure audits on the live rows of a slice, of all if None; changes nothing, a read-only session is enough.
+    """Measure audits on the live rows of a slice, or on the whole table if the slice is None.
+
+    A read-only session is enough.
 
     Raises:
-        TableNotFoundError: There is no such table.
-        PartitionColumnError: The partition column is missing or can't tell the partitions.
+        TableNotFoundError: The table doesn't exist.
+        PartitionColumnError: A partition expression names a column that the table doesn't have, or doesn't tell
+            the partitions apart.
     """
     columns = session.tables.columns(spec.table)
     if columns is None:
-        raise TableNotFoundError(f"there is no table {spec.table} to audit; materialize the asset that it belongs to")
+        raise TableNotFoundError(
+            f"{spec.table}: the table doesn't exist, so it can't be audited. Materialize its asset first."
+        )
     names = names_of(columns)
     rows = exp.select(*terms.columns(names)).from_(terms.table(spec.table))
     recognised = table_slice(session, rows, spec=spec, partition_slice=partition_slice, names=names)

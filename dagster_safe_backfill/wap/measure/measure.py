@@ -1,4 +1,4 @@
-"""measure: audits on a batch of rows, in the fewest scans; writes nothing."""
+"""Measuring audits on rows, in as few scans as possible. Nothing is written."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ _BY_CONDITION = (NotNull, AcceptedValues, InRange, RowExpression, References)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """What was found.
+    """The results of audits on one batch.
 
     Attributes:
         results: A result for each audit, in their order.
-        live_rows: How many rows live has of each partition, by key; None if that wasn't measured.
+        live_rows: A mapping from partition key to the number of live rows; None if they were not counted.
     """
 
     results: tuple[AuditResult, ...]
@@ -54,16 +54,17 @@ class Measurement:
 
 
 def measure(session: Session, batch: AuditedRows, audits: Sequence[Audit], *, counts_live: bool = True) -> Measurement:
-    """Measure audits; one that has no answer is unmeasured, and the others still get their verdicts.
+    """Measure audits on rows. An audit that can't be measured is `unmeasured`; the others still get their verdicts.
 
-    All conditions on a row, references among them, and all aggregates share one scan of the rows under audit, and one
-    of live; repeated values and queries take one each, a comparison two, and a sample of failing rows one.
+    All conditions on rows, including references, and all aggregates share one scan of the rows under audit and one
+    of the live rows. Each audit of repeated values and each query takes one more scan, a comparison takes two, and a
+    sample of failing rows takes one.
 
     Args:
         session: An open session.
-        batch: What is measured.
-        audits: What is asked; each has a name of its own.
-        counts_live: Whether live rows are counted though no audit asks for them.
+        batch: The rows under audit.
+        audits: The audits, with distinct names.
+        counts_live: True if live rows are counted even if no audit needs them.
     """
     questions = _Questions.of(audits, batch)
     keys = batch.table_slice.keys
@@ -88,7 +89,7 @@ def measure(session: Session, batch: AuditedRows, audits: Sequence[Audit], *, co
 
 
 def key_result(session: Session, staged: Staged) -> AuditResult:
-    """Measure just that the unique key identifies each row."""
+    """Measure the audit that the unique key identifies each row."""
     (result,) = measure(session, staged_rows(session, staged), [unique()], counts_live=False).results
     return result
 
@@ -103,22 +104,22 @@ def _counted(there: Readings | None, keys: Sequence[str]) -> Mapping[str, int] |
 
 
 Wanted = Mapping[str, Mapping[str, str]]
-"""The SQL of the aggregates that each audit wants, by its names for them, by the audit's name."""
+"""A mapping from an audit's name to the SQL of its aggregates, by the audit's names for them."""
 
 _FAILURES = "failures"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Questions:
-    """What the two shared scans have to find, and which audits can't be asked for.
+    """The aggregates that the two shared scans compute, and the audits that can't be measured.
 
     Attributes:
-        wanted: Aggregates over the rows under audit.
-        here: Each of them once, by its SQL.
-        there: Those that are wanted of the live rows too.
-        has_groups: Whether there are audits of groups, which want at least the numbers of rows.
-        is_overall: Whether some are wanted over all rows together.
-        problems: By the audit's name, why it can't be measured.
+        wanted: The aggregates of each audit.
+        here: The distinct aggregates over the rows under audit, by their SQL.
+        there: The distinct aggregates over the live rows, by their SQL.
+        has_groups: True if there are audits of groups, which need at least the numbers of rows.
+        is_overall: True if an audit needs an aggregate over all rows together.
+        problems: A mapping from an audit's name to the reason why it can't be measured.
     """
 
     wanted: Wanted
@@ -138,7 +139,7 @@ class _Questions:
         for audit in audits:
             try:
                 aggregates = _aggregates(audit, batch)
-            except Exception as error:  # whatever a user's audit raises, the others go on
+            except Exception as error:  # an error in one user's audit must not stop the others
                 problems[audit.name] = _said(error)
                 continue
             group = audit if isinstance(audit, GroupAudit) else None
@@ -176,7 +177,7 @@ def _aggregates(audit: Audit, batch: AuditedRows) -> dict[str, exp.Expr]:
 
 @dataclass(slots=True, kw_only=True)
 class _Measuring:
-    """Verdicts from readings, and from the statements that some audits have to themselves; each is run once."""
+    """Makes verdicts from the shared scans, and from statements of single audits, each of which runs once."""
 
     session: Session
     batch: AuditedRows
@@ -195,7 +196,7 @@ class _Measuring:
             raise
         except (Unmeasured, SafeBackfillError) as error:
             if is_transient(error) and audit.can_block:
-                # The batch is tried again; an audit that only warns stays unmeasured.
+                # The caller tries the batch again. An audit that only warns isn't worth a retry and stays unmeasured.
                 raise
             verdicts = {key: Verdict(outcome="unmeasured") for key in self.keys}
             return AuditResult(audit=audit, verdicts=verdicts, problem=str(error))
@@ -203,13 +204,14 @@ class _Measuring:
     def _measured(self, audit: Audit) -> AuditResult:
         match audit:
             case NotNull() | AcceptedValues() | InRange() | RowExpression() | References():
-                return self._by_condition(audit, self._failures(audit))
+                return self._judged(audit, self._failures(audit), lambda: self._failing_rows(audit))
             case Unique():
                 ((are_repeated,),) = self._rows(auditing.repeated_values(audit, self.batch))
                 repeated: Mapping[Position, int] = {}
                 if are_repeated:
                     repeated = self._counts(auditing.repetitions(audit, self.batch))
-                return self._by_condition(audit, self._failures(audit, and_also=repeated))
+                failures = self._failures(audit, and_also=repeated)
+                return self._judged(audit, failures, lambda: self._failing_rows(audit))
             case FailingRows():
                 found = auditing.found_rows(audit, self.batch)
                 counts = self._counts(auditing.found_by_partition(found, self.batch))
@@ -222,14 +224,15 @@ class _Measuring:
                 return compared(self.session, audit, self.batch)
             case _:
                 raise ConfigurationError(
-                    f"{audit!r} is no audit that can be measured; derive audits of your own from sb.GroupAudit"
+                    f"{audit!r} is not one of the audits that the library can measure. Derive your own audits from"
+                    " sb.GroupAudit."
                 )
 
     def _counts(self, select: exp.Select) -> Mapping[Position, int]:
         return dict(self._rows(select))
 
     def _rows(self, select: exp.Select) -> Sequence[Row]:
-        """Run a select; what several audits ask is run once."""
+        """Run a SELECT and return its rows; a SELECT that several audits share runs once."""
         sql = select.sql(dialect=self.session.dialect.name)
         if sql not in self.rows_by_sql:
             self.rows_by_sql[sql] = self.session.query(select)
@@ -240,7 +243,7 @@ class _Measuring:
         return Sampler(session=self.session, shown=self.batch.sample_columns)
 
     def _failures(self, audit: Audit, *, and_also: Mapping[Position, int] | None = None) -> dict[Position, int]:
-        """Return the failing rows that the shared scan found, and others, by position."""
+        """Return the number of failing rows by position: those that the shared scan found, and `and_also`."""
         others = and_also or {}
         sql = self.questions.wanted[audit.name].get(_FAILURES)
         if sql is None or self.here is None:
@@ -251,18 +254,15 @@ class _Measuring:
             failures[i] = (here.value(i, sql) or 0) + others.get(i, 0)
         return failures
 
-    def _by_condition(
-        self, audit: auditing.ByCondition | auditing.ByLookup, counts: Mapping[Position, int]
-    ) -> AuditResult:
-        condition = auditing.fails(audit, self.batch)
-        return self._judged(audit, counts, lambda: auditing.failing_rows(condition, self.batch))
+    def _failing_rows(self, audit: auditing.ByCondition | auditing.ByLookup) -> exp.Query:
+        return auditing.failing_rows(auditing.fails(audit, self.batch), self.batch)
 
     def _judged(self, audit: RowAudit, counts: Mapping[Position, int], failing: Callable[[], exp.Query]) -> AuditResult:
         nowhere = counts.get(None, 0)
-        verdicts = {
-            key: audit.judge(counts.get(position, 0) + nowhere, rows=self.batch.counts.get(key, 0))
-            for position, key in enumerate(self.keys)
-        }
+        verdicts: dict[str, Verdict] = {}
+        for position, key in enumerate(self.keys):
+            failed = counts.get(position, 0) + nowhere
+            verdicts[key] = audit.judge(failed, rows=self.batch.counts.get(key, 0))
         if not any(counts.values()):
             return AuditResult(audit=audit, verdicts=verdicts)
         select = failing()
@@ -290,7 +290,7 @@ class _Measuring:
         live = self._side(audit, self.there, position) if audit.needs_live else None
         try:
             verdict = audit.judge(shadow, live)
-        except Exception as error:  # whatever a user's audit raises, the others go on
+        except Exception as error:  # an error in one user's audit must not stop the others
             raise Unmeasured(_said(error)) from error
         verdict = _checked(verdict)
         if verdict.outcome == "failed" and not audit.can_block:
@@ -322,13 +322,13 @@ class _Measuring:
 
 
 def _checked(verdict: Any) -> Verdict:
-    """Return a verdict of a user's audit with plain numbers.
+    """Return the verdict of a user's audit with its numbers as Python's own.
 
     Raises:
-        Unmeasured: It isn't one: what isn't known to have failed would otherwise pass.
+        Unmeasured: `judge` returned something else. An outcome that isn't known would otherwise count as passed.
     """
     if not isinstance(verdict, Verdict) or verdict.outcome not in get_args(Outcome):
-        raise Unmeasured(f"judge returned {verdict!r}, which is no verdict with one of {get_args(Outcome)}")
+        raise Unmeasured(f"judge returned {verdict!r}, not a Verdict whose outcome is one of {get_args(Outcome)}")
     try:
         measured = {str(name): _number(value, str(name)) for name, value in verdict.measured.items()}
         return replace(verdict, failed_rows=int(verdict.failed_rows), measured=measured)
@@ -339,12 +339,12 @@ def _checked(verdict: Any) -> Verdict:
 def _number(value: Any, name: str) -> float | None:
     if value is None or isinstance(value, int | float):
         return value
-    # NumPy's, which aren't Python's.
+    # NumPy's integers are not `int`, and a warehouse returns exact sums as `Decimal`.
     if isinstance(value, SupportsIndex):
         return int(value)
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
-    raise Unmeasured(f"{name} is {value!r}, which is no number")
+    raise Unmeasured(f"{name} is {value!r}, which is not a number")
 
 
 def _said(error: Exception) -> str:

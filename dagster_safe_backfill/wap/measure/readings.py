@@ -1,4 +1,4 @@
-"""One scan of a table for the aggregates of all audits: a failing one does not spoil the others."""
+"""One scan of a table for the aggregates of all audits; an aggregate that fails doesn't affect the others."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ _COUNT = {_ROWS: exp.Count(this=exp.Star())}
 
 
 class Unmeasured(Exception):  # noqa: N818
-    """An audit has no answer; the message says why."""
+    """An audit can't be measured; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readings:
-    """What the aggregates are of each partition of one table.
+    """The values of aggregates in each partition of one table.
 
     Attributes:
-        values: By position, the value of each aggregate by its SQL; a partition without rows isn't there.
-        of_no_rows: What the aggregates are of no rows.
-        problems: By the SQL of an aggregate that the warehouse refused, what it said.
-        problems_of_no_rows: The same, where just its value of no rows was refused.
+        values: A mapping from position to the value of each aggregate, by its SQL. It has no entry for a partition
+            without rows.
+        of_no_rows: The value of each aggregate over no rows, by its SQL.
+        problems: The warehouse's error for each aggregate that it refused, by its SQL.
+        problems_of_no_rows: The warehouse's error for each aggregate that it refused only over no rows, by its SQL.
     """
 
     values: Mapping[Position, Mapping[str, Any]]
@@ -49,7 +50,7 @@ class Readings:
         """Return the number of rows.
 
         Raises:
-            Unmeasured: They could not be counted.
+            Unmeasured: The rows could not be counted.
         """
         return self.value(position, _ROWS)
 
@@ -57,7 +58,7 @@ class Readings:
         """Return an aggregate's value.
 
         Raises:
-            Unmeasured: The warehouse refused it.
+            Unmeasured: The warehouse refused the aggregate.
         """
         if sql in self.problems:
             raise Unmeasured(self.problems[sql])
@@ -79,15 +80,15 @@ def readings(
     is_overall: bool,
     like: exp.Expr | None = None,
 ) -> Readings:
-    """Measure aggregates for each partition of a relation; each aggregate once, however many audits want it.
+    """Compute aggregates for each partition of a relation, in one statement where the warehouse allows that.
 
     Args:
         session: An open session.
-        rows: The relation, with the position of each row's partition; None if there is none, and so no rows.
+        rows: The relation, with the position of each row's partition. None stands for a relation without rows.
         aggregates: Aggregates over its columns, by their SQL.
-        positions: How many partitions there are.
-        is_overall: Whether the aggregates of all rows together are wanted too.
-        like: A relation with the same columns, for what the aggregates are of no rows; `rows`, if None.
+        positions: The number of partitions.
+        is_overall: True to compute the aggregates of all rows together as well.
+        like: A relation with the same columns, over no rows of which the aggregates are computed. Defaults to `rows`.
     """
     wanted = _COUNT | dict(aggregates)
     values: Mapping[Position, Mapping[str, Any]] = {}
@@ -97,8 +98,8 @@ def readings(
         values, problems = _read(session, wanted, select)
     of_no_rows: Mapping[Position, Mapping[str, Any]] = {}
     problems_of_no_rows: Mapping[str, str] = {}
-    measured = {sql: expression for sql, expression in wanted.items() if sql not in problems}
-    if len(values) - is_overall < positions and len(measured) > 1:
+    if len(values) - is_overall < positions and len(wanted) - len(problems) > 1:
+        measured = {sql: expression for sql, expression in wanted.items() if sql not in problems}
         source = like if rows is None else rows
         assert source is not None
         of_no_rows, problems_of_no_rows = _read(session, measured, partial(auditing.of_no_rows, rows=source))
@@ -113,10 +114,10 @@ def readings(
 def _read(
     session: Session, wanted: Mapping[str, exp.Expr], select: Callable[[Sequence[exp.Expr]], exp.Select]
 ) -> tuple[dict[Position, dict[str, Any]], dict[str, str]]:
-    """Return the values of aggregates by position, and what is wrong with those that have none.
+    """Return the values of aggregates by position, and the error of each aggregate that the warehouse refused.
 
     Raises:
-        SafeBackfillError: The warehouse can't be read for now.
+        SafeBackfillError: The warehouse can't be read now; another try may succeed.
     """
     values: dict[Position, dict[str, Any]] = {}
     problems: dict[str, str] = {}
@@ -124,7 +125,8 @@ def _read(
     while pieces:
         piece = pieces.pop(0)
         try:
-            found = _one_row_each(session.query(select([wanted[sql] for sql in piece])), width=len(piece) + 1)
+            found = session.query(select(list(map(wanted.__getitem__, piece))))
+            _check_one_row_each(found, width=len(piece) + 1)
         except StatementCancelledError:
             raise
         except SafeBackfillError as error:
@@ -140,18 +142,17 @@ def _read(
     return values, problems
 
 
-def _one_row_each(rows: Sequence[Row], *, width: int) -> Sequence[Row]:
-    """Refuse what isn't one value of each aggregate for each group, as of SQL that makes several rows or columns.
+def _check_one_row_each(rows: Sequence[Row], *, width: int) -> None:
+    """Refuse rows that don't have one value of each aggregate for each group.
 
     Raises:
-        ConfigurationError: It isn't.
+        ConfigurationError: The SQL of an aggregate makes several rows or columns.
     """
     groups: set[Any] = set()
     for row in rows:
         if row[0] in groups or len(row) != width:
-            raise ConfigurationError("the SQL gives several values for a group, where one is expected")
+            raise ConfigurationError("the SQL gives several values for a group, but an aggregate has one value")
         groups.add(row[0])
-    return rows
 
 
 def _pieces(items: Sequence[str], *, size: int) -> Iterator[Sequence[str]]:

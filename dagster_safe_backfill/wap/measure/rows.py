@@ -1,4 +1,4 @@
-"""The rows that audits are measured on: those of a staged batch, or live ones."""
+"""The rows that audits are measured on: the rows of a staged batch, or live rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ def staged_rows(
     *,
     looks_outside: bool = True,
 ) -> AuditedRows:
-    """Return a staged batch as what audits are measured on; live rows outside the slice count if `looks_outside`."""
+    """Return the rows under audit of a staged batch.
+
+    If `looks_outside`, audits of repeated values also look at the live rows outside the slice.
+    """
     added: dict[str, exp.Expr] = {}
     if staged.added:
         live = session.tables.columns(staged.spec.table) or ()
@@ -43,7 +46,7 @@ def staged_rows(
 
 
 def live_rows(session: Session, live: LiveRows, sample_columns: Sequence[str] | None = None) -> AuditedRows:
-    """Return live rows as what audits are measured on."""
+    """Return the rows under audit of live partitions."""
     return _audited_rows(
         session,
         live.table_slice,
@@ -71,6 +74,10 @@ def _audited_rows(
 ) -> AuditedRows:
     is_inside = inside(table_slice)
     is_whole = table_slice.partition_slice is None
+    instants: list[str] = []
+    for column in columns:
+        if session.dialect.keeps(column.type) == "timestamptz":
+            instants.append(column.name)
     return AuditedRows(
         rows=rows,
         table_slice=table_slice,
@@ -80,7 +87,7 @@ def _audited_rows(
         columns=tuple(columns),
         counts=counts,
         added=added,
-        instants=tuple([column.name for column in columns if session.dialect.keeps(column.type) == "timestamptz"]),
+        instants=tuple(instants),
         dialect=session.dialect,
         sample_columns=None if sample_columns is None else tuple(sample_columns),
     )

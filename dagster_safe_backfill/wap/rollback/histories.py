@@ -1,4 +1,4 @@
-"""What stands in a partition, by the changes that the ledger tells of, and what undoing some of them would restore."""
+"""Which of a partition's changes are still in effect, and which must be undone to undo given publications."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Literal, Protocol
 
 
 class Undoable(Protocol):
-    """A publication or a rollback, as one partition saw it."""
+    """A publication or rollback of one partition."""
 
     @property
     def publication_id(self) -> str:
-        """Its id."""
+        """The id of the publication or rollback."""
         ...
 
     @property
     def undone(self) -> tuple[str, ...]:
-        """The publications that it undid, the lowest layer first; none, if it is no rollback."""
+        """The publications that a rollback undid, the oldest first; empty for a publication."""
         ...
 
 
@@ -26,13 +26,14 @@ Standing = Literal["undone", "already", "covered"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RollbackPath:
-    """How to undo some changes of a partition.
+    """How to undo chosen changes of a partition.
 
     Attributes:
-        standing: `undone` if they are the last that stand, `already` if none of them stands any more, `covered` if
-            others stand on them.
-        undone: The positions of those that are undone, the oldest first: what the first replaced is restored.
-        over: The positions of others that stand on the first of them, the oldest first.
+        standing: `undone` if the chosen changes are the last ones in effect, `already` if none of them is in effect any
+            more, `covered` if other changes were published on top of them.
+        undone: The positions of the chosen changes in effect, the oldest first. The rows that the first one replaced
+            are restored.
+        over: The positions of the other changes on top of the first chosen one, the oldest first.
     """
 
     standing: Standing
@@ -43,14 +44,14 @@ class RollbackPath:
 def rollback_path(history: Sequence[Undoable], chosen: Collection[str]) -> RollbackPath:
     """Return how the chosen publications of a partition are undone.
 
-    A rollback takes the partition back to what stood before the publications that it undid, and can itself be undone.
+    A rollback restores the state before the publications that it undid, and can itself be undone.
 
     Args:
         history: All changes of the partition, the oldest first.
         chosen: The ids of the publications, or of a rollback.
     """
     standing = _standing(history)
-    # A rollback shows what stood before, so it hides nothing that stands below it.
+    # A rollback restores the state that the changes below it made, so it doesn't cover them.
     layers = [i for i in standing if history[i].publication_id in chosen or not history[i].undone]
     undone = tuple(i for i in layers if history[i].publication_id in chosen)
     if not undone:
@@ -60,12 +61,12 @@ def rollback_path(history: Sequence[Undoable], chosen: Collection[str]) -> Rollb
 
 
 def _standing(history: Sequence[Undoable]) -> list[int]:
-    """Return the positions of the changes that stand, each on those before it."""
+    """Return the positions of the changes in effect, each on top of those before it."""
     now: list[int] = []
     before: dict[str, list[int]] = {}
     for position, change in enumerate(history):
         before[change.publication_id] = now
-        # What stood before the lowest of the layers that a rollback undid stands again.
+        # A rollback puts back into effect the changes that were in effect before the first publication that it undid.
         lowest = change.undone[0] if change.undone else None
         now = [*(now if lowest is None else before.get(lowest, now)), position]
     return now

@@ -1,4 +1,4 @@
-"""Restorations: where the rows of partitions on their way back are, and the statements that put them back."""
+"""Restorations: where the rows that a rollback restores are, and the statements that restore them."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from dagster_safe_backfill.warehouses.base import Session
 _VIEW = "_sb_restored"
 
 Sources = Mapping[TableRef, Sequence[str]]
-"""The tables that rows come back from, with the partitions for which they do."""
+"""A mapping from each archive to the keys of the partitions whose rows are restored from it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UndonePartition:
-    """One partition on its way back.
+    """A partition that is rolled back.
 
     Attributes:
-        path: Which of its changes are undone.
-        history: Those of its changes that changed rows, and all rollbacks; the oldest first.
+        path: The changes to undo.
+        history: The partition's changes that changed rows, and all its rollbacks; the oldest first.
     """
 
     path: RollbackPath
@@ -42,12 +42,12 @@ class UndonePartition:
 
     @property
     def restored(self) -> Change:
-        """The lowest layer that changed any row: what it replaced is restored."""
+        """The oldest undone change that changed any row; the rows that it replaced are restored."""
         return next(layer for layer in self.layers if layer.row_counts.touched)
 
     @property
     def is_needless(self) -> bool:
-        """Whether no layer changed any row: a rollback that found everything in place."""
+        """True if no undone change changed any row, such as a rollback whose rows were already in place."""
         return not any(layer.row_counts.touched for layer in self.layers)
 
     @property
@@ -57,12 +57,12 @@ class UndonePartition:
 
     @property
     def layers(self) -> list[Change]:
-        """All changes that are undone, the lowest first."""
+        """All changes that are undone, the oldest first."""
         return [self.history[i] for i in sorted((*self.path.undone, *self.path.over))]
 
     @property
     def is_changed_by_hand(self) -> bool:
-        """Whether something that the ledger doesn't tell of changed rows on top of one of the layers."""
+        """True if something that the ledger doesn't record changed rows after one of the undone changes."""
         layers = self.layers
         pairs = [(lower, upper, upper.replaced) for lower, upper in pairwise(layers)]
         if layers[-1] is not self.newest:
@@ -71,26 +71,26 @@ class UndonePartition:
 
 
 def _differs(lower: Change, upper: Change, found: Fingerprint | None) -> bool:
-    """Return whether `found`, of the rows that `upper` saw, tells that they weren't those after `lower`."""
+    """Return True if `found`, the fingerprint before `upper`, shows other rows than those after `lower`."""
     was = lower.fingerprint
     if was is None or found is None:
         return False
-    # Over other columns the same rows hash otherwise.
+    # Equal rows have other hashes over other columns, so only their numbers can be compared.
     return not found.is_like(was) if lower.columns == upper.columns else found.rows != was.rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restoration:
-    """What a rollback would do.
+    """A prepared rollback.
 
     Attributes:
-        strategy: How rows are put back.
-        sources: Where they come from.
-        rows: How many come back, by partition key.
-        prepared: What changes, and the statements that do it; none where the whole table is put back.
+        strategy: How rows are restored.
+        sources: The archives that the rows come from.
+        rows: A mapping from partition key to the number of restored rows.
+        prepared: The change of the live table; it has no statements if the whole table is put back.
         live: The live table.
-        aside: Where the whole live table goes, if all of it is put back.
-        view: The rows that come back, to be dropped at the end.
+        aside: The new name of the live table, if an archive takes its place.
+        view: A view of the restored rows, to be dropped at the end.
     """
 
     strategy: Strategy
@@ -103,28 +103,28 @@ class Restoration:
 
     @property
     def row_counts(self) -> Mapping[str, RowCounts]:
-        """What each partition gets."""
+        """A mapping from partition key to the row counts of the rollback."""
         return self.prepared.row_counts
 
     def run(self, session: Session) -> None:
-        """Put the rows back, in the caller's transaction."""
+        """Restore the rows, in the caller's transaction."""
         if self.aside is not None:
             (archive,) = self.sources
             session.tables.put_back(self.live, archive=archive, aside=self.aside)
         self.prepared.run(session)
 
     def close(self, session: Session) -> None:
-        """Leave nothing behind in the session."""
+        """Remove derived rows and the view from the session."""
         self.prepared.close(session)
         if self.view is not None:
             session.forget(self.view)
 
 
 def sources_of(session: Session, spec: TableSpec, undoing: Mapping[str, UndonePartition]) -> Sources:
-    """Return where each partition's rows come back from; those that get no rows are in none.
+    """Return the archives to restore from, with the partitions of each. Partitions that had no rows are in none.
 
     Raises:
-        ArchiveNotFoundError: What some had was not kept.
+        ArchiveNotFoundError: The replaced rows of a partition are not kept any more, or never were.
     """
     sources: dict[TableRef, list[str]] = {}
     lost: list[str] = []
@@ -139,8 +139,8 @@ def sources_of(session: Session, spec: TableSpec, undoing: Mapping[str, UndonePa
             lost += sources.pop(table)
     if lost:
         raise ArchiveNotFoundError(
-            f"{spec.table}: what was replaced in {listed(lost)} isn't kept any more, or never was (archive_days says"
-            " for how long), so nothing was rolled back; compute these partitions anew",
+            f"{spec.table}: the replaced rows of {listed(lost)} are not kept any more, or never were (archive_days sets"
+            " for how long), so nothing was rolled back. Compute these partitions again.",
             table=str(spec.table),
             keys=lost,
         )
@@ -148,27 +148,27 @@ def sources_of(session: Session, spec: TableSpec, undoing: Mapping[str, UndonePa
 
 
 def is_reshaped(session: Session, live: Sequence[Column], sources: Sources) -> bool:
-    """Return whether live has lost columns of an archive since, or changed their types."""
+    """Return True if the live table has lost a column that an archive has, or changed its type."""
     return any(changed_columns(session.tables.columns(source) or (), live).gone for source in sources)
 
 
 def by_partitions(
     session: Session, table_slice: TableSlice, columns: Sequence[Column], sources: Sources
 ) -> Restoration:
-    """Return how just the slice is restored; columns that an archive is older than get their default.
+    """Return the restoration of the slice only. Columns that are newer than an archive get their default.
 
     Args:
         session: An open session, in the caller's transaction.
-        table_slice: The partitions that go back.
-        columns: The live table's.
-        sources: Where their rows are.
+        table_slice: The partitions to roll back.
+        columns: The live table's columns.
+        sources: The archives of the partitions' rows.
     """
     names = names_of(columns)
     rows = _rows(session, table_slice, columns, sources)
     view = session.derive(_VIEW, positioned(rows, terms.columns(names), table_slice), kind="view")
     counted = staging.by_key(dict(session.query(staging.rows_by_partition(view))), table_slice.keys)
     key = table_slice.spec.unique_key
-    # Older rows need not have the unique key.
+    # Archived rows may be older than the unique key, and a MERGE needs it.
     has_key = bool(key) and not session.query(staging.repeated_keys(view, key))
     strategy: Strategy = "merge" if has_key else "replace"
     write = slice_write(session, table_slice, shadow=view, names=names)
@@ -183,7 +183,7 @@ def by_partitions(
 
 
 def _rows(session: Session, table_slice: TableSlice, columns: Sequence[Column], sources: Sources) -> exp.Select:
-    """Return the rows of all sources, with live's columns."""
+    """Return a SELECT of the rows of all archives, with the live table's columns."""
     names = names_of(columns)
     live = exp.select(*terms.columns(names)).from_(terms.table(table_slice.table))
     rows: exp.Query = live.where(exp.false())
@@ -202,7 +202,7 @@ def _rows(session: Session, table_slice: TableSlice, columns: Sequence[Column], 
 
 
 def of_table(session: Session, table_slice: TableSlice, sources: Sources, *, archive: TableRef) -> Restoration:
-    """Return how a whole table is restored whose columns were other ones."""
+    """Return the restoration of a whole table, for a rollback that changes its columns back."""
     (source,) = sources
     back, now = (
         staging.by_key(dict(session.query(publishing.rows_by_partition(table, table_slice))), table_slice.keys)

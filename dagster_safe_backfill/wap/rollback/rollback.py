@@ -1,4 +1,4 @@
-"""rollback: what publications replaced goes live again, in one transaction that is itself a publication."""
+"""Rollback: the rows that publications replaced go live again, in one transaction that can itself be rolled back."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ from dagster_safe_backfill.warehouses.base import Session
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
-    """Which publications are undone, and in which partitions; all that they published, if `keys` are none.
+    """The publications to undo, and the partitions in which they are undone; without `keys`, all their partitions.
 
-    Give one of the ids; without, it is the newest publication of the table that is no rollback.
+    Set at most one of the ids. Without an id, the newest publication of the table is undone; rollbacks don't count.
     """
 
     publication_id: str | None = None
@@ -60,25 +60,27 @@ def rollback(
     force: bool = False,
     dry_run: bool = False,
 ) -> RolledBack:
-    """Undo publications in one transaction; what is live now is archived, so that this can be undone as well.
+    """Undo publications in one transaction, and archive the live rows, so that the rollback can be undone too.
 
-    Partitions in which they are undone already are left as they are, so that it can be repeated.
+    Partitions in which the publications are already undone stay unchanged, so that a rollback can be repeated.
 
     Args:
         session: An open session, outside a transaction.
-        chosen: What is undone.
+        chosen: The publications to undo.
         spec: How the live table is kept.
-        partition_slice: All partitions that were ever changed (`history.partition_keys`), but for those that the asset
-            has no more; None if there are none.
-        origin: Who does it, and the rollback's own id.
-        archive_for: How long what is live now is kept.
-        force: Undo also what was published on top, and changes by hand.
-        dry_run: Only say what would change.
+        partition_slice: All partitions that were ever changed (`history.partition_keys`) and that the asset still has;
+            None if there are none.
+        origin: The run that rolls back, and the rollback's own id.
+        archive_for: How long the present live rows are kept.
+        force: True to undo later publications and changes by hand as well.
+        dry_run: True to return what would change, without changing it.
 
     Raises:
-        PublicationNotFoundError: There is no such publication, or the partitions are none of it, or of the asset.
-        RollbackConflictError: The partitions changed since, and `force` isn't set.
-        ArchiveNotFoundError: What was replaced isn't kept, or not any more.
+        PublicationNotFoundError: The publication doesn't exist, or it did not publish the partitions, or the asset
+            doesn't have them any more.
+        RollbackConflictError: The partitions changed after the publication, and `force` isn't set.
+        ArchiveNotFoundError: The replaced rows are not kept any more, or never were.
+        RollbackError: The table doesn't exist any more, or an archive doesn't have the rows that were replaced.
     """
     step = _Rollback(
         session=session,
@@ -134,7 +136,7 @@ class _Rollback:
         )
 
     def _nothing(self, published: Mapping[str, Sequence[str]], paths: Mapping[str, UndonePartition]) -> RolledBack:
-        """Return what is to be said where nothing is to be done."""
+        """Return the result of a rollback that has nothing to do."""
         already = {key: one.newest.publication_id for key, one in paths.items() if one.path.standing == "already"}
         needless = {key for key, one in paths.items() if key not in already and one.is_needless}
         return RolledBack(
@@ -165,7 +167,7 @@ class _Rollback:
         return PublicationNotFoundError(f"{table}: {what}", table=table, keys=keys)
 
     def _repeated(self) -> RolledBack | None:
-        """Return what an earlier try of the same run did, if it committed."""
+        """Return the result of an earlier try of the same run, if it committed."""
         done = changes_by(self.session, self.spec.table, self.origin.publication_id)
         if not done:
             return None
@@ -180,10 +182,10 @@ class _Rollback:
         )
 
     def _published(self, chosen: Chosen) -> dict[str, list[str]]:
-        """Return the partitions that are undone, those named or all that were published, with what published them.
+        """Return a mapping from the key of each partition to undo to the ids of the publications that published it.
 
         Raises:
-            PublicationNotFoundError: It isn't in the ledger, or has no such partitions.
+            PublicationNotFoundError: A publication isn't in the ledger, or did not publish a partition that was named.
         """
         changes = self._chosen(chosen)
         published: dict[str, list[str]] = {}
@@ -206,7 +208,7 @@ class _Rollback:
             changes = [] if publication is None else changes_by(self.session, table, publication)
             what = "its ledger knows of no publication that could be undone"
             if publication is not None and not changes:
-                # A run whose batches were publications of their own.
+                # With Batches(publish_each=True), the id names a run, and each of its batches has its own publication.
                 changes = changes_in(self.session, table, publication)
                 what = f"no publication or rollback {publication} is in its ledger"
         if not changes:
@@ -214,7 +216,7 @@ class _Rollback:
         return changes
 
     def _paths(self, published: Mapping[str, Sequence[str]]) -> dict[str, UndonePartition]:
-        """Return how each partition goes back in which the publications changed any row."""
+        """Return the partitions in which the publications changed any row, with the changes to undo."""
         chosen = {name for names in published.values() for name in names}
         histories: dict[str, list[Change]] = {key: [] for key in published}
         for change in history(self.session, self.spec.table, [*published]):
@@ -239,28 +241,29 @@ class _Rollback:
         )
         raise RollbackConflictError(
             f"{self.spec.table}: {len(covered)} partitions were published again since ({shown}), so nothing was rolled"
-            " back. Roll those back first, name the other partitions, or set force to undo them as well",
+            " back. Roll those back first, name the other partitions, or set force to undo them as well.",
             table=str(self.spec.table),
             keys=covered,
         )
 
     def _live(self, undoing: Mapping[str, UndonePartition]) -> tuple[TableSlice, tuple[Column, ...]]:
-        """Return the partitions that go back, as they are recognised in live, and live's columns."""
+        """Return the slice of the partitions to roll back, and the live table's columns."""
         known = () if self.partition_slice is None else self.partition_slice.keys
         unknown = [key for key in undoing if key not in set(known)]
         if unknown or self.partition_slice is None:
             raise self._not_found(
-                f"the asset has no partitions {listed(unknown)} any more, so their rows can't be told; name the other"
-                " partitions, or bring these back to its partitions definition",
+                f"the asset has no partitions {listed(unknown)} any more, so it isn't known which rows belong to them."
+                " Name the other partitions, or add these to its partitions definition again.",
                 unknown,
             )
         columns = self.session.tables.columns(self.spec.table)
         if columns is None:
             raise RollbackError(
-                f"{self.spec.table} isn't there any more; its archives are, and its ledger names them",
+                f"{self.spec.table}: the table doesn't exist any more, so nothing was rolled back. The ledger names its"
+                " archives, from which it can be restored by hand.",
                 table=str(self.spec.table),
             )
-        # Rows come back as they were, with the times at which they had been changed.
+        # Rows are restored with the values that `updated_at_column` had, and not with the time of the rollback.
         spec = replace(self.spec, updated_at_column=None, keep_latest=None)
         partitions = self.partition_slice.only(undoing)
         live = live_slice(self.session, spec=spec, partition_slice=partitions, names=names_of(columns))
@@ -273,10 +276,10 @@ class _Rollback:
         names: tuple[str, ...],
         undoing: Mapping[str, UndonePartition],
     ) -> Mapping[str, Fingerprint]:
-        """Return the live partitions' fingerprints.
+        """Return a mapping from partition key to the live partition's fingerprint.
 
         Raises:
-            RollbackConflictError: Some aren't as their last change left them.
+            RollbackConflictError: Live partitions changed after the last publication that the ledger records.
         """
         by_columns: dict[tuple[str, ...], list[str]] = {}
         for key, one in undoing.items():
@@ -294,8 +297,8 @@ class _Rollback:
         if changed and not self.force:
             raise RollbackConflictError(
                 f"{live.table}: {listed(sorted(changed))} changed since the last publication there, by hand"
-                " or by another version of the database, so nothing was rolled back. Look at what changed; force"
-                " replaces it, and archives it",
+                " or by another version of the database, so nothing was rolled back. Look at what changed. With"
+                " force, the rollback replaces the changed rows and archives them.",
                 table=str(live.table),
                 keys=sorted(changed),
             )
@@ -303,7 +306,7 @@ class _Rollback:
         return now | live_fingerprints(committed, live.only(others), names) if others else now
 
     def _check_untouched(self, undoing: Mapping[str, UndonePartition], publications: Sequence[str]) -> None:
-        """Refuse to put a whole table back if more, or less, than what was asked would go with it."""
+        """Refuse to put a whole table back if that would undo other changes, or other partitions, than were chosen."""
         changes = history(self.session, self.spec.table)
         last = changes[-1].publication_id
         partitions = {change.key for change in changes if change.publication_id in publications}
@@ -311,8 +314,8 @@ class _Rollback:
             return
         raise RollbackConflictError(
             f"{self.spec.table}: {listed(publications)} changed the table's columns, so it can only be undone whole,"
-            f" with all of its partitions, and as long as nothing was published on top; the last publication is {last}."
-            " Roll back first what came later",
+            f" with all of its partitions, and while nothing was published on top. The last publication is {last}; roll"
+            " back the later publications first.",
             table=str(self.spec.table),
             keys=[*undoing],
         )
@@ -325,7 +328,7 @@ class _Rollback:
         undoing: Mapping[str, UndonePartition],
         now: Mapping[str, Fingerprint],
     ) -> Archive:
-        """Do it, unless it is a dry run, and return the archive of what it replaced."""
+        """Run the restoration, unless this is a dry run, and return the archive of the rows that it replaced."""
         archive = Archive()
         if not self.dry_run:
             archive = self._archived(restoration, live, columns, now)
@@ -377,13 +380,13 @@ class _Rollback:
         record_change(self.session, self.spec.table, change, origin=self.origin)
 
     def _check_restored(self, found: Mapping[str, Fingerprint], undoing: Mapping[str, UndonePartition]) -> None:
-        """Refuse, and so undo, what did not become what was there before: an archive that somebody changed."""
+        """Raise, so that the transaction is rolled back, if restored partitions differ from the replaced rows."""
         was = {key: undoing[key].restored.replaced for key in found}
         wrong = [key for key, before in was.items() if before is not None and not before.is_like(found[key])]
         if wrong and not self.force:
             raise RollbackError(
                 f"{self.spec.table}: the archive of {listed(wrong)} doesn't hold what was replaced, so nothing was"
-                " rolled back; force takes what it holds",
+                " rolled back. With force, the rollback restores the rows that the archive holds.",
                 table=str(self.spec.table),
                 keys=wrong,
             )

@@ -1,4 +1,4 @@
-"""read: a slice of a live table as a frame."""
+"""Reading a slice of a live table as a frame."""
 
 from __future__ import annotations
 
@@ -24,24 +24,25 @@ def read(
     load_type: type,
     is_empty: bool = False,
 ) -> object:
-    """Return a table's rows in the slice (all, without one) as a frame of `load_type`.
+    """Return a table's rows in the slice, or all rows without a slice, as a frame of `load_type`.
 
     Args:
         session: An open session; read-only is enough.
         spec: How the table is kept.
-        partition_slice: What to read.
-        columns: The columns to read; all, if empty.
+        partition_slice: The partitions to read. If None, all rows are read.
+        columns: The columns to read. If empty, all columns are read.
         load_type: A frame type of pandas, polars or pyarrow.
-        is_empty: Whether to read no row, for an input whose partition mapping finds no partition.
+        is_empty: True to read no rows, for an input whose partition mapping returns no partition.
 
     Raises:
-        TableNotFoundError: There is no such table.
-        PartitionColumnError: The partition column is missing or can't tell the partitions.
+        TableNotFoundError: The table doesn't exist.
+        PartitionColumnError: A partition expression names a column that the table doesn't have, or doesn't tell the
+            partitions apart.
     """
     found = session.tables.columns(spec.table)
     if found is None:
         raise TableNotFoundError(
-            f"there is no table {spec.table} to read; materialize the asset that it belongs to first"
+            f"{spec.table}: the table doesn't exist, so it can't be read. Materialize its asset first."
         )
     items = terms.columns(columns) or [exp.Star()]
     select = exp.select(*items).from_(terms.table(spec.table))

@@ -1,4 +1,4 @@
-"""How a slice is recognised in one table of one warehouse."""
+"""How the rows of a slice are recognised in one table."""
 
 from __future__ import annotations
 
@@ -30,31 +30,33 @@ def table_slice(
     partition_slice: PartitionSlice | None,
     names: Sequence[str],
 ) -> TableSlice:
-    """Return a slice as it is recognised in rows of a table, by the types that its partition expressions have there.
+    """Return a slice with its partition expressions, and the types that these have over given rows.
 
     Args:
         session: An open session; read-only is enough.
-        rows: Rows of the table, or rows that it is to have.
+        rows: Rows of the table, or rows that are to be written to it.
         spec: How the table is kept.
         partition_slice: The partitions; None for an unpartitioned asset.
         names: The columns of the rows.
 
     Raises:
-        ConfigurationError: A dimension has no partition expression, or it isn't SQL.
+        ConfigurationError: A dimension has no partition expression, or the expression isn't SQL.
         PartitionColumnError: An expression names a column that the rows don't have.
     """
     if partition_slice is None:
         return TableSlice(spec=spec, partition_slice=None)
     expressions = _expressions(spec, partition_slice, dialect=session.dialect.name)
     known = {*map(str.casefold, names)}
+    items: list[exp.Expr] = []
     for expression in expressions.values():
-        missing = [one.name for one in expression.find_all(exp.Column) if one.name.casefold() not in known]
-        if missing:
-            raise PartitionColumnError(
-                f"{spec.table}: partition_expr names {', '.join(missing)}, which is no column of it; the columns are"
-                f" {', '.join(names)}"
-            )
-    select = exp.select(*[one.copy() for one in expressions.values()]).from_(terms.subquery(rows, "_sb_rows"))
+        items.append(expression.copy())
+        for column in expression.find_all(exp.Column):
+            if column.name.casefold() not in known:
+                raise PartitionColumnError(
+                    f"{spec.table}: partition_expr names {column.name}, which the table doesn't have. Its columns are"
+                    f" {', '.join(names)}."
+                )
+    select = exp.select(*items).from_(terms.subquery(rows, "_sb_rows"))
     columns: dict[str | None, PartitionColumn] = {}
     for name, described in zip(expressions, session.describe(select), strict=True):
         columns[name] = PartitionColumn(
@@ -71,7 +73,7 @@ def table_slice(
 def live_slice(
     session: Session, *, spec: TableSpec, partition_slice: PartitionSlice | None, names: Sequence[str]
 ) -> TableSlice:
-    """Return `table_slice` of the live table, of which `names` are the columns."""
+    """Return the slice as `table_slice` does, over the rows of the live table, whose columns are `names`."""
     rows = exp.select(*terms.columns(names)).from_(terms.table(spec.table))
     return table_slice(session, rows, spec=spec, partition_slice=partition_slice, names=names)
 
@@ -84,8 +86,8 @@ def _expressions(spec: TableSpec, partition_slice: PartitionSlice, *, dialect: s
         if sql is None:
             which = f" for its dimension {dimension.name!r}" if dimension.name else ""
             raise ConfigurationError(
-                f"{spec.table} has partitions, but no partition_expr{which}: name the column that tells a row's"
-                f" partition (partition_expr={_example(partition_slice)})"
+                f"{spec.table}: the asset has partitions, but no partition_expr{which}. Name the column that has a"
+                f" row's partition, as in partition_expr={_example(partition_slice)}."
             )
         expressions[dimension.name] = terms.of_row(sql, dialect=dialect, option=f"{spec.table}: partition_expr")
     return expressions
@@ -99,10 +101,10 @@ def _example(partition_slice: PartitionSlice) -> str:
 
 
 def check_keys(session: Session, recognised: TableSlice) -> None:
-    """Refuse keys that are one value to their column, such as 1 and 01 in a column of integers.
+    """Refuse partition keys that are the same value in their column's type, such as 1 and 01 in a column of integers.
 
     Raises:
-        PartitionColumnError: Rows of such keys would belong to two partitions.
+        PartitionColumnError: Two keys are the same value, so that rows would belong to two partitions.
     """
     dimensions = () if recognised.partition_slice is None else recognised.partition_slice.dimensions
     for dimension in dimensions:
@@ -112,8 +114,8 @@ def check_keys(session: Session, recognised: TableSlice) -> None:
         ((values,),) = session.query(distinct_keys(dimension, column))
         if values < len(set(dimension.values)):
             raise PartitionColumnError(
-                f"{column.name}: some of the partition keys {listed(dimension.values)} are the same {column.type_name};"
-                " give a partition_expr that returns text"
+                f"{column.name}: some of the partition keys {listed(dimension.values)} are the same value of type"
+                f" {column.type_name}, so rows would belong to two partitions. Set a partition_expr that returns text."
             )
 
 
@@ -128,7 +130,7 @@ def where(
     """Return a slice's predicate as SQL text, for `PartitionSlice.where`.
 
     Raises:
-        SliceError: The column can't tell the slice's partitions, or a dimension has no column.
+        SliceError: The column doesn't tell the slice's partitions apart, or a dimension has no column.
     """
     expr = spec.partition_expr if column is None else _by_dimension(column, partition_slice)
     spec = TableSpec(table=spec.table, partition_expr=expr, column_timezone=spec.column_timezone)
@@ -158,5 +160,8 @@ def _by_dimension(column: str | Mapping[str, str], partition_slice: PartitionSli
         return {**column}
     names = [dimension.name for dimension in partition_slice.dimensions]
     if len(names) > 1:
-        raise SliceError(f"these partitions need a mapping from each of {', '.join(map(str, names))} to a column")
+        raise SliceError(
+            f"these partitions have several dimensions; pass a mapping from each of {', '.join(map(str, names))} to a"
+            " column"
+        )
     return {names[0]: column}

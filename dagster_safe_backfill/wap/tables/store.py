@@ -1,4 +1,4 @@
-"""store: a plain asset's or op's rows straight into its table, all checks and the write in one transaction."""
+"""Storing the rows of a plain asset or op directly in its table, in one transaction with all checks."""
 
 from __future__ import annotations
 
@@ -25,32 +25,29 @@ def store(
     spec: TableSpec,
     partition_slice: PartitionSlice | None,
 ) -> Mapping[str, RowCounts]:
-    """Replace a slice of a table (or all of it) by computed rows; with a unique key, touch only what differs.
+    """Replace the rows of a slice, or of the whole table, with computed rows.
+
+    With a unique key, only rows that differ are written.
 
     Returns:
-        What changed, by partition key, or by `WHOLE_TABLE`.
+        A mapping from partition key, or `WHOLE_TABLE`, to the row counts.
 
     Raises:
-        WriteError: The rows can't be written as they are. The table is as it was.
-        SliceError: The partition column is missing or can't tell the partitions.
-        WarehouseError: The database refused. The table is as it was.
+        WriteError: The rows are not allowed in the table, which is unchanged.
+        SliceError: A partition expression names a column that the rows don't have, or doesn't tell the partitions
+            apart.
+        WarehouseError: The database refused a statement; the table is unchanged.
     """
     if spec.on_schema_change == "sync":
         raise ConfigurationError(
-            f'{spec.table}: on_schema_change="sync" rewrites the whole table; only @wap_asset(publish="swap") does that'
+            f'{spec.table}: on_schema_change="sync" rewrites the whole table, which only'
+            ' @wap_asset(publish=Swap(on_schema_change="sync")) does.'
         )
     shadow = session.scratch(_SCRATCH)
 
     def work() -> Mapping[str, RowCounts]:
         session.tables.ensure_schema(spec.table.schema)
-        staged = stage(
-            session,
-            source,
-            spec=spec,
-            partition_slice=partition_slice,
-            shadow=shadow,
-            is_scratch=True,
-        )
+        staged = stage(session, source, spec=spec, partition_slice=partition_slice, shadow=shadow, is_scratch=True)
         if staged.spec.unique_key:
             _check_key(session, staged)
         add_columns(session, staged)
@@ -73,16 +70,18 @@ def store(
 def _check_key(session: Session, staged: Staged) -> None:
     result = key_result(session, staged)
     if result.problem is not None:
-        raise WarehouseError(f"{staged.spec.table}: its unique key can't be checked: {result.problem}")
+        raise WarehouseError(
+            f"{staged.spec.table}: the unique key can't be checked, so nothing was written: {result.problem}"
+        )
     if result.passed:
         return
     key = staged.spec.unique_key
     sample = [tuple(row[name] for name in key) for row in result.sample]
     count = result.failed_rows or 0
     raise KeyViolationError(
-        f"{staged.spec.table}: {count} of the computed rows have no unique key of their own: NULL in"
-        f" ({', '.join(key)}), the key of another computed row, or that of a live row outside the slice"
-        f" ({listed(sample)}); compute each key once",
+        f"{staged.spec.table}: {count} of the computed rows have a unique key ({', '.join(key)}) that is NULL, or that"
+        f" another computed row or a live row outside the slice also has ({listed(sample)}), so nothing was written."
+        " Compute each key once.",
         table=str(staged.spec.table),
         count=count,
         sample=sample,

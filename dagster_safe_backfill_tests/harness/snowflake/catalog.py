@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
@@ -175,41 +175,70 @@ class Relation:
 
 
 class Relations:
-    """What is defined, remembered until the next DDL of any session: to ask DuckDB takes longer than most queries."""
+    """What is defined, remembered until a DDL of any session: to ask DuckDB takes longer than most queries."""
 
     def __init__(self) -> None:
-        self._known: dict[Name, Relation] = {}
+        self._known: dict[Name, Relation | None] = {}
+        self._schemas: set[tuple[str, str]] = set()
         self._changing = self._changes = 0
         self._lock = threading.Lock()
 
     def find(self, duck: Duck, name: Name) -> Relation | None:
         """Return what has exactly this name."""
         with self._lock:
-            found, before = self._known.get(name), self._changes
-        if found is not None:
-            return found
-        kind = relation_kind(duck, name)
-        if kind is None:
-            return None
-        types = facts(duck, name).types if kind == "table" else {}
-        found = Relation(kind=kind, columns=columns(duck, name), types=types)
+            if name in self._known:
+                return self._known[name]
+            before = self._changes
+        found = _relation(duck, name)
         with self._lock:
             if self._changes == before and not self._changing:
                 self._known[name] = found
         return found
 
+    def has_schema(self, duck: Duck, database: str, schema: str) -> bool:
+        with self._lock:
+            if (database, schema) in self._schemas:
+                return True
+            before = self._changes
+        found = schema_exists(duck, database, schema)
+        with self._lock:
+            if found and self._changes == before:
+                self._schemas.add((database, schema))
+        return found
+
     @contextmanager
-    def change(self) -> Iterator[None]:
-        """Remember nothing while something is being defined, and nothing from before."""
+    def change(self, tables: Collection[str] | None = None) -> Iterator[None]:
+        """Remember nothing while something is being defined, and no tables of these names; nothing at all, if None."""
         with self._lock:
             self._changing += 1
             self._changes += 1
-            self._known.clear()
+            if tables is None:
+                self._known.clear()
+                self._schemas.clear()
+            else:
+                self._known = {name: one for name, one in self._known.items() if not _may_change(name, one, tables)}
         try:
             yield
         finally:
             with self._lock:
                 self._changing -= 1
+
+
+def _may_change(name: Name, known: Relation | None, tables: Collection[str]) -> bool:
+    """A temporary table has its session's number in its name; a view changes with what it reads."""
+    return name.table.partition("~")[0] in tables or (known is not None and known.kind == "view")
+
+
+def _relation(duck: Duck, name: Name) -> Relation | None:
+    where = "WHERE database_name = $1 AND schema_name = $2"
+    sql = f"""SELECT 'table', comment FROM duckdb_tables() {where} AND table_name = $3
+              UNION ALL SELECT 'view', NULL FROM duckdb_views() {where} AND view_name = $3"""
+    found = duck.execute(sql, [name.database, name.schema, name.table]).fetchone()
+    if found is None:
+        return None
+    kind, comment = found
+    described = {column: shown for column, shown, *_ in duck.execute(f"DESCRIBE {name.sql}").fetchall()}
+    return Relation(kind=kind, columns=described, types=json.loads(comment)["types"] if comment else {})
 
 
 def record(duck: Duck, name: Name, known: Facts) -> None:

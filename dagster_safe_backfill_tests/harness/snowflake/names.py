@@ -44,7 +44,7 @@ class Resolver:
         name = self.name(table)
         name = self._session.temporary.get(name, name)
         if self._session.account.relations.find(self._session.duck, name) is None:
-            if not catalog.schema_exists(self._session.duck, name.database, name.schema):
+            if not self._session.account.relations.has_schema(self._session.duck, name.database, name.schema):
                 raise errors.does_not_exist("Schema", f"{name.database}.{name.schema}")
             raise errors.does_not_exist("Object", str(self.name(table)))
         return name

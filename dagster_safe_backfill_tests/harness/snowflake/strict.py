@@ -178,7 +178,8 @@ class Session:
             tree = self.parsed(plain).tree()
             for name in tables.changed_by(self, tree):
                 self.lock(name, alone=True)
-            with self.account.commits.lock, self.duck.sheltered(), self.account.relations.change():
+            changing = self.account.relations.change(tables.named(tree))
+            with self.account.commits.lock, self.duck.sheltered(), changing:
                 return tables.run(self, tree, sql, copy_grants=copy_grants)
         finally:
             self.account.commits.count += 1
@@ -371,7 +372,8 @@ class Session:
         with self._running:
             self._closed = True
             self.end_transaction(commit=False)
-            with self.account.commits.lock, self.account.relations.change():
+            temporary = {name.table for name in self.temporary}
+            with self.account.commits.lock, self.account.relations.change(temporary):
                 for name in self.temporary.values():
                     self.duck.execute(f"DROP TABLE IF EXISTS {name.sql}")
                 for stage in [name for name, owner in self.account.stages.items() if owner == self.number]:

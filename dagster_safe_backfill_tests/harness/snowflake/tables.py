@@ -31,7 +31,7 @@ def create_table(session: Any, tree: exp.Create, *, copy_grants: bool) -> Result
     target = tree.this.this if isinstance(tree.this, exp.Schema) else tree.this
     shown = resolver.name(target)
     kind, comment = _properties(tree)
-    if not catalog.schema_exists(session.duck, shown.database, shown.schema):
+    if not session.account.relations.has_schema(session.duck, shown.database, shown.schema):
         raise errors.does_not_exist("Schema", f"{shown.database}.{shown.schema}")
     name = session.temporary.get(shown, shown)
     if kind == "TEMPORARY":
@@ -257,7 +257,7 @@ def drop(session: Any, tree: exp.Drop) -> Result:
 def _drop_schema(session: Any, tree: exp.Drop) -> Result:
     target = _dropped(tree)
     database, schema = target.catalog or session.database, target.db or target.name
-    if not catalog.schema_exists(session.duck, database, schema):
+    if not session.account.relations.has_schema(session.duck, database, schema):
         if tree.args.get("exists"):
             return text(DDL, status="Drop statement executed successfully (object already dropped).")
         raise errors.does_not_exist("Schema", f"{database}.{schema}")
@@ -267,7 +267,7 @@ def _drop_schema(session: Any, tree: exp.Drop) -> Result:
 
 def create_schema(session: Any, tree: exp.Create) -> Result:
     database, schema = tree.this.catalog or session.database, tree.this.db or tree.this.name
-    there = catalog.schema_exists(session.duck, database, schema)
+    there = session.account.relations.has_schema(session.duck, database, schema)
     if there and not tree.args.get("exists"):
         raise errors.already_exists(schema)
     if not there:
@@ -293,7 +293,15 @@ def changed_by(session: Any, tree: exp.Expression) -> list[Name]:
     names = [resolver.name(table) for table in written if isinstance(table, exp.Table)]
     names = [session.temporary.get(name, name) for name in names]
     # In one order, lest two swaps wait for each other.
-    return sorted((name for name in names if catalog.relation_kind(session.duck, name)), key=str)
+    return sorted((name for name in names if session.relation(name)), key=str)
+
+
+def named(tree: exp.Expression) -> set[str] | None:
+    """Return the names of the tables that a DDL statement may define anew; None, if that may be all."""
+    kind = str(tree.args.get("kind") or "").upper()
+    if kind == "SCHEMA" and isinstance(tree, exp.Create):
+        return set()
+    return {table.name for table in tree.find_all(exp.Table)} or None if kind in {"TABLE", "VIEW"} else None
 
 
 def run(session: Any, tree: exp.Expression, sql: str, *, copy_grants: bool) -> Result:

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 from sqlglot import exp
 
-from dagster_safe_backfill.model.slices import PartitionSlice, TimeDimension, TimeWindow
-from dagster_safe_backfill.model.tables import Column, TableRef
+from dagster_safe_backfill.model.slices import PartitionColumn, PartitionSlice, TableSlice, TimeDimension, TimeWindow
+from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec
 from dagster_safe_backfill.sql import terms
-from dagster_safe_backfill.sql.slicing import PartitionColumn, positioned
+from dagster_safe_backfill.sql.slicing import positioned
 from dagster_safe_backfill.warehouses.base import Warehouse
 from dagster_safe_backfill_tests.harness.backends import Backend
 from dagster_safe_backfill_tests.warehouses.contract import (
@@ -211,7 +211,7 @@ def test_rows_find_their_windows(zones: int, warehouse: Warehouse) -> None:
         columns = {
             dimension.name: PartitionColumn(
                 name=name,
-                expression=terms.column(name),
+                sql=name,
                 type_name=kinds[name],
                 keeps=session.dialect.keeps(kinds[name]),
                 timezone="UTC",
@@ -219,6 +219,10 @@ def test_rows_find_their_windows(zones: int, warehouse: Warehouse) -> None:
             )
             for name, dimension in zip(names, dimensions, strict=True)
         }
-        select = positioned(rows_of_table(T), [terms.column("x")], partition_slice=partitions, columns=columns)
+        spec = TableSpec(
+            table=T, partition_expr={dimension.name: name for name, dimension in zip(names, dimensions, strict=True)}
+        )
+        table_slice = TableSlice(spec=spec, partition_slice=partitions, columns=columns)
+        select = positioned(rows_of_table(T), [terms.column("x")], table_slice)
         found = {moment.hour: position for moment, position in session.query(select)}
     assert found == {0: 0, 1: 1, 2: None, 3: 2, 4: None, 5: None}

@@ -228,9 +228,10 @@ class DuckDBTables(Tables):
 
 def name_of(table: TableRef) -> str:
     """Return a table's name as it stands in a statement."""
-    return terms.table(table).sql("duckdb")
+    return f"{quoted(table.schema)}.{quoted(table.name)}" if table.schema else quoted(table.name)
 
 
 def quoted(name: str) -> str:
     """Return the name of a column, or another, as it stands in a statement."""
-    return exp.to_identifier(name, quoted=True).sql("duckdb")
+    escaped = name.replace('"', '""')
+    return f'"{escaped}"'

@@ -18,9 +18,9 @@ from dagster_safe_backfill.model.options import AssetOptions
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.validation import check_count, column_names
 from dagster_safe_backfill.reports.checks import check_results, check_specs
+from dagster_safe_backfill.runs.declared import table_io_of
 from dagster_safe_backfill.runs.partitions import slice_of_keys
 from dagster_safe_backfill.runs.private_dagster import quiet_about_previews
-from dagster_safe_backfill.runs.table_io import table_io_of
 
 
 def build_audit_checks(
@@ -73,14 +73,15 @@ def build_audit_checks(
         required_resource_keys={io_manager_key},
     )
     def live_audits(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        from dagster_safe_backfill.wap.measure.live import measure_live
+        # Loads the engine, so that definitions are cheap to load.
+        from dagster_safe_backfill.runs import upkeep
 
         manager = table_io_of(getattr(context.resources, io_manager_key), key)
         spec = manager.spec_of(key, options)
         selected = {check.name for check in context.selected_asset_check_keys}
         wanted = [audit for name, audit in by_name.items() if name in selected]
         with manager.connected(spec.table, run_id=context.run.run_id, read_only=True) as connection:
-            results = measure_live(
+            results = upkeep.measure_live(
                 connection,
                 wanted,
                 spec=spec,

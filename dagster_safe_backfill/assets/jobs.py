@@ -2,7 +2,7 @@
 # No `from __future__ import annotations` (PEP 563): Dagster reads the annotations of the ops' configurations.
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta, timezone
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -11,14 +11,9 @@ from pydantic import Field
 from dagster_safe_backfill.assets.metadata import options_of_asset
 from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.model.options import MOST_DAYS
-from dagster_safe_backfill.model.slices import PartitionSlice
-from dagster_safe_backfill.model.states import Origin, Retired, RolledBack, RowCounts
-from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.model.validation import check_number
-from dagster_safe_backfill.reports.events import changes_metadata, partition_metadata
-from dagster_safe_backfill.runs.backfills import is_over
-from dagster_safe_backfill.runs.partitions import order_of, slice_of_keys
-from dagster_safe_backfill.runs.table_io import table_io_of
+from dagster_safe_backfill.runs.declared import table_io_of
+from dagster_safe_backfill.runs.partitions import order_of
 
 _RANGE = "..."
 _SHOWN = 400
@@ -109,30 +104,24 @@ def build_rollback_job(
 
     @dg.op(name=f"{job_name}_op", required_resource_keys={io_manager_key})
     def roll_back(context: dg.OpExecutionContext, config: RollbackConfig) -> None:
-        from dagster_safe_backfill.wap.ledger.history import partition_keys
-        from dagster_safe_backfill.wap.rollback.rollback import Chosen, rollback
-
         if config.publication_id is not None and config.backfill_id is not None:
             raise ConfigurationError("give either a publication_id or a backfill_id, not both")
-        manager = table_io_of(getattr(context.resources, io_manager_key), key)
-        spec = manager.spec_of(key, options)
-        order = _order(asset, context.instance)
-        with manager.connected(spec.table, run_id=context.run_id, publication_id=context.run_id) as connection:
-            done = rollback(
-                connection,
-                Chosen(
-                    publication_id=config.publication_id,
-                    backfill_id=config.backfill_id,
-                    keys=_expanded(config.partitions, order, asset=key),
-                ),
-                spec=spec,
-                partition_slice=_slice_of(asset, order, partition_keys(connection, spec.table)),
-                origin=Origin(run_id=context.run_id, publication_id=context.run_id),
-                archive_for=timedelta(days=archive_days),
-                force=config.force,
-                dry_run=config.dry_run,
-            )
-        _tell(context, key, done)
+        upkeep = _upkeep()
+        table_io = table_io_of(getattr(context.resources, io_manager_key), key)
+        upkeep.roll_back(
+            context,
+            table_io,
+            asset=asset,
+            spec=table_io.spec_of(key, options),
+            chosen=upkeep.Chosen(
+                publication_id=config.publication_id,
+                backfill_id=config.backfill_id,
+                keys=_expanded(config.partitions, _order(asset, context.instance), asset=key),
+            ),
+            archive_for=timedelta(days=archive_days),
+            force=config.force,
+            dry_run=config.dry_run,
+        )
 
     @dg.job(  # pyright: ignore[reportUnknownMemberType]: untyped in Dagster
         name=job_name, description=f"Roll back publications of {key.to_user_string()}."
@@ -188,24 +177,15 @@ def build_retention_schedule(
 
     @dg.op(name=f"{name}_op", required_resource_keys={io_manager_key})
     def drop_what_is_over(context: dg.OpExecutionContext, config: RetentionConfig) -> None:
-        from dagster_safe_backfill.wap.retention import owners, retire
-
+        upkeep = _upkeep()
         dropped: dict[str, str] = {}
         for key, options in tables.items():
-            manager = table_io_of(getattr(context.resources, io_manager_key), key)
-            spec = manager.spec_of(key, options)
-            with manager.connected(spec.table, run_id=context.run_id) as connection:
-                made_by = owners(connection, spec.table)
-                retired = retire(
-                    connection,
-                    spec.table,
-                    ended_runs={run_id for run_id in made_by if is_over(context.instance, run_id)},
-                    keep_shadows_for=timedelta(days=shadow_days),
-                    origin=Origin(run_id=context.run_id, publication_id=context.run_id),
-                    dry_run=config.dry_run,
-                )
-            context.log.info(_said(retired))
-            dropped[str(spec.table)] = _said(retired)
+            table_io = table_io_of(getattr(context.resources, io_manager_key), key)
+            spec = table_io.spec_of(key, options)
+            keep_for = timedelta(days=shadow_days)
+            dropped[str(spec.table)] = upkeep.drop_expired(
+                context, table_io, spec=spec, keep_shadows_for=keep_for, dry_run=config.dry_run
+            )
         context.add_output_metadata(dropped)
 
     @dg.job(  # pyright: ignore[reportUnknownMemberType]: untyped in Dagster
@@ -224,16 +204,16 @@ def build_retention_schedule(
     )
 
 
+def _upkeep():
+    """Load the engine with the first run that needs it, so that definitions are cheap to load."""
+    from dagster_safe_backfill.runs import upkeep
+
+    return upkeep
+
+
 def _order(asset: dg.AssetsDefinition, instance: dg.DagsterInstance) -> dict[str, int]:
     definition: dg.PartitionsDefinition[Any] | None = asset.partitions_def
     return {} if definition is None else order_of(definition, instance)
-
-
-def _slice_of(asset: dg.AssetsDefinition, order: Mapping[str, int], keys: Iterable[str]) -> PartitionSlice | None:
-    """Return the slice of the given keys that the asset has, in the asset's order; None if it has none of them."""
-    definition: dg.PartitionsDefinition[Any] | None = asset.partitions_def
-    known = sorted((key for key in keys if key in order), key=order.__getitem__)
-    return None if definition is None or not known else slice_of_keys(definition, known)
 
 
 def _expanded(names: Sequence[str], order: Mapping[str, int], *, asset: dg.AssetKey) -> tuple[str, ...]:
@@ -256,82 +236,3 @@ def _expanded(names: Sequence[str], order: Mapping[str, int], *, asset: dg.Asset
             )
         keys |= dict.fromkeys(every[order[first] : order[last] + 1])
     return tuple(keys)
-
-
-def _tell(context: dg.OpExecutionContext, key: dg.AssetKey, done: RolledBack) -> None:
-    undone = ", ".join(done.undone)
-    if done.is_dry:
-        context.log.info(f"{done.table}: rolling back {undone} would change {_counted(done)}; nothing was changed")
-    else:
-        context.log.info(f"{done.table}: rolled back {undone}: {_counted(done)}")
-        for partition, changes in done.row_counts.items():
-            context.log_event(_materialization(key, partition, done, changes, by=done.publication_id))
-        for partition, by in {**dict.fromkeys(done.untouched, done.publication_id), **done.already}.items():
-            context.log_event(_materialization(key, partition, done, None, by=by))
-    context.add_output_metadata(_summary(done))
-
-
-def _materialization(
-    key: dg.AssetKey, partition: str, done: RolledBack, changes: RowCounts | None, *, by: str
-) -> dg.AssetMaterialization:
-    description = f"Rollback of {', '.join(done.undone)}"
-    if partition in done.removed:
-        description += ": the partition had no rows before the publication, and has none now"
-    elif partition in done.already:
-        description += f": {by} had already rolled the partition back"
-    elif changes is None:
-        description += ": the publication had changed nothing in this partition"
-    metadata: dict[str, Any] = {
-        "dagster/table_name": str(done.table),
-        "rollback_of": ", ".join(done.undone),
-        "publication_id": by,
-        **_archive(done),
-    }
-    if changes is not None:
-        metadata |= partition_metadata(changes)
-    return dg.AssetMaterialization(asset_key=key, partition=partition, description=description, metadata=metadata)
-
-
-def _archive(done: RolledBack) -> Mapping[str, str]:
-    """Return metadata about the archive, from which the rollback itself can be rolled back."""
-    if done.archive is None or done.expires_at is None:
-        return {"archive": "none, because no rows were replaced, or none are kept"}
-    until = done.expires_at.astimezone(timezone.utc)
-    return {"archive": str(done.archive), "archive_expires_at": f"{until:%Y-%m-%d %H:%M} UTC"}
-
-
-def _counted(done: RolledBack) -> str:
-    total = sum(done.row_counts.values(), RowCounts())
-    text = (
-        f"{len(done.row_counts)} partitions: {total.inserted:,} rows inserted, {total.updated:,} updated,"
-        f" {total.deleted:,} deleted, {total.unchanged:,} unchanged"
-    )
-    if done.removed:
-        text += f"; {listed(done.removed)} had no rows before, so their rows are removed"
-    if done.untouched:
-        text += f"; nothing to undo in {listed([*done.untouched])}"
-    if done.already:
-        text += f"; already undone in {listed([*done.already])}"
-    return text
-
-
-def _summary(done: RolledBack) -> Mapping[str, Any]:
-    shown = [*done.row_counts.items()][:_SHOWN]
-    rows = [dg.TableRecord({"partition": key, **changes_metadata(changes)}) for key, changes in shown]
-    found: dict[str, Any] = {
-        "rollback_of": ", ".join(done.undone),
-        "dry_run": done.is_dry,
-        "summary": _counted(done),
-    }
-    if not done.is_dry:
-        found |= {"publication_id": done.publication_id, **_archive(done)}
-    if rows:
-        found["partitions"] = dg.MetadataValue.table(rows)
-    return found
-
-
-def _said(retired: Retired) -> str:
-    verb = "would drop" if retired.is_dry else "dropped"
-    dropped = [*retired.archives, *retired.shadows]
-    kept = f"; kept {listed([*retired.kept_shadows])}" if retired.kept_shadows else ""
-    return f"{retired.table}: {verb} {listed(dropped, shown=100) or 'nothing'}{kept}"

@@ -14,7 +14,7 @@ from dagster_safe_backfill.model.tables import KeepLatest, TableRef
 from dagster_safe_backfill.model.validation import check_text, column_names, refused, sql_by_name
 from dagster_safe_backfill.runs.private_dagster import options_of
 
-_DEFAULT_SCHEMA = "public"
+_DEFAULT_SCHEMA = "public"  # as in dagster_duckdb, whose tables users already have
 _TABLE = ("schema", "column_timezone", "updated_at_column", "on_empty", "on_outside")
 _PUBLISH = ("on_schema_change", "column_defaults")
 TABLE_KEYS = (*_TABLE, *_PUBLISH, "partition_expr", "unique_key", "keep_latest")
@@ -65,6 +65,7 @@ def check_names(metadata: Mapping[str, Any]) -> None:
         ConfigurationError: There is such a key.
     """
     for key in metadata:
+        # TableOptions calls it on_duplicate; its value keep_latest(…) can't be metadata, a column's name can.
         near = "keep_latest" if key == "on_duplicate" else next(iter(get_close_matches(key, _OURS, 1, _CLOSE)), key)
         if near != key and key not in TABLE_KEYS:
             raise ConfigurationError(f"metadata {key!r} is not an option of a table; did you mean {near!r}?")
@@ -135,4 +136,5 @@ def _partition_expr(value: object) -> Mapping[str | None, str]:
 
 
 def _plain(value: Any) -> Any:
+    # Users may wrap metadata themselves, as in dg.MetadataValue.text("day").
     return cast("Any", value).value if isinstance(value, dg.MetadataValue) else value

@@ -170,6 +170,7 @@ def check_asset_arguments(given: Mapping[str, object]) -> None:
             raise ConfigurationError(f"there is no argument {name!r}{_instead(name, taken)}")
     for name, (kind, what) in _KINDS.items():
         value = given.get(name)
+        # A text is a sequence, too: Dagster reads deps="raw" as the assets r, a and w.
         if value is not None and (not isinstance(value, kind) or isinstance(value, str)):
             raise refused(name, what, value)
     for name in _TEXTS:
@@ -301,6 +302,7 @@ def _publish(given: object, *, has_key: bool) -> Publish:
 
 
 def _batches(given: object) -> Batches:
+    # bool is a subclass of int (PEP 285), and batches=True means nothing.
     if isinstance(given, int) and not isinstance(given, bool):
         check_count("batches", given, of="partitions", at_least=1)
         return Batches(size=given)

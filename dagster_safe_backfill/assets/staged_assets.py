@@ -238,6 +238,7 @@ class _Group:
             description=self.description or None,
             required_resource_keys={self.io_manager_key},
             partitions_def=self.partitions_def,
+            # In a backfill, Dagster requests all partitions of `x` in one tick, after `x__audit` has run.
             backfill_policy=single_run(),
             **only(self.asset, *_OF_ALL, *_OF_LIVE),
         )

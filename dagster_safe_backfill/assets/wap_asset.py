@@ -120,6 +120,7 @@ def wap_asset(
         keep_options(run, options)
         arguments: dict[str, Any] = {
             **asset,
+            # @dg.asset refuses a name or key_prefix beside a key.
             "key": key,
             "name": None,
             "key_prefix": None,

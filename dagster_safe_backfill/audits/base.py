@@ -1,4 +1,4 @@
-"""Audits as values: what all have in common, and the one of column types."""
+"""The base classes of audits, and the audit of column types."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from dagster_safe_backfill.audits.verdicts import FailureLimits, Severity, Verdi
 from dagster_safe_backfill.errors import ConfigurationError
 
 Value = str | int | float | bool | Decimal | date | datetime
-"""What a column can be compared with."""
+"""The values that a column can be compared with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit(ABC):
-    """A data test, with a verdict for every partition.
+    """A test of data that gives a verdict for each partition.
 
     Attributes:
         name: The name of its asset check, unique on the asset.
@@ -29,30 +29,30 @@ class Audit(ABC):
     @property
     @abstractmethod
     def can_block(self) -> bool:
-        """Whether it can forbid publishing."""
+        """True if the audit can block a publication."""
 
     @property
     @abstractmethod
     def description(self) -> str:
-        """What it demands, in a sentence."""
+        """The rule of the audit in a sentence, shown at its asset check."""
 
     @property
     def threshold(self) -> str | None:
-        """The limits in words, if it has some."""
+        """The limits in words. None if the audit has no limits."""
         return None
 
     @property
     def is_over_run(self) -> bool:
-        """Whether all partitions of a run have one verdict together."""
+        """True if all partitions of a run get the same verdict, measured on all rows of the run."""
         return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradedAudit(Audit):
-    """An audit that passes or doesn't, of one severity.
+    """An audit that passes or fails.
 
     Attributes:
-        severity: Whether a failure blocks ("ERROR") or is shown ("WARN").
+        severity: What a failure does: `"ERROR"` blocks the publication, `"WARN"` only warns.
     """
 
     severity: Severity = "ERROR"
@@ -62,7 +62,7 @@ class GradedAudit(Audit):
 
     @property
     def can_block(self) -> bool:
-        """Whether it can forbid publishing."""
+        """True if the severity is `"ERROR"`."""
         return self.severity == "ERROR"
 
 
@@ -71,19 +71,19 @@ class RowAudit(Audit):
     """An audit that counts the rows that break a rule.
 
     Attributes:
-        limits: How many may, in a partition.
+        limits: The numbers or shares of failing rows in a partition above which the audit warns or blocks.
     """
 
     limits: FailureLimits
 
     @property
     def can_block(self) -> bool:
-        """Whether it can forbid publishing."""
-        return self.limits.can_block
+        """True if there is a limit above which the audit blocks."""
+        return self.limits.error_above is not None
 
     @property
     def description(self) -> str:
-        """What it demands, in a sentence."""
+        """The rule and the limits in a sentence, shown at the asset check."""
         is_strict = self.limits in (FailureLimits(error_above=0), FailureLimits(warn_above=0))
         return self.rule if is_strict else f"{self.rule} Failing rows of a partition: {self.threshold}."
 
@@ -95,13 +95,13 @@ class RowAudit(Audit):
     @property
     @abstractmethod
     def rule(self) -> str:
-        """What each row must keep, in a sentence."""
+        """The rule for each row, in a sentence."""
 
     def judge(self, failed_rows: int, *, rows: int) -> Verdict:
-        """Return the verdict for a partition of `rows` rows, of which `failed_rows` break the rule."""
+        """Return the verdict for a partition that has `rows` rows, of which `failed_rows` break the rule."""
         share = failed_rows / rows if rows else 0.0
         measured: dict[str, float | None] = {"rows": rows, "failed_share": share}
-        return Verdict(outcome=self.limits.judge_rows(failed_rows, of=rows), failed_rows=failed_rows, measured=measured)
+        return Verdict(outcome=self.limits.judge(failed_rows, of=rows), failed_rows=failed_rows, measured=measured)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,33 +112,38 @@ class ColumnTypes(GradedAudit):
 
     @property
     def description(self) -> str:
-        """What it demands, in a sentence."""
+        """The columns and their types, shown at the asset check."""
         return f"Types: {', '.join(f'{column} {kind}' for column, kind in self.types)}."
 
 
 def column_types(types: Mapping[str, str], *, severity: Severity = "ERROR", name: str | None = None) -> ColumnTypes:
-    """The columns have these types, in the warehouse's spelling; synonyms such as TEXT and VARCHAR are one type.
+    """Require columns to exist and to have these types.
 
-    Every partition has the same verdict. Costs no statement. Columns that aren't named may have any type. Where there
-    is a live table, its types are those tested: rows of other types are cast to them unchanged, or refused before any
-    audit.
+    Types are spelled as in the warehouse's SQL, and synonyms such as TEXT and VARCHAR are the same type. Columns that
+    aren't named may have any type. All partitions get the same verdict, and the audit runs no statement. If the live
+    table exists, its types are tested, because computed values are cast to them, or refused, before any audit.
+
+    Args:
+        types: The type of each column, by the column's name.
+        severity: What another type does: `"ERROR"` blocks the publication, `"WARN"` only warns.
+        name: The name of the asset check. Defaults to `column_types`.
 
     Raises:
         ConfigurationError: No column is named.
     """
     if not types:
-        raise ConfigurationError("column_types needs at least one column")
+        raise ConfigurationError("column_types needs at least one column.")
     return ColumnTypes(name=check_name(name, "column_types"), types=tuple(types.items()), severity=severity)
 
 
 def bounds_in_words(least: Value | None, most: Value | None) -> str:
-    """Return what a value between two bounds is, either of which may be None."""
+    """Return a range in words. Either limit may be None."""
     words = {"at least": least, "at most": most}
     return " and ".join(f"{word} {bound}" for word, bound in words.items() if bound is not None)
 
 
 def listed_names(names: Sequence[str]) -> str:
-    """Return column names for a message."""
+    """Return column names, separated by commas, for a message."""
     return ", ".join(names) if names else "none"
 
 
@@ -159,8 +164,9 @@ _OPERATORS = {
 
 
 def check_name(name: str | None, *parts: str) -> str:
-    """Return an asset check's name: Dagster allows letters, digits and underscores."""
+    """Return the name of an asset check: `name`, or if None, `parts` joined by underscores."""
     text = name or "_".join(parts)
+    # Dagster allows only letters, digits and underscores. Operators become words, so that `a < b` and `a > b` differ.
     for sign, word in _OPERATORS.items():
         text = text.replace(sign, word)
     return re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_")

@@ -1,4 +1,4 @@
-"""compare: the row-level difference of shadow and live, by the key."""
+"""The audit that compares the rows of a shadow with live rows, matched by a key."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Limited = tuple[tuple[str, FailureLimits], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Differences:
-    """How many rows of a partition differ, by the key.
+    """The numbers of rows of a partition that differ between the shadow and the live table.
 
     Attributes:
         added: Rows that only the shadow has.
-        removed: Rows that only live has.
-        changed: Rows that both have, with another value in at least one column.
-        unchanged: Rows that both have and that are equal, within the tolerance.
-        changed_by_column: How many of the changed rows differ in each column.
+        removed: Rows that only the live table has.
+        changed: Rows that both have, with different values in at least one column.
+        unchanged: Rows that both have, with equal values within the tolerances.
+        changed_by_column: The number of rows with different values in each column, by column name.
     """
 
     added: int = 0
@@ -32,7 +32,7 @@ class Differences:
 
     @property
     def live_rows(self) -> int:
-        """Rows of the live side."""
+        """The number of rows in the live table."""
         return self.removed + self.changed + self.unchanged
 
 
@@ -41,9 +41,11 @@ class Comparison(GradedAudit):
     """See `compare`.
 
     Attributes:
-        key: The columns that match rows; empty for the asset's `unique_key`.
-        limits: For `"added"`, `"removed"` or `"changed"`, how many rows may be.
-        column_limits: For a column, in how many rows it may differ.
+        key: The columns by which rows are matched. Empty for the asset's `unique_key`.
+        limits: The limits of `"added"`, `"removed"` and `"changed"` rows.
+        column_limits: The limits of rows with different values in a column, by column name.
+        absolute_tolerance: The largest difference within which numbers are equal.
+        relative_tolerance: The same, as a share of the larger of the two absolute values.
     """
 
     key: tuple[str, ...]
@@ -54,24 +56,22 @@ class Comparison(GradedAudit):
 
     @property
     def description(self) -> str:
-        """What it demands, in a sentence."""
+        """The rule and the limits in a sentence, shown at the asset check."""
         by = listed_names(self.key) if self.key else "the unique key"
         return f"Rows against the live table's, by {by}{f': {self.threshold}' if self.threshold else ', as a report'}."
 
     @property
     def threshold(self) -> str | None:
-        """The limits in words; None for a report."""
+        """The limits in words. None if there are no limits, so that the audit only reports."""
         every = [f"{name} rows: {limit.described(share=True)}" for name, limit in self.limits]
         every += [f"rows with another {name}: {limit.described(share=True)}" for name, limit in self.column_limits]
         return "; ".join(every) or None
 
     def judge(self, found: Differences) -> Verdict:
-        """Return the verdict for a partition. Shares are of live's rows there; of no rows, any is too many."""
+        """Return the verdict for a partition. Limits that are floats are shares of its live rows."""
         counts = {"added": found.added, "removed": found.removed, "changed": found.changed}
-        judged = [limit.judge_rows(counts[name], of=found.live_rows) for name, limit in self.limits]
-        judged += [
-            limit.judge_rows(found.changed_by_column[name], of=found.live_rows) for name, limit in self.column_limits
-        ]
+        judged = [limit.judge(counts[name], of=found.live_rows) for name, limit in self.limits]
+        judged += [limit.judge(found.changed_by_column[name], of=found.live_rows) for name, limit in self.column_limits]
         outcome = "failed" if "failed" in judged else "warned" if "warned" in judged else "passed"
         columns = {f"changed_{name}": count for name, count in found.changed_by_column.items() if count}
         return Verdict(outcome=outcome, measured={**counts, "unchanged": found.unchanged, **columns})
@@ -89,30 +89,33 @@ def compare(
     severity: Severity = "ERROR",
     name: str = "compare",
 ) -> Comparison:
-    """Shadow and live differ, row by row on the key, by no more than this in each partition.
+    """Compare the rows of the shadow with the live rows of each partition, matched by a key.
 
-    Without limits it is a report: what was added, removed and changed, and in which columns. NULL equals NULL. A row
-    that moved from one partition to another was removed from the one and added to the other. A key
-    that is NULL, or that either side has twice, makes it unmeasured, which blocks unless its severity is WARN.
+    The audit reports the numbers of added, removed and changed rows, and how many rows differ in each column. It fails
+    only for the limits that are given. NULL equals NULL. A row that moves to another partition is removed from one
+    partition and added to the other. If a key is NULL or occurs twice in the shadow or in the live rows, the audit is
+    unmeasured, which blocks the publication unless `severity` is `"WARN"`.
+
+    Limits are counts if they are ints, and shares of the partition's live rows if they are floats (0.02 is 2 %).
 
     Args:
-        key: Columns that match a row of the shadow to one of live; the asset's `unique_key`, if empty.
-        max_added: Rows that live doesn't have: a count if an int, a share of live's rows if a float.
-        max_removed: Rows that the shadow doesn't have.
-        max_changed: Rows that differ in any column.
-        max_changed_by_column: Rows that differ in one column, by its name.
-        absolute_tolerance: By how much numbers may differ and count as equal.
-        relative_tolerance: The same, as a share of the larger magnitude of the two. As of Python's `math.isclose`,
-            either tolerance is enough.
-        severity: Whether more than the limits block ("ERROR") or are shown ("WARN").
+        key: The columns by which rows are matched. Defaults to the asset's `unique_key`.
+        max_added: The most rows that only the shadow has.
+        max_removed: The most rows that only the live table has.
+        max_changed: The most rows that differ in at least one column.
+        max_changed_by_column: The most rows that differ in a column, by column name.
+        absolute_tolerance: The largest difference within which numbers are equal.
+        relative_tolerance: The same, as a share of the larger of the two absolute values. As for Python's
+            `math.isclose`, numbers are equal if they are within one of the two tolerances.
+        severity: What exceeding a limit does: `"ERROR"` blocks the publication, `"WARN"` only warns.
         name: The name of the asset check.
 
     Raises:
-        ConfigurationError: A limit or a tolerance is negative or not a number.
+        ConfigurationError: A limit or a tolerance is negative or not a number, or a share is above 1.
     """
     for option, value in (("absolute_tolerance", absolute_tolerance), ("relative_tolerance", relative_tolerance)):
         if not value >= 0:
-            raise ConfigurationError(f"{option} is a number of 0 or more, not {value!r}")
+            raise ConfigurationError(f"{option} is a number of 0 or more, not {value!r}.")
     rows = {"added": max_added, "removed": max_removed, "changed": max_changed}
     return Comparison(
         name=check_name(name),

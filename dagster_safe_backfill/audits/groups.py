@@ -1,4 +1,4 @@
-"""Audits of groups: aggregates of each partition, judged by themselves or against the live table's."""
+"""Audits of groups: aggregates of each partition, compared with limits or with the live table's aggregates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dagster_safe_backfill.errors import ConfigurationError
 
 Total = Literal["total", "mean", "distinct", "median"]
 Over = Literal["partition", "run"]
-"""Whether an audit of groups looks at each partition, or at all of the run's rows together."""
+"""The group of rows that is aggregated: each partition, or all rows of the run."""
 OnNewPartition = Literal["pass", "fail"]
 
 _VALUE = "value"
@@ -26,9 +26,9 @@ class Aggregate:
     """An aggregate over rows.
 
     Attributes:
-        sql: `"*"` for a number of rows; an expression over a row for a named aggregate or a percentile; else an
-            aggregate in the warehouse's SQL.
-        of: What is made of the expression: a name, a percentile from 0 to 1, or None if `sql` is all.
+        sql: `"*"` for the number of rows. With `of`, an expression over a row. Otherwise an aggregate in the
+            warehouse's SQL, such as `sum(revenue)`.
+        of: The aggregate of the expression: a name, or a percentile from 0 to 1. None if `sql` is an aggregate.
     """
 
     sql: str
@@ -41,11 +41,11 @@ ROWS = Aggregate(sql="*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """What one table holds of a partition.
+    """The rows of one group in the shadow or in the live table, as numbers.
 
     Attributes:
-        rows: The number of its rows.
-        values: The audit's aggregates by name; None for SQL's NULL.
+        rows: The number of rows.
+        values: The values of the audit's aggregates, by name. None stands for NULL.
     """
 
     rows: int
@@ -54,14 +54,15 @@ class Side:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupAudit(GradedAudit):
-    """Base of audits over groups of rows, for your own too.
+    """The base class of audits over groups of rows, from which you can derive your own.
 
-    A subclass says which aggregates it needs, and judges them for each partition (or once, with `over="run"`). The
-    aggregates of all audits are measured together, in one scan of each table.
+    A subclass names the aggregates that it needs, and returns a verdict on their values for each partition, or with
+    `over="run"` one verdict for all rows of the run. The aggregates of all audits are measured in one scan of each
+    table.
 
     Attributes:
-        over: What is a group: a partition, or all rows of the run.
-        needs_live: Whether the same aggregates are wanted of the live table.
+        over: The group of rows that is aggregated: `"partition"` or `"run"`.
+        needs_live: True if the aggregates are also measured on the live rows.
 
     Example:
         ```python
@@ -83,32 +84,32 @@ class GroupAudit(GradedAudit):
     needs_live: bool = False
 
     def __post_init__(self) -> None:
-        # Not super(), which finds another class where slots made this one anew.
+        # Not super(): dataclass(slots=True) creates a second class, and super() would refer to the first one.
         GradedAudit.__post_init__(self)
         if self.over not in ("partition", "run"):
-            raise ConfigurationError(f'over is "partition" or "run", not {self.over!r}')
+            raise ConfigurationError(f'over is "partition" or "run", not {self.over!r}.')
 
     @property
     def is_over_run(self) -> bool:
-        """Whether all partitions of a run have one verdict together."""
+        """True if all partitions of a run get the same verdict, measured on all rows of the run."""
         return self.over == "run"
 
     @property
     def description(self) -> str:
-        """What it demands, in a sentence."""
+        """The first line of the class's docstring, shown at the asset check."""
         return (type(self).__doc__ or type(self).__name__).partition("\n")[0]
 
     @abstractmethod
     def aggregates(self) -> Mapping[str, str | Aggregate]:
-        """Return the aggregates to measure, by name: SQL over the batch's columns, such as `sum(revenue)`."""
+        """Return the aggregates to measure by name, each as SQL over the columns, such as `sum(revenue)`."""
 
     @abstractmethod
     def judge(self, shadow: Side, live: Side | None) -> Verdict:
-        """Return the verdict for one group. With severity WARN, `"failed"` is taken for `"warned"`.
+        """Return the verdict for one group. With `severity="WARN"`, the outcome `"failed"` becomes `"warned"`.
 
         Args:
-            shadow: What is staged. A partition without rows has the aggregates of no rows: 0 for counts, else None.
-            live: What is live; None if `needs_live` is false.
+            shadow: The staged rows. If the group has no rows, its counts are 0 and all other aggregates are None.
+            live: The live rows. None if `needs_live` is false.
         """
 
 
@@ -122,21 +123,21 @@ class AggregateBetween(GroupAudit):
 
     @property
     def description(self) -> str:
-        """What it demands, in a sentence."""
+        """The rule and the limits in a sentence, shown at the asset check."""
         what = "The number of rows" if self.aggregate == ROWS else self.aggregate.sql
         return f"{what} is {self.threshold}{_where(self.over)}."
 
     @property
     def threshold(self) -> str:
-        """The bounds in words."""
+        """The smallest and the largest value in words."""
         return bounds_in_words(self.least, self.most)
 
     def aggregates(self) -> Mapping[str, Aggregate]:
-        """Return the one aggregate."""
+        """Return the audit's only aggregate."""
         return {_VALUE: self.aggregate}
 
     def judge(self, shadow: Side, live: Side | None) -> Verdict:  # noqa: ARG002
-        """Return whether the value is in bounds; SQL's NULL is not known to be, and NaN isn't."""
+        """Return `"passed"` if the value is in the range. NULL and NaN fail."""
         value = shadow.values[_VALUE]
         is_inside = (
             value is not None
@@ -159,12 +160,12 @@ class AggregateDrift(GroupAudit):
 
     @property
     def can_block(self) -> bool:
-        """Whether it can forbid publishing."""
-        return self.limits.can_block
+        """True if there is a limit above which the audit blocks."""
+        return self.limits.error_above is not None
 
     @property
     def description(self) -> str:
-        """What it demands, in a sentence."""
+        """The rule and the limits in a sentence, shown at the asset check."""
         return f"{self.what.capitalize()} against the live table's{_where(self.over)}: {self.threshold}."
 
     @property
@@ -174,7 +175,7 @@ class AggregateDrift(GroupAudit):
 
     @property
     def what(self) -> str:
-        """What is compared, in words."""
+        """The compared aggregate in words, for example `mean of revenue`."""
         if self.aggregate == ROWS:
             return "number of rows"
         of = self.aggregate.of
@@ -182,11 +183,11 @@ class AggregateDrift(GroupAudit):
         return f"{words} of {self.aggregate.sql}"
 
     def aggregates(self) -> Mapping[str, Aggregate]:
-        """Return the one aggregate."""
+        """Return the audit's only aggregate."""
         return {_VALUE: self.aggregate}
 
     def judge(self, shadow: Side, live: Side | None) -> Verdict:
-        """Return whether both sides are near enough."""
+        """Return the outcome of the difference between the staged and the live value."""
         assert live is not None
         here, there = shadow.values[_VALUE], live.values[_VALUE]
         apart = difference(here, there, absolute=self.absolute)
@@ -206,12 +207,19 @@ def row_count_between(
     severity: Severity = "ERROR",
     name: str | None = None,
 ) -> AggregateBetween:
-    """Each partition (or the whole run, with `over="run"`) has at least `least` and at most `most` rows.
+    """Require that each partition has at least `least` and at most `most` rows, both included.
 
-    A partition without rows has 0, so `row_count_between(1)` refuses empty days.
+    A partition without rows has the count 0, so `row_count_between(1)` refuses empty partitions.
+
+    Args:
+        least: The smallest number of rows that passes. None for no lower limit.
+        most: The largest number of rows that passes. None for no upper limit.
+        over: The rows that are counted: those of each `"partition"`, or all rows of the `"run"`.
+        severity: What another number does: `"ERROR"` blocks the publication, `"WARN"` only warns.
+        name: The name of the asset check. Defaults to a name made of the audit's arguments.
 
     Raises:
-        ConfigurationError: No bound is given, or they exclude each other.
+        ConfigurationError: Neither `least` nor `most` is given, or `least` is above `most`.
     """
     _check_bounds(least, most, option="row_count_between")
     return AggregateBetween(
@@ -233,20 +241,20 @@ def aggregate_between(
     severity: Severity = "ERROR",
     name: str | None = None,
 ) -> AggregateBetween:
-    """An aggregate of each partition (or of the whole run) is at least `least` and at most `most`, both included.
+    """Require that an aggregate of each partition is at least `least` and at most `most`, both included.
 
-    NULL, such as the sum of no rows, is not known to be in bounds, and fails.
+    NULL fails, for example the sum of no rows.
 
     Args:
         sql: An aggregate in the warehouse's SQL, such as `sum(cost) / sum(revenue)`.
-        least: The lower bound.
-        most: The upper bound.
-        over: Whether the rows of each partition are aggregated, or all rows of the run.
-        severity: Whether a value out of bounds blocks ("ERROR") or is shown ("WARN").
-        name: The name of the asset check.
+        least: The smallest value that passes. None for no lower limit.
+        most: The largest value that passes. None for no upper limit.
+        over: The rows that are aggregated: those of each `"partition"`, or all rows of the `"run"`.
+        severity: What another value does: `"ERROR"` blocks the publication, `"WARN"` only warns.
+        name: The name of the asset check. Defaults to a name made of the audit's arguments.
 
     Raises:
-        ConfigurationError: No bound is given, or they exclude each other.
+        ConfigurationError: Neither `least` nor `most` is given, or `least` is above `most`.
     """
     _check_bounds(least, most, option=f"aggregate_between of {sql}")
     return AggregateBetween(
@@ -270,12 +278,23 @@ def row_count_drift(
     error_above: float | None = None,
     name: str | None = None,
 ) -> AggregateDrift:
-    """Each partition's row count differs from the live table's by at most this share of it (0.02 is 2 %).
+    """Require that the row count of each partition is near that of the live partition.
 
-    A partition that live has and the batch lacks has 0 rows, a change of 1. See `aggregate_drift`.
+    The change is a share of the live partition's row count: 0.02 is 2 %. If a partition has live rows and no staged
+    rows, the change is 1.
+
+    Args:
+        max_change: The largest change that passes. Defaults to 0.
+        absolute: True if limits are differences in rows, not shares.
+        over: See `aggregate_drift`.
+        on_new_partition: See `aggregate_drift`.
+        severity: See `aggregate_drift`.
+        warn_above: See `aggregate_drift`.
+        error_above: See `aggregate_drift`.
+        name: See `aggregate_drift`.
 
     Raises:
-        ConfigurationError: A limit is negative or not a number, or the limits can't work together.
+        ConfigurationError: A limit is negative or not a number, or the limits contradict each other.
     """
     _check_new(on_new_partition)
     return AggregateDrift(
@@ -301,31 +320,34 @@ def aggregate_drift(
     error_above: float | None = None,
     name: str | None = None,
 ) -> AggregateDrift:
-    """An aggregate of each partition (or of the whole run) differs from the live table's by at most this share of it.
+    """Require that an aggregate of each partition is near that of the live partition.
 
-    NULLs in the column are left out, as SQL's aggregates do. Where one side has a value and the other none (a
-    partition that live has and the batch lacks, or NULLs only), the change is infinite; where neither has, it is 0.
+    The change is a share of the live value: 0.02 is 2 %. Aggregates ignore NULLs, as in SQL. If only one of the two
+    partitions has a value, because the other has no rows or only NULLs, the change is infinite. If neither has a value,
+    the change is 0.
 
     Args:
-        column: A column or an expression over a row.
-        aggregate: `"total"`, `"mean"`, `"distinct"` (values), `"median"`, or a percentile: 0.95. Percentiles
-            interpolate, as SQL's PERCENTILE_CONT does.
-        max_change: The largest change that passes; none, if no limit is given.
-        absolute: Whether limits are differences in the aggregate's own unit, not shares of live's value.
-        over: Whether the rows of each partition are aggregated, or all rows of the run.
-        on_new_partition: Whether a partition that live has no rows of passes or fails.
-        severity: Whether more than `max_change` blocks ("ERROR") or is shown ("WARN").
-        warn_above: In place of `max_change` and `severity`: the change above which the audit warns.
-        error_above: The change above which it blocks; never, if just `warn_above` is given.
-        name: The name of the asset check.
+        column: A column, or a SQL expression over a row.
+        aggregate: `"total"`, `"mean"`, `"distinct"` (the number of distinct values), `"median"`, or a percentile from 0
+            to 1, such as 0.95. Percentiles are interpolated, as by SQL's PERCENTILE_CONT.
+        max_change: The largest change that passes. Defaults to 0.
+        absolute: True if limits are differences in the aggregate's own unit, not shares of the live value.
+        over: The rows that are aggregated: those of each `"partition"`, or all rows of the `"run"`.
+        on_new_partition: The outcome for a partition that has staged rows and no live rows: `"pass"` or `"fail"`.
+        severity: What a larger change than `max_change` does: `"ERROR"` blocks the publication, `"WARN"` only warns.
+        warn_above: The change above which the audit warns. Replaces `max_change` and `severity`.
+        error_above: The change above which the audit blocks. Replaces `max_change` and `severity`. If only `warn_above`
+            is given, the audit never blocks.
+        name: The name of the asset check. Defaults to a name made of the audit's arguments.
 
     Raises:
-        ConfigurationError: No such aggregate, or the limits can't work together.
+        ConfigurationError: The aggregate is unknown, a limit is negative or not a number, or the limits contradict each
+            other.
     """
     is_known = aggregate in _NUMBER_WORDS if isinstance(aggregate, str) else 0 <= aggregate <= 1
     if not is_known:
         known = ", ".join(_NUMBER_WORDS)
-        raise ConfigurationError(f"aggregate_drift knows {known} and percentiles from 0 to 1, not {aggregate!r}")
+        raise ConfigurationError(f"aggregate is one of {known}, or a percentile from 0 to 1, not {aggregate!r}.")
     _check_new(on_new_partition)
     words = aggregate if isinstance(aggregate, str) else f"p{aggregate * 100:.10g}"
     return AggregateDrift(
@@ -344,7 +366,7 @@ def _named(kind: str, *, over: Over) -> str:
 
 def _check_new(on_new_partition: OnNewPartition) -> None:
     if on_new_partition not in ("pass", "fail"):
-        raise ConfigurationError(f'on_new_partition is "pass" or "fail", not {on_new_partition!r}')
+        raise ConfigurationError(f'on_new_partition is "pass" or "fail", not {on_new_partition!r}.')
 
 
 def _where(over: Over) -> str:
@@ -353,9 +375,9 @@ def _where(over: Over) -> str:
 
 def _check_bounds(least: float | None, most: float | None, *, option: str) -> None:
     if least is None and most is None:
-        raise ConfigurationError(f"{option} needs a least or a most value")
+        raise ConfigurationError(f"{option} needs a least or a most value.")
     if least is not None and most is not None and not least <= most:
-        raise ConfigurationError(f"{option}: nothing is at least {least} and at most {most}")
+        raise ConfigurationError(f"{option}: nothing is at least {least} and at most {most}.")
 
 
 def _drift_limits(

@@ -1,4 +1,4 @@
-"""Audits of rows: rules that each row must keep, and how many may break them."""
+"""Audits of rows: a rule for each row, and limits for the number of rows that break it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _SHOWN_VALUES = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unique(RowAudit):
-    """See `unique`. `columns` is empty for the asset's `unique_key`."""
+    """See `unique`. If `columns` is empty, the columns are the asset's `unique_key`."""
 
     columns: tuple[str, ...] = ()
 
     @property
     def rule(self) -> str:
-        """What each row must keep."""
+        """The rule for each row, in a sentence."""
         return f"No two rows share {listed_names(self.columns) if self.columns else 'the unique key'}."
 
 
@@ -32,7 +32,7 @@ class NotNull(RowAudit):
 
     @property
     def rule(self) -> str:
-        """What each row must keep."""
+        """The rule for each row, in a sentence."""
         return f"No NULL in {listed_names(self.columns)}."
 
 
@@ -45,7 +45,7 @@ class AcceptedValues(RowAudit):
 
     @property
     def rule(self) -> str:
-        """What each row must keep."""
+        """The rule for each row, in a sentence."""
         shown = ", ".join(map(repr, self.values[:_SHOWN_VALUES]))
         more = len(self.values) - _SHOWN_VALUES
         return f"{self.column} is one of {shown}{f' and {more:,} more' if more > 0 else ''}."
@@ -61,7 +61,7 @@ class InRange(RowAudit):
 
     @property
     def rule(self) -> str:
-        """What each row must keep."""
+        """The rule for each row, in a sentence."""
         return f"{self.column} is {bounds_in_words(self.least, self.most)}."
 
 
@@ -73,7 +73,7 @@ class RowExpression(RowAudit):
 
     @property
     def rule(self) -> str:
-        """What each row must keep."""
+        """The rule for each row, in a sentence."""
         return f"Every row: {self.sql}."
 
 
@@ -87,8 +87,8 @@ class References(RowAudit):
 
     @property
     def rule(self) -> str:
-        """What each row must keep."""
-        return f"{listed_names(self.columns)} stands in {self.table} ({listed_names(self.referenced)})."
+        """The rule for each row, in a sentence."""
+        return f"{listed_names(self.columns)} occurs in {self.table} ({listed_names(self.referenced)})."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +100,7 @@ class FailingRows(RowAudit):
 
     @property
     def rule(self) -> str:
-        """What each row must keep."""
+        """The rule for each row, in a sentence."""
         return self.about or "The query finds no row."
 
 
@@ -112,23 +112,24 @@ def unique(
     error_above: float | None = None,
     name: str | None = None,
 ) -> Unique:
-    """No two rows share these columns; without any, the asset's `unique_key`.
+    """Require that no two rows have the same values in these columns.
 
-    Counted: every row of the batch whose values stand in another row of the batch, or in a live row outside
-    the slice. As in SQL's UNIQUE, a row with NULL in one of the columns equals no other. The `unique_key` is
-    stricter: there a NULL fails too, since a row without a key can't be merged, and no failure is tolerated.
+    A row fails if another row of the batch, or a live row outside the slice, has the same values. Each of the rows
+    counts. As in SQL's UNIQUE, a row with NULL in one of the columns equals no other row. The audit of the `unique_key`
+    is stricter: a NULL fails too, since a row without a key can't be merged, and no failing row is tolerated.
 
     Args:
-        columns: Columns whose values identify a row together.
-        max_failures: Failing rows that are tolerated in a partition: a count if an int, a share of its rows if a
-            float (0.01 is 1 %).
-        severity: Whether more than that block ("ERROR") or are shown ("WARN").
-        warn_above: In place of the two before: failing rows above which the audit warns.
-        error_above: Failing rows above which it blocks; never, if just `warn_above` is given.
-        name: The name of the asset check.
+        columns: The columns whose values together identify a row. Defaults to the asset's `unique_key`.
+        max_failures: The most failing rows in a partition that pass: a count if an int, a share of the partition's rows
+            if a float (0.01 is 1 %). Defaults to 0.
+        severity: What more failing rows do: `"ERROR"` blocks the publication, `"WARN"` only warns.
+        warn_above: The failing rows above which the audit warns. Replaces `max_failures` and `severity`.
+        error_above: The failing rows above which the audit blocks. Replaces `max_failures` and `severity`. If only
+            `warn_above` is given, the audit never blocks.
+        name: The name of the asset check. Defaults to a name made of the audit's arguments.
 
     Raises:
-        ConfigurationError: The limits can't work together.
+        ConfigurationError: A limit is negative, a share is above 1, or the limits contradict each other.
     """
     return Unique(
         name=check_name(name, "unique", *(columns or ("key",))),
@@ -145,15 +146,15 @@ def not_null(
     error_above: float | None = None,
     name: str | None = None,
 ) -> NotNull:
-    """None of these columns is NULL. NaN and the empty string aren't NULL.
+    """Require that none of these columns is NULL. NaN and the empty string aren't NULL.
 
-    Counted: rows with NULL in at least one of them. Limits, severity and name as of `unique`.
+    A row fails if at least one of the columns is NULL. For the other arguments, see `unique`.
 
     Raises:
-        ConfigurationError: No column is named, or the limits can't work together.
+        ConfigurationError: No column is named, or one of the reasons listed at `unique`.
     """
     if not columns:
-        raise ConfigurationError("not_null needs at least one column")
+        raise ConfigurationError("not_null needs at least one column.")
     return NotNull(
         name=check_name(name, "not_null", *columns),
         columns=columns,
@@ -171,17 +172,28 @@ def accepted_values(
     error_above: float | None = None,
     name: str | None = None,
 ) -> AcceptedValues:
-    """The column holds one of these values. As with SQL's IN, NULL (unknown) passes; add `not_null`.
+    """Require that a column has one of these values.
 
-    Counted: rows with another value. Limits, severity and name as of `unique`.
+    A row fails if it has another value. As with SQL's IN, NULL passes; add `not_null` to refuse it. For the other
+    arguments, see `unique`.
+
+    Args:
+        column: A column, or a SQL expression over a row.
+        values: The accepted values.
+        max_failures: See `unique`.
+        severity: See `unique`.
+        warn_above: See `unique`.
+        error_above: See `unique`.
+        name: See `unique`.
 
     Raises:
-        ConfigurationError: No value is given, one is None, or the limits can't work together.
+        ConfigurationError: No value is given, one is None or NaN, or one of the reasons listed at `unique`.
     """
     given = () if isinstance(values, str) else tuple(values)
     if not given or not all(map(_is_value, given)):
         raise ConfigurationError(
-            f"accepted_values of {column} needs a list of values, other than None and NaN; see not_null"
+            f"accepted_values of {column} needs a list of values, none of which is None or NaN."
+            " To refuse NULL, use not_null."
         )
     return AcceptedValues(
         name=check_name(name, "accepted_values", column),
@@ -202,18 +214,28 @@ def in_range(
     error_above: float | None = None,
     name: str | None = None,
 ) -> InRange:
-    """The column is at least `least` and at most `most`, both included. As in SQL's CHECK, NULL (unknown) passes.
+    """Require that a column is at least `least` and at most `most`, both included.
 
-    Counted: rows below or above. NaN is above every number, as in the warehouse's own order. Limits, severity and
-    name as of `unique`.
+    A row fails if its value is below or above. As in SQL's CHECK, NULL passes. NaN is above every number, as in the
+    warehouse's own order. For the other arguments, see `unique`.
+
+    Args:
+        column: A column, or a SQL expression over a row.
+        least: The smallest value that passes. None for no lower limit.
+        most: The largest value that passes. None for no upper limit.
+        max_failures: See `unique`.
+        severity: See `unique`.
+        warn_above: See `unique`.
+        error_above: See `unique`.
+        name: See `unique`.
 
     Raises:
-        ConfigurationError: No bound is given, or the limits can't work together.
+        ConfigurationError: Neither `least` nor `most` is given, one is NaN, or one of the reasons listed at `unique`.
     """
     if least is None and most is None:
-        raise ConfigurationError(f"in_range of {column} needs a least or a most value")
+        raise ConfigurationError(f"in_range of {column} needs a least or a most value.")
     if not all(_is_value(bound) for bound in (least, most) if bound is not None):
-        raise ConfigurationError(f"in_range of {column}: nothing is at least {least} and at most {most}")
+        raise ConfigurationError(f"in_range of {column}: nothing is at least {least} and at most {most}.")
     return InRange(
         name=check_name(name, "in_range", column),
         column=column,
@@ -232,9 +254,21 @@ def expression(
     error_above: float | None = None,
     name: str | None = None,
 ) -> RowExpression:
-    """The SQL condition holds for every row. As in SQL's CHECK, NULL (unknown) passes.
+    """Require that a SQL condition holds for every row.
 
-    Counted: rows for which it is false. Limits, severity and name as of `unique`.
+    A row fails if the condition is false for it. As in SQL's CHECK, a row for which it is NULL passes. For the other
+    arguments, see `unique`.
+
+    Args:
+        sql: A condition over the columns of a row, in the warehouse's dialect.
+        max_failures: See `unique`.
+        severity: See `unique`.
+        warn_above: See `unique`.
+        error_above: See `unique`.
+        name: See `unique`.
+
+    Raises:
+        ConfigurationError: One of the reasons listed at `unique`.
     """
     return RowExpression(
         name=check_name(name, "expression", sql),
@@ -254,24 +288,30 @@ def references(
     error_above: float | None = None,
     name: str | None = None,
 ) -> References:
-    """Every value stands in the other table, as for SQL's FOREIGN KEY: a row with NULL in it passes.
+    """Require that the values of columns occur in another table.
 
-    Counted: rows whose values don't. The other table is read as it is at the time of the audit. Limits, severity
-    and name as of `unique`.
+    A row fails if no row of the other table has its values. As for SQL's FOREIGN KEY, a row with NULL in one of the
+    columns passes. The other table is read as it is when the audit runs. If it is the asset's own table, it is read as
+    it will be after the publication. For the other arguments, see `unique`.
 
     Args:
-        columns: One column of the asset, or several that are looked up together.
-        table: `"schema.table"`, or `"table"` in the asset's own schema.
-        column: The columns of the other table; the same names, if None.
+        columns: One column of the asset, or several whose values are looked up together.
+        table: The other table: `"schema.table"`, or `"table"` in the asset's own schema.
+        column: The columns of the other table. Defaults to the same names.
+        max_failures: See `unique`.
+        severity: See `unique`.
+        warn_above: See `unique`.
+        error_above: See `unique`.
+        name: See `unique`.
 
     Raises:
-        ConfigurationError: Both sides don't have the same number of columns, or none.
+        ConfigurationError: The numbers of columns differ, no column is named, or one of the reasons listed at `unique`.
     """
     own = column_names(columns)
     other = own if column is None else column_names(column)
     if not own or len(own) != len(other):
         raise ConfigurationError(
-            f"references needs as many columns here ({listed_names(own)}) as in {table} ({listed_names(other)})"
+            f"references needs as many columns here ({listed_names(own)}) as in {table} ({listed_names(other)})."
         )
     return References(
         name=check_name(name, "references", *own, table),
@@ -292,16 +332,23 @@ def failing_rows(
     warn_above: float | None = None,
     error_above: float | None = None,
 ) -> FailingRows:
-    """A SELECT of your own finds no row.
+    """Require that a SELECT of your own returns no row.
 
-    In its SQL, `batch` is the rows under audit and `live` the live table; it must return the columns that
-    `partition_expr` needs, as `SELECT *` does. Counted: the rows that it returns. A row of no partition of the slice
-    counts for each of them. Limits and severity as of `unique`.
+    In its SQL, `batch` is the audited rows and `live` is the live table. It must return the columns that
+    `partition_expr` needs, as `SELECT *` does. Each row that it returns counts as failing in its partition. A row
+    outside the slice counts in every partition of the slice. For the other arguments, see `unique`.
 
     Args:
         sql: One SELECT in the warehouse's dialect.
         name: The name of the asset check.
-        description: What the rows must keep, for the check's page.
+        description: The rule in a sentence, shown at the asset check.
+        max_failures: See `unique`.
+        severity: See `unique`.
+        warn_above: See `unique`.
+        error_above: See `unique`.
+
+    Raises:
+        ConfigurationError: One of the reasons listed at `unique`.
 
     Example:
         ```python
@@ -320,7 +367,8 @@ def failing_rows(
 
 
 def _is_value(value: Value | None) -> bool:
-    """Return whether a value can be compared with: not None, nor NaN or NaT, which differ from themselves."""
+    """Return True if a column can be compared with a value: it is not None, NaN or NaT."""
+    # NaN and NaT differ from themselves.
     return value is not None and value == value  # noqa: PLR0124
 
 

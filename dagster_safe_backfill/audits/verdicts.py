@@ -1,4 +1,4 @@
-"""Verdicts: how much is too much, and what an audit found for each partition."""
+"""Verdicts: the limits of audits, and the result of an audit for each partition."""
 
 from __future__ import annotations
 
@@ -15,45 +15,40 @@ if TYPE_CHECKING:
 
 Severity = Literal["ERROR", "WARN"]
 Outcome = Literal["passed", "warned", "failed", "unmeasured"]
-"""Only `"failed"` and, where the audit can block, `"unmeasured"` forbid publishing."""
+"""The outcome of an audit for one partition. `"failed"` blocks, and so does `"unmeasured"` if the audit can block."""
 
 SAMPLE_SIZE = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailureLimits:
-    """From where on a number is shown as a warning, and from where on it blocks.
+    """The numbers above which an audit warns and blocks. None if it never does.
 
-    Of rows, an int is a count and a float a share of the partition's rows: 1 is one row, 0.01 is 1 %.
+    For numbers of rows, an int is a count and a float is a share of the partition's rows: 1 is one row, 0.01 is 1 %.
     """
 
     warn_above: float | None = None
     error_above: float | None = None
 
-    @property
-    def can_block(self) -> bool:
-        """Whether some number forbids publishing."""
-        return self.error_above is not None
+    def judge(self, value: float, *, of: int | None = None) -> Outcome:
+        """Return the outcome for a number.
 
-    def judge(self, value: float) -> Outcome:
-        """Return the outcome for a number that is compared as it is."""
-        return self._outcome(value, value)
-
-    def judge_rows(self, rows: int, *, of: int) -> Outcome:
-        """Return the outcome for a number of rows out of `of`."""
-        # Of no rows at all, some are above any share.
-        share = rows / of if of else (math.inf if rows else 0.0)
-        return self._outcome(rows, share)
-
-    def _outcome(self, count: float, share: float) -> Outcome:
+        Args:
+            value: The number that is compared with the limits.
+            of: If given, `value` is a number of rows out of these, and limits that are floats are shares of them.
+        """
+        share = value
+        if of is not None:
+            # Some rows out of none exceed every share.
+            share = value / of if of else (math.inf if value else 0.0)
         levels: Sequence[tuple[Outcome, float | None]] = (("failed", self.error_above), ("warned", self.warn_above))
         for outcome, limit in levels:
-            if limit is not None and (share if isinstance(limit, float) else count) > limit:
+            if limit is not None and (share if isinstance(limit, float) else value) > limit:
                 return outcome
         return "passed"
 
     def described(self, *, share: bool) -> str:
-        """Return the limits in words; floats are shares if `share`, else plain numbers."""
+        """Return the limits in words. Floats are shown as percentages if `share`, else as plain numbers."""
         parts: list[str] = []
         for word, limit in (("warns", self.warn_above), ("fails", self.error_above)):
             if limit is not None:
@@ -63,13 +58,13 @@ class FailureLimits:
 
 
 def check_severity(severity: Severity) -> None:
-    """Refuse what is no severity, as it would block nothing.
+    """Raise if `severity` is unknown.
 
     Raises:
-        ConfigurationError: It is none.
+        ConfigurationError: The severity is neither `"ERROR"` nor `"WARN"`.
     """
     if severity not in ("ERROR", "WARN"):
-        raise ConfigurationError(f'severity is "ERROR" or "WARN", not {severity!r}')
+        raise ConfigurationError(f'severity is "ERROR" or "WARN", not {severity!r}.')
 
 
 def limits(
@@ -81,23 +76,32 @@ def limits(
     option: str,
     share: bool = True,
 ) -> FailureLimits:
-    """Return limits from what a factory was given: `most` with a severity, or one limit for each severity.
+    """Return the limits that a factory's arguments give: `most` with a severity, or a limit for each severity.
+
+    Args:
+        most: The largest number that passes. Defaults to 0, if no limit is given.
+        severity: What happens above `most`: `"ERROR"` blocks, `"WARN"` warns.
+        warn_above: The number above which the audit warns.
+        error_above: The number above which the audit blocks.
+        option: The name of the argument that gave `most`, for messages.
+        share: True if a float is a share, which is at most 1.
 
     Raises:
-        ConfigurationError: Both ways at once, a limit below 0, a share above 1, or a warning that comes too late.
+        ConfigurationError: Both kinds of limits are given, a limit is negative, a share is above 1, or `warn_above` is
+            not less than `error_above`.
     """
     check_severity(severity)
     if warn_above is None and error_above is None:
         most = 0 if most is None else most
         warn_above, error_above = (None, most) if severity == "ERROR" else (most, None)
     elif most is not None or severity != "ERROR":
-        raise ConfigurationError(f"give warn_above and error_above, or {option} and severity, not both")
+        raise ConfigurationError(f"Give warn_above and error_above, or {option} and severity, not both.")
     for limit in (warn_above, error_above):
         _check_limit(limit, option=option, share=share)
     if warn_above is not None and error_above is not None:
         is_comparable = not share or type(warn_above) is type(error_above)
         if is_comparable and not warn_above < error_above:
-            raise ConfigurationError(f"warn_above ({warn_above}) must be less than error_above ({error_above})")
+            raise ConfigurationError(f"warn_above ({warn_above}) must be less than error_above ({error_above}).")
     return FailureLimits(warn_above=warn_above, error_above=error_above)
 
 
@@ -105,11 +109,11 @@ def _check_limit(limit: float | None, *, option: str, share: bool) -> None:
     if limit is None:
         return
     if isinstance(limit, bool) or not limit >= 0:
-        raise ConfigurationError(f"{option}, warn_above and error_above are numbers of 0 or more, not {limit!r}")
+        raise ConfigurationError(f"{option}, warn_above and error_above are numbers of 0 or more, not {limit!r}.")
     if share and isinstance(limit, float) and limit > 1:
         raise ConfigurationError(
-            f"{option}, warn_above and error_above are counts if ints and shares if floats, and a share is at most"
-            f" 1.0, not {limit}"
+            f"{option}, warn_above and error_above are counts if they are ints and shares if they are floats, and a"
+            f" share is at most 1.0, not {limit}."
         )
 
 
@@ -119,8 +123,8 @@ class Verdict:
 
     Attributes:
         outcome: `"passed"`, `"warned"`, `"failed"` or `"unmeasured"`.
-        failed_rows: Rows that broke the rule, tolerated ones among them; 0 for audits that don't count rows.
-        measured: Numbers that the outcome was drawn from, by name; None where SQL gave NULL.
+        failed_rows: The number of rows that break the rule, tolerated ones included. 0 if rows aren't counted.
+        measured: The numbers on which the outcome is based, by name. None stands for NULL.
     """
 
     outcome: Outcome
@@ -130,21 +134,23 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditResult:
-    """One audit over a whole slice: a verdict for every partition key.
+    """The result of one audit: a verdict for each partition.
 
     Attributes:
-        audit: What was tested.
-        verdicts: By partition key; that of an unpartitioned asset is `"*"`.
-        overall: What was measured over all partitions together, where that was asked.
-        finding: What is wrong in words, for audits that don't count rows.
-        sample: Up to ten failing rows, as mappings from column to value.
-        failing_rows_sql: A SELECT of all failing rows, where rows fail one by one; runs while the shadow stands.
-        published_rows_sql: The same of the live table, for when the rows have been published and the shadow is gone.
-        problem: Why the audit could not be measured, if so.
-        failed_rows: Rows that broke the rule, each counted once; None if unmeasured. If it isn't given, those that the
-            verdicts count: more than one of them counts a row that belongs to no partition.
-        failed_keys: The partitions that did not pass, warned and unmeasured ones among them, in the slice's order.
-        blocking_keys: The partitions that this result forbids to publish.
+        audit: The audit.
+        verdicts: The verdicts by partition key. The key of an unpartitioned asset is `"*"`.
+        overall: The verdict over all partitions together, for audits with `over="run"`.
+        finding: What is wrong, in words, for audits that don't count rows.
+        sample: At most ten failing rows, as mappings from column to value.
+        failing_rows_sql: A SELECT of all failing rows, for audits that count rows. It runs while the shadow exists.
+        published_rows_sql: The same SELECT on the live table, which runs after the publication.
+        problem: The reason why the audit could not be measured. None if it was.
+        failed_rows: The number of rows that break the rule, each counted once. None if it could not be measured.
+            Defaults to the sum over the verdicts, in which a row outside the slice counts once for each partition.
+        failed_keys: The partitions that did not pass, warned and unmeasured ones included, in the slice's order.
+        blocking_keys: The partitions that this result doesn't allow to publish, in the slice's order.
+        passed: True if the audit passed for every partition.
+        blocks: True if there are `blocking_keys`.
     """
 
     audit: Audit
@@ -158,6 +164,8 @@ class AuditResult:
     failed_rows: int | None = None
     failed_keys: tuple[str, ...] = field(init=False)
     blocking_keys: tuple[str, ...] = field(init=False)
+    passed: bool = field(init=False)
+    blocks: bool = field(init=False)
 
     def __post_init__(self) -> None:
         failed: list[str] = []
@@ -171,12 +179,14 @@ class AuditResult:
                     blocking.append(key)
         object.__setattr__(self, "failed_keys", tuple(failed))
         object.__setattr__(self, "blocking_keys", tuple(blocking))
+        object.__setattr__(self, "passed", not failed)
+        object.__setattr__(self, "blocks", bool(blocking))
         if self.failed_rows is None and self.problem is None:
             object.__setattr__(self, "failed_rows", rows)
 
     @classmethod
     def of_batches(cls, parts: Sequence[AuditResult]) -> AuditResult:
-        """Return the result of one audit over all of several batches, which are distinct partitions."""
+        """Return one result from the results of one audit for several batches, which have no partition in common."""
         first, *others = parts
         if not others:
             return first
@@ -196,25 +206,15 @@ class AuditResult:
         )
 
     def is_blocking(self, verdict: Verdict) -> bool:
-        """Whether a verdict of this audit forbids publishing."""
+        """Return True if a verdict of this audit blocks the publication of its partition."""
         return verdict.outcome == "failed" or (verdict.outcome == "unmeasured" and self.audit.can_block)
-
-    @property
-    def passed(self) -> bool:
-        """Whether the audit passed for every partition."""
-        return not self.failed_keys
-
-    @property
-    def blocks(self) -> bool:
-        """Whether this result forbids publishing."""
-        return bool(self.blocking_keys)
 
 
 def difference(here: float | None, there: float | None, *, absolute: bool) -> float:
-    """Return by how much `here` differs from `there`: plainly, or as a share of `there`.
+    """Return the difference of two numbers: in their own unit if `absolute`, else as a share of `there`.
 
-    NULL equals NULL and NaN equals NaN; one of them and a number, or 0 and another number as a share, differ
-    infinitely, so that no tolerance hides them.
+    NULL equals NULL and NaN equals NaN. The difference of NULL or NaN and a number is infinite, so that no tolerance
+    allows it. So is the share, if `there` is 0 and `here` is not.
     """
     if here is None or there is None:
         return 0.0 if here is there else math.inf
@@ -222,7 +222,7 @@ def difference(here: float | None, there: float | None, *, absolute: bool) -> fl
         return 0.0
     if not math.isfinite(here) or not math.isfinite(there):
         return math.inf
-    # As written: in floats 1.1 is more than 0.1 above 1.0, and an edge would not be included.
+    # In decimals, as the numbers are written: in floats 1.1 - 1.0 > 0.1, so a limit would not include its own value.
     apart = abs(Decimal(repr(here)) - Decimal(repr(there)))
     if absolute:
         return float(apart)

@@ -35,6 +35,7 @@ class TimeWindow:
     def __post_init__(self) -> None:
         if self.start.utcoffset() is None or self.end.utcoffset() is None:
             raise SliceError(f"a time window needs aware datetimes, not {self.start} to {self.end}")
+        # The way to set fields of a frozen dataclass that the dataclasses docs name.
         object.__setattr__(self, "start", self.start.astimezone(timezone.utc))
         object.__setattr__(self, "end", self.end.astimezone(timezone.utc))
         if self.start >= self.end:
@@ -45,6 +46,7 @@ def merged(windows: Iterable[TimeWindow]) -> tuple[TimeWindow, ...]:
     """Return the fewest windows that cover the same instants, in chronological order."""
     result: list[TimeWindow] = []
     for window in sorted(windows):
+        # Half-open windows that touch leave no instant between them.
         if result and window.start <= result[-1].end:
             last = result[-1]
             result[-1] = TimeWindow(start=last.start, end=max(last.end, window.end))
@@ -115,6 +117,7 @@ class PartitionSlice:
 
     keys: tuple[str, ...]
     dimensions: tuple[Dimension, ...]
+    # Not compared: slices of the same partitions are equal, whichever warehouse they belong to.
     _renderer: WhereRenderer | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -264,24 +267,22 @@ class TableSlice:
         spec: The `TableSpec` of the table.
         partition_slice: The partitions; None for the whole table of an unpartitioned asset.
         columns: A mapping from dimension name to the column that gives a row's partition; empty without partitions.
+        table: The live table.
+        keys: The partition keys, in the order of the slice; `WHOLE_TABLE` alone for an unpartitioned asset.
     """
 
     spec: TableSpec
     partition_slice: PartitionSlice | None
     columns: PartitionColumns = field(default_factory=dict[str | None, PartitionColumn])
+    table: TableRef = field(init=False)
+    keys: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "table", self.spec.table)
+        object.__setattr__(self, "keys", self.partition_slice.keys if self.partition_slice else (WHOLE_TABLE,))
 
     def __str__(self) -> str:
         return "the whole table" if self.partition_slice is None else str(self.partition_slice)
-
-    @property
-    def table(self) -> TableRef:
-        """The live table."""
-        return self.spec.table
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The partition keys, in the order of the slice; `WHOLE_TABLE` alone for an unpartitioned asset."""
-        return self.partition_slice.keys if self.partition_slice else (WHOLE_TABLE,)
 
     def only(self, keys: Iterable[str]) -> TableSlice:
         """Return the slice of those of its keys that are in `keys`, in the slice's order.

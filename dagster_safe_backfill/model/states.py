@@ -80,6 +80,7 @@ class Fingerprint:
         """Return True unless the numbers of rows differ, or the digests of one algorithm do."""
         if self.rows != other.rows:
             return False
+        # Digests of two algorithms can't be compared, so equal numbers of rows have to suffice.
         return self.algorithm != other.algorithm or self.digest == other.digest
 
     @classmethod
@@ -200,6 +201,9 @@ class Staged:
         rest: If the batch is a part of another one, the shadow that keeps the other partitions, and the positions in
             it of the partitions that are removed from it once this part is published.
         computed_at: A mapping from partition key to the time when its computation began, where that is known.
+        spec: The `TableSpec` of the live table.
+        partition_slice: The partitions of the batch; None for an unpartitioned asset, whose whole table is staged.
+        keys: The partition keys, in the order of the slice; `WHOLE_TABLE` alone for an unpartitioned asset.
     """
 
     table_slice: TableSlice
@@ -215,21 +219,14 @@ class Staged:
     moved: tuple[StagedPartition, ...] = ()
     rest: tuple[TableRef, tuple[int, ...]] | None = None
     computed_at: Mapping[str, datetime] = field(default_factory=dict[str, datetime])
+    spec: TableSpec = field(init=False)
+    partition_slice: PartitionSlice | None = field(init=False)
+    keys: tuple[str, ...] = field(init=False)
 
-    @property
-    def spec(self) -> TableSpec:
-        """The `TableSpec` of the live table."""
-        return self.table_slice.spec
-
-    @property
-    def partition_slice(self) -> PartitionSlice | None:
-        """The partitions of the batch; None for an unpartitioned asset, whose whole table is staged."""
-        return self.table_slice.partition_slice
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The partition keys, in the order of the slice; `WHOLE_TABLE` alone for an unpartitioned asset."""
-        return self.table_slice.keys
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "spec", self.table_slice.spec)
+        object.__setattr__(self, "partition_slice", self.table_slice.partition_slice)
+        object.__setattr__(self, "keys", self.table_slice.keys)
 
     @property
     def place(self) -> str:

@@ -61,14 +61,16 @@ class TableRef:
 
     def archive(self, publication_id: str) -> TableRef:
         """Return the name of the archive that keeps the rows that one publication replaced in this table."""
-        return self._beside(ARCHIVE_INFIX, _word(publication_id))
+        return self._beside(ARCHIVE_INFIX, publication_id)
 
     def shadow(self, run_id: str, *, batch: int | None = None) -> TableRef:
         """Return the name of this table's shadow for a run, or for one of its batches; every run has its own."""
-        return self._beside(SHADOW_INFIX, _word(run_id) + ("" if batch is None else f"_{batch}"))
+        return self._beside(SHADOW_INFIX, run_id if batch is None else f"{run_id}_{batch}")
 
-    def _beside(self, infix: str, word: str) -> TableRef:
+    def _beside(self, infix: str, text: str) -> TableRef:
         prefix = self._prefix(infix)
+        # A UUID is shorter without its hyphens.
+        word = re.sub(r"\W", "_", text.replace("-", ""))
         return replace(self, name=prefix + _shortened(word, self.longest_name - len(prefix.encode())))
 
     def _prefix(self, infix: str) -> str:
@@ -85,12 +87,8 @@ def _shortened(name: str, longest: int) -> str:
     if len(name.encode()) <= longest:
         return name
     digest = sha256(name.casefold().encode()).hexdigest()[:_DIGITS]
+    # The cut may split a character of several bytes, of which "ignore" drops the rest.
     return name.encode()[: longest - _DIGITS - 1].decode(errors="ignore") + f"_{digest}"
-
-
-def _word(text: str) -> str:
-    """Return an id as part of a table's name: without hyphens, and with "_" for other special characters."""
-    return re.sub(r"\W", "_", text.replace("-", ""))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,6 +54,7 @@ def check_flag(option: str, value: object) -> None:
 
 def check_count(option: str, value: object, *, of: str, at_least: int) -> None:
     """Raise ConfigurationError unless the value is an int of `at_least` or more; `of` names the counted things."""
+    # bool is a subclass of int (PEP 285).
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
         raise refused(option, f"a whole number of {of}, at least {at_least}", value)
 
@@ -62,6 +63,7 @@ def check_number(option: str, value: object, *, of: str, most: int, is_positive:
     """Raise ConfigurationError unless the value is a number from 0 to `most`; 0 is refused if `is_positive`."""
     least = "more than" if is_positive else "at least"
     number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    # Every comparison with NaN is false (IEEE 754), so this refuses NaN.
     if not 0 <= number <= most or (is_positive and number == 0):
         raise refused(option, f"a number of {of}, {least} 0 and at most {most:,}", value)
 
@@ -111,6 +113,7 @@ def column_names(option: str, value: object) -> tuple[str, ...]:
     for name in names:
         check_text(option, name, what="a list of column names")
     columns = cast("tuple[str, ...]", names)
+    # DuckDB ignores the case of identifiers, even of quoted ones (its docs, "Keywords and Identifiers").
     folded = [name.casefold() for name in columns]
     repeated = sorted({name for name in columns if folded.count(name.casefold()) > 1})
     if repeated:

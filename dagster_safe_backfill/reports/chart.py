@@ -1,4 +1,4 @@
-"""Pictures for the UI. pygal, which draws them, is loaded with the first one."""
+"""Charts for the UI. pygal, which is an optional extra, is loaded when the first one is drawn."""
 
 from __future__ import annotations
 
@@ -26,12 +26,15 @@ def rows_by_partition(
     """Return an SVG of both sides' rows by partition, with the partitions marked that are `blocked` or `warned`.
 
     Beyond `MOST_POINTS` partitions a point is the mean of some neighbours, and is marked if one of them is.
+
+    Raises:
+        ImportError: pygal is not installed.
     """
-    pygal = _pygal()
     groups = _groups(len(keys))
     most = max(map(len, groups))
     colours: list[str] = []
     tops = [0.0] * len(groups)
+    pygal = _pygal()
     chart = pygal.Line(_config(pygal, show_dots=len(keys) <= _DOTS_UP_TO))
     chart.title = f"{title}: rows by partition" + (f" (means of up to {most})" if most > 1 else "")
     labels: list[str] = []
@@ -53,18 +56,6 @@ def rows_by_partition(
             colours.append(colour)
     chart.style = _style(pygal, colours)
     return chart.render()
-
-
-def _pygal() -> Any:
-    """Load pygal, which has no types.
-
-    Its finder of map plug-ins is of a kind that Python gave up, and warns of at every later import, whoever's.
-    """
-    import pygal  # pyright: ignore[reportMissingTypeStubs]
-
-    finder: Any = pygal.PluginImportFixer
-    sys.meta_path[:] = [one for one in sys.meta_path if not isinstance(one, finder)]
-    return pygal
 
 
 def _groups(count: int) -> list[range]:
@@ -89,6 +80,15 @@ def _marked(
     """Return where the groups are marked of which a partition has the verdict: above their lines."""
     marked = [verdict in verdicts[group.start : group.stop] for group in groups]
     return [top if is_marked else None for top, is_marked in zip(tops, marked, strict=True)]
+
+
+def _pygal() -> Any:
+    """Return the package pygal, which has no types."""
+    import pygal  # pyright: ignore[reportMissingTypeStubs]
+
+    # pygal's finder of map plug-ins has no find_spec, so Python would warn of it at every later import.
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, pygal.PluginImportFixer)]
+    return pygal
 
 
 def _config(pygal: Any, *, show_dots: bool) -> Any:

@@ -199,7 +199,7 @@ def _log_taken_up(context: dg.AssetExecutionContext, kept: Sequence[StagedPartit
     runs = list(dict.fromkeys(one.run_id for one in kept))
     context.log.info(
         f"taking up {len(kept)} partitions that run {listed(runs)} has staged and audited"
-        f" ({listed([one.key for one in kept])}); resume=False would compute them anew"
+        f" ({listed([one.key for one in kept])}); Batches(resume=False) would compute them again"
     )
     going_on = [run_id for run_id in runs if run_id != context.run_id and not is_over(context.instance, run_id)]
     if going_on:

@@ -19,10 +19,9 @@ from dagster_safe_backfill.model.states import Origin, StagedPartition
 from dagster_safe_backfill.model.tables import TableSpec
 from dagster_safe_backfill.runs.backfills import BACKFILL_TAG, is_over
 from dagster_safe_backfill.runs.deadlines import Deadline
-from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset
+from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, TableIO, table_io_of
 from dagster_safe_backfill.runs.limits import check_partition_count
 from dagster_safe_backfill.runs.partitions import slice_of_run
-from dagster_safe_backfill.runs.table_io import TableIO, table_io_of
 from dagster_safe_backfill.wap.ledger.waiting import owners
 from dagster_safe_backfill.wap.tables.slices import where
 

@@ -1,4 +1,4 @@
-"""Statements that measure audits on a batch of rows, all at once where SQL lets them."""
+"""Statements that measure audits on a batch of rows, as many audits in one scan as SQL allows."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from dagster_safe_backfill.sql.dialect import Dialect
 from dagster_safe_backfill.sql.slicing import PARTITION, ROWS, expression, positioned
 
 ByCondition = NotNull | AcceptedValues | InRange | RowExpression | References
-"""Audits that one scan of the rows counts together, looking into other tables where it has to."""
+"""Audits whose failing rows are counted together in one scan, with joins to other tables if needed."""
 ByLookup = Unique
-"""Audits that compare a row with the others, in a scan for each."""
+"""Audits that compare each row with all others. Each of them needs a scan of its own."""
 
 SHADOW = "_sb_shadow"
 _LIVE, _OTHER = "_sb_live", "_sb_other"
@@ -45,20 +45,24 @@ _EVERY_COLUMN = exp.Column(this=exp.Star(), table=exp.to_identifier(ROWS, quoted
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditedRows:
-    """What audits are measured on.
+    """The rows that audits are measured on, and the live rows that they are compared with.
 
     Attributes:
-        rows: The rows under audit, with the position of their partition: a shadow.
-        table_slice: Their partitions of the live table.
-        inside: The live rows of the slice, as a condition on bare columns.
-        outside: The live rows outside the slice, likewise; None if there can't be any, or they don't count.
-        has_live: Whether there is a live table.
-        columns: The data columns.
-        counts: How many of the rows each partition has, by key; a key without rows may be left out.
-        added: Those that live lacks and gets at the publication, with what its rows will have in them.
-        instants: Those that keep times with a zone.
-        dialect: The warehouse's.
-        sample_columns: The columns that samples of failing rows may show; all, if None.
+        rows: The audited rows, with the position of each row's partition: a shadow, or a view of live rows.
+        table_slice: The partitions of the audited rows.
+        inside: A condition that is true for the live rows of the slice. Its columns have no table name.
+        outside: A condition that is true for the live rows outside the slice. None if there are no such rows, or if the
+            audits don't look at them.
+        has_live: True if the live table exists.
+        columns: The data columns of the audited rows.
+        counts: The number of audited rows by partition key. Keys without rows may be missing.
+        added: The columns that the publication adds to the live table, with the values that its existing rows get.
+        instants: The names of the columns that hold times with a zone.
+        dialect: The dialect of the warehouse.
+        sample_columns: The columns that samples of failing rows may show. None for all columns.
+        names: The names of `columns`.
+        live: The live table.
+        key: The columns of the asset's unique key.
     """
 
     rows: TableRef
@@ -73,23 +77,17 @@ class AuditedRows:
     dialect: Dialect
     sample_columns: tuple[str, ...] | None = None
     names: tuple[str, ...] = field(init=False)
+    live: TableRef = field(init=False)
+    key: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", names_of(self.columns))
-
-    @property
-    def live(self) -> TableRef:
-        """The live table."""
-        return self.table_slice.table
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        """The columns of the asset's unique key."""
-        return self.table_slice.spec.unique_key
+        object.__setattr__(self, "live", self.table_slice.spec.table)
+        object.__setattr__(self, "key", self.table_slice.spec.unique_key)
 
 
 def shadow_rows(batch: AuditedRows) -> exp.Table | exp.Subquery:
-    """Return the rows under audit as a relation with the column `PARTITION`."""
+    """Return the audited rows as a relation with the column `PARTITION`."""
     return terms.rows(batch.rows, alias=SHADOW)
 
 
@@ -100,7 +98,7 @@ def live_rows(batch: AuditedRows) -> exp.Subquery:
 
 
 def _all_live(batch: AuditedRows) -> exp.Select:
-    """Return all of live, with the columns that it will have: so what is new can be compared."""
+    """Return all live rows, with the columns that the publication adds, so that audits can compare these too."""
     items: list[exp.Expr] = [exp.Star()]
     if batch.added:
         items += terms.named({name: value.copy() for name, value in batch.added.items()})
@@ -108,9 +106,11 @@ def _all_live(batch: AuditedRows) -> exp.Select:
 
 
 def grouped(expressions: Sequence[exp.Expr], rows: exp.Expr, *, is_overall: bool) -> exp.Select:
-    """Return `(position, value of each aggregate…)`, and with `is_overall` a row of all, at position NULL."""
+    """Return `(position, value of each aggregate…)` by partition; with `is_overall` also over all rows, at NULL."""
     position = terms.column(PARTITION)
-    select = exp.select(position, *_numbered(expressions)).from_(rows.copy())
+    names = map("_sb_{}".format, range(len(expressions)))
+    items = terms.named(dict(zip(names, expressions, strict=True)))
+    select = exp.select(position, *items).from_(rows.copy())
     if not is_overall:
         return select.group_by(position.copy())
     sets = [exp.Tuple(expressions=[position.copy()]), exp.Tuple()]
@@ -120,21 +120,16 @@ def grouped(expressions: Sequence[exp.Expr], rows: exp.Expr, *, is_overall: bool
 
 def of_no_rows(expressions: Sequence[exp.Expr], rows: exp.Expr) -> exp.Select:
     """Return `(NULL, value of each aggregate…)` of no rows: 0 for counts, NULL for sums."""
-    return exp.select(exp.Null(), *_numbered(expressions)).from_(rows.copy()).where(exp.false())
-
-
-def _numbered(expressions: Sequence[exp.Expr]) -> list[exp.Expr]:
-    items: list[exp.Expr] = []
-    for number, one in enumerate(expressions):
-        items.append(exp.alias_(one.copy(), f"_sb_{number}", quoted=True))
-    return items
+    names = map("_sb_{}".format, range(len(expressions)))
+    items = terms.named(dict(zip(names, expressions, strict=True)))
+    return exp.select(exp.Null(), *items).from_(rows.copy()).where(exp.false())
 
 
 def aggregated(aggregate: Aggregate | str, batch: AuditedRows, *, option: str) -> exp.Expr:
-    """Return an aggregate as SQL, of columns that both the rows under audit and live have.
+    """Return an aggregate as SQL over columns without a table name, so that it can also be measured on live rows.
 
     Raises:
-        ConfigurationError: Its SQL isn't an expression; the message names `option`.
+        ConfigurationError: The aggregate's SQL isn't an expression. The message names `option`.
     """
     if isinstance(aggregate, str):
         aggregate = Aggregate(sql=aggregate)
@@ -168,7 +163,7 @@ def _total(value: exp.Expr, total: Total) -> exp.Expr:
 
 
 def fails(audit: ByCondition | ByLookup, batch: AuditedRows) -> exp.Expr:
-    """Return the condition, over a row of the shadow, that breaks the audit's rule.
+    """Return a condition that is true for the rows of the shadow that break the audit's rule.
 
     Raises:
         ConfigurationError: The audit's SQL isn't an expression.
@@ -202,7 +197,7 @@ def _is_between(audit: InRange, batch: AuditedRows) -> exp.Expr:
 
 
 def _value(column: str, batch: AuditedRows, option: str, *, of: str | None = SHADOW) -> exp.Expr:
-    """Return a column by its name, or an expression over the row."""
+    """Return the column named `column`, or if there is none, `column` parsed as an expression over a row."""
     known = {known.casefold(): known for known in batch.names}
     if column.casefold() in known:
         return terms.column(known[column.casefold()], of=of)
@@ -215,34 +210,40 @@ def _literal(value: Value, column: str, batch: AuditedRows) -> exp.Expr:
     if isinstance(value, float | Decimal) and math.isinf(value):
         text = "inf" if value > 0 else "-inf"
         return exp.cast(terms.text(text), exp.DataType.Type.DOUBLE)
-    # Rendered and read again, since a converted date knows no dialect of its own.
+    # Rendered and parsed again, because a date that exp.convert returns has no dialect of its own.
     return sqlglot.parse_one(exp.convert(value).sql(dialect=batch.dialect.name), dialect=batch.dialect.name)
 
 
 def _check_zone(value: datetime, column: str, batch: AuditedRows) -> None:
-    """Refuse to compare a time with a zone and one without, which the session's own zone would decide."""
+    """Raise if one of two times has a zone and the other has none: the result would depend on the session's zone."""
     names = [name.casefold() for name in batch.names]
     is_instant = column.casefold() in [name.casefold() for name in batch.instants]
     if column.casefold() in names and is_instant != (value.tzinfo is not None):
-        kind = "a time with a zone" if is_instant else "a time without one"
-        raise ConfigurationError(f"{column} is {kind}, and can't be compared with {value.isoformat()}")
+        kind, other = ("with", "without") if is_instant else ("without", "with")
+        raise ConfigurationError(
+            f"the column {column} holds times {kind} a time zone, so it can't be compared with {value.isoformat()}."
+            f" Give a time {kind} a time zone, not one {other}."
+        )
 
 
 def repetitions(audit: Unique, batch: AuditedRows) -> exp.Select:
-    """Return `(position, rows whose values stand in another row too)`, in a scan of its own."""
+    """Return `(position, number of rows whose values occur in another row too)`."""
     position = terms.column(PARTITION, of=SHADOW)
     select = exp.select(position, exp.Count(this=exp.Star())).from_(shadow_rows(batch))
-    return select.where(_stands_elsewhere(audit, batch)).group_by(position.copy())
+    return select.where(_occurs_elsewhere(audit, batch)).group_by(position.copy())
 
 
 def failing_rows(condition: exp.Expr, batch: AuditedRows) -> exp.Select:
-    """Return all failing rows, in the order of their partitions."""
+    """Return the rows for which `condition` is true, in the order of their partitions."""
     select = exp.select(*terms.columns(batch.names, of=SHADOW)).from_(shadow_rows(batch)).where(condition.copy())
     return select.order_by(terms.column(PARTITION, of=SHADOW))
 
 
 def as_published(select: exp.Query, batch: AuditedRows) -> exp.Query:
-    """Return a SELECT over the rows under audit as one over live, for when they have been published."""
+    """Return `select` with the live rows of the slice in place of the audited rows.
+
+    It finds the same rows once the audited rows are published.
+    """
 
     def published(node: exp.Expr) -> exp.Expr:
         is_batch = isinstance(node, exp.Table) and (node.db, node.name) == (batch.rows.schema, batch.rows.name)
@@ -258,31 +259,32 @@ def as_published(select: exp.Query, batch: AuditedRows) -> exp.Query:
 
 
 def sampled(select: exp.Query) -> exp.Query:
-    """Return the first rows of a select."""
+    """Return `select`, limited to the size of a sample."""
     return select.limit(SAMPLE_SIZE)
 
 
 def found_rows(audit: FailingRows, batch: AuditedRows) -> exp.Select:
-    """Return a user's SELECT, around it the meaning of `batch` and `live`: the innermost of a name counts, as ever.
+    """Return a user's SELECT, in which `batch` and `live` are defined.
 
     Raises:
-        ConfigurationError: It isn't one SELECT.
+        ConfigurationError: The SQL isn't one SELECT.
     """
     try:
         statements = sqlglot.parse(audit.sql, dialect=batch.dialect.name)
     except SqlglotError as error:
-        raise ConfigurationError(f"audit {audit.name} is not a SELECT: {audit.sql!r}") from error
+        raise ConfigurationError(f"audit {audit.name}: this is not a SELECT: {audit.sql!r}.") from error
     select = statements[0] if len(statements) == 1 else None
     if not isinstance(select, exp.Query):
-        raise ConfigurationError(f"audit {audit.name} is not one SELECT: {audit.sql!r}")
+        raise ConfigurationError(f"audit {audit.name}: this is not one SELECT: {audit.sql!r}.")
     rows = exp.select(*terms.columns(batch.names)).from_(terms.rows(batch.rows))
     live = _all_live(batch) if batch.has_live else rows.where(exp.false())
+    # The definitions are outside the user's SELECT, so its own CTEs of these names take precedence.
     found = exp.select(exp.Star()).from_(terms.subquery(select, _OTHER))
     return found.with_(_BATCH_NAME, as_=rows).with_(_LIVE_NAME, as_=live)
 
 
 def found_by_partition(found: exp.Query, batch: AuditedRows) -> exp.Select:
-    """Return `(position, rows)` of what a user's SELECT finds; rows of no partition are at NULL."""
+    """Return `(position, number of rows)` of a user's SELECT. Rows outside the slice have the position NULL."""
     every = exp.select(exp.Star()).from_(terms.subquery(found, _OTHER))
     rows = positioned(every, [_EVERY_COLUMN.copy()], batch.table_slice)
     position = terms.column(PARTITION)
@@ -291,7 +293,7 @@ def found_by_partition(found: exp.Query, batch: AuditedRows) -> exp.Select:
 
 
 def has_null(names: Sequence[str]) -> exp.Expr:
-    """Return whether one of the columns is NULL."""
+    """Return a condition that is true if at least one of the columns is NULL."""
     conditions: list[exp.Expr] = []
     for name in names:
         conditions.append(exp.Is(this=terms.column(name, of=SHADOW), expression=exp.Null()))
@@ -305,7 +307,10 @@ def _is_orphan(audit: References, batch: AuditedRows) -> exp.Expr:
 
 
 def _referenced(audit: References, batch: AuditedRows) -> exp.Expr:
-    """Return the other table, aliased `_OTHER`; of the asset's own table, as it will be once it is published."""
+    """Return the referenced table under the alias `_OTHER`.
+
+    If it is the asset's own table, return its rows as they will be after the publication.
+    """
     table = TableRef.parse(audit.table, default_schema=batch.live.schema)
     if str(table).casefold() != str(batch.live).casefold():
         return terms.table(table, alias=_OTHER)
@@ -317,50 +322,51 @@ def _referenced(audit: References, batch: AuditedRows) -> exp.Expr:
 
 
 def is_of_key(audit: Unique, batch: AuditedRows) -> bool:
-    """Return whether an audit is of the asset's unique key, of which no column may be NULL."""
+    """Return True if the columns of an audit are the asset's unique key. A column of the key can't be NULL."""
     return set(audit.columns or batch.key) == set(batch.key)
 
 
 def _is_repeated(audit: Unique, batch: AuditedRows) -> exp.Expr:
-    stands_elsewhere = _stands_elsewhere(audit, batch)
-    return exp.or_(stands_elsewhere, has_null(batch.key)) if is_of_key(audit, batch) else stands_elsewhere
+    occurs_elsewhere = _occurs_elsewhere(audit, batch)
+    return exp.or_(occurs_elsewhere, has_null(batch.key)) if is_of_key(audit, batch) else occurs_elsewhere
 
 
 def repeated_values(audit: Unique, batch: AuditedRows) -> exp.Select:
-    """Return how many values stand in more than one row: cheaper than to find the rows, and mostly 0."""
+    """Return the number of values that occur in more than one row. It is usually 0, and cheaper than `repetitions`."""
     return exp.select(exp.Count(this=exp.Star())).from_(terms.subquery(_repeated(audit, batch), _OTHER))
 
 
-def _stands_elsewhere(audit: Unique, batch: AuditedRows) -> exp.Expr:
+def _occurs_elsewhere(audit: Unique, batch: AuditedRows) -> exp.Expr:
     rows = exp.select(terms.number(1)).from_(terms.subquery(_repeated(audit, batch), _OTHER))
     return terms.looked_up(rows, audit.columns or batch.key, other=_OTHER, own=SHADOW)
 
 
 def _repeated(audit: Unique, batch: AuditedRows) -> exp.Query:
-    """Return the values that stand in several rows of the batch, or in a live row outside the slice too."""
+    """Return the values that occur in several audited rows, or in an audited row and a live row outside the slice."""
     names = audit.columns or batch.key
     counted = exp.select(*terms.columns(names)).from_(terms.rows(batch.rows)).group_by(*terms.columns(names))
     twice = counted.having(exp.GT(this=exp.Count(this=exp.Star()), expression=terms.number(1)))
-    if batch.outside is None or _tell_partitions(names, batch):
+    if batch.outside is None or _identify_partitions(names, batch):
         return twice
     return exp.union(twice, _taken(names, batch, batch.outside), distinct=False)
 
 
-def _tell_partitions(names: Sequence[str], batch: AuditedRows) -> bool:
-    """Return whether rows that are equal in `names` are of one partition, so that none outside the slice can be."""
+def _identify_partitions(names: Sequence[str], batch: AuditedRows) -> bool:
+    """Return True if rows with equal values in `names` are in the same partition.
+
+    Then no live row outside the slice has the values of an audited row, so these rows need no scan.
+    """
     own = {*map(str.casefold, names)}
     for column in batch.table_slice.columns.values():
-        told_by = expression(column)
-        if not isinstance(told_by, exp.Column) or told_by.name.casefold() not in own:
+        value = expression(column)
+        if not isinstance(value, exp.Column) or value.name.casefold() not in own:
             return False
     return bool(batch.table_slice.columns)
 
 
 def _taken(names: Sequence[str], batch: AuditedRows, outside: exp.Expr) -> exp.Select:
-    """Return the values of live rows outside the slice that the shadow has too.
-
-    Looking for the shadow's few keys in live first keeps the many keys of live out of memory.
-    """
+    """Return the values of live rows outside the slice that the shadow has too."""
+    # A lookup of the shadow's few keys keeps the many keys of the live table out of memory.
     mine = exp.select(terms.number(1)).from_(terms.rows(batch.rows, alias=SHADOW))
     same = terms.same(names, left=SHADOW, right=_LIVE)
     live = exp.select(*terms.columns(names, of=_LIVE)).from_(terms.table(batch.live, alias=_LIVE))

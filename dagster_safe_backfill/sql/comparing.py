@@ -1,4 +1,4 @@
-"""Statements that compare the rows of a shadow with live ones, by a key."""
+"""Statements that compare the rows of a shadow with live rows, matched by a key."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from dagster_safe_backfill.sql.slicing import PARTITION
 _HERE, _THERE, _BOTH = "_sb_here", "_sb_there", "_sb_both"
 _ADDED, _REMOVED, _DIFFERS = "_sb_added", "_sb_removed", "_sb_differs_"
 KIND = "change"
-"""The column that says what is different about a row: added, removed or changed."""
+"""The column of `different_rows` that says if a row was added, removed or changed."""
 _NUMBERS = exp.DataType.NUMERIC_TYPES - {exp.DataType.Type.BIT}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pairing:
-    """Which rows are matched, how, and when they count as equal.
+    """The rows that are compared, the columns that match them, and the tolerances within which numbers are equal.
 
     Attributes:
-        here: The rows under audit, with the position of each one's partition.
-        there: The live rows of the slice, likewise; None if there is no live table.
-        key: The columns that match rows.
+        here: The audited rows, with the position of each row's partition.
+        there: The live rows of the slice, with the position of each row's partition. None if there is no live table.
+        key: The columns by which rows are matched.
         compared: The other columns, with their types.
-        absolute_tolerance: By how much numbers may differ and be equal.
-        relative_tolerance: The same, as a share of the larger magnitude.
-        dialect: The warehouse's, in which types are read and numbers subtracted.
+        absolute_tolerance: The largest difference within which numbers are equal.
+        relative_tolerance: The same, as a share of the larger of the two absolute values.
+        dialect: The dialect of the warehouse.
     """
 
     here: TableRef
@@ -42,7 +42,7 @@ class Pairing:
 
 
 def broken_keys(pairing: Pairing) -> exp.Select:
-    """Return `(keys of the shadow, keys of live)` that are NULL or come twice: how many of each."""
+    """Return the numbers of keys that are NULL or occur more than once: `(in the shadow, in the live table)`."""
     sides = [_broken(pairing, terms.rows(pairing.here))]
     if pairing.there is not None:
         sides.append(_broken(pairing, pairing.there.copy()))
@@ -59,7 +59,7 @@ def _broken(pairing: Pairing, rows: exp.Expr) -> exp.Select:
 
 
 def differences(pairing: Pairing) -> exp.Select:
-    """Return `(position, added, removed, changed, unchanged, changed in each compared column…)`, in one full join."""
+    """Return `(position, added, removed, changed, unchanged, changed in each compared column…)`: numbers of rows."""
     differs = {f"{_DIFFERS}{i}": _differs(column, pairing) for i, column in enumerate(pairing.compared)}
     items = {
         PARTITION: _either(PARTITION),
@@ -82,10 +82,10 @@ def differences(pairing: Pairing) -> exp.Select:
 
 
 def different_rows(pairing: Pairing) -> exp.Select:
-    """Return the rows that differ: key, `KIND`, and each compared column of shadow and of live (`live_…`)."""
+    """Return the rows that differ: the key, `KIND`, and each compared column, of the shadow and of live (`live_…`)."""
     kind = exp.Case().when(_is_only(_HERE, pairing), terms.text("added"))
     kind = kind.when(_is_only(_THERE, pairing), terms.text("removed")).else_(terms.text("changed"))
-    # By position, as a table may have columns of these names.
+    # Items are lists, not one mapping: a table may have a column with the name of another item, such as `change`.
     items = [*terms.named({name: _either(name) for name in pairing.key}), *terms.named({KIND: kind})]
     for column in pairing.compared:
         items += terms.named({column.name: terms.column(column.name, of=_HERE)})
@@ -105,7 +105,7 @@ def _joined(pairing: Pairing) -> exp.Join:
     assert pairing.there is not None
     there = pairing.there.copy()
     there.set("alias", exp.TableAlias(this=exp.to_identifier(_THERE, quoted=True)))
-    # A row that moved to another partition is removed from the one and added to the other.
+    # The position is part of the key: a row that moved to another partition is removed from one and added to another.
     return exp.Join(this=there, side="FULL", on=terms.same([*pairing.key, PARTITION], left=_HERE, right=_THERE))
 
 
@@ -114,7 +114,8 @@ def _either(name: str) -> exp.Expr:
 
 
 def _is_only(side: str, pairing: Pairing) -> exp.Expr:
-    """Return whether just one side has the row; keys aren't NULL where there is a row."""
+    """Return a condition that is true if only `side` has the row."""
+    # Keys with NULL were refused by `broken_keys`, so NULL means that the full join found no row.
     other = _THERE if side == _HERE else _HERE
     return exp.Is(this=terms.column(pairing.key[0], of=other), expression=exp.Null())
 
@@ -131,7 +132,7 @@ def _differs(column: Column, pairing: Pairing) -> exp.Expr:
         return apart
     sides: list[exp.Expr] = [terms.column(column.name, of=side) for side in (_HERE, _THERE)]
     if kind != exp.DataType.Type.DECIMAL:
-        # Wide enough that integers stay exact and their difference fits.
+        # Integers stay exact in this type, and their difference fits into it.
         is_integer = kind in exp.DataType.INTEGER_TYPES
         integer = terms.data_type(pairing.dialect.widest_integer, dialect=pairing.dialect.name)
         wide = integer if is_integer else exp.DataType.Type.DOUBLE
@@ -143,7 +144,8 @@ def _differs(column: Column, pairing: Pairing) -> exp.Expr:
         *(exp.Mul(this=share.copy(), expression=exp.Abs(this=_double(side))) for side in sides),
     ]
     is_near = exp.paren(terms.any_of(exp.LTE(this=_double(distance), expression=one) for one in allowed))
-    # Infinity is no more than a share of infinity, and NaN orders above it: neither is near. Nor is a NULL to a number.
+    # An infinite distance is within a share of infinity, and NaN is above infinity: neither counts as near. If one side
+    # is NULL, the condition is NULL, and COALESCE makes it false.
     is_finite = exp.LT(this=_double(distance), expression=_double(terms.text("inf")))
     is_same = exp.Coalesce(this=exp.paren(exp.and_(is_near, is_finite)), expressions=[exp.false()])
     return exp.and_(apart, exp.not_(is_same))

@@ -1,4 +1,4 @@
-"""Statements that sum up the rows of each partition, so that any change of them shows."""
+"""The statement that hashes the rows of each live partition, so that any change to them is detected."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ _HASH, _HASHED = "_sb_hash", "_sb_hashed"
 
 
 def fingerprints(table_slice: TableSlice, row_hash: exp.Expr) -> exp.Select:
-    """Return `(position, rows, sum of the rows' hashes)` of the live partitions that have rows.
-
-    A sum doesn't depend on the rows' order, and, unlike an exclusive or, rows that come twice don't cancel out.
-    """
+    """Return `(position, number of rows, sum of the rows' hashes)` for each live partition that has rows."""
+    # A sum doesn't depend on the order of rows. Unlike in an exclusive or, equal rows don't cancel each other out.
     rows = exp.select(exp.Star()).from_(terms.table(table_slice.table)).where(inside(table_slice))
     hashed = positioned(rows, terms.named({_HASH: row_hash}), table_slice)
     position = terms.column(PARTITION)

@@ -1,4 +1,4 @@
-"""Statements over the ledger: the table beside the data that says what happened to each partition, and when."""
+"""Statements that read the ledger, the table in which the library records what it does to each partition."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ COLUMNS: Mapping[str, str] = {
     "rows_unchanged": "BIGINT",
     "failed_audits": "TEXT",
     "warned_audits": "TEXT",
-    # Of live: when the rows were staged, or after it was changed; and what the change replaced.
+    # fingerprint: of the live partition, when its rows were staged or after the live table was changed.
+    # replaced_fingerprint: of the live partition before that change.
     "fingerprint": "TEXT",
     "fingerprinted_columns": "TEXT",
     "replaced_fingerprint": "TEXT",
@@ -37,7 +38,7 @@ COLUMNS: Mapping[str, str] = {
     "archive_expires_at": "TIMESTAMPTZ",
     "undone_publications": "TEXT",
     "code": "TEXT",
-    # The group of what is staged and published together.
+    # The group of the partitions that are staged and published together: a backfill, or a run.
     "scope": "TEXT",
     "computed_at": "TIMESTAMPTZ",
 }
@@ -46,29 +47,29 @@ _RANK = "_sb_rank"
 
 
 def ledger_of(table: TableRef) -> TableRef:
-    """Return the ledger's name for the tables of one schema."""
+    """Return the name of the ledger of a table. All tables of a schema share one ledger."""
     return TableRef(schema=table.schema, name=LEDGER)
 
 
 def is_complete(found: Iterable[Column] | None) -> bool:
-    """Return whether these are the columns of a ledger as this version keeps it; None are those of no table."""
+    """Return True if a ledger exists and has all columns of this version. `found` is None if there is no ledger."""
     return found is not None and {*map(str.casefold, names_of(found))} >= COLUMNS.keys()
 
 
 def rows_of(table: TableRef, items: Iterable[exp.Expr], *conditions: exp.Expr) -> exp.Select:
-    """Return what the ledger says of a table, where all conditions hold."""
+    """Return `items` of the ledger's rows of one table for which all conditions are true."""
     is_of_table = terms.column("table_name").eq(terms.text(str(table)))
     return exp.select(*items).from_(terms.table(ledger_of(table))).where(is_of_table, *conditions)
 
 
 def changes_of(table: TableRef, names: Iterable[str], *conditions: exp.Expr) -> exp.Select:
-    """Return columns of the changes of a live table, the oldest first."""
+    """Return some columns of the ledger's changes of a live table, the oldest first."""
     select = rows_of(table, terms.columns(names), is_event(*CHANGES_OF_LIVE), *conditions)
     return select.order_by(terms.column("recorded_at"))
 
 
 def newest_by_partition(table: TableRef, names: Sequence[str], *conditions: exp.Expr) -> exp.Select:
-    """Return columns of the last row of each partition in each group, the oldest first."""
+    """Return some columns of the newest row of each partition in each group, the oldest first."""
     at = terms.column("recorded_at")
     order = exp.Order(expressions=[exp.Ordered(this=at, desc=True, nulls_first=False)])
     rank = exp.Window(this=exp.RowNumber(), partition_by=[group(), terms.column("partition_key")], order=order)
@@ -79,22 +80,22 @@ def newest_by_partition(table: TableRef, names: Sequence[str], *conditions: exp.
 
 
 def is_event(*events: Event) -> exp.Expr:
-    """Return whether a row tells of one of some events."""
+    """Return a condition that is true if a row records one of `events`."""
     if len(events) == 1:
         return terms.column("event").eq(terms.text(events[0]))
     return terms.column("event").isin(*map(terms.text, events))
 
 
 def is_named(name: str, *values: str) -> exp.Expr:
-    """Return whether a column holds one of some texts."""
+    """Return a condition that is true if a column has one of `values`."""
     return terms.column(name).isin(*map(terms.text, values))
 
 
 def is_given(name: str) -> exp.Expr:
-    """Return whether a column isn't NULL."""
+    """Return a condition that is true if a column isn't NULL."""
     return exp.not_(exp.Is(this=terms.column(name), expression=exp.Null()))
 
 
 def group() -> exp.Expr:
-    """Return a row's group; before there were groups, it was the publication."""
+    """Return the group of a row. Rows of versions without groups have none; there it is the publication."""
     return exp.Coalesce(this=terms.column("scope"), expressions=[terms.column("publication_id")])

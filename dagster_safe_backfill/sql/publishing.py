@@ -1,8 +1,9 @@
-"""Statements that make a slice of the live table equal to the shadow."""
+"""Statements that write a shadow's rows to a slice of the live table."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import filterfalse
 
 from sqlglot import exp
 
@@ -16,18 +17,21 @@ _LIVE, _SHADOW, _IS_NEW = "_sb_live", "_sb_shadow", "_sb_is_new"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceWrite:
-    """What is written to a slice of the live table, in SQL's terms.
+    """A write of a shadow's rows to a slice of the live table.
 
     Attributes:
-        table_slice: The slice, whose key may be empty.
-        clone: The table that is written in place of live, and then takes its place; None for live itself.
-        inside: Holds for the live rows of the slice; columns are bare.
-        shadow: The rows that the slice is to have.
+        table_slice: The slice. Its table may have no unique key.
+        clone: A table that is written instead of the live table, and replaces it later. None to write the live table.
+        inside: A predicate that is true for the live rows of the slice. Its columns have no table name.
+        shadow: The table that holds the rows to write.
         columns: All data columns of the shadow.
-        stamp: The column that takes the publication's time, and that time; None if there is none,
-            or if the shadow brings its values.
-        unread: A column that doesn't count as a change by itself; the `updated_at` that the shadow brings.
-        compared: The columns whose difference makes a row a changed one.
+        stamp: The column that stores the time of the publication, and that time. None if the asset has no such column
+            or computes its values itself.
+        unread: The `updated_at_column`, whether or not it is computed. A difference in it alone doesn't make a row a
+            changed one.
+        compared: The columns in which a difference makes a row a changed one.
+        table: The table that is read and written.
+        key: The columns of the unique key. Empty if there is none.
     """
 
     table_slice: TableSlice
@@ -38,24 +42,19 @@ class SliceWrite:
     unread: str | None = None
     clone: TableRef | None = None
     compared: tuple[str, ...] = field(init=False)
+    table: TableRef = field(init=False)
+    key: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        apart = {*self.key, self.unread}
-        object.__setattr__(self, "compared", tuple([name for name in self.columns if name not in apart]))
-
-    @property
-    def table(self) -> TableRef:
-        """The table that is read and written."""
-        return self.clone or self.table_slice.table
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        """The unique key; empty if there is none."""
-        return self.table_slice.spec.unique_key
+        key = self.table_slice.spec.unique_key
+        compared = filterfalse({*key, self.unread}.__contains__, self.columns)
+        object.__setattr__(self, "key", key)
+        object.__setattr__(self, "compared", tuple(compared))
+        object.__setattr__(self, "table", self.clone or self.table_slice.table)
 
     @property
     def written(self) -> dict[str, exp.Expr]:
-        """What an inserted row consists of, by live column."""
+        """A mapping from each live column to the value that an inserted row gets."""
         values: dict[str, exp.Expr] = {name: terms.column(name, of=_SHADOW) for name in self.columns}
         if self.stamp is not None:
             values[self.stamp[0]] = self.stamp[1].copy()
@@ -63,68 +62,68 @@ class SliceWrite:
 
 
 def staged_rows(write: SliceWrite) -> exp.Select:
-    """Return the whole shadow, with live's columns."""
+    """Return all rows of the shadow, with the columns of the live table."""
     return exp.select(*terms.named(write.written)).from_(terms.rows(write.shadow, alias=_SHADOW))
 
 
 def insert_staged(write: SliceWrite) -> exp.Insert:
-    """Return INSERT of the whole shadow."""
+    """Return an INSERT of all rows of the shadow."""
     names = [exp.to_identifier(name, quoted=True) for name in write.written]
     into = exp.Schema(this=terms.table(write.table), expressions=names)
     return exp.Insert(this=into, expression=staged_rows(write))
 
 
 def delete_inside(write: SliceWrite) -> exp.Delete:
-    """Return DELETE of the slice."""
+    """Return a DELETE of the rows of the slice."""
     return exp.delete(terms.table(write.table), where=write.inside.copy())
 
 
 def rows_inside(write: SliceWrite) -> exp.Select:
-    """Return `(position, rows)` of the live rows in the slice."""
+    """Return `(position, number of live rows)` for each partition that has rows."""
     return _by_partition(_positioned(write))
 
 
 def rows_by_partition(table: TableRef, table_slice: TableSlice) -> exp.Select:
-    """Return `(position, rows)` of the rows of any table in the slice."""
+    """Return `(position, number of rows)` for each partition of the slice that has rows in `table`."""
     rows = exp.select(exp.Star()).from_(terms.table(table)).where(inside(table_slice))
     return _by_partition(positioned(rows, [], table_slice))
 
 
 def count_inside(write: SliceWrite) -> exp.Select:
-    """Return how many live rows the slice has."""
+    """Return the number of live rows in the slice."""
     count = exp.select(exp.Count(this=exp.Star()))
     return count.from_(terms.table(write.table)).where(write.inside.copy())
 
 
 def differing(write: SliceWrite) -> exp.Select:
-    """Return the rows of the shadow that the slice lacks, or has with other values; and which of them are new.
+    """Return the new and the changed rows of the shadow, with a column that says which are new.
 
-    One comes several times just if the live table holds its key as often.
+    A row is returned more than once only if the live table has several rows with its key.
     """
     live = exp.select(*terms.columns(write.columns)).from_(terms.table(write.table))
     live = live.where(write.inside.copy())
     is_new = exp.Is(this=terms.column(write.key[0], of=_LIVE), expression=exp.Null())
     items = terms.columns([*write.columns, PARTITION], of=_SHADOW)
-    join = exp.Join(this=terms.subquery(live, _LIVE), side="LEFT", on=_is_match(write))
+    join = exp.Join(this=terms.subquery(live, _LIVE), side="LEFT", on=terms.same(write.key, left=_LIVE, right=_SHADOW))
     select = exp.select(*items, *terms.named({_IS_NEW: is_new}))
     select = select.from_(terms.rows(write.shadow, alias=_SHADOW)).join(join)
     return select.where(exp.or_(is_new.copy(), terms.differ(write.compared, left=_LIVE, right=_SHADOW)))
 
 
 def differing_by_partition(table: TableRef) -> exp.Select:
-    """Return `(position, rows, new rows)` of a table of `differing` rows."""
+    """Return `(position, number of rows, number of new rows)` from a table that holds `differing` rows."""
     position = terms.column(PARTITION)
     select = exp.select(position, exp.Count(this=exp.Star()), terms.count_where(terms.column(_IS_NEW)))
     return select.from_(terms.rows(table)).group_by(position.copy())
 
 
 def gone_by_partition(write: SliceWrite) -> exp.Select:
-    """Return `(position, rows)` of the live rows in the slice whose key the shadow lacks."""
+    """Return `(position, number of live rows whose key isn't in the shadow)` for each partition that has such rows."""
     return _by_partition(_positioned(write)).where(_is_gone(write))
 
 
 def delete_gone(write: SliceWrite) -> exp.Delete:
-    """Return DELETE of the slice's rows whose key the shadow lacks."""
+    """Return a DELETE of the slice's rows whose key isn't in the shadow."""
     return exp.delete(
         terms.table(write.table, alias=_LIVE),
         where=exp.and_(terms.qualified(write.inside, _LIVE), _is_gone(write)),
@@ -132,7 +131,7 @@ def delete_gone(write: SliceWrite) -> exp.Delete:
 
 
 def merge_changed(write: SliceWrite) -> exp.Merge:
-    """Return MERGE that updates just the rows that differ, and inserts the new ones."""
+    """Return a MERGE that updates only the rows that differ and inserts the new ones."""
     written = write.written
     update = exp.Update(
         expressions=[
@@ -152,7 +151,7 @@ def merge_changed(write: SliceWrite) -> exp.Merge:
     return exp.Merge(
         this=terms.table(write.table, alias=_LIVE),
         using=terms.rows(write.shadow, alias=_SHADOW),
-        on=exp.and_(_is_match(write), terms.qualified(write.inside, _LIVE)),
+        on=exp.and_(terms.same(write.key, left=_LIVE, right=_SHADOW), terms.qualified(write.inside, _LIVE)),
         whens=exp.Whens(expressions=whens),
     )
 
@@ -168,10 +167,6 @@ def _by_partition(rows: exp.Select) -> exp.Select:
     return exp.select(position, exp.Count(this=exp.Star())).from_(source).group_by(position.copy())
 
 
-def _is_match(write: SliceWrite) -> exp.Expr:
-    return terms.same(write.key, left=_LIVE, right=_SHADOW)
-
-
 def _is_gone(write: SliceWrite) -> exp.Expr:
     shadow = exp.select(terms.number(1)).from_(terms.rows(write.shadow, alias=_SHADOW))
-    return exp.not_(exp.Exists(this=shadow.where(_is_match(write))))
+    return exp.not_(exp.Exists(this=shadow.where(terms.same(write.key, left=_LIVE, right=_SHADOW))))

@@ -1,8 +1,8 @@
-"""A slice in SQL: a predicate for its rows, and a map from each row to its partition.
+"""A slice in SQL: a predicate for its rows, and the position of each row's partition.
 
-Both compare a *partition column* (any expression over a table's columns) with bounds in the column's own
-domain: calendar days for DATE, wall-clock times in its zone for TIMESTAMP, instants for TIMESTAMP WITH TIME ZONE,
-and the text of the keys for anything else.
+Both compare a *partition column* (any expression over a table's columns) with the limits of the partitions, written in
+the column's own type: calendar days for DATE, wall-clock times in the column's zone for TIMESTAMP, instants for
+TIMESTAMP WITH TIME ZONE, and the partition keys for any other type.
 """
 
 from __future__ import annotations
@@ -29,37 +29,39 @@ from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.dialect import Dialect
 
 RESERVED = "_sb_"
-"""How the names of the library's own columns and relations begin."""
+"""The prefix of the names of the library's own columns and relations."""
 
 PARTITION = "_sb_partition"
-"""The column of a shadow that holds the position of the row's partition in the slice; NULL outside it."""
+"""A shadow's column that holds the position of the row's partition in the slice. NULL for rows outside the slice."""
 
 _ORDINAL, _KEY, _START, _END = "_sb_ordinal", "_sb_key", "_sb_start", "_sb_end"
 ROWS = "_sb_rows"
-"""The name under which `positioned` reads its source."""
+"""The alias under which `positioned` reads its source."""
 
 _MAP = "_sb_map"
 
+# The smallest step of Python's datetimes.
 _TICK = timedelta(microseconds=1)
+_DAY = timedelta(days=1)
 
 
 def expression(column: PartitionColumn) -> exp.Expr:
-    """Return what is compared with the slice; to be copied before it is changed."""
+    """Return a partition column's parsed expression. It is cached, so copy it before you change it."""
     return terms.of_row(column.sql, dialect=column.dialect.name, option=column.name)
 
 
 def inside(table_slice: TableSlice) -> exp.Expr:
-    """Return the predicate that holds for the slice's rows, in as few terms as its keys allow.
+    """Return a predicate that is true for the rows of the slice. Adjacent partitions share one term.
 
     Raises:
-        PartitionColumnError: A column can't tell the slice's bounds.
+        PartitionColumnError: The values of a column don't identify the partition of a row.
     """
     partition_slice, columns = table_slice.partition_slice, table_slice.columns
     if partition_slice is None:
         return exp.true()
     first, *others = partition_slice.dimensions
     if not others:
-        return _one_dimension(first, columns[first.name], range(len(partition_slice)))
+        return _one_dimension(first, columns[first.name], range(len(partition_slice.keys)))
     (second,) = others
     return terms.any_of(
         terms.all_of(
@@ -73,12 +75,12 @@ def inside(table_slice: TableSlice) -> exp.Expr:
 
 
 def outside(predicate: exp.Expr) -> exp.Expr:
-    """Return the predicate of the rows for which `inside` doesn't hold, or is NULL for want of a partition value."""
+    """Return a predicate that is true for all other rows, also for those whose partition value is NULL."""
     return exp.not_(exp.Coalesce(this=exp.paren(predicate), expressions=[exp.false()]))
 
 
 def _rectangles(partition_slice: PartitionSlice) -> Iterator[tuple[list[int], list[int]]]:
-    """Cut the keys of two dimensions into products, as positions that stand for their values."""
+    """Split the keys of two dimensions into products of values, each given as a list of positions per dimension."""
     first, second = (_values(dimension) for dimension in partition_slice.dimensions)
     rows: dict[object, dict[object, int]] = defaultdict(dict)
     for position, value in enumerate(first):
@@ -111,22 +113,24 @@ def _one_dimension(
 
 
 def positioned(rows: exp.Query, items: Sequence[exp.Expr], table_slice: TableSlice) -> exp.Select:
-    """Return a SELECT of `items` from `rows`, and of each row's position in the slice as `PARTITION`.
+    """Return a SELECT of `items` from `rows` with the column `PARTITION`: the position of the row's partition.
 
-    Rows outside the slice have NULL there; without a slice all are at 0. Consecutive days of a DATE column are counted,
-    without a join. Keys, and other days of a DATE column, are found by equality; other times by an ASOF join, which
-    takes one pass over sorted windows however irregular they are (cron, months, DST nights, excluded days).
+    The position is NULL for rows outside the slice, and 0 for all rows of an unpartitioned table.
 
     Raises:
-        PartitionColumnError: A column can't tell the slice's partitions apart.
+        PartitionColumnError: The values of a column don't identify the partition of a row.
     """
     source = terms.subquery(rows, ROWS)
     if table_slice.partition_slice is None:
         return exp.select(*items, *terms.named({PARTITION: terms.number(0)})).from_(source)
-    dimensions = table_slice.partition_slice.dimensions
-    marks = [_mark(i, one, table_slice.columns[one.name]) for i, one in enumerate(dimensions)]
+    marks: list[_Mark] = []
+    for place, dimension in enumerate(table_slice.partition_slice.dimensions):
+        marks.append(_mark(place, dimension, table_slice.columns[dimension.name]))
     if len(marks) == 1 and marks[0].counts_days:
+        # Consecutive days need no join: the position is a difference of dates.
         return exp.select(*items, *terms.named({PARTITION: marks[0].days_since_first()})).from_(source)
+    # Values are joined by equality. Windows may be irregular (cron, months, DST nights, excluded days), so a dialect
+    # may join them with ASOF, which takes one pass over sorted windows.
     dialect: Dialect = marks[0].column.dialect
     join, position = dialect.join_partitions(
         _partition_map(marks),
@@ -139,15 +143,17 @@ def positioned(rows: exp.Query, items: Sequence[exp.Expr], table_slice: TableSli
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Mark:
-    """What tells each partition in one dimension: a value to equal, or the two bounds of a window.
+    """How rows are matched with partitions in one dimension: by a value, or by the start and the end of a window.
 
     Attributes:
         column: The partition column.
-        texts: For each name of a map's column, its value in each partition, as text.
-        counts_days: Whether each partition is the day after the one before, in a DATE column.
+        here: The column's expression, bound to the rows.
+        texts: By column name of the relation of partitions, the value of each partition as text.
+        counts_days: True if the column is a DATE and each partition is the day after the previous one.
     """
 
     column: PartitionColumn
+    here: exp.Expr
     texts: Mapping[str, Sequence[str]]
     counts_days: bool = False
 
@@ -159,37 +165,39 @@ class _Mark:
         (days,) = self.texts.values()
         first = _in_domain(terms.text(days[0]), self.column)
         last = _in_domain(terms.text(days[-1]), self.column)
-        here = self._here()
-        count = exp.DateDiff(this=here, expression=first.copy(), unit=exp.var("DAY"))
+        here = self.here
+        count = exp.DateDiff(this=here.copy(), expression=first.copy(), unit=exp.var("DAY"))
         is_inside = exp.and_(exp.GTE(this=here.copy(), expression=first), exp.LTE(this=here.copy(), expression=last))
         return exp.Case().when(is_inside, count)
 
     def is_match(self) -> exp.Expr:
         operator = exp.GTE if self.is_window else exp.EQ
-        return operator(this=self._here(), expression=terms.column(next(iter(self.texts)), of=_MAP))
+        return operator(this=self.here.copy(), expression=terms.column(next(iter(self.texts)), of=_MAP))
 
     def is_before_end(self) -> exp.Expr:
-        return exp.LT(this=self._here(), expression=terms.column([*self.texts][-1], of=_MAP))
-
-    def _here(self) -> exp.Expr:
-        return terms.qualified(expression(self.column), ROWS)
+        return exp.LT(this=self.here.copy(), expression=terms.column([*self.texts][-1], of=_MAP))
 
 
 def _mark(place: int, dimension: TimeDimension | KeyDimension, column: PartitionColumn) -> _Mark:
+    here = terms.qualified(expression(column), ROWS)
     if isinstance(dimension, KeyDimension):
-        return _Mark(column=column, texts={f"{_KEY}{place}": dimension.values})
+        return _Mark(column=column, here=here, texts={f"{_KEY}{place}": dimension.values})
     starts: list[str] = []
     ends: list[str] = []
+    are_days = column.keeps == "date"
     for window in dimension.windows:
-        starts.append(_bound(window.start, column, dimension))
-        ends.append(_bound(window.end, column, dimension))
-    if column.keeps == "date" and all(map(_is_one_day, starts, ends)):
-        return _Mark(column=column, texts={f"{_KEY}{place}": starts}, counts_days=starts[1:] == ends[:-1])
-    return _Mark(column=column, texts={f"{_START}{place}": starts, f"{_END}{place}": ends})
+        start, end = _bound(window.start, column, dimension), _bound(window.end, column, dimension)
+        starts.append(start)
+        ends.append(end)
+        are_days = are_days and date.fromisoformat(end) - date.fromisoformat(start) == _DAY
+    if are_days:
+        is_consecutive = starts[1:] == ends[:-1]
+        return _Mark(column=column, here=here, texts={f"{_KEY}{place}": starts}, counts_days=is_consecutive)
+    return _Mark(column=column, here=here, texts={f"{_START}{place}": starts, f"{_END}{place}": ends})
 
 
 def distinct_keys(dimension: KeyDimension, column: PartitionColumn) -> exp.Select:
-    """Return how many values the keys of a dimension are to the column: fewer, if it can't tell some apart."""
+    """Return the number of distinct values that the keys have in the column's type: `1` and `01` are one integer."""
     tuples = [exp.Tuple(expressions=[terms.text(key)]) for key in dict.fromkeys(dimension.values)]
     value = _in_domain(terms.column(_KEY), column)
     count = exp.Count(this=exp.Distinct(expressions=[value]))
@@ -200,12 +208,8 @@ def distinct_keys(dimension: KeyDimension, column: PartitionColumn) -> exp.Selec
     return exp.select(count).from_(terms.subquery(keys, _MAP))
 
 
-def _is_one_day(start: str, end: str) -> bool:
-    return date.fromisoformat(end) - date.fromisoformat(start) == timedelta(days=1)
-
-
 def _partition_map(marks: Sequence[_Mark]) -> exp.Expr:
-    """Return the slice as a relation: a row a partition, typed like the partition columns."""
+    """Return the partitions as a relation: one row for each, with the types of the partition columns."""
     items: dict[str, exp.Expr] = {_ORDINAL: terms.column(_ORDINAL)}
     for mark in marks:
         items |= {name: _in_domain(terms.column(name), mark.column) for name in mark.texts}
@@ -222,7 +226,7 @@ def _partition_map(marks: Sequence[_Mark]) -> exp.Expr:
 
 
 def _values_of(rows: Sequence[exp.Tuple], names: Iterable[str]) -> list[exp.Values]:
-    """Return rows as relations, each of as many as one list may hold."""
+    """Return rows as VALUES relations with at most `terms.LONGEST_LIST` rows each."""
     columns = [exp.to_identifier(name, quoted=True) for name in names]
     alias = exp.TableAlias(this=exp.to_identifier(_MAP, quoted=True), columns=columns)
     size = terms.LONGEST_LIST
@@ -230,7 +234,7 @@ def _values_of(rows: Sequence[exp.Tuple], names: Iterable[str]) -> list[exp.Valu
 
 
 def _in_domain(value: exp.Expr, column: PartitionColumn) -> exp.Expr:
-    """Return `value`, a text, cast to what the partition column is compared with."""
+    """Return `value`, a text, cast to the type with which the partition column is compared."""
     match column.keeps:
         case "date":
             return exp.cast(value, exp.DataType.Type.DATE)
@@ -247,10 +251,20 @@ def _in_domain(value: exp.Expr, column: PartitionColumn) -> exp.Expr:
 
 
 def _bound(instant: datetime, column: PartitionColumn, dimension: TimeDimension) -> str:
-    """Return an instant as text in the column's domain."""
+    """Return an instant as the text of a value of the column's type.
+
+    Raises:
+        PartitionColumnError: The column has no value that separates the instants before this one from the others.
+    """
     match column.keeps:
         case "date":
-            return _day(instant, column, ZoneInfo(dimension.timezone)).isoformat()
+            here = instant.astimezone(ZoneInfo(dimension.timezone))
+            if (instant - _TICK).astimezone(here.tzinfo).date() == here.date():
+                raise PartitionColumnError(
+                    f"{column.name}: a partition starts or ends within a day, at {here.isoformat()}, and the partition"
+                    " column is a DATE. Give a partition_expr that returns a timestamp."
+                )
+            return here.date().isoformat()
         case "timestamp":
             zone = ZoneInfo(column.timezone or dimension.timezone)
             return _wall_clock(instant, column, zone).isoformat(sep=" ")
@@ -258,35 +272,27 @@ def _bound(instant: datetime, column: PartitionColumn, dimension: TimeDimension)
             return instant.isoformat(sep=" ")
         case "text" | "other":
             raise PartitionColumnError(
-                f"{column.name}: the partitions are cut by time, but the partition column is {column.type_name};"
-                " give a partition_expr that returns a date or a timestamp, for instance CAST(day AS DATE)"
+                f"{column.name}: the partitions are time windows, but the partition column is {column.type_name}."
+                " Give a partition_expr that returns a date or a timestamp, for instance CAST(day AS DATE)."
             )
         case _:
             assert_never(column.keeps)
 
 
-def _day(instant: datetime, column: PartitionColumn, zone: ZoneInfo) -> date:
-    here = instant.astimezone(zone)
-    if (instant - _TICK).astimezone(zone).date() == here.date():
-        raise PartitionColumnError(
-            f"{column.name}: a DATE column can't tell partitions that are cut at {here.isoformat()},"
-            " within a day; give a partition_expr that returns a timestamp"
-        )
-    return here.date()
-
-
 def _wall_clock(instant: datetime, column: PartitionColumn, zone: ZoneInfo) -> datetime:
-    """Return the wall-clock time that parts the instants before `instant` from the others.
+    """Return the wall-clock time that separates the instants before `instant` from the others.
 
-    In a gap (clocks go forward) that is the gap's first moment, so that days stored as midnights that the
-    clocks skipped still belong to their day. See PEP 495 for ambiguous times.
+    In a gap (clocks go forward) that is the first moment of the gap, so a day that is stored as a midnight that the
+    clocks skipped belongs to its own partition.
     """
     before = (instant - _TICK).astimezone(zone)
     here = instant.astimezone(zone)
+    # PEP 495: fold is 1 in the second of two hours with the same wall-clock times.
     if _is_repeated(here) and (here.fold == 1 or _is_repeated(before)):
         raise PartitionColumnError(
-            f"{column.name}: wall-clock times of {zone.key} can't tell partitions that are cut at {here.isoformat()}:"
-            " that hour comes twice; keep the column in UTC (column_timezone), or as TIMESTAMP WITH TIME ZONE"
+            f"{column.name}: a partition starts or ends at {here.isoformat()}, in an hour that occurs twice in"
+            f" {zone.key}, so its wall-clock times don't identify the partition. Store the column in UTC"
+            ' (TableOptions(column_timezone="UTC")), or as TIMESTAMP WITH TIME ZONE.'
         )
     return before.replace(tzinfo=None) + _TICK
 

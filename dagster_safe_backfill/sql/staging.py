@@ -1,4 +1,4 @@
-"""Statements that fill a shadow and look at what is in it."""
+"""Statements that fill a shadow, count its rows and delete some of them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _RANK, _TIES = "_sb_rank", "_sb_ties"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagedColumn:
-    """A column on its way from the computed rows to the shadow.
+    """A computed column and the live column that it is written to.
 
     Attributes:
-        name: Its name in the live table.
-        source: Its name in the computed rows.
-        source_type: Its type there.
-        type: Its type in the live table.
+        name: The name of the live column.
+        source: The name of the computed column.
+        source_type: The type of the computed column.
+        type: The type of the live column.
     """
 
     name: str
@@ -33,17 +33,17 @@ class StagedColumn:
 
     @property
     def is_cast(self) -> bool:
-        """Whether the values change their type."""
+        """True if the two types differ, so that the values are cast."""
         return self.type != self.source_type
 
     def expression(self, *, dialect: str) -> exp.Expr:
-        """Return the column's value as the live table keeps it."""
+        """Return the computed value, cast to the type of the live column."""
         value = terms.column(self.source)
         return terms.typed(value, self.type, dialect=dialect) if self.is_cast else value
 
 
 def typed_rows(source: exp.Table, columns: Sequence[StagedColumn], *, dialect: str) -> exp.Select:
-    """Return the computed rows with the live table's names and types."""
+    """Return the computed rows with the names and types of the live columns."""
     items: dict[str, exp.Expr] = {}
     for column in columns:
         items[column.name] = column.expression(dialect=dialect)
@@ -51,10 +51,10 @@ def typed_rows(source: exp.Table, columns: Sequence[StagedColumn], *, dialect: s
 
 
 def with_defaults(spec: TableSpec, columns: Iterable[Column], *, dialect: str) -> dict[Column, exp.Expr | None]:
-    """Return columns with what rows have in them that are older than the columns; None, where that is NULL.
+    """Return a mapping from each new column to the value that existing rows get in it. None stands for NULL.
 
     Raises:
-        ConfigurationError: A default isn't SQL.
+        ConfigurationError: A value of `column_defaults` isn't a SQL expression.
     """
     sql_of = {name.casefold(): sql for name, sql in spec.column_defaults.items()}
     defaults: dict[Column, exp.Expr | None] = {}
@@ -66,16 +66,16 @@ def with_defaults(spec: TableSpec, columns: Iterable[Column], *, dialect: str) -
 
 
 def values_lost_by_cast(source: exp.Table, lost: Mapping[str, exp.Expr]) -> exp.Select:
-    """Return, for each named condition on a value, how many values fulfil it."""
+    """Return the number of rows for which each condition of `lost` is true, under the condition's name."""
     items = {name: terms.count_where(condition) for name, condition in lost.items()}
     return exp.select(*terms.named(items)).from_(source.copy())
 
 
 def shadow_rows(rows: exp.Select, *, names: Sequence[str], table_slice: TableSlice) -> exp.Select:
-    """Return what a shadow holds: rows, and each one's position in the slice (0 without partitions).
+    """Return the rows of a shadow: computed rows with the position of each row's partition.
 
-    Where the latest row of a key is kept, each row also gets its rank among those of its key, the largest value first,
-    and how many share its value.
+    With `keep_latest`, each row also gets its rank among the rows of its key, the largest value first, and the number
+    of those rows that have the same value.
     """
     items = terms.columns(names)
     latest = table_slice.spec.keep_latest
@@ -86,11 +86,11 @@ def shadow_rows(rows: exp.Select, *, names: Sequence[str], table_slice: TableSli
 
 def _ranks(key: Sequence[str], latest: str) -> dict[str, exp.Expr]:
     by_key = terms.columns(key)
-    # Spelled out, as where NULLs are put is a setting.
+    # Spelled out, because DuckDB has a setting (default_null_order) for the place of NULLs.
     is_null = exp.Ordered(this=exp.Is(this=terms.column(latest), expression=exp.Null()))
     order = exp.Order(expressions=[is_null, exp.Ordered(this=terms.column(latest), desc=True, nulls_first=False)])
     rank = exp.Window(this=exp.RowNumber(), partition_by=by_key, order=order)
-    # Rows without a key of their own aren't each other's duplicates: they are refused later on.
+    # Rows with NULL in their key aren't duplicates of each other: the audit of the unique key rejects them later.
     has_key = exp.not_(terms.any_of(exp.Is(this=column.copy(), expression=exp.Null()) for column in by_key))
     same = exp.Window(
         this=exp.Count(this=exp.Star()), partition_by=[*(column.copy() for column in by_key), terms.column(latest)]
@@ -103,27 +103,27 @@ def _ranks(key: Sequence[str], latest: str) -> dict[str, exp.Expr]:
 
 
 def duplicates(shadow: TableRef) -> exp.Select:
-    """Return `(rows that aren't the latest of their key, keys with several latest)` of a shadow with ranks."""
+    """Return `(number of rows that aren't the latest of their key, number of keys with several latest rows)`."""
     is_tie = exp.and_(terms.column(_RANK).eq(1), exp.GT(this=terms.column(_TIES), expression=terms.number(1)))
     counts = [terms.count_where(_is_duplicate()), terms.count_where(is_tie)]
     return exp.select(*counts).from_(terms.table(shadow))
 
 
 def tied_keys(shadow: TableRef, key: Sequence[str], *, size: int) -> exp.Select:
-    """Return some of the keys with several latest rows."""
+    """Return at most `size` keys that have several latest rows."""
     is_tie = exp.GT(this=terms.column(_TIES), expression=terms.number(1))
     select = exp.select(*terms.columns(key)).from_(terms.table(shadow))
     return select.where(terms.column(_RANK).eq(1), is_tie).limit(size)
 
 
 def repeated_keys(shadow: TableRef, key: Sequence[str]) -> exp.Select:
-    """Return one of the keys that come twice, if any does."""
+    """Return one key that occurs more than once, or no row if every key is unique."""
     select = exp.select(*terms.columns(key)).from_(terms.rows(shadow)).group_by(*terms.columns(key))
     return select.having(exp.GT(this=exp.Count(this=exp.Star()), expression=terms.number(1))).limit(1)
 
 
 def delete_duplicates(shadow: TableRef) -> exp.Delete:
-    """Return DELETE of the rows that aren't the latest of their key."""
+    """Return a DELETE of the rows that aren't the latest of their key."""
     return exp.delete(terms.table(shadow), where=_is_duplicate())
 
 
@@ -132,7 +132,7 @@ def _is_duplicate() -> exp.Expr:
 
 
 def rows_by_partition(shadow: TableRef) -> exp.Select:
-    """Return `(position, rows)` of a shadow; rows outside the slice are at position NULL."""
+    """Return `(position, number of rows)` of a shadow. Rows outside the slice have the position NULL."""
     return (
         exp.select(terms.column(PARTITION), exp.Count(this=exp.Star()))
         .from_(terms.rows(shadow))
@@ -141,7 +141,10 @@ def rows_by_partition(shadow: TableRef) -> exp.Select:
 
 
 def by_key(counts: Mapping[int | None, int], keys: Sequence[str]) -> dict[str, int]:
-    """Return the counts of `rows_by_partition`, a mapping, by partition key; rows outside the slice are left out."""
+    """Return a mapping from partition key to number of rows, without the rows outside the slice.
+
+    `counts` maps positions to numbers of rows, as `rows_by_partition` returns them.
+    """
     by_name: dict[str, int] = {}
     for position, count in counts.items():
         if position is not None:
@@ -150,18 +153,18 @@ def by_key(counts: Mapping[int | None, int], keys: Sequence[str]) -> dict[str, i
 
 
 def outside_sample(shadow: TableRef, table_slice: TableSlice, *, size: int) -> exp.Select:
-    """Return some rows' partition values that are in no partition of the slice."""
+    """Return at most `size` distinct partition values of the rows outside the slice."""
     values = [expression(column).copy() for column in table_slice.columns.values()]
     return exp.select(*values).from_(terms.table(shadow)).where(_is_outside()).distinct().limit(size)
 
 
 def delete_outside(shadow: TableRef) -> exp.Delete:
-    """Return DELETE of the shadow's rows that are in no partition of the slice."""
+    """Return a DELETE of the shadow's rows outside the slice."""
     return exp.delete(terms.table(shadow), where=_is_outside())
 
 
 def delete_positions(shadow: TableRef, positions: Sequence[int]) -> exp.Delete:
-    """Return DELETE of the shadow's rows of some partitions."""
+    """Return a DELETE of the shadow's rows in the partitions at `positions`."""
     return exp.delete(terms.table(shadow), where=terms.is_in(terms.column(PARTITION), map(terms.number, positions)))
 
 

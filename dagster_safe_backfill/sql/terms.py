@@ -1,4 +1,4 @@
-"""The small parts of statements: identifiers, literals, and what a user wrote as SQL."""
+"""The parts of statements: identifiers, literals, conditions, and expressions that users write as SQL."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.model.tables import TableRef
 
 IS_LOOKUP = "_sb_is_lookup"
-"""Marks an EXISTS that the library wrote, as a lookup of a row's values in another relation."""
+"""The key in an expression's `meta` that marks an EXISTS of `looked_up`, which a warehouse may rewrite as a join."""
 
 LONGEST_LIST = 16_000
-"""What a list of literals may hold; each warehouse takes as many."""
+"""The most literals in one list. Snowflake takes 16,384 in an IN or VALUES, and the other warehouses take more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Derived(TableRef):
-    """Rows that are no table: wherever they are read, the SELECT stands."""
+    """The result of a SELECT, under a name. Statements that read it contain the SELECT."""
 
     select: exp.Query = field(compare=False, repr=False)
 
 
 def table(ref: TableRef, *, alias: str | None = None) -> exp.Table:
-    """Return a quoted table name."""
+    """Return a table with its name quoted."""
     named = exp.table_(ref.name, db=ref.schema or None, quoted=True)
     if alias is not None:
         named.set("alias", exp.TableAlias(this=exp.to_identifier(alias, quoted=True)))
@@ -36,79 +36,78 @@ def table(ref: TableRef, *, alias: str | None = None) -> exp.Table:
 
 
 def rows(ref: TableRef, *, alias: str | None = None) -> exp.Table | exp.Subquery:
-    """Return what is read under a name: a table, or a SELECT."""
+    """Return the relation that a name stands for: a table, or the SELECT of a `Derived`."""
     if isinstance(ref, Derived):
         return subquery(ref.select.copy(), alias or ref.name)
     return table(ref, alias=alias)
 
 
 def relation(name: str) -> exp.Table:
-    """Return a quoted name without a schema, as sources have."""
+    """Return a relation of the session, which has no schema, with its name quoted."""
     return exp.table_(name, quoted=True)
 
 
 def subquery(select: exp.Query, alias: str) -> exp.Subquery:
-    """Return a select as a relation under a quoted name."""
+    """Return a SELECT as a relation with a quoted alias."""
     return select.subquery(exp.to_identifier(alias, quoted=True))
 
 
 def column(name: str, *, of: str | None = None) -> exp.Column:
-    """Return a quoted column, of the relation `of` if given."""
+    """Return a column with its name quoted, qualified by the relation `of` if given."""
     return exp.column(name, table=of, quoted=True)
 
 
 def columns(names: Iterable[str], *, of: str | None = None) -> list[exp.Column]:
-    """Return quoted columns, of the relation `of` if given."""
+    """Return several `column`s."""
     return list(map(partial(exp.column, table=of, quoted=True), names))
 
 
-def text(value: str) -> exp.Expr:
-    """Return a string literal."""
-    return exp.Literal.string(value)
+text = exp.Literal.string
+"""Return a string literal."""
 
-
-def number(value: float) -> exp.Expr:
-    """Return a number literal."""
-    return exp.Literal.number(value)
+number = exp.Literal.number
+"""Return a number literal."""
 
 
 def typed(value: exp.Expr, type_name: str, *, dialect: str) -> exp.Expr:
-    """Return `value` cast to a type in the warehouse's own spelling."""
+    """Return a cast of `value` to a type, named as the warehouse spells it."""
     return exp.cast(value, data_type(type_name, dialect=dialect))
 
 
 def data_type(type_name: str, *, dialect: str) -> exp.DataType:
-    """Return a type, equal for all spellings of it."""
+    """Return a type. Synonyms such as TEXT and VARCHAR give equal types."""
     return exp.DataType.build(type_name, dialect=dialect, udt=True)
 
 
 def parsed(sql: str, *, dialect: str, option: str) -> exp.Expr:
-    """Parse an expression that a user wrote, so that nothing but an expression can come of it.
+    """Parse SQL that a user wrote as one expression, so that it can't add clauses or statements.
 
     Raises:
-        ConfigurationError: It isn't one SQL expression; the message names `option`.
+        ConfigurationError: The SQL isn't one expression. The message names `option`.
     """
     try:
         expressions = sqlglot.parse(f"SELECT {sql}", dialect=dialect)
     except SqlglotError as error:
         raise ConfigurationError(
-            f"{option} is not a SQL expression: {sql!r} (quote a column that is named like a keyword)"
+            f"{option} is not a SQL expression: {sql!r}. Quote a column whose name is a keyword."
         ) from error
     select = expressions[0] if len(expressions) == 1 else None
     if not _is_bare_select(select):
-        raise ConfigurationError(f"{option} is not one SQL expression: {sql!r}")
+        raise ConfigurationError(f"{option} is not one SQL expression: {sql!r}.")
     assert isinstance(select, exp.Select)
     found = select.expressions[0]
     if isinstance(found, exp.Alias | exp.Aliases):
-        raise ConfigurationError(f"{option}: {sql!r} is read as an expression and a name for it; quote a column's name")
+        raise ConfigurationError(
+            f"{option}: {sql!r} is an expression with an alias. If that is the name of a column, quote it."
+        )
     return found if isinstance(found, exp.Column) else exp.paren(found, copy=False)
 
 
 @lru_cache(maxsize=256)
 def of_row(sql: str, *, dialect: str, option: str) -> exp.Expr:
-    """Return `parsed` with `a.b` read as the field b of the column a, not as the column b of a table.
+    """Return `parsed`, in which `a.b` is the field b of the column a, not the column b of a table a.
 
-    It is read once, however many statements it stands in: to be copied before it is changed.
+    The result is cached, so copy it before you change it.
     """
 
     def read(node: exp.Expr) -> exp.Expr:
@@ -130,17 +129,17 @@ def _is_bare_select(select: exp.Expr | None) -> bool:
 
 
 def all_of(conditions: Iterable[exp.Expr]) -> exp.Expr:
-    """Return the conjunction of `conditions`; TRUE if there are none."""
+    """Return a condition that is true if all `conditions` are, and TRUE if there are none."""
     return exp.and_(*conditions) if (conditions := list(conditions)) else exp.true()
 
 
 def any_of(conditions: Iterable[exp.Expr]) -> exp.Expr:
-    """Return the disjunction of `conditions`; FALSE if there are none."""
+    """Return a condition that is true if any of `conditions` is, and FALSE if there are none."""
     return exp.or_(*conditions) if (conditions := list(conditions)) else exp.false()
 
 
 def is_in(value: exp.Expr, listed: Iterable[exp.Expr]) -> exp.Expr:
-    """Return whether a value is one of those listed, in as many lists as it takes; FALSE if there are none."""
+    """Return a condition that is true if `value` is one of `listed`. Long lists are split by `LONGEST_LIST`."""
     items = list(listed)
     parts: list[exp.Expr] = []
     for i in range(0, len(items), LONGEST_LIST):
@@ -149,14 +148,23 @@ def is_in(value: exp.Expr, listed: Iterable[exp.Expr]) -> exp.Expr:
 
 
 def count_where(condition: exp.Expr) -> exp.Expr:
-    """Return the number of rows for which `condition` is true, in SQL that every dialect has."""
+    """Return the number of rows for which `condition` is true."""
+    # Not COUNT(*) FILTER or COUNT_IF, which only some dialects have.
     return exp.Count(this=exp.Case().when(condition, number(1)))
 
 
 def looked_up(
     other_rows: exp.Select, names: Iterable[str], *, other: str, own: str, others: Iterable[str] | None = None
 ) -> exp.Expr:
-    """Return whether the relation `other` holds this row's values, under the names `others` if they are given."""
+    """Return a condition that is true if a row of `other_rows` has the values of this row.
+
+    Args:
+        other_rows: A SELECT from a relation with the alias `other`.
+        names: The columns of this row.
+        other: The alias of the relation in which values are looked up.
+        own: The alias of the relation of this row.
+        others: The columns of `other`. Defaults to `names`.
+    """
     there = names if others is None else others
     exists = exp.Exists(this=other_rows.where(same(there, left=other, right=own, others=names)))
     exists.meta[IS_LOOKUP] = True
@@ -164,14 +172,17 @@ def looked_up(
 
 
 def same(names: Iterable[str], *, left: str, right: str, others: Iterable[str] | None = None) -> exp.Expr:
-    """Return whether columns are equal in two relations (never, where one is NULL); `others` are the right's names."""
+    """Return a condition that is true if columns are equal in two relations. NULL equals nothing.
+
+    `others` are the names of the columns in the right relation. They default to `names`.
+    """
     here = columns(names, of=left)
     there = columns(names if others is None else others, of=right)
     return all_of(map(exp.Column.eq, here, there))
 
 
 def differ(names: Iterable[str], *, left: str, right: str) -> exp.Expr:
-    """Return whether some column differs in two relations, NULL being equal to NULL."""
+    """Return a condition that is true if at least one column differs in two relations. NULL equals NULL."""
     unequal: list[exp.Expr] = []
     for name in names:
         unequal.append(exp.NullSafeNEQ(this=column(name, of=left), expression=column(name, of=right)))
@@ -179,7 +190,7 @@ def differ(names: Iterable[str], *, left: str, right: str) -> exp.Expr:
 
 
 def qualified(expression: exp.Expr, relation_name: str) -> exp.Expr:
-    """Return `expression` with its bare columns bound to one relation."""
+    """Return a copy of `expression` in which each column without a table name is of the relation `relation_name`."""
     result = expression.copy()
     for found in result.find_all(exp.Column):
         if not found.table:
@@ -188,5 +199,5 @@ def qualified(expression: exp.Expr, relation_name: str) -> exp.Expr:
 
 
 def named(items: Mapping[str, exp.Expr]) -> list[exp.Expr]:
-    """Return select items, each expression under its quoted name."""
+    """Return the items of a SELECT: each expression with its name as a quoted alias."""
     return list(map(partial(exp.alias_, quoted=True), items.values(), items))

@@ -48,7 +48,7 @@ have to be audited together in the end.
 
 
 def audit(
-    connection: Session,
+    session: Session,
     staged: Staged,
     audits: Sequence[Audit],
     *,
@@ -59,7 +59,7 @@ def audit(
     """Measure audits on a staged batch, and record the outcome in the ledger.
 
     Args:
-        connection: An open session, outside a transaction.
+        session: An open session, outside a transaction.
         staged: What is audited.
         audits: What is asked.
         origin: Who writes, and for which publication.
@@ -67,11 +67,11 @@ def audit(
         sample_columns: The columns that samples of failing rows may show; all, if None.
     """
     is_part = gate in ("part_of_run", "part_of_group")
-    batch = staged_rows(connection, staged, sample_columns, looks_outside=not is_part)
-    found = measure(connection, batch, audits)
+    batch = staged_rows(session, staged, sample_columns, looks_outside=not is_part)
+    found = measure(session, batch, audits)
     judged = _judged(staged, found.results, found.live_rows)
-    with connection.transaction():
-        _record(connection, judged, origin=origin, gate=gate)
+    with session.transaction():
+        _record(session, judged, origin=origin, gate=gate)
     return judged
 
 
@@ -82,7 +82,7 @@ def _judged(staged: Staged, results: Sequence[AuditResult], live_rows: Mapping[s
     return Audited(staged=staged, results=results, live_rows=live_rows, seal=AUDIT_SEAL)
 
 
-def _record(connection: Session, judged: Audited | Rejected, *, origin: Origin, gate: Gate) -> None:
+def _record(session: Session, judged: Audited | Rejected, *, origin: Origin, gate: Gate) -> None:
     passed: StagedEvent = "audited"
     failed: StagedEvent = "rejected"
     blocked = judged.blocked
@@ -97,8 +97,8 @@ def _record(connection: Session, judged: Audited | Rejected, *, origin: Origin, 
         case _:
             assert_never(gate)
     kept = [key for key in judged.staged.keys if key not in set(blocked)]
-    record_staged(connection, passed, judged.staged, origin=origin, results=judged.results, keys=kept)
-    record_staged(connection, failed, judged.staged, origin=origin, results=judged.results, keys=blocked)
+    record_staged(session, passed, judged.staged, origin=origin, results=judged.results, keys=kept)
+    record_staged(session, failed, judged.staged, origin=origin, results=judged.results, keys=blocked)
 
 
 def together(
@@ -128,7 +128,7 @@ def together(
 
 
 def audit_together(
-    connection: Session,
+    session: Session,
     staged: Staged,
     audits: Sequence[Audit],
     *,
@@ -139,7 +139,7 @@ def audit_together(
     """Measure the audits that span batches on all of them, and add what the others said of each.
 
     Args:
-        connection: An open session, outside a transaction.
+        session: An open session, outside a transaction.
         staged: The batches, collected in one shadow.
         audits: All that is asked.
         of_batches: What was said of the batches.
@@ -149,18 +149,18 @@ def audit_together(
     spanning = [one for one in audits if one.is_over_run or isinstance(one, Unique)]
     dropped, duplicates = of_batches.staged.dropped, of_batches.staged.duplicates
     staged = replace(staged, dropped=dropped, duplicates=duplicates)
-    judged = audit(connection, staged, spanning, origin=origin, gate="run", sample_columns=sample_columns)
+    judged = audit(session, staged, spanning, origin=origin, gate="run", sample_columns=sample_columns)
     results = {result.audit.name: result for result in (*of_batches.results, *judged.results)}
     return _judged(staged, [results[one.name] for one in audits], of_batches.live_rows)
 
 
-def passed_part(connection: Session, rejected: Rejected, *, origin: Origin) -> Audited | None:
+def passed_part(session: Session, rejected: Rejected, *, origin: Origin) -> Audited | None:
     """Return the partitions of a rejected batch that nothing blocks; None if there are none.
 
     Their rows are copied for the session. Once published, they leave the batch's shadow, where the others stay.
 
     Args:
-        connection: An open session, outside a transaction.
+        session: An open session, outside a transaction.
         rejected: The batch, audited partition by partition.
         origin: Who publishes, and under which id.
 
@@ -173,13 +173,13 @@ def passed_part(connection: Session, rejected: Rejected, *, origin: Origin) -> A
         return None
     keys = [staged.keys[position] for position in positions]
     part = staged.table_slice.only(keys)
-    if changes_by(connection, part.table, origin.publication_id):
+    if changes_by(session, part.table, origin.publication_id):
         # An earlier try committed, and failed afterwards; publishing says what it did. The shadow holds the others.
-        chosen = replace(staged, table_slice=part, shadow=scratch_shadow(connection))
+        chosen = replace(staged, table_slice=part, shadow=scratch_shadow(session))
     else:
-        found = staged_partitions(connection, part.table, keys=keys, group=origin.group)
+        found = staged_partitions(session, part.table, keys=keys, group=origin.group)
         assert part.partition_slice is not None
-        chosen = gathered(connection, found, spec=part.spec, partition_slice=part.partition_slice)
+        chosen = gathered(session, found, spec=part.spec, partition_slice=part.partition_slice)
     chosen = replace(chosen, dropped=staged.dropped, duplicates=staged.duplicates, rest=(staged.shadow, positions))
     results = [
         replace(result, verdicts={key: result.verdicts[key] for key in keys}, overall=None, failed_rows=None)
@@ -189,7 +189,7 @@ def passed_part(connection: Session, rejected: Rejected, *, origin: Origin) -> A
 
 
 def approved(
-    connection: Session,
+    session: Session,
     found: Sequence[StagedPartition],
     *,
     spec: TableSpec,
@@ -199,7 +199,7 @@ def approved(
     """Return partitions that an audit of all that was staged together has approved, wherever they stand.
 
     Args:
-        connection: An open session, outside a transaction.
+        session: An open session, outside a transaction.
         found: Where each partition of the slice stands, one a key.
         spec: How the live table is kept.
         partition_slice: The partitions.
@@ -216,9 +216,9 @@ def approved(
         raise NotStagedError(f"{table}: {listed(waiting)} are not approved", table=str(table), keys=waiting)
     if not allows_mixed_versions:
         check_one_version(table, found)
-    staged = replace(gathered(connection, found, spec=spec, partition_slice=partition_slice), moved=tuple(found))
+    staged = replace(gathered(session, found, spec=spec, partition_slice=partition_slice), moved=tuple(found))
     if len(staged.copied_from) > 1 and staged.spec.unique_key:
-        _check_keys_apart(connection, staged)
+        _check_keys_apart(session, staged)
     return Audited(staged=staged, results=(), seal=AUDIT_SEAL)
 
 
@@ -231,16 +231,17 @@ def check_one_version(table: TableRef, found: Sequence[StagedPartition]) -> None
     versions = list(dict.fromkeys(one.code_version for one in found))
     if len(versions) > 1:
         raise MixedVersionsError(
-            f"{table}: these partitions were staged by code_version {listed(versions)}, and are not published together:"
-            " the code changed in between. Stage all of them again, or set allow_mixed_versions=True",
+            f"{table}: these partitions were staged with several values of code_version ({listed(versions)}), so they"
+            " are not published together. Stage all of them again, or write publish=Merge(allow_mixed_versions=True)"
+            " (or Replace, or Swap).",
             table=str(table),
             versions=versions,
         )
 
 
-def _check_keys_apart(connection: Session, staged: Staged) -> None:
+def _check_keys_apart(session: Session, staged: Staged) -> None:
     """Refuse partitions that hold a key twice: those that were audited apart were not looked through together."""
-    result = key_result(connection, staged)
+    result = key_result(session, staged)
     if result.passed:
         return
     raise PublishError(

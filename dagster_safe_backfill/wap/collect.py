@@ -25,7 +25,7 @@ _SCRATCH = "_sb_collected"
 
 
 def collect(
-    connection: Session,
+    session: Session,
     found: Sequence[StagedPartition],
     *,
     spec: TableSpec,
@@ -39,7 +39,7 @@ def collect(
     A shadow that they leave is dropped, unless it holds other partitions that wait, or a run that goes on owns it.
 
     Args:
-        connection: An open session, outside a transaction.
+        session: An open session, outside a transaction.
         found: Where each partition of the slice stands, one a key.
         spec: How the live table is kept.
         partition_slice: The partitions.
@@ -53,23 +53,23 @@ def collect(
     """
 
     def work() -> Staged:
-        connection.tables.drop(into)
-        staged = gathered(connection, found, spec=spec, partition_slice=partition_slice, into=into)
-        for shadow, run_id in emptied(connection, spec.table, found).items():
+        session.tables.drop(into)
+        staged = gathered(session, found, spec=spec, partition_slice=partition_slice, into=into)
+        for shadow, run_id in emptied(session, spec.table, found).items():
             if shadow != into and run_id in ended_runs:
-                connection.tables.drop(shadow)
+                session.tables.drop(shadow)
         # A run that goes on keeps what it has staged, and may be the first to publish it.
         moved = [one for one in found if one.run_id in ended_runs]
-        record_taken(connection, spec.table, moved, origin=origin)
-        record_staged(connection, "audited", staged, origin=origin)
+        record_taken(session, spec.table, moved, origin=origin)
+        record_staged(session, "audited", staged, origin=origin)
         return staged
 
-    record_intent(connection, spec.table, origin=origin, shadow=into)
-    return connection.attempt(work)
+    record_intent(session, spec.table, origin=origin, shadow=into)
+    return session.attempt(work)
 
 
 def gathered(
-    connection: Session,
+    session: Session,
     found: Sequence[StagedPartition],
     *,
     spec: TableSpec,
@@ -83,17 +83,15 @@ def gathered(
         PublishConflictError: They were staged for different columns of live.
     """
     sources = _sources(spec, found)
-    columns = _columns(connection, spec, sources)
+    columns = _columns(session, spec, sources)
     names = names_of(columns)
     rows = exp.select(*terms.columns(names)).from_(terms.table(next(iter(sources))))
-    recognised = table_slice(
-        connection, rows, spec=respelled(spec, names), partition_slice=partition_slice, names=names
-    )
-    live_columns = _live_columns(connection, spec, found, columns)
-    shadow = into or scratch_shadow(connection)
+    recognised = table_slice(session, rows, spec=respelled(spec, names), partition_slice=partition_slice, names=names)
+    live_columns = _live_columns(session, spec, found, columns)
+    shadow = into or scratch_shadow(session)
     kind = "scratch" if into is None else "shadow"
-    connection.tables.create(shadow, _rows(sources, recognised, names), kind=kind)
-    counted = staging.by_key(dict(connection.query(staging.rows_by_partition(shadow))), recognised.keys)
+    session.tables.create(shadow, _rows(sources, recognised, names), kind=kind)
+    counted = staging.by_key(dict(session.query(staging.rows_by_partition(shadow))), recognised.keys)
     _check_rows(spec, found, counted)
     return Staged(
         table_slice=recognised,
@@ -107,9 +105,9 @@ def gathered(
     )
 
 
-def scratch_shadow(connection: Session) -> TableRef:
+def scratch_shadow(session: Session) -> TableRef:
     """Return the name of the table of a session in which partitions are gathered."""
-    return connection.scratch(_SCRATCH)
+    return session.scratch(_SCRATCH)
 
 
 def free_shadow(table: TableRef, run_id: str, found: Sequence[StagedPartition]) -> TableRef:
@@ -120,14 +118,14 @@ def free_shadow(table: TableRef, run_id: str, found: Sequence[StagedPartition]) 
 
 
 def stands_in(
-    connection: Session, table: TableRef, found: Sequence[StagedPartition], *, into: TableRef, origin: Origin
+    session: Session, table: TableRef, found: Sequence[StagedPartition], *, into: TableRef, origin: Origin
 ) -> tuple[Sequence[StagedPartition], TableRef]:
     """Return where partitions that are to be collected stand, and a shadow to collect them in.
 
     An earlier try may have collected them in `into`, and failed afterwards: then they stand there, in the run's group.
     """
     keys = [one.key for one in found]
-    own = staged_partitions(connection, table, keys=keys, group=origin.group)
+    own = staged_partitions(session, table, keys=keys, group=origin.group)
     if {one.key for one in own if one.shadow == into} == set(keys):
         return own, free_shadow(table, origin.run_id, own)
     return found, into
@@ -157,9 +155,9 @@ def _sources(spec: TableSpec, found: Sequence[StagedPartition]) -> Mapping[Table
     return sources
 
 
-def _columns(connection: Session, spec: TableSpec, sources: Mapping[TableRef, Sequence[str]]) -> tuple[Column, ...]:
+def _columns(session: Session, spec: TableSpec, sources: Mapping[TableRef, Sequence[str]]) -> tuple[Column, ...]:
     """Return the data columns that all shadows have."""
-    found = {shadow: data_columns(connection, shadow) for shadow in sources}
+    found = {shadow: data_columns(session, shadow) for shadow in sources}
     missing = [shadow for shadow, columns in found.items() if not columns]
     if missing:
         lost = [key for shadow in missing for key in sources[shadow]]
@@ -184,7 +182,7 @@ def _columns(connection: Session, spec: TableSpec, sources: Mapping[TableRef, Se
 
 
 def _live_columns(
-    connection: Session, spec: TableSpec, found: Sequence[StagedPartition], columns: Sequence[Column]
+    session: Session, spec: TableSpec, found: Sequence[StagedPartition], columns: Sequence[Column]
 ) -> tuple[Column, ...] | None:
     """Return the live columns that there were when the partitions were staged, with the types that they have now."""
     names = next((one.columns for one in found if one.columns is not None), None)
@@ -198,7 +196,7 @@ def _live_columns(
             f"{spec.table} was altered between the staging of {listed(keys)} and of the other partitions; stage them"
             " again, together",
         )
-    types = {column.name: column.type for column in (*columns, *(connection.tables.columns(spec.table) or ()))}
+    types = {column.name: column.type for column in (*columns, *(session.tables.columns(spec.table) or ()))}
     return tuple([Column(name=name, type=types.get(name, "")) for name in names])
 
 
@@ -208,7 +206,7 @@ def _rows(sources: Mapping[TableRef, Sequence[str]], recognised: TableSlice, nam
     for source, keys in sources.items():
         rows = exp.select(*terms.columns(names)).from_(terms.table(source))
         parts.append(rows.where(inside(recognised.only(keys))))
-    rows = exp.union(*parts, distinct=False) if len(parts) > 1 else parts[0]
+    rows = exp.union(*parts, distinct=False, copy=False) if len(parts) > 1 else parts[0]
     return positioned(rows, terms.columns(names), recognised)
 
 

@@ -22,7 +22,7 @@ from dagster_safe_backfill.warehouses.base import Session
 
 
 def reconciled(
-    connection: Session,
+    session: Session,
     source: exp.Table,
     found: Sequence[Column],
     live: Sequence[Column] | None,
@@ -35,9 +35,9 @@ def reconciled(
             change values, such as 1.5 in an integer column.
     """
     if live is None:
-        columns, problems = _new_columns(connection, found)
+        columns, problems = _new_columns(session, found)
     else:
-        columns, problems = _matched_columns(connection, found, live, spec)
+        columns, problems = _matched_columns(session, found, live, spec)
     for column in found:
         if column.name.casefold().startswith(RESERVED):
             problems.append(f"{column.name} begins with {RESERVED}, as only the library's own columns do")
@@ -49,18 +49,18 @@ def reconciled(
             problems=problems,
         )
     if live is not None and spec.on_schema_change == "sync":
-        return [_widened(connection, source, column) for column in columns]
-    problems = _losses(connection, source, columns)
+        return [_widened(session, source, column) for column in columns]
+    problems = _losses(session, source, columns)
     if problems:
         raise SchemaMismatchError(f"{spec.table}: {'; '.join(problems)}", table=str(spec.table), problems=problems)
     return columns
 
 
-def _new_columns(connection: Session, found: Sequence[Column]) -> tuple[list[StagedColumn], list[str]]:
+def _new_columns(session: Session, found: Sequence[Column]) -> tuple[list[StagedColumn], list[str]]:
     columns: list[StagedColumn] = []
     problems: list[str] = []
     for column in found:
-        created = connection.dialect.created_as(column.type)
+        created = session.dialect.created_as(column.type)
         if created is None:
             problems.append(
                 f"{column.name} holds nothing but NULL, which tells no type for a new column (cast it,"
@@ -72,7 +72,7 @@ def _new_columns(connection: Session, found: Sequence[Column]) -> tuple[list[Sta
 
 
 def _matched_columns(
-    connection: Session, found: Sequence[Column], live: Sequence[Column], spec: TableSpec
+    session: Session, found: Sequence[Column], live: Sequence[Column], spec: TableSpec
 ) -> tuple[list[StagedColumn], list[str]]:
     computed = dict(zip(map(str.casefold, names_of(found)), found, strict=True))
     columns: list[StagedColumn] = []
@@ -82,10 +82,10 @@ def _matched_columns(
         if source is None:
             if not _is_name(target.name, spec.updated_at_column) and spec.on_schema_change != "sync":
                 problems.append(f"{target.name} is missing")
-        elif connection.dialect.fit(source=source.type, target=target.type) != "never":
+        elif session.dialect.fit(source=source.type, target=target.type) != "never":
             columns.append(_on_its_way(source, target))
         elif spec.on_schema_change == "sync":
-            new, refused = _new_columns(connection, [source])
+            new, refused = _new_columns(session, [source])
             columns += [_on_its_way(source, Column(name=target.name, type=column.type)) for column in new]
             problems += refused
         else:
@@ -95,15 +95,15 @@ def _matched_columns(
         problems.append(f"{stamp}, the updated_at_column, is not in the table (add it, as TIMESTAMP WITH TIME ZONE)")
     if spec.on_schema_change == "raise":
         return columns, [*problems, *map("{} is not in the table".format, names_of(computed.values()))]
-    added, refused = _new_columns(connection, [*computed.values()])
+    added, refused = _new_columns(session, [*computed.values()])
     return [*columns, *added], [*problems, *refused]
 
 
-def _widened(connection: Session, source: exp.Table, column: StagedColumn) -> StagedColumn:
+def _widened(session: Session, source: exp.Table, column: StagedColumn) -> StagedColumn:
     """Return a column in the live table's type if that changes no value, else in the computed one's."""
-    if not column.is_cast or not _losses(connection, source, [column]):
+    if not column.is_cast or not _losses(session, source, [column]):
         return column
-    created = connection.dialect.created_as(column.source_type) or column.type
+    created = session.dialect.created_as(column.source_type) or column.type
     return StagedColumn(name=column.name, source=column.source, source_type=column.source_type, type=created)
 
 
@@ -115,23 +115,21 @@ def _is_name(name: str, other: str | None) -> bool:
     return other is not None and name.casefold() == other.casefold()
 
 
-def lost_by_cast(connection: Session, columns: Sequence[StagedColumn]) -> dict[str, exp.Expr]:
+def lost_by_cast(session: Session, columns: Sequence[StagedColumn]) -> dict[str, exp.Expr]:
     """Return, by the columns' names, whether their cast would change or refuse a value."""
     return {
-        column.name: connection.dialect.is_lost(
-            terms.column(column.source), source=column.source_type, target=column.type
-        )
+        column.name: session.dialect.is_lost(terms.column(column.source), source=column.source_type, target=column.type)
         for column in columns
     }
 
 
-def _losses(connection: Session, source: exp.Table, columns: Sequence[StagedColumn]) -> list[str]:
+def _losses(session: Session, source: exp.Table, columns: Sequence[StagedColumn]) -> list[str]:
     """Return what the casts of columns would change or refuse, a sentence each."""
     cast = [column for column in columns if column.is_cast]
     if not cast:
         return []
     try:
-        (counts,) = connection.query(staging.values_lost_by_cast(source, lost_by_cast(connection, cast)))
+        (counts,) = session.query(staging.values_lost_by_cast(source, lost_by_cast(session, cast)))
     except StatementCancelledError:
         raise
     except WarehouseError as error:
@@ -179,25 +177,25 @@ def changed_columns(
     )
 
 
-def add_columns(connection: Session, staged: Staged, *, clone: TableRef | None = None) -> None:
+def add_columns(session: Session, staged: Staged, *, clone: TableRef | None = None) -> None:
     """Add the columns that the shadow brings and live, or the clone that takes its place, still lacks.
 
     Raises:
         SchemaMismatchError: Live isn't what the rows were staged for, for instance altered by hand since.
     """
-    missing = lacking(connection, staged, clone=clone)
+    missing = lacking(session, staged, clone=clone)
     if missing:
-        defaults = staging.with_defaults(staged.spec, missing, dialect=connection.dialect.name)
-        connection.tables.add_columns(clone or staged.spec.table, defaults)
+        defaults = staging.with_defaults(staged.spec, missing, dialect=session.dialect.name)
+        session.tables.add_columns(clone or staged.spec.table, defaults)
 
 
-def lacking(connection: Session, staged: Staged, *, clone: TableRef | None = None) -> Sequence[Column]:
+def lacking(session: Session, staged: Staged, *, clone: TableRef | None = None) -> Sequence[Column]:
     """Return, in their order, the columns that the shadow brings and live still lacks; none, if there is no live table.
 
     Raises:
         SchemaMismatchError: Live isn't what the rows were staged for.
     """
-    live = connection.tables.columns(clone or staged.spec.table)
+    live = session.tables.columns(clone or staged.spec.table)
     if live is None:
         return ()
     missing = [column for column in staged.added if column not in live] if staged.added else []
@@ -222,9 +220,9 @@ def check_unchanged(
         )
 
 
-def data_columns(connection: Session, shadow: TableRef) -> tuple[Column, ...]:
+def data_columns(session: Session, shadow: TableRef) -> tuple[Column, ...]:
     """Return a shadow's columns without the library's own; none, if it isn't there."""
-    found = connection.tables.columns(shadow) or ()
+    found = session.tables.columns(shadow) or ()
     return tuple(column for column in found if not column.name.casefold().startswith(RESERVED))
 
 

@@ -62,13 +62,13 @@ class ToPublish:
     published: Mapping[str, Change]
 
 
-def to_publish(connection: Session, table: TableRef, keys: Sequence[str], *, group: str) -> ToPublish:
+def to_publish(session: Session, table: TableRef, keys: Sequence[str], *, group: str) -> ToPublish:
     """Return what is to be published of partitions: of the run's own group, else the newest of all.
 
     Raises:
         NotStagedError: Some of them are neither approved nor live.
     """
-    chosen = _chosen(staged_partitions(connection, table, keys=keys), group=group)
+    chosen = _chosen(staged_partitions(session, table, keys=keys), group=group)
     live = {key: one for key, one in chosen.items() if one.event == "published"}
     approved = [chosen[key] for key in keys if key in chosen and chosen[key].event == "approved"]
     said: dict[str, str] = {}
@@ -86,7 +86,7 @@ def to_publish(connection: Session, table: TableRef, keys: Sequence[str], *, gro
             keys=[*said],
         )
     ids = {one.publication_id for one in live.values()}
-    before = changes_by(connection, table, *ids) if ids else []
+    before = changes_by(session, table, *ids) if ids else []
     published = {change.key: change for change in before if change.key in live}
     return ToPublish(approved=tuple(approved), published=published)
 
@@ -107,13 +107,13 @@ def _chosen(found: Sequence[StagedPartition], *, group: str) -> dict[str, Staged
     return chosen
 
 
-def publish(connection: Session, audited: Audited, *, rules: Publish, origin: Origin) -> Published:
+def publish(session: Session, audited: Audited, *, rules: Publish, origin: Origin) -> Published:
     """Make what was audited live, archive what that replaces, record it and drop the shadow, all in one transaction.
 
     Publishing the same publication again changes nothing: it returns what the first time did.
 
     Args:
-        connection: An open session, outside a transaction.
+        session: An open session, outside a transaction.
         audited: What goes live.
         rules: How.
         origin: Who publishes, and under which id.
@@ -129,58 +129,56 @@ def publish(connection: Session, audited: Audited, *, rules: Publish, origin: Or
     table = staged.spec.table
 
     def work() -> Published:
-        finish_interrupted_swap(connection, table)
+        finish_interrupted_swap(session, table)
         # Live is held by the first statement, and so the others come after it.
-        published = _publish(connection, audited, rules=rules, origin=origin)
-        record_taken(connection, table, staged.moved, origin=origin)
-        for shadow in (staged.shadow, *(emptied(connection, table, staged.moved) if staged.moved else ())):
-            connection.tables.drop(shadow)
+        published = _publish(session, audited, rules=rules, origin=origin)
+        record_taken(session, table, staged.moved, origin=origin)
+        for shadow in (staged.shadow, *(emptied(session, table, staged.moved) if staged.moved else ())):
+            session.tables.drop(shadow)
         if staged.rest is not None:
             shadow, positions = staged.rest
-            connection.execute(staging.delete_positions(shadow, positions))
+            session.execute(staging.delete_positions(shadow, positions))
         return published
 
-    record_intent(connection, table, origin=origin, archive=table.archive(origin.publication_id))
-    return connection.attempt(work)
+    record_intent(session, table, origin=origin, archive=table.archive(origin.publication_id))
+    return session.attempt(work)
 
 
-def _publish(connection: Session, audited: Audited, *, rules: Publish, origin: Origin) -> Published:
+def _publish(session: Session, audited: Audited, *, rules: Publish, origin: Origin) -> Published:
     staged, table_slice = audited.staged, audited.staged.table_slice
     table = table_slice.table
-    with connection.tables.hold(table) as committed:
+    with session.tables.hold(table) as committed:
         live = committed.tables.columns(table)
         names = names_of(live or ())
         then, before = _fingerprints(committed, staged, names)
-    if live is not None and connection.tables.columns(table) is None:
+    if live is not None and session.tables.columns(table) is None:
         # What isn't there can't be held; in the next try it can.
         raise TransactionConflictError(f"another transaction made {table} since this one began")
-    repeated = _repeated(audited, changes_by(connection, table, origin.publication_id), connection)
+    repeated = _repeated(audited, changes_by(session, table, origin.publication_id), session)
     if repeated is not None:
         return repeated
     if not rules.allow_mixed_versions:
-        _check_versions(connection, table, origin=origin)
+        _check_versions(session, table, origin=origin)
     if rules.on_conflict == "raise":
-        check_conflict(connection, staged, then, origin=origin)
+        check_conflict(session, staged, then, origin=origin)
     if rules.strategy == "swap" and live is not None:
-        prepared, archive = swapped(
-            connection, staged, publication_id=origin.publication_id, keep_for=rules.archive_for
-        )
+        prepared, archive = swapped(session, staged, publication_id=origin.publication_id, keep_for=rules.archive_for)
     else:
-        prepared = _prepared(connection, staged, rules=rules, live_exists=live is not None)
+        prepared = _prepared(session, staged, rules=rules, live_exists=live is not None)
         archive = Archive()
         replaced = prepared.replaced(before)
         if replaced and rules.archive_for:
             archive = archived(
-                connection,
+                session,
                 table_slice.only(replaced),
                 names,
                 publication_id=origin.publication_id,
                 keep_for=rules.archive_for,
             )
-        prepared.run(connection)
-    names = names_of(connection.tables.columns(table) or ())
-    after = live_fingerprints(connection, table_slice, names)
-    check_written(connection, staged, after)
+        prepared.run(session)
+    names = names_of(session.tables.columns(table) or ())
+    after = live_fingerprints(session, table_slice, names)
+    check_written(session, staged, after)
     change = NewChange(
         event="published",
         strategy=rules.strategy,
@@ -190,7 +188,7 @@ def _publish(connection: Session, audited: Audited, *, rules: Publish, origin: O
         columns=names,
         archive=archive,
     )
-    record_change(connection, table, change, origin=origin)
+    record_change(session, table, change, origin=origin)
     return Published(
         audited=audited,
         publication_id=origin.publication_id,
@@ -201,45 +199,45 @@ def _publish(connection: Session, audited: Audited, *, rules: Publish, origin: O
 
 
 def _fingerprints(
-    connection: Session, staged: Staged, names: Sequence[str]
+    session: Session, staged: Staged, names: Sequence[str]
 ) -> tuple[Mapping[str, Fingerprint], Mapping[str, Fingerprint]]:
     """Return live's fingerprints over the columns that there were at the staging and still are, and over all."""
     then = staged.columns if staged.live_columns is None else staged.live_columns
     shared = tuple([name for name in names_of(then) if name in set(names)])
     table_slice = staged.table_slice
     nothing = dict.fromkeys(staged.keys, Fingerprint())
-    of_shared = live_fingerprints(connection, table_slice, shared) if shared else nothing
+    of_shared = live_fingerprints(session, table_slice, shared) if shared else nothing
     if not names or shared == tuple(names):
         return of_shared, of_shared
-    return of_shared, live_fingerprints(connection, table_slice, names)
+    return of_shared, live_fingerprints(session, table_slice, names)
 
 
-def _prepared(connection: Session, staged: Staged, *, rules: Publish, live_exists: bool) -> PreparedChange:
-    add_columns(connection, staged)
-    write = slice_write(connection, staged.table_slice, shadow=staged.shadow, names=names_of(staged.columns))
-    return prepare_change(connection, write, staged.rows, strategy=rules.strategy, live_exists=live_exists)
+def _prepared(session: Session, staged: Staged, *, rules: Publish, live_exists: bool) -> PreparedChange:
+    add_columns(session, staged)
+    write = slice_write(session, staged.table_slice, shadow=staged.shadow, names=names_of(staged.columns))
+    return prepare_change(session, write, staged.rows, strategy=rules.strategy, live_exists=live_exists)
 
 
-def _check_versions(connection: Session, table: TableRef, *, origin: Origin) -> None:
+def _check_versions(session: Session, table: TableRef, *, origin: Origin) -> None:
     """Refuse to publish beside other partitions of the same backfill that another code version computed.
 
     Raises:
         MixedVersionsError: There are some.
     """
-    others = other_versions(connection, table, origin)
+    others = other_versions(session, table, origin)
     if not others:
         return
     versions = [*others, origin.code_version]
     raise MixedVersionsError(
         f"{table}: backfill {origin.backfill_id} has published partitions of code_version"
-        f" {listed(others)}, and this run is of {origin.code_version}: the code changed while it ran. Roll the backfill"
-        " back and launch it anew, or set allow_mixed_versions=True",
+        f" {listed(others)}, and this run has {origin.code_version}, so its rows are not published. Roll the"
+        " backfill back and launch it again, or write publish=Merge(allow_mixed_versions=True) (or Replace, or Swap).",
         table=str(table),
         versions=versions,
     )
 
 
-def _repeated(audited: Audited, done: Sequence[Change], connection: Session) -> Published | None:
+def _repeated(audited: Audited, done: Sequence[Change], session: Session) -> Published | None:
     """Return the publication that changes tell of; None if there are none.
 
     Raises:
@@ -248,7 +246,7 @@ def _repeated(audited: Audited, done: Sequence[Change], connection: Session) -> 
     if not done:
         return None
     staged = audited.staged
-    last = {change.key: change for change in history(connection, staged.spec.table, [one.key for one in done])}
+    last = {change.key: change for change in history(session, staged.spec.table, [one.key for one in done])}
     lost = [change.key for change in done if last[change.key].publication_id != change.publication_id]
     missing = [key for key in staged.keys if key not in last]
     if lost or missing:

@@ -11,7 +11,7 @@ from dagster_safe_backfill.warehouses.base import Session
 _LOG = logging.getLogger(__name__)
 
 
-def finish_interrupted_swap(connection: Session, table: TableRef) -> None:
+def finish_interrupted_swap(session: Session, table: TableRef) -> None:
     """End a half-done swap of a table: as done if the ledger tells of it, else by swapping back.
 
     Raises:
@@ -19,11 +19,11 @@ def finish_interrupted_swap(connection: Session, table: TableRef) -> None:
     """
 
     def is_recorded(aside: TableRef) -> bool:
-        if not ledger.is_complete(connection.tables.columns(ledger.ledger_of(table))):
+        if not ledger.is_complete(session.tables.columns(ledger.ledger_of(table))):
             return False
-        found = connection.query(ledger.changes_of(table, ["publication_id"]))
+        found = session.query(ledger.changes_of(table, ["publication_id"]))
         return aside.name.casefold() in {table.archive(one).name.casefold() for (one,) in found}
 
-    finished = connection.tables.recover(table, is_recorded=is_recorded)
+    finished = session.tables.recover(table, is_recorded=is_recorded)
     if finished is not None:
         _LOG.warning("%s: %s", table, finished)

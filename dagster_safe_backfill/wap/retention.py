@@ -15,16 +15,16 @@ from dagster_safe_backfill.wap.recovery import finish_interrupted_swap
 from dagster_safe_backfill.warehouses.base import Session
 
 
-def owners(connection: Session, table: TableRef) -> set[str]:
+def owners(session: Session, table: TableRef) -> set[str]:
     """Return the runs of which `retire` has to know whether they have ended: those that made what may be dropped."""
-    if not ledger.is_complete(connection.tables.columns(ledger.ledger_of(table))):
+    if not ledger.is_complete(session.tables.columns(ledger.ledger_of(table))):
         return set()
-    found = [*shadow_owners(connection, table).values(), *unrecorded_archives(connection, table).values()]
+    found = [*shadow_owners(session, table).values(), *unrecorded_archives(session, table).values()]
     return {owner.run_id for owner in found}
 
 
 def retire(
-    connection: Session,
+    session: Session,
     table: TableRef,
     *,
     ended_runs: AbstractSet[str],
@@ -37,7 +37,7 @@ def retire(
     Tables that the ledger doesn't know are never touched, whatever their names.
 
     Args:
-        connection: An open session, outside a transaction.
+        session: An open session, outside a transaction.
         table: The live table.
         ended_runs: Those of its `owners` which have ended; shadows of the others are kept.
         keep_shadows_for: How long after its last entry in the ledger a shadow is kept, so that rejected rows can be
@@ -47,37 +47,37 @@ def retire(
     """
 
     def work() -> Retired:
-        if not ledger.is_complete(connection.tables.columns(ledger.ledger_of(table))):
+        if not ledger.is_complete(session.tables.columns(ledger.ledger_of(table))):
             return Retired(table=table)
         if not dry_run:
-            finish_interrupted_swap(connection, table)
+            finish_interrupted_swap(session, table)
         now = datetime.now(timezone.utc)
-        expired = [one for one, expires_at in archives(connection, table).items() if expires_at <= now]
-        intended = unrecorded_archives(connection, table).items()
+        expired = [one for one, expires_at in archives(session, table).items() if expires_at <= now]
+        intended = unrecorded_archives(session, table).items()
         expired += [one for one, owner in intended if owner.run_id in ended_runs]
-        dropped = tuple(one for one in expired if connection.tables.columns(one) is not None)
-        owned = shadow_owners(connection, table)
+        dropped = tuple(one for one in expired if session.tables.columns(one) is not None)
+        owned = shadow_owners(session, table)
         shadows: list[TableRef] = []
         kept: list[TableRef] = []
-        for shadow in connection.tables.list(table.schema, table.shadow_prefix):
+        for shadow in session.tables.list(table.schema, table.shadow_prefix):
             owner = owned.get(shadow.name.casefold())
             if owner is not None:
                 is_old = owner.last_used + keep_shadows_for <= now
                 (shadows if is_old and owner.run_id in ended_runs else kept).append(shadow)
         if not dry_run:
-            _drop(connection, table, dropped, shadows, origin=origin)
+            _drop(session, table, dropped, shadows, origin=origin)
         return Retired(table=table, archives=dropped, shadows=tuple(shadows), kept_shadows=tuple(kept), is_dry=dry_run)
 
-    return connection.attempt(work)
+    return session.attempt(work)
 
 
-def discard(connection: Session, shadows: Sequence[TableRef], *, table: TableRef, origin: Origin) -> None:
+def discard(session: Session, shadows: Sequence[TableRef], *, table: TableRef, origin: Origin) -> None:
     """Drop shadows of a table, in one transaction with their ledger rows."""
-    connection.attempt(lambda: _drop(connection, table, (), shadows, origin=origin))
+    session.attempt(lambda: _drop(session, table, (), shadows, origin=origin))
 
 
 def _drop(
-    connection: Session,
+    session: Session,
     table: TableRef,
     expired: Sequence[TableRef],
     discarded: Sequence[TableRef],
@@ -85,6 +85,6 @@ def _drop(
     origin: Origin,
 ) -> None:
     for one in (*expired, *discarded):
-        connection.tables.drop(one)
-    record(connection, "expired", table, [{"archive": archive.name} for archive in expired], origin=origin)
-    record(connection, "discarded", table, [{"shadow": str(shadow)} for shadow in discarded], origin=origin)
+        session.tables.drop(one)
+    record(session, "expired", table, [{"archive": archive.name} for archive in expired], origin=origin)
+    record(session, "discarded", table, [{"shadow": str(shadow)} for shadow in discarded], origin=origin)

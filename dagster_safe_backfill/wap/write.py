@@ -46,11 +46,11 @@ class LiveBefore:
     fingerprints: Mapping[str, Fingerprint] = field(default_factory=dict[str, Fingerprint])
 
 
-def live_before(connection: Session, *, spec: TableSpec, partition_slice: PartitionSlice) -> LiveBefore:
+def live_before(session: Session, *, spec: TableSpec, partition_slice: PartitionSlice) -> LiveBefore:
     """Return what live is now.
 
     Args:
-        connection: An open session; read-only is enough.
+        session: An open session; read-only is enough.
         spec: How the live table is kept.
         partition_slice: The partitions.
 
@@ -58,17 +58,17 @@ def live_before(connection: Session, *, spec: TableSpec, partition_slice: Partit
         SliceError: The partition column is missing or can't tell the partitions.
     """
     at = datetime.now(timezone.utc)
-    finish_interrupted_swap(connection, spec.table)
-    live = connection.tables.columns(spec.table)
+    finish_interrupted_swap(session, spec.table)
+    live = session.tables.columns(spec.table)
     if live is None:
         return LiveBefore(at=at)
     names = names_of(live)
-    recognised = live_slice(connection, spec=spec, partition_slice=partition_slice, names=names)
-    return LiveBefore(at=at, columns=names, fingerprints=live_fingerprints(connection, recognised, names))
+    recognised = live_slice(session, spec=spec, partition_slice=partition_slice, names=names)
+    return LiveBefore(at=at, columns=names, fingerprints=live_fingerprints(session, recognised, names))
 
 
 def write(
-    connection: Session,
+    session: Session,
     data: object,
     *,
     spec: TableSpec,
@@ -83,7 +83,7 @@ def write(
     A shadow that an earlier try of the same run left is replaced.
 
     Args:
-        connection: An open session, outside a transaction.
+        session: An open session, outside a transaction.
         data: A frame (pandas, polars, pyarrow: anything that speaks Arrow) or a `Query`.
         spec: How the live table is kept.
         partition_slice: The partitions that the rows must belong to.
@@ -99,22 +99,22 @@ def write(
     target = shadow or spec.table.shadow(origin.run_id)
 
     def work() -> Staged:
-        finish_interrupted_swap(connection, spec.table)
-        connection.tables.ensure_schema(spec.table.schema)
-        create_ledger(connection, spec.table)
-        is_left = connection.tables.columns(target) is not None
-        connection.tables.drop(target)
-        staged = stage(connection, source, spec=spec, partition_slice=partition_slice, shadow=target, like=like)
-        staged = replace(_fingerprinted(connection, staged, before), replaces_shadow=is_left)
-        record_staged(connection, "staged", staged, origin=origin)
+        finish_interrupted_swap(session, spec.table)
+        session.tables.ensure_schema(spec.table.schema)
+        create_ledger(session, spec.table)
+        is_left = session.tables.columns(target) is not None
+        session.tables.drop(target)
+        staged = stage(session, source, spec=spec, partition_slice=partition_slice, shadow=target, like=like)
+        staged = replace(_fingerprinted(session, staged, before), replaces_shadow=is_left)
+        record_staged(session, "staged", staged, origin=origin)
         return staged
 
-    with readable(connection, data, spec=spec) as source:
-        record_intent(connection, spec.table, origin=origin, shadow=target)
-        return connection.attempt(work)
+    with readable(session, data, spec=spec) as source:
+        record_intent(session, spec.table, origin=origin, shadow=target)
+        return session.attempt(work)
 
 
-def _fingerprinted(connection: Session, staged: Staged, before: LiveBefore | None) -> Staged:
+def _fingerprinted(session: Session, staged: Staged, before: LiveBefore | None) -> Staged:
     """Note what live was before the rows were computed, so that the publication can tell whether it changed since."""
     if before is not None:
         staged = replace(staged, computed_at=dict.fromkeys(staged.keys, before.at))
@@ -123,20 +123,20 @@ def _fingerprinted(connection: Session, staged: Staged, before: LiveBefore | Non
     names = names_of(staged.live_columns)
     if before is not None and before.columns == names:
         return replace(staged, fingerprints=before.fingerprints)
-    now = live_fingerprints(connection, staged.table_slice, names)
+    now = live_fingerprints(session, staged.table_slice, names)
     if before is None:
         return replace(staged, fingerprints=now)
     # Over other columns the same rows hash otherwise: over those that there were, it shows which rows are others now.
     known = before.columns or ()
     is_part = bool(known) and set(known) <= {*names}
-    then = live_fingerprints(connection, staged.table_slice, known) if is_part else now
+    then = live_fingerprints(session, staged.table_slice, known) if is_part else now
     changed = {key for key in staged.keys if then[key] != before.fingerprints.get(key, Fingerprint())}
     kept = {key: before.fingerprints.get(key, Fingerprint()) for key in changed}
     return replace(staged, fingerprints=now | kept)
 
 
 @contextmanager
-def readable(connection: Session, data: object, *, spec: TableSpec) -> Generator[exp.Table, None, None]:
+def readable(session: Session, data: object, *, spec: TableSpec) -> Generator[exp.Table, None, None]:
     """Make computed rows readable as a relation within the block.
 
     A frame without columns is an empty one: where that is allowed, it is read as no rows of the live table.
@@ -149,25 +149,25 @@ def readable(connection: Session, data: object, *, spec: TableSpec) -> Generator
     """
     with ExitStack() as stack:
         try:
-            source = stack.enter_context(connection.load(data))
+            source = stack.enter_context(session.load(data))
         except NoColumnsError as error:
             if spec.on_empty == "refuse":
                 raise _empty_error(spec, "this run") from error
-            if connection.tables.columns(spec.table) is None:
+            if session.tables.columns(spec.table) is None:
                 raise EmptyFrameError(
                     f"{spec.table}: the frame has no columns, and there is no table yet to take them from; return the"
                     " frame with its columns, typed and without rows",
                     table=str(spec.table),
                 ) from error
-            source = stack.enter_context(connection.load(_no_rows(connection, spec.table)))
+            source = stack.enter_context(session.load(_no_rows(session, spec.table)))
         except FrameError as error:
             raise SchemaMismatchError(f"{spec.table}: {error}", table=str(spec.table), problems=[str(error)]) from error
         yield source
 
 
-def _no_rows(connection: Session, table: TableRef) -> Query:
+def _no_rows(session: Session, table: TableRef) -> Query:
     select = exp.select(exp.Star()).from_(terms.table(table)).where(exp.false())
-    return Query(select.sql(dialect=connection.dialect.name))
+    return Query(select.sql(dialect=session.dialect.name))
 
 
 def _empty_error(spec: TableSpec, partitions: str) -> EmptyFrameError:
@@ -179,7 +179,7 @@ def _empty_error(spec: TableSpec, partitions: str) -> EmptyFrameError:
 
 
 def stage(
-    connection: Session,
+    session: Session,
     source: exp.Table,
     *,
     spec: TableSpec,
@@ -196,28 +196,28 @@ def stage(
         WriteError: The rows can't be written as they are.
         SliceError: The partition column is missing or can't tell the partitions.
     """
-    live = connection.tables.columns(spec.table)
-    found = connection.describe(exp.select(exp.Star()).from_(source.copy()))
+    live = session.tables.columns(spec.table)
+    found = session.describe(exp.select(exp.Star()).from_(source.copy()))
     # The columns of a batch before this one are those of this one, too: no more, and no others.
-    of_batch = () if like is None else data_columns(connection, like)
+    of_batch = () if like is None else data_columns(session, like)
     if of_batch:
         strict = replace(spec, on_schema_change="raise", column_defaults={}, updated_at_column=None)
-        columns = reconciled(connection, source, found, of_batch, strict)
+        columns = reconciled(session, source, found, of_batch, strict)
     else:
-        columns = reconciled(connection, source, found, live, spec)
+        columns = reconciled(session, source, found, live, spec)
     staged_columns = tuple([Column(name=column.name, type=column.type) for column in columns])
     names = names_of(staged_columns)
     spec = respelled(spec, names)
-    rows = staging.typed_rows(source, columns, dialect=connection.dialect.name)
-    recognised = table_slice(connection, rows, spec=spec, partition_slice=partition_slice, names=names)
-    check_keys(connection, recognised)
-    connection.tables.create(
+    rows = staging.typed_rows(source, columns, dialect=session.dialect.name)
+    recognised = table_slice(session, rows, spec=spec, partition_slice=partition_slice, names=names)
+    check_keys(session, recognised)
+    session.tables.create(
         shadow,
         staging.shadow_rows(rows, names=names, table_slice=recognised),
         kind="scratch" if is_scratch else "shadow",
     )
-    duplicates = 0 if spec.keep_latest is None else _delete_duplicates(connection, shadow, spec)
-    counts, dropped = _counted(connection, shadow, recognised)
+    duplicates = 0 if spec.keep_latest is None else _delete_duplicates(session, shadow, spec)
+    counts, dropped = _counted(session, shadow, recognised)
     return Staged(
         table_slice=recognised,
         shadow=shadow,
@@ -229,15 +229,15 @@ def stage(
     )
 
 
-def _delete_duplicates(connection: Session, shadow: TableRef, spec: TableSpec) -> int:
+def _delete_duplicates(session: Session, shadow: TableRef, spec: TableSpec) -> int:
     """Delete the shadow's rows whose key comes again with a later value, and return how many they were.
 
     Raises:
         KeyViolationError: Two rows of a key are the latest.
     """
-    ((duplicates, ties),) = connection.query(staging.duplicates(shadow))
+    ((duplicates, ties),) = session.query(staging.duplicates(shadow))
     if ties:
-        sample = connection.query(staging.tied_keys(shadow, spec.unique_key, size=_SAMPLE))
+        sample = session.query(staging.tied_keys(shadow, spec.unique_key, size=_SAMPLE))
         raise KeyViolationError(
             f"{spec.table}: {ties} keys come twice with the same latest {spec.keep_latest}, so nothing tells which row"
             f" is right ({listed(sample)}); compute such a key once, or name a column in keep_latest that tells",
@@ -246,11 +246,11 @@ def _delete_duplicates(connection: Session, shadow: TableRef, spec: TableSpec) -
             sample=sample,
         )
     if duplicates:
-        connection.execute(staging.delete_duplicates(shadow))
+        session.execute(staging.delete_duplicates(shadow))
     return duplicates
 
 
-def _counted(connection: Session, shadow: TableRef, recognised: TableSlice) -> tuple[dict[str, int], int]:
+def _counted(session: Session, shadow: TableRef, recognised: TableSlice) -> tuple[dict[str, int], int]:
     """Return how many rows the shadow has of each partition, and how many outside the slice, which are deleted.
 
     Raises:
@@ -258,20 +258,20 @@ def _counted(connection: Session, shadow: TableRef, recognised: TableSlice) -> t
         EmptyFrameError: There are no others, and that is refused.
     """
     spec = recognised.spec
-    counted = dict(connection.query(staging.rows_by_partition(shadow)))
+    counted = dict(session.query(staging.rows_by_partition(shadow)))
     dropped = counted.pop(None, 0)
     if dropped:
         if spec.on_outside == "refuse":
-            raise _outside_error(connection, shadow, recognised, dropped)
-        connection.execute(staging.delete_outside(shadow))
+            raise _outside_error(session, shadow, recognised, dropped)
+        session.execute(staging.delete_outside(shadow))
     if not counted and spec.on_empty == "refuse":
         raise _empty_error(spec, str(recognised))
     return staging.by_key(counted, recognised.keys), dropped
 
 
-def _outside_error(connection: Session, shadow: TableRef, recognised: TableSlice, count: int) -> RowsOutsideSliceError:
+def _outside_error(session: Session, shadow: TableRef, recognised: TableSlice, count: int) -> RowsOutsideSliceError:
     spec = recognised.spec
-    sample = connection.query(staging.outside_sample(shadow, recognised, size=_SAMPLE))
+    sample = session.query(staging.outside_sample(shadow, recognised, size=_SAMPLE))
     values = listed([", ".join(map(str, row)) for row in sample])
     expressions = ", ".join(spec.partition_expr.values())
     return RowsOutsideSliceError(

@@ -264,7 +264,7 @@ BAD_ARGUMENTS: list[tuple[Callable[[], object], str]] = [
     (sb.row_count_between, "a least or a most"),
     (lambda: sb.row_count_between(3, 2), "nothing is at least 3 and at most 2"),
     (lambda: sb.aggregate_between("sum(a)", 3, 2), "nothing is at least"),
-    (lambda: sb.aggregate_drift("a", "sum"), "aggregate_drift knows total"),  # type: ignore[arg-type]
+    (lambda: sb.aggregate_drift("a", "sum"), "aggregate is one of total"),  # type: ignore[arg-type]
     (lambda: sb.aggregate_drift("a", 95), "percentiles from 0 to 1"),
     (lambda: sb.row_count_drift(over="day"), 'over is "partition" or "run"'),  # type: ignore[arg-type]
     (lambda: sb.row_count_drift(on_new_partition="skip"), "on_new_partition"),  # type: ignore[arg-type]

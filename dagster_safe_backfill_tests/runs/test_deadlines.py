@@ -272,7 +272,7 @@ def test_an_audit_that_is_stopped_is_not_unmeasured(live: Publications, slow: sb
 
 def test_a_sample_that_is_stopped_is_not_left_out(live: Publications) -> None:
     with live.warehouse.connect() as connection, stopped(), Deadline(SOON, "it").over(connection):
-        Sampler(connection=connection, shown=None).unmasked(sqlglot.parse_one(LONG, dialect="duckdb"))
+        Sampler(session=connection, shown=None).unmasked(sqlglot.parse_one(LONG, dialect="duckdb"))
 
 
 def test_columns_whose_change_is_stopped_may_be_changed_later() -> None:

@@ -15,7 +15,7 @@ from dagster_safe_backfill.warehouses.base import Session
 
 
 def archived(
-    connection: Session,
+    session: Session,
     replaced: TableSlice,
     names: Sequence[str],
     *,
@@ -29,7 +29,7 @@ def archived(
     """
     rows = exp.select(*terms.columns(names)).from_(terms.table(replaced.table)).where(inside(replaced))
     table = replaced.table.archive(publication_id)
-    connection.tables.archive(replaced.table, table, rows)
+    session.tables.archive(replaced.table, table, rows)
     return Archive(table=table, keys=replaced.keys, expires_at=expiry(keep_for))
 
 

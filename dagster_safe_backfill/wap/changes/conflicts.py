@@ -12,7 +12,7 @@ from dagster_safe_backfill.wap.ledger.history import history, staged_at
 from dagster_safe_backfill.warehouses.base import Session
 
 
-def check_conflict(connection: Session, staged: Staged, now: Mapping[str, Fingerprint], *, origin: Origin) -> None:
+def check_conflict(session: Session, staged: Staged, now: Mapping[str, Fingerprint], *, origin: Origin) -> None:
     """Refuse to publish over partitions that changed since their rows were computed.
 
     Raises:
@@ -23,8 +23,8 @@ def check_conflict(connection: Session, staged: Staged, now: Mapping[str, Finger
     if not changed:
         return
     table = staged.spec.table
-    since = {change.key: change for change in history(connection, table, changed)}
-    at = staged_at(connection, table, origin.group)
+    since = {change.key: change for change in history(session, table, changed)}
+    at = staged_at(session, table, origin.group)
     names = names_of(staged.live_columns or staged.columns)
     by = {
         key: change
@@ -43,7 +43,7 @@ def check_conflict(connection: Session, staged: Staged, now: Mapping[str, Finger
     )
 
 
-def check_written(connection: Session, staged: Staged, after: Mapping[str, Fingerprint]) -> None:
+def check_written(session: Session, staged: Staged, after: Mapping[str, Fingerprint]) -> None:
     """Refuse, and so undo, a publication after which live has other rows than were staged: nothing is left to luck.
 
     Raises:
@@ -55,7 +55,7 @@ def check_written(connection: Session, staged: Staged, after: Mapping[str, Finge
     if not wrong:
         return
     if all(after[key].rows > expected.get(key, 0) for key in wrong):
-        connection.tables.explain_more_rows(staged.spec.table, partitions=listed(wrong))
+        session.tables.explain_more_rows(staged.spec.table, partitions=listed(wrong))
     shown = listed([f"{key}: {after[key].rows} and not {expected.get(key, 0)}" for key in wrong])
     raise PublishError(
         f"{staged.spec.table}: after the publication live had other numbers of rows than were staged ({shown}), so"

@@ -44,11 +44,11 @@ class PreparedChange:
     scratch: TableRef | None = None
     deletes: int | None = None
 
-    def run(self, connection: Session, *, clone: TableRef | None = None) -> None:
+    def run(self, session: Session, *, clone: TableRef | None = None) -> None:
         """Run the statements, and leave nothing behind in the session.
 
         Args:
-            connection: The session in which it was prepared.
+            session: The session in which it was prepared.
             clone: What is changed in place of live, if it may lack rows that would be deleted.
 
         Raises:
@@ -56,21 +56,21 @@ class PreparedChange:
         """
         if self.created is not None:
             table, rows = self.created
-            connection.tables.create(table, rows, kind="live")
+            session.tables.create(table, rows, kind="live")
         for build, write in self.statements:
             statement = build(write if clone is None else replace(write, clone=clone))
-            count = connection.execute(statement)
+            count = session.execute(statement)
             is_delete = isinstance(statement, exp.Delete) and self.deletes is not None and clone is None
             if is_delete and count != self.deletes:
                 raise TransactionConflictError(
                     f"another session changed rows: {self.deletes} were to be deleted, and {count} were"
                 )
-        self.close(connection)
+        self.close(session)
 
-    def close(self, connection: Session) -> None:
+    def close(self, session: Session) -> None:
         """Leave nothing behind in the session; to be called where the statements aren't run."""
         if self.scratch is not None:
-            connection.forget(self.scratch)
+            session.forget(self.scratch)
 
     def replaced(self, before: Mapping[str, Fingerprint]) -> list[str]:
         """Return the partitions that had rows, and change."""
@@ -78,7 +78,7 @@ class PreparedChange:
 
 
 def slice_write(
-    connection: Session,
+    session: Session,
     table_slice: TableSlice,
     *,
     shadow: TableRef,
@@ -93,14 +93,14 @@ def slice_write(
         inside=scope if table_slice.partition_slice is None else exp.paren(scope),
         shadow=shadow,
         columns=names,
-        stamp=(stamp, _now(connection, clone or table_slice.table, stamp)) if stamp and stamp not in names else None,
+        stamp=(stamp, _now(session, clone or table_slice.table, stamp)) if stamp and stamp not in names else None,
         unread=stamp,
         clone=clone,
     )
 
 
 def prepare_change(
-    connection: Session, write: SliceWrite, rows: Mapping[str, int], *, strategy: Strategy, live_exists: bool
+    session: Session, write: SliceWrite, rows: Mapping[str, int], *, strategy: Strategy, live_exists: bool
 ) -> PreparedChange:
     """Return what makes the slice equal to the shadow, which has so many rows of each partition.
 
@@ -112,50 +112,50 @@ def prepare_change(
         return PreparedChange(row_counts=_all_inserted(write, rows, deleted={}), created=created)
     match strategy:
         case "merge":
-            return _merge(connection, write, rows)
+            return _merge(session, write, rows)
         case "swap":
-            return _merge(connection, write, rows) if write.key else _replace(connection, write, rows)
+            return _merge(session, write, rows) if write.key else _replace(session, write, rows)
         case "replace":
-            return _replace(connection, write, rows)
+            return _replace(session, write, rows)
         case _:
             assert_never(strategy)
 
 
-def _now(connection: Session, table: TableRef, stamp: str) -> exp.Expr:
+def _now(session: Session, table: TableRef, stamp: str) -> exp.Expr:
     """Return the time as a literal of the stamp column's type; wall-clock columns take UTC."""
-    columns = connection.tables.columns(table) or ()
+    columns = session.tables.columns(table) or ()
     types = {column.name.casefold(): column.type for column in columns}
     now = datetime.now(timezone.utc)
     type_name = types.get(stamp.casefold())
     if type_name is None:
         return exp.cast(terms.text(now.isoformat(sep=" ")), exp.DataType.Type.TIMESTAMPTZ)
-    if connection.dialect.keeps(type_name) != "timestamptz":
+    if session.dialect.keeps(type_name) != "timestamptz":
         now = now.replace(tzinfo=None)
-    return terms.typed(terms.text(now.isoformat(sep=" ")), type_name, dialect=connection.dialect.name)
+    return terms.typed(terms.text(now.isoformat(sep=" ")), type_name, dialect=session.dialect.name)
 
 
-def _merge(connection: Session, write: SliceWrite, rows: Mapping[str, int]) -> PreparedChange:
+def _merge(session: Session, write: SliceWrite, rows: Mapping[str, int]) -> PreparedChange:
     # The rows that differ are put aside once: they are counted, and, being few, quickly merged.
-    scratch = connection.derive(_DIFFERING, publishing.differing(write))
-    prepared = _merge_of(connection, write, rows, scratch)
+    scratch = session.derive(_DIFFERING, publishing.differing(write))
+    prepared = _merge_of(session, write, rows, scratch)
     if prepared.scratch is None:
-        connection.forget(scratch)
+        session.forget(scratch)
     return prepared
 
 
-def _merge_of(connection: Session, write: SliceWrite, rows: Mapping[str, int], scratch: TableRef) -> PreparedChange:
+def _merge_of(session: Session, write: SliceWrite, rows: Mapping[str, int], scratch: TableRef) -> PreparedChange:
     differing, fresh = 0, 0
     by_position: dict[int, tuple[int, int]] = {}
-    for position, count, new in connection.query(publishing.differing_by_partition(scratch)):
+    for position, count, new in session.query(publishing.differing_by_partition(scratch)):
         by_position[position] = (count, new)
         differing, fresh = differing + count, fresh + new
-    ((live,),) = connection.query(publishing.count_inside(write))
+    ((live,),) = session.query(publishing.count_inside(write))
     matched = sum(rows.values()) - fresh
-    gone: dict[int, int] = dict(connection.query(publishing.gone_by_partition(write))) if live > matched else {}
+    gone: dict[int, int] = dict(session.query(publishing.gone_by_partition(write))) if live > matched else {}
     missing = sum(gone.values())
     if live - missing > matched:
         # The live slice holds a key twice.
-        return _replace(connection, write, rows)
+        return _replace(session, write, rows)
     row_counts: dict[str, RowCounts] = {}
     for position, key in enumerate(write.table_slice.keys):
         staged = rows.get(key, 0)
@@ -182,8 +182,8 @@ def _rewrite(write: SliceWrite, row_counts: Mapping[str, RowCounts], *, deletes:
     return PreparedChange(row_counts=row_counts, statements=statements, rewrites=True, deletes=deletes)
 
 
-def _replace(connection: Session, write: SliceWrite, rows: Mapping[str, int]) -> PreparedChange:
-    live: dict[int, int] = dict(connection.query(publishing.rows_inside(write)))
+def _replace(session: Session, write: SliceWrite, rows: Mapping[str, int]) -> PreparedChange:
+    live: dict[int, int] = dict(session.query(publishing.rows_inside(write)))
     return _rewrite(write, _all_inserted(write, rows, deleted=live), deletes=sum(live.values()))
 
 

@@ -26,7 +26,7 @@ from dagster_safe_backfill.warehouses.base import Session
 
 
 def swapped(
-    connection: Session, staged: Staged, *, publication_id: str, keep_for: timedelta
+    session: Session, staged: Staged, *, publication_id: str, keep_for: timedelta
 ) -> tuple[PreparedChange, Archive]:
     """Swap the live table in the caller's transaction; if no row and no column would change, do nothing.
 
@@ -36,39 +36,39 @@ def swapped(
     """
     table = staged.spec.table
     aside = table.archive(publication_id)
-    live = connection.tables.columns(table) or ()
+    live = session.tables.columns(table) or ()
     change = changed_columns(live, staged.columns, apart_from=staged.spec.updated_at_column)
     if staged.spec.on_schema_change == "sync" and change.gone:
-        prepared = _reshape(connection, staged, live, aside=aside)
+        prepared = _reshape(session, staged, live, aside=aside)
         keys = staged.keys
     else:
         prepared = None
-        if not lacking(connection, staged):
-            prepared = _prepared(connection, staged)
+        if not lacking(session, staged):
+            prepared = _prepared(session, staged)
             if not any(counts.touched for counts in prepared.row_counts.values()):
                 return prepared, Archive()
         # Rows that would be deleted next aren't copied.
         is_rewritten = prepared is not None and prepared.rewrites
         kept = outside(inside(staged.table_slice)) if is_rewritten else exp.true()
-        with connection.tables.replace(table, aside=aside, kept=kept) as new:
-            add_columns(connection, staged, clone=new.clone)
+        with session.tables.replace(table, aside=aside, kept=kept) as new:
+            add_columns(session, staged, clone=new.clone)
             # What was prepared for the table holds for its clone, unless that has more columns.
-            prepared = prepared or _prepared(connection, staged, clone=new.clone)
-            prepared.run(connection, clone=new.clone)
+            prepared = prepared or _prepared(session, staged, clone=new.clone)
+            prepared.run(session, clone=new.clone)
         keys = tuple(key for key, counts in prepared.row_counts.items() if counts.touched)
     if not keep_for or not keys:
-        connection.tables.drop(aside)
+        session.tables.drop(aside)
         return prepared, Archive()
     return prepared, Archive(table=aside, keys=keys, expires_at=expiry(keep_for))
 
 
-def _prepared(connection: Session, staged: Staged, *, clone: TableRef | None = None) -> PreparedChange:
+def _prepared(session: Session, staged: Staged, *, clone: TableRef | None = None) -> PreparedChange:
     names = names_of(staged.columns)
-    write = slice_write(connection, staged.table_slice, shadow=staged.shadow, names=names, clone=clone)
-    return prepare_change(connection, write, staged.rows, strategy="swap", live_exists=True)
+    write = slice_write(session, staged.table_slice, shadow=staged.shadow, names=names, clone=clone)
+    return prepare_change(session, write, staged.rows, strategy="swap", live_exists=True)
 
 
-def _reshape(connection: Session, staged: Staged, live: Sequence[Column], *, aside: TableRef) -> PreparedChange:
+def _reshape(session: Session, staged: Staged, live: Sequence[Column], *, aside: TableRef) -> PreparedChange:
     """Swap in a clone with the computed columns; the rows outside the slice are cast, which may change no value."""
     spec = staged.spec
     check_unchanged(spec, staged.live_columns or (), live)
@@ -84,26 +84,26 @@ def _reshape(connection: Session, staged: Staged, live: Sequence[Column], *, asi
         for column in kept
     ]
     others = outside(inside(staged.table_slice))
-    _check_values(connection, staged, moved, where=others)
-    write = slice_write(connection, staged.table_slice, shadow=staged.shadow, names=names_of(staged.columns))
-    prepared = prepare_change(connection, write, staged.rows, strategy="replace", live_exists=True)
-    added = staging.with_defaults(spec, staged.added, dialect=connection.dialect.name)
-    with connection.tables.replace(spec.table, aside=aside) as new:
-        connection.tables.reshape(
+    _check_values(session, staged, moved, where=others)
+    write = slice_write(session, staged.table_slice, shadow=staged.shadow, names=names_of(staged.columns))
+    prepared = prepare_change(session, write, staged.rows, strategy="replace", live_exists=True)
+    added = staging.with_defaults(spec, staged.added, dialect=session.dialect.name)
+    with session.tables.replace(spec.table, aside=aside) as new:
+        session.tables.reshape(
             new.clone,
             dropped=[column.name for column in live if column not in kept],
             retyped=[Column(name=column.name, type=column.type) for column in moved if column.is_cast],
             added=added,
         )
-        values = {column.name: column.expression(dialect=connection.dialect.name) for column in moved}
+        values = {column.name: column.expression(dialect=session.dialect.name) for column in moved}
         values |= {column.name: value.copy() for column, value in added.items() if value is not None}
         rows = exp.select(*terms.named(values)).from_(terms.table(new.old)).where(others)
-        connection.tables.copy(rows, into=new.clone, columns=[*values])
-        prepared.run(connection, clone=new.clone)
+        session.tables.copy(rows, into=new.clone, columns=[*values])
+        prepared.run(session, clone=new.clone)
     return prepared
 
 
-def _check_values(connection: Session, staged: Staged, columns: Sequence[StagedColumn], *, where: exp.Expr) -> None:
+def _check_values(session: Session, staged: Staged, columns: Sequence[StagedColumn], *, where: exp.Expr) -> None:
     table = staged.spec.table
     cast = [column for column in columns if column.is_cast]
     if not cast:
@@ -116,8 +116,8 @@ def _check_values(connection: Session, staged: Staged, columns: Sequence[StagedC
             f"{table}: the type of {', '.join(fixed)} tells the partitions, and can't change with them",
             table=str(table),
         )
-    select = staging.values_lost_by_cast(terms.table(table), lost_by_cast(connection, cast))
-    (counts,) = connection.query(select.where(where.copy()))
+    select = staging.values_lost_by_cast(terms.table(table), lost_by_cast(session, cast))
+    (counts,) = session.query(select.where(where.copy()))
     problems = [
         f"{count} values of {column.name} ({column.source_type}) in other partitions don't fit {column.type} unchanged"
         for column, count in zip(cast, counts, strict=True)

@@ -30,31 +30,29 @@ class Checkpoints:
     unaudited: Sequence[StagedPartition] = ()
 
 
-def checkpoints(
-    connection: Session, *, spec: TableSpec, partition_slice: PartitionSlice, code: str | None
-) -> Checkpoints:
+def checkpoints(session: Session, *, spec: TableSpec, partition_slice: PartitionSlice, code: str | None) -> Checkpoints:
     """Return the checkpoints of a slice; changes nothing, a read-only session is enough.
 
     A partition has one if being audited is the last thing that happened to it, in any group, and its shadow is still
     there.
 
     Args:
-        connection: An open session.
+        session: An open session.
         spec: How the live table is kept.
         partition_slice: The partitions.
         code: What would compute them now.
     """
-    everything = staged_partitions(connection, spec.table, keys=partition_slice.keys)
+    everything = staged_partitions(session, spec.table, keys=partition_slice.keys)
     if not everything:
         return Checkpoints()
     last = newest(everything)
     in_order = list(filter(None, map(last.get, partition_slice.keys)))
-    audited = standing(connection, spec.table, [one for one in in_order if one.event == "audited"])
-    unaudited = standing(connection, spec.table, [one for one in everything if one.event == "staged"])
+    audited = standing(session, spec.table, [one for one in in_order if one.event == "audited"])
+    unaudited = standing(session, spec.table, [one for one in everything if one.event == "staged"])
     runs = owners(audited)
-    rejected = rejected_runs(connection, spec.table, runs) if runs else set[str]()
+    rejected = rejected_runs(session, spec.table, runs) if runs else set[str]()
     same = [one for one in audited if one.code == code and one.run_id not in rejected]
-    changed = _changed(connection, same, spec, partition_slice)
+    changed = _changed(session, same, spec, partition_slice)
     kept: list[StagedPartition] = []
     outdated: list[tuple[StagedPartition, str]] = []
     for one in audited:
@@ -71,17 +69,17 @@ def checkpoints(
 
 
 def _changed(
-    connection: Session, found: Sequence[StagedPartition], spec: TableSpec, partition_slice: PartitionSlice
+    session: Session, found: Sequence[StagedPartition], spec: TableSpec, partition_slice: PartitionSlice
 ) -> set[str]:
     """Return the partitions of which live isn't as it was when they were staged."""
     if not found:
         return set()
-    live = connection.tables.columns(spec.table)
+    live = session.tables.columns(spec.table)
     names = None if live is None else names_of(live)
     changed = {one.key for one in found if not one.knows(names)}
     rest = [one for one in found if one.key not in changed]
     if names is None or not rest:
         return changed
     chosen = partition_slice.only(one.key for one in rest)
-    now = live_fingerprints(connection, live_slice(connection, spec=spec, partition_slice=chosen, names=names), names)
+    now = live_fingerprints(session, live_slice(session, spec=spec, partition_slice=chosen, names=names), names)
     return changed | {one.key for one in rest if now[one.key] != one.fingerprint}

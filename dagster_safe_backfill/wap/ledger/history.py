@@ -57,72 +57,72 @@ _COLUMNS = (
 )
 
 
-def changes_by(connection: Session, table: TableRef, *publication_ids: str) -> list[Change]:
+def changes_by(session: Session, table: TableRef, *publication_ids: str) -> list[Change]:
     """Return what publications or rollbacks of these ids changed, by partition, the oldest first."""
-    return _changes(connection, table, ledger.is_named("publication_id", *publication_ids))
+    return _changes(session, table, ledger.is_named("publication_id", *publication_ids))
 
 
-def changes_in(connection: Session, table: TableRef, group: str) -> list[Change]:
+def changes_in(session: Session, table: TableRef, group: str) -> list[Change]:
     """Return what the publications of what was staged in one group changed, the oldest first."""
-    return _changes(connection, table, ledger.group().eq(terms.text(group)))
+    return _changes(session, table, ledger.group().eq(terms.text(group)))
 
 
-def changes_by_backfill(connection: Session, table: TableRef, backfill_id: str) -> list[Change]:
+def changes_by_backfill(session: Session, table: TableRef, backfill_id: str) -> list[Change]:
     """Return what the publications of one backfill changed, the oldest first."""
-    return _changes(connection, table, terms.column("backfill_id").eq(terms.text(backfill_id)))
+    return _changes(session, table, terms.column("backfill_id").eq(terms.text(backfill_id)))
 
 
-def history(connection: Session, table: TableRef, keys: Sequence[str] | None = None) -> list[Change]:
+def history(session: Session, table: TableRef, keys: Sequence[str] | None = None) -> list[Change]:
     """Return all changes of some of a table's partitions, or of all, the oldest first."""
     if keys is None:
-        return _changes(connection, table)
-    return _changes(connection, table, terms.is_in(terms.column("partition_key"), map(terms.text, keys)))
+        return _changes(session, table)
+    return _changes(session, table, terms.is_in(terms.column("partition_key"), map(terms.text, keys)))
 
 
-def partition_keys(connection: Session, table: TableRef) -> tuple[str, ...]:
+def partition_keys(session: Session, table: TableRef) -> tuple[str, ...]:
     """Return the partitions that were ever changed; none, if there is no ledger."""
-    if not ledger.is_complete(connection.tables.columns(ledger.ledger_of(table))):
+    if not ledger.is_complete(session.tables.columns(ledger.ledger_of(table))):
         return ()
     select = ledger.rows_of(table, [terms.column("partition_key")], ledger.is_event(*CHANGES_OF_LIVE)).distinct()
-    return tuple([key for (key,) in connection.query(select)])
+    return tuple([key for (key,) in session.query(select)])
 
 
-def publication_of_batch(connection: Session, table: TableRef, origin: Origin) -> Origin:
+def publication_of_batch(session: Session, table: TableRef, origin: Origin) -> Origin:
     """Return who publishes a batch of a group: each is a publication of its own, with the next number."""
-    return replace(origin, publication_id=f"{origin.group}.{_publications(connection, table, origin.group) + 1}")
+    return replace(origin, publication_id=f"{origin.group}.{_publications(session, table, origin.group) + 1}")
 
 
-def publication_of_group(connection: Session, table: TableRef, origin: Origin) -> Origin:
+def publication_of_group(session: Session, table: TableRef, origin: Origin) -> Origin:
     """Return who publishes a group: under its own name, and with the next number once that was published."""
-    before = _publications(connection, table, origin.group)
+    before = _publications(session, table, origin.group)
     return replace(origin, publication_id=f"{origin.group}.{before + 1}" if before else origin.group)
 
 
-def _publications(connection: Session, table: TableRef, group: str) -> int:
+def _publications(session: Session, table: TableRef, group: str) -> int:
     """Return how many publications and rollbacks there are of what was staged in one group."""
-    return len({change.publication_id for change in changes_in(connection, table, group)})
+    return len({change.publication_id for change in changes_in(session, table, group)})
 
 
-def staged_at(connection: Session, table: TableRef, group: str) -> datetime | None:
+def staged_at(session: Session, table: TableRef, group: str) -> datetime | None:
     """Return when rows were last staged in a group."""
     latest = exp.Max(this=terms.column("recorded_at"))
     is_in_group = ledger.group().eq(terms.text(group))
-    ((found,),) = connection.query(ledger.rows_of(table, [latest], ledger.is_event("staged"), is_in_group))
+    ((found,),) = session.query(ledger.rows_of(table, [latest], ledger.is_event("staged"), is_in_group))
     return found
 
 
-def rejected_runs(connection: Session, table: TableRef, run_ids: Iterable[str]) -> set[str]:
+def rejected_runs(session: Session, table: TableRef, run_ids: Iterable[str]) -> set[str]:
     """Return those of the runs in which an audit blocked a partition of the table."""
     run_id = terms.column("run_id")
     is_one = terms.is_in(run_id, map(terms.text, run_ids))
     select = ledger.rows_of(table, [run_id.copy()], ledger.is_event("rejected", "refused"), is_one)
-    return {row[0] for row in connection.query(select.distinct())}
+    return {row[0] for row in session.query(select.distinct())}
 
 
-def newest_publication(connection: Session, table: TableRef) -> str | None:
+def newest_publication(session: Session, table: TableRef) -> str | None:
     """Return the id of the last publication of a table that is no rollback."""
     select = ledger.rows_of(table, [terms.column("publication_id")], ledger.is_event("published"))
-    found = connection.query(select.order_by(terms.column("recorded_at").desc()).limit(1))
+    found = session.query(select.order_by(terms.column("recorded_at").desc()).limit(1))
     return found[0][0] if found else None
 
 
@@ -134,35 +134,35 @@ class Owner:
     last_used: datetime
 
 
-def shadow_owners(connection: Session, table: TableRef) -> dict[str, Owner]:
+def shadow_owners(session: Session, table: TableRef) -> dict[str, Owner]:
     """Return the owners of all shadows that the table ever had, by the shadow's name in lower case."""
     at = terms.column("recorded_at")
     select = ledger.rows_of(table, [terms.column("shadow"), terms.column("run_id"), at], ledger.is_given("shadow"))
     return {
         name.casefold().removeprefix(f"{table.schema.casefold()}."): Owner(run_id=run_id, last_used=last_used)
-        for name, run_id, last_used in connection.query(select.distinct().order_by(at.copy()))
+        for name, run_id, last_used in session.query(select.distinct().order_by(at.copy()))
     }
 
 
-def archives(connection: Session, table: TableRef) -> dict[TableRef, datetime]:
+def archives(session: Session, table: TableRef) -> dict[TableRef, datetime]:
     """Return all archives that the table ever had, with the moments at which they expire."""
     archive, expiry = terms.column("archive"), terms.column("archive_expires_at")
     items = [archive, exp.Max(this=expiry)]
     select = ledger.rows_of(table, items, ledger.is_event(*CHANGES_OF_LIVE), ledger.is_given("archive"))
-    found = connection.query(select.group_by(archive.copy()))
+    found = session.query(select.group_by(archive.copy()))
     return {TableRef(schema=table.schema, name=name): at for name, at in found}
 
 
-def unrecorded_archives(connection: Session, table: TableRef) -> dict[TableRef, Owner]:
+def unrecorded_archives(session: Session, table: TableRef) -> dict[TableRef, Owner]:
     """Return the archives that were intended, and of which no change of the table tells, with who intended them."""
     items = terms.columns(["archive", "run_id", "recorded_at"])
-    found = connection.query(ledger.rows_of(table, items, ledger.is_event("intended"), ledger.is_given("archive")))
-    recorded = archives(connection, table)
+    found = session.query(ledger.rows_of(table, items, ledger.is_event("intended"), ledger.is_given("archive")))
+    recorded = archives(session, table)
     named = {TableRef(schema=table.schema, name=name): Owner(run_id=run_id, last_used=at) for name, run_id, at in found}
     return {one: owner for one, owner in named.items() if one not in recorded}
 
 
-def other_versions(connection: Session, table: TableRef, origin: Origin) -> list[str | None]:
+def other_versions(session: Session, table: TableRef, origin: Origin) -> list[str | None]:
     """Return the code versions other than this run's under which its backfill has published partitions of the table."""
     if origin.backfill_id is None:
         return []
@@ -175,11 +175,11 @@ def other_versions(connection: Session, table: TableRef, origin: Origin) -> list
         ledger.is_event("published"),
         exp.NullSafeNEQ(this=version.copy(), expression=own),
     )
-    return [row[0] for row in connection.query(select.distinct())]
+    return [row[0] for row in session.query(select.distinct())]
 
 
-def _changes(connection: Session, table: TableRef, *conditions: exp.Expr) -> list[Change]:
-    return list(map(partial(_change, table), connection.query(ledger.changes_of(table, _COLUMNS, *conditions))))
+def _changes(session: Session, table: TableRef, *conditions: exp.Expr) -> list[Change]:
+    return list(map(partial(_change, table), session.query(ledger.changes_of(table, _COLUMNS, *conditions))))
 
 
 def _change(table: TableRef, row: Row) -> Change:

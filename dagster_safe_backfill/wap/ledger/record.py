@@ -58,12 +58,12 @@ class NewChange:
     undone: Mapping[str, Sequence[str]] = field(default_factory=dict[str, "Sequence[str]"])
 
 
-def create_ledger(connection: Session, table: TableRef) -> None:
+def create_ledger(session: Session, table: TableRef) -> None:
     """Create the ledger beside `table` if there is none; one that an older version made gets the newer columns."""
-    connection.tables.ensure_table(ledger.ledger_of(table), ledger.COLUMNS)
+    session.tables.ensure_table(ledger.ledger_of(table), ledger.COLUMNS)
 
 
-def record(connection: Session, event: Event, table: TableRef, rows: Sequence[Values], *, origin: Origin) -> None:
+def record(session: Session, event: Event, table: TableRef, rows: Sequence[Values], *, origin: Origin) -> None:
     """Append rows to the ledger, if there are any; they commit with the caller's transaction.
 
     The moments never go back, so that they order what happened even where the machines' clocks don't agree.
@@ -71,7 +71,7 @@ def record(connection: Session, event: Event, table: TableRef, rows: Sequence[Va
     if not rows:
         return
     latest = exp.Max(this=terms.column("recorded_at"))
-    ((last,),) = connection.query(ledger.rows_of(table, [latest]))
+    ((last,),) = session.query(ledger.rows_of(table, [latest]))
     now = datetime.now(timezone.utc)
     common: Values = {
         "recorded_at": now if last is None else max(now, last + _TICK),
@@ -85,11 +85,11 @@ def record(connection: Session, event: Event, table: TableRef, rows: Sequence[Va
         "scope": origin.group,
     }
     tuples = [tuple(map({**common, **row}.get, ledger.COLUMNS)) for row in rows]
-    connection.append(ledger.ledger_of(table), list(ledger.COLUMNS), tuples)
+    session.append(ledger.ledger_of(table), list(ledger.COLUMNS), tuples)
 
 
 def record_staged(
-    connection: Session,
+    session: Session,
     event: StagedEvent,
     staged: Staged,
     *,
@@ -113,16 +113,16 @@ def record_staged(
             "computed_at": staged.computed_at.get(key),
         }
         rows.append(values)
-    record(connection, event, staged.spec.table, rows, origin=origin)
+    record(session, event, staged.spec.table, rows, origin=origin)
 
 
-def record_taken(connection: Session, table: TableRef, found: Iterable[StagedPartition], *, origin: Origin) -> None:
+def record_taken(session: Session, table: TableRef, found: Iterable[StagedPartition], *, origin: Origin) -> None:
     """Record that partitions which were staged in other groups stand in this one now, or are live."""
     rows = [{"partition_key": one.key, "scope": one.group} for one in found if one.group != origin.group]
-    record(connection, "taken_up", table, rows, origin=origin)
+    record(session, "taken_up", table, rows, origin=origin)
 
 
-def record_change(connection: Session, table: TableRef, change: NewChange, *, origin: Origin) -> None:
+def record_change(session: Session, table: TableRef, change: NewChange, *, origin: Origin) -> None:
     """Record a change of live partitions, in the transaction that makes it."""
     archive, kept = change.archive, {*change.archive.keys}
     rows: list[Values] = []
@@ -144,11 +144,11 @@ def record_change(connection: Session, table: TableRef, change: NewChange, *, or
             "undone_publications": json.dumps([*change.undone[key]]) if change.undone else None,
         }
         rows.append(values)
-    record(connection, change.event, table, rows, origin=origin)
+    record(session, change.event, table, rows, origin=origin)
 
 
 def record_intent(
-    connection: Session,
+    session: Session,
     table: TableRef,
     *,
     origin: Origin,
@@ -164,13 +164,13 @@ def record_intent(
     """
 
     def intend() -> None:
-        connection.tables.ensure_schema(table.schema)
-        create_ledger(connection, table)
+        session.tables.ensure_schema(table.schema)
+        create_ledger(session, table)
         if archive is not None:
             is_known = ledger.is_named("archive", archive.name)
-            if connection.query(ledger.rows_of(table, [terms.number(1)], is_known).limit(1)):
+            if session.query(ledger.rows_of(table, [terms.number(1)], is_known).limit(1)):
                 return
-            if connection.tables.columns(archive) is not None:
+            if session.tables.columns(archive) is not None:
                 raise PublishError(
                     f"{table}: {archive}, which is to keep what this publication replaces, is there already, and was"
                     " made by none; an archive is never overwritten, so rename that table",
@@ -180,9 +180,9 @@ def record_intent(
             "shadow": None if shadow is None else str(shadow),
             "archive": None if archive is None else archive.name,
         }
-        record(connection, "intended", table, [values], origin=origin)
+        record(session, "intended", table, [values], origin=origin)
 
-    connection.tables.record_first(intend)
+    session.tables.record_first(intend)
 
 
 def _failures(results: Iterable[AuditResult]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:

@@ -30,24 +30,24 @@ _COLUMNS = (
 
 
 def staged_partitions(
-    connection: Session, table: TableRef, *, keys: Sequence[str] | None = None, group: str | None = None
+    session: Session, table: TableRef, *, keys: Sequence[str] | None = None, group: str | None = None
 ) -> list[StagedPartition]:
     """Return the last event of each partition in each group, the oldest first.
 
     Args:
-        connection: An open session; read-only is enough.
+        session: An open session; read-only is enough.
         table: The live table.
         keys: The partitions; all, if None.
         group: The group; all, if None.
     """
-    if not ledger.is_complete(connection.tables.columns(ledger.ledger_of(table))):
+    if not ledger.is_complete(session.tables.columns(ledger.ledger_of(table))):
         return []
     conditions = [ledger.is_event(*get_args(StagedEvent), "taken_up", *CHANGES_OF_LIVE)]
     if keys is not None:
         conditions.append(terms.is_in(terms.column("partition_key"), map(terms.text, keys)))
     if group is not None:
         conditions.append(ledger.group().eq(terms.text(group)))
-    found = connection.query(ledger.newest_by_partition(table, _COLUMNS, *conditions))
+    found = session.query(ledger.newest_by_partition(table, _COLUMNS, *conditions))
     return list(map(partial(_staged_partition, table), found))
 
 
@@ -61,22 +61,22 @@ def owners(found: Iterable[StagedPartition]) -> set[str]:
     return {one.run_id for one in found}
 
 
-def standing(connection: Session, table: TableRef, found: Sequence[StagedPartition]) -> Sequence[StagedPartition]:
+def standing(session: Session, table: TableRef, found: Sequence[StagedPartition]) -> Sequence[StagedPartition]:
     """Return the partitions whose rows are still there."""
     if not found:
         return found
     names: set[str] = set()
-    for shadow in connection.tables.list(table.schema, table.shadow_prefix):
+    for shadow in session.tables.list(table.schema, table.shadow_prefix):
         names.add(shadow.name.casefold())
     return [one for one in found if one.shadow is not None and one.shadow.name.casefold() in names]
 
 
-def to_audit(connection: Session, table: TableRef, *, group: str) -> tuple[Sequence[StagedPartition], list[str]]:
+def to_audit(session: Session, table: TableRef, *, group: str) -> tuple[Sequence[StagedPartition], list[str]]:
     """Return what waits for an audit of the whole group, else of all groups; and the keys that aren't audited alone."""
-    everything = staged_partitions(connection, table)
+    everything = staged_partitions(session, table)
     own = [one for one in everything if one.group == group]
     found = own or [*newest(everything).values()]
-    waiting = standing(connection, table, [one for one in found if one.event in _WAITING])
+    waiting = standing(session, table, [one for one in found if one.event in _WAITING])
     return waiting, [one.key for one in found if one.event in ("staged", "rejected")]
 
 
@@ -91,11 +91,11 @@ def of_staged(origin: Origin, found: Sequence[StagedPartition]) -> Origin:
     )
 
 
-def emptied(connection: Session, table: TableRef, moved: Iterable[StagedPartition]) -> dict[TableRef, str]:
+def emptied(session: Session, table: TableRef, moved: Iterable[StagedPartition]) -> dict[TableRef, str]:
     """Return the shadows in which nothing waits once these partitions are moved, with the runs that own them."""
     owned = {one.shadow: one.run_id for one in moved if one.shadow is not None}
     leaving = {(one.group, one.key) for one in moved}
-    for one in staged_partitions(connection, table):
+    for one in staged_partitions(session, table):
         if one.event in _WAITING and one.shadow is not None and (one.group, one.key) not in leaving:
             owned.pop(one.shadow, None)
     return owned

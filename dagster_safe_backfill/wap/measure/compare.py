@@ -34,11 +34,11 @@ class Sampler:
     """Reads the first rows of a select.
 
     Attributes:
-        connection: An open session.
+        session: An open session.
         shown: The columns whose values may be shown; all, if None.
     """
 
-    connection: Session
+    session: Session
     shown: tuple[str, ...] | None
 
     def rows(self, select: exp.Query) -> Sequence[Mapping[str, Any]]:
@@ -52,8 +52,8 @@ class Sampler:
         """
         sample = auditing.sampled(select)
         try:
-            names = [column.name for column in self.connection.describe(sample)]
-            return [dict(zip(names, row, strict=True)) for row in self.connection.query(sample)]
+            names = [column.name for column in self.session.describe(sample)]
+            return [dict(zip(names, row, strict=True)) for row in self.session.query(sample)]
         except StatementCancelledError:
             raise
         except SafeBackfillError as error:
@@ -62,7 +62,7 @@ class Sampler:
 
     def tuples(self, select: exp.Query) -> Sequence[Row]:
         """Return up to ten rows as they are, by position, since names may come twice."""
-        return self.connection.query(auditing.sampled(select))
+        return self.session.query(auditing.sampled(select))
 
     def masked(self, name: str, value: Any) -> Any:
         """Return a value, or the mask if its column isn't to be shown."""
@@ -71,7 +71,7 @@ class Sampler:
 
 
 def compared(
-    connection: Session,
+    session: Session,
     audit: Comparison,
     batch: AuditedRows,
 ) -> AuditResult:
@@ -86,7 +86,7 @@ def compared(
     pairing = _pairing(audit, batch)
     names = [column.name for column in pairing.compared]
     audit = _respelled(audit, names)
-    _check_keys(connection, pairing, batch)
+    _check_keys(session, pairing, batch)
     if not batch.has_live:
         nothing = dict.fromkeys(names, 0)
         found = {
@@ -101,19 +101,19 @@ def compared(
             unchanged=unchanged,
             changed_by_column=dict(zip(names, by_column, strict=True)),
         )
-        for position, added, removed, changed, unchanged, *by_column in connection.query(comparing.differences(pairing))
+        for position, added, removed, changed, unchanged, *by_column in session.query(comparing.differences(pairing))
     }
     result = _result(audit, keys, found, names)
     if not any(one.added or one.removed or one.changed for one in found.values()):
         return result
-    sampler = Sampler(connection=connection, shown=batch.sample_columns)
+    sampler = Sampler(session=session, shown=batch.sample_columns)
     select = comparing.different_rows(pairing)
     return AuditResult(
         audit=audit,
         verdicts=result.verdicts,
         finding=result.finding,
         sample=[_shown(row, pairing, sampler) for row in sampler.tuples(select)],
-        failing_rows_sql=select.sql(dialect=connection.dialect.name, pretty=True),
+        failing_rows_sql=select.sql(dialect=session.dialect.name, pretty=True),
     )
 
 
@@ -148,8 +148,8 @@ def _respelled(audit: Comparison, names: Sequence[str]) -> Comparison:
     return replace(audit, column_limits=limits)
 
 
-def _check_keys(connection: Session, pairing: Pairing, batch: AuditedRows) -> None:
-    ((here, *others),) = connection.query(comparing.broken_keys(pairing))
+def _check_keys(session: Session, pairing: Pairing, batch: AuditedRows) -> None:
+    ((here, *others),) = session.query(comparing.broken_keys(pairing))
     there = sum(others)
     if here or there:
         raise KeyViolationError(

@@ -23,7 +23,7 @@ _VIEW = "_sb_live_rows"
 
 
 def measure_live(
-    connection: Session,
+    session: Session,
     audits: Sequence[Audit],
     *,
     spec: TableSpec,
@@ -36,20 +36,20 @@ def measure_live(
         TableNotFoundError: There is no such table.
         PartitionColumnError: The partition column is missing or can't tell the partitions.
     """
-    columns = connection.tables.columns(spec.table)
+    columns = session.tables.columns(spec.table)
     if columns is None:
         raise TableNotFoundError(f"there is no table {spec.table} to audit; materialize the asset that it belongs to")
     names = names_of(columns)
     rows = exp.select(*terms.columns(names)).from_(terms.table(spec.table))
-    recognised = table_slice(connection, rows, spec=spec, partition_slice=partition_slice, names=names)
-    check_keys(connection, recognised)
+    recognised = table_slice(session, rows, spec=spec, partition_slice=partition_slice, names=names)
+    check_keys(session, recognised)
     if partition_slice is not None:
         rows = rows.where(inside(recognised))
-    view = connection.derive(_VIEW, positioned(rows, terms.columns(names), recognised), kind="view")
+    view = session.derive(_VIEW, positioned(rows, terms.columns(names), recognised), kind="view")
     try:
-        counted = dict(connection.query(staging.rows_by_partition(view)))
+        counted = dict(session.query(staging.rows_by_partition(view)))
         counts = staging.by_key(counted, recognised.keys)
         live = LiveRows(table_slice=recognised, columns=columns, view=view, rows=counts)
-        return measure(connection, live_rows(connection, live, sample_columns), audits, counts_live=False).results
+        return measure(session, live_rows(session, live, sample_columns), audits, counts_live=False).results
     finally:
-        connection.forget(view)
+        session.forget(view)

@@ -53,16 +53,14 @@ class Measurement:
     live_rows: Mapping[str, int] | None
 
 
-def measure(
-    connection: Session, batch: AuditedRows, audits: Sequence[Audit], *, counts_live: bool = True
-) -> Measurement:
+def measure(session: Session, batch: AuditedRows, audits: Sequence[Audit], *, counts_live: bool = True) -> Measurement:
     """Measure audits; one that has no answer is unmeasured, and the others still get their verdicts.
 
     All conditions on a row, references among them, and all aggregates share one scan of the rows under audit, and one
     of live; repeated values and queries take one each, a comparison two, and a sample of failing rows one.
 
     Args:
-        connection: An open session.
+        session: An open session.
         batch: What is measured.
         audits: What is asked; each has a name of its own.
         counts_live: Whether live rows are counted though no audit asks for them.
@@ -73,25 +71,25 @@ def measure(
     shadow = auditing.shadow_rows(batch)
     here = there = None
     if questions.here or questions.has_groups:
-        here = readings(connection, shadow, questions.here, positions=positions, is_overall=questions.is_overall)
+        here = readings(session, shadow, questions.here, positions=positions, is_overall=questions.is_overall)
     if questions.has_groups or counts_live:
         live = auditing.live_rows(batch) if batch.has_live else None
         there = readings(
-            connection,
+            session,
             live,
             questions.there,
             positions=positions,
             is_overall=questions.is_overall,
             like=shadow,
         )
-    measuring = _Measuring(connection=connection, batch=batch, keys=keys, questions=questions, here=here, there=there)
+    measuring = _Measuring(session=session, batch=batch, keys=keys, questions=questions, here=here, there=there)
     results = tuple(map(measuring.result, audits))
     return Measurement(results=results, live_rows=_counted(there, keys) if counts_live else None)
 
 
-def key_result(connection: Session, staged: Staged) -> AuditResult:
+def key_result(session: Session, staged: Staged) -> AuditResult:
     """Measure just that the unique key identifies each row."""
-    (result,) = measure(connection, staged_rows(connection, staged), [unique()], counts_live=False).results
+    (result,) = measure(session, staged_rows(session, staged), [unique()], counts_live=False).results
     return result
 
 
@@ -180,7 +178,7 @@ def _aggregates(audit: Audit, batch: AuditedRows) -> dict[str, exp.Expr]:
 class _Measuring:
     """Verdicts from readings, and from the statements that some audits have to themselves; each is run once."""
 
-    connection: Session
+    session: Session
     batch: AuditedRows
     keys: tuple[str, ...]
     questions: _Questions
@@ -221,7 +219,7 @@ class _Measuring:
             case ColumnTypes():
                 return self._of_types(audit)
             case Comparison():
-                return compared(self.connection, audit, self.batch)
+                return compared(self.session, audit, self.batch)
             case _:
                 raise ConfigurationError(
                     f"{audit!r} is no audit that can be measured; derive audits of your own from sb.GroupAudit"
@@ -232,14 +230,14 @@ class _Measuring:
 
     def _rows(self, select: exp.Select) -> Sequence[Row]:
         """Run a select; what several audits ask is run once."""
-        sql = select.sql(dialect=self.connection.dialect.name)
+        sql = select.sql(dialect=self.session.dialect.name)
         if sql not in self.rows_by_sql:
-            self.rows_by_sql[sql] = self.connection.query(select)
+            self.rows_by_sql[sql] = self.session.query(select)
         return self.rows_by_sql[sql]
 
     @property
     def _sampler(self) -> Sampler:
-        return Sampler(connection=self.connection, shown=self.batch.sample_columns)
+        return Sampler(session=self.session, shown=self.batch.sample_columns)
 
     def _failures(self, audit: Audit, *, and_also: Mapping[Position, int] | None = None) -> dict[Position, int]:
         """Return the failing rows that the shared scan found, and others, by position."""
@@ -256,8 +254,7 @@ class _Measuring:
     def _by_condition(
         self, audit: auditing.ByCondition | auditing.ByLookup, counts: Mapping[Position, int]
     ) -> AuditResult:
-        condition = auditing.fails(audit, self.batch)
-        return self._judged(audit, counts, lambda: auditing.failing_rows(condition, self.batch))
+        return self._judged(audit, counts, lambda: auditing.failing_rows(auditing.fails(audit, self.batch), self.batch))
 
     def _judged(self, audit: RowAudit, counts: Mapping[Position, int], failing: Callable[[], exp.Query]) -> AuditResult:
         nowhere = counts.get(None, 0)
@@ -278,7 +275,7 @@ class _Measuring:
         )
 
     def _text(self, select: exp.Query) -> str:
-        return select.sql(dialect=self.connection.dialect.name, pretty=True)
+        return select.sql(dialect=self.session.dialect.name, pretty=True)
 
     def _of_groups(self, audit: GroupAudit) -> AuditResult:
         if audit.over == "run":
@@ -312,7 +309,7 @@ class _Measuring:
             actual = found.get(name.casefold())
             if actual is None:
                 problems.append(f"there is no column {name}")
-            elif not self.connection.dialect.is_type(actual, expected):
+            elif not self.session.dialect.is_type(actual, expected):
                 problems.append(f"{name} is {actual}, not {expected}")
         bad = "failed" if audit.can_block else "warned"
         verdict = Verdict(outcome=bad if problems else "passed")

@@ -71,7 +71,7 @@ class Readings:
 
 
 def readings(
-    connection: Session,
+    session: Session,
     rows: exp.Expr | None,
     aggregates: Mapping[str, exp.Expr],
     *,
@@ -82,7 +82,7 @@ def readings(
     """Measure aggregates for each partition of a relation; each aggregate once, however many audits want it.
 
     Args:
-        connection: An open session.
+        session: An open session.
         rows: The relation, with the position of each row's partition; None if there is none, and so no rows.
         aggregates: Aggregates over its columns, by their SQL.
         positions: How many partitions there are.
@@ -94,14 +94,14 @@ def readings(
     problems: Mapping[str, str] = {}
     if rows is not None:
         select = partial(auditing.grouped, rows=rows, is_overall=is_overall)
-        values, problems = _read(connection, wanted, select)
+        values, problems = _read(session, wanted, select)
     of_no_rows: Mapping[Position, Mapping[str, Any]] = {}
     problems_of_no_rows: Mapping[str, str] = {}
     measured = {sql: expression for sql, expression in wanted.items() if sql not in problems}
     if len(values) - is_overall < positions and len(measured) > 1:
         source = like if rows is None else rows
         assert source is not None
-        of_no_rows, problems_of_no_rows = _read(connection, measured, partial(auditing.of_no_rows, rows=source))
+        of_no_rows, problems_of_no_rows = _read(session, measured, partial(auditing.of_no_rows, rows=source))
     return Readings(
         values=values,
         of_no_rows={_ROWS: 0, **of_no_rows.get(None, {})},
@@ -111,7 +111,7 @@ def readings(
 
 
 def _read(
-    connection: Session, wanted: Mapping[str, exp.Expr], select: Callable[[Sequence[exp.Expr]], exp.Select]
+    session: Session, wanted: Mapping[str, exp.Expr], select: Callable[[Sequence[exp.Expr]], exp.Select]
 ) -> tuple[dict[Position, dict[str, Any]], dict[str, str]]:
     """Return the values of aggregates by position, and what is wrong with those that have none.
 
@@ -120,11 +120,11 @@ def _read(
     """
     values: dict[Position, dict[str, Any]] = {}
     problems: dict[str, str] = {}
-    pieces = list(_pieces(list(wanted), size=connection.dialect.aggregates_at_once))
+    pieces = list(_pieces(list(wanted), size=session.dialect.aggregates_at_once))
     while pieces:
         piece = pieces.pop(0)
         try:
-            found = _one_row_each(connection.query(select([wanted[sql] for sql in piece])), width=len(piece) + 1)
+            found = _one_row_each(session.query(select([wanted[sql] for sql in piece])), width=len(piece) + 1)
         except StatementCancelledError:
             raise
         except SafeBackfillError as error:

@@ -16,7 +16,7 @@ from dagster_safe_backfill.warehouses.base import Session
 
 
 def staged_rows(
-    connection: Session,
+    session: Session,
     staged: Staged,
     sample_columns: Sequence[str] | None = None,
     *,
@@ -25,12 +25,12 @@ def staged_rows(
     """Return a staged batch as what audits are measured on; live rows outside the slice count if `looks_outside`."""
     added: dict[str, exp.Expr] = {}
     if staged.added:
-        live = connection.tables.columns(staged.spec.table) or ()
+        live = session.tables.columns(staged.spec.table) or ()
         lacking = [column for column in staged.added if column not in live]
-        for column, value in staging.with_defaults(staged.spec, lacking, dialect=connection.dialect.name).items():
-            added[column.name] = terms.typed(value or exp.Null(), column.type, dialect=connection.dialect.name)
+        for column, value in staging.with_defaults(staged.spec, lacking, dialect=session.dialect.name).items():
+            added[column.name] = terms.typed(value or exp.Null(), column.type, dialect=session.dialect.name)
     return _audited_rows(
-        connection,
+        session,
         staged.table_slice,
         staged.shadow,
         columns=staged.columns,
@@ -42,10 +42,10 @@ def staged_rows(
     )
 
 
-def live_rows(connection: Session, live: LiveRows, sample_columns: Sequence[str] | None = None) -> AuditedRows:
+def live_rows(session: Session, live: LiveRows, sample_columns: Sequence[str] | None = None) -> AuditedRows:
     """Return live rows as what audits are measured on."""
     return _audited_rows(
-        connection,
+        session,
         live.table_slice,
         live.view,
         columns=live.columns,
@@ -58,7 +58,7 @@ def live_rows(connection: Session, live: LiveRows, sample_columns: Sequence[str]
 
 
 def _audited_rows(
-    connection: Session,
+    session: Session,
     table_slice: TableSlice,
     rows: TableRef,
     *,
@@ -80,7 +80,7 @@ def _audited_rows(
         columns=tuple(columns),
         counts=counts,
         added=added,
-        instants=tuple([column.name for column in columns if connection.dialect.keeps(column.type) == "timestamptz"]),
-        dialect=connection.dialect,
+        instants=tuple([column.name for column in columns if session.dialect.keeps(column.type) == "timestamptz"]),
+        dialect=session.dialect,
         sample_columns=None if sample_columns is None else tuple(sample_columns),
     )

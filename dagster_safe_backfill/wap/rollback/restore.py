@@ -106,21 +106,21 @@ class Restoration:
         """What each partition gets."""
         return self.prepared.row_counts
 
-    def run(self, connection: Session) -> None:
+    def run(self, session: Session) -> None:
         """Put the rows back, in the caller's transaction."""
         if self.aside is not None:
             (archive,) = self.sources
-            connection.tables.put_back(self.live, archive=archive, aside=self.aside)
-        self.prepared.run(connection)
+            session.tables.put_back(self.live, archive=archive, aside=self.aside)
+        self.prepared.run(session)
 
-    def close(self, connection: Session) -> None:
+    def close(self, session: Session) -> None:
         """Leave nothing behind in the session."""
-        self.prepared.close(connection)
+        self.prepared.close(session)
         if self.view is not None:
-            connection.forget(self.view)
+            session.forget(self.view)
 
 
-def sources_of(connection: Session, spec: TableSpec, undoing: Mapping[str, UndonePartition]) -> Sources:
+def sources_of(session: Session, spec: TableSpec, undoing: Mapping[str, UndonePartition]) -> Sources:
     """Return where each partition's rows come back from; those that get no rows are in none.
 
     Raises:
@@ -135,7 +135,7 @@ def sources_of(connection: Session, spec: TableSpec, undoing: Mapping[str, Undon
         elif change.replaced.rows and change.archive is not None:
             sources.setdefault(change.archive, []).append(key)
     for table in [*sources]:
-        if connection.tables.columns(table) is None:
+        if session.tables.columns(table) is None:
             lost += sources.pop(table)
     if lost:
         raise ArchiveNotFoundError(
@@ -147,53 +147,53 @@ def sources_of(connection: Session, spec: TableSpec, undoing: Mapping[str, Undon
     return sources
 
 
-def is_reshaped(connection: Session, live: Sequence[Column], sources: Sources) -> bool:
+def is_reshaped(session: Session, live: Sequence[Column], sources: Sources) -> bool:
     """Return whether live has lost columns of an archive since, or changed their types."""
-    return any(changed_columns(connection.tables.columns(source) or (), live).gone for source in sources)
+    return any(changed_columns(session.tables.columns(source) or (), live).gone for source in sources)
 
 
 def by_partitions(
-    connection: Session, table_slice: TableSlice, columns: Sequence[Column], sources: Sources
+    session: Session, table_slice: TableSlice, columns: Sequence[Column], sources: Sources
 ) -> Restoration:
     """Return how just the slice is restored; columns that an archive is older than get their default.
 
     Args:
-        connection: An open session, in the caller's transaction.
+        session: An open session, in the caller's transaction.
         table_slice: The partitions that go back.
         columns: The live table's.
         sources: Where their rows are.
     """
     names = names_of(columns)
-    rows = _rows(connection, table_slice, columns, sources)
-    view = connection.derive(_VIEW, positioned(rows, terms.columns(names), table_slice), kind="view")
-    counted = staging.by_key(dict(connection.query(staging.rows_by_partition(view))), table_slice.keys)
+    rows = _rows(session, table_slice, columns, sources)
+    view = session.derive(_VIEW, positioned(rows, terms.columns(names), table_slice), kind="view")
+    counted = staging.by_key(dict(session.query(staging.rows_by_partition(view))), table_slice.keys)
     key = table_slice.spec.unique_key
     # Older rows need not have the unique key.
-    has_key = bool(key) and not connection.query(staging.repeated_keys(view, key))
+    has_key = bool(key) and not session.query(staging.repeated_keys(view, key))
     strategy: Strategy = "merge" if has_key else "replace"
-    write = slice_write(connection, table_slice, shadow=view, names=names)
+    write = slice_write(session, table_slice, shadow=view, names=names)
     return Restoration(
         strategy=strategy,
         sources=sources,
         rows=counted,
-        prepared=prepare_change(connection, write, counted, strategy=strategy, live_exists=True),
+        prepared=prepare_change(session, write, counted, strategy=strategy, live_exists=True),
         live=table_slice.table,
         view=view,
     )
 
 
-def _rows(connection: Session, table_slice: TableSlice, columns: Sequence[Column], sources: Sources) -> exp.Select:
+def _rows(session: Session, table_slice: TableSlice, columns: Sequence[Column], sources: Sources) -> exp.Select:
     """Return the rows of all sources, with live's columns."""
     names = names_of(columns)
     live = exp.select(*terms.columns(names)).from_(terms.table(table_slice.table))
     rows: exp.Query = live.where(exp.false())
     for source, keys in sources.items():
-        known = {*names_of(connection.tables.columns(source) or ())}
-        defaults = staging.with_defaults(table_slice.spec, columns, dialect=connection.dialect.name)
+        known = {*names_of(session.tables.columns(source) or ())}
+        defaults = staging.with_defaults(table_slice.spec, columns, dialect=session.dialect.name)
         values = {
             column.name: terms.column(column.name)
             if column.name in known
-            else terms.typed(default or exp.null(), column.type, dialect=connection.dialect.name)
+            else terms.typed(default or exp.null(), column.type, dialect=session.dialect.name)
             for column, default in defaults.items()
         }
         part = exp.select(*terms.named(values)).from_(terms.table(source)).where(inside(table_slice.only(keys)))
@@ -201,11 +201,11 @@ def _rows(connection: Session, table_slice: TableSlice, columns: Sequence[Column
     return exp.select(exp.Star()).from_(terms.subquery(rows, ROWS))
 
 
-def of_table(connection: Session, table_slice: TableSlice, sources: Sources, *, archive: TableRef) -> Restoration:
+def of_table(session: Session, table_slice: TableSlice, sources: Sources, *, archive: TableRef) -> Restoration:
     """Return how a whole table is restored whose columns were other ones."""
     (source,) = sources
     back, now = (
-        staging.by_key(dict(connection.query(publishing.rows_by_partition(table, table_slice))), table_slice.keys)
+        staging.by_key(dict(session.query(publishing.rows_by_partition(table, table_slice))), table_slice.keys)
         for table in (source, table_slice.table)
     )
     row_counts = {

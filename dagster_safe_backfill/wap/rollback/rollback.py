@@ -50,7 +50,7 @@ class Chosen:
 
 
 def rollback(
-    connection: Session,
+    session: Session,
     chosen: Chosen,
     *,
     spec: TableSpec,
@@ -65,7 +65,7 @@ def rollback(
     Partitions in which they are undone already are left as they are, so that it can be repeated.
 
     Args:
-        connection: An open session, outside a transaction.
+        session: An open session, outside a transaction.
         chosen: What is undone.
         spec: How the live table is kept.
         partition_slice: All partitions that were ever changed (`history.partition_keys`), but for those that the asset
@@ -81,7 +81,7 @@ def rollback(
         ArchiveNotFoundError: What was replaced isn't kept, or not any more.
     """
     step = _Rollback(
-        connection=connection,
+        session=session,
         spec=spec,
         partition_slice=partition_slice,
         origin=origin,
@@ -90,13 +90,13 @@ def rollback(
         dry_run=dry_run,
     )
     if not dry_run:
-        record_intent(connection, spec.table, origin=origin, archive=spec.table.archive(origin.publication_id))
-    return connection.attempt(lambda: step.run(chosen))
+        record_intent(session, spec.table, origin=origin, archive=spec.table.archive(origin.publication_id))
+    return session.attempt(lambda: step.run(chosen))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rollback:
-    connection: Session
+    session: Session
     spec: TableSpec
     partition_slice: PartitionSlice | None
     origin: Origin
@@ -106,8 +106,8 @@ class _Rollback:
 
     def run(self, chosen: Chosen) -> RolledBack:
         table = self.spec.table
-        finish_interrupted_swap(self.connection, table)
-        with self.connection.tables.hold(table) as committed:
+        finish_interrupted_swap(self.session, table)
+        with self.session.tables.hold(table) as committed:
             if not ledger.is_complete(committed.tables.columns(ledger.ledger_of(table))):
                 raise self._not_found("its ledger knows of no publication that could be undone")
             repeated = self._repeated()
@@ -153,12 +153,12 @@ class _Rollback:
         undoing: Mapping[str, UndonePartition],
         publications: Sequence[str],
     ) -> Restoration:
-        sources = sources_of(self.connection, self.spec, undoing)
-        if not is_reshaped(self.connection, columns, sources):
-            return by_partitions(self.connection, live, columns, sources)
+        sources = sources_of(self.session, self.spec, undoing)
+        if not is_reshaped(self.session, columns, sources):
+            return by_partitions(self.session, live, columns, sources)
         self._check_untouched(undoing, publications)
         archive = self.spec.table.archive(self.origin.publication_id)
-        return of_table(self.connection, live, sources, archive=archive)
+        return of_table(self.session, live, sources, archive=archive)
 
     def _not_found(self, what: str, keys: Sequence[str] = ()) -> PublicationNotFoundError:
         table = str(self.spec.table)
@@ -166,7 +166,7 @@ class _Rollback:
 
     def _repeated(self) -> RolledBack | None:
         """Return what an earlier try of the same run did, if it committed."""
-        done = changes_by(self.connection, self.spec.table, self.origin.publication_id)
+        done = changes_by(self.session, self.spec.table, self.origin.publication_id)
         if not done:
             return None
         return RolledBack(
@@ -199,15 +199,15 @@ class _Rollback:
     def _chosen(self, chosen: Chosen) -> list[Change]:
         table = self.spec.table
         if chosen.backfill_id is not None:
-            changes = changes_by_backfill(self.connection, table, chosen.backfill_id)
+            changes = changes_by_backfill(self.session, table, chosen.backfill_id)
             what = f"no publication of backfill {chosen.backfill_id} is in its ledger"
         else:
-            publication = chosen.publication_id or newest_publication(self.connection, table)
-            changes = [] if publication is None else changes_by(self.connection, table, publication)
+            publication = chosen.publication_id or newest_publication(self.session, table)
+            changes = [] if publication is None else changes_by(self.session, table, publication)
             what = "its ledger knows of no publication that could be undone"
             if publication is not None and not changes:
                 # A run whose batches were publications of their own.
-                changes = changes_in(self.connection, table, publication)
+                changes = changes_in(self.session, table, publication)
                 what = f"no publication or rollback {publication} is in its ledger"
         if not changes:
             raise self._not_found(what)
@@ -217,7 +217,7 @@ class _Rollback:
         """Return how each partition goes back in which the publications changed any row."""
         chosen = {name for names in published.values() for name in names}
         histories: dict[str, list[Change]] = {key: [] for key in published}
-        for change in history(self.connection, self.spec.table, [*published]):
+        for change in history(self.session, self.spec.table, [*published]):
             if change.row_counts.touched or change.undone:
                 histories[change.key].append(change)
         return {
@@ -254,7 +254,7 @@ class _Rollback:
                 " partitions, or bring these back to its partitions definition",
                 unknown,
             )
-        columns = self.connection.tables.columns(self.spec.table)
+        columns = self.session.tables.columns(self.spec.table)
         if columns is None:
             raise RollbackError(
                 f"{self.spec.table} isn't there any more; its archives are, and its ledger names them",
@@ -263,7 +263,7 @@ class _Rollback:
         # Rows come back as they were, with the times at which they had been changed.
         spec = replace(self.spec, updated_at_column=None, keep_latest=None)
         partitions = self.partition_slice.only(undoing)
-        live = live_slice(self.connection, spec=spec, partition_slice=partitions, names=names_of(columns))
+        live = live_slice(self.session, spec=spec, partition_slice=partitions, names=names_of(columns))
         return live, columns
 
     def _now(
@@ -304,7 +304,7 @@ class _Rollback:
 
     def _check_untouched(self, undoing: Mapping[str, UndonePartition], publications: Sequence[str]) -> None:
         """Refuse to put a whole table back if more, or less, than what was asked would go with it."""
-        changes = history(self.connection, self.spec.table)
+        changes = history(self.session, self.spec.table)
         last = changes[-1].publication_id
         partitions = {change.key for change in changes if change.publication_id in publications}
         if last in publications and partitions == set(undoing) and len(publications) == 1:
@@ -329,9 +329,9 @@ class _Rollback:
         archive = Archive()
         if not self.dry_run:
             archive = self._archived(restoration, live, columns, now)
-            restoration.run(self.connection)
+            restoration.run(self.session)
             self._record(restoration, live, undoing, now, archive)
-        restoration.close(self.connection)
+        restoration.close(self.session)
         return archive
 
     def _archived(
@@ -343,7 +343,7 @@ class _Rollback:
         if not replaced or not self.archive_for:
             return Archive()
         return archived(
-            self.connection,
+            self.session,
             live.only(replaced),
             names_of(columns),
             publication_id=self.origin.publication_id,
@@ -358,11 +358,11 @@ class _Rollback:
         now: Mapping[str, Fingerprint],
         archive: Archive,
     ) -> None:
-        names = names_of(self.connection.tables.columns(self.spec.table) or ())
-        after = live_fingerprints(self.connection, live, names)
+        names = names_of(self.session.tables.columns(self.spec.table) or ())
+        after = live_fingerprints(self.session, live, names)
         for source, keys in restoration.sources.items():
-            columns = names_of(self.connection.tables.columns(source) or ())
-            found = after if columns == names else live_fingerprints(self.connection, live.only(keys), columns)
+            columns = names_of(self.session.tables.columns(source) or ())
+            found = after if columns == names else live_fingerprints(self.session, live.only(keys), columns)
             self._check_restored({key: found[key] for key in keys}, undoing)
         change = NewChange(
             event="rolled_back",
@@ -374,7 +374,7 @@ class _Rollback:
             archive=archive,
             undone={key: [layer.publication_id for layer in one.layers] for key, one in undoing.items()},
         )
-        record_change(self.connection, self.spec.table, change, origin=self.origin)
+        record_change(self.session, self.spec.table, change, origin=self.origin)
 
     def _check_restored(self, found: Mapping[str, Fingerprint], undoing: Mapping[str, UndonePartition]) -> None:
         """Refuse, and so undo, what did not become what was there before: an archive that somebody changed."""

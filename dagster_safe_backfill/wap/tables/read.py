@@ -13,11 +13,10 @@ from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.slicing import inside
 from dagster_safe_backfill.wap.tables.slices import live_slice
 from dagster_safe_backfill.warehouses.base import Session
-from dagster_safe_backfill.warehouses.frames import no_rows
 
 
 def read(
-    connection: Session,
+    session: Session,
     *,
     spec: TableSpec,
     partition_slice: PartitionSlice | None,
@@ -28,7 +27,7 @@ def read(
     """Return a table's rows in the slice (all, without one) as a frame of `load_type`.
 
     Args:
-        connection: An open session; read-only is enough.
+        session: An open session; read-only is enough.
         spec: How the table is kept.
         partition_slice: What to read.
         columns: The columns to read; all, if empty.
@@ -39,7 +38,7 @@ def read(
         TableNotFoundError: There is no such table.
         PartitionColumnError: The partition column is missing or can't tell the partitions.
     """
-    found = connection.tables.columns(spec.table)
+    found = session.tables.columns(spec.table)
     if found is None:
         raise TableNotFoundError(
             f"there is no table {spec.table} to read; materialize the asset that it belongs to first"
@@ -49,11 +48,6 @@ def read(
     if is_empty:
         select = select.where(exp.false())
     elif partition_slice is not None:
-        recognised = live_slice(connection, spec=spec, partition_slice=partition_slice, names=names_of(found))
+        recognised = live_slice(session, spec=spec, partition_slice=partition_slice, names=names_of(found))
         select = select.where(inside(recognised))
-    return connection.fetch(select, load_type)
-
-
-def read_nothing(load_type: type) -> object:
-    """Return a frame without rows, for an input that reads nothing of a table that isn't there yet."""
-    return no_rows(load_type)
+    return session.fetch(select, load_type)

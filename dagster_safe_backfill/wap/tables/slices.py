@@ -23,7 +23,7 @@ from dagster_safe_backfill.warehouses.base import Session
 
 
 def table_slice(
-    connection: Session,
+    session: Session,
     rows: exp.Select,
     *,
     spec: TableSpec,
@@ -33,7 +33,7 @@ def table_slice(
     """Return a slice as it is recognised in rows of a table, by the types that its partition expressions have there.
 
     Args:
-        connection: An open session; read-only is enough.
+        session: An open session; read-only is enough.
         rows: Rows of the table, or rows that it is to have.
         spec: How the table is kept.
         partition_slice: The partitions; None for an unpartitioned asset.
@@ -45,7 +45,7 @@ def table_slice(
     """
     if partition_slice is None:
         return TableSlice(spec=spec, partition_slice=None)
-    expressions = _expressions(spec, partition_slice, dialect=connection.dialect.name)
+    expressions = _expressions(spec, partition_slice, dialect=session.dialect.name)
     known = {*map(str.casefold, names)}
     for expression in expressions.values():
         missing = [one.name for one in expression.find_all(exp.Column) if one.name.casefold() not in known]
@@ -56,24 +56,24 @@ def table_slice(
             )
     select = exp.select(*[one.copy() for one in expressions.values()]).from_(terms.subquery(rows, "_sb_rows"))
     columns: dict[str | None, PartitionColumn] = {}
-    for name, described in zip(expressions, connection.describe(select), strict=True):
+    for name, described in zip(expressions, session.describe(select), strict=True):
         columns[name] = PartitionColumn(
             name=f"{spec.table}, partition_expr {spec.partition_expr[name]}",
             sql=spec.partition_expr[name],
             type_name=described.type,
-            keeps=connection.dialect.keeps(described.type),
+            keeps=session.dialect.keeps(described.type),
             timezone=spec.column_timezone,
-            dialect=connection.dialect,
+            dialect=session.dialect,
         )
     return TableSlice(spec=spec, partition_slice=partition_slice, columns=columns)
 
 
 def live_slice(
-    connection: Session, *, spec: TableSpec, partition_slice: PartitionSlice | None, names: Sequence[str]
+    session: Session, *, spec: TableSpec, partition_slice: PartitionSlice | None, names: Sequence[str]
 ) -> TableSlice:
     """Return `table_slice` of the live table, of which `names` are the columns."""
     rows = exp.select(*terms.columns(names)).from_(terms.table(spec.table))
-    return table_slice(connection, rows, spec=spec, partition_slice=partition_slice, names=names)
+    return table_slice(session, rows, spec=spec, partition_slice=partition_slice, names=names)
 
 
 def _expressions(spec: TableSpec, partition_slice: PartitionSlice, *, dialect: str) -> dict[str | None, exp.Expr]:
@@ -98,7 +98,7 @@ def _example(partition_slice: PartitionSlice) -> str:
     return "{" + ", ".join(f'"{name}": "a_column"' for name in names) + "}"
 
 
-def check_keys(connection: Session, recognised: TableSlice) -> None:
+def check_keys(session: Session, recognised: TableSlice) -> None:
     """Refuse keys that are one value to their column, such as 1 and 01 in a column of integers.
 
     Raises:
@@ -109,7 +109,7 @@ def check_keys(connection: Session, recognised: TableSlice) -> None:
         column = recognised.columns[dimension.name]
         if isinstance(dimension, TimeDimension) or column.keeps == "text":
             continue
-        ((values,),) = connection.query(distinct_keys(dimension, column))
+        ((values,),) = session.query(distinct_keys(dimension, column))
         if values < len(set(dimension.values)):
             raise PartitionColumnError(
                 f"{column.name}: some of the partition keys {listed(dimension.values)} are the same {column.type_name};"

@@ -19,7 +19,7 @@ _SCRATCH = "_sb_staged"
 
 
 def store(
-    connection: Session,
+    session: Session,
     data: object,
     *,
     spec: TableSpec,
@@ -39,12 +39,12 @@ def store(
         raise ConfigurationError(
             f'{spec.table}: on_schema_change="sync" rewrites the whole table; only @wap_asset(publish="swap") does that'
         )
-    shadow = connection.scratch(_SCRATCH)
+    shadow = session.scratch(_SCRATCH)
 
     def work() -> Mapping[str, RowCounts]:
-        connection.tables.ensure_schema(spec.table.schema)
+        session.tables.ensure_schema(spec.table.schema)
         staged = stage(
-            connection,
+            session,
             source,
             spec=spec,
             partition_slice=partition_slice,
@@ -52,26 +52,26 @@ def store(
             is_scratch=True,
         )
         if staged.spec.unique_key:
-            _check_key(connection, staged)
-        add_columns(connection, staged)
-        write = slice_write(connection, staged.table_slice, shadow=shadow, names=names_of(staged.columns))
+            _check_key(session, staged)
+        add_columns(session, staged)
+        write = slice_write(session, staged.table_slice, shadow=shadow, names=names_of(staged.columns))
         prepared = prepare_change(
-            connection,
+            session,
             write,
             staged.rows,
             strategy="merge" if staged.spec.unique_key else "replace",
             live_exists=staged.live_columns is not None,
         )
-        prepared.run(connection)
-        connection.tables.drop(shadow)
+        prepared.run(session)
+        session.tables.drop(shadow)
         return prepared.row_counts
 
-    with readable(connection, data, spec=spec) as source:
-        return connection.attempt(work)
+    with readable(session, data, spec=spec) as source:
+        return session.attempt(work)
 
 
-def _check_key(connection: Session, staged: Staged) -> None:
-    result = key_result(connection, staged)
+def _check_key(session: Session, staged: Staged) -> None:
+    result = key_result(session, staged)
     if result.problem is not None:
         raise WarehouseError(f"{staged.spec.table}: its unique key can't be checked: {result.problem}")
     if result.passed:

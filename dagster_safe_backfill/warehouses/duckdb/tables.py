@@ -233,4 +233,4 @@ def name_of(table: TableRef) -> str:
 
 def quoted(name: str) -> str:
     """Return the name of a column, or another, as it stands in a statement."""
-    return terms.column(name).sql("duckdb")
+    return exp.to_identifier(name, quoted=True).sql("duckdb")

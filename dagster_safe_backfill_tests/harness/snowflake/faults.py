@@ -157,7 +157,7 @@ class Bench:
         run = AGAIN if how % 4 == 3 else RUN
         if self.work == "rollback":
             undone = database.rollback(FIRST, run=run)
-            return "found it undone" if undone.already and not undone.changes else "undone"
+            return "found it undone" if undone.already and not undone.row_counts else "undone"
         strategy: Strategy = "merge" if self.work == "stage" else self.work
         if how % 2 == 0 and self.audited is not None:
             published = database.publish(self.audited, run, strategy=strategy)
@@ -166,7 +166,7 @@ class Bench:
             published = database.publish(audited, run, strategy=strategy)
         if published.is_repeated:
             return "found it published"
-        return "published" if any(one.touched for one in published.changes.values()) else "published, no change"
+        return "published" if any(one.touched for one in published.row_counts.values()) else "published, no change"
 
     def statements(self) -> list[Passed]:
         """Return the statements of the work when nothing fails."""

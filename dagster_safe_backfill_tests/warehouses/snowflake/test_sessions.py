@@ -122,7 +122,7 @@ def test_assets_of_the_io_manager_are_tagged_and_with_the_users_own_pairs(accoun
 def test_a_tag_that_is_too_long_is_refused_before_anything_is_done(account: SnowflakeBackend) -> None:
     manager = account.manager(query_tag={"text": "x" * 2000})
     with (
-        pytest.raises(sb.ConfigurationError, match="Snowflake accepts 2000. Shorten it"),
+        pytest.raises(sb.ConfigurationError, match=r"Snowflake accepts 2000\. Shorten it"),
         manager.warehouse().connect(),
     ):
         pass

@@ -100,7 +100,7 @@ def test_a_swap_that_the_ledger_does_not_know_is_undone_by_the_next_publication(
     assert table.values() == {0: [2.0] * 3}
     assert published.archive is not None
     assert {value for (value,) in table.read(f"SELECT value FROM {published.archive.name}")} == {1.0}
-    assert table.rollback("1").changes
+    assert table.rollback("1").row_counts
     assert table.values() == {0: [1.0] * 3}
 
 

@@ -1,0 +1,171 @@
+"""What runs do with live tables besides write-audit-publish: rollbacks, retention, and the tables of plain assets.
+
+The modules of `assets/` load this one with their first run, since it loads the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta, timezone
+from typing import Any
+
+import dagster as dg
+
+from dagster_safe_backfill.model.slices import PartitionSlice
+from dagster_safe_backfill.model.states import Origin, Retired, RolledBack, RowCounts
+from dagster_safe_backfill.model.tables import TableSpec
+from dagster_safe_backfill.model.text import listed
+from dagster_safe_backfill.reports.events import changes_metadata, partition_metadata
+from dagster_safe_backfill.runs.backfills import is_over
+from dagster_safe_backfill.runs.declared import TableIO
+from dagster_safe_backfill.runs.partitions import order_of, slice_of_keys
+from dagster_safe_backfill.wap.ledger.history import partition_keys
+from dagster_safe_backfill.wap.measure.live import measure_live
+from dagster_safe_backfill.wap.retention import owners, retire
+from dagster_safe_backfill.wap.rollback.rollback import Chosen, rollback
+from dagster_safe_backfill.wap.tables.read import read
+from dagster_safe_backfill.wap.tables.store import store
+from dagster_safe_backfill.warehouses.frames import no_rows
+
+__all__ = ["Chosen", "drop_expired", "measure_live", "no_rows", "read", "roll_back", "store"]
+
+_SHOWN = 400
+"""The maximum number of rows in a rollback's table of partitions: Dagster's UI is slow with more."""
+
+
+def roll_back(
+    context: dg.OpExecutionContext,
+    table_io: TableIO,
+    *,
+    asset: dg.AssetsDefinition,
+    spec: TableSpec,
+    chosen: Chosen,
+    archive_for: timedelta,
+    force: bool,
+    dry_run: bool,
+) -> None:
+    """Roll back the chosen publications in one transaction, and log a materialization for each partition.
+
+    Raises:
+        RollbackError: The publications can't be rolled back; the live table is unchanged.
+    """
+    with table_io.connected(spec.table, run_id=context.run_id, publication_id=context.run_id) as session:
+        done = rollback(
+            session,
+            chosen,
+            spec=spec,
+            partition_slice=_slice_of(asset, context.instance, partition_keys(session, spec.table)),
+            origin=Origin(run_id=context.run_id, publication_id=context.run_id),
+            archive_for=archive_for,
+            force=force,
+            dry_run=dry_run,
+        )
+    _report(context, asset.key, done)
+
+
+def drop_expired(
+    context: dg.OpExecutionContext, table_io: TableIO, *, spec: TableSpec, keep_shadows_for: timedelta, dry_run: bool
+) -> str:
+    """Drop a table's expired archives and the shadows of ended runs, and return a sentence that says which."""
+    with table_io.connected(spec.table, run_id=context.run_id) as session:
+        made_by = owners(session, spec.table)
+        retired = retire(
+            session,
+            spec.table,
+            ended_runs={run_id for run_id in made_by if is_over(context.instance, run_id)},
+            keep_shadows_for=keep_shadows_for,
+            origin=Origin(run_id=context.run_id, publication_id=context.run_id),
+            dry_run=dry_run,
+        )
+    text = _dropped(retired)
+    context.log.info(text)
+    return text
+
+
+def _slice_of(asset: dg.AssetsDefinition, instance: dg.DagsterInstance, keys: Iterable[str]) -> PartitionSlice | None:
+    """Return the slice of the given keys that the asset has, in the asset's order; None if it has none of them."""
+    definition: dg.PartitionsDefinition[Any] | None = asset.partitions_def
+    if definition is None:
+        return None
+    order = order_of(definition, instance)
+    known = sorted((key for key in keys if key in order), key=order.__getitem__)
+    return slice_of_keys(definition, known) if known else None
+
+
+def _report(context: dg.OpExecutionContext, key: dg.AssetKey, done: RolledBack) -> None:
+    undone = ", ".join(done.undone)
+    if done.is_dry:
+        context.log.info(f"{done.table}: rolling back {undone} would change {_counted(done)}; nothing was changed")
+    else:
+        context.log.info(f"{done.table}: rolled back {undone}: {_counted(done)}")
+        for partition, changes in done.row_counts.items():
+            context.log_event(_materialization(key, partition, done, changes, by=done.publication_id))
+        for partition, by in {**dict.fromkeys(done.untouched, done.publication_id), **done.already}.items():
+            context.log_event(_materialization(key, partition, done, None, by=by))
+    context.add_output_metadata(_summary(done))
+
+
+def _materialization(
+    key: dg.AssetKey, partition: str, done: RolledBack, changes: RowCounts | None, *, by: str
+) -> dg.AssetMaterialization:
+    description = f"Rollback of {', '.join(done.undone)}"
+    if partition in done.removed:
+        description += ": the partition had no rows before the publication, and has none now"
+    elif partition in done.already:
+        description += f": {by} had already rolled the partition back"
+    elif changes is None:
+        description += ": the publication had changed nothing in this partition"
+    metadata: dict[str, Any] = {
+        "dagster/table_name": str(done.table),
+        "rollback_of": ", ".join(done.undone),
+        "publication_id": by,
+        **_archive(done),
+    }
+    if changes is not None:
+        metadata |= partition_metadata(changes)
+    return dg.AssetMaterialization(asset_key=key, partition=partition, description=description, metadata=metadata)
+
+
+def _archive(done: RolledBack) -> Mapping[str, str]:
+    """Return metadata about the archive, from which the rollback itself can be rolled back."""
+    if done.archive is None or done.expires_at is None:
+        return {"archive": "none, because no rows were replaced, or none are kept"}
+    until = done.expires_at.astimezone(timezone.utc)
+    return {"archive": str(done.archive), "archive_expires_at": f"{until:%Y-%m-%d %H:%M} UTC"}
+
+
+def _counted(done: RolledBack) -> str:
+    total = sum(done.row_counts.values(), RowCounts())
+    text = (
+        f"{len(done.row_counts)} partitions: {total.inserted:,} rows inserted, {total.updated:,} updated,"
+        f" {total.deleted:,} deleted, {total.unchanged:,} unchanged"
+    )
+    if done.removed:
+        text += f"; {listed(done.removed)} had no rows before, so their rows are removed"
+    if done.untouched:
+        text += f"; nothing to undo in {listed([*done.untouched])}"
+    if done.already:
+        text += f"; already undone in {listed([*done.already])}"
+    return text
+
+
+def _summary(done: RolledBack) -> Mapping[str, Any]:
+    shown = [*done.row_counts.items()][:_SHOWN]
+    rows = [dg.TableRecord({"partition": key, **changes_metadata(changes)}) for key, changes in shown]
+    found: dict[str, Any] = {
+        "rollback_of": ", ".join(done.undone),
+        "dry_run": done.is_dry,
+        "summary": _counted(done),
+    }
+    if not done.is_dry:
+        found |= {"publication_id": done.publication_id, **_archive(done)}
+    if rows:
+        found["partitions"] = dg.MetadataValue.table(rows)
+    return found
+
+
+def _dropped(retired: Retired) -> str:
+    verb = "would drop" if retired.is_dry else "dropped"
+    dropped = [*retired.archives, *retired.shadows]
+    kept = f"; kept {listed([*retired.kept_shadows])}" if retired.kept_shadows else ""
+    return f"{retired.table}: {verb} {listed(dropped, shown=100) or 'nothing'}{kept}"

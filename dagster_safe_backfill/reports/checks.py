@@ -164,8 +164,9 @@ def _metadata(result: AuditResult, *, is_published: bool) -> dict[str, Any]:
     }
     if result.failed_keys:
         metadata["failed_partition_keys"] = list(result.failed_keys)
-    if result.audit.threshold is not None:
-        metadata["threshold"] = result.audit.threshold
+    threshold = result.audit.threshold
+    if threshold is not None:
+        metadata["threshold"] = threshold
     if result.problem is not None:
         return {**metadata, "problem": result.problem}
     metadata |= _numbers(_totals(result))

@@ -29,12 +29,13 @@ def report(judged: Audited | Rejected) -> dict[str, Any]:
     over_run: list[AuditResult] = []
     for result in judged.results:
         (by_partition if result.overall is None else over_run).append(result)
+    verdicts = _verdicts(judged.staged.keys, by_partition)
     keys = judged.staged.keys
     if len(keys) > _SHOWN:
-        keys = _worst_first(keys, by_partition)
+        keys = _worst_first(verdicts)
     rows: list[dict[str, Any]] = []
     for key in keys:
-        rows.append(_row(judged, by_partition, key))
+        rows.append(_row(judged, by_partition, key, verdicts[key]))
     metadata: dict[str, Any] = {"report": table_value(rows)}
     if over_run:
         said = [f"{result.audit.name}: {summary(result)}" for result in over_run]
@@ -43,18 +44,27 @@ def report(judged: Audited | Rejected) -> dict[str, Any]:
         left_out = len(judged.staged.keys) - len(keys)
         metadata["report_left_out"] = dg.MetadataValue.text(f"{left_out:,} partitions, those that passed first")
     if len(judged.staged.keys) >= _PICTURE_FROM:
-        metadata["picture"] = _picture(judged, by_partition)
+        metadata["picture"] = _picture(judged, verdicts)
     return metadata
 
 
-def _worst_first(keys: Sequence[str], results: Sequence[AuditResult]) -> tuple[str, ...]:
+def _verdicts(keys: Sequence[str], results: Sequence[AuditResult]) -> dict[str, str]:
+    """Return what audits together say of each partition: passed, warned, or blocked."""
+    verdicts = dict.fromkeys(keys, "passed")
+    for result in results:
+        verdicts |= dict.fromkeys(result.failed_keys, "warned")
+    for result in results:
+        verdicts |= dict.fromkeys(result.blocking_keys, "blocked")
+    return verdicts
+
+
+def _worst_first(verdicts: Mapping[str, str]) -> tuple[str, ...]:
     """Return as many partitions as the table shows, in their order: those that failed before the others."""
-    bad = {key for result in results for key in result.failed_keys}
-    chosen = set(sorted(keys, key=lambda key: key not in bad)[:_SHOWN])
-    return tuple(key for key in keys if key in chosen)
+    chosen = set(sorted(verdicts, key=lambda key: verdicts[key] == "passed")[:_SHOWN])
+    return tuple(key for key in verdicts if key in chosen)
 
 
-def _row(judged: Audited | Rejected, results: Sequence[AuditResult], key: str) -> dict[str, Any]:
+def _row(judged: Audited | Rejected, results: Sequence[AuditResult], key: str, said: str) -> dict[str, Any]:
     shadow = judged.staged.rows.get(key, 0)
     failures: list[str] = []
     drifts: dict[str, str] = {}
@@ -67,7 +77,7 @@ def _row(judged: Audited | Rejected, results: Sequence[AuditResult], key: str) -
             drifts |= _both_sides(result.audit, verdict.measured)
     row: dict[str, Any] = {
         "partition": key,
-        "verdict": verdict_of(results, key),
+        "verdict": said,
         "audits that did not pass": "; ".join(failures),
         "shadow rows": shadow,
     }
@@ -81,33 +91,19 @@ def _both_sides(audit: AggregateDrift, measured: Mapping[str, float | None]) -> 
     return {f"{audit.what}, {side}": shown_number(measured.get(side)) for side in ("shadow", "live")}
 
 
-def verdict_of(results: Sequence[AuditResult], key: str) -> str:
-    """Return what audits together say of a partition: passed, warned, or blocked."""
-    verdict = "passed"
-    for result in results:
-        of_audit = result.verdicts[key]
-        if result.is_blocking(of_audit):
-            return "blocked"
-        if of_audit.outcome != "passed":
-            verdict = "warned"
-    return verdict
-
-
-def _picture(judged: Audited | Rejected, results: Sequence[AuditResult]) -> dg.MetadataValue[Any]:
+def _picture(judged: Audited | Rejected, verdicts: Mapping[str, str]) -> dg.MetadataValue[Any]:
     staged, live_rows = judged.staged, judged.live_rows
     shadow: list[int] = []
     live: list[int] = []
-    verdicts: list[str] = []
     for key in staged.keys:
         shadow.append(staged.rows.get(key, 0))
         live.append((live_rows or {}).get(key, 0))
-        verdicts.append(verdict_of(results, key))
     try:
         svg = rows_by_partition(
             staged.keys,
             shadow=shadow,
             live=None if live_rows is None else live,
-            verdicts=verdicts,
+            verdicts=[*verdicts.values()],
             title=str(staged.spec.table),
         )
     except ImportError:

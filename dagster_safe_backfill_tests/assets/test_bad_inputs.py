@@ -52,8 +52,8 @@ CASES = [
         "changed, the updated_at_column, is not in the table",
         {"updated_at_column": "changed"},
     ),
-    Case("text for a number", lambda: good().assign(value="x"), sb.SchemaMismatchError, "value is VARCHAR, and DOUBLE"),
-    Case("number for a time", lambda: good().assign(day=1), sb.SchemaMismatchError, "day is BIGINT, and TIMESTAMP"),
+    Case("text for a number", lambda: good().assign(value="x"), sb.SchemaMismatchError, "value is VARCHAR, but DOUBLE"),
+    Case("number for a time", lambda: good().assign(day=1), sb.SchemaMismatchError, "day is BIGINT, but TIMESTAMP"),
     Case("fraction for an integer", lambda: good().assign(id=[1.5, 2, 3]), sb.SchemaMismatchError, "1 values of id"),
     Case("a number too large", lambda: good().assign(id=[1e30, 2, 3]), sb.SchemaMismatchError, "1 values of id"),
     Case(
@@ -277,7 +277,7 @@ ALTERATIONS = {
     "ALTER TABLE events DROP COLUMN value": "value is not in the table",
     "ALTER TABLE events ADD COLUMN extra INTEGER": "extra is missing",
     "ALTER TABLE events RENAME COLUMN value TO worth": "worth is missing",
-    "ALTER TABLE events ALTER COLUMN value TYPE VARCHAR": "value is DOUBLE, and VARCHAR in the table",
+    "ALTER TABLE events ALTER COLUMN value TYPE VARCHAR": "value is DOUBLE, but VARCHAR in the table",
 }
 
 
@@ -457,7 +457,7 @@ def test_a_slice_needs_a_partition_expr(filled: DuckDBBackend, instance: dg.Dags
     before = filled.read(LIVE)
     case = Case("none", good, sb.ConfigurationError, "no partition_expr", {"partition_expr": None})
     result = run_key([plain_asset(case)], DAY, io_manager=filled.io_manager, instance=instance)
-    assert "main.events has partitions, but no partition_expr" in failure_of(result, "events")
+    assert "main.events: the asset has partitions, but no partition_expr" in failure_of(result, "events")
     assert filled.read(LIVE) == before
 
 
@@ -473,7 +473,7 @@ def test_each_dimension_needs_a_partition_expr(expr: Any, filled: DuckDBBackend,
         return good()
 
     result = run_key([events], f"{DAY}|eu", io_manager=filled.io_manager, instance=instance)
-    assert "main.events has partitions, but no partition_expr for its dimension" in failure_of(result, "events")
+    assert "main.events: the asset has partitions, but no partition_expr for its dimension" in failure_of(result, "events")
     assert filled.read(LIVE) == before
 
 

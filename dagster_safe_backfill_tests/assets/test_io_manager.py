@@ -709,7 +709,7 @@ def test_the_connection_is_closed_whatever_happens(
 
 def test_a_table_that_is_not_there_is_named(backend: Backend) -> None:
     for _ in range(2):
-        with pytest.raises(sb.TableNotFoundError, match="materialize"):
+        with pytest.raises(sb.TableNotFoundError, match="Materialize"):
             dg.materialize([one, reader], resources={"io_manager": backend.io_manager}, selection="reader")
         backend.change("CREATE TABLE IF NOT EXISTS other (a INTEGER)")
 
@@ -790,4 +790,4 @@ def test_a_plain_asset_can_not_reshape_its_table(io_manager: sb.RangeIOManager, 
         return pd.DataFrame({"day": pd.to_datetime(["2024-01-01"])})
 
     result = run_key([seen], "2024-01-01", io_manager=io_manager, instance=instance)
-    assert 'only @wap_asset(publish=Swap(on_schema_change="sync")) does' in failure_of(result, "seen")
+    assert 'only @wap_asset(publish="swap") does' in failure_of(result, "seen")

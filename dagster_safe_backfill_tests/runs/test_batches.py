@@ -533,7 +533,7 @@ def test_batches_need_the_columns_of_the_first(
 
     result = run_range([events], TWELVE[0], TWELVE[1], io_manager=io_manager, instance=instance)
     number = backend.own(duckdb="INTEGER", snowflake="NUMBER(38,0)")
-    assert f"value is VARCHAR, and {number} in the table" in failure_of(result, "events")
+    assert f"value is VARCHAR, but {number} in the table" in failure_of(result, "events")
 
 
 @pytest.mark.parametrize("strategy", ["merge", "replace", "swap"])

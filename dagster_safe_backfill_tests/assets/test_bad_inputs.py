@@ -473,7 +473,9 @@ def test_each_dimension_needs_a_partition_expr(expr: Any, filled: DuckDBBackend,
         return good()
 
     result = run_key([events], f"{DAY}|eu", io_manager=filled.io_manager, instance=instance)
-    assert "main.events: the asset has partitions, but no partition_expr for its dimension" in failure_of(result, "events")
+    assert "main.events: the asset has partitions, but no partition_expr for its dimension" in failure_of(
+        result, "events"
+    )
     assert filled.read(LIVE) == before
 
 

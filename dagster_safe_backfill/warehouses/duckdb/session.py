@@ -96,7 +96,7 @@ class DuckDBWarehouse(Warehouse):
         except duckdb.IOException as error:
             if read_only and "does not exist" in str(error):
                 raise TableNotFoundError(
-                    f"there is no database at {self._database}; materialize what is read first"
+                    f"there is no database at {self._database}, so nothing can be read. Materialize an asset first."
                 ) from error
             raise
 

@@ -108,15 +108,17 @@ def build_rollback_job(
             raise ConfigurationError("give either a publication_id or a backfill_id, not both")
         upkeep = _upkeep()
         table_io = table_io_of(getattr(context.resources, io_manager_key), key)
+        order = _order(asset, context.instance)
         upkeep.roll_back(
             context,
             table_io,
             asset=asset,
+            order=order,
             spec=table_io.spec_of(key, options),
             chosen=upkeep.Chosen(
                 publication_id=config.publication_id,
                 backfill_id=config.backfill_id,
-                keys=_expanded(config.partitions, _order(asset, context.instance), asset=key),
+                keys=_expanded(config.partitions, order, asset=key),
             ),
             archive_for=timedelta(days=archive_days),
             force=config.force,

@@ -18,7 +18,7 @@ from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.reports.events import changes_metadata, partition_metadata
 from dagster_safe_backfill.runs.backfills import is_over
 from dagster_safe_backfill.runs.declared import TableIO
-from dagster_safe_backfill.runs.partitions import order_of, slice_of_keys
+from dagster_safe_backfill.runs.partitions import slice_of_keys
 from dagster_safe_backfill.wap.ledger.history import partition_keys
 from dagster_safe_backfill.wap.measure.live import measure_live
 from dagster_safe_backfill.wap.retention import owners, retire
@@ -38,6 +38,7 @@ def roll_back(
     table_io: TableIO,
     *,
     asset: dg.AssetsDefinition,
+    order: Mapping[str, int],
     spec: TableSpec,
     chosen: Chosen,
     archive_for: timedelta,
@@ -45,6 +46,8 @@ def roll_back(
     dry_run: bool,
 ) -> None:
     """Roll back the chosen publications in one transaction, and log a materialization for each partition.
+
+    `order` is the position of each of the asset's partition keys.
 
     Raises:
         RollbackError: The publications can't be rolled back; the live table is unchanged.
@@ -54,7 +57,7 @@ def roll_back(
             session,
             chosen,
             spec=spec,
-            partition_slice=_slice_of(asset, context.instance, partition_keys(session, spec.table)),
+            partition_slice=_slice_of(asset, order, partition_keys(session, spec.table)),
             origin=Origin(run_id=context.run_id, publication_id=context.run_id),
             archive_for=archive_for,
             force=force,
@@ -82,12 +85,11 @@ def drop_expired(
     return text
 
 
-def _slice_of(asset: dg.AssetsDefinition, instance: dg.DagsterInstance, keys: Iterable[str]) -> PartitionSlice | None:
+def _slice_of(asset: dg.AssetsDefinition, order: Mapping[str, int], keys: Iterable[str]) -> PartitionSlice | None:
     """Return the slice of the given keys that the asset has, in the asset's order; None if it has none of them."""
     definition: dg.PartitionsDefinition[Any] | None = asset.partitions_def
     if definition is None:
         return None
-    order = order_of(definition, instance)
     known = sorted((key for key in keys if key in order), key=order.__getitem__)
     return slice_of_keys(definition, known) if known else None
 

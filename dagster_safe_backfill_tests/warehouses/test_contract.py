@@ -170,7 +170,7 @@ def test_a_missing_table_has_an_error_of_its_own(warehouse: Warehouse) -> None:
 
 @pytest.mark.only("duckdb", reason="a Snowflake database is made by its owner, and there before")
 def test_a_missing_database_is_no_empty_one(warehouse: Warehouse) -> None:
-    with pytest.raises(sb.TableNotFoundError, match="materialize"), warehouse.connect(read_only=True):
+    with pytest.raises(sb.TableNotFoundError, match="Materialize an asset first"), warehouse.connect(read_only=True):
         pass
 
 

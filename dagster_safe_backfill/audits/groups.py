@@ -191,6 +191,7 @@ class AggregateDrift(GroupAudit):
         assert live is not None
         here, there = shadow.values[_VALUE], live.values[_VALUE]
         apart = difference(here, there, absolute=self.absolute)
+        # As a share of no live rows every change is infinite, so no limit could let a new partition pass.
         if not live.rows and shadow.rows:
             outcome = "passed" if self.on_new_partition == "pass" else "failed"
         else:
@@ -349,6 +350,7 @@ def aggregate_drift(
         known = ", ".join(_NUMBER_WORDS)
         raise ConfigurationError(f"aggregate is one of {known}, or a percentile from 0 to 1, not {aggregate!r}.")
     _check_new(on_new_partition)
+    # Rounded to ten digits, because 0.29 * 100 is 28.999999999999996 in floats.
     words = aggregate if isinstance(aggregate, str) else f"p{aggregate * 100:.10g}"
     return AggregateDrift(
         name=check_name(name, _named(f"{words}_drift", over=over), column),
@@ -376,6 +378,7 @@ def _where(over: Over) -> str:
 def _check_bounds(least: float | None, most: float | None, *, option: str) -> None:
     if least is None and most is None:
         raise ConfigurationError(f"{option} needs a least or a most value.")
+    # Not `least > most`, which would let NaN pass (IEEE 754).
     if least is not None and most is not None and not least <= most:
         raise ConfigurationError(f"{option}: nothing is at least {least} and at most {most}.")
 

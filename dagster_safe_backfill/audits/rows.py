@@ -189,7 +189,9 @@ def accepted_values(
     Raises:
         ConfigurationError: No value is given, one is None or NaN, or one of the reasons listed at `unique`.
     """
+    # A text is a sequence of letters: "open" would accept o, p, e and n.
     given = () if isinstance(values, str) else tuple(values)
+    # In SQL, NOT IN is never true if the list has a NULL, so such an audit could never fail.
     if not given or not all(map(_is_value, given)):
         raise ConfigurationError(
             f"accepted_values of {column} needs a list of values, none of which is None or NaN."

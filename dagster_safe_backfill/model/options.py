@@ -246,6 +246,7 @@ class Limits:
             check_count("max_partitions", self.max_partitions, of="partitions", at_least=1)
         hours = cast("object", self.allowed_hours)
         if isinstance(hours, str):
+            # Parsed here, so that a wrong text is refused where the asset is defined and not in a run.
             object.__setattr__(self, "allowed_hours", AllowedHours.parse(hours))
         elif not isinstance(hours, AllowedHours | None):
             raise refused("allowed_hours", 'a text such as "22:00-06:00 America/New_York"', hours)
@@ -326,6 +327,7 @@ class Checks:
         ```
     """
 
+    # On SQLite, nine checks of 365 partitions took 65 s with a status for each, and 8.5 s without (Dagster 1.13).
     partitioned: bool | Literal["auto"] = "auto"
     sample_columns: Sequence[str] | None = None
 
@@ -361,6 +363,7 @@ class AssetOptions:
     checks: Checks = field(default_factory=Checks)
 
     def __post_init__(self) -> None:
+        # DuckDB ignores the case of column names, and so does Snowflake for unquoted ones.
         key = {name.casefold() for name in self.unique_key}
         stamp, latest = self.table.updated_at_column, self.table.keep_latest
         if isinstance(self.publish, Merge) and not key:

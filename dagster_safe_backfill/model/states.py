@@ -71,6 +71,7 @@ class Fingerprint:
 
     rows: int = 0
     digest: str = ""
+    # DuckDB doesn't promise equal hashes in its next version, so its version is part of the name.
     algorithm: str = ""
 
     def __str__(self) -> str:
@@ -86,6 +87,7 @@ class Fingerprint:
     @classmethod
     def parse(cls, text: str) -> Fingerprint:
         """Parse the text that `str` returned."""
+        # `Dialect.hash_algorithm` promises a name without colons.
         rows, algorithm, digest = text.split(":")
         return cls(rows=int(rows), digest=digest, algorithm=algorithm)
 
@@ -224,6 +226,7 @@ class Staged:
     keys: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
+        # Set once, because loops over partitions read them.
         object.__setattr__(self, "spec", self.table_slice.spec)
         object.__setattr__(self, "partition_slice", self.table_slice.partition_slice)
         object.__setattr__(self, "keys", self.table_slice.keys)
@@ -277,6 +280,7 @@ class Judged:
     @property
     def blocked(self) -> tuple[str, ...]:
         """The keys of the partitions that an audit forbids to publish, in the order of the slice."""
+        # A set, because several audits may block one partition. The order is that of the slice.
         keys: set[str] = set()
         for result in self.results:
             keys.update(result.blocking_keys)
@@ -299,10 +303,12 @@ class Audited(Judged):
         PublishError: `seal` isn't `AUDIT_SEAL`, or an audit forbids to publish a partition.
     """
 
+    # An InitVar isn't stored, so `dataclasses.replace` of an Audited raises, too, unless it is given the seal.
     seal: InitVar[Seal | None] = None
 
     def __post_init__(self, seal: Seal | None) -> None:
         table = self.staged.table_slice.table
+        # Compared by identity, so that another `Seal()` is refused.
         if seal is not AUDIT_SEAL:
             raise PublishError(f"{table}: only an audit can make an Audited", table=str(table))
         if self.blocked:

@@ -50,7 +50,7 @@ class SafeBackfillError(Exception):
 
 
 class ConfigurationError(SafeBackfillError):
-    """A definition can't work, whatever the data is."""
+    """A definition can't work with any data."""
 
 
 class SliceError(SafeBackfillError):

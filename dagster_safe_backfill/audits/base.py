@@ -52,7 +52,7 @@ class GradedAudit(Audit):
     """An audit that passes or fails.
 
     Attributes:
-        severity: What a failure does: `"ERROR"` blocks the publication, `"WARN"` only warns.
+        severity: The effect of a failure: `"ERROR"` blocks the publication, `"WARN"` only warns.
     """
 
     severity: Severity = "ERROR"
@@ -126,7 +126,7 @@ def column_types(types: Mapping[str, str], *, severity: Severity = "ERROR", name
 
     Args:
         types: The type of each column, by the column's name.
-        severity: What another type does: `"ERROR"` blocks the publication, `"WARN"` only warns.
+        severity: The effect of another type: `"ERROR"` blocks the publication, `"WARN"` only warns.
         name: The name of the asset check. Defaults to `column_types`.
 
     Raises:

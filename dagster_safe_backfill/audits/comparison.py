@@ -108,7 +108,7 @@ def compare(
         absolute_tolerance: The largest difference within which numbers are equal.
         relative_tolerance: The same, as a share of the larger of the two absolute values. As for Python's
             `math.isclose`, numbers are equal if they are within one of the two tolerances.
-        severity: What exceeding a limit does: `"ERROR"` blocks the publication, `"WARN"` only warns.
+        severity: The effect of exceeding a limit: `"ERROR"` blocks the publication, `"WARN"` only warns.
         name: The name of the asset check.
 
     Raises:
@@ -117,7 +117,7 @@ def compare(
     for option, value in (("absolute_tolerance", absolute_tolerance), ("relative_tolerance", relative_tolerance)):
         # Not `value < 0`, which would let NaN pass: every comparison with NaN is false (IEEE 754).
         if not value >= 0:
-            raise ConfigurationError(f"{option} is a number of 0 or more, not {value!r}.")
+            raise ConfigurationError(f"{option} must be a number of 0 or more, not {value!r}.")
     rows = {"added": max_added, "removed": max_removed, "changed": max_changed}
     return Comparison(
         name=check_name(name),

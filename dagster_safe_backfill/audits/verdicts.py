@@ -64,7 +64,7 @@ def check_severity(severity: Severity) -> None:
         ConfigurationError: The severity is neither `"ERROR"` nor `"WARN"`.
     """
     if severity not in ("ERROR", "WARN"):
-        raise ConfigurationError(f'severity is "ERROR" or "WARN", not {severity!r}.')
+        raise ConfigurationError(f'severity must be "ERROR" or "WARN", not {severity!r}.')
 
 
 def limits(
@@ -80,7 +80,7 @@ def limits(
 
     Args:
         most: The largest number that passes. Defaults to 0, if no limit is given.
-        severity: What happens above `most`: `"ERROR"` blocks, `"WARN"` warns.
+        severity: The effect of a number above `most`: `"ERROR"` blocks, `"WARN"` warns.
         warn_above: The number above which the audit warns.
         error_above: The number above which the audit blocks.
         option: The name of the argument that gave `most`, for messages.
@@ -111,7 +111,7 @@ def _check_limit(limit: float | None, *, option: str, share: bool) -> None:
         return
     # bool is a subclass of int (PEP 285). `not >=` also refuses NaN (IEEE 754).
     if isinstance(limit, bool) or not limit >= 0:
-        raise ConfigurationError(f"{option}, warn_above and error_above are numbers of 0 or more, not {limit!r}.")
+        raise ConfigurationError(f"{option}, warn_above and error_above must be numbers of 0 or more, not {limit!r}.")
     if share and isinstance(limit, float) and limit > 1:
         raise ConfigurationError(
             f"{option}, warn_above and error_above are counts if they are ints and shares if they are floats, and a"
@@ -142,7 +142,7 @@ class AuditResult:
         audit: The audit.
         verdicts: The verdicts by partition key. The key of an unpartitioned asset is `"*"`.
         overall: The verdict over all partitions together, for audits with `over="run"`.
-        finding: What is wrong, in words, for audits that don't count rows.
+        finding: The problem in words, for audits that don't count rows.
         sample: At most ten failing rows, as mappings from column to value.
         failing_rows_sql: A SELECT of all failing rows, for audits that count rows. It runs while the shadow exists.
         published_rows_sql: The same SELECT on the live table, which runs after the publication.

@@ -90,7 +90,7 @@ class Merge(_HowToPublish):
             `"add_columns"` adds the columns when the rows are published.
         column_defaults: A mapping from the name of an added column to the SQL expression that fills it in existing
             rows. Columns that it doesn't name are NULL there. Needs `on_schema_change="add_columns"`.
-        allow_mixed_versions: Whether one backfill may publish partitions that were computed with different values of
+        allow_mixed_versions: True if one backfill may publish partitions that were computed with different values of
             `code_version`.
 
     Raises:
@@ -176,8 +176,8 @@ class Batches:
         publish_each: If True, each batch is published when its audits have passed: partitions that pass are published,
             partitions that fail stay in the shadow, and the run fails at its end and names them. If False, the whole
             run is published in one transaction, or nothing is. Only `wap_asset` accepts True.
-        canary: Whether the run stops if its first batch fails its audits.
-        resume: Whether a retry or re-execution of a run that crashed reuses the partitions that the run had staged and
+        canary: True if the run stops when its first batch fails its audits.
+        resume: True if a retry or re-execution of a run that crashed reuses the partitions that the run had staged and
             audited but not published. They are computed again if an audit rejected that run, or if since then the
             code, its config or the live partition changed, or an upstream asset was materialized. A new launch computes
             all partitions.
@@ -310,10 +310,10 @@ class TableOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checks:
-    """What the asset checks of the audits show in Dagster.
+    """How the asset checks of the audits are shown in Dagster.
 
     Attributes:
-        partitioned: Whether each check has a status for every partition, which costs one Dagster event per partition.
+        partitioned: True if each check has a status for every partition, which costs one Dagster event per partition.
             `"auto"` turns it on if the backfill policy limits a run to at most 31 partitions.
         sample_columns: The columns whose values are shown in samples of failing rows. Values of other columns are
             masked. If None, all values are shown.

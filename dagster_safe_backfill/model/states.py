@@ -43,7 +43,7 @@ class Origin:
         code_version: The asset's `code_version`.
         code: A description of the code that computes the rows: the code version, or a digest of the function, and a
             digest of its config. A run reuses staged rows only if their description is the same.
-        group: The id of what is staged and published together, a backfill or a run. If empty, it is `publication_id`.
+        group: The id of the backfill or run whose partitions are published together. Defaults to `publication_id`.
     """
 
     run_id: str
@@ -195,7 +195,7 @@ class Staged:
         live_columns: The live table's columns when the rows were staged; None if there was no live table.
         dropped: The number of rows outside the slice that were left out, with `on_outside="drop"`.
         duplicates: The number of rows that were left out for a later row of the same key, with `keep_latest`.
-        replaces_shadow: Whether an earlier attempt of the same run had left a shadow, which was discarded.
+        replaces_shadow: True if an earlier attempt of the same run had left a shadow, which was discarded.
         fingerprints: A mapping from partition key to the fingerprint of the live partition before the rows were
             computed; empty if there was no live table.
         copied_from: The shadows that hold the rows, if `shadow` is a copy for the session.
@@ -330,7 +330,7 @@ class Published:
         row_counts: A mapping from partition key to the numbers of rows that changed.
         archive: The table that keeps the replaced rows; None if no rows were replaced, or none are kept.
         expires_at: The time until which the archive is kept.
-        is_repeated: Whether an earlier attempt of the same run had already published the batch, so that this one
+        is_repeated: True if an earlier attempt of the same run had already published the batch, so that this one
             changed nothing.
     """
 

@@ -183,8 +183,8 @@ def passed_part(session: Session, rejected: Rejected, *, origin: Origin) -> Audi
     keys = [staged.keys[position] for position in positions]
     part = staged.table_slice.only(keys)
     if changes_by(session, part.table, origin.publication_id):
-        # An earlier try committed and failed afterwards, so these rows are gone from the shadow. `publish` returns what
-        # that try did.
+        # An earlier try committed and failed afterwards, so these rows are gone from the shadow. `publish` returns
+        # the result of that try.
         chosen = replace(staged, table_slice=part, shadow=scratch_shadow(session))
     else:
         found = staged_partitions(session, part.table, keys=keys, group=origin.group)

@@ -41,12 +41,12 @@ from dagster_safe_backfill.warehouses.base import Session
 _LOG = logging.getLogger(__name__)
 
 _STANDINGS: Mapping[str, str] = {
-    "staged": "staged, its audits have not ended",
+    "staged": "staged, and its audits have not ended",
     "audited": "staged, and not yet audited with the others",
     "rejected": "rejected by an audit",
-    "refused": "refused by an audit of all that was staged with it",
-    "rolled_back": "rolled back, and not staged since",
-    "taken_up": "taken up by another backfill",
+    "refused": "refused by an audit of all partitions that were staged with it",
+    "rolled_back": "rolled back, and not staged again since",
+    "taken_up": "taken over by another backfill",
 }
 
 
@@ -111,8 +111,8 @@ def _chosen(found: Sequence[StagedPartition], *, group: str) -> dict[str, Staged
 def publish(session: Session, audited: Audited, *, rules: Publish, origin: Origin) -> Published:
     """Make audited rows live: write them, archive the rows they replace, record the change, and drop the shadow.
 
-    All of this is one transaction. Publishing the same publication again changes nothing and returns what the first
-    try did.
+    All of this is one transaction. Publishing the same publication again changes nothing and returns the
+    result of the first try.
 
     Args:
         session: An open session, outside a transaction.
@@ -221,7 +221,7 @@ class _Publication:
     def _write(
         self, before: Mapping[str, Fingerprint], names: tuple[str, ...], *, live_exists: bool
     ) -> tuple[PreparedChange, Archive]:
-        """Write the rows to the live table; return the change, and the archive of what it replaced."""
+        """Write the rows to the live table; return the change, and the archive of the replaced rows."""
         session, rules, staged = self.session, self.rules, self.audited.staged
         publication_id = self.origin.publication_id
         match rules:

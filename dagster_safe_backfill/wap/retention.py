@@ -34,7 +34,7 @@ def retire(
 ) -> Retired:
     """Drop a table's archives and shadows that are no longer needed, in one transaction with their ledger rows.
 
-    Tables that the ledger doesn't record are never dropped, whatever their names are.
+    Tables that the ledger doesn't record are never dropped, even if they have the name of a shadow or archive.
 
     Args:
         session: An open session, outside a transaction.

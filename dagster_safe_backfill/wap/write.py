@@ -82,7 +82,7 @@ def write(
     like: TableRef | None = None,
     before: LiveBefore | None = None,
 ) -> Staged:
-    """Write a batch to a shadow, in one transaction with its ledger rows; live isn't touched.
+    """Write a batch to a shadow, in one transaction with its ledger rows. The live table is unchanged.
 
     An earlier try of the same run may have left a shadow; it is replaced.
 

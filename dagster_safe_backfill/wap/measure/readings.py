@@ -65,9 +65,9 @@ class Readings:
         if position in self.values:
             return self.values[position][sql]
         if sql in self.problems_of_no_rows:
-            raise Unmeasured(f"of no rows: {self.problems_of_no_rows[sql]}")
+            raise Unmeasured(f"over no rows: {self.problems_of_no_rows[sql]}")
         if sql not in self.of_no_rows:
-            raise Unmeasured("of no rows, the SQL gives no value")
+            raise Unmeasured("over no rows, the SQL gives no value")
         return self.of_no_rows[sql]
 
 

@@ -112,7 +112,7 @@ class _Rollback:
         # This locks the live table, so that no other session changes what is read from here on.
         with self.session.tables.hold(table) as committed:
             if not ledger.is_complete(committed.tables.columns(ledger.ledger_of(table))):
-                raise self._not_found("its ledger knows of no publication that could be undone")
+                raise self._not_found("its ledger has no publication that could be rolled back")
             repeated = self._repeated()
             if repeated is not None:
                 return repeated
@@ -207,7 +207,7 @@ class _Rollback:
         else:
             publication = chosen.publication_id or newest_publication(self.session, table)
             changes = [] if publication is None else changes_by(self.session, table, publication)
-            what = "its ledger knows of no publication that could be undone"
+            what = "its ledger has no publication that could be rolled back"
             if publication is not None and not changes:
                 # With Batches(publish_each=True), the id names a run, and each of its batches has its own publication.
                 changes = changes_in(self.session, table, publication)

@@ -37,6 +37,7 @@ class TableRef:
 
     schema: str
     name: str
+    # Not compared: a name that was read from the ledger doesn't have the warehouse's limit.
     longest_name: int = field(default=255, compare=False, repr=False)
 
     def __str__(self) -> str:
@@ -83,6 +84,7 @@ def _shortened(name: str, longest: int) -> str:
     """
     if len(name.encode()) <= longest:
         return name
+    # DuckDB ignores the case of identifiers, even of quoted ones (its docs, "Keywords and Identifiers").
     digest = sha256(name.casefold().encode()).hexdigest()[:_DIGITS]
     # The cut may split a character of several bytes, of which "ignore" drops the rest.
     return name.encode()[: longest - _DIGITS - 1].decode(errors="ignore") + f"_{digest}"

@@ -65,9 +65,9 @@ class Readings:
         if position in self.values:
             return self.values[position][sql]
         if sql in self.problems_of_no_rows:
-            raise Unmeasured(f"of no rows: {self.problems_of_no_rows[sql]}")
+            raise Unmeasured(f"over no rows: {self.problems_of_no_rows[sql]}")
         if sql not in self.of_no_rows:
-            raise Unmeasured("of no rows, the SQL gives no value")
+            raise Unmeasured("over no rows, the SQL gives no value")
         return self.of_no_rows[sql]
 
 
@@ -98,8 +98,10 @@ def readings(
         values, problems = _read(session, wanted, select)
     of_no_rows: Mapping[Position, Mapping[str, Any]] = {}
     problems_of_no_rows: Mapping[str, str] = {}
+    # Aggregates over no rows are needed only if a partition has no rows. The grouping set of all rows is always there.
     if len(values) - is_overall < positions and len(wanted) - len(problems) > 1:
         measured = {sql: expression for sql, expression in wanted.items() if sql not in problems}
+        # Without a live table there are no live columns, and `like` has the same ones.
         source = like if rows is None else rows
         assert source is not None
         of_no_rows, problems_of_no_rows = _read(session, measured, partial(auditing.of_no_rows, rows=source))
@@ -130,6 +132,7 @@ def _read(
         try:
             found = session.query(select(list(map(wanted.__getitem__, piece))))
             _check_one_row_each(found, width=len(piece) + 1)
+        # The statement was stopped, not refused, so its aggregates aren't tried one by one.
         except StatementCancelledError:
             raise
         except SafeBackfillError as error:
@@ -138,6 +141,7 @@ def _read(
             if len(piece) == 1:
                 problems[piece[0]] = str(error)
             else:
+                # One by one, so that a misspelt column costs only the verdict of its own audit.
                 pieces += ([one] for one in piece)
             continue
         for position, *row in found:
@@ -153,6 +157,7 @@ def _check_one_row_each(rows: Sequence[Row], *, width: int) -> None:
     """
     groups: set[Any] = set()
     for row in rows:
+        # In DuckDB, unnest() gives several rows for a group, and COLUMNS(*) several columns.
         if row[0] in groups or len(row) != width:
             raise ConfigurationError("the SQL gives several values for a group, but an aggregate has one value")
         groups.add(row[0])

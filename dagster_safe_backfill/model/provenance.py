@@ -1,0 +1,110 @@
+"""Provenance: what made the rows of a partition, as parts that can be compared one by one.
+
+Rows of a partition with the same key may be other rows: the partition's window, the code or an input may have changed.
+So the ledger records for each staged partition what made it, and a run compares that with what would make it now.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from hashlib import sha256
+
+from dagster_safe_backfill.model.slices import PartitionSlice, TimeDimension
+from dagster_safe_backfill.model.tables import TableSpec
+
+INPUT = "input "
+"""The prefix of the names of the parts that describe inputs; an upstream asset's key follows."""
+
+_DIGITS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What made the rows of one partition.
+
+    Attributes:
+        parts: A mapping from the name of a part to a text that changes with it. None stands for a part that can't be
+            known, which counts as changed. The parts are `asset` (its key), `partition` (its windows or values, and the
+            time zone), `table` (a digest of the table's options), `code`, `config`, `resources`, and an
+            `input …` for each upstream asset.
+    """
+
+    parts: Mapping[str, str | None]
+
+    def __str__(self) -> str:
+        return json.dumps(dict(self.parts), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def parse(cls, text: str) -> Provenance:
+        """Parse the text that `str` returned."""
+        return cls(json.loads(text))
+
+    def why_changed(self, now: Provenance) -> str | None:
+        """Return how this provenance differs from that of the rows that would be made now; None if it doesn't.
+
+        Only the parts of `now` are compared, and the inputs of both.
+        """
+        inputs = {name for name in self.parts if name.startswith(INPUT)}
+        names = [*now.parts, *sorted(inputs - now.parts.keys())]
+        reasons: list[str] = []
+        for name in names:
+            before, after = self.parts.get(name), now.parts.get(name)
+            if before is None or before != after:
+                reasons.append(_changed(name, before, after))
+        return ", and ".join(reasons) or None
+
+
+def _changed(name: str, before: str | None, after: str | None) -> str:
+    """Return in words that a part changed."""
+    if name.startswith(INPUT):
+        upstream = name.removeprefix(INPUT)
+        if before is None or after is None:
+            return f"it can't be known which {upstream} they were computed from"
+        return f"{upstream} changed since"
+    if before is None or after is None:
+        return f"their {name} can't be compared"
+    match name:
+        case "asset":
+            return f"they belong to the asset {before}, not to {after}"
+        case "partition":
+            return f"the partition was {before} then, and is {after} now"
+        case "code":
+            return f"the code changed from {before} to {after}"
+        case "table":
+            return "the table's options changed"
+        case "config":
+            return "the run's config changed"
+        case _:
+            return f"the configuration of the {name} changed"
+
+
+def digest_of_text(text: str) -> str:
+    """Return a short digest of a text."""
+    return sha256(text.encode()).hexdigest()[:_DIGITS]
+
+
+def rules_of(spec: TableSpec) -> str:
+    """Return a digest of the options of a table that shape its rows: its key, its partition column, and so on."""
+    rules: dict[str, object] = {}
+    for field in fields(spec):
+        value = getattr(spec, field.name)
+        if field.name != "table":
+            rules[field.name] = sorted(map(repr, value.items())) if isinstance(value, Mapping) else repr(value)
+    return digest_of_text(json.dumps(rules, sort_keys=True))
+
+
+def partitions_of(partition_slice: PartitionSlice) -> dict[str, str]:
+    """Return a mapping from partition key to what the key stands for: windows of time, or values."""
+    texts: dict[str, str] = {}
+    for position, key in enumerate(partition_slice.keys):
+        parts: list[str] = []
+        for dimension in partition_slice.dimensions:
+            if isinstance(dimension, TimeDimension):
+                window = dimension.windows[position]
+                parts.append(f"{window.start:%Y-%m-%d %H:%M:%S} to {window.end:%Y-%m-%d %H:%M:%S} UTC in {dimension.timezone}")
+            else:
+                parts.append(repr(dimension.values[position]))
+        texts[key] = ", ".join(parts)
+    return texts

@@ -1,0 +1,161 @@
+"""The upstream assets of an asset as Dagster's event log knows them, by the partitions that each partition reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import dagster as dg
+
+from dagster_safe_backfill.model.provenance import INPUT, Provenance
+from dagster_safe_backfill.runs.private_dagster import (
+    data_versions_by_partition,
+    is_loaded,
+    newest_by_partition,
+    step_started_at,
+    upstream_partitions,
+)
+
+_PAGE = 1000
+_MOST_KEYS = 100
+"""Of partitions that read more than this many of an upstream asset, any change of that asset counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputState:
+    """Some partitions of an upstream asset at one moment.
+
+    Attributes:
+        keys: The partitions. None for the whole asset.
+        newest: The storage id of their newest materialization; 0 without one. Ids grow with each event.
+        versions: Their data versions by Dagster's newest observations, in the order of the keys.
+    """
+
+    keys: Sequence[str] | None
+    newest: int
+    versions: Sequence[str | None] = ()
+
+    def __str__(self) -> str:
+        return json.dumps([self.keys, self.newest, self.versions], separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Upstream:
+    """What the event log knows of an upstream asset now.
+
+    Attributes:
+        newest: The storage id of the newest materialization of all partitions together.
+        by_partition: The same of each partition.
+        version: The data version of the newest observation.
+        versions: The same of each partition.
+    """
+
+    newest: int
+    by_partition: Mapping[str, int]
+    version: str | None
+    versions: Mapping[str, str]
+
+    def state_of(self, keys: Sequence[str] | None) -> InputState:
+        """Return the state of some partitions, or of the whole asset."""
+        if keys is None:
+            versions = sorted({*self.versions.values()}) if self.versions else [self.version]
+            return InputState(None, self.newest, versions if versions != [None] else ())
+        newest = max((self.by_partition.get(key, 0) for key in keys), default=0)
+        return InputState(keys, newest, [self.versions.get(key) for key in keys] if self.versions else ())
+
+
+def inputs_of(
+    context: dg.AssetExecutionContext, keys: Iterable[str], *, apart_from: Collection[dg.AssetKey] = ()
+) -> dict[str, dict[str, str | None]]:
+    """Return the inputs of partitions of a run's asset: by partition key, the parts of their provenance.
+
+    An input that Dagster loaded into memory when the step began counts as it was then. If it was materialized since,
+    the loaded rows may be the earlier or the later ones, so the input can't be known. Other upstream assets count as
+    they are now.
+
+    Makes a constant number of queries for each upstream asset.
+
+    Args:
+        context: The context of the run's step.
+        keys: The partition keys.
+        apart_from: Upstream assets that were not loaded, though they are inputs.
+    """
+    assets, instance = context.assets_def, context.instance
+    parts: dict[str, dict[str, str | None]] = {key: {} for key in keys}
+    for upstream in sorted(assets.asset_deps[context.asset_key]):
+        name = INPUT + upstream.to_user_string()
+        read = upstream_partitions(context, upstream, [*parts])
+        found = _upstream(instance, upstream)
+        late: set[str | None] = set()
+        if upstream not in apart_from and is_loaded(assets, upstream):
+            late = _changed_after(instance, upstream, step_started_at(context))
+        for key, upstream_keys in read.items():
+            is_late = bool(late) if upstream_keys is None else not late.isdisjoint({None, *upstream_keys})
+            few = None if upstream_keys is None or len(upstream_keys) > _MOST_KEYS else upstream_keys
+            parts[key][name] = None if is_late else str(found.state_of(few))
+    return parts
+
+
+def changed_inputs(
+    assets: dg.AssetsDefinition,
+    asset_key: dg.AssetKey,
+    made_by: Mapping[str, Provenance | None],
+    *,
+    instance: dg.DagsterInstance,
+) -> dict[str, str]:
+    """Return the partitions whose inputs changed since they were computed, each with the reason.
+
+    For runs of other assets than the one that computed them: the partitions read the same upstream partitions as then.
+
+    Args:
+        assets: The definition of the asset that computed the partitions.
+        asset_key: The asset.
+        made_by: The provenance of each partition.
+        instance: The instance with the event log.
+    """
+    changed: dict[str, str] = {}
+    for upstream in sorted(assets.asset_deps[asset_key]):
+        name = INPUT + upstream.to_user_string()
+        found = _upstream(instance, upstream)
+        for key, provenance in made_by.items():
+            before = None if provenance is None else provenance.parts.get(name)
+            if before is None:
+                changed.setdefault(key, f"it can't be known which {upstream.to_user_string()} they were computed from")
+                continue
+            keys: Sequence[str] | None = json.loads(before)[0]
+            if str(found.state_of(keys)) != before:
+                changed.setdefault(key, f"{upstream.to_user_string()} changed since")
+    return changed
+
+
+def _upstream(instance: dg.DagsterInstance, key: dg.AssetKey) -> _Upstream:
+    newest: Any = instance.fetch_materializations(key, limit=1).records
+    observed: Any = instance.fetch_observations(key, limit=1).records
+    version = None
+    if observed and observed[0].asset_observation is not None:
+        version = observed[0].asset_observation.data_version
+    return _Upstream(
+        newest=newest[0].storage_id if newest else 0,
+        by_partition=newest_by_partition(instance, key),
+        version=version,
+        # Only observations with a data version say anything about the data.
+        versions=data_versions_by_partition(instance, key) if observed else {},
+    )
+
+
+def _changed_after(instance: dg.DagsterInstance, asset: dg.AssetKey, moment: datetime) -> set[str | None]:
+    """Return the partitions that were materialized or observed after a moment; None for an event without one."""
+    found: set[str | None] = set()
+    records_filter = dg.AssetRecordsFilter(asset_key=asset, after_timestamp=moment.timestamp())
+    for fetch in (instance.fetch_materializations, instance.fetch_observations):
+        cursor: str | None = None
+        while True:
+            page = fetch(records_filter, limit=_PAGE, cursor=cursor)
+            found |= {record.partition_key for record in page.records}
+            if not page.has_more:
+                break
+            cursor = page.cursor
+    return found

@@ -307,8 +307,8 @@ def test_a_run_stops_before_its_next_batch_once_its_hours_are_over(
     monkeypatch.setattr(runs.source, "frame", frame_until_morning)
     message = runs.fail(limits=sb.Limits(retry_wait=0.0, allowed_hours="22:00-06:00 UTC"))
     assert runs.source.calls == FIVES[:2]
-    assert "22:00-06:00 UTC, and there it is 07:30" in message
-    assert "from 2024-06-01 22:00 UTC on" in message
+    assert "22:00-06:00 UTC, and it is 07:30 there" in message
+    assert "at 2024-06-01 22:00 UTC or later" in message
     assert no_table(read)
     assert len(shadows(read)) == 2
 

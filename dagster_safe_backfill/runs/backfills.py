@@ -33,10 +33,7 @@ def targeted_keys(context: dg.AssetExecutionContext) -> list[str]:
 
 
 def _targets(context: dg.AssetExecutionContext) -> Any:
-    """Return the partitions of each asset that the run's backfill of assets covers; None if there is no such backfill.
-
-    Dagster has no types for these subsets.
-    """
+    """Return the partitions of each asset that the run's backfill of assets covers; None without such a backfill."""
     backfill_id = context.run.tags.get(BACKFILL_TAG)
     backfill = None if backfill_id is None else context.instance.get_backfill(backfill_id)
     # Dagster records asset_backfill_data only for backfills of assets, not for `dagster job backfill`.

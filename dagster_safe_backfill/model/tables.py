@@ -57,7 +57,7 @@ class TableRef:
     @property
     def shadow_prefix(self) -> str:
         """The prefix of the names of this table's shadows; shadows of other tables have other prefixes."""
-        return self._prefix(SHADOW_INFIX)
+        return self._beside(SHADOW_INFIX, "").name
 
     def archive(self, publication_id: str) -> TableRef:
         """Return the name of the archive that keeps the rows that one publication replaced in this table."""
@@ -68,15 +68,12 @@ class TableRef:
         return self._beside(SHADOW_INFIX, run_id if batch is None else f"{run_id}_{batch}")
 
     def _beside(self, infix: str, text: str) -> TableRef:
-        prefix = self._prefix(infix)
+        # Does not depend on the length of the word that follows, so that all shadows have the same prefix.
+        longest = self.longest_name - len(infix) - min(_LONGEST_WORD, self.longest_name // 3)
+        prefix = _shortened(self.name, longest) + infix
         # A UUID is shorter without its hyphens.
         word = re.sub(r"\W", "_", text.replace("-", ""))
         return replace(self, name=prefix + _shortened(word, self.longest_name - len(prefix.encode())))
-
-    def _prefix(self, infix: str) -> str:
-        # Does not depend on the length of the word that follows, so that all shadows have the same prefix.
-        longest = self.longest_name - len(infix) - min(_LONGEST_WORD, self.longest_name // 3)
-        return _shortened(self.name, longest) + infix
 
 
 def _shortened(name: str, longest: int) -> str:

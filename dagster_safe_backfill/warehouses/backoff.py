@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import dataclass, field
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.2
 
 
+@dataclass(slots=True)
 class Backoff:
-    """Doubles the pause between tries, up to a fifth of a second.
+    """Pauses between attempts, each twice as long as the one before, up to a fifth of a second.
 
     Args:
-        timeout: Seconds, from now on, after which it is no use to try again.
+        timeout: The seconds after which no further attempt is made, counted from the start of the first attempt.
     """
 
-    def __init__(self, timeout: float) -> None:
-        self._deadline = time.monotonic() + timeout
-        self._pause = _FIRST_PAUSE
+    timeout: float
+    _started: float = field(default_factory=time.monotonic, init=False)
+    _pause: float = field(default=_FIRST_PAUSE, init=False)
 
     def sleep(self) -> bool:
-        """Wait before the next try; return False at once if the time-out would be over by then."""
-        if time.monotonic() + self._pause >= self._deadline:
+        """Wait before the next attempt; return False at once if the timeout would end first."""
+        if time.monotonic() + self._pause >= self._started + self.timeout:
             return False
         # With jitter, those who got in each other's way don't come back at once.
         time.sleep(self._pause * random.uniform(0.5, 1.0))

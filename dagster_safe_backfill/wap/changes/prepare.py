@@ -67,10 +67,6 @@ class PreparedChange:
                     f"{write.table}: another session changed rows: {self.deletes} rows were to be deleted, and {count}"
                     " were deleted"
                 )
-        self.close(session)
-
-    def close(self, session: Session) -> None:
-        """Remove the derived rows from the session; call it if the statements are not run."""
         if self.scratch is not None:
             session.forget(self.scratch)
 

@@ -60,7 +60,7 @@ _COLUMNS = (
 
 def changes_by(session: Session, table: TableRef, *publication_ids: str) -> list[Change]:
     """Return the changes of the publications or rollbacks with these ids, one for each partition, the oldest first."""
-    return _changes(session, table, ledger.is_named("publication_id", *publication_ids))
+    return _changes(session, table, terms.is_in(terms.column("publication_id"), map(terms.text, publication_ids)))
 
 
 def changes_in(session: Session, table: TableRef, group: str) -> list[Change]:

@@ -172,7 +172,7 @@ def record_intent(
         session.tables.ensure_schema(table.schema)
         create_ledger(session, table)
         if archive is not None:
-            is_known = ledger.is_named("archive", archive.name)
+            is_known = terms.column("archive").eq(terms.text(archive.name))
             if session.query(ledger.rows_of(table, [terms.number(1)], is_known).limit(1)):
                 return
             if session.tables.columns(archive) is not None:

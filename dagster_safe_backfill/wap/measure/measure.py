@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, SupportsIndex, get_args
@@ -84,23 +85,17 @@ def measure(session: Session, batch: AuditedRows, audits: Sequence[Audit], *, co
             like=shadow,
         )
     measuring = _Measuring(session=session, batch=batch, keys=keys, questions=questions, here=here, there=there)
-    results = tuple(map(measuring.result, audits))
-    return Measurement(results=results, live_rows=_counted(there, keys) if counts_live else None)
+    live_counts = None
+    if there is not None and counts_live:
+        with suppress(Unmeasured):
+            live_counts = dict(zip(keys, map(there.rows, range(positions)), strict=True))
+    return Measurement(results=tuple(map(measuring.result, audits)), live_rows=live_counts)
 
 
 def key_result(session: Session, staged: Staged) -> AuditResult:
     """Measure the audit that the unique key identifies each row."""
     (result,) = measure(session, staged_rows(session, staged), [unique()], counts_live=False).results
     return result
-
-
-def _counted(there: Readings | None, keys: Sequence[str]) -> Mapping[str, int] | None:
-    if there is None:
-        return None
-    try:
-        return dict(zip(keys, map(there.rows, range(len(keys))), strict=True))
-    except Unmeasured:
-        return None
 
 
 Wanted = Mapping[str, Mapping[str, str]]

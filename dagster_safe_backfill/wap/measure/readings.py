@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -121,7 +121,10 @@ def _read(
     """
     values: dict[Position, dict[str, Any]] = {}
     problems: dict[str, str] = {}
-    pieces = list(_pieces(list(wanted), size=session.dialect.aggregates_at_once))
+    names, size = list(wanted), session.dialect.aggregates_at_once
+    pieces: list[Sequence[str]] = []
+    for start in range(0, len(names), size):
+        pieces.append(names[start : start + size])
     while pieces:
         piece = pieces.pop(0)
         try:
@@ -135,7 +138,7 @@ def _read(
             if len(piece) == 1:
                 problems[piece[0]] = str(error)
             else:
-                pieces += _pieces(piece, size=1)
+                pieces += ([one] for one in piece)
             continue
         for position, *row in found:
             values.setdefault(position, {}).update(zip(piece, row, strict=True))
@@ -153,8 +156,3 @@ def _check_one_row_each(rows: Sequence[Row], *, width: int) -> None:
         if row[0] in groups or len(row) != width:
             raise ConfigurationError("the SQL gives several values for a group, but an aggregate has one value")
         groups.add(row[0])
-
-
-def _pieces(items: Sequence[str], *, size: int) -> Iterator[Sequence[str]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

@@ -115,9 +115,9 @@ class Restoration:
 
     def close(self, session: Session) -> None:
         """Remove derived rows and the view from the session."""
-        self.prepared.close(session)
-        if self.view is not None:
-            session.forget(self.view)
+        for derived in (self.prepared.scratch, self.view):
+            if derived is not None:
+                session.forget(derived)
 
 
 def sources_of(session: Session, spec: TableSpec, undoing: Mapping[str, UndonePartition]) -> Sources:

@@ -17,8 +17,6 @@ from dagster_safe_backfill.runs.partitions import order_of
 
 # As in the partition field of Dagster's UI and in `dagster asset materialize --partition-range`.
 _RANGE = "..."
-_SHOWN = 400
-"""The maximum number of rows in a rollback's table of partitions: Dagster's UI is slow with more."""
 
 
 class RollbackConfig(dg.Config):

@@ -226,6 +226,7 @@ class _Group:
             deps=[self._beside("__shadow")],
             description=f"Audits all staged partitions of {self.key.to_user_string()} together, and reports on them.",
             required_resource_keys={self.io_manager_key},
+            io_manager_key=self.io_manager_key,
             check_specs=check_specs(self.options.audits, asset=key),
             **only(self.asset, *_OF_ALL),
         )
@@ -243,6 +244,8 @@ class _Group:
             metadata={**(self.asset.get("metadata") or {}), **metadata_of(self.options)},
             description=self.description or None,
             required_resource_keys={self.io_manager_key},
+            # Assets that take `x` as an input load it by this key.
+            io_manager_key=self.io_manager_key,
             partitions_def=self.partitions_def,
             # In a backfill, Dagster requests all partitions of `x` in one tick, after `x__audit` has run.
             backfill_policy=single_run(),

@@ -83,7 +83,7 @@ def rejection(judged: Rejected, parts: Sequence[Judged], *, batches: int) -> dg.
     """
     ending = ""
     if len(parts) < batches:
-        ending = f" The first batch failed, so the other {batches - len(parts)} were not computed."
+        ending = f" The first batch failed, so {batches - len(parts)} of {batches} batches were not computed."
     return _failure(judged, parts, f"nothing was published, because {_blocking(judged)}", ending)
 
 

@@ -179,7 +179,7 @@ def test_the_first_batch_is_a_canary(runs: Runs) -> None:
     runs.source.spoiled |= {(TWELVE[1], 0): -1.0, (TWELVE[7], 0): -1.0}
     message = runs.fail()
     assert runs.source.calls == FIVES[:1]
-    assert "The first batch failed, so the other 2 were not computed." in message
+    assert "The first batch failed, so 2 of 3 batches were not computed." in message
 
     message = runs.fail(batches=sb.Batches(size=5, canary=False))
     assert runs.source.calls == FIVES

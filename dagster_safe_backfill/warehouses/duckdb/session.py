@@ -131,8 +131,8 @@ class DuckDBSession(Session):
     @contextmanager
     def transaction(self) -> Generator[None, None, None]:
         """See `Session.transaction`."""
-        # None of the three is cancelled: DuckDB leaves a transaction open if its ROLLBACK is interrupted, and before 2.0
-        # it reports a COMMIT as cancelled although it is done.
+        # None of the three is cancelled: DuckDB leaves a transaction open if its ROLLBACK is interrupted, and before
+        # 2.0 it reports a COMMIT as cancelled although it is done.
         self._execute(self._begin, is_stoppable=False)
         try:
             yield

@@ -15,8 +15,8 @@ from dagster_safe_backfill.warehouses.base import Replacement, Row, Session, Tab
 
 Execute = Callable[[str, Sequence[Any]], list[Row]]
 
-# Statements ignore the case of a name, but the catalog's functions return it as a text with its case. They also list the
-# tables of `temp` and of attached databases.
+# Statements ignore the case of a name, but the catalog's functions return it as a text with its case. They also list
+# the tables of `temp` and of attached databases.
 _IS_TABLE = "database_name = current_database() AND lower(schema_name) = lower($1) AND lower(table_name) = lower($2)"
 
 

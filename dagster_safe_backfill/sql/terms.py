@@ -37,6 +37,7 @@ def table(ref: TableRef, *, alias: str | None = None) -> exp.Table:
 
 def rows(ref: TableRef, *, alias: str | None = None) -> exp.Table | exp.Subquery:
     """Return the relation that a name stands for: a table, or the SELECT of a `Derived`."""
+    # A copy, because a node of sqlglot knows only one parent, and several statements read the same SELECT.
     if isinstance(ref, Derived):
         return subquery(ref.select.copy(), alias or ref.name)
     return table(ref, alias=alias)
@@ -76,6 +77,7 @@ def typed(value: exp.Expr, type_name: str, *, dialect: str) -> exp.Expr:
 
 def data_type(type_name: str, *, dialect: str) -> exp.DataType:
     """Return a type. Synonyms such as TEXT and VARCHAR give equal types."""
+    # Without `udt`, sqlglot raises for a type that it doesn't know, such as DuckDB's TIMESTAMPTZ_NS.
     return exp.DataType.build(type_name, dialect=dialect, udt=True)
 
 
@@ -100,6 +102,7 @@ def parsed(sql: str, *, dialect: str, option: str) -> exp.Expr:
         raise ConfigurationError(
             f"{option}: {sql!r} is an expression with an alias. If that is the name of a column, quote it."
         )
+    # sqlglot adds no parentheses around the operands of a comparison: `a OR b` would become part of `a OR b = 1`.
     return found if isinstance(found, exp.Column) else exp.paren(found, copy=False)
 
 

@@ -101,6 +101,7 @@ def differing(write: SliceWrite) -> exp.Select:
 
     A row is returned more than once only if the live table has several rows with its key.
     """
+    # These rows are stored once, and are counted and merged from there, so that shadow and slice aren't joined twice.
     live = exp.select(*terms.columns(write.columns)).from_(terms.table(write.table))
     live = live.where(write.inside.copy())
     # A NULL key equals nothing, so NULL in the live key means that the join found no live row.

@@ -59,6 +59,7 @@ def inside(table_slice: TableSlice) -> exp.Expr:
     partition_slice, columns = table_slice.partition_slice, table_slice.columns
     if partition_slice is None:
         return exp.true()
+    # The limits are literals: Snowflake doesn't skip micro-partitions by the result of a subquery (docs/snowflake.md).
     first, *others = partition_slice.dimensions
     if not others:
         return _one_dimension(first, columns[first.name], range(len(partition_slice.keys)))

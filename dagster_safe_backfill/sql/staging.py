@@ -106,6 +106,7 @@ def _ranks(key: Sequence[str], latest: str) -> dict[str, exp.Expr]:
 
 def duplicates(shadow: TableRef) -> exp.Select:
     """Return `(number of rows that aren't the latest of their key, number of keys with several latest rows)`."""
+    # Only ties of the latest value matter: rows with an earlier value are deleted anyway.
     is_tie = exp.and_(terms.column(_RANK).eq(1), exp.GT(this=terms.column(_TIES), expression=terms.number(1)))
     counts = [terms.count_where(_is_duplicate()), terms.count_where(is_tie)]
     return exp.select(*counts).from_(terms.table(shadow))

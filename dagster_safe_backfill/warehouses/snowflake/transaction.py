@@ -132,6 +132,7 @@ class Transaction:
         if self.is_stuck:
             return
         after = [*self.dropped.values()] if is_committed else []
+        # The mark is removed only after COMMIT: until then, `recover` needs it to see that the tables were swapped.
         if self.swap is not None and is_committed:
             after.append(self.swap.comment_sql)
         for statement in [*self.removed, *after]:

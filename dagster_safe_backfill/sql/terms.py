@@ -133,6 +133,7 @@ def _is_bare_select(select: exp.Expr | None) -> bool:
 
 def all_of(conditions: Iterable[exp.Expr]) -> exp.Expr:
     """Return a condition that is true if all `conditions` are, and TRUE if there are none."""
+    # sqlglot's `and_` and `or_` raise without operands.
     return exp.and_(*conditions) if (conditions := list(conditions)) else exp.true()
 
 

@@ -50,17 +50,20 @@ class SafeBackfillError(Exception):
 
 
 class ConfigurationError(SafeBackfillError):
-    """A definition can't work, whatever the data is."""
+    """A definition can't work with any data."""
 
 
 class SliceError(SafeBackfillError):
     """The partitions of a run can't be processed."""
 
 
+# Dagster 1.13 resolves a reversed range to no partition at all, runs the asset once and reports success.
 class EmptySliceError(SliceError):
     """The slice has no partition, so there is nothing to write or audit."""
 
 
+# Dagster 1.13 runs one of six partitions of a job backfill of a multi-partitioned single_run asset, and reports
+# success.
 class ScopeMismatchError(SliceError):
     """Dagster resolved other partitions than the run's tags name.
 
@@ -209,6 +212,7 @@ class MixedVersionsError(PublishError):
         self.versions = tuple(versions)
 
 
+# DuckDB 2.0 can't rename a table that a foreign key refers to (DependencyException).
 class SwapError(PublishError):
     """The table can't be replaced by a clone of itself, for example because other tables refer to it."""
 
@@ -239,6 +243,7 @@ class ArchiveNotFoundError(RollbackError):
     """The rows that the publication replaced were not archived, or their archive has expired and was dropped."""
 
 
+# Not a WarehouseError or TimeoutError, because a limit that someone set must not be retried like a fault.
 class BoundsError(SafeBackfillError):
     """A limit that was set for the run was reached; partitions that were already published stay published."""
 
@@ -291,6 +296,8 @@ class TableNotFoundError(WarehouseError):
     """A table that a statement reads doesn't exist."""
 
 
+# Code that treats a WarehouseError as a finding, such as a refused cast, must re-raise this one: a stopped statement
+# says nothing about the data.
 class StatementCancelledError(WarehouseError):
     """The statement was cancelled from outside; its whole transaction was rolled back."""
 
@@ -299,6 +306,7 @@ class WarehouseUnavailableError(WarehouseError):
     """The database, or a file that it reads, can't be reached at the moment; a later attempt may succeed."""
 
 
+# `Session.attempt` repeats a transaction after this error only.
 class TransactionConflictError(WarehouseError):
     """Another transaction changed the same rows first; this whole transaction was rolled back."""
 
@@ -314,6 +322,7 @@ class WarehouseLockedError(WarehouseError):
     def __init__(self, message: str, *, database: str, pid: int | None) -> None:
         super().__init__(message)
         self.database = database
+        # DuckDB reports the process id only in the text of its IO Error, as "(PID 123)".
         self.pid = pid
 
 
@@ -337,6 +346,7 @@ def is_transient(error: BaseException) -> bool:
     for link in _chain(error):
         if isinstance(link, _TRANSIENT):
             return True
+        # The attribute is dagster.Failure's. It is found by name, so that this module needs only the standard library.
         if isinstance(link, SafeBackfillError) or getattr(link, "allow_retries", None) is False:
             return False
     return False
@@ -344,6 +354,7 @@ def is_transient(error: BaseException) -> bool:
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """Yield an error, its cause, the cause's cause, and so on."""
+    # `raise error from error` makes a cycle: Python prevents cycles of `__context__`, but not of `__cause__`.
     seen: set[int] = set()
     link: BaseException | None = error
     while link is not None and id(link) not in seen:

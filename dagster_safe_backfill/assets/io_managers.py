@@ -73,8 +73,12 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
         Statements are tagged with the table and the ids, where the database keeps a query history. Errors raised in
         the block name the table.
         """
-        known = {"table": str(table), "run_id": run_id, "publication_id": publication_id}
-        warehouse = self._tagged({name: value for name, value in known.items() if value is not None})
+        tags = {"table": str(table)}
+        if run_id is not None:
+            tags["run_id"] = run_id
+        if publication_id is not None:
+            tags["publication_id"] = publication_id
+        warehouse = self._tagged(tags)
         with about(table), warehouse.connect(read_only=read_only) as connection:
             yield connection
 

@@ -52,7 +52,7 @@ class GradedAudit(Audit):
     """An audit that passes or fails.
 
     Attributes:
-        severity: What a failure does: `"ERROR"` blocks the publication, `"WARN"` only warns.
+        severity: The effect of a failure: `"ERROR"` blocks the publication, `"WARN"` only warns.
     """
 
     severity: Severity = "ERROR"
@@ -108,6 +108,7 @@ class RowAudit(Audit):
 class ColumnTypes(GradedAudit):
     """See `column_types`."""
 
+    # Pairs and not a dict, so that audits, and the options that hold them, have a hash.
     types: tuple[tuple[str, str], ...]
 
     @property
@@ -125,7 +126,7 @@ def column_types(types: Mapping[str, str], *, severity: Severity = "ERROR", name
 
     Args:
         types: The type of each column, by the column's name.
-        severity: What another type does: `"ERROR"` blocks the publication, `"WARN"` only warns.
+        severity: The effect of another type: `"ERROR"` blocks the publication, `"WARN"` only warns.
         name: The name of the asset check. Defaults to `column_types`.
 
     Raises:
@@ -149,10 +150,12 @@ def listed_names(names: Sequence[str]) -> str:
 
 def column_names(columns: str | Sequence[str]) -> tuple[str, ...]:
     """Return one column or several as a tuple."""
+    # A text is a sequence, too: of letters.
     return (columns,) if isinstance(columns, str) else tuple(columns)
 
 
 _OPERATORS = {
+    # Longer operators come first, because they are replaced one after the other.
     "<=": " le ",
     ">=": " ge ",
     "<>": " ne ",
@@ -169,4 +172,5 @@ def check_name(name: str | None, *parts: str) -> str:
     # Dagster allows only letters, digits and underscores. Operators become words, so that `a < b` and `a > b` differ.
     for sign, word in _OPERATORS.items():
         text = text.replace(sign, word)
+    # Without re.ASCII, \w would keep letters such as é, which Dagster refuses.
     return re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_")

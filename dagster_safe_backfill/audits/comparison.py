@@ -9,6 +9,7 @@ from dagster_safe_backfill.audits.base import GradedAudit, check_name, column_na
 from dagster_safe_backfill.audits.verdicts import FailureLimits, Severity, Verdict, limits
 from dagster_safe_backfill.errors import ConfigurationError
 
+# Pairs and not a dict, so that audits, and the options that hold them, have a hash.
 Limited = tuple[tuple[str, FailureLimits], ...]
 
 
@@ -107,15 +108,16 @@ def compare(
         absolute_tolerance: The largest difference within which numbers are equal.
         relative_tolerance: The same, as a share of the larger of the two absolute values. As for Python's
             `math.isclose`, numbers are equal if they are within one of the two tolerances.
-        severity: What exceeding a limit does: `"ERROR"` blocks the publication, `"WARN"` only warns.
+        severity: The effect of exceeding a limit: `"ERROR"` blocks the publication, `"WARN"` only warns.
         name: The name of the asset check.
 
     Raises:
         ConfigurationError: A limit or a tolerance is negative or not a number, or a share is above 1.
     """
     for option, value in (("absolute_tolerance", absolute_tolerance), ("relative_tolerance", relative_tolerance)):
+        # Not `value < 0`, which would let NaN pass: every comparison with NaN is false (IEEE 754).
         if not value >= 0:
-            raise ConfigurationError(f"{option} is a number of 0 or more, not {value!r}.")
+            raise ConfigurationError(f"{option} must be a number of 0 or more, not {value!r}.")
     rows = {"added": max_added, "removed": max_removed, "changed": max_changed}
     return Comparison(
         name=check_name(name),

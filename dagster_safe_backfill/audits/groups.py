@@ -87,7 +87,7 @@ class GroupAudit(GradedAudit):
         # Not super(): dataclass(slots=True) creates a second class, and super() would refer to the first one.
         GradedAudit.__post_init__(self)
         if self.over not in ("partition", "run"):
-            raise ConfigurationError(f'over is "partition" or "run", not {self.over!r}.')
+            raise ConfigurationError(f'over must be "partition" or "run", not {self.over!r}.')
 
     @property
     def is_over_run(self) -> bool:
@@ -191,6 +191,7 @@ class AggregateDrift(GroupAudit):
         assert live is not None
         here, there = shadow.values[_VALUE], live.values[_VALUE]
         apart = difference(here, there, absolute=self.absolute)
+        # As a share of no live rows every change is infinite, so no limit could let a new partition pass.
         if not live.rows and shadow.rows:
             outcome = "passed" if self.on_new_partition == "pass" else "failed"
         else:
@@ -215,7 +216,7 @@ def row_count_between(
         least: The smallest number of rows that passes. None for no lower limit.
         most: The largest number of rows that passes. None for no upper limit.
         over: The rows that are counted: those of each `"partition"`, or all rows of the `"run"`.
-        severity: What another number does: `"ERROR"` blocks the publication, `"WARN"` only warns.
+        severity: The effect of another number: `"ERROR"` blocks the publication, `"WARN"` only warns.
         name: The name of the asset check. Defaults to a name made of the audit's arguments.
 
     Raises:
@@ -250,7 +251,7 @@ def aggregate_between(
         least: The smallest value that passes. None for no lower limit.
         most: The largest value that passes. None for no upper limit.
         over: The rows that are aggregated: those of each `"partition"`, or all rows of the `"run"`.
-        severity: What another value does: `"ERROR"` blocks the publication, `"WARN"` only warns.
+        severity: The effect of another value: `"ERROR"` blocks the publication, `"WARN"` only warns.
         name: The name of the asset check. Defaults to a name made of the audit's arguments.
 
     Raises:
@@ -334,7 +335,7 @@ def aggregate_drift(
         absolute: True if limits are differences in the aggregate's own unit, not shares of the live value.
         over: The rows that are aggregated: those of each `"partition"`, or all rows of the `"run"`.
         on_new_partition: The outcome for a partition that has staged rows and no live rows: `"pass"` or `"fail"`.
-        severity: What a larger change than `max_change` does: `"ERROR"` blocks the publication, `"WARN"` only warns.
+        severity: The effect of a change above `max_change`: `"ERROR"` blocks the publication, `"WARN"` only warns.
         warn_above: The change above which the audit warns. Replaces `max_change` and `severity`.
         error_above: The change above which the audit blocks. Replaces `max_change` and `severity`. If only `warn_above`
             is given, the audit never blocks.
@@ -347,8 +348,9 @@ def aggregate_drift(
     is_known = aggregate in _NUMBER_WORDS if isinstance(aggregate, str) else 0 <= aggregate <= 1
     if not is_known:
         known = ", ".join(_NUMBER_WORDS)
-        raise ConfigurationError(f"aggregate is one of {known}, or a percentile from 0 to 1, not {aggregate!r}.")
+        raise ConfigurationError(f"aggregate must be one of {known}, or a percentile from 0 to 1, not {aggregate!r}.")
     _check_new(on_new_partition)
+    # Rounded to ten digits, because 0.29 * 100 is 28.999999999999996 in floats.
     words = aggregate if isinstance(aggregate, str) else f"p{aggregate * 100:.10g}"
     return AggregateDrift(
         name=check_name(name, _named(f"{words}_drift", over=over), column),
@@ -366,7 +368,7 @@ def _named(kind: str, *, over: Over) -> str:
 
 def _check_new(on_new_partition: OnNewPartition) -> None:
     if on_new_partition not in ("pass", "fail"):
-        raise ConfigurationError(f'on_new_partition is "pass" or "fail", not {on_new_partition!r}.')
+        raise ConfigurationError(f'on_new_partition must be "pass" or "fail", not {on_new_partition!r}.')
 
 
 def _where(over: Over) -> str:
@@ -375,7 +377,8 @@ def _where(over: Over) -> str:
 
 def _check_bounds(least: float | None, most: float | None, *, option: str) -> None:
     if least is None and most is None:
-        raise ConfigurationError(f"{option} needs a least or a most value.")
+        raise ConfigurationError(f"{option} needs a value for least or for most.")
+    # Not `least > most`, which would let NaN pass (IEEE 754).
     if least is not None and most is not None and not least <= most:
         raise ConfigurationError(f"{option}: nothing is at least {least} and at most {most}.")
 

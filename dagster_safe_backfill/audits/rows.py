@@ -122,7 +122,7 @@ def unique(
         columns: The columns whose values together identify a row. Defaults to the asset's `unique_key`.
         max_failures: The most failing rows in a partition that pass: a count if an int, a share of the partition's rows
             if a float (0.01 is 1 %). Defaults to 0.
-        severity: What more failing rows do: `"ERROR"` blocks the publication, `"WARN"` only warns.
+        severity: The effect of more failing rows: `"ERROR"` blocks the publication, `"WARN"` only warns.
         warn_above: The failing rows above which the audit warns. Replaces `max_failures` and `severity`.
         error_above: The failing rows above which the audit blocks. Replaces `max_failures` and `severity`. If only
             `warn_above` is given, the audit never blocks.
@@ -189,7 +189,9 @@ def accepted_values(
     Raises:
         ConfigurationError: No value is given, one is None or NaN, or one of the reasons listed at `unique`.
     """
+    # A text is a sequence of letters: "open" would accept o, p, e and n.
     given = () if isinstance(values, str) else tuple(values)
+    # In SQL, NOT IN is never true if the list has a NULL, so such an audit could never fail.
     if not given or not all(map(_is_value, given)):
         raise ConfigurationError(
             f"accepted_values of {column} needs a list of values, none of which is None or NaN."
@@ -233,7 +235,7 @@ def in_range(
         ConfigurationError: Neither `least` nor `most` is given, one is NaN, or one of the reasons listed at `unique`.
     """
     if least is None and most is None:
-        raise ConfigurationError(f"in_range of {column} needs a least or a most value.")
+        raise ConfigurationError(f"in_range of {column} needs a value for least or for most.")
     if not all(_is_value(bound) for bound in (least, most) if bound is not None):
         raise ConfigurationError(f"in_range of {column}: nothing is at least {least} and at most {most}.")
     return InRange(

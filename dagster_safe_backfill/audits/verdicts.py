@@ -64,7 +64,7 @@ def check_severity(severity: Severity) -> None:
         ConfigurationError: The severity is neither `"ERROR"` nor `"WARN"`.
     """
     if severity not in ("ERROR", "WARN"):
-        raise ConfigurationError(f'severity is "ERROR" or "WARN", not {severity!r}.')
+        raise ConfigurationError(f'severity must be "ERROR" or "WARN", not {severity!r}.')
 
 
 def limits(
@@ -80,7 +80,7 @@ def limits(
 
     Args:
         most: The largest number that passes. Defaults to 0, if no limit is given.
-        severity: What happens above `most`: `"ERROR"` blocks, `"WARN"` warns.
+        severity: The effect of a number above `most`: `"ERROR"` blocks, `"WARN"` warns.
         warn_above: The number above which the audit warns.
         error_above: The number above which the audit blocks.
         option: The name of the argument that gave `most`, for messages.
@@ -99,6 +99,7 @@ def limits(
     for limit in (warn_above, error_above):
         _check_limit(limit, option=option, share=share)
     if warn_above is not None and error_above is not None:
+        # A count and a share can only be compared for a known number of rows.
         is_comparable = not share or type(warn_above) is type(error_above)
         if is_comparable and not warn_above < error_above:
             raise ConfigurationError(f"warn_above ({warn_above}) must be less than error_above ({error_above}).")
@@ -108,8 +109,9 @@ def limits(
 def _check_limit(limit: float | None, *, option: str, share: bool) -> None:
     if limit is None:
         return
+    # bool is a subclass of int (PEP 285). `not >=` also refuses NaN (IEEE 754).
     if isinstance(limit, bool) or not limit >= 0:
-        raise ConfigurationError(f"{option}, warn_above and error_above are numbers of 0 or more, not {limit!r}.")
+        raise ConfigurationError(f"{option}, warn_above and error_above must be numbers of 0 or more, not {limit!r}.")
     if share and isinstance(limit, float) and limit > 1:
         raise ConfigurationError(
             f"{option}, warn_above and error_above are counts if they are ints and shares if they are floats, and a"
@@ -140,7 +142,7 @@ class AuditResult:
         audit: The audit.
         verdicts: The verdicts by partition key. The key of an unpartitioned asset is `"*"`.
         overall: The verdict over all partitions together, for audits with `over="run"`.
-        finding: What is wrong, in words, for audits that don't count rows.
+        finding: The problem in words, for audits that don't count rows.
         sample: At most ten failing rows, as mappings from column to value.
         failing_rows_sql: A SELECT of all failing rows, for audits that count rows. It runs while the shadow exists.
         published_rows_sql: The same SELECT on the live table, which runs after the publication.
@@ -177,6 +179,7 @@ class AuditResult:
                 failed.append(key)
                 if self.is_blocking(verdict):
                     blocking.append(key)
+        # Computed once, because the ledger, the report and the checks read them for each partition.
         object.__setattr__(self, "failed_keys", tuple(failed))
         object.__setattr__(self, "blocking_keys", tuple(blocking))
         object.__setattr__(self, "passed", not failed)
@@ -190,6 +193,7 @@ class AuditResult:
         first, *others = parts
         if not others:
             return first
+        # Each batch's SELECT reads that batch's shadow, so none of them returns the failing rows of all.
         shown = next((part for part in parts if part.failing_rows_sql is not None), first)
         problems = list(dict.fromkeys(part.problem for part in parts if part.problem is not None))
         measured = [part.failed_rows for part in parts if part.failed_rows is not None]
@@ -220,6 +224,7 @@ def difference(here: float | None, there: float | None, *, absolute: bool) -> fl
         return 0.0 if here is there else math.inf
     if here == there or (math.isnan(here) and math.isnan(there)):
         return 0.0
+    # Decimal raises InvalidOperation for the difference of two infinities.
     if not math.isfinite(here) or not math.isfinite(there):
         return math.inf
     # In decimals, as the numbers are written: in floats 1.1 - 1.0 > 0.1, so a limit would not include its own value.

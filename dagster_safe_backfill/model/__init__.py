@@ -1,1 +1,1 @@
-"""Slices, tables and states: values, by the standard library only."""
+"""Slices, tables, states and options, as values that need only the standard library."""

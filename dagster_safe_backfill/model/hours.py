@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.model.validation import check_time_zone, refused
 
+# The zone is optional in the pattern, so that a text without one gets an error that says so.
 _TEXT = re.compile(r"\s*(\d\d?:\d\d)\s*-\s*(\d\d?:\d\d)(?:\s+(\S+))?\s*")
 _EXAMPLE = '"22:00-06:00 America/New_York"'
 _MINUTE = timedelta(minutes=1)
@@ -45,6 +46,7 @@ class AllowedHours:
     def __post_init__(self) -> None:
         if not all(isinstance(at, time) for at in (self.start, self.end)):  # pyright: ignore[reportUnnecessaryIsInstance]: users' own
             raise refused("allowed_hours", "from one datetime.time to another", (self.start, self.end))
+        # `str` writes whole minutes only, and a time with a tzinfo would contradict `timezone`.
         if any(at.replace(second=0, microsecond=0, tzinfo=None, fold=0) != at for at in (self.start, self.end)):
             _refuse(f"{self.start} to {self.end}", "both ends must be plain times of whole minutes")
         if self.start == self.end:
@@ -99,6 +101,7 @@ class AllowedHours:
         return f"{self.start:%H:%M}-{self.end:%H:%M} {self.timezone}"
 
     def _local(self, now: datetime) -> datetime:
+        # `astimezone` takes a datetime without a zone as the machine's local time (datetime's docs).
         if now.utcoffset() is None:
             raise ConfigurationError(f"{now} has no time zone, so it can't be compared with the allowed hours {self}")
         return now.astimezone(ZoneInfo(self.timezone))
@@ -106,6 +109,7 @@ class AllowedHours:
 
 def _time(text: str, whole: str) -> time:
     hour, minute = map(int, text.split(":"))
+    # `datetime.time` would raise a ValueError that doesn't name the option.
     if hour > 23 or minute > 59:
         _refuse(whole, f"there is no time {text}. Midnight is 00:00")
     return time(hour, minute)

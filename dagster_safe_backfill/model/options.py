@@ -90,7 +90,7 @@ class Merge(_HowToPublish):
             `"add_columns"` adds the columns when the rows are published.
         column_defaults: A mapping from the name of an added column to the SQL expression that fills it in existing
             rows. Columns that it doesn't name are NULL there. Needs `on_schema_change="add_columns"`.
-        allow_mixed_versions: Whether one backfill may publish partitions that were computed with different values of
+        allow_mixed_versions: True if one backfill may publish partitions that were computed with different values of
             `code_version`.
 
     Raises:
@@ -176,8 +176,8 @@ class Batches:
         publish_each: If True, each batch is published when its audits have passed: partitions that pass are published,
             partitions that fail stay in the shadow, and the run fails at its end and names them. If False, the whole
             run is published in one transaction, or nothing is. Only `wap_asset` accepts True.
-        canary: Whether the run stops if its first batch fails its audits.
-        resume: Whether a retry or re-execution of a run that crashed reuses the partitions that the run had staged and
+        canary: True if the run stops when its first batch fails its audits.
+        resume: True if a retry or re-execution of a run that crashed reuses the partitions that the run had staged and
             audited but not published. They are computed again if an audit rejected that run, or if since then the
             code, its config or the live partition changed, or an upstream asset was materialized. A new launch computes
             all partitions.
@@ -246,6 +246,7 @@ class Limits:
             check_count("max_partitions", self.max_partitions, of="partitions", at_least=1)
         hours = cast("object", self.allowed_hours)
         if isinstance(hours, str):
+            # Parsed here, so that a wrong text is refused where the asset is defined and not in a run.
             object.__setattr__(self, "allowed_hours", AllowedHours.parse(hours))
         elif not isinstance(hours, AllowedHours | None):
             raise refused("allowed_hours", 'a text such as "22:00-06:00 America/New_York"', hours)
@@ -309,10 +310,10 @@ class TableOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checks:
-    """What the asset checks of the audits show in Dagster.
+    """How the asset checks of the audits are shown in Dagster.
 
     Attributes:
-        partitioned: Whether each check has a status for every partition, which costs one Dagster event per partition.
+        partitioned: True if each check has a status for every partition, which costs one Dagster event per partition.
             `"auto"` turns it on if the backfill policy limits a run to at most 31 partitions.
         sample_columns: The columns whose values are shown in samples of failing rows. Values of other columns are
             masked. If None, all values are shown.
@@ -326,6 +327,7 @@ class Checks:
         ```
     """
 
+    # On SQLite, nine checks of 365 partitions took 65 s with a status for each, and 8.5 s without (Dagster 1.13).
     partitioned: bool | Literal["auto"] = "auto"
     sample_columns: Sequence[str] | None = None
 
@@ -361,6 +363,7 @@ class AssetOptions:
     checks: Checks = field(default_factory=Checks)
 
     def __post_init__(self) -> None:
+        # DuckDB ignores the case of column names, and so does Snowflake for unquoted ones.
         key = {name.casefold() for name in self.unique_key}
         stamp, latest = self.table.updated_at_column, self.table.keep_latest
         if isinstance(self.publish, Merge) and not key:

@@ -38,6 +38,8 @@ class TimeWindow:
         # The way to set fields of a frozen dataclass that the dataclasses docs name.
         object.__setattr__(self, "start", self.start.astimezone(timezone.utc))
         object.__setattr__(self, "end", self.end.astimezone(timezone.utc))
+        # Compared in UTC: Python compares two datetimes of one zone as wall-clock times, even where clocks are set
+        # back.
         if self.start >= self.end:
             raise EmptySliceError(f"the time window from {self.start} to {self.end} is empty; it must end later")
 
@@ -45,6 +47,7 @@ class TimeWindow:
 def merged(windows: Iterable[TimeWindow]) -> tuple[TimeWindow, ...]:
     """Return the fewest windows that cover the same instants, in chronological order."""
     result: list[TimeWindow] = []
+    # The partitions of a multi-partition repeat the windows of its time dimension.
     for window in sorted(windows):
         # Half-open windows that touch leave no instant between them.
         if result and window.start <= result[-1].end:
@@ -123,6 +126,7 @@ class PartitionSlice:
     def __post_init__(self) -> None:
         if not self.keys:
             raise EmptySliceError("the slice has no partitions")
+        # The rows of a repeated partition would be joined, and thus staged, twice.
         if len(set(self.keys)) != len(self.keys):
             raise SliceError(f"the slice names a partition twice: {self}")
         for dimension in self.dimensions:
@@ -278,6 +282,7 @@ class TableSlice:
     keys: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
+        # Set once, because loops over partitions read them.
         object.__setattr__(self, "table", self.spec.table)
         object.__setattr__(self, "keys", self.partition_slice.keys if self.partition_slice else (WHOLE_TABLE,))
 

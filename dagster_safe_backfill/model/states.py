@@ -43,7 +43,7 @@ class Origin:
         code_version: The asset's `code_version`.
         code: A description of the code that computes the rows: the code version, or a digest of the function, and a
             digest of its config. A run reuses staged rows only if their description is the same.
-        group: The id of what is staged and published together, a backfill or a run. If empty, it is `publication_id`.
+        group: The id of the backfill or run whose partitions are published together. Defaults to `publication_id`.
     """
 
     run_id: str
@@ -71,6 +71,7 @@ class Fingerprint:
 
     rows: int = 0
     digest: str = ""
+    # DuckDB doesn't promise equal hashes in its next version, so its version is part of the name.
     algorithm: str = ""
 
     def __str__(self) -> str:
@@ -86,6 +87,7 @@ class Fingerprint:
     @classmethod
     def parse(cls, text: str) -> Fingerprint:
         """Parse the text that `str` returned."""
+        # `Dialect.hash_algorithm` promises a name without colons.
         rows, algorithm, digest = text.split(":")
         return cls(rows=int(rows), digest=digest, algorithm=algorithm)
 
@@ -193,7 +195,7 @@ class Staged:
         live_columns: The live table's columns when the rows were staged; None if there was no live table.
         dropped: The number of rows outside the slice that were left out, with `on_outside="drop"`.
         duplicates: The number of rows that were left out for a later row of the same key, with `keep_latest`.
-        replaces_shadow: Whether an earlier attempt of the same run had left a shadow, which was discarded.
+        replaces_shadow: True if an earlier attempt of the same run had left a shadow, which was discarded.
         fingerprints: A mapping from partition key to the fingerprint of the live partition before the rows were
             computed; empty if there was no live table.
         copied_from: The shadows that hold the rows, if `shadow` is a copy for the session.
@@ -224,6 +226,7 @@ class Staged:
     keys: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
+        # Set once, because loops over partitions read them.
         object.__setattr__(self, "spec", self.table_slice.spec)
         object.__setattr__(self, "partition_slice", self.table_slice.partition_slice)
         object.__setattr__(self, "keys", self.table_slice.keys)
@@ -277,6 +280,7 @@ class Judged:
     @property
     def blocked(self) -> tuple[str, ...]:
         """The keys of the partitions that an audit forbids to publish, in the order of the slice."""
+        # A set, because several audits may block one partition. The order is that of the slice.
         keys: set[str] = set()
         for result in self.results:
             keys.update(result.blocking_keys)
@@ -299,10 +303,12 @@ class Audited(Judged):
         PublishError: `seal` isn't `AUDIT_SEAL`, or an audit forbids to publish a partition.
     """
 
+    # An InitVar isn't stored, so `dataclasses.replace` of an Audited raises, too, unless it is given the seal.
     seal: InitVar[Seal | None] = None
 
     def __post_init__(self, seal: Seal | None) -> None:
         table = self.staged.table_slice.table
+        # Compared by identity, so that another `Seal()` is refused.
         if seal is not AUDIT_SEAL:
             raise PublishError(f"{table}: only an audit can make an Audited", table=str(table))
         if self.blocked:
@@ -324,7 +330,7 @@ class Published:
         row_counts: A mapping from partition key to the numbers of rows that changed.
         archive: The table that keeps the replaced rows; None if no rows were replaced, or none are kept.
         expires_at: The time until which the archive is kept.
-        is_repeated: Whether an earlier attempt of the same run had already published the batch, so that this one
+        is_repeated: True if an earlier attempt of the same run had already published the batch, so that this one
             changed nothing.
     """
 

@@ -37,6 +37,7 @@ class TableRef:
 
     schema: str
     name: str
+    # Not compared: a name that was read from the ledger doesn't have the warehouse's limit.
     longest_name: int = field(default=255, compare=False, repr=False)
 
     def __str__(self) -> str:
@@ -57,7 +58,7 @@ class TableRef:
     @property
     def shadow_prefix(self) -> str:
         """The prefix of the names of this table's shadows; shadows of other tables have other prefixes."""
-        return self._prefix(SHADOW_INFIX)
+        return self._beside(SHADOW_INFIX, "").name
 
     def archive(self, publication_id: str) -> TableRef:
         """Return the name of the archive that keeps the rows that one publication replaced in this table."""
@@ -68,15 +69,12 @@ class TableRef:
         return self._beside(SHADOW_INFIX, run_id if batch is None else f"{run_id}_{batch}")
 
     def _beside(self, infix: str, text: str) -> TableRef:
-        prefix = self._prefix(infix)
+        # Does not depend on the length of the word that follows, so that all shadows have the same prefix.
+        longest = self.longest_name - len(infix) - min(_LONGEST_WORD, self.longest_name // 3)
+        prefix = _shortened(self.name, longest) + infix
         # A UUID is shorter without its hyphens.
         word = re.sub(r"\W", "_", text.replace("-", ""))
         return replace(self, name=prefix + _shortened(word, self.longest_name - len(prefix.encode())))
-
-    def _prefix(self, infix: str) -> str:
-        # Does not depend on the length of the word that follows, so that all shadows have the same prefix.
-        longest = self.longest_name - len(infix) - min(_LONGEST_WORD, self.longest_name // 3)
-        return _shortened(self.name, longest) + infix
 
 
 def _shortened(name: str, longest: int) -> str:
@@ -86,6 +84,7 @@ def _shortened(name: str, longest: int) -> str:
     """
     if len(name.encode()) <= longest:
         return name
+    # DuckDB ignores the case of identifiers, even of quoted ones (its docs, "Keywords and Identifiers").
     digest = sha256(name.casefold().encode()).hexdigest()[:_DIGITS]
     # The cut may split a character of several bytes, of which "ignore" drops the rest.
     return name.encode()[: longest - _DIGITS - 1].decode(errors="ignore") + f"_{digest}"

@@ -25,5 +25,6 @@ def about(table: object) -> Generator[None, None, None]:
     except SafeBackfillError as error:
         message, *rest = error.args
         if str(table) not in str(message):
+            # Changed in place, so that the error keeps its class, attributes, cause and traceback.
             error.args = (f"{table}: {message}", *rest)
         raise

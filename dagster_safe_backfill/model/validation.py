@@ -26,6 +26,7 @@ def closest(given: object, known: Iterable[str], *, cutoff: float = _CLOSE) -> s
     """Return the known name that is most similar to `given`; None if no name is similar enough."""
     if not isinstance(given, str):
         return None
+    # Names are suggested for `add-columns` and `Add columns`, too.
     spelled = given.strip().replace("-", "_").replace(" ", "_").casefold()
     by_folded = {name.casefold(): name for name in known}
     near = get_close_matches(spelled, by_folded, n=1, cutoff=cutoff)
@@ -104,6 +105,7 @@ def column_names(option: str, value: object) -> tuple[str, ...]:
     Raises:
         ConfigurationError: The value isn't a list of names, or a name is blank or occurs twice, ignoring case.
     """
+    # A text is a sequence of letters: as a list of names, "day" would be the columns d, a and y.
     if isinstance(value, str):
         _check_is_one_name(option, value)
         return (value,)
@@ -136,6 +138,7 @@ def sql_by_name(option: str, value: object, *, of: str) -> dict[str, str]:
     """
     if not isinstance(value, Mapping):
         raise refused(option, f"a mapping of {of} to SQL expressions", value)
+    # A copy, so that a later change to the caller's mapping doesn't bypass these checks.
     found = dict(cast("Mapping[object, object]", value))
     for name, sql in found.items():
         check_text(option, name, what=f"a mapping of {of} to SQL expressions")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 WIDTH, HEIGHT = 900, 340
@@ -34,8 +35,7 @@ def rows_by_partition(
     most = max(map(len, groups))
     colours: list[str] = []
     tops = [0.0] * len(groups)
-    pygal = _pygal()
-    chart = pygal.Line(_config(pygal, show_dots=len(keys) <= _DOTS_UP_TO))
+    chart, style_of = _chart(show_dots=len(keys) <= _DOTS_UP_TO)
     chart.title = f"{title}: rows by partition" + (f" (means of up to {most})" if most > 1 else "")
     labels: list[str] = []
     for group in groups:
@@ -43,7 +43,9 @@ def rows_by_partition(
     chart.x_labels = labels
     for name, side, colour, width in (("live now", live, _GREY, 3), ("shadow (staged)", shadow, _BLUE, 1.5)):
         if side is not None:
-            means = _means(side, groups)
+            means: list[float] = []
+            for group in groups:
+                means.append(sum(side[group.start : group.stop]) / len(group))
             tops = [*map(max, tops, means)]
             chart.add(name, means, stroke_style={"width": width})
             colours.append(colour)
@@ -54,7 +56,7 @@ def rows_by_partition(
             legend = f"{verdict}: {count:,} of {len(keys):,}"
             chart.add(legend, places, stroke=False, show_dots=True, dots_size=5)
             colours.append(colour)
-    chart.style = _style(pygal, colours)
+    chart.style = style_of(colors=tuple(colours))
     return chart.render()
 
 
@@ -67,13 +69,6 @@ def _groups(count: int) -> list[range]:
     return groups
 
 
-def _means(side: Sequence[int], groups: Sequence[range]) -> list[float]:
-    means: list[float] = []
-    for group in groups:
-        means.append(sum(side[group.start : group.stop]) / len(group))
-    return means
-
-
 def _marked(
     verdicts: Sequence[str], verdict: str, groups: Sequence[range], tops: Sequence[float]
 ) -> list[float | None]:
@@ -82,21 +77,19 @@ def _marked(
     return [top if is_marked else None for top, is_marked in zip(tops, marked, strict=True)]
 
 
-def _pygal() -> Any:
-    """Return the package pygal, which has no types."""
+def _chart(*, show_dots: bool) -> tuple[Any, Callable[..., Any]]:
+    """Return a chart without data, and its style, which still takes the colours of the lines."""
     import pygal  # pyright: ignore[reportMissingTypeStubs]
 
-    # pygal's finder of map plug-ins has no find_spec, so Python would warn of it at every later import.
-    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, pygal.PluginImportFixer)]
-    return pygal
-
-
-def _config(pygal: Any, *, show_dots: bool) -> Any:
-    return pygal.Config(
+    # pygal's finder of map plug-ins has no find_spec, so Python would warn about it at every later import.
+    for finder in tuple(sys.meta_path):
+        if isinstance(finder, pygal.PluginImportFixer):
+            sys.meta_path.remove(finder)
+    line: Any = pygal.Line(
         width=WIDTH,
         height=HEIGHT,
         explicit_size=True,
-        js=(),  # An image runs no scripts, and none is fetched.
+        js=(),  # An image runs no scripts, so none needs to be fetched.
         include_x_axis=True,
         show_dots=show_dots,
         dots_size=2.5,
@@ -111,10 +104,9 @@ def _config(pygal: Any, *, show_dots: bool) -> Any:
         value_formatter="{:,.0f}".format,
         max_scale=7,
     )
-
-
-def _style(pygal: Any, colours: Sequence[str]) -> Any:
-    return pygal.style.Style(
+    package: Any = pygal
+    return line, partial(
+        package.style.Style,
         background="white",
         plot_background="white",
         foreground="#4a5560",
@@ -124,7 +116,6 @@ def _style(pygal: Any, colours: Sequence[str]) -> Any:
         major_guide_stroke_color="#e8ebee",
         guide_stroke_dasharray="0",
         major_guide_stroke_dasharray="0",
-        colors=tuple(colours),
         title_font_size=15,
         label_font_size=11,
         major_label_font_size=11,

@@ -169,7 +169,8 @@ def _metadata(result: AuditResult, *, is_published: bool) -> dict[str, Any]:
         metadata["threshold"] = threshold
     if result.problem is not None:
         return {**metadata, "problem": result.problem}
-    metadata |= _numbers(_totals(result))
+    alone = next(iter(result.verdicts.values())) if len(result.verdicts) == 1 else result.overall
+    metadata |= _numbers(_totals(result) if alone is None else numbers_of(result.audit, alone))
     if result.failed_keys and result.overall is None and any(v.measured for v in result.verdicts.values()):
         metadata["failed_partitions_measured"] = _by_partition(result)
     rows = "differing_rows" if isinstance(result.audit, Comparison) else "failing_rows"
@@ -183,16 +184,17 @@ def _metadata(result: AuditResult, *, is_published: bool) -> dict[str, Any]:
 
 def _totals(result: AuditResult) -> dict[str, float | None]:
     """Return the numbers of all partitions together: counts are added, of changes the largest counts."""
-    if result.overall is not None or len(result.verdicts) == 1:
-        verdict = result.overall or next(iter(result.verdicts.values()))
-        return numbers_of(result.audit, verdict)
     values: dict[str, list[float]] = {}
     for verdict in result.verdicts.values():
         for name, value in numbers_of(result.audit, verdict).items():
             numbers = values.setdefault(name, [])
             if value is not None:
                 numbers.append(value)
-    is_additive = _is_additive(result.audit)
+    audit = result.audit
+    # The sums of the partitions' numbers are those of the whole only for counts and totals, not for means.
+    is_additive = isinstance(audit, RowAudit | Comparison)
+    if isinstance(audit, AggregateDrift | AggregateBetween):
+        is_additive = audit.aggregate == ROWS or audit.aggregate.of == "total"
     totals: dict[str, float | None] = {}
     for name, numbers in values.items():
         if name in ("change", "difference"):
@@ -207,13 +209,6 @@ def _totals(result: AuditResult) -> dict[str, float | None]:
     return totals
 
 
-def _is_additive(audit: Audit) -> bool:
-    """Return whether the numbers of the whole are the sums of its partitions': counts and totals are, means aren't."""
-    if isinstance(audit, AggregateDrift | AggregateBetween):
-        return audit.aggregate == ROWS or audit.aggregate.of == "total"
-    return isinstance(audit, RowAudit | Comparison)
-
-
 def _by_partition(result: AuditResult) -> dg.TableMetadataValue:
     keys = result.failed_keys[:_SHOWN_PARTITIONS]
     return table_value([{"partition": key, **numbers_of(result.audit, result.verdicts[key])} for key in keys])
@@ -222,16 +217,16 @@ def _by_partition(result: AuditResult) -> dg.TableMetadataValue:
 def _numbers(measured: Mapping[str, float | None]) -> dict[str, dg.MetadataValue[Any]]:
     numbers: dict[str, dg.MetadataValue[Any]] = {}
     for name, value in measured.items():
-        numbers[name] = _number(value)
+        match _shown(value):
+            case None:
+                numbers[name] = dg.MetadataValue.null()
+            case int(number):
+                numbers[name] = dg.MetadataValue.int(number)
+            case float(number):
+                numbers[name] = dg.MetadataValue.float(number)
+            case text:
+                numbers[name] = dg.MetadataValue.text(str(text))
     return numbers
-
-
-def _number(value: float | None) -> dg.MetadataValue[Any]:
-    if value is None:
-        return dg.MetadataValue.null()
-    if isinstance(value, int):
-        return dg.MetadataValue.int(value) if abs(value) < _TOO_LARGE else dg.MetadataValue.text(str(value))
-    return dg.MetadataValue.float(value) if math.isfinite(value) else dg.MetadataValue.text(str(value))
 
 
 def table_value(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
@@ -244,24 +239,26 @@ def table_value(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
     for name, values in shown.items():
         for row in rows:
             values.append(_shown(row.get(name)))
-        columns.append(dg.TableColumn(name, type=_kind(values)))
+        kinds = {*map(type, values)} - {type(None)}
+        kind = "string"
+        for one, types in (("float", {float, int, bool}), ("int", {int, bool}), ("bool", {bool})):
+            if kinds and kinds <= types:
+                kind = one
+        columns.append(dg.TableColumn(name, type=kind))
     records: list[dg.TableRecord] = []
     for values in zip(*shown.values(), strict=True):
         records.append(dg.TableRecord(dict(zip(shown, values, strict=True))))
     return dg.MetadataValue.table(records, schema=dg.TableSchema(columns))
 
 
-def _kind(values: Sequence[Any]) -> str:
-    given = [value for value in values if value is not None]
-    for kind, types in (("bool", bool), ("int", int), ("float", (int, float))):
-        if given and all(isinstance(value, types) for value in given):
-            return kind
-    return "string"
-
-
 def _shown(value: Any) -> str | int | float | bool | None:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, int) and abs(value) >= _TOO_LARGE:
-        return str(value)
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
+    """Return a value as the UI can show it: numbers that it would round, and values of other types, as text."""
+    match value:
+        case None | bool():
+            return value
+        case int() if abs(value) < _TOO_LARGE:
+            return int(value)
+        case float() if math.isfinite(value):
+            return float(value)
+        case _:
+            return str(value)

@@ -133,11 +133,18 @@ def numbers_by_partition(published: Sequence[Published], *, seconds: float | Non
     """Return the metadata of each partition that went live."""
     numbers: dict[str, dict[str, Any]] = {}
     for one in published:
-        common = publication_metadata(one)
+        common: dict[str, Any] = {
+            "dagster/table_name": str(one.audited.staged.spec.table),
+            "publication_id": one.publication_id,
+        }
+        if one.archive is not None and one.expires_at is not None:
+            # In UTC, because the UI shows texts unchanged, whatever time zone the reader has.
+            until = one.expires_at.astimezone(timezone.utc)
+            common |= {"archive": str(one.archive), "archive_expires_at": f"{until:%Y-%m-%d %H:%M} UTC"}
         if seconds is not None:
             common["seconds"] = round(seconds, 3)
         for key, changes in one.row_counts.items():
-            numbers[key] = {**common, **partition_metadata(changes)}
+            numbers[key] = {**common, "dagster/partition_row_count": changes.staged, **changes_metadata(changes)}
     return numbers
 
 
@@ -161,19 +168,6 @@ def materialization_events(asset: dg.AssetKey, published: Published) -> Iterator
         yield dg.AssetMaterialization(asset_key=asset, partition=key, metadata=numbers)
 
 
-def publication_metadata(published: Published) -> dict[str, Any]:
-    """Return what is the same for all partitions that went live together."""
-    metadata: dict[str, Any] = {
-        "dagster/table_name": str(published.audited.staged.spec.table),
-        "publication_id": published.publication_id,
-    }
-    if published.archive is not None and published.expires_at is not None:
-        # In UTC, as the UI shows texts as they are.
-        until = published.expires_at.astimezone(timezone.utc)
-        metadata |= {"archive": str(published.archive), "archive_expires_at": f"{until:%Y-%m-%d %H:%M} UTC"}
-    return metadata
-
-
 def warn(context: dg.AssetExecutionContext, published: Published) -> None:
     """Log what a person should know of a publication."""
     staged = published.audited.staged
@@ -188,11 +182,6 @@ def warn(context: dg.AssetExecutionContext, published: Published) -> None:
         context.log.warning(f"left out {staged.duplicates:,} rows for later ones of the same key")
     if staged.dropped:
         context.log.warning(f"left out {staged.dropped:,} rows outside {staged.partition_slice}")
-
-
-def partition_metadata(changes: RowCounts) -> dict[str, int]:
-    """Return what a write left in one partition, and changed there."""
-    return {"dagster/partition_row_count": changes.staged, **changes_metadata(changes)}
 
 
 def changes_metadata(changes: RowCounts) -> dict[str, int]:

@@ -29,7 +29,11 @@ def report(judged: Audited | Rejected) -> dict[str, Any]:
     over_run: list[AuditResult] = []
     for result in judged.results:
         (by_partition if result.overall is None else over_run).append(result)
-    verdicts = _verdicts(judged.staged.keys, by_partition)
+    verdicts = dict.fromkeys(judged.staged.keys, "passed")
+    for result in by_partition:
+        verdicts |= dict.fromkeys(result.failed_keys, "warned")
+    for result in by_partition:
+        verdicts |= dict.fromkeys(result.blocking_keys, "blocked")
     keys = judged.staged.keys
     if len(keys) > _SHOWN:
         keys = _worst_first(verdicts)
@@ -46,16 +50,6 @@ def report(judged: Audited | Rejected) -> dict[str, Any]:
     if len(judged.staged.keys) >= _PICTURE_FROM:
         metadata["picture"] = _picture(judged, verdicts)
     return metadata
-
-
-def _verdicts(keys: Sequence[str], results: Sequence[AuditResult]) -> dict[str, str]:
-    """Return what audits together say of each partition: passed, warned, or blocked."""
-    verdicts = dict.fromkeys(keys, "passed")
-    for result in results:
-        verdicts |= dict.fromkeys(result.failed_keys, "warned")
-    for result in results:
-        verdicts |= dict.fromkeys(result.blocking_keys, "blocked")
-    return verdicts
 
 
 def _worst_first(verdicts: Mapping[str, str]) -> tuple[str, ...]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -58,36 +59,56 @@ class Retries:
             if not 0 <= value < math.inf:
                 raise ConfigurationError(f"{name} is {value}, and must be a number from 0 on")
 
-    def call(
+    def attempts(
         self,
-        work: Callable[[], _Result],
         *,
-        on_retry: Callable[[BaseException, int, float], None],
+        on_retry: Callable[[Exception, int, float], None],
         sleep: Callable[[float], None] = time.sleep,
-    ) -> _Result:
-        """Return what `work` returns, done again while it fails for a reason that can pass.
+    ) -> Iterator[Attempt]:
+        """Yield attempts until one succeeds. Leave the loop, for example by `return`, at the end of its block.
 
         Args:
-            work: It must be harmless to begin it anew.
-            on_retry: Called before each wait with the error, the number of the try that failed, from 1 on, and the
-                seconds to wait.
+            on_retry: Called before each wait with the error, the number of the attempt that failed (counted from 1),
+                and the seconds to wait.
             sleep: How to wait.
 
-        Raises:
-            Exception: The work's own: the first that can't pass, or the last.
+        Example:
+            ```python
+            for attempt in retries.attempts(on_retry=log):
+                with attempt:
+                    return work()  # must be safe to repeat
+            ```
         """
         longest = self.first_wait
-        for attempt in range(1, self.max_retries + 1):
-            try:
-                return work()
-            except Exception as error:
-                if not is_transient(error):
-                    raise
-                wait = random.uniform(0, min(longest, self.longest_wait))
-                on_retry(error, attempt, wait)
+        for number in range(1, self.max_retries + 1):
+            attempt = Attempt(is_last=False)
+            yield attempt
+            if attempt.error is None:
+                return
+            wait = random.uniform(0, min(longest, self.longest_wait))
+            on_retry(attempt.error, number, wait)
             sleep(wait)
             longest *= 2
-        return work()
+        yield Attempt(is_last=True)
+
+
+@dataclass(slots=True, kw_only=True)
+class Attempt(AbstractContextManager["Attempt", bool]):
+    """One attempt at some work: a block whose transient error is kept for the next attempt, unless it is the last.
+
+    Attributes:
+        is_last: True if no attempt follows, so that every error is raised.
+        error: The error that the next attempt may overcome.
+    """
+
+    is_last: bool
+    error: Exception | None = None
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        if self.is_last or not isinstance(error, Exception) or not is_transient(error):
+            return False
+        self.error = error
+        return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,28 +134,27 @@ class Run:
         return Deadline(self.options.limits.timeout_seconds, what)
 
     def attempt(self, work: Callable[[Session], _Result], *, deadline: Deadline, read_only: bool = False) -> _Result:
-        """Return what `work` makes in a session of its own; after an error that can pass, in another one.
+        """Return the result of `work` in a session; after a transient error, repeat it in another session.
 
         Raises:
-            BatchTimeoutError: It took too long.
+            BatchTimeoutError: The attempts together took longer than the deadline allows.
         """
-
-        def try_once() -> _Result:
+        table, run_id = self.spec.table, self.context.run_id
+        for attempt in self.attempts():
             opened = self.table_io.connected(
-                self.spec.table, run_id=self.context.run_id, publication_id=self.publication_id, read_only=read_only
+                table, run_id=run_id, publication_id=self.publication_id, read_only=read_only
             )
-            with opened as session, deadline.over(session):
+            with attempt, opened as session, deadline.over(session):
                 return work(session)
+        raise AssertionError("the last attempt returns or raises")
 
-        return self.retry(try_once)
-
-    def retry(self, work: Callable[[], _Result]) -> _Result:
-        """Return what `work` returns, done again after errors that can pass."""
+    def attempts(self) -> Iterator[Attempt]:
+        """Yield the attempts that `Limits` allows at work that may fail with a transient error."""
         limits = self.options.limits
         retries = Retries(max_retries=limits.max_retries, first_wait=limits.retry_wait)
-        return retries.call(work, on_retry=self._log_retry)
+        return retries.attempts(on_retry=self._log_retry)
 
-    def _log_retry(self, error: BaseException, attempt: int, seconds: float) -> None:
+    def _log_retry(self, error: Exception, attempt: int, seconds: float) -> None:
         most = self.options.limits.max_retries
         self.context.log.warning(f"retry {attempt} of {most} in {seconds:.1f} s, after {type(error).__name__}: {error}")
 
@@ -164,12 +184,10 @@ class ComputingRun(Run):
         Raises:
             BatchTimeoutError: It took too long.
         """
-
-        def try_once() -> object:
-            with deadline.over_python():
+        for attempt in self.attempts():
+            with attempt, deadline.over_python():
                 return self.asset.compute(self.context, partition_slice, self.arguments)
-
-        return self.retry(try_once)
+        raise AssertionError("the last attempt returns or raises")
 
 
 def run_of(

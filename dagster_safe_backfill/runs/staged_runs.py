@@ -14,8 +14,8 @@ from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import Audited, Published, Rejected
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.reports.events import (
+    changes_metadata,
     numbers_by_partition,
-    partition_metadata,
     rejection,
     report_of,
     warn,
@@ -130,8 +130,12 @@ def run_publish(context: dg.AssetExecutionContext, io_manager: object, *, live: 
     seconds = round(time.monotonic() - started, 3)
     numbers = numbers_by_partition([published] if published is not None else [], seconds=seconds)
     for key, change in before.items():
-        counts = partition_metadata(change.row_counts)
-        numbers[key] = {**counts, "publication_id": change.publication_id, "seconds": seconds}
+        numbers[key] = {
+            "dagster/partition_row_count": change.row_counts.staged,
+            **changes_metadata(change.row_counts),
+            "publication_id": change.publication_id,
+            "seconds": seconds,
+        }
     add_partition_metadata(context, {key: numbers[key] for key in own})
     yield dg.MaterializeResult(metadata={"dagster/table_name": str(table)})
 

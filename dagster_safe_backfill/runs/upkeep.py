@@ -15,7 +15,7 @@ from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import Origin, Retired, RolledBack, RowCounts
 from dagster_safe_backfill.model.tables import TableSpec
 from dagster_safe_backfill.model.text import listed
-from dagster_safe_backfill.reports.events import changes_metadata, partition_metadata
+from dagster_safe_backfill.reports.events import changes_metadata
 from dagster_safe_backfill.runs.backfills import is_over
 from dagster_safe_backfill.runs.declared import TableIO
 from dagster_safe_backfill.runs.partitions import slice_of_keys
@@ -124,7 +124,7 @@ def _materialization(
         **_archive(done),
     }
     if changes is not None:
-        metadata |= partition_metadata(changes)
+        metadata |= {"dagster/partition_row_count": changes.staged, **changes_metadata(changes)}
     return dg.AssetMaterialization(asset_key=key, partition=partition, description=description, metadata=metadata)
 
 

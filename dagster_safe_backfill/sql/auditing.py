@@ -92,7 +92,10 @@ def shadow_rows(batch: AuditedRows) -> exp.Table | exp.Subquery:
 
 
 def live_rows(batch: AuditedRows) -> exp.Subquery:
-    """Return the live rows of the slice as a relation with the column `PARTITION`."""
+    """Return the live rows of the slice as a relation with the column `PARTITION`.
+
+    They have the columns that the publication adds, so that audits can compare these too.
+    """
     rows = _all_live(batch).where(batch.inside.copy())
     # A qualified star: `positioned` may join the partitions, whose columns an unqualified star would include.
     return terms.subquery(positioned(rows, [_EVERY_COLUMN.copy()], batch.table_slice), _LIVE)

@@ -88,11 +88,6 @@ def is_event(*events: Event) -> exp.Expr:
     return terms.column("event").isin(*map(terms.text, events))
 
 
-def is_named(name: str, *values: str) -> exp.Expr:
-    """Return a condition that is true if a column has one of `values`."""
-    return terms.column(name).isin(*map(terms.text, values))
-
-
 def is_given(name: str) -> exp.Expr:
     """Return a condition that is true if a column isn't NULL."""
     return exp.not_(exp.Is(this=terms.column(name), expression=exp.Null()))

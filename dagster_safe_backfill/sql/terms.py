@@ -43,11 +43,6 @@ def rows(ref: TableRef, *, alias: str | None = None) -> exp.Table | exp.Subquery
     return table(ref, alias=alias)
 
 
-def relation(name: str) -> exp.Table:
-    """Return a relation of the session, which has no schema, with its name quoted."""
-    return exp.table_(name, quoted=True)
-
-
 def subquery(select: exp.Query, alias: str) -> exp.Subquery:
     """Return a SELECT as a relation with a quoted alias."""
     return select.subquery(exp.to_identifier(alias, quoted=True))

@@ -1,1 +1,1 @@
-"""The transitions of a batch, a file each: write, audit, publish; and the ledger that records them."""
+"""The transitions of a batch, one file each: write, audit and publish. The ledger records them."""

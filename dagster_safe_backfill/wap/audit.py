@@ -71,12 +71,14 @@ def audit(
     batch = staged_rows(session, staged, sample_columns, looks_outside=not is_part)
     found = measure(session, batch, audits)
     judged = _judged(staged, found.results, found.live_rows)
+    # Measuring stays outside: a transaction in which the statement of an audit was refused can't be committed.
     with session.transaction():
         _record(session, judged, origin=origin, gate=gate)
     return judged
 
 
 def _judged(staged: Staged, results: Sequence[AuditResult], live_rows: Mapping[str, int] | None) -> Audited | Rejected:
+    # Made first, because it computes `blocked`; an Audited with a blocked partition can't be made.
     judged = Rejected(staged=staged, results=results, live_rows=live_rows)
     if judged.blocked:
         return judged
@@ -150,8 +152,10 @@ def audit_together(
         origin: The run that audits, and the id of its publication.
         sample_columns: The columns whose values samples of failing rows may show. Defaults to all columns.
     """
+    # A key may occur in two batches, and the audit of each batch read only that batch's shadow.
     spanning = [one for one in audits if one.is_over_run or isinstance(one, Unique)]
     dropped, duplicates = of_batches.staged.dropped, of_batches.staged.duplicates
+    # The collected shadow doesn't show how many rows each batch left out.
     staged = replace(staged, dropped=dropped, duplicates=duplicates)
     judged = audit(session, staged, spanning, origin=origin, gate="run", sample_columns=sample_columns)
     results = {result.audit.name: result for result in (*of_batches.results, *judged.results)}
@@ -179,8 +183,8 @@ def passed_part(session: Session, rejected: Rejected, *, origin: Origin) -> Audi
     keys = [staged.keys[position] for position in positions]
     part = staged.table_slice.only(keys)
     if changes_by(session, part.table, origin.publication_id):
-        # An earlier try committed and failed afterwards, so these rows are gone from the shadow. `publish` returns what
-        # that try did.
+        # An earlier try committed and failed afterwards, so these rows are gone from the shadow. `publish` returns
+        # the result of that try.
         chosen = replace(staged, table_slice=part, shadow=scratch_shadow(session))
     else:
         found = staged_partitions(session, part.table, keys=keys, group=origin.group)
@@ -188,6 +192,7 @@ def passed_part(session: Session, rejected: Rejected, *, origin: Origin) -> Audi
         chosen = gathered(session, found, spec=part.spec, partition_slice=part.partition_slice)
     chosen = replace(chosen, dropped=staged.dropped, duplicates=staged.duplicates, rest=(staged.shadow, positions))
     results = [
+        # Without `failed_rows`, AuditResult counts those of the remaining partitions.
         replace(result, verdicts={key: result.verdicts[key] for key in keys}, overall=None, failed_rows=None)
         for result in rejected.results
     ]
@@ -226,6 +231,7 @@ def approved(
     if not allows_mixed_versions:
         check_one_version(table, found)
     staged = replace(gathered(session, found, spec=spec, partition_slice=partition_slice), moved=tuple(found))
+    # One audit of the group read all rows of one shadow, so only rows of several shadows can share a key.
     if len(staged.copied_from) > 1 and staged.spec.unique_key:
         _check_keys_apart(session, staged)
     return Audited(staged=staged, results=(), seal=AUDIT_SEAL)

@@ -54,6 +54,7 @@ def collect(
     """
 
     def work() -> Staged:
+        # An earlier try of this run may have left a table of this name.
         session.tables.drop(into)
         staged = gathered(session, found, spec=spec, partition_slice=partition_slice, into=into)
         for shadow, run_id in emptied(session, spec.table, found).items():
@@ -65,6 +66,7 @@ def collect(
         record_staged(session, "audited", staged, origin=origin)
         return staged
 
+    # In a transaction of its own: on Snowflake a crash leaves created tables, which retention finds by this row.
     record_intent(session, spec.table, origin=origin, shadow=into)
     return session.attempt(work)
 
@@ -87,6 +89,7 @@ def gathered(
     sources = _sources(spec, found)
     columns = _columns(session, spec, sources)
     names = names_of(columns)
+    # `_columns` has checked that all shadows have these columns, so any of them gives the expressions' types.
     rows = exp.select(*terms.columns(names)).from_(terms.table(next(iter(sources))))
     recognised = table_slice(session, rows, spec=respelled(spec, names), partition_slice=partition_slice, names=names)
     live_columns = _live_columns(session, spec, found, columns)
@@ -129,6 +132,7 @@ def stands_in(
     """
     keys = [one.key for one in found]
     own = staged_partitions(session, table, keys=keys, group=origin.group)
+    # Collecting is one transaction with its ledger rows, so it moved either all of these partitions or none.
     if {one.key for one in own if one.shadow == into} == set(keys):
         return own, free_shadow(table, origin.run_id, own)
     return found, into
@@ -199,6 +203,7 @@ def _live_columns(
             f"{spec.table}: the table's columns changed between the staging of {listed(keys)} and of the other"
             " partitions. Stage all of them again, in one backfill.",
         )
+    # The ledger records the names of the live columns, and not their types.
     types = {column.name: column.type for column in (*columns, *(session.tables.columns(spec.table) or ()))}
     return tuple([Column(name=name, type=types.get(name, "")) for name in names])
 
@@ -209,12 +214,14 @@ def _rows(sources: Mapping[TableRef, Sequence[str]], recognised: TableSlice, nam
     for source, keys in sources.items():
         rows = exp.select(*terms.columns(names)).from_(terms.table(source))
         parts.append(rows.where(inside(recognised.only(keys))))
+    # UNION ALL, because a table without a unique key may have equal rows.
     rows = exp.union(*parts, distinct=False) if len(parts) > 1 else parts[0]
     return positioned(rows, terms.columns(names), recognised)
 
 
 def _check_rows(spec: TableSpec, found: Sequence[StagedPartition], counted: Mapping[str, int]) -> None:
     """Refuse shadows that don't have the numbers of rows that were staged."""
+    # The ledger has fingerprints of live rows only, so of staged rows the numbers are compared.
     wrong = [one.key for one in found if one.rows != counted.get(one.key, 0)]
     if wrong:
         raise _conflict(

@@ -49,6 +49,7 @@ def reconciled(
             table=str(spec.table),
             problems=problems,
         )
+    # A swap can change the type of a column, so values that don't fit into it are no error.
     if live is not None and spec.on_schema_change == "sync":
         return [_widened(session, source, column) for column in columns]
     cast: list[StagedColumn] = []
@@ -65,6 +66,7 @@ def _new_columns(session: Session, found: Sequence[Column]) -> tuple[list[Staged
     columns: list[StagedColumn] = []
     problems: list[str] = []
     for column in found:
+        # DuckDB 2.0 would create a column of type "NULL" for a column of a frame that has only NULLs.
         created = session.dialect.created_as(column.type)
         if created is None:
             problems.append(
@@ -79,12 +81,14 @@ def _new_columns(session: Session, found: Sequence[Column]) -> tuple[list[Staged
 def _matched_columns(
     session: Session, found: Sequence[Column], live: Sequence[Column], spec: TableSpec
 ) -> tuple[list[StagedColumn], list[str]]:
+    # DuckDB ignores the case of column names, and so does Snowflake for unquoted ones.
     computed = dict(zip(map(str.casefold, names_of(found)), found, strict=True))
     columns: list[StagedColumn] = []
     problems: list[str] = []
     for target in live:
         source = computed.pop(target.name.casefold(), None)
         if source is None:
+            # The publication sets updated_at_column, so the function needn't compute it.
             if not _is_name(target.name, spec.updated_at_column) and spec.on_schema_change != "sync":
                 problems.append(f"{target.name} is missing")
         elif session.dialect.fit(source=source.type, target=target.type) != "never":
@@ -132,6 +136,7 @@ def _losses(session: Session, source: exp.Table, columns: Sequence[StagedColumn]
     """Return a sentence for each column whose cast would change or refuse values."""
     try:
         (counts,) = session.query(staging.values_lost_by_cast(source, lost_by_cast(session, columns)))
+    # A statement that was stopped at the time limit says nothing about the values.
     except StatementCancelledError:
         raise
     except WarehouseError as error:
@@ -201,6 +206,7 @@ def lacking(session: Session, staged: Staged, *, clone: TableRef | None = None) 
     live = session.tables.columns(clone or spec.table)
     if live is None:
         return ()
+    # Another publication may have added some of these columns after the rows were staged.
     missing = list(filterfalse(live.__contains__, staged.added))
     check_unchanged(spec, staged.columns, {*live, *missing}, apart_from=spec.updated_at_column)
     return missing

@@ -41,12 +41,12 @@ from dagster_safe_backfill.warehouses.base import Session
 _LOG = logging.getLogger(__name__)
 
 _STANDINGS: Mapping[str, str] = {
-    "staged": "staged, its audits have not ended",
+    "staged": "staged, and its audits have not ended",
     "audited": "staged, and not yet audited with the others",
     "rejected": "rejected by an audit",
-    "refused": "refused by an audit of all that was staged with it",
-    "rolled_back": "rolled back, and not staged since",
-    "taken_up": "taken up by another backfill",
+    "refused": "refused by an audit of all partitions that were staged with it",
+    "rolled_back": "rolled back, and not staged again since",
+    "taken_up": "taken over by another backfill",
 }
 
 
@@ -111,8 +111,8 @@ def _chosen(found: Sequence[StagedPartition], *, group: str) -> dict[str, Staged
 def publish(session: Session, audited: Audited, *, rules: Publish, origin: Origin) -> Published:
     """Make audited rows live: write them, archive the rows they replace, record the change, and drop the shadow.
 
-    All of this is one transaction. Publishing the same publication again changes nothing and returns what the first
-    try did.
+    All of this is one transaction. Publishing the same publication again changes nothing and returns the
+    result of the first try.
 
     Args:
         session: An open session, outside a transaction.
@@ -129,6 +129,7 @@ def publish(session: Session, audited: Audited, *, rules: Publish, origin: Origi
     """
     table = audited.staged.table_slice.spec.table
     publication = _Publication(session=session, audited=audited, rules=rules, origin=origin)
+    # In a transaction of its own: on Snowflake a crash leaves the archive, which retention finds by this row.
     record_intent(session, table, origin=origin, archive=table.archive(origin.publication_id))
     return session.attempt(publication.run)
 
@@ -145,6 +146,7 @@ class _Publication:
         session, rules, origin, staged = self.session, self.rules, self.origin, self.audited.staged
         table_slice = staged.table_slice
         table = table_slice.spec.table
+        # Snowflake's SWAP WITH is its own inverse, so a swap whose reply was lost is settled before the table is read.
         finish_interrupted_swap(session, table)
         # This locks the live table. All reads come after it, so no other session can change what they return.
         with session.tables.hold(table) as committed:
@@ -160,15 +162,20 @@ class _Publication:
         if live is not None and session.tables.columns(table) is None:
             # A table that doesn't exist can't be locked; the next attempt can lock it.
             raise TransactionConflictError(f"{table}: another transaction created the table after this one began")
+        # If the reply to COMMIT was lost, only the ledger shows whether an earlier try has published.
         done = changes_by(session, table, origin.publication_id)
         if done:
             published = self._repeated(done)
+            # On Snowflake, tables are dropped after COMMIT, so the earlier try may not have dropped its shadow.
             self._clean_up()
             return published
+        # After the ledger's look-up: the rows that an earlier try of this run published are no conflict.
         self._check(now)
         prepared, archive = self._write(before, names, live_exists=live is not None)
+        # Read again, because the write may have created the table, or added or dropped columns.
         names = names_of(session.tables.columns(table) or ())
         after = live_fingerprints(session, table_slice, names)
+        # Snowflake's lock doesn't stop the INSERT of another session, so the numbers are checked before COMMIT.
         check_written(session, staged, after)
         change = NewChange(
             event="published",
@@ -214,17 +221,19 @@ class _Publication:
     def _write(
         self, before: Mapping[str, Fingerprint], names: tuple[str, ...], *, live_exists: bool
     ) -> tuple[PreparedChange, Archive]:
-        """Write the rows to the live table; return the change, and the archive of what it replaced."""
+        """Write the rows to the live table; return the change, and the archive of the replaced rows."""
         session, rules, staged = self.session, self.rules, self.audited.staged
         publication_id = self.origin.publication_id
         match rules:
             case Swap() if live_exists:
                 return swapped(session, staged, publication_id=publication_id, keep_for=rules.archive_for)
+            # The first publication of a swap has no table to clone, so it creates one as the others do.
             case Merge() | Replace() | Swap():
                 pass
             case _:
                 assert_never(rules)
         table_slice = staged.table_slice
+        # Before any row is written: on Snowflake, DDL commits the transaction, so it is begun again after it.
         add_columns(session, staged)
         write = slice_write(session, table_slice, shadow=staged.shadow, names=names_of(staged.columns))
         prepared = prepare_change(session, write, staged.rows, strategy=rules.strategy, live_exists=live_exists)

@@ -22,6 +22,7 @@ def finish_interrupted_swap(session: Session, table: TableRef) -> None:
         if not ledger.is_complete(session.tables.columns(ledger.ledger_of(table))):
             return False
         found = session.query(ledger.changes_of(table, ["publication_id"]))
+        # Snowflake stores unquoted names in upper case.
         return aside.name.casefold() in {table.archive(one).name.casefold() for (one,) in found}
 
     finished = session.tables.recover(table, is_recorded=is_recorded)

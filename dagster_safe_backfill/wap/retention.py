@@ -34,7 +34,7 @@ def retire(
 ) -> Retired:
     """Drop a table's archives and shadows that are no longer needed, in one transaction with their ledger rows.
 
-    Tables that the ledger doesn't record are never dropped, whatever their names are.
+    Tables that the ledger doesn't record are never dropped, even if they have the name of a shadow or archive.
 
     Args:
         session: An open session, outside a transaction.
@@ -53,14 +53,17 @@ def retire(
             finish_interrupted_swap(session, table)
         now = datetime.now(timezone.utc)
         expired = [one for one, expires_at in archives(session, table).items() if expires_at <= now]
+        # On Snowflake, a crash leaves archives that no change names. A run that hasn't ended may still need its own.
         intended = unrecorded_archives(session, table).items()
         expired += [one for one, owner in intended if owner.run_id in ended_runs]
+        # The ledger also names archives that were dropped earlier: its rows are never deleted.
         dropped = tuple(one for one in expired if session.tables.columns(one) is not None)
         owned = shadow_owners(session, table)
         shadows: list[TableRef] = []
         kept: list[TableRef] = []
         for shadow in session.tables.list(table.schema, table.shadow_prefix):
             owner = owned.get(shadow.name.casefold())
+            # Only the ledger shows that a table is a shadow; users may have tables with such names.
             if owner is not None:
                 is_old = owner.last_used + keep_shadows_for <= now
                 (shadows if is_old and owner.run_id in ended_runs else kept).append(shadow)

@@ -60,6 +60,7 @@ def live_before(session: Session, *, spec: TableSpec, partition_slice: Partition
         SliceError: A partition expression names a column that the table doesn't have, or doesn't tell the partitions
             apart.
     """
+    # Taken first, so that a change during the reads below counts as later.
     at = datetime.now(timezone.utc)
     finish_interrupted_swap(session, spec.table)
     live = session.tables.columns(spec.table)
@@ -81,7 +82,7 @@ def write(
     like: TableRef | None = None,
     before: LiveBefore | None = None,
 ) -> Staged:
-    """Write a batch to a shadow, in one transaction with its ledger rows; live isn't touched.
+    """Write a batch to a shadow, in one transaction with its ledger rows. The live table is unchanged.
 
     An earlier try of the same run may have left a shadow; it is replaced.
 
@@ -105,14 +106,17 @@ def write(
     def work() -> Staged:
         finish_interrupted_swap(session, spec.table)
         session.tables.ensure_schema(spec.table.schema)
+        # Where DDL is part of transactions, `record_intent` does nothing, and no ledger may exist yet.
         create_ledger(session, spec.table)
         is_left = session.tables.columns(target) is not None
+        # A shadow's name holds the run's id, so an earlier try of this run has left it.
         session.tables.drop(target)
         staged = stage(session, source, spec=spec, partition_slice=partition_slice, shadow=target, like=like)
         staged = replace(_fingerprinted(session, staged, before), replaces_shadow=is_left)
         record_staged(session, "staged", staged, origin=origin)
         return staged
 
+    # Loaded before the transaction: `attempt` may repeat that, and Snowflake's DDL to load a frame would commit it.
     with readable(session, data, spec=spec) as source:
         record_intent(session, spec.table, origin=origin, shadow=target)
         return session.attempt(work)
@@ -153,6 +157,7 @@ def readable(session: Session, data: object, *, spec: TableSpec) -> Generator[ex
             could have.
         SchemaMismatchError: The frame can't be converted to an Arrow table.
     """
+    # A frame without columns is replaced by a query, and whichever was loaded stays open for the block.
     with ExitStack() as stack:
         try:
             source = stack.enter_context(session.load(data))
@@ -209,6 +214,7 @@ def stage(
     # All batches of a publication must have the same columns, since their shadows are copied into one.
     of_batch = () if like is None else data_columns(session, like)
     if of_batch:
+        # A shadow has the updated_at_column only if the function computes it, so it can't be required here.
         strict = replace(spec, on_schema_change="raise", column_defaults={}, updated_at_column=None)
         columns = reconciled(session, source, found, of_batch, strict)
     else:
@@ -223,6 +229,7 @@ def stage(
     check_keys(session, recognised)
     select = staging.shadow_rows(rows, names=names, table_slice=recognised)
     session.tables.create(shadow, select, kind="scratch" if is_scratch else "shadow")
+    # Before rows are counted, so that the counts of partitions are those of the rows that remain.
     duplicates = 0 if spec.keep_latest is None else _delete_duplicates(session, shadow, spec)
     counts, dropped = _counted(session, shadow, recognised)
     return Staged(
@@ -267,6 +274,7 @@ def _counted(session: Session, shadow: TableRef, recognised: TableSlice) -> tupl
     """
     spec = recognised.spec
     counted = dict(session.query(staging.rows_by_partition(shadow)))
+    # `PARTITION` is NULL for rows outside the slice.
     dropped = counted.pop(None, 0)
     if dropped:
         if spec.on_outside == "refuse":

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import dataclass, field
 
 # Short, so that a process that opens a DuckDB file again and again doesn't starve those that wait for it.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.2
 
 
+@dataclass(slots=True)
 class Backoff:
-    """Pauses that double from attempt to attempt, up to a fifth of a second.
+    """Pauses between attempts, each twice as long as the one before, up to a fifth of a second.
 
     Args:
-        timeout: Seconds from now after which there is no further attempt.
+        timeout: The seconds after which no further attempt is made, counted from the start of the first attempt.
     """
 
-    def __init__(self, timeout: float) -> None:
-        self._deadline = time.monotonic() + timeout
-        self._pause = _FIRST_PAUSE
+    timeout: float
+    _started: float = field(default_factory=time.monotonic, init=False)
+    _pause: float = field(default=_FIRST_PAUSE, init=False)
 
     def sleep(self) -> bool:
-        """Wait before the next attempt. Return False at once if the time-out would end during the wait."""
-        if time.monotonic() + self._pause >= self._deadline:
+        """Wait before the next attempt; return False at once if the timeout would end first."""
+        if time.monotonic() + self._pause >= self._started + self.timeout:
             return False
         # Without jitter, processes that blocked each other would try again at the same moment.
         time.sleep(self._pause * random.uniform(0.5, 1.0))

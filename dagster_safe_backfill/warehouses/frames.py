@@ -67,16 +67,13 @@ def untyped_columns(table: pa.Table) -> frozenset[str]:
     """Return the columns that have no type, because they or their nested fields hold only NULL."""
     untyped: list[str] = []
     for field in cast("Any", table.schema):  # typed in part only
-        if "null" in _leaves(field.type):
+        kinds: list[Any] = [field.type]
+        for kind in kinds:  # grows by the types that a nested one is made of
+            for i in range(kind.num_fields):
+                kinds.append(kind.field(i).type)
+        if "null" in map(str, kinds):
             untyped.append(str(field.name))
     return frozenset(untyped)
-
-
-def _leaves(kind: Any) -> set[str]:
-    """Return the names of the types that a type is made of."""
-    if not kind.num_fields:
-        return {str(kind)}
-    return set[str]().union(*(_leaves(kind.field(i).type) for i in range(kind.num_fields)))
 
 
 def check_names(names: Sequence[str], *, of: str) -> None:

@@ -260,13 +260,13 @@ BAD_ARGUMENTS: list[tuple[Callable[[], object], str]] = [
     (lambda: sb.accepted_values("a", []), "a list of values"),
     (lambda: sb.accepted_values("a", "abc"), "a list of values"),
     (lambda: sb.accepted_values("a", [None]), "a list of values"),  # type: ignore[list-item]
-    (lambda: sb.in_range("a"), "a least or a most"),
-    (sb.row_count_between, "a least or a most"),
+    (lambda: sb.in_range("a"), "a value for least or for most"),
+    (sb.row_count_between, "a value for least or for most"),
     (lambda: sb.row_count_between(3, 2), "nothing is at least 3 and at most 2"),
     (lambda: sb.aggregate_between("sum(a)", 3, 2), "nothing is at least"),
-    (lambda: sb.aggregate_drift("a", "sum"), "aggregate is one of total"),  # type: ignore[arg-type]
+    (lambda: sb.aggregate_drift("a", "sum"), "aggregate must be one of total"),  # type: ignore[arg-type]
     (lambda: sb.aggregate_drift("a", 95), "a percentile from 0 to 1"),
-    (lambda: sb.row_count_drift(over="day"), 'over is "partition" or "run"'),  # type: ignore[arg-type]
+    (lambda: sb.row_count_drift(over="day"), 'over must be "partition" or "run"'),  # type: ignore[arg-type]
     (lambda: sb.row_count_drift(on_new_partition="skip"), "on_new_partition"),  # type: ignore[arg-type]
     (lambda: sb.row_count_drift(max_change=-0.1), "0 or more"),
     (lambda: sb.row_count_drift(max_change=float("nan")), "0 or more"),

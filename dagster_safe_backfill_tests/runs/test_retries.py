@@ -8,7 +8,7 @@ import sys
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import dagster as dg
 import duckdb
@@ -22,6 +22,8 @@ from dagster_safe_backfill.errors import is_transient
 from dagster_safe_backfill.runs.run import Retries
 from dagster_safe_backfill.warehouses.duckdb.errors import translated
 from dagster_safe_backfill.warehouses.duckdb.session import DuckDBWarehouse
+
+T = TypeVar("T")
 
 
 def caused(error: BaseException, cause: BaseException) -> BaseException:
@@ -140,6 +142,14 @@ class Flaky:
         return "done"
 
 
+def retried(work: Callable[[], T], retries: Retries, **options: Any) -> T:
+    """Return the result of work that is repeated."""
+    for attempt in retries.attempts(**options):
+        with attempt:
+            return work()
+    raise AssertionError("the last attempt returns or raises")
+
+
 @given(
     failures=st.integers(0, 8),
     max_retries=st.integers(0, 6),
@@ -157,7 +167,7 @@ def test_the_waits(failures: int, max_retries: int, first: float, longest: float
         told.append(news)
 
     def call() -> str:
-        return retries.call(work, on_retry=on_retry, sleep=slept.append)
+        return retried(work, retries, on_retry=on_retry, sleep=slept.append)
 
     if failures > max_retries:
         with pytest.raises(sb.WarehouseLockedError):
@@ -175,7 +185,7 @@ def test_the_jitter_is_full() -> None:
     waits: list[list[float]] = []
     for _ in range(400):
         slept: list[float] = []
-        Retries(max_retries=4, longest_wait=4).call(Flaky(4), on_retry=lambda *_: None, sleep=slept.append)
+        retried(Flaky(4), Retries(max_retries=4, longest_wait=4), on_retry=lambda *_: None, sleep=slept.append)
         waits.append(slept)
     for bound, seen in zip([1, 2, 4, 4], zip(*waits, strict=True), strict=True):
         assert min(seen) < 0.1 * bound
@@ -186,7 +196,7 @@ def test_the_jitter_is_full() -> None:
 def test_very_many_retries_have_a_longest_wait() -> None:
     slept: list[float] = []
     retries = Retries(max_retries=3000)
-    assert retries.call(Flaky(3000), on_retry=lambda *_: None, sleep=slept.append) == "done"
+    assert retried(Flaky(3000), retries, on_retry=lambda *_: None, sleep=slept.append) == "done"
     assert max(slept) <= 30
 
 
@@ -194,7 +204,7 @@ def test_what_cannot_pass_is_not_done_again() -> None:
     for error in (TIMEOUT, AUDITED, ValueError()):
         work = Flaky(1, error)
         with pytest.raises(type(error)):
-            Retries().call(work, on_retry=lambda *_: pytest.fail("told"), sleep=lambda _: pytest.fail("slept"))
+            retried(work, Retries(), on_retry=lambda *_: pytest.fail("told"), sleep=lambda _: pytest.fail("slept"))
         assert work.calls == 1
 
 
@@ -231,6 +241,6 @@ def test_a_lock_of_another_process_is_waited_for_though_lock_timeout_is_short(tm
             with DuckDBWarehouse(path, lock_timeout=0.05).connect() as connection, connection.transaction():
                 return True
 
-        assert Retries(first_wait=0.05).call(work, on_retry=on_retry)
+        assert retried(work, Retries(first_wait=0.05), on_retry=on_retry)
     assert [type(error) for error in told] == [sb.WarehouseLockedError] * 2
     assert f"PID {holder.pid}" in str(told[0])

@@ -180,7 +180,7 @@ def test_an_audit_over_all_refuses_all(shop: Shop, read: Read) -> None:
     assert not result.success
     assert "run_row_count_between" in failure_of(result, "events__audit")
     assert result.asset_materializations_for_node("events__audit") == []
-    assert "refused by an audit of all that was staged with it" in shop.refused(SIX[0])
+    assert "refused by an audit of all partitions that were staged with it" in shop.refused(SIX[0])
     # Wider limits, and the same rows: nothing is computed again.
     calls = [*shop.source.calls]
     wide = {"audits": [sb.row_count_between(1, 30, over="run")]}
@@ -383,7 +383,7 @@ def test_a_rollback_undoes_it(shop: Shop, read: Read) -> None:
     job = sb.build_rollback_job(shop.assets().published)
     assert job.execute_in_process(resources={"io_manager": shop.io_manager}, instance=shop.instance).success
     assert counts(read) == {}
-    assert "rolled back, and not staged since" in shop.refused(SIX[0])
+    assert "rolled back, and not staged again since" in shop.refused(SIX[0])
 
 
 def test_what_was_rolled_back_is_not_green_again_by_a_retry(shop: Shop, read: Read) -> None:
@@ -400,7 +400,7 @@ def test_what_was_rolled_back_is_not_green_again_by_a_retry(shop: Shop, read: Re
         raise_on_error=False,
     )
     assert not again.success
-    assert "rolled back, and not staged since" in failure_of(again, "events")
+    assert "rolled back, and not staged again since" in failure_of(again, "events")
     assert counts(read) == {}
 
 

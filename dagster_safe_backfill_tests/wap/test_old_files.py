@@ -308,7 +308,8 @@ def test_rows_that_changed_live_since_they_were_approved_are_refused(old: OldWar
 def test_rows_that_were_refused_then_stay_so(old: OldWarehouse) -> None:
     refused = old.staged("refunds", "published", (1, 2))
     assert not refused.success
-    assert "2024-01-01: refused by an audit of all that was staged with it" in failure_of(refused, "refunds")
+    said = failure_of(refused, "refunds")
+    assert "2024-01-01: refused by an audit of all partitions that were staged with it" in said
     assert old.tables("refunds") == {"refunds__shadow_" + old.id_of("refunds_refused").replace("-", "")}
 
 

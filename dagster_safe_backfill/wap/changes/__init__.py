@@ -1,1 +1,1 @@
-"""How the live table is changed: what is prepared, swapped, archived and checked."""
+"""Changes of the live table: prepared statements, swaps, archives, and checks for conflicts."""

@@ -29,6 +29,7 @@ def archived(
     """
     rows = exp.select(*terms.columns(names)).from_(terms.table(replaced.table)).where(inside(replaced))
     table = replaced.table.archive(publication_id)
+    # Snowflake clones the whole table instead of copying `rows`, because a clone copies no data.
     session.tables.archive(replaced.table, table, rows)
     return Archive(table=table, keys=replaced.keys, expires_at=expiry(keep_for))
 

@@ -21,6 +21,7 @@ def check_conflict(session: Session, staged: Staged, now: Mapping[str, Fingerpri
     nothing, keys = Fingerprint(), staged.table_slice.keys
     changed: list[str] = []
     for key in keys:
+        # Not `is_like`: after an upgrade of DuckDB its hashes can't show that nothing changed, so this refuses.
         if now[key] != staged.fingerprints.get(key, nothing):
             changed.append(key)
     if not changed:
@@ -60,6 +61,7 @@ def check_written(session: Session, staged: Staged, after: Mapping[str, Fingerpr
             wrong.append(key)
     if not wrong:
         return
+    # An INSERT of another session can only add rows. Missing rows have another cause.
     if all(after[key].rows > expected.get(key, 0) for key in wrong):
         session.tables.explain_more_rows(staged.spec.table, partitions=listed(wrong))
     shown = listed([f"{key}: {after[key].rows} and not {expected.get(key, 0)}" for key in wrong])

@@ -22,6 +22,7 @@ def live_fingerprints(session: Session, table_slice: TableSlice, names: Sequence
     algorithm = dialect.hash_algorithm
     for position, rows, total in session.query(select):
         if position is not None:
+            # DuckDB sums hashes as HUGEINT, so the digest is an exact integer of more than 64 bits.
             digest = f"{total:x}"
             found[keys[int(position)]] = Fingerprint(rows=rows, digest=digest, algorithm=algorithm)
     return found

@@ -52,6 +52,7 @@ def swapped(
         is_rewritten = prepared is not None and prepared.rewrites
         kept = outside(inside(staged.table_slice)) if is_rewritten else exp.true()
         with session.tables.replace(table, aside=aside, kept=kept) as new:
+            # In the clone: on Snowflake, readers of the live table would see the new columns before the swap.
             add_columns(session, staged, clone=new.clone)
             # A change that was prepared for the table also fits its clone, unless columns were added to the clone.
             prepared = prepared or _prepared(session, staged, clone=new.clone)

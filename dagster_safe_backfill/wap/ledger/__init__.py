@@ -1,1 +1,1 @@
-"""The ledger: what is recorded in it, and what it says of live and of staged partitions."""
+"""Writing the ledger, and reading the history of live partitions and the staged partitions from it."""

@@ -72,6 +72,7 @@ def _checked(
     runs = owners(audited)
     rejected = rejected_runs(session, spec.table, runs) if runs else set[str]()
     same = [one for one in audited if one.code == code and one.run_id not in rejected]
+    # A fingerprint reads the live rows of its partition, so only partitions that may be kept get one.
     changed = _changed(session, same, spec, partition_slice)
     kept: list[StagedPartition] = []
     outdated: list[tuple[StagedPartition, str]] = []
@@ -97,6 +98,7 @@ def _changed(
         return set()
     live = session.tables.columns(spec.table)
     names = None if live is None else names_of(live)
+    # Equal rows have other hashes over other columns, so these partitions count as changed.
     changed = {one.key for one in found if not one.knows(names)}
     rest = [one for one in found if one.key not in changed]
     if names is None or not rest:

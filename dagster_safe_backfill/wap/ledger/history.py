@@ -60,7 +60,7 @@ _COLUMNS = (
 
 def changes_by(session: Session, table: TableRef, *publication_ids: str) -> list[Change]:
     """Return the changes of the publications or rollbacks with these ids, one for each partition, the oldest first."""
-    return _changes(session, table, ledger.is_named("publication_id", *publication_ids))
+    return _changes(session, table, terms.is_in(terms.column("publication_id"), map(terms.text, publication_ids)))
 
 
 def changes_in(session: Session, table: TableRef, group: str) -> list[Change]:
@@ -77,11 +77,13 @@ def history(session: Session, table: TableRef, keys: Sequence[str] | None = None
     """Return all changes of some of a table's partitions, or of all partitions, the oldest first."""
     if keys is None:
         return _changes(session, table)
+    # `is_in` splits long lists, because Snowflake takes at most 16,384 values in one IN.
     return _changes(session, table, terms.is_in(terms.column("partition_key"), map(terms.text, keys)))
 
 
 def partition_keys(session: Session, table: TableRef) -> tuple[str, ...]:
     """Return the keys of all partitions that were ever changed; empty if there is no ledger."""
+    # A ledger of an earlier version lacks columns until the next run writes to it; readers can't add them.
     if not ledger.is_complete(session.tables.columns(ledger.ledger_of(table))):
         return ()
     select = ledger.rows_of(table, [terms.column("partition_key")], ledger.is_event(*CHANGES_OF_LIVE)).distinct()
@@ -125,6 +127,7 @@ def rejected_runs(session: Session, table: TableRef, run_ids: Iterable[str]) -> 
 
 def newest_publication(session: Session, table: TableRef) -> str | None:
     """Return the id of the last publication of a table; rollbacks don't count."""
+    # Not of rollbacks: a rollback job that is launched twice without an id would undo and then redo a publication.
     select = ledger.rows_of(table, [terms.column("publication_id")], ledger.is_event("published"))
     found = session.query(select.order_by(terms.column("recorded_at").desc()).limit(1))
     return found[0][0] if found else None
@@ -143,6 +146,7 @@ def shadow_owners(session: Session, table: TableRef) -> dict[str, Owner]:
     at = terms.column("recorded_at")
     select = ledger.rows_of(table, [terms.column("shadow"), terms.column("run_id"), at], ledger.is_given("shadow"))
     return {
+        # The column `shadow` holds `schema.name`. Rows come in order of time, so the last one of a shadow counts.
         name.casefold().removeprefix(f"{table.schema.casefold()}."): Owner(run_id=run_id, last_used=last_used)
         for name, run_id, last_used in session.query(select.distinct().order_by(at.copy()))
     }
@@ -177,6 +181,7 @@ def other_versions(session: Session, table: TableRef, origin: Origin) -> list[st
         [version],
         terms.column("backfill_id").eq(terms.text(origin.backfill_id)),
         ledger.is_event("published"),
+        # `<>` is never true for NULL, which stands for an asset without a code_version.
         exp.NullSafeNEQ(this=version.copy(), expression=own),
     )
     return [row[0] for row in session.query(select.distinct())]

@@ -27,6 +27,7 @@ from dagster_safe_backfill.model.tables import TableRef, names_of
 from dagster_safe_backfill.sql import ledger, terms
 from dagster_safe_backfill.warehouses.base import Session
 
+# The smallest difference that a TIMESTAMPTZ of DuckDB can hold.
 _TICK = timedelta(microseconds=1)
 
 Values = Mapping[str, object]
@@ -84,11 +85,14 @@ def record(session: Session, event: Event, table: TableRef, rows: Sequence[Value
         "backfill_id": origin.backfill_id,
         "code_version": origin.code_version,
         "code": origin.code,
+        # The column keeps its first name, so that ledgers of earlier versions can be read.
         "scope": origin.group,
     }
     tuples: list[tuple[object, ...]] = []
     for row in rows:
+        # A row's own values win: `record_taken` names the group that had staged the partition.
         tuples.append(tuple(map({**common, **row}.get, ledger.COLUMNS)))
+    # One statement for all rows: DuckDB's executemany took 7.9 s for 10,000 rows.
     session.append(target, list(ledger.COLUMNS), tuples)
 
 
@@ -103,6 +107,7 @@ def record_staged(
 ) -> None:
     """Record an event of a staged batch, or of some of its partitions."""
     blocking, warned = _failures(results)
+    # JSON, because the name of a column may contain a comma.
     live = None if staged.live_columns is None else json.dumps(names_of(staged.live_columns))
     shadow, nothing = str(staged.shadow), Fingerprint()
     rows: list[Values] = []
@@ -172,7 +177,8 @@ def record_intent(
         session.tables.ensure_schema(table.schema)
         create_ledger(session, table)
         if archive is not None:
-            is_known = ledger.is_named("archive", archive.name)
+            is_known = terms.column("archive").eq(terms.text(archive.name))
+            # An earlier try of this publication recorded the archive, and may have created it.
             if session.query(ledger.rows_of(table, [terms.number(1)], is_known).limit(1)):
                 return
             if session.tables.columns(archive) is not None:

@@ -53,6 +53,7 @@ def staged_partitions(
 
 def newest(found: Iterable[StagedPartition]) -> dict[str, StagedPartition]:
     """Return a mapping from partition key to the last of its events in any group."""
+    # `found` is ordered by time, so the last event of a key wins.
     return {one.key: one for one in found}
 
 
@@ -66,6 +67,7 @@ def standing(session: Session, table: TableRef, found: Sequence[StagedPartition]
     if not found:
         return found
     names: set[str] = set()
+    # One statement for all shadows, so that their number doesn't change the number of statements.
     for shadow in session.tables.list(table.schema, table.shadow_prefix):
         names.add(shadow.name.casefold())
     return [one for one in found if one.shadow is not None and one.shadow.name.casefold() in names]
@@ -99,6 +101,7 @@ def emptied(session: Session, table: TableRef, moved: Iterable[StagedPartition])
     owned = {one.shadow: one.run_id for one in moved if one.shadow is not None}
     leaving = {(one.group, one.key) for one in moved}
     for one in staged_partitions(session, table):
+        # Another partition of the shadow may still be published.
         if one.event in _WAITING and one.shadow is not None and (one.group, one.key) not in leaving:
             owned.pop(one.shadow, None)
     return owned
@@ -111,6 +114,7 @@ def _staged_partition(table: TableRef, row: Row) -> StagedPartition:
         key=of["partition_key"],
         event=of["event"],
         group=of["scope"],
+        # Not split at the dot: the name of a schema or table may contain one.
         shadow=TableRef(schema=table.schema, name=shadow[len(table.schema) + 1 :]) if shadow else None,
         run_id=of["run_id"],
         code_version=of["code_version"],

@@ -1,1 +1,1 @@
-"""How audits are measured."""
+"""Measuring audits on staged and on live rows."""

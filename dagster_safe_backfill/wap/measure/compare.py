@@ -54,6 +54,7 @@ class Sampler:
         try:
             names = [column.name for column in self.session.describe(sample)]
             return [dict(zip(names, row, strict=True)) for row in self.session.query(sample)]
+        # The batch was stopped at its time limit, so its other audits must not run either.
         except StatementCancelledError:
             raise
         except SafeBackfillError as error:
@@ -86,6 +87,7 @@ def compared(
     pairing = _pairing(audit, batch)
     names = [column.name for column in pairing.compared]
     audit = _respelled(audit, names)
+    # Also before a first publication, for which nothing is joined: the key must identify rows from the start.
     _check_keys(session, pairing, batch)
     if not batch.has_live:
         nothing = dict.fromkeys(names, 0)
@@ -129,6 +131,7 @@ def _pairing(audit: Comparison, batch: AuditedRows) -> Pairing:
             f" {', '.join(batch.names)}."
         )
     of_key = [spelled[name.casefold()].name for name in key]
+    # Each publication sets updated_at_column in changed rows, so a difference in it alone is no change.
     apart = {*of_key, batch.table_slice.spec.updated_at_column}
     return Pairing(
         here=batch.rows,
@@ -157,6 +160,7 @@ def _respelled(audit: Comparison, names: Sequence[str]) -> Comparison:
 def _check_keys(session: Session, pairing: Pairing, batch: AuditedRows) -> None:
     ((here, *others),) = session.query(comparing.broken_keys(pairing))
     there = sum(others)
+    # A join would pair each row of a repeated key with all rows of that key, and count them several times.
     if here or there:
         raise KeyViolationError(
             f"{batch.live}: compare() can't compare rows by ({', '.join(pairing.key)}): {here} of its values in the"
@@ -187,6 +191,7 @@ def _shown(row: Sequence[Any], pairing: Pairing, sampler: Sampler) -> dict[str, 
     """Return a row that differs as its key, the kind of difference, and the different columns on both sides."""
     count = len(pairing.key)
     keys, kind, sides = row[:count], row[count], row[count + 1 :]
+    # By position: a column of the table may be named like another item of the SELECT, for example `change`.
     pairs = {column.name: sides[2 * i : 2 * i + 2] for i, column in enumerate(pairing.compared)}
     different = {
         name: pair for name, pair in pairs.items() if kind != "changed" or not _is_same(pair[0], pair[1], pairing)
@@ -203,6 +208,7 @@ def _shown(row: Sequence[Any], pairing: Pairing, sampler: Sampler) -> dict[str, 
 def _is_same(here: Any, there: Any, pairing: Pairing) -> bool:
     if here is None or there is None:
         return here is there
+    # In Python NaN differs from itself. In DuckDB it doesn't: NaN IS DISTINCT FROM NaN is false.
     if here == there or (here != here and there != there):  # noqa: PLR0124
         return True
     if not isinstance(here, int | float | Decimal) or not isinstance(there, int | float | Decimal):

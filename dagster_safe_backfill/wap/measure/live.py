@@ -55,6 +55,7 @@ def measure_live(
         counted = dict(session.query(staging.rows_by_partition(view)))
         counts = staging.by_key(counted, recognised.keys)
         live = LiveRows(table_slice=recognised, columns=columns, view=view, rows=counts)
+        # The audited rows are the live rows, so they aren't counted a second time.
         return measure(session, live_rows(session, live, sample_columns), audits, counts_live=False).results
     finally:
         session.forget(view)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, SupportsIndex, get_args
@@ -73,6 +74,7 @@ def measure(session: Session, batch: AuditedRows, audits: Sequence[Audit], *, co
     here = there = None
     if questions.here or questions.has_groups:
         here = readings(session, shadow, questions.here, positions=positions, is_overall=questions.is_overall)
+    # Live rows are counted even if no audit needs them, because the report shows them beside the staged ones.
     if questions.has_groups or counts_live:
         live = auditing.live_rows(batch) if batch.has_live else None
         there = readings(
@@ -84,23 +86,18 @@ def measure(session: Session, batch: AuditedRows, audits: Sequence[Audit], *, co
             like=shadow,
         )
     measuring = _Measuring(session=session, batch=batch, keys=keys, questions=questions, here=here, there=there)
-    results = tuple(map(measuring.result, audits))
-    return Measurement(results=results, live_rows=_counted(there, keys) if counts_live else None)
+    live_counts = None
+    if there is not None and counts_live:
+        # The counts are only shown in the report, so the batch isn't rejected for them.
+        with suppress(Unmeasured):
+            live_counts = dict(zip(keys, map(there.rows, range(positions)), strict=True))
+    return Measurement(results=tuple(map(measuring.result, audits)), live_rows=live_counts)
 
 
 def key_result(session: Session, staged: Staged) -> AuditResult:
     """Measure the audit that the unique key identifies each row."""
     (result,) = measure(session, staged_rows(session, staged), [unique()], counts_live=False).results
     return result
-
-
-def _counted(there: Readings | None, keys: Sequence[str]) -> Mapping[str, int] | None:
-    if there is None:
-        return None
-    try:
-        return dict(zip(keys, map(there.rows, range(len(keys))), strict=True))
-    except Unmeasured:
-        return None
 
 
 Wanted = Mapping[str, Mapping[str, str]]
@@ -147,6 +144,7 @@ class _Questions:
             is_overall |= group is not None and group.over == "run"
             texts: dict[str, str] = {}
             for name, aggregate in aggregates.items():
+                # Keyed by its SQL, so that an aggregate of several audits is computed once.
                 texts[name] = sql = aggregate.sql(dialect=batch.dialect.name)
                 here[sql] = aggregate
                 if group is not None and group.needs_live:
@@ -192,6 +190,7 @@ class _Measuring:
             if audit.name in self.questions.problems:
                 raise Unmeasured(self.questions.problems[audit.name])
             return self._measured(audit)
+        # The batch was stopped at its time limit. That is no verdict of this audit.
         except StatementCancelledError:
             raise
         except (Unmeasured, SafeBackfillError) as error:
@@ -206,6 +205,7 @@ class _Measuring:
             case NotNull() | AcceptedValues() | InRange() | RowExpression() | References():
                 return self._judged(audit, self._failures(audit), lambda: self._failing_rows(audit))
             case Unique():
+                # To count repeated values takes one grouping. To find their rows takes a join, which is rarely needed.
                 ((are_repeated,),) = self._rows(auditing.repeated_values(audit, self.batch))
                 repeated: Mapping[Position, int] = {}
                 if are_repeated:
@@ -258,11 +258,13 @@ class _Measuring:
         return auditing.failing_rows(auditing.fails(audit, self.batch), self.batch)
 
     def _judged(self, audit: RowAudit, counts: Mapping[Position, int], failing: Callable[[], exp.Query]) -> AuditResult:
+        # A row outside the slice counts in every partition, as `failing_rows` documents.
         nowhere = counts.get(None, 0)
         verdicts: dict[str, Verdict] = {}
         for position, key in enumerate(self.keys):
             failed = counts.get(position, 0) + nowhere
             verdicts[key] = audit.judge(failed, rows=self.batch.counts.get(key, 0))
+        # The SELECT of failing rows is only built if there are some.
         if not any(counts.values()):
             return AuditResult(audit=audit, verdicts=verdicts)
         select = failing()

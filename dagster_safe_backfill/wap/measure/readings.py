@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -65,9 +65,9 @@ class Readings:
         if position in self.values:
             return self.values[position][sql]
         if sql in self.problems_of_no_rows:
-            raise Unmeasured(f"of no rows: {self.problems_of_no_rows[sql]}")
+            raise Unmeasured(f"over no rows: {self.problems_of_no_rows[sql]}")
         if sql not in self.of_no_rows:
-            raise Unmeasured("of no rows, the SQL gives no value")
+            raise Unmeasured("over no rows, the SQL gives no value")
         return self.of_no_rows[sql]
 
 
@@ -98,8 +98,10 @@ def readings(
         values, problems = _read(session, wanted, select)
     of_no_rows: Mapping[Position, Mapping[str, Any]] = {}
     problems_of_no_rows: Mapping[str, str] = {}
+    # Aggregates over no rows are needed only if a partition has no rows. The grouping set of all rows is always there.
     if len(values) - is_overall < positions and len(wanted) - len(problems) > 1:
         measured = {sql: expression for sql, expression in wanted.items() if sql not in problems}
+        # Without a live table there are no live columns, and `like` has the same ones.
         source = like if rows is None else rows
         assert source is not None
         of_no_rows, problems_of_no_rows = _read(session, measured, partial(auditing.of_no_rows, rows=source))
@@ -121,12 +123,16 @@ def _read(
     """
     values: dict[Position, dict[str, Any]] = {}
     problems: dict[str, str] = {}
-    pieces = list(_pieces(list(wanted), size=session.dialect.aggregates_at_once))
+    names, size = list(wanted), session.dialect.aggregates_at_once
+    pieces: list[Sequence[str]] = []
+    for start in range(0, len(names), size):
+        pieces.append(names[start : start + size])
     while pieces:
         piece = pieces.pop(0)
         try:
             found = session.query(select(list(map(wanted.__getitem__, piece))))
             _check_one_row_each(found, width=len(piece) + 1)
+        # The statement was stopped, not refused, so its aggregates aren't tried one by one.
         except StatementCancelledError:
             raise
         except SafeBackfillError as error:
@@ -135,7 +141,8 @@ def _read(
             if len(piece) == 1:
                 problems[piece[0]] = str(error)
             else:
-                pieces += _pieces(piece, size=1)
+                # One by one, so that a misspelt column costs only the verdict of its own audit.
+                pieces += ([one] for one in piece)
             continue
         for position, *row in found:
             values.setdefault(position, {}).update(zip(piece, row, strict=True))
@@ -150,11 +157,7 @@ def _check_one_row_each(rows: Sequence[Row], *, width: int) -> None:
     """
     groups: set[Any] = set()
     for row in rows:
+        # In DuckDB, unnest() gives several rows for a group, and COLUMNS(*) several columns.
         if row[0] in groups or len(row) != width:
             raise ConfigurationError("the SQL gives several values for a group, but an aggregate has one value")
         groups.add(row[0])
-
-
-def _pieces(items: Sequence[str], *, size: int) -> Iterator[Sequence[str]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

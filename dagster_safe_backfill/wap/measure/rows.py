@@ -29,6 +29,7 @@ def staged_rows(
     added: dict[str, exp.Expr] = {}
     if staged.added:
         live = session.tables.columns(staged.spec.table) or ()
+        # Another publication may have added some of these columns after the rows were staged.
         lacking = [column for column in staged.added if column not in live]
         for column, value in staging.with_defaults(staged.spec, lacking, dialect=session.dialect.name).items():
             added[column.name] = terms.typed(value or exp.Null(), column.type, dialect=session.dialect.name)

@@ -1,1 +1,1 @@
-"""How publications are undone."""
+"""Rolling back publications."""

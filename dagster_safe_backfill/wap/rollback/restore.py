@@ -43,6 +43,7 @@ class UndonePartition:
     @property
     def restored(self) -> Change:
         """The oldest undone change that changed any row; the rows that it replaced are restored."""
+        # A layer that changed no row replaced none, so it has no archive.
         return next(layer for layer in self.layers if layer.row_counts.touched)
 
     @property
@@ -115,9 +116,9 @@ class Restoration:
 
     def close(self, session: Session) -> None:
         """Remove derived rows and the view from the session."""
-        self.prepared.close(session)
-        if self.view is not None:
-            session.forget(self.view)
+        for derived in (self.prepared.scratch, self.view):
+            if derived is not None:
+                session.forget(derived)
 
 
 def sources_of(session: Session, spec: TableSpec, undoing: Mapping[str, UndonePartition]) -> Sources:
@@ -130,10 +131,12 @@ def sources_of(session: Session, spec: TableSpec, undoing: Mapping[str, UndonePa
     lost: list[str] = []
     for key, one in undoing.items():
         change = one.restored
+        # `replaced` is None for changes that were recorded before the library made archives.
         if change.replaced is None or (change.replaced.rows and change.archive is None):
             lost.append(key)
         elif change.replaced.rows and change.archive is not None:
             sources.setdefault(change.archive, []).append(key)
+    # A copy, because the loop removes archives that were dropped after they had expired, or by hand.
     for table in [*sources]:
         if session.tables.columns(table) is None:
             lost += sources.pop(table)
@@ -186,6 +189,7 @@ def _rows(session: Session, table_slice: TableSlice, columns: Sequence[Column], 
     """Return a SELECT of the rows of all archives, with the live table's columns."""
     names = names_of(columns)
     live = exp.select(*terms.columns(names)).from_(terms.table(table_slice.table))
+    # The live table gives the columns and types, even if no archive has rows to restore.
     rows: exp.Query = live.where(exp.false())
     for source, keys in sources.items():
         known = {*names_of(session.tables.columns(source) or ())}

@@ -109,9 +109,10 @@ class _Rollback:
     def run(self, chosen: Chosen) -> RolledBack:
         table = self.spec.table
         finish_interrupted_swap(self.session, table)
+        # This locks the live table, so that no other session changes what is read from here on.
         with self.session.tables.hold(table) as committed:
             if not ledger.is_complete(committed.tables.columns(ledger.ledger_of(table))):
-                raise self._not_found("its ledger knows of no publication that could be undone")
+                raise self._not_found("its ledger has no publication that could be rolled back")
             repeated = self._repeated()
             if repeated is not None:
                 return repeated
@@ -206,7 +207,7 @@ class _Rollback:
         else:
             publication = chosen.publication_id or newest_publication(self.session, table)
             changes = [] if publication is None else changes_by(self.session, table, publication)
-            what = "its ledger knows of no publication that could be undone"
+            what = "its ledger has no publication that could be rolled back"
             if publication is not None and not changes:
                 # With Batches(publish_each=True), the id names a run, and each of its batches has its own publication.
                 changes = changes_in(self.session, table, publication)
@@ -220,6 +221,7 @@ class _Rollback:
         chosen = {name for names in published.values() for name in names}
         histories: dict[str, list[Change]] = {key: [] for key in published}
         for change in history(self.session, self.spec.table, [*published]):
+            # A publication that changed no row of a partition doesn't stand in the way of a rollback of that partition.
             if change.row_counts.touched or change.undone:
                 histories[change.key].append(change)
         return {
@@ -288,6 +290,7 @@ class _Rollback:
         now: dict[str, Fingerprint] = {}
         for columns, keys in by_columns.items():
             if not set(names).issuperset(columns) or not columns:
+                # A column of the fingerprint is gone, so the rows can't be compared with it.
                 changed.update(keys)
                 continue
             found = live_fingerprints(committed, live.only(keys), columns)
@@ -365,6 +368,7 @@ class _Rollback:
         after = live_fingerprints(self.session, live, names)
         for source, keys in restoration.sources.items():
             columns = names_of(self.session.tables.columns(source) or ())
+            # Equal rows have other hashes over other columns, and the archive may have fewer than the live table.
             found = after if columns == names else live_fingerprints(self.session, live.only(keys), columns)
             self._check_restored({key: found[key] for key in keys}, undoing)
         change = NewChange(

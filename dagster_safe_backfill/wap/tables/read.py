@@ -47,6 +47,7 @@ def read(
     items = terms.columns(columns) or [exp.Star()]
     select = exp.select(*items).from_(terms.table(spec.table))
     if is_empty:
+        # The table is still queried, so that the empty frame has its columns and types.
         select = select.where(exp.false())
     elif partition_slice is not None:
         recognised = live_slice(session, spec=spec, partition_slice=partition_slice, names=names_of(found))

@@ -49,6 +49,7 @@ def table_slice(
     known = {*map(str.casefold, names)}
     items: list[exp.Expr] = []
     for expression in expressions.values():
+        # `terms.of_row` caches its result, and an expression that is put into a SELECT gets a parent.
         items.append(expression.copy())
         for column in expression.find_all(exp.Column):
             if column.name.casefold() not in known:
@@ -109,6 +110,7 @@ def check_keys(session: Session, recognised: TableSlice) -> None:
     dimensions = () if recognised.partition_slice is None else recognised.partition_slice.dimensions
     for dimension in dimensions:
         column = recognised.columns[dimension.name]
+        # Keys that differ are different texts, but may be one value of another type, such as 1 and 01 of INTEGER.
         if isinstance(dimension, TimeDimension) or column.keeps == "text":
             continue
         ((values,),) = session.query(distinct_keys(dimension, column))
@@ -134,6 +136,7 @@ def where(
     """
     expr = spec.partition_expr if column is None else _by_dimension(column, partition_slice)
     spec = TableSpec(table=spec.table, partition_expr=expr, column_timezone=spec.column_timezone)
+    # Called for its checks: each dimension needs a column, and that must be one SQL expression.
     _expressions(spec, partition_slice, dialect=dialect.name)
     columns: dict[str | None, PartitionColumn] = {}
     for dimension in partition_slice.dimensions:
@@ -142,6 +145,7 @@ def where(
             name=f"{spec.table}, column {expr[dimension.name]}",
             sql=expr[dimension.name],
             type_name=column_type or "text",
+            # The user's function asks for the text before any query runs, so the column's type can't be looked up.
             keeps=(column_type or "date") if is_time else "text",
             timezone=spec.column_timezone,
             dialect=dialect,
@@ -150,6 +154,7 @@ def where(
         recognised = TableSlice(spec=spec, partition_slice=partition_slice, columns=columns)
         return inside(recognised).sql(dialect=dialect.name)
     except PartitionColumnError:
+        # Without a type, the column was taken for a DATE, which can't hold partitions that begin within a day.
         if column_type is not None:
             raise
         return where(partition_slice, column, "timestamp", spec=spec, dialect=dialect)

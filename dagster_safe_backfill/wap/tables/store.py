@@ -49,6 +49,7 @@ def store(
         session.tables.ensure_schema(spec.table.schema)
         staged = stage(session, source, spec=spec, partition_slice=partition_slice, shadow=shadow, is_scratch=True)
         if staged.spec.unique_key:
+            # A plain asset or op has no audits, so the unique key is checked here.
             _check_key(session, staged)
         add_columns(session, staged)
         write = slice_write(session, staged.table_slice, shadow=shadow, names=names_of(staged.columns))
@@ -63,6 +64,7 @@ def store(
         session.tables.drop(shadow)
         return prepared.row_counts
 
+    # Loaded before the transaction: `attempt` may repeat that, and Snowflake's DDL to load a frame would commit it.
     with readable(session, data, spec=spec) as source:
         return session.attempt(work)
 

@@ -186,6 +186,8 @@ class DuckDBSession(Session):
     @contextmanager
     def load(self, data: object) -> Generator[exp.Table, None, None]:
         """See `Session.load`."""
+        import duckdb
+
         if isinstance(data, Query):
             select = self._one_select(data)
             check_names([row[0] for row in self._execute(f"DESCRIBE {select}")], of="the query")
@@ -193,27 +195,22 @@ class DuckDBSession(Session):
             self._execute(f'CREATE TEMP VIEW "{_SOURCE}" AS {select}', is_stoppable=False)
             remove = f'DROP VIEW IF EXISTS "{_SOURCE}"'
         else:
-            self._register(data)
+            table = as_arrow(data)
+            self._untyped = untyped_columns(table)
+            try:
+                self._driver.register(_SOURCE, table)
+            except duckdb.Error as error:
+                columns = " ".join(str(table.schema.remove_metadata()).split())
+                raise FrameError(f"DuckDB can't read the frame ({columns}): {error}") from error
             remove = None
         try:
-            yield terms.relation(_SOURCE)
+            yield terms.table(TableRef(schema="", name=_SOURCE))
         finally:
             self._untyped = frozenset()
             if remove is None:
                 self._driver.unregister(_SOURCE)
             else:
                 self._quietly(remove)
-
-    def _register(self, frame: object) -> None:
-        import duckdb
-
-        table = as_arrow(frame)
-        self._untyped = untyped_columns(table)
-        try:
-            self._driver.register(_SOURCE, table)
-        except duckdb.Error as error:
-            columns = " ".join(str(table.schema.remove_metadata()).split())
-            raise FrameError(f"DuckDB can't read the frame ({columns}): {error}") from error
 
     def fetch(self, select: exp.Query, load_type: type) -> object:
         """See `Session.fetch`."""

@@ -9,7 +9,7 @@ from typing import Any
 from sqlglot import exp
 
 from dagster_safe_backfill.errors import StatementCancelledError, SwapError, WarehouseError
-from dagster_safe_backfill.model.tables import Column, TableRef
+from dagster_safe_backfill.model.tables import Column, TableRef, names_of
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.warehouses.base import Replacement, Row, Session, TableKind, Tables
 
@@ -62,8 +62,11 @@ class DuckDBTables(Tables):
     def ensure_table(self, table: TableRef, columns: Mapping[str, str]) -> None:
         """See `Tables.ensure_table`."""
         known = self.columns(table)
-        names = {column.name.casefold() for column in known or ()}
-        missing = [f"{quoted(name)} {kind}" for name, kind in columns.items() if name.casefold() not in names]
+        names = {*map(str.casefold, names_of(known or ()))}
+        missing: Sequence[str] = ()
+        for name, kind in columns.items():
+            if name.casefold() not in names:
+                missing = (*missing, f"{quoted(name)} {kind}")
         if known is None:
             self._execute(f"CREATE TABLE IF NOT EXISTS {name_of(table)} ({', '.join(missing)})", ())
             return

@@ -71,7 +71,7 @@ class LoadedFrame:
             parquet.write_table(self._rows, path)
             # A quote in the path would end the string literal.
             file = path.as_uri().replace("'", "%27")
-            # Parquet files are compressed already; PUT would compress them again with gzip.
+            # No gzip, because Parquet compresses its columns itself.
             execute(f"PUT '{file}' {stage} AUTO_COMPRESS = FALSE")
         # Without USE_LOGICAL_TYPE, Snowflake reads a Parquet timestamp as the integer that it is stored as. Without
         # MATCH_BY_COLUMN_NAME, it loads a Parquet file only into a single VARIANT column.

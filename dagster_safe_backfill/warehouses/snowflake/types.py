@@ -14,7 +14,7 @@ DIGITS = 38
 """The most digits of a NUMBER."""
 # Times have nanoseconds by default. https://docs.snowflake.com/en/sql-reference/data-types-datetime
 _FRACTIONS = 9
-# The default length of a VARCHAR (16 MB) and the largest one (128 MB).
+# A VARCHAR without a length is described with the default length (16 MB) or with the largest one (128 MB).
 # https://docs.snowflake.com/en/sql-reference/data-types-text
 _LONGEST_TEXTS = (None, 16_777_216, 134_217_728)
 

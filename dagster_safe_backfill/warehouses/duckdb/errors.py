@@ -41,7 +41,8 @@ def translated(error: Exception, doing: str) -> SafeBackfillError:
     doing = " ".join(doing.split())
     message = f"{error} (while running: {doing[:_SHOWN_SQL]}{'…' if len(doing) > _SHOWN_SQL else ''})"
     # A CatalogException also reports a missing function or type.
-    if isinstance(error, duckdb.CatalogException) and "Table with name" in str(error):
+    is_missing = re.search(r"Table with name .* does not exist", str(error))
+    if isinstance(error, duckdb.CatalogException) and is_missing:
         return TableNotFoundError(message)
     # A TransactionException also reports misuse, such as a write in a read-only transaction.
     if isinstance(error, duckdb.TransactionException) and re.search("onflict|another transaction", str(error)):

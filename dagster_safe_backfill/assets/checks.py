@@ -68,7 +68,9 @@ def build_audit_checks(
 
     @dg.multi_asset_check(
         name=f"{prefix}audits_of_{key.to_python_identifier()}",
+        # Not blocking: these rows are live already, so there is nothing to hold back.
         specs=check_specs(audits, asset=key, prefix=prefix, is_gate=False),
+        # The Checks tab can execute a single check.
         can_subset=True,
         required_resource_keys={io_manager_key},
     )
@@ -80,6 +82,7 @@ def build_audit_checks(
         spec = manager.spec_of(key, options)
         selected = {check.name for check in context.selected_asset_check_keys}
         wanted = [audit for name, audit in by_name.items() if name in selected]
+        # Read-only, so that other processes can read the DuckDB file meanwhile.
         with manager.connected(spec.table, run_id=context.run.run_id, read_only=True) as connection:
             results = upkeep.measure_live(
                 connection,

@@ -44,6 +44,7 @@ _LOGIN = (
 )
 """The options that are passed to `dagster_snowflake.SnowflakeResource`."""
 
+# The limit of QUERY_TAG in Snowflake's documentation of session parameters.
 _LONGEST_TAG = 2000
 _FIELDS = {"schema": "schema_", "warehouse": "warehouse_"}
 """The fields of options whose names are taken: by pydantic's `schema`, and by `RangeIOManager.warehouse`."""
@@ -97,6 +98,7 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
             SliceError: The run's partitions can't be processed.
         """
         spec = self._output_spec(context)
+        # Dagster calls no I/O manager for an output that is annotated `-> None`.
         if obj is None:
             raise ConfigurationError(
                 f"{spec.table}: the function returned None, so nothing was written. Return a frame or an sb.Query, or"
@@ -122,6 +124,7 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
             table = table_of_output(upstream.name, metadata=metadata, default_schema=self.default_schema)
         else:
             raise ConfigurationError(f"the input {context.name} comes from neither an asset nor an op output")
+        # slice_of_input raises for an input without partitions.
         is_empty = reads_nothing(context)
         try:
             with self.connected(table, run_id=_run_id(context), read_only=True) as connection:
@@ -288,6 +291,7 @@ class RangeSnowflakeIOManager(RangeIOManager):
         return opened.__enter__()
 
     def _resource(self, tags: Mapping[str, str]) -> SnowflakeResource:
+        # Imported here, because dagster_snowflake takes about 9 s to import on two cores.
         from dagster_snowflake import SnowflakeResource
 
         options: dict[str, Any] = {
@@ -304,7 +308,9 @@ class RangeSnowflakeIOManager(RangeIOManager):
         found: dict[str, Any] = {
             "AUTOCOMMIT": True,
             "TIMEZONE": "UTC",
+            # 0 would turn waiting for locks off (Snowflake's documentation of LOCK_TIMEOUT).
             "LOCK_TIMEOUT": max(1, round(self.lock_timeout)),
+            # Otherwise a COMMIT after a failed statement would keep the statements before it.
             "TRANSACTION_ABORT_ON_ERROR": True,
             # 0 turns array binding through a stage off: the connector creates the stage by DDL, which in Snowflake
             # commits the open transaction.

@@ -15,9 +15,8 @@ from dagster_safe_backfill.model.validation import check_number
 from dagster_safe_backfill.runs.declared import table_io_of
 from dagster_safe_backfill.runs.partitions import order_of
 
+# As in the partition field of Dagster's UI and in `dagster asset materialize --partition-range`.
 _RANGE = "..."
-_SHOWN = 400
-"""The maximum number of rows in a rollback's table of partitions: Dagster's UI is slow with more."""
 
 
 class RollbackConfig(dg.Config):
@@ -102,6 +101,7 @@ def build_rollback_job(
     options = options_of_asset(asset)
     job_name = name or f"rollback_{key.to_python_identifier()}"
 
+    # Dagster 1.13.27 refuses an op with the same name as its job.
     @dg.op(name=f"{job_name}_op", required_resource_keys={io_manager_key})
     def roll_back(context: dg.OpExecutionContext, config: RollbackConfig) -> None:
         if config.publication_id is not None and config.backfill_id is not None:
@@ -172,6 +172,7 @@ def build_retention_schedule(
         )
         ```
     """
+    # Read once, because `assets` may be an iterator and the job runs often.
     tables = {asset.key: options_of_asset(asset) for asset in assets}
     if not tables:
         raise ConfigurationError("build_retention_schedule needs at least one asset")
@@ -228,6 +229,7 @@ def _expanded(names: Sequence[str], order: Mapping[str, int], *, asset: dg.Asset
     keys: dict[str, None] = {}
     for name in names:
         first, is_range, last = name.partition(_RANGE)
+        # A key may contain "..." itself. The rollback refuses unknown keys, because it knows which were published.
         if name in order or not is_range:
             keys[name] = None
             continue

@@ -32,6 +32,7 @@ def options_of_asset(asset: dg.AssetsDefinition) -> AssetOptions:
         ConfigurationError: The metadata has a wrong value, a typo, or options that contradict each other.
     """
     found = options_of(asset)
+    # The metadata of such an asset only informs readers: it can be changed after the options have been checked.
     if found is not None:
         return found
     metadata = asset.metadata_by_key[asset.key]
@@ -89,6 +90,7 @@ def table_of_asset(key: dg.AssetKey, *, schema: str | None, default_schema: str 
 
     Otherwise the schema is `public`.
     """
+    # The order is that of dagster_duckdb, so that users who change the I/O manager keep their tables.
     prefix = key.path[-2] if len(key.path) > 1 else None
     return TableRef(schema=schema or default_schema or prefix or _DEFAULT_SCHEMA, name=key.path[-1])
 

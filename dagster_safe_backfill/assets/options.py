@@ -178,6 +178,7 @@ def check_asset_arguments(given: Mapping[str, object]) -> None:
             check_text(name, given[name], what="a text")
     for name in ("key", "key_prefix"):
         _check_key(name, given.get(name))
+    # In metadata, options have an effect only on plain assets, so here they would be ignored.
     for name in cast("Mapping[str, object]", given.get("metadata") or {}):
         if name in TABLE_KEYS:
             instead = f"{name}=…" if name in _OWN else _MOVED[name].format(name)
@@ -287,6 +288,7 @@ def _with_key_audit(audits: Sequence[Audit], *, has_key: bool) -> tuple[Audit, .
             "audits: unique() of the unique_key has severity ERROR and tolerates no failures, because rows with"
             " duplicate keys can't be merged. Leave out its severity and limits."
         )
+    # Snowflake's MERGE inserts all source rows of a new key, and DuckDB's since 2.0 fails if a key occurs twice.
     return tuple(audits) if of_key else (unique(), *audits)
 
 

@@ -187,7 +187,7 @@ class _Group:
 
     @property
     def is_partitioned(self) -> bool:
-        """Whether the checks of `x__shadow` have a status for each partition."""
+        """True if the checks of `x__shadow` have a status for each partition."""
         return are_partitioned(self.options.checks.partitioned, self.backfill_policy)
 
     @property
@@ -199,6 +199,8 @@ class _Group:
     def shadow(self, compute: ComputeFunction, run: Run) -> dg.AssetsDefinition:
         """Return `x__shadow`."""
         key = self._beside("__shadow")
+        # Dagster refuses required_resource_keys together with resource parameters, so the I/O manager is requested in
+        # the same way as the user's resources.
         resources = self.asset.get("required_resource_keys")
         partitioned = self.partitions_def if self.is_partitioned else None
         return dg.asset(
@@ -219,9 +221,12 @@ class _Group:
         return dg.asset(
             _run_by(run, self.io_manager_key),
             key=key,
+            # The daemon starts this unpartitioned asset once every targeted partition of `x__shadow` is materialized.
+            # If one fails, neither the audit nor the publication starts (Dagster 1.13.27).
             deps=[self._beside("__shadow")],
             description=f"Audits all staged partitions of {self.key.to_user_string()} together, and reports on them.",
             required_resource_keys={self.io_manager_key},
+            io_manager_key=self.io_manager_key,
             check_specs=check_specs(self.options.audits, asset=key),
             **only(self.asset, *_OF_ALL),
         )
@@ -233,10 +238,14 @@ class _Group:
         return dg.asset(
             function,
             key=self.key,
+            # `x` depends on `x__shadow` by the same partitions: through an AllPartitionMapping, a backfill would target
+            # every partition of the asset (Dagster 1.13.27).
             deps=[self._beside("__shadow"), self._beside("__audit")],
             metadata={**(self.asset.get("metadata") or {}), **metadata_of(self.options)},
             description=self.description or None,
             required_resource_keys={self.io_manager_key},
+            # Assets that take `x` as an input load it by this key.
+            io_manager_key=self.io_manager_key,
             partitions_def=self.partitions_def,
             # In a backfill, Dagster requests all partitions of `x` in one tick, after `x__audit` has run.
             backfill_policy=single_run(),

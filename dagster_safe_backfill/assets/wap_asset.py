@@ -115,6 +115,8 @@ def wap_asset(
 
             return run_wap_asset(context, io_manager, arguments, asset=computed)
 
+        # Dagster refuses required_resource_keys together with resource parameters, so the I/O manager is requested in
+        # the same way as the user's resources.
         resources = asset.get("required_resource_keys")
         run = compute.replaced_by(wap, takes_resource=not resources)
         keep_options(run, options)
@@ -129,9 +131,11 @@ def wap_asset(
             "required_resource_keys": resources and {*resources, io_manager_key},
         }
         partitioned = partitions_def if is_partitioned else None
+        # AssetCheckSpec(partitions_def=…) is a preview feature in Dagster 1.13.27.
         with quiet_about_previews():
             return dg.asset(
                 run,
+                # Runs yield MaterializeResult, for which Dagster doesn't call handle_output. Downstream inputs need it.
                 io_manager_key=io_manager_key,
                 partitions_def=partitions_def,
                 backfill_policy=backfill_policy,

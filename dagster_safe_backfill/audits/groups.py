@@ -345,7 +345,10 @@ def aggregate_drift(
         ConfigurationError: The aggregate is unknown, a limit is negative or not a number, or the limits contradict each
             other.
     """
-    is_known = aggregate in _NUMBER_WORDS if isinstance(aggregate, str) else 0 <= aggregate <= 1
+    if isinstance(aggregate, str):
+        is_known = aggregate in _NUMBER_WORDS
+    else:  # bool is a subclass of int (PEP 285)
+        is_known = isinstance(aggregate, int | float) and not isinstance(aggregate, bool) and 0 <= aggregate <= 1  # pyright: ignore[reportUnnecessaryIsInstance]: users' own
     if not is_known:
         known = ", ".join(_NUMBER_WORDS)
         raise ConfigurationError(f"aggregate must be one of {known}, or a percentile from 0 to 1, not {aggregate!r}.")

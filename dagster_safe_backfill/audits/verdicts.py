@@ -110,7 +110,7 @@ def _check_limit(limit: float | None, *, option: str, share: bool) -> None:
     if limit is None:
         return
     # bool is a subclass of int (PEP 285). `not >=` also refuses NaN (IEEE 754).
-    if isinstance(limit, bool) or not limit >= 0:
+    if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit >= 0:  # pyright: ignore[reportUnnecessaryIsInstance]: users' own
         raise ConfigurationError(f"{option}, warn_above and error_above must be numbers of 0 or more, not {limit!r}.")
     if share and isinstance(limit, float) and limit > 1:
         raise ConfigurationError(

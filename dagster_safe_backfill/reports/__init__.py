@@ -1,1 +1,1 @@
-"""What people see of a run: events, checks, the report and its chart."""
+"""The output of a run for people: events, checks, the report and its chart."""

@@ -1,4 +1,4 @@
-"""Charts for the UI. pygal, which is an optional extra, is loaded when the first one is drawn."""
+"""Charts for the UI. They need pygal, an optional extra, which is loaded when the first chart is drawn."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+# The size fits the dialog in which the UI shows metadata.
 WIDTH, HEIGHT = 900, 340
 MOST_POINTS = 400
-"""More partitions than this are drawn as groups of neighbours: an SVG grows with its points."""
+"""The maximum number of points of a line. The size of an SVG grows with them, so more partitions are grouped."""
 
 _DOTS_UP_TO = 60
 _GREY, _BLUE, _AMBER, _RED = "#9aa5b1", "#2f6fdf", "#e8a200", "#d1293d"
@@ -24,9 +25,10 @@ def rows_by_partition(
     verdicts: Sequence[str],
     title: str,
 ) -> bytes:
-    """Return an SVG of both sides' rows by partition, with the partitions marked that are `blocked` or `warned`.
+    """Return an SVG of the row counts of shadow and live table by partition, with `blocked` and `warned` ones marked.
 
-    Beyond `MOST_POINTS` partitions a point is the mean of some neighbours, and is marked if one of them is.
+    If there are more than `MOST_POINTS` partitions, a point is the mean of several neighbours, and it is marked if any
+    of them is.
 
     Raises:
         ImportError: pygal is not installed.
@@ -61,7 +63,7 @@ def rows_by_partition(
 
 
 def _groups(count: int) -> list[range]:
-    """Return the places 0 to `count` in at most `MOST_POINTS` runs of neighbours, whose sizes differ by at most one."""
+    """Return the positions below `count` in at most `MOST_POINTS` groups of neighbours; sizes differ by at most 1."""
     points = min(count, MOST_POINTS)
     groups: list[range] = []
     for i in range(points):
@@ -72,7 +74,7 @@ def _groups(count: int) -> list[range]:
 def _marked(
     verdicts: Sequence[str], verdict: str, groups: Sequence[range], tops: Sequence[float]
 ) -> list[float | None]:
-    """Return where the groups are marked of which a partition has the verdict: above their lines."""
+    """Return the height at which each group with a partition of this verdict is marked; None for other groups."""
     marked = [verdict in verdicts[group.start : group.stop] for group in groups]
     return [top if is_marked else None for top, is_marked in zip(tops, marked, strict=True)]
 
@@ -81,7 +83,8 @@ def _chart(*, show_dots: bool) -> tuple[Any, Callable[..., Any]]:
     """Return a chart without data, and its style, which still takes the colours of the lines."""
     import pygal  # pyright: ignore[reportMissingTypeStubs]
 
-    # pygal's finder of map plug-ins has no find_spec, so Python would warn about it at every later import.
+    # pygal 3.1.3 installs an import finder for its map plug-ins that has no find_spec, so Python would warn at every
+    # later import.
     for finder in tuple(sys.meta_path):
         if isinstance(finder, pygal.PluginImportFixer):
             sys.meta_path.remove(finder)
@@ -89,7 +92,8 @@ def _chart(*, show_dots: bool) -> tuple[Any, Callable[..., Any]]:
         width=WIDTH,
         height=HEIGHT,
         explicit_size=True,
-        js=(),  # An image runs no scripts, so none needs to be fetched.
+        # An SVG in an <img> runs no scripts. By default, pygal links one on kozea.github.io.
+        js=(),
         include_x_axis=True,
         show_dots=show_dots,
         dots_size=2.5,

@@ -1,4 +1,4 @@
-"""What a run tells Dagster: check results, its failure, the numbers of each partition."""
+"""The events of a run for Dagster: check results, the failure, and the metadata of each partition."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from dagster_safe_backfill.reports.report import report
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunReport:
-    """All that a run tells Dagster.
+    """Everything that a run reports to Dagster.
 
     Attributes:
-        checks: A result for each audit.
-        evaluations: One for each audit and partition, where checks are partitioned.
+        checks: A check result for each audit.
+        evaluations: An evaluation for each audit and partition, if the checks are partitioned.
         shown: The report, as metadata.
-        published: What went live.
-        failure: Why the run fails, if it does.
+        published: The publications of the run.
+        failure: The error with which the run fails; None if it succeeds.
     """
 
     checks: Sequence[dg.AssetCheckResult]
@@ -44,18 +44,18 @@ def report_of(
     goes_live: bool = True,
     logs_by_partition: bool = False,
 ) -> RunReport:
-    """Return what a run reports of what it audited.
+    """Return the report of a run on the partitions that it audited.
 
     Args:
-        context: Of the run.
-        judged: What was audited.
-        failure: Why the run fails, if it does.
-        goes_live: Whether the run publishes what passed, so that its rows will be found there.
-        logs_by_partition: Whether the checks have a status for each partition. Dagster records a check's result in a
-            range run without its partitions, so the run has to log them.
+        context: The context of the run.
+        judged: The audited partitions.
+        failure: The error with which the run fails; None if it succeeds.
+        goes_live: True if the run publishes the partitions that pass, so that the checks' SQL must read the live table.
+        logs_by_partition: True if the checks have a status for each partition.
     """
     is_published = goes_live and isinstance(judged, Audited)
     evaluations: list[dg.AssetCheckEvaluation] = []
+    # Dagster itself records the partition of a check result, but only in a run of a single partition.
     if logs_by_partition and not context.has_partition_key:
         evaluations = [*evaluations_by_partition(judged.results, asset=context.asset_key, is_published=is_published)]
     shown = report(judged)
@@ -68,7 +68,8 @@ def report_of(
 
 
 def log_evaluation(context: dg.AssetExecutionContext, evaluation: dg.AssetCheckEvaluation) -> None:
-    """Log an evaluation, which Dagster takes, and only its type hint does not."""
+    """Log an evaluation of an asset check."""
+    # OpExecutionContext.log_event accepts an AssetCheckEvaluation, but its type hint doesn't (Dagster 1.13.27).
     context.log_event(cast("dg.AssetObservation", evaluation))
 
 
@@ -76,23 +77,23 @@ def rejection(judged: Rejected, parts: Sequence[Judged], *, batches: int) -> dg.
     """Return the failure of a run that publishes nothing.
 
     Args:
-        judged: All that was audited.
-        parts: Its batches.
-        batches: How many batches the run has.
+        judged: All audited partitions together.
+        parts: The batches that were audited.
+        batches: The number of batches of the run, including those that were not computed.
     """
     ending = ""
     if len(parts) < batches:
-        ending = f"; as the first batch failed, the other {batches - len(parts)} were not computed"
+        ending = f" The first batch failed, so {batches - len(parts)} of {batches} batches were not computed."
     return _failure(judged, parts, f"nothing was published, because {_blocking(judged)}", ending)
 
 
 def partly_published(
     judged: Rejected, parts: Sequence[Judged], published: Sequence[Published], *, asked: PartitionSlice
 ) -> dg.Failure:
-    """Return the failure of a run that published just the partitions that passed."""
+    """Return the failure of a run that published only the partitions that passed."""
     count = sum(len(one.row_counts) for one in published)
     missing = len(asked) - len(judged.staged.keys)
-    ending = f"; {missing} more were not computed, as the first batch failed" if missing else ""
+    ending = f" The first batch failed, so {missing} more were not computed." if missing else ""
     said = (
         f"published {count} of {len(asked)} partitions, without {listed(judged.blocked)}, because {_blocking(judged)}"
     )
@@ -109,28 +110,30 @@ def _failure(judged: Rejected, parts: Sequence[Judged], said: str, ending: str) 
     staged = judged.staged
     shadows = [str(part.staged.shadow) for part in parts if isinstance(part, Rejected)]
     error = AuditFailedError(
-        f"{staged.spec.table}: {said}; the rejected rows are in {listed(shadows)}{ending}. Mend the data or the code"
-        " and run the partitions again: all that is not live is computed anew",
+        f"{staged.spec.table}: {said}. The rejected rows are in {listed(shadows)}.{ending} Fix the data or the code,"
+        " and run the partitions again: all partitions that are not live are computed again.",
         table=str(staged.spec.table),
         shadow=shadows[0],
         failures=[
             (result.audit.name, result.blocking_keys, result.failed_rows) for result in judged.results if result.blocks
         ],
     )
+    # A retry by the asset's retry_policy would audit the same rows again.
     failure = dg.Failure(str(error), metadata={"shadow": ", ".join(shadows)}, allow_retries=False)
+    # The caller raises the failure later, so the cause can't be set by `raise … from`.
     failure.__cause__ = error
     return failure
 
 
 def with_metadata(failure: dg.Failure, shown: Mapping[str, Any]) -> dg.Failure:
-    """Return a failure that shows more."""
+    """Return a copy of a failure with more metadata."""
     more = dg.Failure(failure.description, metadata={**failure.metadata, **shown}, allow_retries=failure.allow_retries)
     more.__cause__ = failure.__cause__
     return more
 
 
 def numbers_by_partition(published: Sequence[Published], *, seconds: float | None = None) -> dict[str, dict[str, Any]]:
-    """Return the metadata of each partition that went live."""
+    """Return a mapping from partition key to metadata of the partitions that were published."""
     numbers: dict[str, dict[str, Any]] = {}
     for one in published:
         common: dict[str, Any] = {
@@ -149,7 +152,7 @@ def numbers_by_partition(published: Sequence[Published], *, seconds: float | Non
 
 
 def staged_numbers(parts: Sequence[Audited | Rejected], *, seconds: float) -> dict[str, dict[str, Any]]:
-    """Return the metadata of each partition that is staged."""
+    """Return a mapping from partition key to metadata of the partitions that were staged."""
     return {
         key: {
             "dagster/table_name": str(part.staged.shadow),
@@ -163,29 +166,29 @@ def staged_numbers(parts: Sequence[Audited | Rejected], *, seconds: float) -> di
 
 
 def materialization_events(asset: dg.AssetKey, published: Published) -> Iterator[dg.AssetMaterialization]:
-    """Yield the materialization of each partition that went live."""
+    """Yield a materialization for each partition that was published."""
     for key, numbers in numbers_by_partition([published]).items():
         yield dg.AssetMaterialization(asset_key=asset, partition=key, metadata=numbers)
 
 
 def warn(context: dg.AssetExecutionContext, published: Published) -> None:
-    """Log what a person should know of a publication."""
+    """Log warnings about a publication: rows that were left out, and traces of an earlier attempt."""
     staged = published.audited.staged
     if published.is_repeated:
         context.log.warning(
-            f"{staged.spec.table}: an earlier try of this run had published it, and ended before it could say so; what"
-            " was computed now was left out"
+            f"{staged.spec.table}: an earlier attempt of this run had already published these partitions, and ended"
+            " before it could report that, so the rows that were computed now were not used"
         )
     if staged.replaces_shadow:
-        context.log.warning(f"discarded {staged.shadow}, which an earlier try of this run had left unpublished")
+        context.log.warning(f"dropped {staged.shadow}, which an earlier attempt of this run had not published")
     if staged.duplicates:
-        context.log.warning(f"left out {staged.duplicates:,} rows for later ones of the same key")
+        context.log.warning(f"left out {staged.duplicates:,} rows, because later rows have the same key")
     if staged.dropped:
         context.log.warning(f"left out {staged.dropped:,} rows outside {staged.partition_slice}")
 
 
 def changes_metadata(changes: RowCounts) -> dict[str, int]:
-    """Return what a write changed, as the numbers that the UI plots."""
+    """Return the counts of the rows that a write changed, which the UI plots."""
     return {
         "rows_staged": changes.staged,
         "rows_inserted": changes.inserted,

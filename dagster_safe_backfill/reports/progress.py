@@ -1,4 +1,4 @@
-"""How far a run of several batches is."""
+"""The progress of a run of several batches."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from dagster_safe_backfill.model.text import listed
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
-    """Counts what is done of a run.
+    """Counts the partitions and rows that a run has audited.
 
     Attributes:
         asset: The asset that is computed.
-        partitions: How many partitions the run has.
-        done: How many of them are audited.
-        rows: How many rows they have.
+        partitions: The number of partitions of the run.
+        done: The number of partitions that are audited.
+        rows: The number of rows in the audited partitions.
     """
 
     asset: dg.AssetKey
@@ -30,7 +30,7 @@ class Progress:
     _started: float = field(default_factory=time.monotonic)
 
     def add(self, judged: Audited | Rejected, *, number: int, batches: int, seconds: float) -> str:
-        """Count what a batch has done, and return that in words."""
+        """Add a batch to the counts, and return a sentence about it."""
         staged = judged.staged
         self.done += len(staged.keys)
         self.rows += sum(staged.rows.values())
@@ -39,12 +39,14 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """Seconds since the run began."""
+        """Seconds since the run began; above 0."""
+        # time.monotonic() may not advance between two calls (on Windows its steps are 15.6 ms, PEP 418), and the rates
+        # divide by this.
         return max(time.monotonic() - self._started, 1e-9)
 
     @property
     def seconds_left(self) -> float:
-        """Seconds until the end, if the rest takes as long a partition as those that are done."""
+        """Seconds until the end, if each remaining partition takes as long as the average so far."""
         return self.seconds / self.done * (self.partitions - self.done) if self.done else 0.0
 
     def __str__(self) -> str:
@@ -54,7 +56,7 @@ class Progress:
         )
 
     def observation(self, what: str, *, number: int, batches: int) -> dg.AssetObservation:
-        """Return the event of a batch, whose numbers the asset's page plots."""
+        """Return the observation of a batch, whose numbers the asset's page plots."""
         metadata: dict[str, Any] = {
             "batch": number,
             "batches": batches,

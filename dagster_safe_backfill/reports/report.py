@@ -1,4 +1,4 @@
-"""The report of a run: a table by partition of shadow against live with the verdicts, and a picture of it."""
+"""The report of a run: a table of shadow, live and verdict for each partition, and a picture of the row counts."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from dagster_safe_backfill.reports.chart import rows_by_partition
 from dagster_safe_backfill.reports.checks import counted, shown_number, summary, table_value
 
 _SHOWN = 400
-"""How many partitions the table has at most: an event should stay within some tens of kilobytes."""
+"""The maximum number of partitions in the table, which keeps the event at some tens of kilobytes."""
 _PICTURE_FROM = 2
-"""A picture of fewer partitions says nothing that the table doesn't."""
+"""The minimum number of partitions of a picture: for one partition, the table shows everything."""
 
 
 def report(judged: Audited | Rejected) -> dict[str, Any]:
-    """Return the report as metadata of Dagster: `report`, and `picture` where there is more than one partition.
+    """Return the report as metadata for Dagster: `report`, and `picture` if there is more than one partition.
 
-    What was measured over the run as a whole says nothing of a partition, and stands beside the table.
+    The results of audits over the whole run are not in the table but in `report_over_the_run`.
     """
     by_partition: list[AuditResult] = []
     over_run: list[AuditResult] = []
@@ -32,6 +32,7 @@ def report(judged: Audited | Rejected) -> dict[str, Any]:
     verdicts = dict.fromkeys(judged.staged.keys, "passed")
     for result in by_partition:
         verdicts |= dict.fromkeys(result.failed_keys, "warned")
+    # "blocked" is set last, so that it replaces "warned".
     for result in by_partition:
         verdicts |= dict.fromkeys(result.blocking_keys, "blocked")
     keys = judged.staged.keys
@@ -46,14 +47,15 @@ def report(judged: Audited | Rejected) -> dict[str, Any]:
         metadata["report_over_the_run"] = dg.MetadataValue.text("; ".join(said))
     if len(keys) < len(judged.staged.keys):
         left_out = len(judged.staged.keys) - len(keys)
-        metadata["report_left_out"] = dg.MetadataValue.text(f"{left_out:,} partitions, those that passed first")
+        metadata["report_left_out"] = dg.MetadataValue.text(f"{left_out:,} partitions; passed ones were left out first")
     if len(judged.staged.keys) >= _PICTURE_FROM:
         metadata["picture"] = _picture(judged, verdicts)
     return metadata
 
 
 def _worst_first(verdicts: Mapping[str, str]) -> tuple[str, ...]:
-    """Return as many partitions as the table shows, in their order: those that failed before the others."""
+    """Return the partitions that the table has room for, in their order; partitions that passed are left out first."""
+    # sorted() is stable (Python docs), so the earliest partitions are chosen among equals.
     chosen = set(sorted(verdicts, key=lambda key: verdicts[key] == "passed")[:_SHOWN])
     return tuple(key for key in verdicts if key in chosen)
 
@@ -101,7 +103,9 @@ def _picture(judged: Audited | Rejected, verdicts: Mapping[str, str]) -> dg.Meta
             title=str(staged.spec.table),
         )
     except ImportError:
-        return dg.MetadataValue.text("for a picture, install dagster-safe-backfill[plot]")
-    except Exception as error:  # a picture is worth no run
-        return dg.MetadataValue.text(f"the picture can't be drawn: {type(error).__name__}: {error}")
+        return dg.MetadataValue.text("To get a picture, install dagster-safe-backfill[plot].")
+    # The report is made before the publication, so an error of pygal would fail the run and nothing would be published.
+    except Exception as error:
+        return dg.MetadataValue.text(f"The picture can't be drawn. {type(error).__name__}: {error}")
+    # A data URI needs no server for the image, and Dagster's UI renders images in Markdown.
     return dg.MetadataValue.md(f"![rows by partition](data:image/svg+xml;base64,{base64.b64encode(svg).decode()})")

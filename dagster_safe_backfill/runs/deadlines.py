@@ -1,4 +1,4 @@
-"""deadlines: a batch that takes too long is stopped, in the warehouse or in the user's function."""
+"""Stopping a batch that takes too long, in the warehouse or in the user's function."""
 
 from __future__ import annotations
 
@@ -15,38 +15,42 @@ from dagster_safe_backfill.warehouses.base import Session
 
 _AGAIN_AFTER = 0.05
 _AT_ONCE = 1e-6
-"""A timer of 0 would be none."""
+"""`signal.setitimer` switches the timer off if it gets 0."""
 
 
 class Deadline:
-    """A budget of time for one batch, which starts when this is made and goes on over all of its blocks.
+    """The time limit of one batch. It starts when the object is made, and all blocks share it.
 
     Args:
-        seconds: How much it is; None for no end, which costs nothing.
-        what: What runs, for the error's message; with its table and partitions.
+        seconds: The limit in seconds. If None, there is no limit, and no thread or timer is started.
+        what: A description of the work for the error's message, with its table and partitions.
 
     Raises:
-        ConfigurationError: The seconds aren't a positive number.
+        ConfigurationError: `seconds` isn't a positive number.
     """
 
     def __init__(self, seconds: float | None, what: str) -> None:
+        # NaN compares as False, so this form refuses it as well.
         if seconds is not None and not 0 < seconds < math.inf:
-            raise ConfigurationError(f"timeout_seconds is {seconds}, and must be above 0; leave it out for no limit")
+            raise ConfigurationError(
+                f"timeout_seconds is {seconds}, but must be a finite number above 0. Leave it out for no limit."
+            )
         self._seconds = seconds
         self._what = what
+        # time.monotonic() isn't affected by changes of the system clock (Python docs, time).
         self._started = time.monotonic()
 
     @contextmanager
     def over(self, connection: Session) -> Generator[None, None, None]:
-        """Stop the statements of a block once the time is over.
+        """Cancel the statements of a block when the time limit is reached.
 
-        A thread cancels the statement that runs then, and after it each one that it meets, until the block ends. No
-        COMMIT and no ROLLBACK is cancelled: a transaction that reaches its COMMIT in time or late is whole and stays,
-        each other is undone. A block that ends by itself, though late, is a success. Python code between the
-        statements is not stopped.
+        A thread cancels the running statement, and then every further statement, until the block ends. It never
+        cancels a COMMIT or a ROLLBACK: a transaction that reaches its COMMIT is committed, even after the limit, and
+        every other transaction is rolled back. A block that ends by itself after the limit succeeds. Python code
+        between the statements is not stopped.
 
         Raises:
-            BatchTimeoutError: A statement was stopped; caused by its `StatementCancelledError`.
+            BatchTimeoutError: A statement was cancelled. Its cause is the statement's `StatementCancelledError`.
         """
         if self._seconds is None:
             yield
@@ -59,7 +63,7 @@ class Deadline:
         try:
             yield
         except StatementCancelledError as error:
-            # One that came before was not this deadline's.
+            # Before the limit, somebody else cancelled the statement, which is a different error.
             if self._left() > 0:
                 raise
             raise self._error() from error
@@ -69,19 +73,20 @@ class Deadline:
 
     @contextmanager
     def over_python(self) -> Generator[None, None, None]:
-        """Stop the user's function in the block once the time is over.
+        """Stop the user's function in the block when the time limit is reached.
 
-        In the process's main thread, by SIGALRM, whose handler raises in the middle of the function. Whoever had a
-        handler and a timer before gets them back; a timer of theirs that ends first is left alone. In other threads,
-        on Windows, and if the function swallows the error, it is raised when the function has returned.
+        In the main thread of the process, the handler of SIGALRM raises the error in the middle of the function. An
+        earlier handler and its timer are restored afterwards; an earlier timer that ends before the limit is left
+        alone. In other threads, on Windows, and if the function catches the error, it is raised when the function
+        returns.
 
-        What runs in C is stopped only where it asks for signals; else the error comes when its call returns, as from
-        numpy, polars and most drivers. DuckDB asks between the pieces of a statement, but since 2.0 of joins, writes
-        and `df()` only at their end; a `Query` that the function returns is run, and stopped, by the library. What
-        the function had begun in a database of its own is its own to undo, as after any error.
+        Code in C is stopped only where it checks for signals. Otherwise the error is raised when its call returns, as
+        with numpy, polars and most drivers. DuckDB checks between the chunks of a statement, but since 2.0 it checks
+        joins, writes and `df()` only at their end. A `Query` that the function returns is run, and stopped, by the
+        library. If the function has begun a transaction in another database, it must roll that back itself.
 
         Raises:
-            BatchTimeoutError: The time was over before the function returned.
+            BatchTimeoutError: The limit was reached before the function returned.
         """
         if self._seconds is None:
             yield
@@ -93,12 +98,13 @@ class Deadline:
         except BatchTimeoutError:
             raise
         except Exception as error:
-            # What runs in C may raise something else for what the handler raised.
+            # Code in C may replace the handler's error by its own: DuckDB 2.0 raises RuntimeError.
             if alarm.has_rung:
                 raise self._error() from error
             raise
         finally:
             alarm.stop()
+        # No alarm was set (another thread, Windows), or the function caught the error.
         if self._left() <= 0:
             self._raise()
 
@@ -106,7 +112,7 @@ class Deadline:
         wait = self._left()
         while not ended.wait(wait):
             connection.cancel()
-            # What falls between two statements meets none of them.
+            # A cancel between two statements has no effect on the next one, so it is repeated.
             wait = _AGAIN_AFTER
 
     def _left(self) -> float:
@@ -117,8 +123,9 @@ class Deadline:
         assert self._seconds is not None
         elapsed = time.monotonic() - self._started
         return BatchTimeoutError(
-            f"{self._what} was stopped after {elapsed:.1f} s, as timeout_seconds is {self._seconds:g}; nothing of it is"
-            " live. Raise timeout_seconds, or make the batches smaller with batches=…",
+            f"{self._what} took longer than timeout_seconds={self._seconds:g}, so it was stopped after {elapsed:.1f} s,"
+            " and nothing of it is live. Raise Limits(timeout_seconds=…), or make the batches smaller with"
+            " Batches(size=…).",
             seconds=self._seconds,
             what=self._what,
         )
@@ -128,12 +135,12 @@ class Deadline:
 
 
 class _Alarm:
-    """The process's one timer, borrowed. Where it can't be had, it doesn't ring.
+    """An alarm on the timer of the process, of which there is only one; it never rings where the timer can't be used.
 
-    It gives the timer back before it rings, since it may ring anywhere: also on the way to being stopped.
+    It restores the earlier timer before it rings, because it can ring at any moment, even while `stop` is called.
 
     Attributes:
-        has_rung: Whether it did.
+        has_rung: True if the alarm has rung.
     """
 
     def __init__(self, ring: Callable[[], None]) -> None:
@@ -142,12 +149,14 @@ class _Alarm:
         self.has_rung = False
 
     def set(self, seconds: float) -> None:
+        # Windows has no setitimer, and only the main thread can set signal handlers (Python docs, signal).
         if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
             return
-        # A handler that isn't of Python can't be given back.
+        # getsignal() returns None for a handler that wasn't installed from Python, which can't be restored. An earlier
+        # alarm that is due first must not be delayed.
         if signal.getsignal(signal.SIGALRM) is None or 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= seconds:
             return
-        # Theirs is stopped first, lest it rings for this one.
+        # Stop the earlier timer before the handler changes, so that it can't ring in this alarm's handler.
         self._their_delay, self._their_interval = signal.setitimer(signal.ITIMER_REAL, 0)
         self._set_at = time.monotonic()
         self._their_handler = signal.signal(signal.SIGALRM, self._on_signal)
@@ -157,10 +166,12 @@ class _Alarm:
     def stop(self) -> None:
         if not self._is_set:
             return
+        # Stop the timer before the handler changes: the default action of SIGALRM ends the process.
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, self._their_handler)
         self._is_set = False
         if self._their_delay:
+            # An earlier alarm that became due in the meantime rings at once.
             left = self._their_delay - (time.monotonic() - self._set_at)
             signal.setitimer(signal.ITIMER_REAL, max(left, _AT_ONCE), self._their_interval)
 

@@ -1,4 +1,4 @@
-"""What the definition of an asset gives its runs: the live asset, its user function, and its I/O manager."""
+"""The parts of an asset's definition that its runs need: the live asset, the user's function, and the I/O manager."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.runs.partitions import order_of, slice_of_keys
 from dagster_safe_backfill.runs.user_function import ComputeFunction
 
+# Definitions import this module, and must not load SQLGlot, which warehouses/ needs.
 if TYPE_CHECKING:
     from dagster_safe_backfill.warehouses.base import Session, Warehouse
 
@@ -34,52 +35,56 @@ class TableIO(ABC):
     def connected(
         self, table: TableRef, *, run_id: str | None, publication_id: str | None = None, read_only: bool = False
     ) -> AbstractContextManager[Session]:
-        """Open a session for the work of a run on a table, which the database's history and errors tell of."""
+        """Open a session for a run's work on a table; the database's query history and errors name both."""
 
     @abstractmethod
     def table_of(self, key: dg.AssetKey, *, schema: str | None) -> TableRef:
-        """Return an asset's table here; `schema` is the one that its options name."""
+        """Return an asset's table in this warehouse; `schema` is that of the asset's options."""
 
     def spec_of(self, key: dg.AssetKey, options: AssetOptions) -> TableSpec:
-        """Return how the table of an asset with these options is kept here."""
+        """Return the specification of an asset's table in this warehouse."""
         return options.table_spec(self.table_of(key, schema=options.table.schema))
 
 
 def table_io_of(io_manager: object, asset_key: dg.AssetKey) -> TableIO:
-    """Return an asset's I/O manager, which has to be one of this library's.
+    """Return an asset's I/O manager, which must be one of this library's.
 
     Raises:
-        ConfigurationError: It isn't.
+        ConfigurationError: The I/O manager isn't a `TableIO`.
     """
     if not isinstance(io_manager, TableIO):
         raise ConfigurationError(
-            f"{asset_key.to_user_string()}: its table is kept in a warehouse, and its I/O manager, a"
-            f" {type(io_manager).__name__}, holds none; give it RangeDuckDBIOManager(database=…)"
+            f"{asset_key.to_user_string()}: its I/O manager is a {type(io_manager).__name__}, which has no warehouse"
+            " for the asset's table. Give the asset one of this library's, such as RangeDuckDBIOManager(database=…)."
         )
     return io_manager
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveAsset:
-    """The asset whose table runs work on: also those of its `__shadow` and its `__audit`."""
+    """The asset whose table a run works on; runs of `x__shadow` and `x__audit` work on the table of `x`."""
 
     key: dg.AssetKey
     options: AssetOptions
     partitions_def: dg.PartitionsDefinition[str]
 
     def slice_of(self, instance: dg.DagsterInstance, keys: Sequence[str]) -> PartitionSlice:
-        """Return the slice of keys in any order.
+        """Return the slice of keys, which may be in any order.
 
         Raises:
-            NotStagedError: The asset does not have some of them any more.
+            NotStagedError: The asset no longer has some of the keys.
         """
         definition: dg.PartitionsDefinition[Any] = self.partitions_def
         order = order_of(definition, instance)
+        # A partition may be staged, and then be deleted from dynamic partitions or left out by a changed definition.
         unknown = [key for key in keys if key not in order]
         if unknown:
             raise NotStagedError(
-                f"{self.key.to_user_string()} has no partitions {listed(unknown)} any more", table="", keys=unknown
+                f"{self.key.to_user_string()}: the asset no longer has the partitions {listed(unknown)}",
+                table="",
+                keys=unknown,
             )
+        # The ledger returns keys by time, and a slice needs them in the definition's order.
         return slice_of_keys(definition, sorted(keys, key=order.__getitem__))
 
 
@@ -88,10 +93,10 @@ class ComputedAsset:
     """An asset whose runs compute rows: a `@wap_asset`, or an `x__shadow`.
 
     Attributes:
-        live: The asset whose table they are for.
+        live: The asset whose table gets the rows.
         compute: The user's function.
-        audits: What is tested of them.
-        logs_by_partition: Whether its checks have a status for each partition, of which a range run logs each.
+        audits: The audits of the rows.
+        logs_by_partition: True if the asset's checks have a status for each partition, which a range run must log.
     """
 
     live: LiveAsset

@@ -141,6 +141,7 @@ class Run:
         """
         table, run_id = self.spec.table, self.context.run_id
         for attempt in self.attempts():
+            # Each attempt opens a session, because a connection that broke can't be used again.
             opened = self.table_io.connected(
                 table, run_id=run_id, publication_id=self.publication_id, read_only=read_only
             )
@@ -160,6 +161,7 @@ class Run:
 
     def ended(self, staged: Iterable[StagedPartition]) -> set[str]:
         """Return those of the runs that staged partitions which have ended, and this one."""
+        # This run counts as ended, so that its own shadows are dropped once it has collected their partitions.
         own, instance = self.context.run_id, self.context.instance
         return {run_id for run_id in owners(staged) if run_id == own or is_over(instance, run_id)}
 
@@ -184,6 +186,7 @@ class ComputingRun(Run):
         Raises:
             BatchTimeoutError: It took too long.
         """
+        # All attempts share the deadline of the batch, so retries count against timeout_seconds as well.
         for attempt in self.attempts():
             with attempt, deadline.over_python():
                 return self.asset.compute(self.context, partition_slice, self.arguments)
@@ -229,6 +232,7 @@ def computing_run(
     table_io = table_io_of(io_manager, live.key)
     spec = table_io.spec_of(live.key, live.options)
     partition_slice = slice_of_run(context)
+    # Before the first session is opened, so that a wrong selection costs no work in the warehouse.
     check_partition_count(context, partition_slice.keys, at_most=live.options.limits.max_partitions)
     return ComputingRun(
         context=context,

@@ -63,6 +63,7 @@ def run_audit(
     if left_out:
         context.log.warning(f"{table}: staged, but not audited, and so left out: {listed(left_out)}")
         shown["left_out"] = left_out
+    # Only a warning: if an upstream asset changes every hour, refusing would hold up every backfill.
     outdated = changed_since(shadow, shadow.key, judged.staged.computed_at, instance=context.instance)
     if outdated:
         reasons = listed([f"{key}: {reason}" for key, reason in outdated.items()])
@@ -86,6 +87,7 @@ def _judge(
             table=str(table),
             keys=left_out,
         )
+    # Refused here already, because partitions of several versions couldn't be published after the audit.
     if not run.options.publish.allow_mixed_versions:
         check_one_version(table, waiting)
     origin = of_staged(run.origin, waiting)
@@ -117,6 +119,8 @@ def run_publish(context: dg.AssetExecutionContext, io_manager: object, *, live: 
     run = run_of(context, io_manager, live, group=group, publication_id=group)
     table = run.spec.table
     own = slice_of_run(context).keys
+    # For a backfill with gaps, Dagster 1.13.27 starts one run of `x` for each contiguous range. The first one publishes
+    # the whole backfill, so that all ranges go live together.
     wanted = live.slice_of(context.instance, list(dict.fromkeys([*own, *targeted_keys(context)])))
 
     def attempt(session: Session) -> tuple[Published | None, Mapping[str, Change]]:
@@ -136,6 +140,7 @@ def run_publish(context: dg.AssetExecutionContext, io_manager: object, *, live: 
             "publication_id": change.publication_id,
             "seconds": seconds,
         }
+    # Dagster materializes only the run's own partitions; the other runs of the backfill report theirs.
     add_partition_metadata(context, {key: numbers[key] for key in own})
     yield dg.MaterializeResult(metadata={"dagster/table_name": str(table)})
 
@@ -144,6 +149,7 @@ def _publish(session: Session, run: Run, wanted: PartitionSlice) -> tuple[Publis
     """Publish what isn't live; return also the publication and the changes of what had been published before."""
     table = run.spec.table
     chosen = to_publish(session, table, wanted.keys, group=run.origin.group)
+    # Another run of the backfill, or an earlier attempt of this one, has published all of them.
     if not chosen.approved:
         return None, chosen.published
     audited = approved(
@@ -153,6 +159,8 @@ def _publish(session: Session, run: Run, wanted: PartitionSlice) -> tuple[Publis
         partition_slice=wanted.only(one.key for one in chosen.approved),
         allows_mixed_versions=run.options.publish.allow_mixed_versions,
     )
+    # The version that computed the rows, which may differ from the present version of `x`.
     origin = replace(run.origin, code_version=chosen.approved[0].code_version)
+    # After a rollback, or if the group is published in parts, the group's name is already the id of a publication.
     origin = publication_of_group(session, table, origin)
     return publish(session, audited, rules=run.options.publish, origin=origin), chosen.published

@@ -71,6 +71,7 @@ def drop_expired(
 ) -> str:
     """Drop a table's expired archives and the shadows of ended runs, and return a sentence that says which."""
     with table_io.connected(spec.table, run_id=context.run_id) as session:
+        # Only Dagster knows which runs have ended, and the engine doesn't import Dagster (docs/architecture.md).
         made_by = owners(session, spec.table)
         retired = retire(
             session,
@@ -90,6 +91,7 @@ def _slice_of(asset: dg.AssetsDefinition, order: Mapping[str, int], keys: Iterab
     definition: dg.PartitionsDefinition[Any] | None = asset.partitions_def
     if definition is None:
         return None
+    # The ledger may name partitions that the asset no longer has. The rollback itself refuses those, by name.
     known = sorted((key for key in keys if key in order), key=order.__getitem__)
     return slice_of_keys(definition, known) if known else None
 
@@ -132,6 +134,7 @@ def _archive(done: RolledBack) -> Mapping[str, str]:
     """Return metadata about the archive, from which the rollback itself can be rolled back."""
     if done.archive is None or done.expires_at is None:
         return {"archive": "none, because no rows were replaced, or none are kept"}
+    # The UI doesn't convert times in texts to the user's time zone, so the text names its zone.
     until = done.expires_at.astimezone(timezone.utc)
     return {"archive": str(done.archive), "archive_expires_at": f"{until:%Y-%m-%d %H:%M} UTC"}
 

@@ -45,6 +45,7 @@ class ComputeFunction:
         self._resource_key = resource_key
         self._hints = _hints(function)
         self._parameters = dict(inspect.signature(function).parameters)
+        # Dagster recognises the context parameter by its name as well, with or without an annotation.
         self._context = next(iter(self._parameters.keys() & set(_CONTEXT_NAMES)), None)
         self._slices = [name for name, hint in self._hints.items() if hint is PartitionSlice]
 
@@ -69,6 +70,7 @@ class ComputeFunction:
         """
         version = context.assets_def.code_versions_by_key.get(context.asset_key)
         code = f"code_version {version}" if version is not None else f"function {_digest(self._function)}"
+        # Rows that another run config computed must not be reused, like those of other code.
         config: Any = context.op_execution_context.op_config
         if not config:
             return code
@@ -113,6 +115,7 @@ class ComputeFunction:
             inspect.Parameter(name, kind, annotation=annotation, default=self._default_of(name))
             for name, annotation in annotations.items()
         ]
+        # inspect.Signature refuses a parameter without a default after one with a default.
         vars(compute)["__signature__"] = inspect.Signature(
             sorted([context, *others], key=lambda parameter: parameter.default is not inspect.Parameter.empty)
         )
@@ -140,6 +143,7 @@ def _digest(function: Callable[..., object]) -> str:
 def _hints(function: Callable[..., object]) -> dict[str, Any]:
     """Return the parameters' annotations."""
     try:
+        # dg.ResourceParam[T] is Annotated[T, …]: without include_extras, Dagster would take the resource for an input.
         hints = typing.get_type_hints(function, include_extras=True)
     except NameError as error:
         raise ConfigurationError(

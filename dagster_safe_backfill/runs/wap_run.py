@@ -83,6 +83,7 @@ def run_wap_asset(
     """
     started = time.monotonic()
     is_each = asset.live.options.batches.publish_each
+    # With publish_each, every batch gets an id of its own when it is published, so the run's sessions have none.
     publication_id = None if is_each else context.run_id
     run = computing_run(
         context, io_manager, arguments, asset=asset, group=context.run_id, publication_id=publication_id
@@ -122,6 +123,8 @@ def run_shadow(
     report = report_of(context, judged, failure=failure, goes_live=False, logs_by_partition=asset.logs_by_partition)
     numbers = staged_numbers(parts, seconds=time.monotonic() - started)
     if isinstance(judged, Rejected):
+        # Logged one by one, these partitions are green although the run fails, so a re-execution of its backfill from
+        # failure asks only for the others (Dagster 1.13.27).
         for key in set(judged.staged.keys) - set(judged.blocked):
             context.log_event(dg.AssetMaterialization(context.asset_key, partition=key, metadata=numbers[key]))
     yield from _checked(run, report)
@@ -141,16 +144,20 @@ def _run_batches(run: ComputingRun, batches: Sequence[Batch], gate: Gate) -> lis
     done: list[_Done] = []
     for number, batch in enumerate(batches, start=1):
         started = time.monotonic()
+        # Batches that are published together are collected in one table, so all get the columns of the first one.
         like = done[-1].judged.staged.shadow if done else None
         one = _run_batch(run, batch, gate, like=like)
         done.append(one)
+        # Each event costs about 16 ms on SQLite, so a run of one batch logs none besides those of Dagster.
         if len(batches) > 1:
             what = progress.add(one.judged, number=number, batches=len(batches), seconds=time.monotonic() - started)
             run.context.log.info(f"{what}; {progress}")
             run.context.log_event(progress.observation(what, number=number, batches=len(batches)))
         if one.published is not None:
+            # Logged now, so that these partitions are green even if a later batch fails.
             for event in materialization_events(run.context.asset_key, one.published):
                 run.context.log_event(event)
+        # If a later batch is rejected, the others are still computed, so that one run finds all bad partitions.
         if batch.is_canary and isinstance(one.judged, Rejected):
             break
     return done
@@ -171,13 +178,16 @@ def _begin(run: ComputingRun, batch: Batch) -> _Work:
     """Compute a batch's rows, unless they are staged; no session is open while the user's function runs."""
     piece, table = batch.partition_slice, run.spec.table
     hours = run.options.limits.hours
+    # Checked for each batch before its work: a batch that has started runs to its end.
     if hours is not None:
         check_hours(hours, table=table, what=f"{piece} and what follows")
     deadline = run.deadline(f"{piece} of {table}")
     if batch.staged:
         return _Work(batch=batch, deadline=deadline)
+    # Before the computation, so that the publication notices whoever changes the live table while rows are computed.
     before = batch.before or look_at_live(run, piece, deadline)
     run.context.log.info(f"computing {piece} of {table}")
+    # A retry writes the rows again, and an Arrow stream can be read only once.
     rows = rereadable(run.compute(piece, deadline))
     return _Work(batch=batch, deadline=deadline, before=before, rows=rows)
 
@@ -186,6 +196,7 @@ def _judge(
     session: Session, run: ComputingRun, work: _Work, gate: Gate, *, like: TableRef | None = None
 ) -> Audited | Rejected:
     """Write a batch, or collect it where it is staged, and audit it; once, whatever fails afterwards."""
+    # An earlier attempt wrote and audited the batch, and then failed to publish it.
     if work.judged is not None:
         return work.judged
     if work.before is None:
@@ -202,6 +213,7 @@ def _judge(
             before=work.before,
         )
     audits = run.asset.audits
+    # Audits over the run need all batches: `_judge_together` measures them.
     if gate == "part_of_run":
         audits = [one for one in audits if not one.is_over_run]
     columns = run.options.checks.sample_columns
@@ -226,6 +238,7 @@ def _collect(session: Session, run: ComputingRun, batch: Batch) -> Staged:
 
 def _publish_passed(session: Session, run: ComputingRun, work: _Work, judged: Audited | Rejected) -> Published | None:
     """Publish the partitions of a batch that nothing blocks, under an id of their own."""
+    # Numbered once: after a COMMIT whose reply was lost, `publish` finds its publication only by the same number.
     if work.origin is None:
         work.origin = publication_of_batch(session, run.spec.table, run.origin)
     passed = judged if isinstance(judged, Audited) else passed_part(session, judged, origin=work.origin)
@@ -310,5 +323,7 @@ def _checked(run: ComputingRun, report: RunReport) -> Iterator[object]:
     for evaluation in report.evaluations:
         log_evaluation(run.context, evaluation)
     yield from report.checks
+    # A failed blocking check doesn't stop the step that yields it (Dagster 1.13.27), so without this error the asset
+    # would be materialized.
     if report.failure is not None:
         raise report.failure

@@ -97,6 +97,7 @@ def live_rows(batch: AuditedRows) -> exp.Subquery:
     They have the columns that the publication adds, so that audits can compare these too.
     """
     rows = _all_live(batch).where(batch.inside.copy())
+    # A qualified star: `positioned` may join the partitions, whose columns an unqualified star would include.
     return terms.subquery(positioned(rows, [_EVERY_COLUMN.copy()], batch.table_slice), _LIVE)
 
 
@@ -116,6 +117,7 @@ def grouped(expressions: Sequence[exp.Expr], rows: exp.Expr, *, is_overall: bool
     select = exp.select(position, *items).from_(rows.copy())
     if not is_overall:
         return select.group_by(position.copy())
+    # The empty set measures all rows in the same scan: the median of all rows doesn't follow from those of partitions.
     sets = [exp.Tuple(expressions=[position.copy()]), exp.Tuple()]
     select.set("group", exp.Group(grouping_sets=[exp.GroupingSets(expressions=sets)]))
     return select
@@ -125,6 +127,7 @@ def of_no_rows(expressions: Sequence[exp.Expr], rows: exp.Expr) -> exp.Select:
     """Return `(NULL, value of each aggregate…)` of no rows: 0 for counts, NULL for sums."""
     names = map("_sb_{}".format, range(len(expressions)))
     items = terms.named(dict(zip(names, expressions, strict=True)))
+    # No GROUP BY: over no rows it would return no row, and a partition without rows would have no values.
     return exp.select(exp.Null(), *items).from_(rows.copy()).where(exp.false())
 
 
@@ -171,6 +174,7 @@ def fails(audit: ByCondition | ByLookup, batch: AuditedRows) -> exp.Expr:
     Raises:
         ConfigurationError: The audit's SQL isn't an expression.
     """
+    # NOT of a condition that is NULL is NULL, which no count includes. So NULL passes, as in SQL's CHECK.
     match audit:
         case NotNull():
             return has_null(audit.columns)
@@ -211,6 +215,7 @@ def _literal(value: Value, column: str, batch: AuditedRows) -> exp.Expr:
     if isinstance(value, datetime):
         _check_zone(value, column, batch)
     if isinstance(value, float | Decimal) and math.isinf(value):
+        # SQL has no literal for infinity. DuckDB and Snowflake cast these texts to it.
         text = "inf" if value > 0 else "-inf"
         return exp.cast(terms.text(text), exp.DataType.Type.DOUBLE)
     # Rendered and parsed again, because a date that exp.convert returns has no dialect of its own.
@@ -252,6 +257,7 @@ def as_published(select: exp.Query, batch: AuditedRows) -> exp.Query:
         is_batch = isinstance(node, exp.Table) and (node.db, node.name) == (batch.rows.schema, batch.rows.name)
         if not is_batch:
             return node
+        # `failing_rows` orders by this column, which the live table doesn't have.
         items = [exp.Star(), *terms.named({PARTITION: terms.number(0)})]
         rows = exp.select(*items).from_(terms.table(batch.live)).where(batch.inside.copy())
         return terms.subquery(rows, node.alias or SHADOW)
@@ -280,6 +286,7 @@ def found_rows(audit: FailingRows, batch: AuditedRows) -> exp.Select:
     if not isinstance(select, exp.Query):
         raise ConfigurationError(f"audit {audit.name}: this is not one SELECT: {audit.sql!r}.")
     rows = exp.select(*terms.columns(batch.names)).from_(terms.rows(batch.rows))
+    # Without a live table, `live` is empty and has the columns of the batch, so that the same query can run.
     live = _all_live(batch) if batch.has_live else rows.where(exp.false())
     # The definitions are outside the user's SELECT, so its own CTEs of these names take precedence.
     found = exp.select(exp.Star()).from_(terms.subquery(select, _OTHER))
@@ -304,6 +311,8 @@ def has_null(names: Sequence[str]) -> exp.Expr:
 
 
 def _is_orphan(audit: References, batch: AuditedRows) -> exp.Expr:
+    # An EXISTS that is counted, not a NOT EXISTS in WHERE: all audits share one scan, and on DuckDB it takes a third of
+    # the time (docs/decisions/2026-11-21-audits-in-one-scan.md).
     others = exp.select(terms.number(1)).from_(_referenced(audit, batch))
     found = terms.looked_up(others, audit.columns, other=_OTHER, own=SHADOW, others=audit.referenced)
     return exp.and_(exp.not_(has_null(audit.columns)), exp.not_(found))
@@ -315,6 +324,7 @@ def _referenced(audit: References, batch: AuditedRows) -> exp.Expr:
     If it is the asset's own table, return its rows as they will be after the publication.
     """
     table = TableRef.parse(audit.table, default_schema=batch.live.schema)
+    # Both warehouses find a table by its name in any case.
     if str(table).casefold() != str(batch.live).casefold():
         return terms.table(table, alias=_OTHER)
     rows: exp.Query = exp.select(*terms.columns(audit.referenced)).from_(terms.rows(batch.rows))
@@ -347,6 +357,7 @@ def _occurs_elsewhere(audit: Unique, batch: AuditedRows) -> exp.Expr:
 def _repeated(audit: Unique, batch: AuditedRows) -> exp.Query:
     """Return the values that occur in several audited rows, or in an audited row and a live row outside the slice."""
     names = audit.columns or batch.key
+    # GROUP BY treats NULLs as equal, but the lookup by `=` doesn't find them: NULL passes, as in SQL's UNIQUE.
     counted = exp.select(*terms.columns(names)).from_(terms.rows(batch.rows)).group_by(*terms.columns(names))
     twice = counted.having(exp.GT(this=exp.Count(this=exp.Star()), expression=terms.number(1)))
     if batch.outside is None or _identify_partitions(names, batch):

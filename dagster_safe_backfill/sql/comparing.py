@@ -15,6 +15,7 @@ _HERE, _THERE, _BOTH = "_sb_here", "_sb_there", "_sb_both"
 _ADDED, _REMOVED, _DIFFERS = "_sb_added", "_sb_removed", "_sb_differs_"
 KIND = "change"
 """The column of `different_rows` that says if a row was added, removed or changed."""
+# sqlglot counts BIT as a number, but DuckDB's BIT is a string of bits, without a difference.
 _NUMBERS = exp.DataType.NUMERIC_TYPES - {exp.DataType.Type.BIT}
 
 

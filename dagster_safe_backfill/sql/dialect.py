@@ -70,6 +70,7 @@ class Dialect(ABC):
 
     def is_type(self, type_name: str, wanted: str) -> bool:
         """Return True if two names mean the same type, for example TEXT and VARCHAR."""
+        # Without `udt`, sqlglot raises for a type that it doesn't know, such as DuckDB's TIMESTAMPTZ_NS.
         one, other = (exp.DataType.build(text, dialect=self.name, udt=True) for text in (type_name, wanted))
         return one == other
 

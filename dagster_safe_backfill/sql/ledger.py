@@ -11,6 +11,8 @@ from dagster_safe_backfill.model.tables import Column, TableRef, names_of
 from dagster_safe_backfill.sql import terms
 
 LEDGER = "_safe_backfill_ledger"
+# Columns are only added, never renamed: a ledger of an older version keeps its own and gets the missing ones by
+# `Tables.ensure_table`, with NULL in its old rows.
 COLUMNS: Mapping[str, str] = {
     "recorded_at": "TIMESTAMPTZ",
     "event": "TEXT",

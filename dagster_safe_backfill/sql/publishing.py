@@ -69,6 +69,7 @@ def staged_rows(write: SliceWrite) -> exp.Select:
 def insert_staged(write: SliceWrite) -> exp.Insert:
     """Return an INSERT of all rows of the shadow."""
     names = [exp.to_identifier(name, quoted=True) for name in write.written]
+    # Columns are named: an INSERT by position would write to wrong columns if the live table has them in another order.
     into = exp.Schema(this=terms.table(write.table), expressions=names)
     return exp.Insert(this=into, expression=staged_rows(write))
 
@@ -100,8 +101,10 @@ def differing(write: SliceWrite) -> exp.Select:
 
     A row is returned more than once only if the live table has several rows with its key.
     """
+    # These rows are stored once, and are counted and merged from there, so that shadow and slice aren't joined twice.
     live = exp.select(*terms.columns(write.columns)).from_(terms.table(write.table))
     live = live.where(write.inside.copy())
+    # A NULL key equals nothing, so NULL in the live key means that the join found no live row.
     is_new = exp.Is(this=terms.column(write.key[0], of=_LIVE), expression=exp.Null())
     items = terms.columns([*write.columns, PARTITION], of=_SHADOW)
     join = exp.Join(this=terms.subquery(live, _LIVE), side="LEFT", on=terms.same(write.key, left=_LIVE, right=_SHADOW))
@@ -124,6 +127,8 @@ def gone_by_partition(write: SliceWrite) -> exp.Select:
 
 def delete_gone(write: SliceWrite) -> exp.Delete:
     """Return a DELETE of the slice's rows whose key isn't in the shadow."""
+    # Not a part of the MERGE: Snowflake has no NOT MATCHED BY SOURCE.
+    # https://docs.snowflake.com/en/sql-reference/sql/merge
     return exp.delete(
         terms.table(write.table, alias=_LIVE),
         where=exp.and_(terms.qualified(write.inside, _LIVE), _is_gone(write)),
@@ -146,8 +151,11 @@ def merge_changed(write: SliceWrite) -> exp.Merge:
     )
     whens = [exp.When(matched=False, then=insert)]
     if write.compared:
+        # Without the condition, MERGE would update every matched row, and give unchanged rows a new stamp.
         is_changed = terms.differ(write.compared, left=_LIVE, right=_SHADOW)
         whens.insert(0, exp.When(matched=True, condition=is_changed, then=update))
+    # The shadow's keys were checked before: for a key that occurs twice, DuckDB 2.0 and Snowflake raise, and DuckDB 1.x
+    # updates twice. The limits of the slice are literals in ON, so that Snowflake reads only their micro-partitions.
     return exp.Merge(
         this=terms.table(write.table, alias=_LIVE),
         using=terms.rows(write.shadow, alias=_SHADOW),

@@ -59,6 +59,7 @@ def inside(table_slice: TableSlice) -> exp.Expr:
     partition_slice, columns = table_slice.partition_slice, table_slice.columns
     if partition_slice is None:
         return exp.true()
+    # The limits are literals: Snowflake doesn't skip micro-partitions by the result of a subquery (docs/snowflake.md).
     first, *others = partition_slice.dimensions
     if not others:
         return _one_dimension(first, columns[first.name], range(len(partition_slice.keys)))
@@ -86,6 +87,7 @@ def _rectangles(partition_slice: PartitionSlice) -> Iterator[tuple[list[int], li
     for position, value in enumerate(first):
         rows[value][second[position]] = position
     by_columns: dict[frozenset[object], list[dict[object, int]]] = defaultdict(list)
+    # Rows with the same columns form one product, so a rectangle of keys takes one term instead of one for each key.
     for cells in rows.values():
         by_columns[frozenset(cells)].append(cells)
     for group in by_columns.values():
@@ -163,6 +165,7 @@ class _Mark:
 
     def days_since_first(self) -> exp.Expr:
         (days,) = self.texts.values()
+        # Without the limits, a row before or after the slice would get a position that no partition has.
         first = _in_domain(terms.text(days[0]), self.column)
         last = _in_domain(terms.text(days[-1]), self.column)
         here = self.here
@@ -259,6 +262,7 @@ def _bound(instant: datetime, column: PartitionColumn, dimension: TimeDimension)
     match column.keeps:
         case "date":
             here = instant.astimezone(ZoneInfo(dimension.timezone))
+            # Not a test for midnight: where the clocks skip midnight, the first moment of a day is 01:00.
             if (instant - _TICK).astimezone(here.tzinfo).date() == here.date():
                 raise PartitionColumnError(
                     f"{column.name}: a partition starts or ends within a day, at {here.isoformat()}, and the partition"
@@ -269,6 +273,7 @@ def _bound(instant: datetime, column: PartitionColumn, dimension: TimeDimension)
             zone = ZoneInfo(column.timezone or dimension.timezone)
             return _wall_clock(instant, column, zone).isoformat(sep=" ")
         case "timestamptz":
+            # The text has an offset, so the session's time zone doesn't change its meaning.
             return instant.isoformat(sep=" ")
         case "text" | "other":
             raise PartitionColumnError(

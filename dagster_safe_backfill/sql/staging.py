@@ -56,6 +56,7 @@ def with_defaults(spec: TableSpec, columns: Iterable[Column], *, dialect: str) -
     Raises:
         ConfigurationError: A value of `column_defaults` isn't a SQL expression.
     """
+    # Both warehouses ignore the case of a column's name.
     sql_of = {name.casefold(): sql for name, sql in spec.column_defaults.items()}
     defaults: dict[Column, exp.Expr | None] = {}
     for column in columns:
@@ -89,6 +90,7 @@ def _ranks(key: Sequence[str], latest: str) -> dict[str, exp.Expr]:
     # Spelled out, because DuckDB has a setting (default_null_order) for the place of NULLs.
     is_null = exp.Ordered(this=exp.Is(this=terms.column(latest), expression=exp.Null()))
     order = exp.Order(expressions=[is_null, exp.Ordered(this=terms.column(latest), desc=True, nulls_first=False)])
+    # ROW_NUMBER, not RANK, so that exactly one row of each key has rank 1; equal latest values are counted as ties.
     rank = exp.Window(this=exp.RowNumber(), partition_by=by_key, order=order)
     # Rows with NULL in their key aren't duplicates of each other: the audit of the unique key rejects them later.
     has_key = exp.not_(terms.any_of(exp.Is(this=column.copy(), expression=exp.Null()) for column in by_key))
@@ -104,6 +106,7 @@ def _ranks(key: Sequence[str], latest: str) -> dict[str, exp.Expr]:
 
 def duplicates(shadow: TableRef) -> exp.Select:
     """Return `(number of rows that aren't the latest of their key, number of keys with several latest rows)`."""
+    # Only ties of the latest value matter: rows with an earlier value are deleted anyway.
     is_tie = exp.and_(terms.column(_RANK).eq(1), exp.GT(this=terms.column(_TIES), expression=terms.number(1)))
     counts = [terms.count_where(_is_duplicate()), terms.count_where(is_tie)]
     return exp.select(*counts).from_(terms.table(shadow))

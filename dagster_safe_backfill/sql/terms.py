@@ -37,6 +37,7 @@ def table(ref: TableRef, *, alias: str | None = None) -> exp.Table:
 
 def rows(ref: TableRef, *, alias: str | None = None) -> exp.Table | exp.Subquery:
     """Return the relation that a name stands for: a table, or the SELECT of a `Derived`."""
+    # A copy, because a node of sqlglot knows only one parent, and several statements read the same SELECT.
     if isinstance(ref, Derived):
         return subquery(ref.select.copy(), alias or ref.name)
     return table(ref, alias=alias)
@@ -71,6 +72,7 @@ def typed(value: exp.Expr, type_name: str, *, dialect: str) -> exp.Expr:
 
 def data_type(type_name: str, *, dialect: str) -> exp.DataType:
     """Return a type. Synonyms such as TEXT and VARCHAR give equal types."""
+    # Without `udt`, sqlglot raises for a type that it doesn't know, such as DuckDB's TIMESTAMPTZ_NS.
     return exp.DataType.build(type_name, dialect=dialect, udt=True)
 
 
@@ -95,6 +97,7 @@ def parsed(sql: str, *, dialect: str, option: str) -> exp.Expr:
         raise ConfigurationError(
             f"{option}: {sql!r} is an expression with an alias. If that is the name of a column, quote it."
         )
+    # sqlglot adds no parentheses around the operands of a comparison: `a OR b` would become part of `a OR b = 1`.
     return found if isinstance(found, exp.Column) else exp.paren(found, copy=False)
 
 
@@ -125,6 +128,7 @@ def _is_bare_select(select: exp.Expr | None) -> bool:
 
 def all_of(conditions: Iterable[exp.Expr]) -> exp.Expr:
     """Return a condition that is true if all `conditions` are, and TRUE if there are none."""
+    # sqlglot's `and_` and `or_` raise without operands.
     return exp.and_(*conditions) if (conditions := list(conditions)) else exp.true()
 
 

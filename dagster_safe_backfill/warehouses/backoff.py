@@ -1,4 +1,4 @@
-"""Waits between tries, with jitter, until a time-out."""
+"""Pauses between attempts, with jitter, until a time-out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import random
 import time
 from dataclasses import dataclass, field
 
+# Short, so that a process that opens a DuckDB file again and again doesn't starve those that wait for it.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.2
 
 
@@ -25,7 +26,7 @@ class Backoff:
         """Wait before the next attempt; return False at once if the timeout would end first."""
         if time.monotonic() + self._pause >= self._started + self.timeout:
             return False
-        # With jitter, those who got in each other's way don't come back at once.
+        # Without jitter, processes that blocked each other would try again at the same moment.
         time.sleep(self._pause * random.uniform(0.5, 1.0))
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         return True

@@ -1,6 +1,6 @@
-"""What a database must be able to do to hold safe backfills: its `Dialect`, its `Session` and its `Tables`.
+"""The interface of a database that can hold safe backfills: `Warehouse`, `Session` and `Tables`.
 
-`docs/new-warehouse.md` lists each method; `warehouses/test_contract.py` of the tests tries each line of its contract.
+`docs/new-warehouse.md` lists each method. The tests in `warehouses/test_contract*.py` check each line of the contract.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from dagster_safe_backfill.sql.dialect import Dialect
 from dagster_safe_backfill.warehouses.backoff import Backoff
 
 STATEMENTS = logging.getLogger("dagster_safe_backfill.sql")
-"""Logs every statement at DEBUG, as the warehouse gets it."""
+"""Logs every statement at DEBUG, as it is sent to the warehouse."""
 
 Row = tuple[Any, ...]
 
 TableKind = Literal["live", "shadow", "scratch"]
-"""What a table is made for: for readers; for rows that are not yet published; or for one session only."""
+"""The purpose of a table: for readers, for rows that are not yet published, or for one session only."""
 
 DerivedKind = Literal["rows", "view"]
-"""Whether derived rows are those that a SELECT has now, or those that it has whenever they are read."""
+"""`"rows"`: the rows that a SELECT returns now. `"view"`: the rows that it returns whenever they are read."""
 
 _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replacement:
-    """A table on its way to be replaced.
+    """A table that is being replaced by a clone.
 
     Attributes:
-        clone: What takes its place; statements that change rows or columns name this one.
-        old: What it replaces, with its rows as they were.
+        clone: The table that takes its place. Statements that change rows or columns name this one.
+        old: The table that is replaced, with its rows unchanged.
     """
 
     clone: TableRef
@@ -47,66 +47,69 @@ class Replacement:
 
 
 class Tables(ABC):
-    """The tables of one session: what there is, and what changes their definitions.
+    """The tables of one session: lists and describes them, and changes their definitions.
 
-    In a transaction, what these methods do is undone if it isn't committed. Where the database has no DDL in
-    transactions, they do it outside and undo it themselves. A crash may then leave tables behind, but no live table
-    that is neither as it was nor as it was to be.
+    In a transaction, the changes of these methods are undone if the transaction isn't committed. If the database has no
+    DDL in transactions, the methods make the changes outside it and undo them themselves. A crash may then leave tables
+    behind, but the live table is always either the old or the new one.
     """
 
     @abstractmethod
     def columns(self, table: TableRef) -> tuple[Column, ...] | None:
         """Return a table's columns in order, or None if there is no such table.
 
-        Tables are found whatever the case of their names.
+        The case of the table's name is ignored.
         """
 
     @abstractmethod
     def list(self, schema: str, prefix: str) -> tuple[TableRef, ...]:
-        """Return the tables of a schema whose names begin with `prefix`, both in any case; none if it isn't there."""
+        """Return the tables of a schema whose names begin with `prefix`. Empty if there is no such schema.
+
+        The case of both names is ignored.
+        """
 
     @abstractmethod
     def ensure_schema(self, schema: str) -> None:
-        """Create a schema if it isn't there."""
+        """Create a schema if it doesn't exist."""
 
     @abstractmethod
     def ensure_table(self, table: TableRef, columns: Mapping[str, str]) -> None:
-        """Create a table if it isn't there, and add the columns that it lacks.
+        """Create a table if it doesn't exist, and add the columns that it doesn't have.
 
         Args:
             table: The table.
-            columns: The columns' types, as standard SQL names them: TEXT, BIGINT, TIMESTAMPTZ.
+            columns: A mapping from column name to type, as standard SQL names it: TEXT, BIGINT, TIMESTAMPTZ.
         """
 
     @abstractmethod
     def create(self, table: TableRef, rows: exp.Query, *, kind: TableKind) -> None:
         """Create a table with the rows and columns of a SELECT.
 
-        A session's `scratch` table is seen by that session only, and ends with it. Its name comes from
+        Only its own session sees a `scratch` table, which is dropped when the session ends. Its name comes from
         `Session.scratch`.
 
         Raises:
-            WarehouseError: There is a table of that name.
-            TransactionConflictError: A live table can't be made within a transaction here: it is there without rows
-                now. `Session.attempt` begins the transaction anew.
+            WarehouseError: A table of that name exists.
+            TransactionConflictError: The database can't create a live table within a transaction. The table now exists
+                without rows, and `Session.attempt` starts the transaction again.
         """
 
     @abstractmethod
     def copy(self, rows: exp.Select, *, into: TableRef, columns: Sequence[str]) -> None:
-        """Insert the rows of a SELECT, which may be none, into columns of a table that others don't see yet."""
+        """Insert the rows of a SELECT into columns of a table that others don't see yet. There may be no rows."""
 
     @abstractmethod
     def drop(self, table: TableRef) -> None:
-        """Drop a table if it is there. Its name is free at once, also before the transaction commits."""
+        """Drop a table if it exists. Its name is free at once, even before the transaction commits."""
 
     @abstractmethod
     def add_columns(self, table: TableRef, columns: Mapping[Column, exp.Expr | None]) -> None:
-        """Add columns to a table, and fill existing rows with a value (NULL, if None).
+        """Add columns to a table, and fill them in existing rows with a value, or with NULL if the value is None.
 
         Raises:
             SwapError: The table can't be altered.
-            TransactionConflictError: They can't be added within a transaction that has changed something here: they are
-                there now. `Session.attempt` begins the transaction anew.
+            TransactionConflictError: The database can't add columns within a transaction that has changed something.
+                The columns now exist, and `Session.attempt` starts the transaction again.
         """
 
     @abstractmethod
@@ -126,19 +129,19 @@ class Tables(ABC):
 
     @abstractmethod
     def archive(self, table: TableRef, archive: TableRef, rows: exp.Select) -> None:
-        """Make an archive of a table that has at least `rows` of it, with their columns, as they were committed.
+        """Create an archive of a table. It holds at least the committed rows that `rows` selects, with their columns.
 
         Raises:
-            WarehouseError: There is a table of that name: archives are never overwritten.
+            WarehouseError: A table of the archive's name exists: archives are never overwritten.
         """
 
     @abstractmethod
     def hold(self, table: TableRef) -> AbstractContextManager[Session]:
-        """Keep others from changing a table until this transaction ends; to be the transaction's first statement.
+        """Keep others from changing a table until this transaction ends. Call it first in the transaction.
 
-        The change of a transaction that another one wins against fails. Within the block, the session given reads what
-        was committed until then, which this transaction's own may have missed. A table that isn't there can't be held,
-        and that is no error.
+        Of two transactions that change the table, the later one fails. The session that the block gets reads the rows
+        that are committed at that moment; this transaction itself may not see the newest of them. A table that doesn't
+        exist isn't held, without an error.
 
         Raises:
             TransactionConflictError: Another session holds the table.
@@ -148,49 +151,51 @@ class Tables(ABC):
     def replace(
         self, table: TableRef, *, aside: TableRef, kept: exp.Expr | None = None
     ) -> AbstractContextManager[Replacement]:
-        """Put a clone in the place of `table`, with its rows that `kept` holds for (none, if None); keep the old table.
+        """Replace `table` by a clone with the rows for which `kept` is true (no rows if None), and keep the old table.
 
-        The clone is to be changed within the block. At its end the clone is `table` and the old table is `aside`. The
-        clone has the same columns, constraints, defaults, comments and indexes; the old table keeps no secondary
-        indexes, as their names are now the new one's. To be called in a transaction that has changed nothing yet.
+        Change the clone within the block. At the end of the block the clone is named `table` and the old table `aside`.
+        The clone has the same columns, constraints, defaults, comments and indexes. The old table has no secondary
+        indexes any more, because the clone's indexes have their names. Call it in a transaction that has changed
+        nothing yet.
 
         Raises:
-            SwapError: That can't be done without loss.
-            TransactionConflictError: Another session changed the table meanwhile.
+            SwapError: The table can't be replaced without losing something.
+            TransactionConflictError: Another session changed the table in the meantime.
         """
 
     @abstractmethod
     def put_back(self, table: TableRef, *, archive: TableRef, aside: TableRef) -> None:
-        """Rename `table` to `aside`, and put in its place a copy of `archive`: definition, rows, and table's indexes.
+        """Rename `table` to `aside`, and replace it by a copy of `archive` with the indexes of `table`.
 
-        To be called in a transaction that has changed nothing yet.
+        Call it in a transaction that has changed nothing yet.
 
         Raises:
-            SwapError: That can't be done without loss.
+            SwapError: The table can't be replaced without losing something.
         """
 
-    def recover(self, table: TableRef, *, is_recorded: Callable[[TableRef], bool]) -> str | None:  # noqa: ARG002 - see below
-        """End what a lost session left half done of `replace` or `put_back`, and say what; to be called before them.
+    def recover(self, table: TableRef, *, is_recorded: Callable[[TableRef], bool]) -> str | None:  # noqa: ARG002 - no swaps
+        """Complete or undo a `replace` or `put_back` that a lost session left half done. Call it before them.
 
-        There is nothing to do where all of it is one transaction.
+        Return a sentence for the log about what was done, or None if there was nothing to do. There never is if a swap
+        is part of the transaction.
 
         Args:
             table: The live table.
-            is_recorded: Whether the ledger tells of the change that put a table aside.
+            is_recorded: Returns True if the ledger records the change that put the given table aside.
 
         Raises:
-            SwapError: It can't be ended without loss.
+            SwapError: The swap can be neither completed nor undone without losing rows.
         """
         return None
 
     def record_first(self, record: Callable[[], None]) -> None:  # noqa: B027 - by default, no crash leaves any
-        """Call `record` in a transaction of its own, if a crash can leave a table that a transaction was to make.
+        """Call `record` in a transaction of its own if a crash can leave behind a table that a transaction creates.
 
-        So the ledger knows of each such table before it is made. Where DDL is part of transactions, nothing is called.
+        The ledger then knows each such table before it exists. If DDL is part of transactions, `record` isn't called.
         """
 
     def explain_more_rows(self, table: TableRef, *, partitions: str) -> None:  # noqa: B027 - by default, nobody can
-        """Say why a table that is held has more rows than this transaction wrote into it.
+        """Raise if another session can be the reason that a held table has more rows than this transaction wrote.
 
         Raises:
             TransactionConflictError: Others can insert rows into a table that is held, so they did.
@@ -198,14 +203,14 @@ class Tables(ABC):
 
 
 class Session(ABC):
-    """One session with the database. Not for use by several threads, but for `cancel`.
+    """One session with the database. Only `cancel` may be called from another thread.
 
     Every method raises a `WarehouseError` (or another of the library's own errors) in place of the driver's.
 
     Attributes:
-        dialect: How the database says what others say otherwise.
+        dialect: The SQL of the database, where it differs from that of others.
         tables: The session's tables.
-        conflict_timeout: Seconds for which `attempt` tries again a transaction that lost against another one.
+        conflict_timeout: Seconds for which `attempt` repeats a transaction that lost against another one.
     """
 
     dialect: Dialect
@@ -214,16 +219,16 @@ class Session(ABC):
 
     @abstractmethod
     def transaction(self) -> AbstractContextManager[None]:
-        """Commit at the end of the block, or roll back whole if it raises. Blocks don't nest.
+        """Commit at the end of the block, or roll back all of it if the block raises. Blocks don't nest.
 
-        After a statement failed, also one whose error was caught, nothing of the block is committed.
+        If a statement of the block failed, nothing of the block is committed, even if the error was caught.
         """
 
     def attempt(self, work: Callable[[], _Result]) -> _Result:
-        """Return what `work` returns, run in a transaction of its own, and anew while others are in its way.
+        """Run `work` in a transaction of its own and return its result; repeat it after conflicts with others.
 
         Raises:
-            TransactionConflictError: They still are after `conflict_timeout`.
+            TransactionConflictError: There still is a conflict after `conflict_timeout` seconds.
         """
         backoff = Backoff(self.conflict_timeout)
         while True:
@@ -236,10 +241,11 @@ class Session(ABC):
 
     @abstractmethod
     def cancel(self) -> None:
-        """Stop the statement that runs now, from another thread: it raises `StatementCancelledError` where it runs.
+        """Stop the running statement, from another thread. The statement raises `StatementCancelledError`.
 
-        Also one of the session that `Tables.hold` gave. What begins, commits or rolls back a transaction is never
-        stopped, so that a transaction is either whole or undone. If nothing runs, nothing happens, now or later.
+        This includes a statement of the session that `Tables.hold` returned. It never stops a statement that begins,
+        commits or rolls back a transaction, so a transaction is always either complete or undone. If no statement runs,
+        nothing happens, also to later statements.
         """
 
     @abstractmethod
@@ -248,7 +254,7 @@ class Session(ABC):
 
     @abstractmethod
     def execute(self, statement: exp.Insert | exp.Update | exp.Delete | exp.Merge) -> int:
-        """Run an INSERT, UPDATE, DELETE or MERGE, and return how many rows it inserted, updated or deleted."""
+        """Run an INSERT, UPDATE, DELETE or MERGE, and return the number of rows that it changed."""
 
     @abstractmethod
     def append(self, table: TableRef, columns: Sequence[str], rows: Sequence[Row]) -> None:
@@ -260,11 +266,12 @@ class Session(ABC):
 
     @abstractmethod
     def load(self, data: object) -> AbstractContextManager[exp.Table]:
-        """Make a frame (anything that speaks Arrow) or a `Query` readable as a relation within the block.
+        """Make a frame (any object with Arrow's interface) or a `Query` readable as a relation within the block.
 
         Raises:
-            FrameError: The frame can't be an Arrow table, or names a column twice; `NoColumnsError` if it has none.
-            ConfigurationError: The query isn't one SELECT, or the data is no frame.
+            FrameError: The frame can't be converted to an Arrow table, or has two columns of one name.
+            NoColumnsError: The frame has no columns.
+            ConfigurationError: The query isn't one SELECT, or the data isn't a frame.
         """
 
     @abstractmethod
@@ -272,39 +279,41 @@ class Session(ABC):
         """Run a SELECT and return its rows as a pandas, polars or pyarrow table.
 
         Raises:
-            ConfigurationError: The type is of no known frame library.
+            ConfigurationError: The type isn't one of these libraries'.
         """
 
     @abstractmethod
     def scratch(self, name: str) -> TableRef:
-        """Return the name of a table that only this session sees, and that ends with it."""
+        """Return the name for a table that only this session sees, and that is dropped when the session ends."""
 
     @abstractmethod
     def derive(self, name: str, select: exp.Query, *, kind: DerivedKind = "rows") -> TableRef:
-        """Return what stands for the rows of a SELECT in this session until `forget`, also within a transaction.
+        """Return a relation with the rows of a SELECT, which this session can read until `forget`.
 
-        They are read by `terms.rows`. As a `view` they are those that the SELECT has when it is read; as `rows` those
-        that it has now, if the session can keep them within a transaction, and else as a view.
+        Read it by `terms.rows`. A `view` has the rows that the SELECT returns when it is read. `rows` are those that it
+        returns now, if the session can store rows within a transaction; otherwise they are like a view.
         """
 
     @abstractmethod
     def forget(self, derived: TableRef) -> None:
-        """Remove what `derive` returned."""
+        """Remove a relation that `derive` returned."""
 
 
 class Warehouse(ABC):
-    """One database, and the way to reach it.
+    """One database, to which sessions can be opened.
 
     Attributes:
-        dialect: The one of its sessions.
+        dialect: The dialect of its sessions.
     """
 
     dialect: Dialect
 
     @abstractmethod
     def connect(self, *, read_only: bool = False) -> AbstractContextManager[Session]:
-        """Open a session that is closed at the end of the block, whatever happens in it. One for reading can't write.
+        """Open a session that is closed at the end of the block, even if the block raises.
+
+        With `read_only`, the session refuses to write.
 
         Raises:
-            WarehouseLockedError: Another process keeps the database for longer than the time-out.
+            WarehouseLockedError: Another process held the database for longer than the time-out.
         """

@@ -1,4 +1,4 @@
-"""Frames as Arrow, both ways, without importing a frame library that isn't used."""
+"""Conversion of frames to Arrow tables and back, without importing a frame library that isn't used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class ArrowStream(Protocol):
-    """Anything that speaks the Arrow PyCapsule interface: pyarrow, polars, pandas 2.2, narwhals and more.
+    """Any object with the Arrow PyCapsule interface: of pyarrow, polars, pandas 2.2, narwhals and more.
 
     Source: https://arrow.apache.org/docs/format/CDataInterface/PyCapsuleInterface.html
     """
@@ -33,15 +33,16 @@ def library_of(frame_type: type) -> str:
 
 
 def as_arrow(frame: object) -> pa.Table:
-    """Return a frame as an Arrow table. A pandas index isn't data and is left out.
+    """Return a frame as an Arrow table, without the index of a pandas frame.
 
     Raises:
-        ConfigurationError: It isn't a frame.
-        FrameError: It is one, but has no columns (`NoColumnsError`), names one twice, or mixes types in one
-            that Arrow can't hold together.
+        ConfigurationError: The object isn't a frame.
+        NoColumnsError: The frame has no columns.
+        FrameError: The frame has two columns of one name, or a column with values that have no common Arrow type.
     """
     import pyarrow as pa
 
+    # A polars LazyFrame has no Arrow interface, so its query is run first.
     collect = getattr(frame, "collect", None)
     if library_of(type(frame)) == "polars" and collect is not None:
         frame = collect()
@@ -50,20 +51,20 @@ def as_arrow(frame: object) -> pa.Table:
     except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
         raise FrameError(f"the frame can't be read as an Arrow table: {error}") from error
     if not table.column_names:
-        raise NoColumnsError("the frame has no columns")
+        raise NoColumnsError("the frame has no columns.")
     check_names(table.column_names, of="the frame")
     return table
 
 
 def rereadable(data: object) -> object:
-    """Return computed rows as what can be read again: a stream, which is gone once it was read, as a table."""
+    """Return computed rows in a form that can be read twice: a stream, which can be read once, becomes a table."""
     import pyarrow as pa
 
     return data.read_all() if isinstance(data, pa.RecordBatchReader) else data
 
 
 def untyped_columns(table: pa.Table) -> frozenset[str]:
-    """Return the columns that hold nothing but NULL, or nested values of nothing else, and so have no type."""
+    """Return the columns that have no type, because they or their nested fields hold only NULL."""
     untyped: list[str] = []
     for field in cast("Any", table.schema):  # typed in part only
         kinds: list[Any] = [field.type]
@@ -76,34 +77,36 @@ def untyped_columns(table: pa.Table) -> frozenset[str]:
 
 
 def check_names(names: Sequence[str], *, of: str) -> None:
-    """Refuse column names that come twice, apart from case, as the warehouse would rename them.
+    """Raise if a column name occurs twice, ignoring case: the warehouse would rename one of the columns.
 
     Raises:
-        FrameError: Some do.
+        FrameError: A name occurs twice.
     """
     counts = Counter(map(str.casefold, names))
     if len(counts) < len(names):
         repeated = sorted(name for name, count in counts.items() if count > 1)
-        raise FrameError(f"{of} has more than one column named {', '.join(repeated)}, apart from case")
+        raise FrameError(f"{of} has more than one column named {', '.join(repeated)}, ignoring case.")
 
 
 def _table(frame: object) -> pa.Table:
     import pyarrow as pa
 
+    # Looked up instead of imported: importing pandas takes 1.2 s, and without it no frame can be one of pandas.
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(frame, pandas.DataFrame):
+        # The Arrow interface of pandas would add the index as a column, `__index_level_0__`.
         return pa.Table.from_pandas(cast("pd.DataFrame", frame), preserve_index=False)
     polars = sys.modules.get("polars")
     if polars is not None and isinstance(frame, polars.DataFrame):
-        # Polars hands out the addresses of such objects as if they were data.
+        # Polars exports the addresses of such objects to Arrow as if they were data.
         objects = [name for name, kind in cast("pl.DataFrame", frame).schema.items() if kind == polars.Object]
         if objects:
             raise TypeError(f"{', '.join(objects)} holds Python objects")
     if isinstance(frame, ArrowStream):
         return pa.RecordBatchReader.from_stream(frame).read_all()
     raise ConfigurationError(
-        f"a {type(frame).__name__} is neither a frame (pandas, polars, pyarrow: anything that speaks Arrow)"
-        " nor an sb.Query; return one of them"
+        f"a {type(frame).__name__} is neither a frame (of pandas, polars, pyarrow, or any other library with Arrow's"
+        " PyCapsule interface) nor an sb.Query. Return one of them."
     )
 
 
@@ -111,7 +114,7 @@ def from_arrow(table: pa.Table, load_type: type) -> Any:
     """Return an Arrow table as an instance of `load_type`.
 
     Raises:
-        ConfigurationError: The type is of no known frame library.
+        ConfigurationError: The type isn't one of pandas, polars or pyarrow.
     """
     match library_of(load_type):
         case "pandas":
@@ -125,8 +128,8 @@ def from_arrow(table: pa.Table, load_type: type) -> Any:
             return table.to_reader() if load_type.__name__ == "RecordBatchReader" else table
         case _:
             raise ConfigurationError(
-                f"an input can't be loaded as {load_type.__name__}; hint pandas.DataFrame, polars.DataFrame,"
-                " polars.LazyFrame or pyarrow.Table"
+                f"an input can't be loaded as {load_type.__name__}. Annotate it as pandas.DataFrame, polars.DataFrame,"
+                " polars.LazyFrame or pyarrow.Table."
             )
 
 
@@ -140,8 +143,8 @@ def no_rows(load_type: type) -> Any:
 
 
 class FrameError(SafeBackfillError):
-    """A frame that can't be made an Arrow table; its caller knows the table's name."""
+    """A frame that can't be converted to an Arrow table. The caller adds the name of the warehouse's table."""
 
 
 class NoColumnsError(FrameError):
-    """A frame without any column, such as `pandas.DataFrame()`."""
+    """A frame without columns, such as `pandas.DataFrame()`."""

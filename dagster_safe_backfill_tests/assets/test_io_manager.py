@@ -737,7 +737,7 @@ def test_values_are_loaded_outside_of_runs(
 
 
 def test_an_in_memory_database_is_refused() -> None:
-    with pytest.raises(sb.ConfigurationError, match="name a file"):
+    with pytest.raises(sb.ConfigurationError, match="Give the path of a file"):
         dg.materialize([one], resources={"io_manager": sb.RangeDuckDBIOManager(database=":memory:")})
 
 

@@ -234,7 +234,7 @@ BAD: list[tuple[str, str]] = [
     ("audits=[sb.unique]", "did you mean unique(…)?"),
     (
         'audits=[sb.not_null("a"), sb.not_null("a")]',
-        "several audits are named not_null_a; give each a name= of its own",
+        "several audits are named not_null_a. Give each its own name=….",
     ),
     ("audits=[sb.unique()]", "unique() without columns needs a unique_key"),
     ('audits=[sb.unique(severity="WARN")], unique_key=["id"]', "unique() of the unique_key has severity ERROR"),

@@ -426,7 +426,7 @@ def test_functions_that_yield_are_refused() -> None:
 
 def test_an_io_manager_without_a_warehouse_is_refused(instance: dg.DagsterInstance) -> None:
     result = run_key([events(Source())], "2024-01-01", io_manager=dg.mem_io_manager, instance=instance)
-    assert "give it RangeDuckDBIOManager" in failure_of(result, "events")
+    assert "such as RangeDuckDBIOManager(database=…)" in failure_of(result, "events")
 
 
 def test_a_users_own_metadata_of_a_partition_is_kept(runs: Runs) -> None:

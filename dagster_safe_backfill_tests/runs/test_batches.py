@@ -179,7 +179,7 @@ def test_the_first_batch_is_a_canary(runs: Runs) -> None:
     runs.source.spoiled |= {(TWELVE[1], 0): -1.0, (TWELVE[7], 0): -1.0}
     message = runs.fail()
     assert runs.source.calls == FIVES[:1]
-    assert "as the first batch failed, the other 2 were not computed" in message
+    assert "The first batch failed, so 2 of 3 batches were not computed." in message
 
     message = runs.fail(batches=sb.Batches(size=5, canary=False))
     assert runs.source.calls == FIVES
@@ -318,7 +318,7 @@ class TestResuming:
         """Its source is mended: what had passed the audits was computed from the same bad source."""
         runs.source.rows_per_day = 2
         runs.source.spoiled[TWELVE[11], 1] = -1.0
-        assert "run the partitions again: all that is not live is computed anew" in runs.fail(
+        assert "run the partitions again: all partitions that are not live are computed again" in runs.fail(
             batches=sb.Batches(size=5, canary=canary)
         )
         rejected = runs.last
@@ -469,7 +469,7 @@ class TestPublishingByBatch:
         runs.source.spoiled[TWELVE[0], 0] = -1.0
         message = runs.fail()
         assert "published 4 of 12 partitions" in message
-        assert "7 more were not computed, as the first batch failed" in message
+        assert "The first batch failed, so 7 more were not computed." in message
         assert runs.green == set(TWELVE[1:5])
 
     def test_an_error_keeps_what_was_published_before(self, runs: Runs, read: Read) -> None:

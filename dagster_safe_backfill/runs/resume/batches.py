@@ -51,6 +51,7 @@ def batches_of(run: ComputingRun) -> list[Batch]:
     staged: Sequence[StagedPartition] = ()
     if earlier.kept or earlier.outdated:
         staged = taken_up(run.context, earlier.kept, refused=earlier.outdated)
+    # Without this, the shadow of a run that was killed between write and audit would wait for the retention job.
     if earlier.unaudited:
         _discard(run, earlier.unaudited)
     missing, used = dict.fromkeys(partitions.keys), set[TableRef | None]()
@@ -101,6 +102,7 @@ def _look(run: ComputingRun, first: PartitionSlice) -> tuple[Checkpoints, LiveBe
         earlier = Checkpoints()
         if run.options.batches.resume:
             earlier = checkpoints(session, spec=spec, partition_slice=partitions, code=run.origin.code)
+        # The first batch is known only once Dagster has been asked which runs' partitions may be reused.
         if earlier.kept or earlier.outdated:
             return earlier, None
         return earlier, live_before(session, spec=spec, partition_slice=first)
@@ -115,6 +117,7 @@ def _look(run: ComputingRun, first: PartitionSlice) -> tuple[Checkpoints, LiveBe
 def _discard(run: ComputingRun, unaudited: Sequence[StagedPartition]) -> None:
     """Drop what runs that have ended had staged, and not audited any more."""
     owners = {one.shadow: one.run_id for one in unaudited if one.shadow is not None}
+    # A run that is still running may be about to audit its shadow.
     ended = run.ended(unaudited)
     shadows = [shadow for shadow, run_id in owners.items() if run_id in ended]
     if not shadows:
@@ -149,6 +152,7 @@ def cut(partition_slice: PartitionSlice, keys: Iterable[str], *, size: int | Non
     for position, key in enumerate(partition_slice.keys):
         if key not in wanted:
             continue
+        # A batch doesn't span partitions that need no computation: the user's function gets `start` and `end`.
         if pieces and last == position - 1 and (size is None or len(pieces[-1]) < size):
             pieces[-1].append(position)
         else:
@@ -263,6 +267,7 @@ def _materialized(
 
 def _is_by_key(mapping: dg.PartitionMapping | None) -> bool:
     """Return whether a partition reads just the one with its own key."""
+    # With offsets, a partition also reads others, so a materialization of any partition may concern it.
     if isinstance(mapping, dg.TimeWindowPartitionMapping):
         return mapping.start_offset == 0 == mapping.end_offset
     return mapping is None or isinstance(mapping, dg.IdentityPartitionMapping)

@@ -1,4 +1,4 @@
-"""DuckDB's SQL: its hashes, its types and what a cast to one loses, and its ASOF joins."""
+"""DuckDB's SQL: hashes, types, the values that a cast loses, and ASOF joins."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dagster_safe_backfill.model.slices import ColumnType
 from dagster_safe_backfill.sql.dialect import Dialect, Fit
 
 UNTYPED = '"NULL"'
-"""The type of an Arrow column that holds nothing but NULL."""
+"""The type of an Arrow column that holds only NULL."""
 
 _NUMBERS = (
     *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
@@ -21,7 +21,7 @@ _NUMBERS = (
 _WALL_CLOCKS = ("TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP", "TIMESTAMP_NS")
 _INSTANT = "TIMESTAMP WITH TIME ZONE"
 _INSTANT_NS = "TIMESTAMPTZ_NS"
-"""What Arrow's nanosecond instants are since DuckDB 2.0, which compares them with nothing and has few functions."""
+"""The type of Arrow's nanosecond instants since DuckDB 2.0. It can't be compared with other types of instants."""
 _TEXTS = ("VARCHAR", "ENUM")
 _FAMILIES = (_NUMBERS, ("DATE", *_WALL_CLOCKS), (_INSTANT, _INSTANT_NS), (*_TEXTS, "JSON", "UUID"))
 
@@ -30,13 +30,13 @@ class DuckDBDialect(Dialect):
     """The SQL of DuckDB 1.4 and later."""
 
     name = "duckdb"
-    # DuckDB itself has no limit. EXPORT DATABASE writes a file a table, and file systems take so much.
+    # DuckDB itself has no limit, but EXPORT DATABASE writes one file per table, and file systems limit file names.
     longest_name = 240
     widest_integer = "HUGEINT"
 
     @property
     def hash_algorithm(self) -> str:
-        """See `Dialect.hash_algorithm`. DuckDB doesn't promise that its hashes outlive a version."""
+        """See `Dialect.hash_algorithm`. DuckDB's hashes may change with its version."""
         import duckdb
 
         return f"duckdb-{duckdb.__version__}"
@@ -49,6 +49,7 @@ class DuckDBDialect(Dialect):
         """See `Dialect.fit`."""
         if source == target:
             return "same"
+        # `in`, because a list or a struct of NULLs has a nested type, such as "NULL"[].
         if UNTYPED in source:
             return "if_unchanged"
         one, other = _base(source), _base(target)
@@ -56,12 +57,12 @@ class DuckDBDialect(Dialect):
         return "if_unchanged" if alike else "never"
 
     def is_lost(self, value: exp.Expr, *, source: str, target: str) -> exp.Expr:
-        """See `Dialect.is_lost`. DuckDB's TRY_CAST takes values of any type."""
+        """See `Dialect.is_lost`. DuckDB's TRY_CAST accepts values of any type."""
         kept = self._tried(value, target)
         if exp.DataType.build(target, dialect=self.name, udt=True).this in exp.DataType.NUMERIC_TYPES:
-            # Compared as they are, a large integer and the float nearest to it would be equal.
+            # DuckDB compares an integer with a float as floats, so 2**53 + 1 would equal the float nearest to it.
             kept = self._tried(kept, source)
-        # A value that can't be cast is not compared, as that would take the same cast.
+        # A value that can't be cast is not compared: DuckDB would cast it again for the comparison, and raise.
         is_given = exp.not_(exp.Is(this=value.copy(), expression=exp.Null()))
         is_changed = exp.NullSafeNEQ(this=kept.copy(), expression=value.copy())
         is_refused = exp.Is(this=kept, expression=exp.Null())
@@ -71,7 +72,7 @@ class DuckDBDialect(Dialect):
         return exp.TryCast(this=value, to=exp.DataType.build(type_name, dialect=self.name, udt=True))
 
     def created_as(self, source: str) -> str | None:
-        """See `Dialect.created_as`. An ENUM would refuse the values that later frames bring."""
+        """See `Dialect.created_as`. An ENUM would refuse new values in later frames."""
         if UNTYPED in source:
             return None
         return {"ENUM": "VARCHAR", _INSTANT_NS: _INSTANT}.get(_base(source), source)
@@ -90,9 +91,11 @@ class DuckDBDialect(Dialect):
     def join_partitions(
         self, partitions: exp.Expr, *, matches: Sequence[exp.Expr], ends: Sequence[exp.Expr], position: exp.Expr
     ) -> tuple[exp.Join, exp.Expr]:
-        """See `Dialect.join_partitions`. An ASOF join takes one pass over sorted windows, and one inequality."""
+        """See `Dialect.join_partitions`. An ASOF join takes one pass over sorted windows."""
+        # An ASOF join allows only one inequality, so two dimensions of windows need a range join.
         if len(ends) != 1:
             return super().join_partitions(partitions, matches=matches, ends=ends, position=position)
+        # ASOF finds the last window that starts before the row. The row may still be after its end, in a gap.
         join = exp.Join(this=partitions, method="ASOF", side="LEFT", on=exp.and_(*matches))
         return join, exp.Case().when(ends[0], position)
 

@@ -1,4 +1,4 @@
-"""DuckDB: one file, one writing process at a time."""
+"""Sessions with a DuckDB file, which only one process at a time can write."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class DuckDBWarehouse(Warehouse):
     """One DuckDB file.
 
     Args:
-        database: The file's path; `:memory:` would lose its tables with each connection and is refused.
-        lock_timeout: Seconds to wait for a file that another process holds.
-        config: DuckDB's own settings, such as `memory_limit`.
+        database: The file's path. `:memory:` is refused, because its tables would be lost with each connection.
+        lock_timeout: Seconds to wait for a file that another process holds. Also each session's `conflict_timeout`.
+        config: DuckDB's settings, such as `memory_limit`.
     """
 
     dialect = _DIALECT
@@ -50,7 +50,8 @@ class DuckDBWarehouse(Warehouse):
     def __init__(self, database: str, *, lock_timeout: float = 60.0, config: Mapping[str, Any] | None = None) -> None:
         if database.startswith(":memory:") or not database:
             raise ConfigurationError(
-                "an in-memory DuckDB is gone when its connection closes, and each step opens its own; name a file"
+                "an in-memory DuckDB is lost when its connection closes, and each step opens its own connection."
+                " Give the path of a file."
             )
         self._database = database
         self._lock_timeout = lock_timeout
@@ -58,12 +59,12 @@ class DuckDBWarehouse(Warehouse):
 
     @contextmanager
     def connect(self, *, read_only: bool = False) -> Generator[DuckDBSession, None, None]:
-        """See `Warehouse.connect`. Where this process has the file open for writing, so is a reader's session."""
+        """See `Warehouse.connect`. A read-only session works while this process has the file open for writing."""
         driver = self._opened(read_only=read_only)
         try:
-            # Its bar goes to standard output, where it would stand in the logs of runs and in piped output.
+            # DuckDB prints its progress bar to standard output, so it would be in the logs of runs and in piped output.
             driver.execute("SET enable_progress_bar = false")
-            # A query's unknown tables must not become this library's own variables.
+            # Otherwise DuckDB reads a table name that it doesn't know from a Python variable of the calling code.
             driver.execute("SET python_enable_replacements = false")
             yield DuckDBSession(driver, read_only=read_only, conflict_timeout=self._lock_timeout)
         finally:
@@ -88,8 +89,8 @@ class DuckDBWarehouse(Warehouse):
         try:
             return duckdb.connect(self._database, read_only=read_only, config=self._config)
         except duckdb.ConnectionException:
-            # One process can open a file in one mode only. A reader joins the writer, and its transactions
-            # stay read-only; a writer has to wait until this process has closed its readers.
+            # A process can open a file only in one mode. A reader joins a writer, and its transactions are read-only
+            # by their BEGIN. A writer has to wait until this process has closed its readers.
             if not read_only:
                 raise
             return duckdb.connect(self._database, read_only=False, config=self._config)
@@ -105,8 +106,8 @@ class DuckDBWarehouse(Warehouse):
         pid = int(found.group(1)) if found else None
         holder = "this process, in another session" if is_own_lock(error) else "another process"
         return WarehouseLockedError(
-            f"{self._database} is locked by {f'the process with PID {pid}' if pid else holder}, and was for all of"
-            f" the {self._lock_timeout:g} s of lock_timeout; end or close what holds it, or raise lock_timeout",
+            f"{self._database} is locked by {f'the process with PID {pid}' if pid else holder}, and was locked for all"
+            f" {self._lock_timeout:g} s of lock_timeout. End or close what holds it, or raise lock_timeout.",
             database=self._database,
             pid=pid,
         )
@@ -130,14 +131,15 @@ class DuckDBSession(Session):
     @contextmanager
     def transaction(self) -> Generator[None, None, None]:
         """See `Session.transaction`."""
-        # Before 2.0, DuckDB says of a COMMIT that was cancelled that it was, though it is done.
+        # None of the three is cancelled: DuckDB leaves a transaction open if its ROLLBACK is interrupted, and before
+        # 2.0 it reports a COMMIT as cancelled although it is done.
         self._execute(self._begin, is_stoppable=False)
         try:
             yield
             self._execute("COMMIT", is_stoppable=False)
         except BaseException:
-            # COMMIT after a failed statement returns as if all were well, and a failed COMMIT leaves nothing
-            # to roll back: so ROLLBACK is always tried and its own complaint is no news.
+            # A COMMIT after a failed statement succeeds and loses everything, so ROLLBACK is sent instead. After a
+            # failed COMMIT there is nothing to roll back, so an error of ROLLBACK is ignored.
             self._quietly("ROLLBACK")
             raise
 
@@ -146,8 +148,8 @@ class DuckDBSession(Session):
         second = self._second
         if second is not None:
             second.cancel()
-        # Under the lock that a statement begins and ends with: an interrupt must neither meet the next one, which may
-        # be a ROLLBACK and then leaves its transaction open, nor a session that is being closed.
+        # A statement begins and ends under this lock. Otherwise the interrupt could hit the next statement, for example
+        # a ROLLBACK, which would leave its transaction open, or a session that is being closed.
         with self._stopping:
             if self._is_stoppable:
                 self._driver.interrupt()
@@ -162,8 +164,9 @@ class DuckDBSession(Session):
         return count
 
     def append(self, table: TableRef, columns: Sequence[str], rows: Sequence[Row]) -> None:
-        """See `Session.append`. The values go in as a list a column, which is quick and needs no Arrow."""
+        """See `Session.append`."""
         names = ", ".join(map(quoted, columns))
+        # One list per column in one statement: `executemany` takes 8 s for 10,000 rows.
         lists = ", ".join(["unnest(?)"] * len(columns))
         values = list(map(list, zip(*rows, strict=True)))
         self._execute(f"INSERT INTO {name_of(table)} ({names}) SELECT {lists}", values)
@@ -175,7 +178,7 @@ class DuckDBSession(Session):
         is_source = bool(select.is_star) and isinstance(read, exp.From) and read.this.name == _SOURCE
         columns: list[Column] = []
         for name, type_name, *_ in rows:
-            # Before 2.0, DuckDB describes a column without a type as one of integers.
+            # DuckDB before 2.0 describes a column that holds only NULL as INTEGER.
             is_untyped = is_source and name in self._untyped
             columns.append(Column(name=name, type=UNTYPED if is_untyped else type_name))
         return tuple(columns)
@@ -188,6 +191,7 @@ class DuckDBSession(Session):
         if isinstance(data, Query):
             select = self._one_select(data)
             check_names([row[0] for row in self._execute(f"DESCRIBE {select}")], of="the query")
+            # Not stoppable: a view whose CREATE was interrupted after it took effect would not be dropped below.
             self._execute(f'CREATE TEMP VIEW "{_SOURCE}" AS {select}', is_stoppable=False)
             remove = f'DROP VIEW IF EXISTS "{_SOURCE}"'
         else:
@@ -216,12 +220,12 @@ class DuckDBSession(Session):
         return from_arrow(self._execute(sql, read="to_arrow_table"), load_type)
 
     def scratch(self, name: str) -> TableRef:
-        """See `Session.scratch`. `temp` is DuckDB's name of the session's own catalog."""
+        """See `Session.scratch`. `temp` is DuckDB's name for the session's own catalog."""
         return TableRef(schema="temp", name=name)
 
     def derive(self, name: str, select: exp.Query, *, kind: DerivedKind = "rows") -> TableRef:
         """See `Session.derive`."""
-        # A temporary view has no schema since DuckDB 2.0.
+        # `forget` recognises a view by its empty schema.
         derived = TableRef(schema="temp" if kind == "rows" else "", name=name)
         what = "TABLE" if kind == "rows" else "VIEW"
         self._execute(f"CREATE TEMPORARY {what} {name_of(derived)} AS {select.sql('duckdb')}")
@@ -234,7 +238,8 @@ class DuckDBSession(Session):
 
     @contextmanager
     def _beside(self) -> Generator[Session, None, None]:
-        """Open a second session, outside of this one's transaction."""
+        """Open a second session, outside this session's transaction."""
+        # A cursor is a connection of its own with the same open file: it sees what is committed now.
         cursor = self._driver.cursor()
         self._second = DuckDBSession(cursor, read_only=True, conflict_timeout=self.conflict_timeout)
         try:
@@ -244,7 +249,7 @@ class DuckDBSession(Session):
             cursor.close()
 
     def _one_select(self, query: Query) -> str:
-        """Return the query's text if DuckDB's own parser finds just one SELECT in it."""
+        """Return the query's text without its last semicolon if DuckDB's parser finds exactly one SELECT in it."""
         import duckdb
 
         try:
@@ -253,13 +258,13 @@ class DuckDBSession(Session):
             raise translated(error, query.sql) from error
         kinds = [statement.type.name for statement in found]
         if kinds != ["SELECT"]:
-            raise ConfigurationError(f"a Query is one SELECT, not {' and '.join(kinds) or 'nothing'}: {query.sql!r}")
+            raise ConfigurationError(f"a Query is one SELECT, not {' and '.join(kinds) or 'nothing'}: {query.sql!r}.")
         return found[0].query.strip().removesuffix(";")
 
     def _execute(
         self, sql: str, parameters: Sequence[Any] = (), *, read: str = "fetchall", is_stoppable: bool = True
     ) -> Any:
-        """Run a statement and read its rows by a method of the driver's; where not stoppable, `cancel` lets it be."""
+        """Run a statement and read its rows by the driver's method `read`. `cancel` stops it only if `is_stoppable`."""
         import duckdb
 
         STATEMENTS.debug(sql)
@@ -274,6 +279,7 @@ class DuckDBSession(Session):
                 self._is_stoppable = False
 
     def _quietly(self, sql: str) -> None:
+        """Run a clean-up statement, and log an error instead of raising it."""
         try:
             self._execute(sql, is_stoppable=False)
         except WarehouseError as error:

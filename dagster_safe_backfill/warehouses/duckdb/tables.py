@@ -1,4 +1,4 @@
-"""What DuckDB's catalog says of tables, and the statements that change their definitions, all in the transaction."""
+"""DuckDB's tables: lists and describes them, and changes their definitions as part of the transaction."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from dagster_safe_backfill.warehouses.base import Replacement, Row, Session, Tab
 
 Execute = Callable[[str, Sequence[Any]], list[Row]]
 
+# Statements ignore the case of a name, but the catalog's functions return it as a text with its case. They also list
+# the tables of `temp` and of attached databases.
 _IS_TABLE = "database_name = current_database() AND lower(schema_name) = lower($1) AND lower(table_name) = lower($2)"
 
 
@@ -22,8 +24,8 @@ class DuckDBTables(Tables):
     """The tables of a session.
 
     Args:
-        execute: Runs a statement with parameters, and returns its rows.
-        beside: Opens a second session within a block, outside of this one's transaction.
+        execute: Runs a statement with parameters and returns its rows.
+        beside: Opens a second session for a block, outside this session's transaction.
     """
 
     def __init__(self, execute: Execute, beside: Callable[[], AbstractContextManager[Session]]) -> None:
@@ -43,6 +45,7 @@ class DuckDBTables(Tables):
 
     def list(self, schema: str, prefix: str) -> tuple[TableRef, ...]:
         """See `Tables.list`."""
+        # Not LIKE: the names hold underscores, which match any character there.
         rows = self._execute(
             "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = current_database()"
             " AND lower(schema_name) = lower($1) AND starts_with(lower(table_name), lower($2))"
@@ -76,11 +79,9 @@ class DuckDBTables(Tables):
         self._execute(f"CREATE {temporary}TABLE {name_of(table)} AS {rows.sql('duckdb')}", ())
 
     def copy(self, rows: exp.Select, *, into: TableRef, columns: Sequence[str]) -> None:
-        """See `Tables.copy`.
-
-        After an INSERT of no rows and one of many in the same transaction, DuckDB 2.0.0 finds no rows in the table
-        until the file is opened anew. So what has no rows is not inserted.
-        """
+        """See `Tables.copy`."""
+        # After an INSERT of no rows and one of many in the same transaction, DuckDB 2.0.0 finds no rows in the table
+        # until the file is opened again. So an INSERT without rows is left out.
         if self._execute(f"SELECT 1 FROM ({rows.sql('duckdb')}) LIMIT 1", ()):
             self._execute(f"INSERT INTO {name_of(into)} ({', '.join(map(quoted, columns))}) {rows.sql('duckdb')}", ())
 
@@ -94,15 +95,16 @@ class DuckDBTables(Tables):
 
     @contextmanager
     def hold(self, table: TableRef) -> Generator[Session, None, None]:
-        """See `Tables.hold`. A table is held by giving it the comment that it has.
+        """See `Tables.hold`. A table is held by a statement that sets its comment to the comment that it has.
 
-        Since DuckDB 2.0, whoever writes to a table whose definition another transaction changes fails; before,
-        that holds just for changes of definitions, so that publications keep each other off. A transaction sees what
-        was committed when it began.
+        Since DuckDB 2.0, a write to a table fails if another transaction changed the table's definition. Before, only a
+        second change of the definition fails, so publications exclude each other, but not other writers.
         """
+        # Of all changes of a definition this is the cheapest, and unlike ALTER it works with indexes and foreign keys.
         found = self._execute(f"SELECT comment FROM duckdb_tables() WHERE {_IS_TABLE}", (table.schema, table.name))
         if found:
             self._comment("TABLE", name_of(table), found[0][0])
+        # A transaction of DuckDB sees what was committed when it began, and others may have committed since.
         with self._beside() as committed:
             yield committed
 
@@ -133,7 +135,7 @@ class DuckDBTables(Tables):
             raise
         except WarehouseError as error:
             raise SwapError(
-                f"{table}: its columns can't change as the computed rows do: {error}", table=str(table)
+                f"{table}: its columns can't be changed to those of the computed rows: {error}", table=str(table)
             ) from error
         self.add_columns(table, added)
 
@@ -141,7 +143,7 @@ class DuckDBTables(Tables):
     def replace(
         self, table: TableRef, *, aside: TableRef, kept: exp.Expr | None = None
     ) -> Generator[Replacement, None, None]:
-        """See `Tables.replace`. The clone has the table's name from the beginning."""
+        """See `Tables.replace`. The clone has the table's name from the start of the block."""
         columns = () if kept is None else tuple(column.name for column in self.columns(table) or ())
         with self._cloned(table, aside=aside):
             if kept is not None:
@@ -161,8 +163,10 @@ class DuckDBTables(Tables):
         )
         with self._without_indexes(table, to="be renamed"):
             self._rename(table, aside)
-            # The catalog's own text says all of it: keys, checks, defaults, collations, generated columns.
+            # The catalog's CREATE TABLE text has the keys, checks, defaults, collations and generated columns, which
+            # CREATE TABLE AS would lose. It contains the table's name, so the old table is renamed first.
             self._execute(definition, ())
+            # The catalog's text doesn't contain comments.
             self._comment("TABLE", name_of(table), comment)
             for column, text in comments:
                 self._comment("COLUMN", f"{name_of(table)}.{quoted(column)}", text)
@@ -173,7 +177,7 @@ class DuckDBTables(Tables):
         self._check_clone(table)
         with self._without_indexes(table, to="be renamed"):
             self._rename(table, aside)
-            # Under its old name the catalog's own text of it is that of the table that it becomes.
+            # `_cloned` runs the catalog's CREATE TABLE text, which contains the table's name at that moment.
             self._rename(archive, table)
             with self._cloned(table, aside=archive):
                 names = ", ".join(quoted(column.name) for column in self.columns(table) or ())
@@ -188,8 +192,8 @@ class DuckDBTables(Tables):
         own = self._execute(f"{keys} AND {_IS_TABLE}", (table.schema, table.name))
         if own:
             raise SwapError(
-                f"{table} can't be swapped: it has a foreign key ({own[0][1]}), and its archive would go on holding the"
-                ' rows that it refers to; publish by "merge" or "replace"',
+                f"{table} can't be swapped: it has a foreign key ({own[0][1]}), and its archive would refer to the same"
+                ' rows, so that they could not be deleted. Publish by "merge" or "replace".',
                 table=str(table),
             )
         parents = self._execute(
@@ -198,14 +202,18 @@ class DuckDBTables(Tables):
         )
         if parents:
             raise SwapError(
-                f"{table} can't be swapped: the foreign key of {parents[0][0]} ({parents[0][1]}) refers to it;"
-                ' publish by "merge" or "replace"',
+                f"{table} can't be swapped: the foreign key of {parents[0][0]} ({parents[0][1]}) refers to it."
+                ' Publish by "merge" or "replace".',
                 table=str(table),
             )
 
     @contextmanager
     def _without_indexes(self, table: TableRef, *, to: str) -> Generator[None, None, None]:
-        """Drop a table's secondary indexes, as DuckDB alters no table that has some; create them anew at the end."""
+        """Drop a table's secondary indexes and create them again at the end of the block.
+
+        DuckDB refuses to rename a table that has secondary indexes, or to drop or retype its columns.
+        """
+        # The indexes of PRIMARY KEY and UNIQUE are part of the table and have no SQL.
         indexes = self._execute(
             f"SELECT index_name, sql FROM duckdb_indexes() WHERE {_IS_TABLE} AND sql IS NOT NULL",
             (table.schema, table.name),
@@ -217,12 +225,13 @@ class DuckDBTables(Tables):
             for _, definition in indexes:
                 self._execute(definition, ())
         except WarehouseError as error:
-            # Before 2.0, an index that was dropped is still in the way of one of its name, if the table was altered.
+            # DuckDB before 2.0 refuses to create an index under a name that the transaction dropped, if the table was
+            # altered in between.
             is_index = any(f"name {name} already exists" in str(error) for name, _ in indexes)
             if not is_index and "Dependency Error" not in str(error):
                 raise
             why = "its secondary indexes are in the way; drop them before" if is_index else "something depends on it"
-            raise SwapError(f"{table} can't {to}, as {why}: {error}", table=str(table)) from error
+            raise SwapError(f"{table} can't {to}, because {why}: {error}", table=str(table)) from error
 
     def _comment(self, kind: str, name: str, text: str | None) -> None:
         literal = "NULL" if text is None else terms.text(text).sql("duckdb")
@@ -230,11 +239,11 @@ class DuckDBTables(Tables):
 
 
 def name_of(table: TableRef) -> str:
-    """Return a table's name as it stands in a statement."""
+    """Return a table's name, quoted for a statement."""
     return f"{quoted(table.schema)}.{quoted(table.name)}" if table.schema else quoted(table.name)
 
 
 def quoted(name: str) -> str:
-    """Return the name of a column, or another, as it stands in a statement."""
+    """Return the name of a column or another object, quoted for a statement."""
     escaped = name.replace('"', '""')
     return f'"{escaped}"'

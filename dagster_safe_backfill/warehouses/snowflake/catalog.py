@@ -1,4 +1,4 @@
-"""What Snowflake's catalog says of tables, and the statements that change their definitions."""
+"""Reads Snowflake's catalog of tables, and runs the statements that change their definitions."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from dagster_safe_backfill.warehouses.snowflake.types import base
 
 _RETYPED = "_sb_retyped"
 _NEVER = 2**63 - 1
-"""More than RANDOM() returns."""
+"""The largest signed integer of 64 bits. RANDOM() returns no larger number."""
 _UNQUOTED = ("NUMBER", "FLOAT", "BOOLEAN")
 
 
 def columns_of(connection: Connection, table: TableRef) -> tuple[Column, ...] | None:
     """See `Tables.columns`."""
+    # Not read from INFORMATION_SCHEMA, so that types are spelled like those of a SELECT: `fit` compares the two.
     try:
         return connection.described(f"SELECT * FROM {name_of(table)}")
     except TableNotFoundError:
@@ -30,6 +31,7 @@ def columns_of(connection: Connection, table: TableRef) -> tuple[Column, ...] | 
 
 def named(connection: Connection, schema: str, prefix: str) -> tuple[TableRef, ...]:
     """See `Tables.list`."""
+    # Not LIKE: the names hold underscores, which match any character there.
     rows = connection.execute(
         "SELECT TABLE_NAME FROM INFORMATION_SCHEMA.TABLES"
         f" WHERE TABLE_SCHEMA = {_text(schema.upper())} AND STARTSWITH(TABLE_NAME, {_text(prefix.upper())})"
@@ -40,14 +42,14 @@ def named(connection: Connection, schema: str, prefix: str) -> tuple[TableRef, .
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What the catalog says of a table, besides its columns."""
+    """The properties of a table in the catalog, without its columns."""
 
     comment: str
     is_transient: bool
 
 
 def facts_of(connection: Connection, table: TableRef) -> Facts | None:
-    """Return what the catalog says of a table, None if there is none."""
+    """Return the properties of a table, or None if there is no such table."""
     rows = connection.execute(
         "SELECT COMMENT, IS_TRANSIENT FROM INFORMATION_SCHEMA.TABLES"
         f" WHERE TABLE_SCHEMA = {_text(table.schema.upper())} AND TABLE_NAME = {_text(table.name.upper())}"
@@ -56,13 +58,15 @@ def facts_of(connection: Connection, table: TableRef) -> Facts | None:
 
 
 def reshape(connection: Connection, table: TableRef, *, dropped: Sequence[str], retyped: Sequence[Column]) -> None:
-    """Drop columns of an empty table, and put those whose type changes at its end, as Snowflake changes few types.
+    """Drop columns of an empty table, and replace columns whose type changes by new ones at the end of the table.
 
     Raises:
         SwapError: The table can't be altered.
     """
     alter = f"ALTER TABLE {name_of(table)}"
     try:
+        # ALTER COLUMN only lengthens a VARCHAR or changes the precision of a NUMBER, so the column is replaced.
+        # https://docs.snowflake.com/en/sql-reference/sql/alter-table-column
         for column in retyped:
             name, aside = sql_of(terms.column(column.name)), sql_of(terms.column(_RETYPED))
             connection.execute(f"{alter} ADD COLUMN {aside} {column.type}")
@@ -74,16 +78,17 @@ def reshape(connection: Connection, table: TableRef, *, dropped: Sequence[str], 
         raise
     except WarehouseError as error:
         raise SwapError(
-            f"{table}: its columns can't change as the computed rows do: {error}", table=str(table)
+            f"{table}: its columns can't be changed to those of the computed rows: {error}", table=str(table)
         ) from error
 
 
 def add_columns(connection: Connection, table: TableRef, columns: Mapping[Column, exp.Expr | None]) -> None:
-    """Add columns, with a constant for the rows that are there: Snowflake takes no other default."""
+    """Add columns, with a constant for existing rows: Snowflake allows no other default in ADD COLUMN."""
     for column, value in columns.items():
         default = "" if value is None else f" DEFAULT {_constant(connection, value, column)}"
         name = sql_of(terms.column(column.name))
         try:
+            # IF NOT EXISTS: DDL isn't undone with a transaction, so an earlier attempt may have added the column.
             connection.execute(f"ALTER TABLE {name_of(table)} ADD COLUMN IF NOT EXISTS {name} {column.type}{default}")
         except TableNotFoundError:
             raise
@@ -92,7 +97,8 @@ def add_columns(connection: Connection, table: TableRef, columns: Mapping[Column
 
 
 def _constant(connection: Connection, value: exp.Expr, column: Column) -> str:
-    """Return what an expression comes to now, as a literal of a column's type."""
+    """Evaluate an expression, and return its value as a literal of the column's type."""
+    # Cast to text in Snowflake, so that no value is changed by Python's types.
     text = exp.cast(terms.typed(value.copy(), column.type, dialect=DIALECT), exp.DataType.Type.TEXT)
     ((found,),) = connection.execute(sql_of(exp.select(text)))
     if found is None:
@@ -104,12 +110,12 @@ def _constant(connection: Connection, value: exp.Expr, column: Column) -> str:
 
 
 def name_of(table: TableRef) -> str:
-    """Return a table's name as it stands in a statement."""
+    """Return a table's name, quoted for a statement."""
     return sql_of(terms.table(table))
 
 
 def schema_of(schema: str) -> str:
-    """Return a schema's name as it stands in a statement."""
+    """Return a schema's name, quoted for a statement."""
     return sql_of(exp.to_identifier(schema.upper(), quoted=True))
 
 
@@ -123,9 +129,10 @@ def _text(value: str) -> str:
 
 
 def locking(table: TableRef, column: str) -> exp.Update:
-    """Return an UPDATE that changes no row, and locks the table all the same until its transaction ends."""
+    """Return an UPDATE that changes no row, but locks the table until its transaction ends."""
     value = terms.column(column)
-    # Nothing that the compiler can tell to be false, as it would leave the statement, and so the lock, out.
+    # With a condition that is false for the compiler, such as FALSE, it might skip the table and so the lock. Only
+    # warehouses/snowflake/test_live.py can show that this condition does lock.
     random = exp.GT(this=exp.func("RANDOM", dialect=DIALECT), expression=terms.number(_NEVER))
     never = exp.and_(exp.Is(this=value.copy(), expression=exp.Null()), random)
     return exp.update(terms.table(table), {column: value}, where=never)

@@ -1,4 +1,4 @@
-"""Snowflake's SQL: its hashes, its types, what goes into what, and what a cast would lose."""
+"""Snowflake's SQL: hashes, types, which types fit into which, and the values that a cast loses."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _SYNONYMS = {
     "TIMESTAMP_TZ": (_TYPES.TIMESTAMPTZ,),
     "TIME": (_TYPES.TIME,),
 }
-"""sqlglot's types of each of the driver's."""
+"""A mapping from each of the driver's types to sqlglot's types for its synonyms."""
 
 
 class SnowflakeDialect(Dialect):
-    """Snowflake's SQL, as `SafeSnowflake` writes it."""
+    """Snowflake's SQL, as `SafeSnowflake` generates it."""
 
     name = DIALECT
     # https://docs.snowflake.com/en/sql-reference/identifiers
@@ -45,7 +45,9 @@ class SnowflakeDialect(Dialect):
         return "snowflake-hash"
 
     def row_hash(self, values: Sequence[exp.Expr]) -> exp.Expr:
-        """See `Dialect.row_hash`. Snowflake's is an integer of 64 bits with a sign, which is taken off."""
+        """See `Dialect.row_hash`."""
+        # HASH returns a signed integer of 64 bits. Adding 2**63 makes it non-negative, and NUMBER(38,0) holds the sums.
+        # https://docs.snowflake.com/en/sql-reference/functions/hash
         signed = terms.typed(exp.func("HASH", *values, dialect=DIALECT), "NUMBER(38,0)", dialect=DIALECT)
         return exp.Add(this=signed, expression=exp.Literal.number(2**63))
 
@@ -59,7 +61,9 @@ class SnowflakeDialect(Dialect):
         return "if_unchanged" if alike else "never"
 
     def is_lost(self, value: exp.Expr, *, source: str, target: str) -> exp.Expr:
-        """See `Dialect.is_lost`. Snowflake's TRY_CAST takes nothing but text, so that no cast may fail here."""
+        """See `Dialect.is_lost`."""
+        # TRY_CAST accepts only texts. All other conditions must be written so that no cast in them fails.
+        # https://docs.snowflake.com/en/sql-reference/functions/try_cast
         if source == UNTYPED:
             return exp.false()
         if base(source) == "VARCHAR" and base(target) != "VARCHAR":
@@ -76,10 +80,11 @@ class SnowflakeDialect(Dialect):
                 return exp.NEQ(this=terms.typed(there, source, dialect=DIALECT), expression=value.copy())
 
     def created_as(self, source: str) -> str | None:
-        """See `Dialect.created_as`. The type of a literal or a count is just wide enough for those of today."""
+        """See `Dialect.created_as`."""
         match base(source):
             case '"NULL"':
                 return None
+            # A literal or a count has a type that is only wide enough for today's values, for example NUMBER(1,0).
             case "NUMBER":
                 return f"NUMBER({DIGITS},{_scale(source)})"
             case "VARCHAR" | "BINARY" | "TIMESTAMP_NTZ" | "TIMESTAMP_LTZ" | "TIMESTAMP_TZ" | "TIME":
@@ -107,12 +112,13 @@ class SnowflakeDialect(Dialect):
 
 
 def plain(type_name: str) -> str:
-    """Return a type as this library spells it, of whatever name Snowflake takes for it."""
+    """Return a type as this library spells it, for any name that Snowflake has for it."""
     found = terms.data_type(type_name, dialect=DIALECT)
     kind = next((kind for kind, synonyms in _SYNONYMS.items() if found.this in synonyms), None)
     if kind is None:
         return found.sql(dialect=DIALECT)
     first, second, *_ = [*(int(size.name) for size in found.expressions), None, None]
+    # CHAR without a length is VARCHAR(1). https://docs.snowflake.com/en/sql-reference/data-types-text
     length = first or (1 if found.this in (_TYPES.CHAR, _TYPES.NCHAR) else None)
     return spelled(kind, length=length, precision=first, scale=second if kind == "FIXED" else first)
 
@@ -137,17 +143,17 @@ def _is_lost_in_number(value: exp.Expr, *, source: str, target: str) -> exp.Expr
     if base(source) == "NUMBER" and _precision(source) - _scale(source) <= precision - scale:
         too_large = exp.false()
     changed = exp.NEQ(this=_round(value, scale), expression=value.copy())
-    # NaN equals itself here, and is larger than any number.
+    # NaN needs no condition: in Snowflake it equals itself and is larger than any number, so it counts as too large.
     return exp.or_(too_large, changed)
 
 
 def _is_lost_in_float(value: exp.Expr, *, source: str) -> exp.Expr:
-    """Return whether a number isn't the float that is nearest to it, as far as both are exact."""
+    """Return a condition that is true if a large integer isn't equal to the float that is nearest to it."""
     if base(source) == "FLOAT":
         return exp.false()
     there = exp.cast(value.copy(), exp.DataType.Type.DOUBLE)
     is_large = exp.GT(this=exp.Abs(this=value.copy()), expression=terms.number(int(_WIDEST_EXACT)))
-    # Large integers only: what has a fraction is not exact as a float, and is meant to be none.
+    # Only large integers are compared. Most decimal fractions have no exact float, and users expect them to be rounded.
     back = terms.typed(there, f"NUMBER({DIGITS},0)", dialect=DIALECT)
     return exp.and_(is_large, exp.NEQ(this=back, expression=value.copy()))
 

@@ -1,4 +1,4 @@
-"""One connection with Snowflake: statements in, rows out, the driver's errors translated."""
+"""Connections with Snowflake, which run statements, return rows and translate the driver's errors."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _LOG = logging.getLogger(__name__)
 
 
 class Connection:
-    """A driver's connection, which is one session of Snowflake's. Not for use by several threads, but for `running`.
+    """A connection of the driver, which is one session of Snowflake. Other threads may only read `running`.
 
     Args:
-        driver: The connection, with bindings by question mark.
-        stopping: Held while it changes whether a statement runs that may be stopped.
+        driver: The driver's connection, with `paramstyle="qmark"`.
+        stopping: A lock that is held while the value of `running` changes.
 
     Attributes:
-        is_lost: Whether the server has ended it.
+        is_lost: True if the server has ended the session.
     """
 
     def __init__(self, driver: Driver, *, stopping: threading.Lock) -> None:
@@ -43,41 +43,44 @@ class Connection:
 
     @property
     def schema(self) -> str | None:
-        """Its current schema."""
+        """The session's current schema."""
         return self._driver.schema
 
     @property
     def running(self) -> int | None:
-        """The session's id, if a statement runs that may be stopped; to be asked with the lock held."""
+        """The session's id if a statement runs that may be stopped, else None. Read it while you hold the lock."""
         return self._driver.session_id if self._is_stoppable else None
 
     def execute(self, sql: str, *, is_stoppable: bool = True) -> list[Row]:
-        """Run one statement and return its rows, with numbers and times as the library has them."""
+        """Run one statement and return its rows: integers as `int`, times with a zone in UTC."""
         STATEMENTS.debug(sql)
         with self._translating(sql, is_stoppable=is_stoppable), self._driver.cursor() as cursor:
             found: Any = cursor.execute(sql)
             return [tuple(map(_value, row)) for row in found.fetchall()]
 
     def insert(self, sql: str, rows: Sequence[Row]) -> None:
-        """Run an INSERT of one row of placeholders once, for rows that are bound as texts."""
+        """Run an INSERT with one row of placeholders once for all rows, whose values are bound as texts."""
         STATEMENTS.debug(sql)
         texts = [[None if value is None else _text(value) for value in row] for row in rows]
         with self._translating(sql), self._driver.cursor() as cursor:
+            # With `qmark`, the connector sends one statement with a list of values for each column.
             cursor.executemany(sql, texts)
 
     def arrow(self, sql: str) -> pa.Table:
-        """Run a SELECT and return its rows as an Arrow table, its columns named as `described` names them."""
+        """Run a SELECT and return its rows as an Arrow table, with the column names that `described` returns."""
         STATEMENTS.debug(sql)
         with self._translating(sql), self._driver.cursor() as cursor:
             found: Any = cursor.execute(sql)
+            # Without force_return_table, the connector returns None for a result without rows.
             table: pa.Table = found.fetch_arrow_all(force_return_table=True)
         return table.rename_columns([shown(name) for name in table.column_names])
 
     def described(self, sql: str) -> tuple[Column, ...]:
-        """Return the columns of a SELECT, which is compiled and not run.
+        """Return the columns of a SELECT. Snowflake compiles it and doesn't run it.
 
         Raises:
-            ConfigurationError: A column's name is in quoted lower case, which stands for another one here.
+            ConfigurationError: A column was named in quoted lower case, which the library can't distinguish from an
+                unquoted name.
         """
         from snowflake.connector.constants import FIELD_ID_TO_NAME
 
@@ -86,8 +89,8 @@ class Connection:
         quoted = [column.name for column in found if column.name == column.name.lower() != column.name.upper()]
         if quoted:
             raise ConfigurationError(
-                f"the columns {', '.join(quoted)} were named in quoted lower case; name them without quotes"
-                f" (while describing: {' '.join(sql.split())[:300]})"
+                f"the columns {', '.join(quoted)} were named in quoted lower case. Name them without quotes"
+                f" (while describing: {' '.join(sql.split())[:300]})."
             )
         return tuple(
             Column(
@@ -103,13 +106,14 @@ class Connection:
         )
 
     def close(self) -> None:
-        """Close it; its temporary tables go, and what it hasn't committed."""
+        """Close the session. Snowflake drops its temporary tables and rolls back its open transaction."""
         self._driver.close()
 
     @contextmanager
     def _translating(self, doing: str, *, is_stoppable: bool = True) -> Generator[None, None, None]:
         from snowflake.connector.errors import Error
 
+        # Under the lock, so that `Connections.cancel` never stops a statement other than the one that it saw.
         with self._stopping:
             self._is_stoppable = is_stoppable
         try:
@@ -123,10 +127,10 @@ class Connection:
 
 
 class Connections:
-    """The connections of one session: each is opened where it is needed, and all are closed together.
+    """The connections of one session. Each is opened when it is needed, and all are closed together.
 
     Args:
-        connect: Opens a driver's connection.
+        connect: Opens a connection of the driver.
     """
 
     def __init__(self, connect: Callable[[], Driver]) -> None:
@@ -142,28 +146,26 @@ class Connections:
 
     @property
     def beside(self) -> Connection:
-        """The second one, which commits each statement; for what can't be done in the first one's transaction."""
+        """The second connection, which commits each statement, for statements outside the first one's transaction."""
         return self._open[1] if len(self._open) > 1 else self.opened()
 
     def alive(self, connection: Connection) -> Connection:
-        """Return a connection, or another one if it is lost, as what it left behind is to be cleaned up."""
+        """Return `connection`, or a new one if it is lost, to clean up what it left behind."""
         try:
             if any(one.is_lost for one in self._open) and not connection.is_lost:
-                # What ended one may have ended all.
+                # The cause that ended one session, such as a new network policy, may have ended the others too.
                 connection.execute("SELECT 1", is_stoppable=False)
         except WarehouseError as error:
             _LOG.debug("%s", error)
         try:
             return self.opened() if connection.is_lost else connection
         except WarehouseError as error:
-            _LOG.warning("what a lost session left behind is not cleaned up: %s", error)
+            _LOG.warning("the tables that a lost session left behind are not dropped now: %s", error)
             return connection
 
     def cancel(self) -> None:
-        """Stop what runs, if it may be stopped; by a connection that is opened for it.
-
-        No statement of the others ends meanwhile, so that what is stopped is not the next one, such as a COMMIT.
-        """
+        """Stop the running statements that may be stopped, by a connection that is opened for it."""
+        # While the lock is held, no statement ends. So the one that is stopped can't be the next one, such as a COMMIT.
         with self._stopping:
             found = [connection.running for connection in self._open]
             ids = [one for one in found if one is not None]
@@ -172,10 +174,11 @@ class Connections:
             try:
                 self._cancel(ids)
             except WarehouseError as error:
-                # Who cancels does so again, until what runs has ended.
+                # Logged, not raised: the deadline's thread must survive, and cancels again until the block has ended.
                 _LOG.warning("a statement could not be stopped: %s", error)
 
     def _cancel(self, ids: Sequence[int]) -> None:
+        # The session's own connections wait for the statements that are to be stopped.
         connection = Connection(self._logged_in(), stopping=threading.Lock())
         try:
             for session_id in ids:

@@ -1,4 +1,4 @@
-"""How sqlglot writes Snowflake's SQL: names upper-cased and quoted, subqueries only where Snowflake takes them."""
+"""sqlglot's generator of Snowflake's SQL: names in upper case and quoted, EXISTS only where Snowflake allows it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from sqlglot.dialects.snowflake import Snowflake
 from dagster_safe_backfill.sql import terms
 
 DIALECT = "safesnowflake"
-"""sqlglot's name of it, which it has from the class."""
+"""The dialect's name in sqlglot, which is the lower-cased name of the class `SafeSnowflake`."""
 
 _FOUND = "_sb_found_"
 
 
 def stored(name: str) -> str:
-    """Return a name as Snowflake keeps it: what has no capital letters is a name that nobody quoted."""
+    """Return a name as Snowflake stores it. A name without capital letters counts as unquoted."""
     return name.upper() if name == name.lower() else name
 
 
@@ -26,18 +26,18 @@ def shown(name: str) -> str:
 
 
 class SafeSnowflake(Snowflake):
-    """Reads as Snowflake does. What a user wrote is written again as it was; the library's own names are upper-cased.
+    """Parses as Snowflake does. Names that a user wrote stay as they are; the library's own names are upper-cased.
 
-    A table's name is always upper-cased, as Snowflake does with an unquoted one; a column's only if it has no capital
-    letters, as there are tables whose columns were quoted.
+    A table's name is always upper-cased, as Snowflake does with an unquoted name. A column's name is upper-cased only
+    if it has no capital letters, because some tables have columns with quoted names.
     """
 
     class Generator(Snowflake.Generator):
-        """Writes it."""
+        """Generates the SQL."""
 
         TYPE_MAPPING: ClassVar = {
             **Snowflake.Generator.TYPE_MAPPING,
-            # Else an account's parameter tells which of three types a TIMESTAMP is.
+            # Without a suffix, the parameter TIMESTAMP_TYPE_MAPPING of the account decides which type a TIMESTAMP is.
             exp.DataType.Type.TIMESTAMP: "TIMESTAMP_NTZ",
             exp.DataType.Type.TIMESTAMPNTZ: "TIMESTAMP_NTZ",
             exp.DataType.Type.TIMESTAMPTZ: "TIMESTAMP_TZ",
@@ -49,7 +49,8 @@ class SafeSnowflake(Snowflake):
             return super().preprocess(with_joined_lookups(expression))
 
         def identifier_sql(self, expression: exp.Identifier) -> str:
-            """Write a name. What was read from text knows where it stood there, and is the user's."""
+            """Return a name as SQL."""
+            # sqlglot notes the position of a name that it parsed, so a name with a "start" was written by the user.
             if expression.args.get("quoted") and "start" not in expression.meta:
                 name: str = expression.this
                 name = name.upper() if isinstance(expression.parent, exp.Table) else stored(name)
@@ -58,16 +59,16 @@ class SafeSnowflake(Snowflake):
 
 
 def with_joined_lookups(statement: exp.Expr) -> exp.Expr:
-    """Return a statement in which rows are looked up in other relations by joins, where EXISTS can't stand.
+    """Return a statement in which lookups by EXISTS are replaced by joins where Snowflake refuses an EXISTS.
 
-    Snowflake takes a correlated EXISTS only as a conjunct of WHERE, not within OR, CASE or an aggregate. Source:
+    Snowflake allows a correlated EXISTS only as a conjunct of WHERE, not within OR, CASE or an aggregate. Source:
     https://docs.snowflake.com/en/sql-reference/operators-subquery
     """
     lookups = [found for found in statement.find_all(exp.Exists) if found.meta.get(terms.IS_LOOKUP)]
     misplaced = [found for found in lookups if not _is_conjunct(found)]
     for number, found in enumerate(misplaced):
         select = found.parent_select
-        # A part of a statement that is written by itself is there to be compared, not to be run.
+        # A fragment of a statement has no SELECT to join. Fragments are only compared as texts, never run.
         if isinstance(select, exp.Select):
             _join(found, select, f"{_FOUND}{number}")
     return statement
@@ -81,18 +82,20 @@ def _is_conjunct(found: exp.Exists) -> bool:
 
 
 def _join(found: exp.Exists, select: exp.Select, alias: str) -> None:
-    """Replace one lookup, each of whose conditions equals a column of the other relation and one of this row."""
+    """Replace one lookup, whose conditions all compare a column of the other relation with one of this row."""
     lookup = found.this
     assert isinstance(lookup, exp.Select)
     equalities = list(_equalities(lookup.args["where"].this))
     names = [f"{alias}_{i}" for i in range(len(equalities))]
     keys = {name: equality.left.copy() for name, equality in zip(names, equalities, strict=True)}
+    # DISTINCT, so that the join finds at most one row and the statement's counts stay the same.
     rows = exp.select(*terms.named(keys)).distinct().from_(lookup.args["from_"].this.copy())
     on = [
         exp.EQ(this=terms.column(name, of=alias), expression=equality.right.copy())
         for name, equality in zip(names, equalities, strict=True)
     ]
     select.join(terms.subquery(rows, alias), on=terms.all_of(on), join_type="LEFT", copy=False)
+    # A NULL means that the join found no row: a NULL in the other relation equals nothing, so it never joins.
     is_missing = exp.Is(this=terms.column(names[0], of=alias), expression=exp.Null())
     found.replace(exp.paren(exp.not_(is_missing)))
 

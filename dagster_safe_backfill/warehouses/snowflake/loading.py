@@ -1,4 +1,4 @@
-"""Computed rows on their way to Snowflake: frames by Parquet, PUT and COPY INTO; queries as they were written."""
+"""Loading of computed rows into Snowflake: frames by Parquet, PUT and COPY INTO; queries as they were written."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class LoadedFrame:
 
     Attributes:
         table: The table.
-        columns: Its columns; those of nothing but NULL without a type.
+        columns: The columns of the frame. A column that holds only NULL has the type `UNTYPED`.
     """
 
     def __init__(self, frame: object, *, schema: str) -> None:
         self._rows = _renamed(as_arrow(frame))
-        # Of letters and digits, as the name of its stage isn't to be quoted.
+        # Only letters, digits and underscores, so that the name of the table's stage needs no quotes.
         self.table = TableRef(schema=schema, name=f"{_SOURCE}{uuid.uuid4().hex}")
         self._types = _types(self._rows)
         untyped = untyped_columns(self._rows)
@@ -48,7 +48,7 @@ class LoadedFrame:
     def loaded(
         self, execute: Callable[[str], object], remove: Callable[[str], object]
     ) -> Generator[exp.Table, None, None]:
-        """Create and fill the table by `execute`, and drop it by `remove` at the end of the block."""
+        """Create and fill the table with `execute`, and drop it with `remove` at the end of the block."""
         name = _sql(terms.table(self.table))
         columns = ", ".join(f"{_sql(terms.column(column))} {kind}" for column, kind in self._types.items())
         execute(f"CREATE TEMPORARY TABLE {name} ({columns})")
@@ -57,7 +57,7 @@ class LoadedFrame:
                 self._copy(execute, name)
             yield terms.table(self.table)
         finally:
-            # Its stage goes with it.
+            # This drops the table's stage and the file in it, too.
             remove(f"DROP TABLE IF EXISTS {name}")
 
     def _copy(self, execute: Callable[[str], object], name: str) -> None:
@@ -69,8 +69,12 @@ class LoadedFrame:
         with tempfile.TemporaryDirectory(prefix="dagster-safe-backfill-") as folder:
             path = Path(folder) / "rows.parquet"
             parquet.write_table(self._rows, path)
+            # A quote in the path would end the string literal.
             file = path.as_uri().replace("'", "%27")
+            # No gzip, because Parquet compresses its columns itself.
             execute(f"PUT '{file}' {stage} AUTO_COMPRESS = FALSE")
+        # Without USE_LOGICAL_TYPE, Snowflake reads a Parquet timestamp as the integer that it is stored as. Without
+        # MATCH_BY_COLUMN_NAME, it loads a Parquet file only into a single VARIANT column.
         execute(
             f"COPY INTO {name} FROM {stage} FILE_FORMAT = (TYPE = PARQUET USE_LOGICAL_TYPE = TRUE)"
             " MATCH_BY_COLUMN_NAME = CASE_SENSITIVE ON_ERROR = ABORT_STATEMENT"
@@ -78,7 +82,7 @@ class LoadedFrame:
 
 
 def _renamed(rows: pa.Table) -> pa.Table:
-    """Return a frame with its columns named as Snowflake's users expect, and values that Parquet holds plainly."""
+    """Return a frame with upper-case column names, and without categories and floats of 16 bits."""
     import pyarrow as pa
 
     names = [name.upper() for name in rows.column_names]
@@ -100,27 +104,27 @@ def _types(rows: pa.Table) -> dict[str, str]:
     for field in fields:
         kind = of_arrow(field.type)
         if kind is None:
-            raise FrameError(f"Snowflake has no type for the column {field.name} of {field.type}")
+            raise FrameError(f"Snowflake has no type for the column {field.name} of the type {field.type}.")
         found[field.name] = kind
     return found
 
 
 def one_select(query: Query) -> str:
-    """Return the query's text if it is just one SELECT.
+    """Return the query's text without its last semicolon if it is exactly one SELECT.
 
     Raises:
-        ConfigurationError: It is something else.
-        WarehouseError: It can't be read.
+        ConfigurationError: The text is another statement, or several.
+        WarehouseError: The text can't be parsed.
     """
     try:
-        # A comment after a semicolon is one of its own.
+        # sqlglot parses a comment after a semicolon as a statement of its own.
         parsed = sqlglot.parse(query.sql, dialect=DIALECT)
         found = [one for one in parsed if one is not None and not isinstance(one, exp.Semicolon)]
     except SqlglotError as error:
-        raise WarehouseError(f"the query can't be read: {error}") from error
+        raise WarehouseError(f"the query can't be parsed: {error}") from error
     if len(found) != 1 or not isinstance(found[0], exp.Query):
         kinds = " and ".join(one.key.upper() for one in found)
-        raise ConfigurationError(f"a Query is one SELECT, not {kinds or 'nothing'}: {query.sql!r}")
+        raise ConfigurationError(f"a Query is one SELECT, not {kinds or 'nothing'}: {query.sql!r}.")
     return _without_semicolon(query.sql)
 
 
@@ -133,9 +137,9 @@ def _without_semicolon(sql: str) -> str:
 
 
 def as_relation(select: str, name: str) -> exp.Table:
-    """Return a query's text as a relation, wherever it is read."""
+    """Return a relation that consists of the query's text, in parentheses."""
     alias = exp.TableAlias(this=exp.to_identifier(name, quoted=True))
-    # On lines of its own, as it may end with a comment.
+    # On lines of its own: the text may end with a comment, which would hide the parenthesis.
     return exp.Table(this=exp.Var(this=f"(\n{select}\n)"), alias=alias)
 
 

@@ -1,4 +1,4 @@
-"""Snowflake: everything is pushed down, and no DDL is ever run in a transaction, which it would commit."""
+"""Sessions with Snowflake. No DDL runs in a transaction, because it would commit the transaction."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class SnowflakeWarehouse(Warehouse):
     """One database of a Snowflake account.
 
     Args:
-        connect: Opens a session that commits each statement, keeps UTC and binds by question mark. What its
-            LOCK_TIMEOUT is, is `lock_timeout`.
-        schema: Where the sessions' temporary tables go; the session's current schema, if None.
-        lock_timeout: Seconds for which a change that lost against another transaction's is tried again.
+        connect: Opens a session with autocommit, the time zone UTC, bindings by question mark, and `lock_timeout` as
+            its LOCK_TIMEOUT.
+        schema: The schema of the sessions' temporary tables. Defaults to the session's current schema.
+        lock_timeout: Seconds for which a transaction that lost against another one is repeated.
     """
 
     dialect = _DIALECT
@@ -50,7 +50,7 @@ class SnowflakeWarehouse(Warehouse):
 
     @contextmanager
     def connect(self, *, read_only: bool = False) -> Generator[SnowflakeSession, None, None]:
-        """See `Warehouse.connect`. Snowflake has no sessions for reading only; the library refuses to write in one."""
+        """See `Warehouse.connect`."""
         connections = Connections(self._connect)
         try:
             own = connections.opened()
@@ -58,6 +58,7 @@ class SnowflakeWarehouse(Warehouse):
                 own,
                 connections,
                 schema=self._schema or own.schema or _SCRATCH_SCHEMA,
+                # Snowflake has no read-only sessions, so the library itself refuses to write in one.
                 read_only=read_only,
                 conflict_timeout=self._lock_timeout,
             )
@@ -66,7 +67,7 @@ class SnowflakeWarehouse(Warehouse):
 
 
 class SnowflakeSession(Session):
-    """A session of one connection with Snowflake, and of a second one for what can't be done in its transactions."""
+    """A session with one connection for transactions, and a second one for statements outside of them."""
 
     dialect = _DIALECT
 
@@ -86,12 +87,13 @@ class SnowflakeSession(Session):
         return self._statements.in_transaction()
 
     def attempt(self, work: Callable[[], _Result]) -> _Result:
-        """See `Session.attempt`. Once what was missing has been made, the transaction begins anew at once."""
+        """See `Session.attempt`. After `BeginAnewError` the transaction starts again at once."""
         backoff = Backoff(self.conflict_timeout)
         while True:
             try:
                 with self.transaction():
                     return work()
+            # Nobody is in the way: what the transaction needed exists now, so there is nothing to wait for.
             except BeginAnewError:
                 continue
             except TransactionConflictError:
@@ -109,11 +111,12 @@ class SnowflakeSession(Session):
     def execute(self, statement: exp.Insert | exp.Update | exp.Delete | exp.Merge) -> int:
         """See `Session.execute`."""
         counts = self._statements.change(sql_of(statement))
-        # What an UPDATE tells besides is how many of its rows had several matches.
+        # A MERGE returns the numbers of inserted, updated and deleted rows. The second number of an UPDATE counts rows
+        # with several matches, which aren't changes.
         return sum(counts) if isinstance(statement, exp.Merge) else counts[0]
 
     def append(self, table: TableRef, columns: Sequence[str], rows: Sequence[Row]) -> None:
-        """See `Session.append`. The values are bound, a list a column."""
+        """See `Session.append`."""
         names = ", ".join(sql_of(terms.column(name)) for name in columns)
         places = ", ".join("?" for _ in columns)
         self._statements.insert(f"INSERT INTO {name_of(table)} ({names}) VALUES ({places})", rows)
@@ -123,19 +126,20 @@ class SnowflakeSession(Session):
         source = select.args.get("from_")
         frame = self._loaded if select.is_star and isinstance(source, exp.From) else None
         if frame is not None and source is not None and source.this.name == frame.table.name:
-            # What was loaded needs no asking.
+            # The temporary table has a type for each column, so it can't tell which of them hold only NULL.
             return frame.columns
         return self._own.described(sql_of(select))
 
     @contextmanager
     def load(self, data: object) -> Generator[exp.Table, None, None]:
-        """See `Session.load`. A query isn't run: where it is read, its text stands."""
+        """See `Session.load`. A query isn't run here: statements that read it contain its text."""
         if isinstance(data, Query):
             select = one_select(data)
             check_names([column.name for column in self._own.described(select)], of="the query")
             yield as_relation(select, _SOURCE)
             return
         frame = LoadedFrame(data, schema=self._schema)
+        # On the transaction's own connection, and so before BEGIN: only this session sees its temporary table.
         self._statements.before(f"CREATE SCHEMA IF NOT EXISTS {schema_of(self._schema)}")
         with frame.loaded(self._statements.before, self._statements.remove) as table:
             self._loaded = frame
@@ -149,18 +153,20 @@ class SnowflakeSession(Session):
         return from_arrow(self._own.arrow(sql_of(select)), load_type)
 
     def scratch(self, name: str) -> TableRef:
-        """See `Session.scratch`. A temporary table hides one of its name, and so has one of its own."""
+        """See `Session.scratch`."""
+        # A temporary table is in an ordinary schema and would hide a table of the same name there.
+        # https://docs.snowflake.com/en/user-guide/tables-temp-transient
         return TableRef(schema=self._schema, name=f"{name}_{uuid.uuid4().hex}")
 
     def derive(self, name: str, select: exp.Query, *, kind: DerivedKind = "rows") -> TableRef:  # noqa: ARG002 - no object
-        """See `Session.derive`. A table would take DDL."""
+        """See `Session.derive`. The rows aren't stored: a table would need DDL, which ends the transaction."""
         return terms.Derived(schema="", name=name, select=select)
 
     def forget(self, derived: TableRef) -> None:
         """See `Session.forget`."""
 
     def _beside(self) -> Session:
-        """Return the session that commits each statement."""
+        """Return a session on the connection that commits each statement."""
         return SnowflakeSession(
             self._connections.beside,
             self._connections,

@@ -1,8 +1,8 @@
-"""A table replaced by a clone of itself: SWAP WITH is atomic, but no part of a transaction, and is its own inverse.
+"""The replacement of a table by a clone with SWAP WITH, which is atomic, but not part of a transaction.
 
-So the clone has a mark in its comment before it is swapped in. Who finds the mark on the live table knows that the swap
-took place, and of which change it was; the ledger says whether that change was recorded. If it wasn't, the session was
-lost in between, and the tables are swapped back.
+SWAP WITH is its own inverse: sent twice, it undoes itself. So the clone gets a mark in its comment before it is swapped
+in. A mark on the live table shows that the swap took place, and for which change. The ledger shows whether that change
+was recorded. If it wasn't, the session was lost in between, and the tables are swapped back.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _MARK = "dagster_safe_backfill"
 
 @dataclass(slots=True, kw_only=True)
 class Swap:
-    """One table on its way to be replaced.
+    """The replacement of one table by a clone.
 
     Attributes:
         table: The live table.
-        aside: The clone's name, and after the swap the old table's.
+        aside: The name of the clone, and after the swap that of the old table.
         comment: The live table's own comment.
-        before: The fingerprint of the live table that the clone was made for.
-        is_begun: Whether SWAP WITH was sent, so that it may have taken place.
-        is_swapped: Whether it has.
+        before: The fingerprint of the live table when the clone was made.
+        is_begun: True once SWAP WITH was sent. It may have taken place even if no reply was read.
+        is_swapped: True once the reply of SWAP WITH was read.
     """
 
     table: TableRef
@@ -45,26 +45,28 @@ class Swap:
 
     @property
     def comment_sql(self) -> str:
-        """The statement that gives the live table its own comment again."""
+        """The statement that restores the live table's own comment."""
         return _commented(self.table, self.comment)
 
     def run(self, connection: Connection) -> None:
-        """Swap the tables, if the live one is as it was.
+        """Swap the tables if the live one didn't change since the clone was made.
 
         Raises:
-            TransactionConflictError: It isn't, or changed just then: it is to be swapped back.
+            TransactionConflictError: The live table changed before or during the swap. Call `undo` then.
         """
+        # SWAP WITH is DDL, so no transaction can hold a lock until then, and others may write to the table.
         self._check(connection, self.table)
         mark = {_MARK: self.aside.name, "comment": self.comment, "rows": fingerprint(connection, self.aside)}
         connection.execute(_commented(self.aside, json.dumps(mark)))
+        # Set before the statement: if its reply is lost, `undo` has to look at the mark.
         self.is_begun = True
         connection.execute(_swapped(self.table, self.aside), is_stoppable=False)
         self.is_swapped = True
-        # What was written between the check and the swap is in the old table, and would be lost.
+        # Rows that others wrote between the check and the swap are in the old table, and would be lost.
         self._check(connection, self.aside)
 
     def undo(self, connection: Connection) -> None:
-        """Swap back, if they were swapped, and drop the clone."""
+        """Swap back if the tables were swapped, and drop the clone."""
         _swap_back(connection, self.table, self.aside)
 
     def _check(self, connection: Connection, old: TableRef) -> None:
@@ -75,41 +77,45 @@ class Swap:
 def begun(
     connection: Connection, table: TableRef, *, aside: TableRef, source: TableRef, is_empty: bool, created: list[str]
 ) -> Swap:
-    """Make the table that is to replace another: a clone of `source`, or an empty one with its definition.
+    """Create the table that will replace another: a clone of `source`, or an empty table with its definition.
 
-    Grants are those of the source; the kind of table, permanent or transient, is that of the live one.
+    It has the grants of the source. It is permanent or transient like the live table.
 
     Args:
-        session: Commits each statement.
+        connection: A connection that commits each statement.
         table: The live table.
-        aside: The name of what is made.
-        source: What it is made of.
-        is_empty: Whether its rows are left out.
-        created: Gets the name as soon as it is there, so that it goes whatever comes after.
+        aside: The name of the new table.
+        source: The table that is cloned.
+        is_empty: True to leave out the rows.
+        created: A list to which the name is added once the table exists, so that a rollback drops it.
 
     Raises:
-        SwapError: The source is transient, and the live table isn't.
+        SwapError: The source is transient and the live table isn't, or one of them doesn't exist.
     """
     live, of_source = catalog.facts_of(connection, table), catalog.facts_of(connection, source)
     if live is None or of_source is None:
-        raise SwapError(f"{table} or {source} isn't there any more", table=str(table))
+        raise SwapError(f"{table} or {source} doesn't exist any more.", table=str(table))
+    # A transient table has no fail-safe, and Snowflake refuses a permanent clone of one.
     if of_source.is_transient and not live.is_transient:
-        raise SwapError(f"{source} is transient, and must not take the place of {table}", table=str(table))
+        raise SwapError(f"{source} is transient, and can't replace {table}, which is permanent.", table=str(table))
     kind = "TRANSIENT TABLE" if live.is_transient else "TABLE"
     how = "LIKE" if is_empty else "CLONE"
-    # Its name was intended for it: what has it now was left by an earlier try.
+    # OR REPLACE: the ledger reserved the name for this change, so a table of that name is left from an earlier attempt.
+    # COPY GRANTS: otherwise a clone has no grants, and its readers would lose access at the swap.
     connection.execute(f"CREATE OR REPLACE {kind} {catalog.name_of(aside)} {how} {catalog.name_of(source)} COPY GRANTS")
     created.append(catalog.name_of(aside))
+    # A clone is a snapshot, so its own fingerprint is that of the live table at the moment at which it was cloned.
     is_copy = source == table and not is_empty
     before = fingerprint(connection, aside if is_copy else table)
     return Swap(table=table, aside=aside, comment=live.comment, before=before)
 
 
 def _swap_back(connection: Connection, table: TableRef, aside: TableRef) -> None:
-    """Swap back, if the live table is the marked one; drop the clone."""
+    """Swap back if the live table has the mark, and drop the clone."""
     facts = catalog.facts_of(connection, table)
     if facts is not None and _mark_of(facts.comment) is not None:
         connection.execute(_swapped(table, aside), is_stoppable=False)
+    # Only a marked table is dropped: without the mark, `aside` may be the old live table.
     clone = catalog.facts_of(connection, aside)
     if clone is not None and _mark_of(clone.comment) is not None:
         connection.execute(f"DROP TABLE {catalog.name_of(aside)}", is_stoppable=False)
@@ -122,7 +128,7 @@ class HalfDone:
     Attributes:
         aside: The old table.
         comment: The live table's own comment.
-        rows: The fingerprint of what was swapped in.
+        rows: The fingerprint of the table that was swapped in, before the swap.
     """
 
     table: TableRef
@@ -131,27 +137,27 @@ class HalfDone:
     rows: str
 
     def finish(self, connection: Connection) -> None:
-        """Take the mark off, as the ledger tells of the change."""
+        """Remove the mark, because the ledger records the change."""
         connection.execute(_commented(self.table, self.comment))
 
     def discard(self, connection: Connection) -> None:
-        """Swap back, as the ledger doesn't.
+        """Swap back, because the ledger doesn't record the change.
 
         Raises:
-            SwapError: Somebody has changed the table since, which would be lost.
+            SwapError: The table was changed after the swap, and those changes would be lost.
         """
         if fingerprint(connection, self.table) != self.rows:
             raise SwapError(
-                f"{self.table} was swapped in by a session that was lost before the ledger told of it, and was changed"
-                f" since; the table before is {self.aside}. Look at what changed, then drop {self.aside} and set the"
-                " comment of the table to keep it, or swap them to go back",
+                f"{self.table} was swapped in by a session that was lost before the ledger recorded it, and was changed"
+                f" since then. The old table is {self.aside}. Look at the changes. To keep them, drop {self.aside} and"
+                f" set the comment of {self.table}. To go back, swap the two tables.",
                 table=str(self.table),
             )
         _swap_back(connection, self.table, self.aside)
 
 
 def half_done(connection: Connection, table: TableRef) -> HalfDone | None:
-    """Return the swap whose mark the live table has."""
+    """Return the swap whose mark is on the live table, or None if there is no mark."""
     facts = catalog.facts_of(connection, table)
     mark = None if facts is None else _mark_of(facts.comment)
     if mark is None:
@@ -161,7 +167,7 @@ def half_done(connection: Connection, table: TableRef) -> HalfDone | None:
 
 
 def fingerprint(connection: Connection, table: TableRef) -> str:
-    """Return what all rows of a table come to, in any order."""
+    """Return the number of a table's rows and the sum of their hashes, which don't depend on the order of the rows."""
     columns = connection.described(f"SELECT * FROM {catalog.name_of(table)}")
     row_hash = SnowflakeDialect().row_hash([terms.column(column.name) for column in columns])
     select = exp.select(exp.Count(this=exp.Star()), exp.Sum(this=row_hash)).from_(terms.table(table))

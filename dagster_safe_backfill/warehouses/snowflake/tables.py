@@ -1,4 +1,4 @@
-"""Snowflake's tables: made, changed and replaced outside of the transaction that needs them, and undone with it."""
+"""Snowflake's tables: created, changed and replaced outside the transaction that needs them, and undone with it."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from dagster_safe_backfill.warehouses.snowflake.swap import begun, half_done
 from dagster_safe_backfill.warehouses.snowflake.transaction import BeginAnewError, Statements
 
 _ROWS = "_sb_rows"
-# What is not yet published needs no history.
+# A transient table has no fail-safe, which would cost storage. A shadow's rows can be computed again.
 _KINDS: Mapping[TableKind, str] = {"live": "TABLE", "shadow": "TRANSIENT TABLE", "scratch": "TEMPORARY TABLE"}
 
 
 class SnowflakeTables(Tables):
     """The tables of a session.
 
-    DDL commits the transaction of its connection. So tables are made at once, before BEGIN or beside the transaction,
-    and are dropped again if it is rolled back; and they are dropped once it is committed.
+    DDL commits the transaction of its connection. So a table is created at once, before BEGIN or by the second
+    connection, and dropped again if the transaction is rolled back. A table that is to be dropped is dropped after the
+    transaction is committed.
 
     Args:
-        statements: Runs them.
+        statements: Runs the statements, in the transaction or outside of it.
         beside: Returns the session that commits each statement.
     """
 
@@ -67,7 +68,7 @@ class SnowflakeTables(Tables):
         """See `Tables.create`.
 
         Raises:
-            BeginAnewError: It is a live one, and is there without rows now, so that it can be held and filled.
+            BeginAnewError: A live table now exists without rows. The next attempt holds and fills it.
         """
         name, what, transaction = name_of(table), _KINDS[kind], self._statements.transaction
         if transaction is None:
@@ -75,9 +76,11 @@ class SnowflakeTables(Tables):
             return
         if kind == "live":
             none = exp.select(exp.Star()).from_(terms.subquery(rows.copy(), _ROWS)).where(exp.false())
-            # Another session may make it at the same moment. It stays, whatever comes: others may have filled it.
+            # Another session may create it at the same moment. It isn't dropped by a rollback, because others may have
+            # filled it.
             self._statements.define(f"CREATE {what} IF NOT EXISTS {name} AS {sql_of(none)}")
-            raise BeginAnewError(f"{name} was made, and is to be filled")
+            raise BeginAnewError(f"{name} was created without rows, and the next attempt fills it")
+        # A table that this transaction dropped still exists until COMMIT, though its name must be free at once.
         replace = "OR REPLACE " if transaction.dropped.pop(name, None) is not None else ""
         self._statements.define(f"CREATE {replace}{what} {name} AS {sql_of(rows)}")
         transaction.created.append(name)
@@ -88,7 +91,7 @@ class SnowflakeTables(Tables):
         self._statements.change(f"INSERT INTO {name_of(into)} ({names}) {sql_of(rows)}")
 
     def drop(self, table: TableRef) -> None:
-        """See `Tables.drop`. In a transaction it is dropped once that is committed."""
+        """See `Tables.drop`. In a transaction, the table is dropped after COMMIT."""
         name = name_of(table)
         sql = f"DROP TABLE IF EXISTS {name}"
         if self._statements.transaction is None:
@@ -97,15 +100,16 @@ class SnowflakeTables(Tables):
             self._statements.transaction.dropped[name] = sql
 
     def add_columns(self, table: TableRef, columns: Mapping[Column, exp.Expr | None]) -> None:
-        """See `Tables.add_columns`. A column that is there before its rows harms no reader."""
+        """See `Tables.add_columns`. Readers may see the columns before their rows."""
         transaction = self._statements.transaction
         is_late = transaction is not None and transaction.has_begun
+        # ALTER TABLE would commit the transaction and wait for its lock, so the transaction is given up first.
         if transaction is not None and is_late:
             transaction.release()
         catalog.add_columns(self._statements.own, table, columns)
         if is_late:
             names = ", ".join(column.name for column in columns)
-            raise BeginAnewError(f"{table} gained {names}, and is to be looked at anew")
+            raise BeginAnewError(f"{table} gained {names}, and the next attempt reads it again")
 
     def reshape(
         self,
@@ -120,18 +124,20 @@ class SnowflakeTables(Tables):
         self.add_columns(table, added)
 
     def archive(self, table: TableRef, archive: TableRef, rows: exp.Select) -> None:  # noqa: ARG002 - it has them all
-        """See `Tables.archive`. A clone shares its rows with the table, and so holds all of them at no cost."""
+        """See `Tables.archive`. The archive is a clone with all rows, because a clone copies no data."""
         name = name_of(archive)
-        # `record_first` told of its name: what has it now was left by an earlier try.
+        # OR REPLACE: `record_first` reserved the name, so a table of that name is left from an earlier attempt.
         self._statements.define(f"CREATE OR REPLACE TRANSIENT TABLE {name} CLONE {name_of(table)}")
         if self._statements.transaction is not None:
             self._statements.transaction.created.append(name)
 
     @contextmanager
     def hold(self, table: TableRef) -> Generator[Session, None, None]:
-        """See `Tables.hold`. An INSERT of another is not kept off: only what changes or deletes rows locks."""
+        """See `Tables.hold`. Others can still INSERT: only UPDATE, DELETE and MERGE wait for the lock."""
         columns = self.columns(table)
         if columns:
+            # BEGIN takes no lock in Snowflake. An UPDATE takes the table's lock until COMMIT.
+            # https://docs.snowflake.com/en/sql-reference/transactions
             self._statements.begin()
             self._statements.own.execute(sql_of(catalog.locking(table, columns[0].name)))
         yield self._beside()
@@ -140,8 +146,9 @@ class SnowflakeTables(Tables):
     def replace(
         self, table: TableRef, *, aside: TableRef, kept: exp.Expr | None = None
     ) -> Generator[Replacement, None, None]:
-        """See `Tables.replace`. The clone is `aside` until they are swapped, and shares its rows with the table."""
+        """See `Tables.replace`. Until the swap, the clone is named `aside`."""
         with self._replaced(table, aside=aside, source=table, is_empty=kept is None):
+            # The clone starts with all rows, because a clone copies no data. Only rows that aren't kept cost a DELETE.
             if kept is not None and kept != exp.true():
                 delete = exp.delete(terms.table(aside), where=exp.not_(exp.paren(kept.copy())))
                 self._statements.change(sql_of(delete))
@@ -156,11 +163,12 @@ class SnowflakeTables(Tables):
     def _replaced(
         self, table: TableRef, *, aside: TableRef, source: TableRef, is_empty: bool = False
     ) -> Generator[None, None, None]:
-        """Make a clone, which is changed within the block, and swap it in at its end."""
+        """Create a clone, which the caller changes within the block, and swap it in at the end of the block."""
         transaction = self._statements.transaction
         if transaction is None or transaction.has_changed:
-            raise WarehouseError(f"{table} is swapped in a transaction that has changed nothing yet, and in no other")
-        # Before the lock is given up, so that the clone is of what was looked at.
+            raise WarehouseError(f"{table} can only be swapped in a transaction that has changed nothing yet.")
+        # The clone is made by the second connection while this transaction still holds the lock, so the clone has the
+        # rows that the conflict check read.
         beside, created = self._statements.beside, transaction.created
         swap = begun(beside, table, aside=aside, source=source, is_empty=is_empty, created=created)
         transaction.release()
@@ -175,12 +183,12 @@ class SnowflakeTables(Tables):
             return None
         if is_recorded(found.aside):
             found.finish(self._statements.own)
-            return f"its swap with {found.aside} was recorded, and is finished"
+            return f"its swap with {found.aside} was recorded, and is completed"
         found.discard(self._statements.own)
         return f"its swap with {found.aside} was not recorded, and is undone"
 
     def record_first(self, record: Callable[[], None]) -> None:
-        """See `Tables.record_first`. A crash leaves the tables that were made for its transaction."""
+        """See `Tables.record_first`. A crash leaves behind the tables that were created for its transaction."""
         with self._statements.in_transaction():
             record()
 

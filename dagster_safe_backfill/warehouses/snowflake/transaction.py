@@ -1,4 +1,4 @@
-"""A transaction of Snowflake's, and what can't be done within it and is done before, beside or after it."""
+"""A transaction of Snowflake, and the statements that must run before it, beside it or after it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _LOG = logging.getLogger(__name__)
 
 
 class BeginAnewError(TransactionConflictError):
-    """What a transaction needed was done outside of it, so that it is to begin anew, now."""
+    """A change that a transaction needs was made outside of it. `attempt` starts the transaction again at once."""
 
 
 class Swap(Protocol):
-    """A table that is replaced in a transaction; see `swap.Swap`."""
+    """A table that is replaced in a transaction. See `swap.Swap`."""
 
     table: TableRef
     aside: TableRef
@@ -31,29 +31,33 @@ class Swap(Protocol):
 
     @property
     def comment_sql(self) -> str:
-        """The statement that gives the live table its own comment again."""
+        """The statement that restores the live table's own comment."""
         ...
 
     def undo(self, connection: Connection) -> None:
-        """Swap back, if they were swapped, and drop the clone."""
+        """Swap back if the tables were swapped, and drop the clone."""
         ...
 
 
 @dataclass(slots=True, kw_only=True)
 class Transaction:
-    """DDL commits the transaction of its session: so tables are made and dropped outside of it.
+    """A transaction, and the tables that are created and dropped for it.
+
+    DDL commits the transaction of its session, so tables are created and dropped outside the transaction.
 
     Attributes:
-        has_begun: Whether BEGIN was sent: it waits for the first change, as each statement sees what was committed
-            before it, in a transaction or not.
-        has_changed: Whether there is something to commit.
-        created: The tables that were made, which go if it is rolled back.
-        dropped: The statements that drop tables once it is committed, by the tables' names.
-        removed: The statements that remove what was the session's own, once it is over.
-        swap: The table that is replaced in it, whose clone is changed outside of it until they are swapped.
-        failure: What a statement of it raised.
-        is_in_doubt: Whether COMMIT was sent, and its reply was not read: then the ledger tells, and nothing is undone.
-        is_stuck: Whether ROLLBACK failed, so that DDL in this session would commit what is to be rolled back.
+        own: The connection of the transaction.
+        has_begun: True once BEGIN was sent. It is sent before the first change: each statement sees the rows that were
+            committed before it, in a transaction or not.
+        has_changed: True if there is something to commit.
+        created: The tables that were created. A rollback drops them.
+        dropped: A mapping from table name to the statement that drops the table after COMMIT.
+        removed: The statements that remove the session's own tables after the transaction has ended.
+        swap: The table that is replaced in the transaction. Its clone is changed before BEGIN.
+        failure: The error of a statement that failed.
+        is_in_doubt: True if COMMIT was sent and its reply was not read. Then nothing is undone, and the next attempt
+            reads in the ledger whether the transaction was committed.
+        is_stuck: True if ROLLBACK failed. Then DDL in this session would commit the changes that should be undone.
     """
 
     own: Connection
@@ -68,10 +72,10 @@ class Transaction:
     is_stuck: bool = False
 
     def begin(self) -> None:
-        """Send BEGIN, if it wasn't yet, and isn't to be: a clone is no reader's."""
+        """Send BEGIN, unless it was sent. Changes of a clone that isn't swapped in yet need no transaction."""
         is_aside = self.swap is not None and not self.swap.is_swapped
         if not self.has_begun and not is_aside:
-            # Also if its reply is lost: a ROLLBACK too many does no harm.
+            # Set before the statement, in case its reply is lost: a ROLLBACK without a transaction does nothing.
             self.has_begun = True
             self.own.execute("BEGIN TRANSACTION", is_stoppable=False)
 
@@ -79,11 +83,12 @@ class Transaction:
         """Commit.
 
         Raises:
-            WarehouseError: A statement of it failed, though somebody went on; Snowflake itself would commit the others.
+            WarehouseError: A statement of the transaction failed, even if its error was caught.
         """
+        # Snowflake leaves a transaction open after a failed statement, and COMMIT would commit the other statements.
         if self.failure is not None:
             raise WarehouseError(
-                f"a statement of the transaction failed, so nothing of it is committed: {self.failure}"
+                f"a statement of the transaction failed, so none of its changes were committed: {self.failure}"
             ) from self.failure
         if self.has_begun:
             self.is_in_doubt = True
@@ -91,21 +96,22 @@ class Transaction:
             self.is_in_doubt = self.has_begun = False
 
     def roll_back(self) -> None:
-        """Undo all of it, as far as Snowflake can be reached; the rest is left to recovery and retention."""
+        """Undo all changes. If Snowflake can't be reached, recovery and the retention schedule undo the rest later."""
         if self.has_begun:
             self.is_stuck = not quietly(self.own, "ROLLBACK")
             self.has_begun = False
+        # The statements below are DDL, which would commit the changes that couldn't be rolled back.
         if self.is_stuck:
             return
         if self.is_in_doubt:
-            _LOG.warning("whether the transaction was committed is to be read in the ledger; the next try will")
+            _LOG.warning("no reply to COMMIT was received; the next attempt reads in the ledger if it took place")
             return
         if self.swap is not None and self.swap.is_begun:
             try:
                 self.swap.undo(self.own)
             except SafeBackfillError as error:
-                _LOG.warning("%s is not swapped back: %s", self.swap.table, error)
-        # What has been swapped may be the live table, whatever its name.
+                _LOG.warning("%s could not be swapped back: %s", self.swap.table, error)
+        # Once SWAP WITH was sent, the table named `aside` may be the old live table.
         swapped = name_of(self.swap.aside) if self.swap is not None and self.swap.is_begun else None
         for name in self.created:
             if name == swapped:
@@ -113,16 +119,20 @@ class Transaction:
             quietly(self.own, f"DROP TABLE IF EXISTS {name}")
 
     def release(self) -> None:
-        """Send ROLLBACK, to give up a lock before what would commit the transaction."""
+        """Send ROLLBACK, to give up the lock before DDL that would commit the transaction."""
         if self.has_begun:
             self.own.execute("ROLLBACK", is_stoppable=False)
             self.has_begun = False
 
     def close(self, *, is_committed: bool) -> None:
-        """Remove what is needed no more; where that can't be done safely, the end of the session and retention do."""
+        """Drop the tables that aren't needed any more.
+
+        If ROLLBACK failed, they are dropped at the end of the session or by the retention schedule.
+        """
         if self.is_stuck:
             return
         after = [*self.dropped.values()] if is_committed else []
+        # The mark is removed only after COMMIT: until then, `recover` needs it to see that the tables were swapped.
         if self.swap is not None and is_committed:
             after.append(self.swap.comment_sql)
         for statement in [*self.removed, *after]:
@@ -130,15 +140,15 @@ class Transaction:
 
 
 class Statements:
-    """Runs statements in the transaction of a session, before it, or beside it in a connection of their own.
+    """Runs statements in the transaction of a session, before it, or beside it on a second connection.
 
     Args:
         own: The connection of the transactions.
-        connections: All of the session.
-        read_only: Whether to refuse what changes something, as Snowflake has no such sessions.
+        connections: All connections of the session.
+        read_only: True to refuse statements that change something.
 
     Attributes:
-        transaction: The one that is going on.
+        transaction: The open transaction, or None.
     """
 
     def __init__(self, own: Connection, connections: Connections, *, read_only: bool) -> None:
@@ -154,7 +164,7 @@ class Statements:
 
     @contextmanager
     def in_transaction(self) -> Generator[None, None, None]:
-        """Commit at the end of the block, or undo all of it."""
+        """Commit at the end of the block, or undo all changes if it raises."""
         transaction = Transaction(own=self.own)
         is_committed = False
         self.transaction = transaction
@@ -163,6 +173,7 @@ class Statements:
             transaction.commit()
             is_committed = True
         except BaseException:
+            # Tables that were created beside a lost session must be dropped too, by a new session.
             transaction.own = self._connections.alive(self.own)
             transaction.roll_back()
             raise
@@ -171,12 +182,12 @@ class Statements:
             transaction.close(is_committed=is_committed)
 
     def query(self, sql: str) -> list[Row]:
-        """Run what changes nothing."""
+        """Run a statement that changes nothing."""
         with self._noting_failure():
             return self.own.execute(sql)
 
     def change(self, sql: str) -> Row:
-        """Run what changes rows, in the transaction, and return the numbers of rows that it tells."""
+        """Run a statement that changes rows, in the transaction, and return Snowflake's numbers of rows."""
         with self._noting_failure():
             self._check_writable(sql)
             self.begin()
@@ -186,48 +197,48 @@ class Statements:
             return found[0]
 
     def insert(self, sql: str, rows: Sequence[Row]) -> None:
-        """Run an INSERT of placeholders in the transaction."""
+        """Run an INSERT with placeholders in the transaction."""
         with self._noting_failure():
             self._check_writable(sql)
             self.begin()
             self.own.insert(sql, rows)
 
     def define(self, sql: str) -> None:
-        """Run DDL at once: before BEGIN, or beside the transaction."""
+        """Run DDL at once: on the own connection before BEGIN, else on the second one."""
         with self._noting_failure():
             self._check_writable(sql)
             is_beside = self.transaction is not None and self.transaction.has_begun
             (self.beside if is_beside else self.own).execute(sql)
 
     def before(self, sql: str) -> None:
-        """Run what is the session's own, and would end a transaction.
+        """Run DDL for a table of this session only, before its transaction begins.
 
         Raises:
-            WarehouseError: One has begun.
+            WarehouseError: The transaction has begun, and the statement would commit it.
         """
         if self.transaction is not None and self.transaction.has_begun:
-            raise WarehouseError(f"this can't be run once a transaction has changed something: {sql[:300]}")
+            raise WarehouseError(f"this statement can't run after the transaction has changed something: {sql[:300]}")
         self.own.execute(sql)
 
     def remove(self, sql: str) -> None:
-        """Remove what is the session's own, at once or when the transaction is over."""
+        """Drop a table of this session only, at once or after the transaction has ended."""
         if self.transaction is not None and self.transaction.has_begun:
             self.transaction.removed.append(sql)
         else:
             quietly(self.own, sql)
 
     def begin(self) -> None:
-        """Begin the transaction that is going on."""
+        """Send BEGIN for the open transaction, unless it was sent."""
         if self.transaction is not None:
             self.transaction.begin()
 
     def _check_writable(self, sql: str) -> None:
         if self._read_only:
-            raise WarehouseError(f"this session is for reading only: {sql[:300]}")
+            raise WarehouseError(f"this session is read-only and can't run: {sql[:300]}")
 
     @contextmanager
     def _noting_failure(self) -> Generator[None, None, None]:
-        """Keep a transaction from being committed once a statement of it failed, which Snowflake itself doesn't."""
+        """Note the error of a statement that fails, so that its transaction can't be committed."""
         try:
             yield
         except SafeBackfillError as error:
@@ -237,7 +248,7 @@ class Statements:
 
 
 def quietly(connection: Connection, sql: str) -> bool:
-    """Run what cleans up, and return whether it could be; that it fails is no news, or is left to retention."""
+    """Run a clean-up statement and return True if it succeeded. Log an error instead of raising it."""
     try:
         connection.execute(sql, is_stoppable=False)
     except SafeBackfillError as error:

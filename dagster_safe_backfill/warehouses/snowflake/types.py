@@ -8,16 +8,19 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 UNTYPED = '"NULL"'
-"""The type of a frame's column that holds nothing but NULL."""
+"""The type of a frame's column that holds only NULL."""
 
 DIGITS = 38
-"""What a NUMBER may have."""
+"""The most digits of a NUMBER."""
+# Times have nanoseconds by default. https://docs.snowflake.com/en/sql-reference/data-types-datetime
 _FRACTIONS = 9
+# A VARCHAR without a length is described with the default length (16 MB) or with the largest one (128 MB).
+# https://docs.snowflake.com/en/sql-reference/data-types-text
 _LONGEST_TEXTS = (None, 16_777_216, 134_217_728)
 
 
 def spelled(kind: str, *, length: int | None, precision: int | None, scale: int | None) -> str:
-    """Return a type as this library spells it, from what the driver says of a column."""
+    """Return a type as this library spells it, from the driver's description of a column."""
     match kind:
         case "FIXED":
             return f"NUMBER({precision or DIGITS},{scale or 0})"
@@ -32,7 +35,7 @@ def spelled(kind: str, *, length: int | None, precision: int | None, scale: int 
 
 
 def of_arrow(kind: pa.DataType) -> str | None:
-    """Return the type of a column for Arrow's values; None if they have none here."""
+    """Return the type of a column for values of an Arrow type, or None if Snowflake has no such type."""
     import pyarrow as pa
 
     types = pa.types

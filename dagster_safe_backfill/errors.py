@@ -335,6 +335,10 @@ _TRANSIENT = (
 )
 
 
+INTERRUPTIONS: tuple[type[BaseException], ...] = (*_TRANSIENT, BatchTimeoutError, OutsideAllowedHoursError)
+"""Errors that end a run though nothing is wrong with its code or its data, so that its work can be continued."""
+
+
 def is_transient(error: BaseException) -> bool:
     """Return True if the failed work may succeed when it is repeated.
 

@@ -27,7 +27,7 @@ from dagster_safe_backfill.model.states import RowCounts
 from dagster_safe_backfill.model.tables import TableRef, TableSpec
 from dagster_safe_backfill.model.text import about
 from dagster_safe_backfill.reports.events import changes_metadata
-from dagster_safe_backfill.runs.declared import TableIO
+from dagster_safe_backfill.runs.declared import TableIO, load_type_of
 from dagster_safe_backfill.runs.partitions import reads_nothing, slice_of_input, slice_of_output
 
 if TYPE_CHECKING:
@@ -134,13 +134,13 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
                     partition_slice=None if is_empty else slice_of_input(context),
                     is_empty=is_empty,
                     columns=names(context.definition_metadata or {}, "columns"),
-                    load_type=_load_type(context),
+                    load_type=load_type_of(context.dagster_type),
                 )
         except TableNotFoundError:
             # An asset that depends on its own earlier partitions reads no partition in its first run, and has no table.
             if not is_empty:
                 raise
-            return _upkeep().no_rows(_load_type(context))
+            return _upkeep().no_rows(load_type_of(context.dagster_type))
 
     def table_of(self, key: dg.AssetKey, *, schema: str | None) -> TableRef:
         """Return an asset's table in this database; `schema` is that of the asset's options."""
@@ -345,16 +345,6 @@ def _run_id(context: dg.InputContext | dg.OutputContext) -> str | None:
         return context.step_context.run_id
     except dg.DagsterInvariantViolationError:
         return None
-
-
-def _load_type(context: dg.InputContext) -> type:
-    hint = context.dagster_type.typing_type
-    # typing.Any is a class since Python 3.11 ("Changed in version 3.11" in the typing docs).
-    if isinstance(hint, type) and hint is not Any:
-        return hint
-    import pandas as pd
-
-    return pd.DataFrame
 
 
 def _write_metadata(context: dg.OutputContext, spec: TableSpec, changes: Mapping[str, RowCounts]) -> dict[str, Any]:

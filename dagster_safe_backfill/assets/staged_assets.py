@@ -23,8 +23,8 @@ from dagster_safe_backfill.audits.comparison import Comparison
 from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.model.options import AssetOptions, Batches, Checks, Limits, Publish, Strategy, TableOptions
 from dagster_safe_backfill.reports.checks import are_partitioned, check_specs
-from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset
-from dagster_safe_backfill.runs.limits import no_vain_retries
+from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, StagedAsset
+from dagster_safe_backfill.runs.limits.allowed import no_vain_retries
 from dagster_safe_backfill.runs.private_dagster import keep_options, quiet_about_previews
 from dagster_safe_backfill.runs.user_function import ComputeFunction, Run
 
@@ -144,6 +144,8 @@ def build_staged_wap_assets(
         live=live, compute=compute, audits=group.audits_of_each, logs_by_partition=group.is_partitioned
     )
 
+    staged = StagedAsset(computed=computed, shadow=lambda: shadow)
+
     def stage(
         context: dg.AssetExecutionContext, io_manager: object, arguments: Mapping[str, object]
     ) -> Iterator[object]:
@@ -154,13 +156,13 @@ def build_staged_wap_assets(
         context: dg.AssetExecutionContext, io_manager: object, _arguments: Mapping[str, object]
     ) -> Iterator[object]:
         _wap_run, staged_runs = _loaded()
-        return staged_runs.run_audit(context, io_manager, live=live, shadow=shadow, audits=options.audits)
+        return staged_runs.run_audit(context, io_manager, staged=staged, audits=options.audits)
 
     def publish_together(
         context: dg.AssetExecutionContext, io_manager: object, _arguments: Mapping[str, object]
     ) -> Iterator[object]:
         _wap_run, staged_runs = _loaded()
-        return staged_runs.run_publish(context, io_manager, live=live)
+        return staged_runs.run_publish(context, io_manager, staged=staged)
 
     with quiet_about_previews():
         shadow = group.shadow(compute, stage)

@@ -177,10 +177,13 @@ class Batches:
             partitions that fail stay in the shadow, and the run fails at its end and names them. If False, the whole
             run is published in one transaction, or nothing is. Only `wap_asset` accepts True.
         canary: True if the run stops when its first batch fails its audits.
-        resume: True if a retry or re-execution of a run that crashed reuses the partitions that the run had staged and
-            audited but not published. They are computed again if an audit rejected that run, or if since then the
-            code, its config or the live partition changed, or an upstream asset was materialized. A new launch computes
-            all partitions.
+        resume: True to reuse partitions that an earlier run has staged and audited but not published: after an
+            interruption (killed, timed out, database lost, outside allowed hours), and in a re-execution from failure.
+            After another failure or a rejection, a new launch computes all partitions, because their source may have
+            been fixed since; `"always"` reuses them then, too. Partitions are always computed again if anything that
+            made them changed: their window, the code, its config or resources, the table's options, an upstream asset,
+            or the live partition. False computes every partition.
+        resume_within: The maximum age of the rows that are reused from another run, counted from their computation.
 
     Raises:
         ConfigurationError: A value isn't allowed.
@@ -197,14 +200,19 @@ class Batches:
     size: int | None = None
     publish_each: bool = False
     canary: bool = True
-    resume: bool = True
+    resume: bool | Literal["always"] = True
+    resume_within: timedelta = timedelta(days=1)
 
     def __post_init__(self) -> None:
         if self.size is not None:
             check_count("Batches: size", self.size, of="partitions", at_least=1)
         check_flag("publish_each", self.publish_each)
         check_flag("canary", self.canary)
-        check_flag("resume", self.resume)
+        if not isinstance(self.resume, bool) and self.resume != "always":  # pyright: ignore[reportUnnecessaryComparison]: users' own
+            hint = 'did you mean "always"?' if closest(self.resume, ["always"]) else None
+            raise refused("resume", 'True, False or "always"', self.resume, hint=hint)
+        if not isinstance(self.resume_within, timedelta) or self.resume_within <= timedelta(0):  # pyright: ignore[reportUnnecessaryIsInstance]: users' own
+            raise refused("resume_within", "a positive datetime.timedelta", self.resume_within)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

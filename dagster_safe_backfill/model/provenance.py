@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from hashlib import sha256
+from typing import Any
 
 from dagster_safe_backfill.model.slices import PartitionSlice, TimeDimension
 from dagster_safe_backfill.model.tables import TableSpec
@@ -18,6 +19,15 @@ INPUT = "input "
 """The prefix of the names of the parts that describe inputs; an upstream asset's key follows."""
 
 _DIGITS = 16
+
+_WORDS = {
+    "asset": "they belong to the asset {before}, not to {after}",
+    "partition": "the partition was {before}, and is {after} now",
+    "code": "the code changed from {before} to {after}",
+    "table": "the table's options changed",
+    "config": "the run's config changed",
+    "resources": "the configuration of the resources changed",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +50,10 @@ class Provenance:
     def parse(cls, text: str) -> Provenance:
         """Parse the text that `str` returned."""
         return cls(json.loads(text))
+
+    def why_defined_otherwise(self, now: Provenance) -> str | None:
+        """Return how the parts that `now` has differ from these; None if they don't."""
+        return Provenance({name: self.parts.get(name) for name in now.parts}).why_changed(now)
 
     def why_changed(self, now: Provenance) -> str | None:
         """Return how this provenance differs from that of the rows that would be made now; None if it doesn't.
@@ -65,19 +79,7 @@ def _changed(name: str, before: str | None, after: str | None) -> str:
         return f"{upstream} changed since"
     if before is None or after is None:
         return f"their {name} can't be compared"
-    match name:
-        case "asset":
-            return f"they belong to the asset {before}, not to {after}"
-        case "partition":
-            return f"the partition was {before} then, and is {after} now"
-        case "code":
-            return f"the code changed from {before} to {after}"
-        case "table":
-            return "the table's options changed"
-        case "config":
-            return "the run's config changed"
-        case _:
-            return f"the configuration of the {name} changed"
+    return _WORDS[name].format(before=before, after=after)
 
 
 def digest_of_text(text: str) -> str:
@@ -89,9 +91,10 @@ def rules_of(spec: TableSpec) -> str:
     """Return a digest of the options of a table that shape its rows: its key, its partition column, and so on."""
     rules: dict[str, object] = {}
     for field in fields(spec):
-        value = getattr(spec, field.name)
+        value: Any = getattr(spec, field.name)
         if field.name != "table":
-            rules[field.name] = sorted(map(repr, value.items())) if isinstance(value, Mapping) else repr(value)
+            # The order of a mapping doesn't count.
+            rules[field.name] = repr(sorted(value.items(), key=repr) if hasattr(value, "items") else value)
     return digest_of_text(json.dumps(rules, sort_keys=True))
 
 
@@ -103,7 +106,9 @@ def partitions_of(partition_slice: PartitionSlice) -> dict[str, str]:
         for dimension in partition_slice.dimensions:
             if isinstance(dimension, TimeDimension):
                 window = dimension.windows[position]
-                parts.append(f"{window.start:%Y-%m-%d %H:%M:%S} to {window.end:%Y-%m-%d %H:%M:%S} UTC in {dimension.timezone}")
+                parts.append(
+                    f"{window.start:%Y-%m-%d %H:%M:%S} to {window.end:%Y-%m-%d %H:%M:%S} UTC in {dimension.timezone}"
+                )
             else:
                 parts.append(repr(dimension.values[position]))
         texts[key] = ", ".join(parts)

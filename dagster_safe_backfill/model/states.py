@@ -17,6 +17,7 @@ from typing import Final, Literal
 
 from dagster_safe_backfill.audits.verdicts import AuditResult
 from dagster_safe_backfill.errors import PublishError
+from dagster_safe_backfill.model.provenance import Provenance
 from dagster_safe_backfill.model.slices import PartitionSlice, TableSlice
 from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec, names_of
 from dagster_safe_backfill.model.text import listed
@@ -41,8 +42,7 @@ class Origin:
         publication_id: The id of the publication that the run makes.
         backfill_id: The id of the run's backfill; None if it has none.
         code_version: The asset's `code_version`.
-        code: A description of the code that computes the rows: the code version, or a digest of the function, and a
-            digest of its config. A run reuses staged rows only if their description is the same.
+        asset_key: The key of the asset whose table it is; None if no asset writes, as in a retention run.
         group: The id of the backfill or run whose partitions are published together. Defaults to `publication_id`.
     """
 
@@ -50,7 +50,7 @@ class Origin:
     publication_id: str
     backfill_id: str | None = None
     code_version: str | None = None
-    code: str | None = None
+    asset_key: str | None = None
     group: str = ""
 
     def __post_init__(self) -> None:
@@ -148,7 +148,9 @@ class StagedPartition:
         shadow: The table that holds the staged rows; None if nothing is staged any longer.
         run_id: The id of the run that recorded the event.
         code_version: The asset's `code_version` at that time.
-        code: See `Origin.code`.
+        asset_key: The key of the asset that staged or published; None if a version that didn't record it did.
+        provenance: What made the rows; None if it isn't recorded.
+        computed_by: The id of the run that computed the rows.
         fingerprint: The fingerprint of the live partition when the rows were staged.
         columns: The names of the live table's columns when the rows were staged; None if there was no live table.
         rows: The number of staged rows.
@@ -164,7 +166,9 @@ class StagedPartition:
     shadow: TableRef | None
     run_id: str
     code_version: str | None
-    code: str | None
+    asset_key: str | None
+    provenance: Provenance | None
+    computed_by: str
     fingerprint: Fingerprint
     columns: tuple[str, ...] | None
     rows: int
@@ -203,6 +207,8 @@ class Staged:
         rest: If the batch is a part of another one, the shadow that keeps the other partitions, and the positions in
             it of the partitions that are removed from it once this part is published.
         computed_at: A mapping from partition key to the time when its computation began, where that is known.
+        computed_by: A mapping from partition key to the id of the run that computed it, if that isn't the staging run.
+        provenance: A mapping from partition key to what made its rows, where that is known.
         spec: The `TableSpec` of the live table.
         partition_slice: The partitions of the batch; None for an unpartitioned asset, whose whole table is staged.
         keys: The partition keys, in the order of the slice; `WHOLE_TABLE` alone for an unpartitioned asset.
@@ -221,6 +227,8 @@ class Staged:
     moved: tuple[StagedPartition, ...] = ()
     rest: tuple[TableRef, tuple[int, ...]] | None = None
     computed_at: Mapping[str, datetime] = field(default_factory=dict[str, datetime])
+    computed_by: Mapping[str, str] = field(default_factory=dict[str, str])
+    provenance: Mapping[str, Provenance] = field(default_factory=dict[str, Provenance])
     spec: TableSpec = field(init=False)
     partition_slice: PartitionSlice | None = field(init=False)
     keys: tuple[str, ...] = field(init=False)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
+from typing_extensions import assert_never
+
+from dagster_safe_backfill.errors import INTERRUPTIONS
 
 BACKFILL_TAG = "dagster/backfill"
 _ROOT_BACKFILL_TAG = "dagster/root_backfill_id"
 _ROOT_RUN_TAG = "dagster/root_run_id"
+
+
+Ending = Literal["interrupted", "failed", "succeeded", "running"]
+"""How the step of a run ended. An interrupted one was killed, timed out, lost its database, or ran out of hours."""
+
+_ENDS = {dg.DagsterEventType.STEP_SUCCESS, dg.DagsterEventType.STEP_FAILURE}
 
 
 def group_of(context: dg.AssetExecutionContext) -> str:
@@ -42,31 +51,118 @@ def _targets(context: dg.AssetExecutionContext) -> Any:
     return backfill.asset_backfill_data.target_subset.partitions_subsets_by_asset_key
 
 
-def why_not_resumed(run: dg.DagsterRun, instance: dg.DagsterInstance, earlier_run_id: str) -> str | None:
-    """Return the reason why a run computes partitions again that an earlier run has staged; None if it reuses them.
+def why_not_reused(
+    context: dg.AssetExecutionContext, earlier_run_id: str, *, is_rejected: bool, resume: bool | Literal["always"]
+) -> str | None:
+    """Return why a run computes again what an earlier run had staged; None if it continues with that.
 
-    A run reuses partitions that it has staged itself, before a retry. It also reuses those of a run that didn't
-    succeed, if it re-executes that run or belongs to a re-execution of that run's backfill. A run that was deleted
-    from Dagster counts as another launch.
+    - A retry of the run's step continues.
+    - A re-execution from failure continues: that is what it is asked for.
+    - If the earlier run was interrupted, any later run continues, also a new launch.
+    - If it failed, or audits rejected some of its rows, somebody may have fixed the source of all its rows since.
+
+    Args:
+        context: The context of the run.
+        earlier_run_id: The run that staged the rows.
+        is_rejected: True if audits rejected rows of the table after these were computed.
+        resume: See `Batches.resume`.
     """
-    # A retry of a step has the same run id. A retry of the run has a new one.
+    run, instance = context.run, context.instance
     if earlier_run_id == run.run_id:
         return None
     earlier = instance.get_run_by_id(earlier_run_id)
-    if earlier is None or _family(run).isdisjoint(_family(earlier)):
-        return f"another launch, run {earlier_run_id}, staged them"
-    # A run that succeeded didn't crash: whoever re-executes it wants its partitions to be computed again.
-    return f"run {earlier_run_id}, which staged them, succeeded" if earlier.is_success else None
+    if earlier is None:
+        return f"run {earlier_run_id}, which staged them, was deleted from Dagster"
+    is_family = is_same_family(run, earlier)
+    reason: str | None = None
+    ending = how_ended(instance, earlier, context.get_step_execution_context().step.key)
+    match ending:
+        case "succeeded":
+            reason = f"run {earlier_run_id}, which staged them, succeeded"
+        case "running":
+            # Its process may be gone: Dagster learns of a killed process only if run monitoring is on.
+            if not is_family:
+                reason = f"run {earlier_run_id}, which staged them, has not ended"
+        case "interrupted" | "failed":
+            is_asked = resume == "always" or (is_family and _is_from_failure(run, instance))
+            if is_rejected and not is_asked:
+                reason = "audits rejected rows of the table after these were computed"
+            elif ending == "failed" and not is_asked:
+                reason = f"run {earlier_run_id}, which staged them, failed"
+        case _:
+            assert_never(ending)
+    return reason
+
+
+def why_not_continued(context: dg.AssetExecutionContext, earlier_run_id: str) -> str | None:
+    """Return why a run publishes again what an earlier run had published; None if that is part of the same work.
+
+    It is for a retry of the run's step, and for a re-execution of a run or backfill that didn't succeed.
+    """
+    run, instance = context.run, context.instance
+    if earlier_run_id == run.run_id:
+        return None
+    earlier = instance.get_run_by_id(earlier_run_id)
+    if earlier is None or not is_same_family(run, earlier):
+        return f"another launch, run {earlier_run_id}, published them"
+    ending = how_ended(instance, earlier, context.get_step_execution_context().step.key)
+    return f"run {earlier_run_id}, which published them, succeeded" if ending == "succeeded" else None
+
+
+def how_ended(instance: dg.DagsterInstance, run: dg.DagsterRun, step_key: str) -> Ending:
+    """Return how a step of a run ended."""
+    entries = [record.event_log_entry for record in instance.get_records_for_run(run.run_id, of_type=_ENDS).records]
+    events: list[Any] = [entry.dagster_event for entry in entries if entry.step_key == step_key]
+    if any(event.is_step_success for event in events):
+        return "succeeded"
+    if events:
+        return "interrupted" if _is_interruption(events[-1].step_failure_data.error) else "failed"
+    if not run.is_finished:
+        return "running"
+    # Who cancels a run may do so because of what it computes.
+    return "failed" if run.status is dg.DagsterRunStatus.CANCELED else "interrupted"
+
+
+def is_same_family(run: dg.DagsterRun, earlier: dg.DagsterRun) -> bool:
+    """Return True if both are executions of the same run, or belong to executions of the same backfill."""
+    return not _family(run).isdisjoint(_family(earlier))
 
 
 def _family(run: dg.DagsterRun) -> set[str]:
-    """Return the ids of the first run and the first backfill of which a run is a re-execution."""
-    # A run of a re-executed backfill of assets has no root run, so the root backfill is compared as well.
     backfill_id = run.tags.get(_ROOT_BACKFILL_TAG) or run.tags.get(BACKFILL_TAG)
     return {_root(run)} if backfill_id is None else {_root(run), backfill_id}
 
 
+def _is_interruption(error: Any) -> bool:
+    names = {cls.__name__ for base in INTERRUPTIONS for cls in (base, *base.__subclasses__())}
+    while error is not None:
+        if error.cls_name in names:
+            return True
+        error = error.cause
+    return False
+
+
+def _is_from_failure(run: dg.DagsterRun, instance: dg.DagsterInstance) -> bool:
+    """Return True if a run re-executes only what failed: Dagster's "re-execute from failure", or an automatic retry.
+
+    A backfill of assets that was re-executed doesn't say how. It was from failure if it left out what the first one
+    had materialized. If that was nothing, the two ways can't be told apart, and it counts as a re-execution of all.
+    """
+    if "true" in {run.tags.get("dagster/is_resume_retry"), run.tags.get("dagster/is_asset_resume_retry")}:
+        return True
+    parent_id, own_id = run.tags.get("dagster/parent_backfill_id"), run.tags.get(BACKFILL_TAG)
+    parent: Any = None if parent_id is None else instance.get_backfill(parent_id)
+    own: Any = None if own_id is None else instance.get_backfill(own_id)
+    if parent is None or own is None or parent.asset_backfill_data is None or own.asset_backfill_data is None:
+        return False
+    done, targets = parent.asset_backfill_data.materialized_subset, own.asset_backfill_data.target_subset
+    return bool(done.num_partitions_and_non_partitioned_assets) and not (
+        (targets & done).num_partitions_and_non_partitioned_assets
+    )
+
+
 def _root(run: dg.DagsterRun) -> str:
+    """Return the id of the first run of which a run is a re-execution; its own id if it is none."""
     # A run that `dagster.execute_job` re-executes has no tag for its root run, only the attribute.
     return run.root_run_id or run.tags.get(_ROOT_RUN_TAG) or run.run_id
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -60,6 +60,17 @@ def table_io_of(io_manager: object, asset_key: dg.AssetKey) -> TableIO:
     return io_manager
 
 
+def load_type_of(dagster_type: dg.DagsterType) -> type:
+    """Return the frame type that an input's annotation names; a pandas frame without one."""
+    hint = dagster_type.typing_type
+    # typing.Any is a class since Python 3.11 ("Changed in version 3.11" in the typing docs).
+    if isinstance(hint, type) and hint is not Any:
+        return hint
+    import pandas as pd
+
+    return pd.DataFrame
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveAsset:
     """The asset whose table a run works on; runs of `x__shadow` and `x__audit` work on the table of `x`."""
@@ -103,3 +114,21 @@ class ComputedAsset:
     compute: ComputeFunction
     audits: Sequence[Audit]
     logs_by_partition: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagedAsset:
+    """The asset `x` of the staged shape, and its `x__shadow`, which computes what the others audit and publish.
+
+    Attributes:
+        computed: What the runs of `x__shadow` compute.
+        shadow: Returns the definition of `x__shadow`, which is made after the runs' functions.
+    """
+
+    computed: ComputedAsset
+    shadow: Callable[[], dg.AssetsDefinition]
+
+    @property
+    def live(self) -> LiveAsset:
+        """The asset whose table it is."""
+        return self.computed.live

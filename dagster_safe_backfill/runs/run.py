@@ -13,18 +13,31 @@ from typing import TYPE_CHECKING, TypeVar
 
 import dagster as dg
 
-from dagster_safe_backfill.errors import ConfigurationError, is_transient
+from dagster_safe_backfill.errors import ConfigurationError, TableNotFoundError, is_transient
 from dagster_safe_backfill.model.options import AssetOptions
+from dagster_safe_backfill.model.provenance import Provenance, partitions_of
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import Origin, StagedPartition
 from dagster_safe_backfill.model.tables import TableSpec
+from dagster_safe_backfill.model.validation import column_names
 from dagster_safe_backfill.runs.backfills import BACKFILL_TAG, is_over
-from dagster_safe_backfill.runs.deadlines import Deadline
-from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, TableIO, table_io_of
-from dagster_safe_backfill.runs.limits import check_partition_count
+from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, TableIO, load_type_of, table_io_of
+from dagster_safe_backfill.runs.limits.allowed import check_partition_count
+from dagster_safe_backfill.runs.limits.deadlines import Deadline
 from dagster_safe_backfill.runs.partitions import slice_of_run
+from dagster_safe_backfill.runs.private_dagster import (
+    is_loaded,
+    own_input_of,
+    step_started_at,
+    upstream_of,
+    upstream_partitions,
+)
+from dagster_safe_backfill.runs.provenance.inputs import inputs_of
+from dagster_safe_backfill.runs.provenance.parts import definition_parts, run_parts
 from dagster_safe_backfill.wap.ledger.waiting import owners
+from dagster_safe_backfill.wap.tables.read import read
 from dagster_safe_backfill.wap.tables.slices import where
+from dagster_safe_backfill.warehouses.frames import no_rows
 
 if TYPE_CHECKING:
     from dagster_safe_backfill.warehouses.base import Session
@@ -174,11 +187,40 @@ class ComputingRun(Run):
         partition_slice: The partitions.
         asset: What computes them, and is tested of them.
         arguments: What the user's function gets besides the context and the partitions.
+        parts: The parts of the provenance that all its partitions share.
+        inputs: The upstream assets that each partition reads, as they were when the step began.
+        own_input: The parameter that takes rows of the asset's own earlier partitions, if each batch loads it anew.
     """
 
     partition_slice: PartitionSlice
     asset: ComputedAsset
     arguments: Mapping[str, object]
+    parts: Mapping[str, str | None]
+    inputs: Mapping[str, Mapping[str, str | None]]
+    own_input: str | None = None
+
+    def made_by(self, partition_slice: PartitionSlice, *, reads_now: bool) -> dict[str, Provenance]:
+        """Return a mapping from partition key to what makes its rows.
+
+        Args:
+            partition_slice: Some of the run's partitions.
+            reads_now: True if the function is about to be called for them, and to read the upstream assets that were
+                not loaded when the step began.
+        """
+        upstream = self._read_by_function() if reads_now else ()
+        now = inputs_of(self.context, partition_slice.keys, upstream) if upstream else {}
+        made_by: dict[str, Provenance] = {}
+        for key, partition in partitions_of(partition_slice).items():
+            made_by[key] = Provenance({**self.parts, "partition": partition, **self.inputs[key], **now.get(key, {})})
+        return made_by
+
+    def _read_by_function(self) -> list[dg.AssetKey]:
+        own = self.context.asset_key
+        return [
+            upstream
+            for upstream in upstream_of(self.context)
+            if not is_loaded(self.context.assets_def, upstream) or (upstream == own and self.own_input is not None)
+        ]
 
     def compute(self, partition_slice: PartitionSlice, deadline: Deadline) -> object:
         """Return what the user's function returns for some of the partitions; again, after errors that can pass.
@@ -187,10 +229,36 @@ class ComputingRun(Run):
             BatchTimeoutError: It took too long.
         """
         # All attempts share the deadline of the batch, so retries count against timeout_seconds as well.
+        arguments = self.arguments
+        if self.own_input is not None:
+            arguments = {**arguments, self.own_input: self._load_own_input(partition_slice, deadline)}
         for attempt in self.attempts():
             with attempt, deadline.over_python():
-                return self.asset.compute(self.context, partition_slice, self.arguments)
+                return self.asset.compute(self.context, partition_slice, arguments)
         raise AssertionError("the last attempt returns or raises")
+
+    def _load_own_input(self, partition_slice: PartitionSlice, deadline: Deadline) -> object:
+        """Return the live rows of the asset's own partitions that some of its partitions read."""
+        assert self.own_input is not None
+        definition = self.context.assets_def.node_def.input_dict[self.own_input]
+        load_type, columns = load_type_of(definition.dagster_type), definition.metadata.get("columns")
+        read_by = upstream_partitions(self.context, self.context.asset_key, partition_slice.keys)
+        wanted = {key for keys in read_by.values() for key in keys or ()}
+
+        def attempt(session: Session) -> object:
+            return read(
+                session,
+                spec=self.spec,
+                partition_slice=self.asset.live.slice_of(self.context.instance, [*wanted]) if wanted else None,
+                columns=column_names("columns", columns) if columns else (),
+                load_type=load_type,
+                is_empty=not wanted,
+            )
+
+        try:
+            return self.attempt(attempt, deadline=deadline, read_only=True)
+        except TableNotFoundError:
+            return no_rows(load_type)
 
 
 def run_of(
@@ -208,7 +276,7 @@ def run_of(
         options=live.options,
         table_io=table_io,
         spec=table_io.spec_of(live.key, live.options),
-        origin=_origin_of(context, group),
+        origin=_origin_of(context, group, live),
         publication_id=publication_id,
     )
 
@@ -234,24 +302,30 @@ def computing_run(
     partition_slice = slice_of_run(context)
     # Before the first session is opened, so that a wrong selection costs no work in the warehouse.
     check_partition_count(context, partition_slice.keys, at_most=live.options.limits.max_partitions)
+    origin = _origin_of(context, group, live)
+    parts = definition_parts(asset, spec, code_version=origin.code_version) | run_parts(context, arguments)
+    own_input = own_input_of(context) if live.options.batches.publish_each else None
     return ComputingRun(
         context=context,
         options=live.options,
         table_io=table_io,
         spec=spec,
-        origin=_origin_of(context, group, code=asset.compute.code(context)),
+        origin=origin,
         publication_id=publication_id,
         partition_slice=partition_slice.bound_to(partial(where, spec=spec, dialect=table_io.warehouse().dialect)),
         asset=asset,
         arguments=arguments,
+        parts=parts,
+        inputs=inputs_of(context, partition_slice.keys, upstream_of(context), loaded_at=step_started_at(context)),
+        own_input=own_input,
     )
 
 
-def _origin_of(context: dg.AssetExecutionContext, group: str, *, code: str | None = None) -> Origin:
+def _origin_of(context: dg.AssetExecutionContext, group: str, live: LiveAsset) -> Origin:
     return Origin(
         run_id=context.run_id,
         publication_id=group,
         backfill_id=context.run.tags.get(BACKFILL_TAG),
         code_version=context.assets_def.code_versions_by_key.get(context.asset_key),
-        code=code,
+        asset_key=live.key.to_user_string(),
     )

@@ -10,11 +10,12 @@ import dagster as dg
 
 from dagster_safe_backfill.audits.base import Audit
 from dagster_safe_backfill.errors import NotStagedError
+from dagster_safe_backfill.model.provenance import Provenance, partitions_of
 from dagster_safe_backfill.model.slices import PartitionSlice
-from dagster_safe_backfill.model.states import Audited, Published, Rejected
+from dagster_safe_backfill.model.states import Audited, Published, Rejected, StagedPartition
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.reports.events import (
-    changes_metadata,
+    earlier_numbers,
     numbers_by_partition,
     rejection,
     report_of,
@@ -22,10 +23,11 @@ from dagster_safe_backfill.reports.events import (
     with_metadata,
 )
 from dagster_safe_backfill.runs.backfills import group_of, targeted_keys
-from dagster_safe_backfill.runs.declared import LiveAsset
+from dagster_safe_backfill.runs.declared import StagedAsset
 from dagster_safe_backfill.runs.partitions import slice_of_run
 from dagster_safe_backfill.runs.private_dagster import add_partition_metadata
-from dagster_safe_backfill.runs.resume import changed_since
+from dagster_safe_backfill.runs.provenance.inputs import changed_inputs
+from dagster_safe_backfill.runs.provenance.parts import definition_parts
 from dagster_safe_backfill.runs.run import Run, run_of
 from dagster_safe_backfill.wap.audit import approved, audit, check_one_version
 from dagster_safe_backfill.wap.collect import collect, free_shadow
@@ -34,28 +36,30 @@ from dagster_safe_backfill.wap.ledger.waiting import of_staged, owners, to_audit
 from dagster_safe_backfill.wap.publish import publish, to_publish
 from dagster_safe_backfill.warehouses.base import Session
 
+OUTDATED_INPUTS_TAG = "safe_backfill/outdated_inputs"
+"""With the value `accept`, a run audits and publishes partitions although their inputs changed since."""
+
 
 def run_audit(
     context: dg.AssetExecutionContext,
     io_manager: object,
     *,
-    live: LiveAsset,
-    shadow: dg.AssetsDefinition,
+    staged: StagedAsset,
     audits: Sequence[Audit],
 ) -> Iterator[object]:
     """Yield the check results of a run of an `x__audit`, and the materialization whose page is the report.
 
     Raises:
         dagster.Failure: Blocking audits failed: nothing of what is staged together may be published.
-        NotStagedError: There is nothing to audit.
+        NotStagedError: There is nothing to audit, or what is staged isn't what would be computed now.
     """
-    run = run_of(context, io_manager, live, group=group_of(context))
+    run = run_of(context, io_manager, staged.live, group=group_of(context))
     table = run.spec.table
 
-    def attempt(session: Session) -> tuple[Audited | Rejected, list[str]]:
-        return _judge(session, run, live, audits)
+    def attempt(session: Session) -> tuple[Audited | Rejected, list[str], list[str]]:
+        return _judge(session, run, staged, audits)
 
-    judged, left_out = run.attempt(attempt, deadline=run.deadline(f"auditing what is staged of {table}"))
+    judged, left_out, outdated = run.attempt(attempt, deadline=run.deadline(f"auditing what is staged of {table}"))
     failure = rejection(judged, [judged], batches=1) if isinstance(judged, Rejected) else None
     report = report_of(context, judged, failure=failure, goes_live=False)
     yield from report.checks
@@ -63,22 +67,22 @@ def run_audit(
     if left_out:
         context.log.warning(f"{table}: staged, but not audited, and so left out: {listed(left_out)}")
         shown["left_out"] = left_out
-    # Only a warning: if an upstream asset changes every hour, refusing would hold up every backfill.
-    outdated = changed_since(shadow, shadow.key, judged.staged.computed_at, instance=context.instance)
     if outdated:
-        reasons = listed([f"{key}: {reason}" for key, reason in outdated.items()])
-        context.log.warning(f"{table}: what these partitions were computed from may be another now ({reasons})")
-        shown["outdated"] = [*outdated]
+        shown["outdated"] = outdated
     if failure is not None:
         raise with_metadata(failure, shown)
     yield dg.MaterializeResult(metadata={"scope": run.origin.group, **shown})
 
 
 def _judge(
-    session: Session, run: Run, live: LiveAsset, audits: Sequence[Audit]
-) -> tuple[Audited | Rejected, list[str]]:
-    """Audit all that waits to be published together; return also the partitions that are left out."""
-    table = run.spec.table
+    session: Session, run: Run, staged_asset: StagedAsset, audits: Sequence[Audit]
+) -> tuple[Audited | Rejected, list[str], list[str]]:
+    """Audit all that waits to be published together.
+
+    Returns:
+        The result, the keys of the partitions that are left out, and those of partitions with outdated inputs.
+    """
+    table, live = run.spec.table, staged_asset.live
     waiting, left_out = to_audit(session, table, group=run.origin.group)
     if not waiting:
         raise NotStagedError(
@@ -90,6 +94,7 @@ def _judge(
     # Refused here already, because partitions of several versions couldn't be published after the audit.
     if not run.options.publish.allow_mixed_versions:
         check_one_version(table, waiting)
+    outdated = _check_provenance(run, staged_asset, waiting)
     origin = of_staged(run.origin, waiting)
     staged = collect(
         session,
@@ -102,10 +107,46 @@ def _judge(
     )
     columns = run.options.checks.sample_columns
     judged = audit(session, staged, audits, origin=origin, sample_columns=columns, gate="group")
-    return judged, left_out
+    return judged, left_out, outdated
 
 
-def run_publish(context: dg.AssetExecutionContext, io_manager: object, *, live: LiveAsset) -> Iterator[object]:
+def _check_provenance(run: Run, staged: StagedAsset, waiting: Sequence[StagedPartition]) -> list[str]:
+    """Refuse staged partitions that aren't what would be computed now; return those whose inputs changed, if allowed.
+
+    Raises:
+        NotStagedError: The asset, its table's options, its code, a partition's window or an input changed since.
+    """
+    context, shadow = run.context, staged.shadow()
+    table, keys = run.spec.table, [one.key for one in waiting]
+    version = shadow.code_versions_by_key.get(shadow.key)
+    parts = definition_parts(staged.computed, run.spec, code_version=version)
+    windows = partitions_of(staged.live.slice_of(context.instance, keys))
+    changed: dict[str, str] = {}
+    for one in waiting:
+        now = Provenance({**parts, "partition": windows[one.key]})
+        reason = "what made it isn't recorded" if one.provenance is None else one.provenance.why_defined_otherwise(now)
+        if reason is not None:
+            changed[one.key] = reason
+    made_by = {one.key: one.provenance for one in waiting if one.key not in changed}
+    outdated = changed_inputs(shadow, shadow.key, made_by, instance=context.instance)
+    is_accepted = context.run.tags.get(OUTDATED_INPUTS_TAG) == "accept"
+    refused = changed if is_accepted else {**changed, **outdated}
+    if refused:
+        reasons = listed([f"{key}: {reason}" for key, reason in refused.items()])
+        advice = "" if changed else f" To publish them nevertheless, tag the run {OUTDATED_INPUTS_TAG}=accept."
+        raise NotStagedError(
+            f"{table}: {len(refused)} of {len(waiting)} staged partitions are not what would be computed now"
+            f" ({reasons}). Materialize these partitions of {shadow.key.to_user_string()} again.{advice}",
+            table=str(table),
+            keys=[*refused],
+        )
+    if outdated:
+        reasons = listed([f"{key}: {reason}" for key, reason in outdated.items()])
+        context.log.warning(f"{table}: inputs of these partitions changed since they were computed ({reasons})")
+    return [*outdated]
+
+
+def run_publish(context: dg.AssetExecutionContext, io_manager: object, *, staged: StagedAsset) -> Iterator[object]:
     """Yield the materialization of the partitions of a run of an `x`.
 
     This run published them, together with all others of its backfill, or another run of that backfill did before.
@@ -116,6 +157,7 @@ def run_publish(context: dg.AssetExecutionContext, io_manager: object, *, live: 
     """
     started = time.monotonic()
     group = group_of(context)
+    live = staged.live
     run = run_of(context, io_manager, live, group=group, publication_id=group)
     table = run.spec.table
     own = slice_of_run(context).keys
@@ -124,7 +166,7 @@ def run_publish(context: dg.AssetExecutionContext, io_manager: object, *, live: 
     wanted = live.slice_of(context.instance, list(dict.fromkeys([*own, *targeted_keys(context)])))
 
     def attempt(session: Session) -> tuple[Published | None, Mapping[str, Change]]:
-        return _publish(session, run, wanted)
+        return _publish(session, run, staged, wanted)
 
     published, before = run.attempt(attempt, deadline=run.deadline(f"publishing {wanted} of {table}"))
     if published is not None:
@@ -133,25 +175,23 @@ def run_publish(context: dg.AssetExecutionContext, io_manager: object, *, live: 
         context.log.info(f"{table}: {listed([*before])} had been published before, and stay as they are")
     seconds = round(time.monotonic() - started, 3)
     numbers = numbers_by_partition([published] if published is not None else [], seconds=seconds)
-    for key, change in before.items():
-        numbers[key] = {
-            "dagster/partition_row_count": change.row_counts.staged,
-            **changes_metadata(change.row_counts),
-            "publication_id": change.publication_id,
-            "seconds": seconds,
-        }
+    for key, shown in earlier_numbers(before).items():
+        numbers[key] = {**shown, "seconds": seconds}
     # Dagster materializes only the run's own partitions; the other runs of the backfill report theirs.
     add_partition_metadata(context, {key: numbers[key] for key in own})
     yield dg.MaterializeResult(metadata={"dagster/table_name": str(table)})
 
 
-def _publish(session: Session, run: Run, wanted: PartitionSlice) -> tuple[Published | None, Mapping[str, Change]]:
+def _publish(
+    session: Session, run: Run, staged: StagedAsset, wanted: PartitionSlice
+) -> tuple[Published | None, Mapping[str, Change]]:
     """Publish what isn't live; return also the publication and the changes of what had been published before."""
     table = run.spec.table
     chosen = to_publish(session, table, wanted.keys, group=run.origin.group)
     # Another run of the backfill, or an earlier attempt of this one, has published all of them.
     if not chosen.approved:
         return None, chosen.published
+    _check_provenance(run, staged, chosen.approved)
     audited = approved(
         session,
         chosen.approved,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import json
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -13,7 +12,7 @@ import dagster as dg
 
 from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.model.slices import PartitionSlice
-from dagster_safe_backfill.runs.limits import no_vain_retries
+from dagster_safe_backfill.runs.limits.allowed import no_vain_retries
 
 _CONTEXT_NAMES = ("context", "_context", "_", "__")
 """The names by which Dagster knows a function's context parameter."""
@@ -62,20 +61,9 @@ class ComputeFunction:
             given[self._context] = context.op_execution_context if is_op else context
         return self._function(**given)
 
-    def code(self, context: dg.AssetExecutionContext) -> str:
-        """Return what computes a run's rows, in words: rows of other words aren't what this run would compute.
-
-        That is the asset's code version or, without one, a digest of the function's own text; and one of the run's
-        configuration. What the function calls isn't in it.
-        """
-        version = context.assets_def.code_versions_by_key.get(context.asset_key)
-        code = f"code_version {version}" if version is not None else f"function {_digest(self._function)}"
-        # Rows that another run config computed must not be reused, like those of other code.
-        config: Any = context.op_execution_context.op_config
-        if not config:
-            return code
-        text = json.dumps(config, sort_keys=True, default=str)
-        return f"{code}, config {hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]}"
+    def digest(self) -> str | None:
+        """Return a digest of the function's code and of the values that it works with; None if it can't be known."""
+        return f"function {_digest(self._function)}"
 
     def replaced_by(self, run: Run, *, takes_resource: bool) -> Callable[..., Iterator[object]]:
         """Return the function for `@dg.asset`: the same parameters but for the slice, and events instead of rows.

@@ -13,10 +13,13 @@ from dataclasses import dataclass, replace
 
 import dagster as dg
 
+from dagster_safe_backfill.model.provenance import Provenance
 from dagster_safe_backfill.model.states import Audited, Origin, Published, Rejected, Staged
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.reports.events import (
     RunReport,
+    all_done,
+    earlier_numbers,
     log_evaluation,
     materialization_events,
     numbers_by_partition,
@@ -28,11 +31,11 @@ from dagster_safe_backfill.reports.events import (
 )
 from dagster_safe_backfill.reports.progress import Progress
 from dagster_safe_backfill.runs.backfills import group_of
-from dagster_safe_backfill.runs.deadlines import Deadline
 from dagster_safe_backfill.runs.declared import ComputedAsset
-from dagster_safe_backfill.runs.limits import check_hours
+from dagster_safe_backfill.runs.limits.allowed import check_hours
+from dagster_safe_backfill.runs.limits.deadlines import Deadline
 from dagster_safe_backfill.runs.private_dagster import add_partition_metadata
-from dagster_safe_backfill.runs.resume import Batch, batches_of, look_at_live
+from dagster_safe_backfill.runs.resume import Batch, Remaining, look_at_live, remaining
 from dagster_safe_backfill.runs.run import ComputingRun, computing_run
 from dagster_safe_backfill.wap.audit import Gate, audit, audit_together, passed_part, together
 from dagster_safe_backfill.wap.collect import collect, free_shadow, stands_in
@@ -67,6 +70,7 @@ class _Work:
     batch: Batch
     deadline: Deadline
     before: LiveBefore | None = None
+    made_by: Mapping[str, Provenance] | None = None
     rows: object = None
     judged: Audited | Rejected | None = None
     origin: Origin | None = None
@@ -88,17 +92,18 @@ def run_wap_asset(
     run = computing_run(
         context, io_manager, arguments, asset=asset, group=context.run_id, publication_id=publication_id
     )
-    batches = batches_of(run)
+    left = remaining(run)
     if is_each:
-        report = _publish_each(run, batches)
-    elif len(batches) == 1:
-        report = _publish_alone(run, batches[0])
+        report = _publish_each(run, left)
+    elif len(left.batches) == 1:
+        report = _publish_alone(run, left.batches[0])
     else:
-        report = _publish_together(run, batches)
+        report = _publish_together(run, left.batches)
     yield from _checked(run, report)
     for published in report.published:
         warn(context, published)
     numbers = numbers_by_partition(report.published, seconds=time.monotonic() - started)
+    numbers |= earlier_numbers(left.published)
     # Once, as it is on all of the run: on the partition that Dagster logs last, which the asset's page shows.
     numbers[run.partition_slice.keys[-1]] |= report.shown
     add_partition_metadata(context, numbers)
@@ -116,7 +121,7 @@ def run_shadow(
     """
     started = time.monotonic()
     run = computing_run(context, io_manager, arguments, asset=asset, group=group_of(context))
-    batches = batches_of(run)
+    batches = remaining(run).batches
     parts = [done.judged for done in _run_batches(run, batches, "part_of_group")]
     judged = together(parts, audits=asset.audits, partition_slice=run.partition_slice)
     failure = rejection(judged, parts, batches=len(batches)) if isinstance(judged, Rejected) else None
@@ -187,9 +192,11 @@ def _begin(run: ComputingRun, batch: Batch) -> _Work:
     # Before the computation, so that the publication notices whoever changes the live table while rows are computed.
     before = batch.before or look_at_live(run, piece, deadline)
     run.context.log.info(f"computing {piece} of {table}")
+    # If an upstream asset changes while the function runs, the rows count as computed before that change.
+    made_by = run.made_by(piece, reads_now=True)
     # A retry writes the rows again, and an Arrow stream can be read only once.
     rows = rereadable(run.compute(piece, deadline))
-    return _Work(batch=batch, deadline=deadline, before=before, rows=rows)
+    return _Work(batch=batch, deadline=deadline, before=before, made_by=made_by, rows=rows)
 
 
 def _judge(
@@ -211,6 +218,7 @@ def _judge(
             shadow=work.batch.shadow,
             like=like,
             before=work.before,
+            made_by=work.made_by,
         )
     audits = run.asset.audits
     # Audits over the run need all batches: `_judge_together` measures them.
@@ -245,15 +253,20 @@ def _publish_passed(session: Session, run: ComputingRun, work: _Work, judged: Au
     return None if passed is None else publish(session, passed, rules=run.options.publish, origin=work.origin)
 
 
-def _publish_each(run: ComputingRun, batches: Sequence[Batch]) -> RunReport:
+def _publish_each(run: ComputingRun, left: Remaining) -> RunReport:
     """Publish what passes of each batch as soon as it is audited."""
-    done = _run_batches(run, batches, "partition")
+    if not left.batches:
+        return all_done(run.asset.audits, left.published)
+    done = _run_batches(run, left.batches, "partition")
     parts = [one.judged for one in done]
     published = [one.published for one in done if one.published is not None]
     judged = together(parts, audits=run.asset.audits, partition_slice=run.partition_slice)
     failure = None
     if isinstance(judged, Rejected):
-        failure = partly_published(judged, parts, published, asked=run.partition_slice)
+        failure = partly_published(judged, parts, published, asked=run.partition_slice, before=[*left.published])
+        # A run that fails tells Dagster nothing of them, and the run that published them may have been killed first.
+        for key, numbers in earlier_numbers(left.published).items():
+            run.context.log_event(dg.AssetMaterialization(run.context.asset_key, partition=key, metadata=numbers))
     report = report_of(run.context, judged, failure=failure, logs_by_partition=run.asset.logs_by_partition)
     return replace(report, published=published)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from sqlglot import exp
 
@@ -39,11 +39,17 @@ COLUMNS: Mapping[str, str] = {
     "archive": "TEXT",
     "archive_expires_at": "TIMESTAMPTZ",
     "undone_publications": "TEXT",
-    "code": "TEXT",
     # The group of the partitions that are staged and published together: a backfill, or a run.
     "scope": "TEXT",
     "computed_at": "TIMESTAMPTZ",
+    # What made the rows of the partition, and who: JSON of a `Provenance`, and the run that computed them.
+    "provenance": "TEXT",
+    "computed_by": "TEXT",
+    "asset_key": "TEXT",
 }
+
+_LATER = {"provenance", "computed_by", "asset_key"}
+"""The columns that ledgers of earlier versions don't have until something is written to them."""
 
 _RANK = "_sb_rank"
 
@@ -53,9 +59,18 @@ def ledger_of(table: TableRef) -> TableRef:
     return TableRef(schema=table.schema, name=LEDGER)
 
 
-def is_complete(found: Iterable[Column] | None) -> bool:
-    """Return True if a ledger exists and has all columns of this version. `found` is None if there is no ledger."""
-    return found is not None and {*map(str.casefold, names_of(found))} >= COLUMNS.keys()
+def is_readable(found: Iterable[Column] | None) -> bool:
+    """Return True if a ledger exists, of this version or of an earlier one. `found` is None if there is no ledger."""
+    return found is not None and {*map(str.casefold, names_of(found))} >= COLUMNS.keys() - _LATER
+
+
+def known_columns(names: Iterable[str], found: Iterable[Column]) -> dict[str, exp.Expr]:
+    """Return a mapping from name to column of a ledger, or NULL for a column that its version doesn't have."""
+    known = {*map(str.casefold, names_of(found))}
+    items: dict[str, exp.Expr] = {}
+    for name in names:
+        items[name] = terms.column(name) if name in known else exp.cast(exp.null(), exp.DataType.Type.TEXT)
+    return items
 
 
 def rows_of(table: TableRef, items: Iterable[exp.Expr], *conditions: exp.Expr) -> exp.Select:
@@ -70,14 +85,13 @@ def changes_of(table: TableRef, names: Iterable[str], *conditions: exp.Expr) -> 
     return select.order_by(terms.column("recorded_at"))
 
 
-def newest_by_partition(table: TableRef, names: Sequence[str], *conditions: exp.Expr) -> exp.Select:
-    """Return some columns of the newest row of each partition in each group, the oldest first."""
+def newest_by_partition(table: TableRef, items: Mapping[str, exp.Expr], *conditions: exp.Expr) -> exp.Select:
+    """Return named expressions of the newest row of each partition in each group, the oldest first."""
     at = terms.column("recorded_at")
     order = exp.Order(expressions=[exp.Ordered(this=at, desc=True, nulls_first=False)])
     rank = exp.Window(this=exp.RowNumber(), partition_by=[group(), terms.column("partition_key")], order=order)
-    items = dict(zip(names, terms.columns(names), strict=True))
     ranked = rows_of(table, terms.named({**items, "scope": group(), _RANK: rank}), *conditions)
-    select = exp.select(*terms.columns(names)).from_(terms.subquery(ranked, "_sb_events"))
+    select = exp.select(*terms.columns(items)).from_(terms.subquery(ranked, "_sb_events"))
     return select.where(terms.column(_RANK).eq(terms.number(1))).order_by(at.copy())
 
 

@@ -107,6 +107,8 @@ def gathered(
         fingerprints={one.key: one.fingerprint for one in found},
         copied_from=() if into else tuple(sources),
         computed_at={one.key: one.computed_at for one in found},
+        computed_by={one.key: one.computed_by for one in found},
+        provenance={one.key: one.provenance for one in found if one.provenance is not None},
     )
 
 

@@ -186,7 +186,7 @@ class _Publication:
             columns=names,
             archive=archive,
         )
-        record_change(session, table, change, origin=origin)
+        record_change(session, table, change, origin=origin, staged=staged)
         self._clean_up()
         return Published(
             audited=self.audited,

@@ -17,7 +17,7 @@ from dagster_safe_backfill.warehouses.base import Session
 
 def owners(session: Session, table: TableRef) -> set[str]:
     """Return the ids of the runs that made a table's shadows and archives; `retire` needs to know which have ended."""
-    if not ledger.is_complete(session.tables.columns(ledger.ledger_of(table))):
+    if not ledger.is_readable(session.tables.columns(ledger.ledger_of(table))):
         return set()
     found = [*shadow_owners(session, table).values(), *unrecorded_archives(session, table).values()]
     return {owner.run_id for owner in found}
@@ -47,7 +47,7 @@ def retire(
     """
 
     def work() -> Retired:
-        if not ledger.is_complete(session.tables.columns(ledger.ledger_of(table))):
+        if not ledger.is_readable(session.tables.columns(ledger.ledger_of(table))):
             return Retired(table=table)
         if not dry_run:
             finish_interrupted_swap(session, table)

@@ -15,6 +15,7 @@ from dagster_safe_backfill.errors import (
     RowsOutsideSliceError,
     SchemaMismatchError,
 )
+from dagster_safe_backfill.model.provenance import Provenance
 from dagster_safe_backfill.model.slices import PartitionSlice, TableSlice
 from dagster_safe_backfill.model.states import Fingerprint, Origin, Staged
 from dagster_safe_backfill.model.tables import Column, Query, TableRef, TableSpec, names_of
@@ -81,6 +82,7 @@ def write(
     shadow: TableRef | None = None,
     like: TableRef | None = None,
     before: LiveBefore | None = None,
+    made_by: Mapping[str, Provenance] | None = None,
 ) -> Staged:
     """Write a batch to a shadow, in one transaction with its ledger rows. The live table is unchanged.
 
@@ -95,6 +97,7 @@ def write(
         shadow: The shadow to write. Defaults to the run's own.
         like: The shadow of another batch of the same publication, whose columns these rows must have.
         before: The live table before the rows were computed. Defaults to the live table as it is now.
+        made_by: A mapping from partition key to what made its rows. Without it, nobody reuses the staged rows.
 
     Raises:
         WriteError: The rows are not allowed in the table; the transaction is rolled back, and with it the shadow.
@@ -112,7 +115,7 @@ def write(
         # A shadow's name holds the run's id, so an earlier try of this run has left it.
         session.tables.drop(target)
         staged = stage(session, source, spec=spec, partition_slice=partition_slice, shadow=target, like=like)
-        staged = replace(_fingerprinted(session, staged, before), replaces_shadow=is_left)
+        staged = replace(_fingerprinted(session, staged, before), replaces_shadow=is_left, provenance=made_by or {})
         record_staged(session, "staged", staged, origin=origin)
         return staged
 

@@ -22,7 +22,7 @@ import dagster_safe_backfill as sb
 from dagster_safe_backfill.model.options import Merge
 from dagster_safe_backfill.model.states import Audited, Origin
 from dagster_safe_backfill.model.tables import TableRef
-from dagster_safe_backfill.runs.deadlines import Deadline
+from dagster_safe_backfill.runs.limits.deadlines import Deadline
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.wap.audit import audit
 from dagster_safe_backfill.wap.measure.compare import Sampler

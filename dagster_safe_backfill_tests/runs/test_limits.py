@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 
 import dagster_safe_backfill as sb
-from dagster_safe_backfill.runs import limits as bounds
-from dagster_safe_backfill.runs.limits import CONFIRMED_TAG
+from dagster_safe_backfill.runs.limits import allowed as limits as bounds
+from dagster_safe_backfill.runs.limits.allowed import CONFIRMED_TAG
 from dagster_safe_backfill.runs.run import Run
 from dagster_safe_backfill_tests.conftest import Read
 from dagster_safe_backfill_tests.harness.assets import (

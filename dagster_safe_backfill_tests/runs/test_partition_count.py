@@ -11,8 +11,8 @@ import pytest
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
 import dagster_safe_backfill as sb
-from dagster_safe_backfill.runs import limits
-from dagster_safe_backfill.runs.limits import CONFIRMED_TAG, check_partition_count
+from dagster_safe_backfill.runs.limits import allowed as limits
+from dagster_safe_backfill.runs.limits.allowed import CONFIRMED_TAG, check_partition_count
 from dagster_safe_backfill_tests.harness.assets import DAYS, RANGE_END, RANGE_START
 from dagster_safe_backfill_tests.harness.backfills import BACKFILL, OpenBackfill
 

@@ -1,37 +1,52 @@
-"""Checkpoints: partitions that an earlier run has staged and audited, so that they aren't computed again."""
+"""Checkpoints: partitions that an earlier run has staged or published, so that they aren't computed again."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
+from dagster_safe_backfill.model.provenance import Provenance
 from dagster_safe_backfill.model.slices import PartitionSlice
-from dagster_safe_backfill.model.states import StagedPartition
+from dagster_safe_backfill.model.states import Event, StagedPartition
 from dagster_safe_backfill.model.tables import TableSpec, names_of
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
-from dagster_safe_backfill.wap.ledger.history import rejected_runs
-from dagster_safe_backfill.wap.ledger.waiting import owners, staged_partitions, standing
+from dagster_safe_backfill.wap.ledger.history import rejected_at
+from dagster_safe_backfill.wap.ledger.waiting import staged_partitions, standing
 from dagster_safe_backfill.wap.tables.slices import live_slice
 from dagster_safe_backfill.warehouses.base import Session
+
+_UNKNOWN = "what made them isn't recorded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoints:
-    """The partitions of a slice that earlier runs have staged.
+    """The partitions of a slice that earlier runs have staged or published.
 
     Attributes:
-        kept: The partitions to reuse: the same code staged them, no audit rejected their run, and the live partition
-            hasn't changed since.
+        staged: The partitions that passed their audits and would be computed the same today.
+        published: The live partitions that would be computed the same today.
         outdated: The other partitions that passed their audits, each with the reason why it is computed again.
         unaudited: The partitions that are staged but not audited. They are useless once their run has ended.
+        rejected_at: The time at which audits last rejected rows of the table. Who fixes a source after that may have
+            changed all rows that were computed before.
     """
 
-    kept: Sequence[StagedPartition] = ()
+    staged: Sequence[StagedPartition] = ()
+    published: Sequence[StagedPartition] = ()
     outdated: Sequence[tuple[StagedPartition, str]] = ()
     unaudited: Sequence[StagedPartition] = ()
+    rejected_at: datetime | None = None
 
 
-def checkpoints(session: Session, *, spec: TableSpec, partition_slice: PartitionSlice, code: str | None) -> Checkpoints:
+def checkpoints(
+    session: Session,
+    *,
+    spec: TableSpec,
+    partition_slice: PartitionSlice,
+    expected: Mapping[str, Provenance],
+    looks_for_published: bool,
+) -> Checkpoints:
     """Return the checkpoints of a slice; a read-only session is enough.
 
     A partition has a checkpoint if the last event of the partition, over all groups, is `audited`, and its shadow still
@@ -41,7 +56,8 @@ def checkpoints(session: Session, *, spec: TableSpec, partition_slice: Partition
         session: An open session.
         spec: How the live table is kept.
         partition_slice: The partitions.
-        code: The code that would compute the partitions now; see `Origin.code`.
+        expected: A mapping from partition key to what would make its rows now.
+        looks_for_published: True to return live partitions as well.
     """
     last: dict[str, StagedPartition] = {}
     unaudited: list[StagedPartition] = []
@@ -49,56 +65,45 @@ def checkpoints(session: Session, *, spec: TableSpec, partition_slice: Partition
         last[one.key] = one
         if one.event == "staged":
             unaudited.append(one)
-    audited: list[StagedPartition] = []
-    for key in partition_slice.keys:
-        if key in last and last[key].event == "audited":
-            audited.append(last[key])
-    if not audited and not unaudited:
+    audited = standing(session, spec.table, _with_event("audited", last, partition_slice))
+    live = _with_event("published", last, partition_slice) if looks_for_published else []
+    if not audited and not live and not unaudited:
         return Checkpoints()
-    return _checked(session, audited, unaudited, spec=spec, partition_slice=partition_slice, code=code)
-
-
-def _checked(
-    session: Session,
-    audited: Sequence[StagedPartition],
-    unaudited: Sequence[StagedPartition],
-    *,
-    spec: TableSpec,
-    partition_slice: PartitionSlice,
-    code: str | None,
-) -> Checkpoints:
-    """Return the checkpoints, with the audited partitions sorted into those to reuse and those to compute again."""
-    audited = standing(session, spec.table, audited)
-    runs = owners(audited)
-    rejected = rejected_runs(session, spec.table, runs) if runs else set[str]()
-    same = [one for one in audited if one.code == code and one.run_id not in rejected]
-    # A fingerprint reads the live rows of its partition, so only partitions that may be kept get one.
-    changed = _changed(session, same, spec, partition_slice)
-    kept: list[StagedPartition] = []
+    same: list[StagedPartition] = []
     outdated: list[tuple[StagedPartition, str]] = []
-    for one in audited:
-        if one.run_id in rejected:
-            # A failed audit is usually fixed in the source, and the run's other partitions also come from that source.
-            outdated.append((one, f"audits rejected run {one.run_id}, which staged them"))
-        elif one.code != code:
-            outdated.append((one, f"the code changed from {one.code} to {code}"))
-        elif one.key in changed:
-            outdated.append((one, "the live partition changed since"))
-        else:
-            kept.append(one)
-    unaudited = standing(session, spec.table, unaudited)
-    return Checkpoints(kept=kept, outdated=outdated, unaudited=unaudited)
+    for one in (*audited, *live):
+        reason = _UNKNOWN if one.provenance is None else one.provenance.why_changed(expected[one.key])
+        if reason is None:
+            same.append(one)
+        elif one.event == "audited":
+            outdated.append((one, reason))
+    changed = _changed(session, same, spec, partition_slice)
+    outdated += [
+        (one, "the live partition changed since") for one in same if one.event == "audited" and one.key in changed
+    ]
+    return Checkpoints(
+        staged=[one for one in same if one.event == "audited" and one.key not in changed],
+        published=[one for one in same if one.event == "published" and one.key not in changed],
+        outdated=outdated,
+        unaudited=standing(session, spec.table, unaudited),
+        rejected_at=rejected_at(session, spec.table) if audited else None,
+    )
+
+
+def _with_event(
+    event: Event, last: Mapping[str, StagedPartition], partition_slice: PartitionSlice
+) -> list[StagedPartition]:
+    return [last[key] for key in partition_slice.keys if key in last and last[key].event == event]
 
 
 def _changed(
     session: Session, found: Sequence[StagedPartition], spec: TableSpec, partition_slice: PartitionSlice
 ) -> set[str]:
-    """Return the partitions whose live rows changed after the partitions were staged."""
+    """Return the partitions whose live rows changed after the partitions were staged or published."""
     if not found:
         return set()
     live = session.tables.columns(spec.table)
     names = None if live is None else names_of(live)
-    # Equal rows have other hashes over other columns, so these partitions count as changed.
     changed = {one.key for one in found if not one.knows(names)}
     rest = [one for one in found if one.key not in changed]
     if names is None or not rest:

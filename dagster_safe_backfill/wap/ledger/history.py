@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -84,7 +84,7 @@ def history(session: Session, table: TableRef, keys: Sequence[str] | None = None
 def partition_keys(session: Session, table: TableRef) -> tuple[str, ...]:
     """Return the keys of all partitions that were ever changed; empty if there is no ledger."""
     # A ledger of an earlier version lacks columns until the next run writes to it; readers can't add them.
-    if not ledger.is_complete(session.tables.columns(ledger.ledger_of(table))):
+    if not ledger.is_readable(session.tables.columns(ledger.ledger_of(table))):
         return ()
     select = ledger.rows_of(table, [terms.column("partition_key")], ledger.is_event(*CHANGES_OF_LIVE)).distinct()
     return tuple([key for (key,) in session.query(select)])
@@ -117,12 +117,11 @@ def staged_at(session: Session, table: TableRef, group: str) -> datetime | None:
     return found
 
 
-def rejected_runs(session: Session, table: TableRef, run_ids: Iterable[str]) -> set[str]:
-    """Return the ids of those runs in which an audit blocked a partition of the table."""
-    run_id = terms.column("run_id")
-    is_one = terms.is_in(run_id, map(terms.text, run_ids))
-    select = ledger.rows_of(table, [run_id.copy()], ledger.is_event("rejected", "refused"), is_one)
-    return {row[0] for row in session.query(select.distinct())}
+def rejected_at(session: Session, table: TableRef) -> datetime | None:
+    """Return the time at which an audit last blocked a partition of the table."""
+    latest = exp.Max(this=terms.column("recorded_at"))
+    ((found,),) = session.query(ledger.rows_of(table, [latest], ledger.is_event("rejected", "refused")))
+    return found
 
 
 def newest_publication(session: Session, table: TableRef) -> str | None:

@@ -84,7 +84,7 @@ def record(session: Session, event: Event, table: TableRef, rows: Sequence[Value
         "run_id": origin.run_id,
         "backfill_id": origin.backfill_id,
         "code_version": origin.code_version,
-        "code": origin.code,
+        "asset_key": origin.asset_key,
         # The column keeps its first name, so that ledgers of earlier versions can be read.
         "scope": origin.group,
     }
@@ -121,9 +121,18 @@ def record_staged(
             "fingerprint": str(staged.fingerprints.get(key, nothing)),
             "fingerprinted_columns": live,
             "computed_at": staged.computed_at.get(key),
+            **_made_by(staged, key, origin),
         }
         rows.append(values)
     record(session, event, staged.table_slice.spec.table, rows, origin=origin)
+
+
+def _made_by(staged: Staged, key: str, origin: Origin) -> Values:
+    made_by = staged.provenance.get(key)
+    return {
+        "provenance": None if made_by is None else str(made_by),
+        "computed_by": staged.computed_by.get(key, origin.run_id),
+    }
 
 
 def record_taken(session: Session, table: TableRef, found: Iterable[StagedPartition], *, origin: Origin) -> None:
@@ -132,8 +141,10 @@ def record_taken(session: Session, table: TableRef, found: Iterable[StagedPartit
     record(session, "taken_up", table, rows, origin=origin)
 
 
-def record_change(session: Session, table: TableRef, change: NewChange, *, origin: Origin) -> None:
-    """Record a change of live partitions, in the transaction that makes it."""
+def record_change(
+    session: Session, table: TableRef, change: NewChange, *, origin: Origin, staged: Staged | None = None
+) -> None:
+    """Record a change of live partitions, in the transaction that makes it; `staged` is what it publishes."""
     archive, kept = change.archive, {*change.archive.keys}
     rows: list[Values] = []
     for key, counts in change.row_counts.items():
@@ -152,6 +163,7 @@ def record_change(session: Session, table: TableRef, change: NewChange, *, origi
             "archive": archive.table.name if archive.table and is_kept else None,
             "archive_expires_at": archive.expires_at if is_kept else None,
             "undone_publications": json.dumps([*change.undone[key]]) if change.undone else None,
+            **(_made_by(staged, key, origin) if staged is not None else {}),
         }
         rows.append(values)
     record(session, change.event, table, rows, origin=origin)

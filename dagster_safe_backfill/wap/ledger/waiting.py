@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import get_args
 
+from dagster_safe_backfill.model.provenance import Provenance
 from dagster_safe_backfill.model.states import (
     CHANGES_OF_LIVE,
     Event,
@@ -24,7 +25,8 @@ _WAITING: tuple[Event, ...] = ("audited", "approved", "refused")
 """The last events of partitions that passed their own audits, and whose rows may still be published."""
 
 _COLUMNS = (
-    *("partition_key", "event", "scope", "shadow", "run_id", "code_version", "code"),
+    *("partition_key", "event", "scope", "shadow", "run_id", "code_version"),
+    *("asset_key", "provenance", "computed_by"),
     *("fingerprint", "fingerprinted_columns", "rows_staged", "publication_id", "recorded_at", "computed_at"),
 )
 
@@ -40,14 +42,16 @@ def staged_partitions(
         keys: The partition keys. Defaults to all partitions.
         group: The group. Defaults to all groups.
     """
-    if not ledger.is_complete(session.tables.columns(ledger.ledger_of(table))):
+    columns = session.tables.columns(ledger.ledger_of(table)) or ()
+    if not ledger.is_readable(columns):
         return []
     conditions = [ledger.is_event(*get_args(StagedEvent), "taken_up", *CHANGES_OF_LIVE)]
     if keys is not None:
         conditions.append(terms.is_in(terms.column("partition_key"), map(terms.text, keys)))
     if group is not None:
         conditions.append(ledger.group().eq(terms.text(group)))
-    found = session.query(ledger.newest_by_partition(table, _COLUMNS, *conditions))
+    items = ledger.known_columns(_COLUMNS, columns)
+    found = session.query(ledger.newest_by_partition(table, items, *conditions))
     return list(map(partial(_staged_partition, table), found))
 
 
@@ -86,14 +90,9 @@ def to_audit(session: Session, table: TableRef, *, group: str) -> tuple[Sequence
 
 
 def of_staged(origin: Origin, found: Sequence[StagedPartition]) -> Origin:
-    """Return the origin of a run that continues with staged partitions; it has their code if they share one."""
+    """Return the origin of a run that continues with staged partitions; it has their code version if they share one."""
     versions = {one.code_version for one in found}
-    codes = {one.code for one in found}
-    return replace(
-        origin,
-        code_version=versions.pop() if len(versions) == 1 else None,
-        code=codes.pop() if len(codes) == 1 else None,
-    )
+    return replace(origin, code_version=versions.pop() if len(versions) == 1 else None)
 
 
 def emptied(session: Session, table: TableRef, moved: Iterable[StagedPartition]) -> dict[TableRef, str]:
@@ -118,7 +117,9 @@ def _staged_partition(table: TableRef, row: Row) -> StagedPartition:
         shadow=TableRef(schema=table.schema, name=shadow[len(table.schema) + 1 :]) if shadow else None,
         run_id=of["run_id"],
         code_version=of["code_version"],
-        code=of["code"],
+        asset_key=of["asset_key"],
+        provenance=None if of["provenance"] is None else Provenance.parse(of["provenance"]),
+        computed_by=of["computed_by"] or of["run_id"],
         fingerprint=Fingerprint.parse(fingerprint) if fingerprint else Fingerprint(),
         columns=None if columns is None else tuple(json.loads(columns)),
         rows=of["rows_staged"] or 0,

@@ -111,7 +111,7 @@ class _Rollback:
         finish_interrupted_swap(self.session, table)
         # This locks the live table, so that no other session changes what is read from here on.
         with self.session.tables.hold(table) as committed:
-            if not ledger.is_complete(committed.tables.columns(ledger.ledger_of(table))):
+            if not ledger.is_readable(committed.tables.columns(ledger.ledger_of(table))):
                 raise self._not_found("its ledger has no publication that could be rolled back")
             repeated = self._repeated()
             if repeated is not None:

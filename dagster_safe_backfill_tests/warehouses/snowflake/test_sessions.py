@@ -288,7 +288,7 @@ def test_a_statement_that_its_own_timeout_stops_says_what_to_raise(slow: Snowfla
 def test_a_cancel_that_fails_is_tried_again(
     slow: SnowflakeBackend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from dagster_safe_backfill.runs.deadlines import Deadline
+    from dagster_safe_backfill.runs.limits.deadlines import Deadline
     from dagster_safe_backfill.warehouses.snowflake.driver import Connections
 
     cancel, tries = Connections._cancel, count()

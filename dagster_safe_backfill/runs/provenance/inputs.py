@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,7 +15,6 @@ from dagster_safe_backfill.runs.private_dagster import (
     data_versions_by_partition,
     is_loaded,
     newest_by_partition,
-    step_started_at,
     upstream_partitions,
 )
 
@@ -68,33 +67,33 @@ class _Upstream:
 
 
 def inputs_of(
-    context: dg.AssetExecutionContext, keys: Iterable[str], *, apart_from: Collection[dg.AssetKey] = ()
+    context: dg.AssetExecutionContext,
+    keys: Sequence[str],
+    upstream: Iterable[dg.AssetKey],
+    *,
+    loaded_at: datetime | None = None,
 ) -> dict[str, dict[str, str | None]]:
-    """Return the inputs of partitions of a run's asset: by partition key, the parts of their provenance.
-
-    An input that Dagster loaded into memory when the step began counts as it was then. If it was materialized since,
-    the loaded rows may be the earlier or the later ones, so the input can't be known. Other upstream assets count as
-    they are now.
+    """Return the inputs of partitions of a run's asset: a mapping from partition key to parts of its provenance.
 
     Makes a constant number of queries for each upstream asset.
 
     Args:
         context: The context of the run's step.
         keys: The partition keys.
-        apart_from: Upstream assets that were not loaded, though they are inputs.
+        upstream: The upstream assets. They count as they are now.
+        loaded_at: The time at which Dagster began to load them into memory, if it did. If an upstream asset was
+            materialized after that time, the loaded rows may be the earlier or the later ones, so it can't be known.
     """
-    assets, instance = context.assets_def, context.instance
     parts: dict[str, dict[str, str | None]] = {key: {} for key in keys}
-    for upstream in sorted(assets.asset_deps[context.asset_key]):
-        name = INPUT + upstream.to_user_string()
-        read = upstream_partitions(context, upstream, [*parts])
-        found = _upstream(instance, upstream)
+    for one in upstream:
+        name = INPUT + one.to_user_string()
+        found = _upstream(context.instance, one)
         late: set[str | None] = set()
-        if upstream not in apart_from and is_loaded(assets, upstream):
-            late = _changed_after(instance, upstream, step_started_at(context))
-        for key, upstream_keys in read.items():
-            is_late = bool(late) if upstream_keys is None else not late.isdisjoint({None, *upstream_keys})
-            few = None if upstream_keys is None or len(upstream_keys) > _MOST_KEYS else upstream_keys
+        if loaded_at is not None and is_loaded(context.assets_def, one):
+            late = _changed_after(context.instance, one, loaded_at)
+        for key, read in upstream_partitions(context, one, keys).items():
+            is_late = bool(late) if read is None else not late.isdisjoint({None, *read})
+            few = None if read is None or len(read) > _MOST_KEYS else read
             parts[key][name] = None if is_late else str(found.state_of(few))
     return parts
 

@@ -1,0 +1,1 @@
+"""What stops a run, or keeps it from starting."""

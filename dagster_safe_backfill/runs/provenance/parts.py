@@ -1,0 +1,40 @@
+"""The parts of a provenance that are the same for all partitions of a run: the table, the code and what it is given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from dagster_safe_backfill.model.provenance import digest_of_text, rules_of
+from dagster_safe_backfill.model.tables import TableSpec
+from dagster_safe_backfill.runs.declared import ComputedAsset
+from dagster_safe_backfill.runs.private_dagster import resource_config
+
+
+def definition_parts(asset: ComputedAsset, spec: TableSpec, *, code_version: str | None) -> dict[str, str | None]:
+    """Return what the definition of an asset says: the parts `asset`, `table` and `code`.
+
+    The code is the asset's `code_version` or, without one, a digest of the function and the values that it works with.
+    """
+    code = f"code_version {code_version}" if code_version is not None else asset.compute.digest()
+    return {"asset": asset.live.key.to_user_string(), "table": rules_of(spec), "code": code}
+
+
+def run_parts(context: dg.AssetExecutionContext, arguments: Mapping[str, object]) -> dict[str, str | None]:
+    """Return what a run adds to the definition: the parts `config` and `resources`."""
+    config: Any = context.op_execution_context.op_config
+    return {
+        "config": digest_of_text(json.dumps(config, sort_keys=True, default=str)) if config else "",
+        "resources": _resources(context, arguments),
+    }
+
+
+def _resources(context: dg.AssetExecutionContext, arguments: Mapping[str, object]) -> str | None:  # noqa: ARG001
+    """Return a digest of the resources that the function takes; None if one of them can't be compared."""
+    digests: dict[str, str] = {}
+    for name, config in resource_config(context).items():
+        digests[name] = digest_of_text(json.dumps(config, sort_keys=True, default=repr))
+    return digest_of_text(json.dumps(digests, sort_keys=True)) if digests else ""

@@ -1,0 +1,263 @@
+"""The batches of a run: what earlier runs have staged or published is reused, the rest is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+import dagster as dg
+
+from dagster_safe_backfill.errors import TableNotFoundError
+from dagster_safe_backfill.model.slices import PartitionSlice
+from dagster_safe_backfill.model.states import StagedPartition
+from dagster_safe_backfill.model.tables import TableRef
+from dagster_safe_backfill.model.text import listed
+from dagster_safe_backfill.runs.backfills import is_over, why_not_continued, why_not_reused
+from dagster_safe_backfill.runs.limits.deadlines import Deadline
+from dagster_safe_backfill.runs.private_dagster import upstream_of, upstream_partitions
+from dagster_safe_backfill.runs.run import ComputingRun
+from dagster_safe_backfill.wap.ledger.checkpoints import Checkpoints, checkpoints
+from dagster_safe_backfill.wap.ledger.history import Change, changes_by
+from dagster_safe_backfill.wap.retention import discard
+from dagster_safe_backfill.wap.write import LiveBefore, live_before
+from dagster_safe_backfill.warehouses.base import Session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """A part of a run's partitions, which is written, audited and published (or collected) together.
+
+    Attributes:
+        shadow: The shadow for its rows.
+        staged: The partitions that are reused, where earlier runs have staged them; empty if they are to be computed.
+        before: The live table when the run looked at it, if it looked for this batch.
+        is_canary: True if the run stops when this batch is rejected.
+    """
+
+    partition_slice: PartitionSlice
+    shadow: TableRef
+    staged: Sequence[StagedPartition] = ()
+    before: LiveBefore | None = None
+    is_canary: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remaining:
+    """What is left to do for a run.
+
+    Attributes:
+        batches: The batches to write or collect, and audit.
+        published: A mapping from the key of each partition that is done to the change that published it: by this run
+            before a retry, or by the run that it re-executes.
+    """
+
+    batches: Sequence[Batch]
+    published: Mapping[str, Change] = field(default_factory=dict[str, Change])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What a look at the warehouse found; `before` only if nothing is staged, as else the first batch isn't known."""
+
+    earlier: Checkpoints = field(default_factory=Checkpoints)
+    changes: Mapping[str, Change] = field(default_factory=dict[str, Change])
+    before: LiveBefore | None = None
+
+
+def remaining(run: ComputingRun) -> Remaining:
+    """Return what is left to do for a run: batches that it reuses, then batches that it computes."""
+    partitions, size = run.partition_slice, run.options.batches.size
+    found = _look(run, cut(partitions, partitions.keys, size=size)[0])
+    earlier = found.earlier
+    # Without this, the shadow of a run that was killed between write and audit would wait for the retention job.
+    if earlier.unaudited:
+        _discard(run, earlier.unaudited)
+    staged, published = _reused(run, earlier)
+    missing, used = dict.fromkeys(partitions.keys), set[TableRef | None]()
+    for key in published:
+        del missing[key]
+    for one in staged:
+        del missing[one.key]
+        used.add(one.shadow)
+    slices = cut(partitions, missing, size=size)
+    shadows = _free_shadows(run, len(slices) + bool(staged), used)
+    batches: list[Batch] = []
+    if staged:
+        of_staged = partitions.only(one.key for one in staged)
+        batches.append(Batch(partition_slice=of_staged, shadow=shadows.pop(), staged=staged))
+    is_first = True
+    for piece, shadow in zip(slices, shadows, strict=True):
+        is_canary = is_first and run.options.batches.canary
+        before = found.before if is_first else None
+        batches.append(Batch(partition_slice=piece, shadow=shadow, before=before, is_canary=is_canary))
+        is_first = False
+    return Remaining(batches=batches, published={key: found.changes[key] for key in published})
+
+
+def _free_shadows(run: ComputingRun, count: int, used: Container[TableRef]) -> list[TableRef]:
+    """Return the names of that many shadows of a run in which nothing stands that it takes up."""
+    table, run_id = run.spec.table, run.origin.run_id
+    alone = table.shadow(run_id)
+    if count == 1 and alone not in used:
+        return [alone]
+    names: list[TableRef] = []
+    number = 0
+    while len(names) < count:
+        number += 1
+        name = table.shadow(run_id, batch=number)
+        if name not in used:
+            names.append(name)
+    return names
+
+
+def _look(run: ComputingRun, first: PartitionSlice) -> _Found:
+    """Return what earlier runs staged and published of a run's partitions, and the live table for its first batch."""
+    now = datetime.now(timezone.utc)
+    spec, partitions, batches = run.spec, run.partition_slice, run.options.batches
+    expected = run.made_by(partitions, reads_now=False) if batches.resume else {}
+
+    def attempt(session: Session) -> _Found:
+        if not expected:
+            return _Found(before=live_before(session, spec=spec, partition_slice=first))
+        earlier = checkpoints(
+            session,
+            spec=spec,
+            partition_slice=partitions,
+            expected=expected,
+            looks_for_published=batches.publish_each,
+        )
+        if earlier.staged or earlier.outdated or earlier.published:
+            ids = {one.publication_id for one in earlier.published}
+            changes = changes_by(session, spec.table, *ids) if ids else []
+            return _Found(earlier=earlier, changes={change.key: change for change in changes})
+        return _Found(earlier=earlier, before=live_before(session, spec=spec, partition_slice=first))
+
+    deadline = run.deadline(f"looking for what is staged of {partitions} of {spec.table}")
+    try:
+        return run.attempt(attempt, deadline=deadline, read_only=True)
+    except TableNotFoundError:
+        return _Found(before=LiveBefore(at=now))
+
+
+def _discard(run: ComputingRun, unaudited: Sequence[StagedPartition]) -> None:
+    """Drop what runs that have ended had staged, and not audited any more."""
+    owners = {one.shadow: one.run_id for one in unaudited if one.shadow is not None}
+    # A run that is still running may be about to audit its shadow.
+    ended = run.ended(unaudited)
+    shadows = [shadow for shadow, run_id in owners.items() if run_id in ended]
+    if not shadows:
+        return
+    named = listed([*map(str, shadows)])
+
+    def attempt(session: Session) -> None:
+        discard(session, shadows, table=run.spec.table, origin=run.origin)
+
+    run.attempt(attempt, deadline=run.deadline(f"dropping {named}"))
+    run.context.log.info(f"dropped {named}: staged by runs that ended before its audit")
+
+
+def look_at_live(run: ComputingRun, partition_slice: PartitionSlice, deadline: Deadline) -> LiveBefore:
+    """Return what live is now, in a read-only session."""
+    now = datetime.now(timezone.utc)
+
+    def attempt(session: Session) -> LiveBefore:
+        return live_before(session, spec=run.spec, partition_slice=partition_slice)
+
+    try:
+        return run.attempt(attempt, deadline=deadline, read_only=True)
+    except TableNotFoundError:
+        return LiveBefore(at=now)
+
+
+def cut(partition_slice: PartitionSlice, keys: Iterable[str], *, size: int | None) -> list[PartitionSlice]:
+    """Return the slices of some of a slice's keys, of at most `size` each, cut where others of its keys are between."""
+    wanted = set(keys)
+    pieces: list[list[int]] = []
+    last = -1
+    for position, key in enumerate(partition_slice.keys):
+        if key not in wanted:
+            continue
+        # A batch doesn't span partitions that need no computation: the user's function gets `start` and `end`.
+        if pieces and last == position - 1 and (size is None or len(pieces[-1]) < size):
+            pieces[-1].append(position)
+        else:
+            pieces.append([position])
+        last = position
+    if pieces == [[*range(len(partition_slice))]]:
+        return [partition_slice]
+    return [partition_slice.chosen(piece) for piece in pieces]
+
+
+def _reused(run: ComputingRun, earlier: Checkpoints) -> tuple[Sequence[StagedPartition], Sequence[str]]:
+    """Return the staged partitions that a run reuses, and the keys of those that are done; log both, and why not."""
+    context = run.context
+    why: dict[str, str] = {one.key: reason for one, reason in earlier.outdated}
+    endings: dict[tuple[str, bool], str | None] = {}
+    oldest = datetime.now(timezone.utc) - run.options.batches.resume_within
+    for one in earlier.staged:
+        is_rejected = earlier.rejected_at is not None and one.computed_at < earlier.rejected_at
+        for run_id in dict.fromkeys((one.run_id, one.computed_by)):
+            about = run_id, is_rejected
+            if about not in endings:
+                endings[about] = why_not_reused(
+                    context, run_id, is_rejected=is_rejected, resume=run.options.batches.resume
+                )
+            reason = endings[about]
+            if reason is None and run_id != context.run_id and one.computed_at < oldest:
+                reason = f"they were computed before {oldest:%Y-%m-%d %H:%M %Z}, and resume_within is over"
+            if reason is not None:
+                why.setdefault(one.key, reason)
+    done = [one.key for one in earlier.published if why_not_continued(context, one.run_id) is None]
+    kept = [one for one in earlier.staged if one.key not in why]
+    for key in _built_on_others(run, {*done, *(one.key for one in kept)}):
+        why[key] = "they were computed from partitions of the same asset that are computed again"
+    kept = [one for one in kept if one.key not in why]
+    _log_computed_again(context, why)
+    if kept:
+        _log_reused(context, kept)
+    done = [key for key in done if key not in why]
+    if done:
+        context.log.info(f"{listed(done)} were published by this run or by the run that it re-executes, and are done")
+    return kept, done
+
+
+def _built_on_others(run: ComputingRun, reusable: set[str]) -> set[str]:
+    """Return the reusable partitions of an asset that reads its own earlier partitions, if one of these is computed."""
+    context, own = run.context, run.context.asset_key
+    keys = run.partition_slice.keys
+    if own not in upstream_of(context) or len(reusable) == len(keys):
+        return set()
+    if not run.options.batches.publish_each:
+        # The rest would be computed from live partitions, not from the staged ones.
+        return reusable
+    read_by = upstream_partitions(context, own, keys)
+    computed, built = set(keys) - reusable, set[str]()
+    for key in keys:
+        read = read_by[key]
+        if key in reusable and (read is None or not computed.isdisjoint(read)):
+            computed.add(key)
+            built.add(key)
+    return built
+
+
+def _log_computed_again(context: dg.AssetExecutionContext, why: Mapping[str, str]) -> None:
+    by_reason: dict[str, list[str]] = {}
+    for key, reason in why.items():
+        by_reason.setdefault(reason, []).append(key)
+    for reason, keys in by_reason.items():
+        context.log.warning(f"{listed(keys)} were staged and audited, and are computed again: {reason}")
+
+
+def _log_reused(context: dg.AssetExecutionContext, kept: Sequence[StagedPartition]) -> None:
+    runs = list(dict.fromkeys(one.run_id for one in kept))
+    context.log.info(
+        f"reusing {len(kept)} partitions that run {listed(runs)} has staged and audited"
+        f" ({listed([one.key for one in kept])}); Batches(resume=False) would compute them again"
+    )
+    running = [run_id for run_id in runs if run_id != context.run_id and not is_over(context.instance, run_id)]
+    if running:
+        context.log.warning(
+            f"run {listed(running)} has not ended, as far as Dagster knows, so it keeps what it has staged. If its"
+            " process is gone, terminate it in Dagster, and the retention job drops its shadows."
+        )

@@ -52,7 +52,13 @@ def _targets(context: dg.AssetExecutionContext) -> Any:
 
 
 def why_not_reused(
-    context: dg.AssetExecutionContext, earlier_run_id: str, *, is_rejected: bool, resume: bool | Literal["always"]
+    run: dg.DagsterRun,
+    instance: dg.DagsterInstance,
+    earlier_run_id: str,
+    *,
+    step_key: str,
+    is_rejected: bool,
+    resume: bool | Literal["always"],
 ) -> str | None:
     """Return why a run computes again what an earlier run had staged; None if it continues with that.
 
@@ -62,12 +68,13 @@ def why_not_reused(
     - If it failed, or audits rejected some of its rows, somebody may have fixed the source of all its rows since.
 
     Args:
-        context: The context of the run.
-        earlier_run_id: The run that staged the rows.
+        run: The run.
+        instance: The instance that knows the earlier run.
+        earlier_run_id: The run that staged or computed the rows.
+        step_key: The key of the asset's step in both runs.
         is_rejected: True if audits rejected rows of the table after these were computed.
         resume: See `Batches.resume`.
     """
-    run, instance = context.run, context.instance
     if earlier_run_id == run.run_id:
         return None
     earlier = instance.get_run_by_id(earlier_run_id)
@@ -75,7 +82,7 @@ def why_not_reused(
         return f"run {earlier_run_id}, which staged them, was deleted from Dagster"
     is_family = is_same_family(run, earlier)
     reason: str | None = None
-    ending = how_ended(instance, earlier, context.get_step_execution_context().step.key)
+    ending = how_ended(instance, earlier, step_key)
     match ending:
         case "succeeded":
             reason = f"run {earlier_run_id}, which staged them, succeeded"
@@ -94,19 +101,20 @@ def why_not_reused(
     return reason
 
 
-def why_not_continued(context: dg.AssetExecutionContext, earlier_run_id: str) -> str | None:
+def why_not_continued(
+    run: dg.DagsterRun, instance: dg.DagsterInstance, earlier_run_id: str, *, step_key: str
+) -> str | None:
     """Return why a run publishes again what an earlier run had published; None if that is part of the same work.
 
     It is for a retry of the run's step, and for a re-execution of a run or backfill that didn't succeed.
     """
-    run, instance = context.run, context.instance
     if earlier_run_id == run.run_id:
         return None
     earlier = instance.get_run_by_id(earlier_run_id)
     if earlier is None or not is_same_family(run, earlier):
         return f"another launch, run {earlier_run_id}, published them"
-    ending = how_ended(instance, earlier, context.get_step_execution_context().step.key)
-    return f"run {earlier_run_id}, which published them, succeeded" if ending == "succeeded" else None
+    is_success = how_ended(instance, earlier, step_key) == "succeeded"
+    return f"run {earlier_run_id}, which published them, succeeded" if is_success else None
 
 
 def how_ended(instance: dg.DagsterInstance, run: dg.DagsterRun, step_key: str) -> Ending:

@@ -194,6 +194,7 @@ def _reused(run: ComputingRun, earlier: Checkpoints) -> tuple[Sequence[StagedPar
     context = run.context
     why: dict[str, str] = {one.key: reason for one, reason in earlier.outdated}
     endings: dict[tuple[str, bool], str | None] = {}
+    step_key, resume = context.get_step_execution_context().step.key, run.options.batches.resume
     oldest = datetime.now(timezone.utc) - run.options.batches.resume_within
     for one in earlier.staged:
         is_rejected = earlier.rejected_at is not None and one.computed_at < earlier.rejected_at
@@ -201,14 +202,18 @@ def _reused(run: ComputingRun, earlier: Checkpoints) -> tuple[Sequence[StagedPar
             about = run_id, is_rejected
             if about not in endings:
                 endings[about] = why_not_reused(
-                    context, run_id, is_rejected=is_rejected, resume=run.options.batches.resume
+                    context.run, context.instance, run_id, step_key=step_key, is_rejected=is_rejected, resume=resume
                 )
             reason = endings[about]
             if reason is None and run_id != context.run_id and one.computed_at < oldest:
                 reason = f"they were computed before {oldest:%Y-%m-%d %H:%M %Z}, and resume_within is over"
             if reason is not None:
                 why.setdefault(one.key, reason)
-    done = [one.key for one in earlier.published if why_not_continued(context, one.run_id) is None]
+    done = [
+        one.key
+        for one in earlier.published
+        if why_not_continued(context.run, context.instance, one.run_id, step_key=step_key) is None
+    ]
     kept = [one for one in earlier.staged if one.key not in why]
     for key in _built_on_others(run, {*done, *(one.key for one in kept)}):
         why[key] = "they were computed from partitions of the same asset that are computed again"

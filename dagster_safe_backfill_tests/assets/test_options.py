@@ -107,7 +107,13 @@ BAD: list[tuple[str, str]] = [
     ("batches=sb.Batches(size=10.0)", "size must be a whole number of partitions"),
     ('batches=sb.Batches(publish_each="batch")', "publish_each must be True or False, not 'batch'"),
     ("batches=sb.Batches(canary=None)", "canary must be True or False, not None"),
-    ("batches=sb.Batches(resume=0)", "resume must be True or False, not 0"),
+    ("batches=sb.Batches(resume=0)", 'resume must be True, False or "always", not 0'),
+    ("batches=sb.Batches(resume='alwais')", 'resume must be True, False or "always", not \'alwais\'; did you mean "always"?'),
+    ("batches=sb.Batches(resume_within=1)", "resume_within must be a positive datetime.timedelta, not 1"),
+    (
+        "batches=sb.Batches(resume_within=timedelta(0))",
+        "resume_within must be a positive datetime.timedelta, not datetime.timedelta(0)",
+    ),
     # limits
     ("limits=600", "limits must be a Limits, such as Limits(max_retries=5), not 600"),
     ('limits={"max_retries": 3}', "did you mean Limits(max_retries=3)?"),

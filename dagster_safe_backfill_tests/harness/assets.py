@@ -77,20 +77,22 @@ def run_range(
     instance: dg.DagsterInstance,
     raise_on_error: bool = False,
     again: dg.DagsterRun | None = None,
+    from_failure: bool = True,
     tags: Mapping[str, str] | None = None,
 ) -> dg.ExecuteInProcessResult:
     """Run assets for a range of partitions, as a single-run backfill does; `again` is a run that this re-executes."""
-    every = {RANGE_START: first, RANGE_END: last, **reexecution_tags(again), **(tags or {})}
+    every = {RANGE_START: first, RANGE_END: last, **reexecution_tags(again, from_failure=from_failure), **(tags or {})}
     resources = {"io_manager": io_manager}
     return dg.materialize(assets, tags=every, resources=resources, instance=instance, raise_on_error=raise_on_error)
 
 
-def reexecution_tags(again: dg.DagsterRun | None) -> dict[str, str]:
+def reexecution_tags(again: dg.DagsterRun | None, *, from_failure: bool = True) -> dict[str, str]:
     """Return the tags that Dagster gives a re-execution of a run."""
     if again is None:
         return {}
     root = again.tags.get("dagster/root_run_id", again.run_id)
-    return {"dagster/parent_run_id": again.run_id, "dagster/root_run_id": root}
+    tags = {"dagster/parent_run_id": again.run_id, "dagster/root_run_id": root}
+    return {**tags, "dagster/is_resume_retry": "true"} if from_failure else tags
 
 
 def run_key(

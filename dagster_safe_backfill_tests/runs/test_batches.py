@@ -47,6 +47,8 @@ class Runs:
         last: str = TWELVE[-1],
         *,
         again: dg.DagsterRun | None = None,
+        from_failure: bool = True,
+        beside: Sequence[dg.AssetSpec] = (),
         tags: Mapping[str, str] | None = None,
         **options: Any,
     ) -> dg.ExecuteInProcessResult:
@@ -54,7 +56,14 @@ class Runs:
         self.source.calls.clear()
         asset = events(self.source, **{**self.options, **options})
         result = run_range(
-            [asset], first, last, io_manager=self.io_manager, instance=self.instance, again=again, tags=tags
+            [asset, *beside],
+            first,
+            last,
+            io_manager=self.io_manager,
+            instance=self.instance,
+            again=again,
+            from_failure=from_failure,
+            tags=tags,
         )
         self.last = result.dagster_run
         return result
@@ -260,9 +269,9 @@ def test_audits_over_the_run_see_all_batches(io_manager: sb.RangeIOManager, inst
 
 
 class TestResuming:
-    def broken_off(self, runs: Runs, **options: Any) -> str:
+    def broken_off(self, runs: Runs, error: type[Exception] = RuntimeError, **options: Any) -> str:
         """A run that breaks in its last batch."""
-        runs.source.broken = {TWELVE[10]}
+        runs.source.broken, runs.source.error = {TWELVE[10]}, error
         message = runs.fail(**options)
         assert "the source has no" in message
         runs.source.broken = set()
@@ -296,9 +305,23 @@ class TestResuming:
 
     def test_a_re_execution_of_its_backfill_computes_what_is_missing(self, runs: Runs) -> None:
         tags = {"dagster/backfill": "first"}
-        self.broken_off(runs, tags=tags)
+        self.broken_off(runs, ConnectionError, tags=tags)
         assert runs.run(tags={"dagster/backfill": "again", "dagster/root_backfill_id": "first"}).success
         assert runs.source.calls == FIVES[2:]
+
+    def test_a_new_launch_goes_on_after_an_interruption(self, runs: Runs, read: Read) -> None:
+        self.broken_off(runs, ConnectionError)
+        assert runs.run().success
+        assert runs.source.calls == FIVES[2:]
+        assert counts(read) == dict.fromkeys(TWELVE, 3)
+        assert shadows(read) == []
+
+    def test_not_for_longer_than_it_is_allowed_to(self, runs: Runs, capfd: pytest.CaptureFixture[str]) -> None:
+        self.broken_off(runs, ConnectionError)
+        batches = sb.Batches(size=5, resume_within=timedelta(microseconds=1))
+        assert runs.run(batches=batches).success
+        assert runs.source.calls == FIVES
+        assert "and resume_within is over" in capfd.readouterr().err
 
     def test_a_new_launch_computes_all(self, runs: Runs, read: Read, capfd: pytest.CaptureFixture[str]) -> None:
         self.broken_off(runs, tags={"dagster/backfill": "first"})
@@ -308,7 +331,7 @@ class TestResuming:
         assert runs.run(tags={"dagster/backfill": "second"}).success
         assert runs.source.calls == FIVES
         assert counts(read) == dict.fromkeys(TWELVE, 4)
-        assert f"computed anew: another launch, run {first.run_id}, staged them" in capfd.readouterr().err
+        assert f"computed again: run {first.run_id}, which staged them, failed" in capfd.readouterr().err
 
     @pytest.mark.parametrize("is_again", [False, True], ids=["launched", "re-executed"])
     @pytest.mark.parametrize("canary", [False, True])
@@ -325,12 +348,38 @@ class TestResuming:
         assert rejected is not None
         runs.source.rows_per_day = 3
         runs.source.spoiled.clear()
-        assert runs.run(again=rejected if is_again else None).success
+        assert runs.run(again=rejected if is_again else None, from_failure=False).success
         assert runs.source.calls == FIVES
         assert counts(read) == dict.fromkeys(TWELVE, 3)
         assert runs.green == set(TWELVE)
-        said = f"computed anew: audits rejected run {rejected.run_id}, which staged them"
-        assert said in capfd.readouterr().err
+        assert "computed again: audits rejected rows of the table after these were computed" in capfd.readouterr().err
+
+    @pytest.mark.parametrize("by", ["from failure", "always"])
+    def test_what_passed_beside_a_rejected_batch_is_reused_if_asked(self, runs: Runs, read: Read, by: str) -> None:
+        runs.source.spoiled[TWELVE[11], 1] = -1.0
+        runs.fail()
+        rejected = runs.last
+        runs.source.spoiled.clear()
+        if by == "always":
+            assert runs.run(batches=sb.Batches(size=5, resume="always")).success
+        else:
+            assert runs.run(again=rejected).success
+        assert runs.source.calls == FIVES[2:]
+        assert counts(read) == dict.fromkeys(TWELVE, 3)
+
+    def test_nothing_of_a_part_that_an_interrupted_run_staged_before_another_was_rejected(
+        self, runs: Runs, read: Read
+    ) -> None:
+        """The source was fixed because of the second run, and the first had computed from it as well."""
+        runs.source.rows_per_day = 2
+        self.broken_off(runs, ConnectionError)
+        runs.source.spoiled[TWELVE[11], 1] = -1.0
+        runs.fail(TWELVE[11], TWELVE[11])
+        runs.source.rows_per_day = 3
+        runs.source.spoiled.clear()
+        assert runs.run().success
+        assert runs.source.calls == FIVES
+        assert counts(read) == dict.fromkeys(TWELVE, 3)
 
     def test_nothing_that_a_rejected_re_execution_had_taken_up(self, runs: Runs, read: Read) -> None:
         runs.source.rows_per_day = 2
@@ -340,7 +389,21 @@ class TestResuming:
         assert runs.source.calls == FIVES[2:]
         runs.source.rows_per_day = 3
         runs.source.spoiled.clear()
-        assert runs.rerun().success
+        assert runs.rerun(from_failure=False).success
+        assert runs.source.calls == FIVES
+        assert counts(read) == dict.fromkeys(TWELVE, 3)
+
+    def test_nothing_that_a_rejected_run_had_computed_and_a_killed_one_has_staged(
+        self, runs: Runs, read: Read
+    ) -> None:
+        runs.source.rows_per_day = 2
+        runs.source.spoiled[TWELVE[11], 1] = -1.0
+        runs.fail()
+        self.broken_off(runs, ConnectionError, again=runs.last)
+        assert runs.source.calls[0] == FIVES[2]
+        runs.source.rows_per_day = 3
+        runs.source.spoiled.clear()
+        assert runs.run().success
         assert runs.source.calls == FIVES
         assert counts(read) == dict.fromkeys(TWELVE, 3)
 
@@ -388,12 +451,21 @@ class TestResuming:
         assert read("SELECT DISTINCT value FROM events WHERE id = 0 ORDER BY 1") == [(1.0,), (7.0,)]
 
     def test_not_what_is_outdated_upstream(self, runs: Runs, instance: dg.DagsterInstance) -> None:
+        upstream = dg.AssetSpec("upstream", partitions_def=DAYS)
+        self.broken_off(runs, deps=[upstream], beside=[upstream])
+        instance.report_runless_asset_event(dg.AssetMaterialization(upstream.key, partition=TWELVE[2]))
+        instance.report_runless_asset_event(dg.AssetMaterialization(upstream.key, partition="2024-02-20"))
+        assert runs.rerun(deps=[upstream], beside=[upstream]).success
+        assert runs.source.calls == [TWELVE[2:3], TWELVE[10:]]
+
+    def test_nothing_if_the_partitions_of_what_is_new_upstream_are_not_known(
+        self, runs: Runs, instance: dg.DagsterInstance
+    ) -> None:
         upstream = dg.AssetKey("upstream")
         self.broken_off(runs, deps=[upstream])
         instance.report_runless_asset_event(dg.AssetMaterialization(upstream, partition=TWELVE[2]))
-        instance.report_runless_asset_event(dg.AssetMaterialization(upstream, partition="2024-02-20"))
         assert runs.rerun(deps=[upstream]).success
-        assert runs.source.calls == [TWELVE[2:3], TWELVE[10:]]
+        assert runs.source.calls == FIVES
 
     def test_nothing_if_all_upstream_is_new(self, runs: Runs, instance: dg.DagsterInstance) -> None:
         upstream = dg.AssetKey("upstream")
@@ -483,14 +555,14 @@ class TestPublishingByBatch:
     ) -> None:
         unpublished(runs, monkeypatch)
         assert runs.rerun().success
-        # What was published is computed anew, as after any run.
-        assert runs.source.calls == [FIVES[0], FIVES[2]]
+        assert runs.source.calls == [FIVES[2]]
         assert counts(read) == dict.fromkeys(TWELVE, 3)
+        assert runs.green == set(TWELVE)
         assert shadows(read) == []
 
     def test_so_does_a_retry_of_the_step(self, runs: Runs, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
         unpublished(runs, monkeypatch, retry_policy=dg.RetryPolicy(max_retries=1))
-        assert runs.source.calls == [*FIVES[:2], FIVES[0], FIVES[2]]
+        assert runs.source.calls == FIVES
         assert counts(read) == dict.fromkeys(TWELVE, 3)
         assert shadows(read) == []
 
@@ -513,7 +585,7 @@ class TestPublishingByBatch:
         runs.source.rows_per_day = 3
         runs.source.spoiled.clear()
         again = runs.last if is_again else None
-        assert runs.run(TWELVE[5], TWELVE[9], again=again).success
+        assert runs.run(TWELVE[5], TWELVE[9], again=again, from_failure=False).success
         assert runs.source.calls == [FIVES[1]]
         assert counts(read) == {**dict.fromkeys(TWELVE[1:5], 2), **dict.fromkeys(FIVES[1], 3)}
 

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 import dagster_safe_backfill as sb
-from dagster_safe_backfill.runs.limits import allowed as limits as bounds
+from dagster_safe_backfill.runs.limits import allowed as bounds
 from dagster_safe_backfill.runs.limits.allowed import CONFIRMED_TAG
 from dagster_safe_backfill.runs.run import Run
 from dagster_safe_backfill_tests.conftest import Read

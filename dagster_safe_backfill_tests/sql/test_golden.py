@@ -118,7 +118,7 @@ def statements(warehouse: str) -> Mapping[str, exp.Expr]:
     placed = TableSlice(spec=spec, partition_slice=partition_slice, columns=columns)
     is_inside = inside(placed)
     write, stamped = _write(placed), _write(placed, stamped=True)
-    source = terms.relation("source")
+    source = terms.table(TableRef(schema="", name="source"))
     staged = [
         StagedColumn(name="day", source="day", source_type="DATE", type="DATE"),
         StagedColumn(name="it's", source="it's", source_type=wide, type=narrow),

@@ -60,17 +60,6 @@ def table_io_of(io_manager: object, asset_key: dg.AssetKey) -> TableIO:
     return io_manager
 
 
-def load_type_of(dagster_type: dg.DagsterType) -> type:
-    """Return the frame type that an input's annotation names; a pandas frame without one."""
-    hint = dagster_type.typing_type
-    # typing.Any is a class since Python 3.11 ("Changed in version 3.11" in the typing docs).
-    if isinstance(hint, type) and hint is not Any:
-        return hint
-    import pandas as pd
-
-    return pd.DataFrame
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveAsset:
     """The asset whose table a run works on; runs of `x__shadow` and `x__audit` work on the table of `x`."""

@@ -138,3 +138,13 @@ def resource_config(context: dg.AssetExecutionContext) -> Mapping[str, object]:
     """Return a mapping from the key of each resource that the step takes to its resolved configuration."""
     resolved = context.get_step_execution_context().resolved_run_config.resources
     return {key: config.config for key, config in resolved.items()}
+
+
+def consuming_assets(context: dg.InputContext) -> set[dg.AssetKey]:
+    """Return the assets that an input is loaded for; empty outside of runs."""
+    try:
+        step = context.step_context
+    except dg.DagsterInvariantViolationError:
+        return set()
+    keys = step.job_def.asset_layer.get_selected_entity_keys_for_node(step.node_handle)
+    return {key for key in keys if isinstance(key, dg.AssetKey)}

@@ -21,7 +21,7 @@ from dagster_safe_backfill.model.states import Origin, StagedPartition
 from dagster_safe_backfill.model.tables import TableSpec
 from dagster_safe_backfill.model.validation import column_names
 from dagster_safe_backfill.runs.backfills import BACKFILL_TAG, is_over
-from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, TableIO, load_type_of, table_io_of
+from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, TableIO, table_io_of
 from dagster_safe_backfill.runs.limits.allowed import check_partition_count
 from dagster_safe_backfill.runs.limits.deadlines import Deadline
 from dagster_safe_backfill.runs.partitions import slice_of_run
@@ -37,7 +37,7 @@ from dagster_safe_backfill.runs.provenance.parts import definition_parts, run_pa
 from dagster_safe_backfill.wap.ledger.waiting import owners
 from dagster_safe_backfill.wap.tables.read import read
 from dagster_safe_backfill.wap.tables.slices import where
-from dagster_safe_backfill.warehouses.frames import no_rows
+from dagster_safe_backfill.warehouses.frames import load_type_of, no_rows
 
 if TYPE_CHECKING:
     from dagster_safe_backfill.warehouses.base import Session
@@ -241,7 +241,7 @@ class ComputingRun(Run):
         """Return the live rows of the asset's own partitions that some of its partitions read."""
         assert self.own_input is not None
         definition = self.context.assets_def.node_def.input_dict[self.own_input]
-        load_type, columns = load_type_of(definition.dagster_type), definition.metadata.get("columns")
+        load_type, columns = load_type_of(definition.dagster_type.typing_type), definition.metadata.get("columns")
         read_by = upstream_partitions(self.context, self.context.asset_key, partition_slice.keys)
         wanted = {key for keys in read_by.values() for key in keys or ()}
 

@@ -69,7 +69,7 @@ def events(source: Source, **options: Any) -> dg.AssetsDefinition:
 
 
 def run_range(
-    assets: Sequence[dg.AssetsDefinition],
+    assets: Sequence[dg.AssetsDefinition | dg.AssetSpec],
     first: str,
     last: str,
     *,

@@ -221,7 +221,7 @@ class Limits:
         max_retries: How often a batch is retried after an error that may be temporary, such as a lock.
         retry_wait: The maximum wait before the first retry, in seconds. This maximum doubles with each retry.
         allowed_hours: The hours in which batches may start: a text such as `"22:00-06:00 America/New_York"`, or an
-            `AllowedHours`. Outside these hours the run stops before its next batch, and earlier batches are kept.
+            `AllowedHours`. Outside these hours the run stops before its next batch.
         max_partitions: The maximum number of partitions of a backfill. A larger backfill must be confirmed with the tag
             `safe_backfill/confirmed_partitions`, set to its exact number of partitions. If None, there is no limit.
 

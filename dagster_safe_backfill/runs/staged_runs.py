@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import dagster as dg
 
@@ -32,6 +33,7 @@ from dagster_safe_backfill.runs.run import Run, run_of
 from dagster_safe_backfill.wap.audit import approved, audit, check_one_version
 from dagster_safe_backfill.wap.collect import collect, free_shadow
 from dagster_safe_backfill.wap.ledger.history import Change, publication_of_group
+from dagster_safe_backfill.wap.ledger.record import upgrade_ledger
 from dagster_safe_backfill.wap.ledger.waiting import of_staged, owners, to_audit
 from dagster_safe_backfill.wap.publish import publish, to_publish
 from dagster_safe_backfill.warehouses.base import Session
@@ -83,6 +85,7 @@ def _judge(
         The result, the keys of the partitions that are left out, and those of partitions with outdated inputs.
     """
     table, live = run.spec.table, staged_asset.live
+    session.attempt(partial(upgrade_ledger, session, table))
     waiting, left_out = to_audit(session, table, group=run.origin.group)
     if not waiting:
         raise NotStagedError(
@@ -189,6 +192,7 @@ def _publish(
 ) -> tuple[Published | None, Mapping[str, Change]]:
     """Publish what isn't live; return also the publication and the changes of what had been published before."""
     table = run.spec.table
+    session.attempt(partial(upgrade_ledger, session, table))
     chosen = to_publish(session, table, wanted.keys, group=run.origin.group)
     # Another run of the backfill, or an earlier attempt of this one, has published all of them.
     if not chosen.approved:

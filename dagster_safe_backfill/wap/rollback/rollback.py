@@ -22,7 +22,7 @@ from dagster_safe_backfill.wap.ledger.history import (
     history,
     newest_publication,
 )
-from dagster_safe_backfill.wap.ledger.record import NewChange, record_change, record_intent
+from dagster_safe_backfill.wap.ledger.record import NewChange, record_change, record_intent, upgrade_ledger
 from dagster_safe_backfill.wap.recovery import finish_interrupted_swap
 from dagster_safe_backfill.wap.rollback.histories import rollback_path
 from dagster_safe_backfill.wap.rollback.restore import (
@@ -109,6 +109,7 @@ class _Rollback:
     def run(self, chosen: Chosen) -> RolledBack:
         table = self.spec.table
         finish_interrupted_swap(self.session, table)
+        upgrade_ledger(self.session, table)
         # This locks the live table, so that no other session changes what is read from here on.
         with self.session.tables.hold(table) as committed:
             if not ledger.is_readable(committed.tables.columns(ledger.ledger_of(table))):

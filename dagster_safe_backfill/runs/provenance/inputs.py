@@ -47,14 +47,18 @@ class _Upstream:
 
     Attributes:
         newest: The storage id of the newest materialization of all partitions together.
+        newest_whole: The same, if that event names no partition, so that it may be of any; else 0.
         by_partition: The same of each partition.
         version: The data version of the newest observation.
+        version_of_whole: The same, if that event names no partition; else None.
         versions: The same of each partition.
     """
 
     newest: int
+    newest_whole: int
     by_partition: Mapping[str, int]
     version: str | None
+    version_of_whole: str | None
     versions: Mapping[str, str]
 
     def state_of(self, keys: Sequence[str] | None) -> InputState:
@@ -62,8 +66,10 @@ class _Upstream:
         if keys is None:
             versions = sorted({*self.versions.values()}) if self.versions else [self.version]
             return InputState(None, self.newest, versions if versions != [None] else ())
-        newest = max((self.by_partition.get(key, 0) for key in keys), default=0)
-        return InputState(keys, newest, [self.versions.get(key) for key in keys] if self.versions else ())
+        newest = max(self.newest_whole, *(self.by_partition.get(key, 0) for key in keys), 0)
+        versions = [self.versions.get(key) for key in keys] if self.versions else []
+        whole = [] if self.version_of_whole is None else [self.version_of_whole]
+        return InputState(keys, newest, versions + whole)
 
 
 def inputs_of(
@@ -138,8 +144,10 @@ def _upstream(instance: dg.DagsterInstance, key: dg.AssetKey) -> _Upstream:
         version = observed[0].asset_observation.data_version
     return _Upstream(
         newest=newest[0].storage_id if newest else 0,
+        newest_whole=newest[0].storage_id if newest and newest[0].partition_key is None else 0,
         by_partition=newest_by_partition(instance, key),
         version=version,
+        version_of_whole=version if observed and observed[0].partition_key is None else None,
         # Only observations with a data version say anything about the data.
         versions=data_versions_by_partition(instance, key) if observed else {},
     )

@@ -12,6 +12,7 @@ from typing_extensions import Unpack
 from dagster_safe_backfill.assets.metadata import metadata_of
 from dagster_safe_backfill.assets.options import AssetArguments, asset_key_of, asset_options, check_asset_arguments
 from dagster_safe_backfill.audits.base import Audit
+from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.model.options import Batches, Checks, Limits, Publish, Strategy, TableOptions
 from dagster_safe_backfill.reports.checks import are_partitioned, check_specs
 from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset
@@ -67,6 +68,9 @@ def wap_asset(
         **asset: Arguments that are passed to `@dg.asset`: `name`, `key`, `key_prefix`, `ins`, `deps`, `metadata`,
             `tags`, `description`, `group_name`, `owners`, `kinds`, `code_version`, `automation_condition`,
             `freshness_policy`, `retry_policy`, `pool`, `op_tags`, `hooks` and `required_resource_keys`.
+
+    An asset that reads its own earlier partitions needs `Batches(size=…, publish_each=True)`, so that each batch reads
+    what the one before it published, or no batches, so that one call of the function computes all of a run.
 
     Raises:
         ConfigurationError: An option isn't allowed, or options contradict each other.
@@ -133,7 +137,7 @@ def wap_asset(
         partitioned = partitions_def if is_partitioned else None
         # AssetCheckSpec(partitions_def=…) is a preview feature in Dagster 1.13.27.
         with quiet_about_previews():
-            return dg.asset(
+            definition = dg.asset(
                 run,
                 # Runs yield MaterializeResult, for which Dagster doesn't call handle_output. Downstream inputs need it.
                 io_manager_key=io_manager_key,
@@ -142,5 +146,23 @@ def wap_asset(
                 check_specs=check_specs(options.audits, asset=key, partitions_def=partitioned),
                 **arguments,
             )
+        _check_own_input(definition, options.batches)
+        return definition
 
     return decorate
+
+
+def _check_own_input(asset: dg.AssetsDefinition, batches: Batches) -> None:
+    """Refuse batches that would be computed from partitions of the same run that aren't live yet.
+
+    Raises:
+        ConfigurationError: The asset reads its own earlier partitions, has batches, and publishes them at the end.
+    """
+    if batches.size is None or batches.publish_each or asset.key not in asset.asset_deps[asset.key]:
+        return
+    raise ConfigurationError(
+        f"{asset.key.to_user_string()} reads its own earlier partitions, and Batches(size={batches.size}) would compute"
+        " each batch from these partitions as they were before the run, because all batches go live at its end."
+        f" Publish each batch: Batches(size={batches.size}, publish_each=True). Or leave out the size, so that the"
+        " function computes all partitions of a run in one call."
+    )

@@ -25,6 +25,7 @@ _WORDS = {
     "partition": "the partition was {before}, and is {after} now",
     "code": "the code changed from {before} to {after}",
     "table": "the table's options changed",
+    "upstream": "the asset reads other upstream assets, or other partitions of them",
     "config": "the run's config changed",
     "resources": "the configuration of the resources changed",
 }
@@ -37,8 +38,9 @@ class Provenance:
     Attributes:
         parts: A mapping from the name of a part to a text that changes with it. None stands for a part that can't be
             known, which counts as changed. The parts are `asset` (its key), `partition` (its windows or values, and the
-            time zone), `table` (a digest of the table's options), `code`, `config`, `resources`, and an
-            `input …` for each upstream asset.
+            time zone), `table` (a digest of the table's options), `upstream` (a digest of the upstream
+            assets' keys and partition mappings), `code`, `config`, `resources`, and an `input …` for each upstream
+            asset.
     """
 
     parts: Mapping[str, str | None]

@@ -122,7 +122,7 @@ def _check_provenance(run: Run, staged: StagedAsset, waiting: Sequence[StagedPar
     context, shadow = run.context, staged.shadow()
     table, keys = run.spec.table, [one.key for one in waiting]
     version = shadow.code_versions_by_key.get(shadow.key)
-    parts = definition_parts(staged.computed, run.spec, code_version=version)
+    parts = definition_parts(staged.computed, run.spec, computed_by=shadow, code_version=version)
     if run.options.publish.allow_mixed_versions:
         del parts["code"]
     windows = partitions_of(staged.live.slice_of(context.instance, keys))

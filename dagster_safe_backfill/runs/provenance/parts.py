@@ -11,16 +11,30 @@ import dagster as dg
 from dagster_safe_backfill.model.provenance import digest_of_text, rules_of
 from dagster_safe_backfill.model.tables import TableSpec
 from dagster_safe_backfill.runs.declared import ComputedAsset
-from dagster_safe_backfill.runs.private_dagster import resource_config
+from dagster_safe_backfill.runs.private_dagster import partition_mappings, resource_config
 
 
-def definition_parts(asset: ComputedAsset, spec: TableSpec, *, code_version: str | None) -> dict[str, str | None]:
-    """Return what the definition of an asset says: the parts `asset`, `table` and `code`.
+def definition_parts(
+    asset: ComputedAsset, spec: TableSpec, *, computed_by: dg.AssetsDefinition, code_version: str | None
+) -> dict[str, str | None]:
+    """Return what the definition of an asset says: the parts `asset`, `table`, `upstream` and `code`.
 
     The code is the asset's `code_version` or, without one, a digest of the function and the values that it works with.
+
+    Args:
+        asset: The asset.
+        spec: How its table is kept.
+        computed_by: The definition whose runs compute it: its own, or that of its `x__shadow`.
+        code_version: The code version of that definition.
     """
     code = f"code_version {code_version}" if code_version is not None else asset.compute.digest()
-    return {"asset": asset.live.key.to_user_string(), "table": rules_of(spec), "code": code}
+    mappings = partition_mappings(computed_by, computed_by.key)
+    return {
+        "asset": asset.live.key.to_user_string(),
+        "table": rules_of(spec),
+        "upstream": digest_of_text(json.dumps(mappings)),
+        "code": code,
+    }
 
 
 def run_parts(context: dg.AssetExecutionContext, arguments: Mapping[str, object]) -> dict[str, str | None]:

@@ -126,7 +126,7 @@ def snowflake_emulator() -> Iterator[Any]:
     pytest.importorskip("fakesnow", reason="fakesnow needs Python 3.11")
     from dagster_safe_backfill_tests.harness.snowflake.emulator import serve
 
-    with serve() as emulator:
+    with serve(direct=True) as emulator:
         yield emulator
 
 

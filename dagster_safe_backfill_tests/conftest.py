@@ -81,6 +81,8 @@ def pytest_collection_finish() -> None:
     """Spare all that was imported every later garbage collection, a tenth of the time of what runs SQL."""
     gc.collect()
     gc.freeze()
+    # Statements are trees whose nodes know their parents, and many: by default a twentieth of the time again.
+    gc.set_threshold(20_000, 20, 50)
 
 
 def pytest_unconfigure() -> None:
@@ -126,7 +128,11 @@ def snowflake_emulator() -> Iterator[Any]:
     pytest.importorskip("fakesnow", reason="fakesnow needs Python 3.11")
     from dagster_safe_backfill_tests.harness.snowflake.emulator import serve
 
+    # Imported by the first session.
+    import dagster_snowflake  # noqa: F401
+
     with serve(direct=True) as emulator:
+        gc.freeze()
         yield emulator
 
 

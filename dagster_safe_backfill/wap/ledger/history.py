@@ -222,12 +222,12 @@ def cause_of_change(session: Session, live: TableSlice, keys: Collection[str]) -
     them.
     """
     columns = session.tables.columns(ledger.ledger_of(live.table)) or ()
-    items = ledger.known_columns(["partition_key", "provenance"], columns)
+    items = ledger.known_columns(["partition_key", "provenance", "recorded_at"], columns)
     is_one = terms.is_in(terms.column("partition_key"), map(terms.text, sorted(keys)))
-    found = dict(session.query(ledger.newest_by_partition(live.table, items, ledger.is_event("published"), is_one)))
+    newest = session.query(ledger.newest_by_partition(live.table, items, ledger.is_event("published"), is_one))
     assert live.partition_slice is not None
     now = partitions_of(live.partition_slice)
-    for key, made_by in found.items():
+    for key, made_by in {key: made_by for key, made_by, _at in newest}.items():
         before = None if made_by is None else Provenance.parse(made_by).parts.get("partition")
         if before is not None and before != now[key]:
             return f"as its partitions definition changed: {key} was {before}, and is {now[key]} now"

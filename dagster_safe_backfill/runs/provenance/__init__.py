@@ -1,0 +1,1 @@
+"""Provenance: what made the rows that a run stages."""

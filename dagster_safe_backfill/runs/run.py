@@ -24,7 +24,7 @@ from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, TableI
 from dagster_safe_backfill.runs.limits import check_partition_count
 from dagster_safe_backfill.runs.partitions import slice_of_run
 from dagster_safe_backfill.wap.ledger.waiting import owners
-from dagster_safe_backfill.wap.tables.slices import where
+from dagster_safe_backfill.wap.tables.slices import expressions_of, where
 
 if TYPE_CHECKING:
     from dagster_safe_backfill.warehouses.base import Session
@@ -227,6 +227,7 @@ def computing_run(
     Raises:
         SliceError: The run is for no partition, or for others than its tags ask for.
         TooManyPartitionsError: Its backfill covers more partitions than allowed.
+        ConfigurationError: A partition expression isn't SQL, or names no column.
     """
     live = asset.live
     table_io = table_io_of(io_manager, live.key)
@@ -234,6 +235,8 @@ def computing_run(
     partition_slice = slice_of_run(context)
     # Before the first session is opened, so that a wrong selection costs no work in the warehouse.
     check_partition_count(context, partition_slice.keys, at_most=live.options.limits.max_partitions)
+    dialect = table_io.warehouse().dialect
+    expressions_of(spec, partition_slice, dialect=dialect.name)
     return ComputingRun(
         context=context,
         options=live.options,
@@ -241,7 +244,7 @@ def computing_run(
         spec=spec,
         origin=_origin_of(context, group, code=asset.compute.code(context)),
         publication_id=publication_id,
-        partition_slice=partition_slice.bound_to(partial(where, spec=spec, dialect=table_io.warehouse().dialect)),
+        partition_slice=partition_slice.bound_to(partial(where, spec=spec, dialect=dialect)),
         asset=asset,
         arguments=arguments,
     )

@@ -174,14 +174,16 @@ class ComputingRun(Run):
         partition_slice: The partitions.
         asset: What computes them, and is tested of them.
         arguments: What the user's function gets besides the context and the partitions.
+        additions: What the user's function adds to the events of partitions, by key.
     """
 
     partition_slice: PartitionSlice
     asset: ComputedAsset
     arguments: Mapping[str, object]
+    additions: dict[str, dg.AssetMaterialization]
 
     def compute(self, partition_slice: PartitionSlice, deadline: Deadline) -> object:
-        """Return what the user's function returns for some of the partitions; again, after errors that can pass.
+        """Return the rows of some of the partitions from the user's function; again, after errors that can pass.
 
         Raises:
             BatchTimeoutError: It took too long.
@@ -189,7 +191,9 @@ class ComputingRun(Run):
         # All attempts share the deadline of the batch, so retries count against timeout_seconds as well.
         for attempt in self.attempts():
             with attempt, deadline.over_python():
-                return self.asset.compute(self.context, partition_slice, self.arguments)
+                computed = self.asset.compute(self.context, partition_slice, self.arguments)
+                self.additions.update(computed.additions)
+                return computed.rows
         raise AssertionError("the last attempt returns or raises")
 
 
@@ -247,6 +251,7 @@ def computing_run(
         partition_slice=partition_slice.bound_to(partial(where, spec=spec, dialect=dialect)),
         asset=asset,
         arguments=arguments,
+        additions={},
     )
 
 

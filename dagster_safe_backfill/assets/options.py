@@ -235,7 +235,8 @@ def asset_key_of(function: Callable[..., object], given: AssetArguments) -> dg.A
 
 def input_names(given: AssetArguments) -> set[str]:
     """Return the names by which `ins` and `deps` name upstream assets."""
-    deps = [dg.AssetDep.from_coercible(dep) for dep in given.get("deps") or ()]
+    # deps may be an iterator, which Dagster has to read, too.
+    deps = given["deps"] = [dg.AssetDep.from_coercible(dep) for dep in given.get("deps") or ()]
     return {*(given.get("ins") or {}), *(dep.asset_key.path[-1] for dep in deps)}
 
 

@@ -129,6 +129,7 @@ class ComputeFunction:
                 context.asset_key, partition=key, metadata={**result.metadata, **metadata}, tags=result.tags
             )
             for key, metadata in take_metadata(context, partition_slice.keys).items()
+            if metadata or result.metadata or result.tags
         }
         return Computed(rows=result.rows, additions=additions)
 
@@ -136,7 +137,8 @@ class ComputeFunction:
         """Return what computes a run's rows, in words: rows of other words aren't what this run would compute.
 
         That is the asset's code version or, without one, a digest of the function's own text; and one of the run's
-        configuration. What the function calls isn't in it.
+        configuration. What the function calls isn't in it. A partial, a method or a callable object has no text that
+        is all of it, so `code_of` digests it with its values.
         """
         version = context.assets_def.code_versions_by_key.get(context.asset_key)
         code = f"code_version {version}" if version is not None else f"function {_digest(self._function)}"

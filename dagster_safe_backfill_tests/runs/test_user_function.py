@@ -453,6 +453,11 @@ def test_an_input_may_have_the_name(make: Make, hint: object, arguments: Mapping
     assert {key.to_user_string() for key in asset.dependency_keys} == {"upstream" if arguments else "partitions"}
 
 
+def test_upstream_assets_may_come_from_an_iterator(make: Make) -> None:
+    asset = make(plain_function, deps=(name for name in ("one", "two")))
+    assert {key.to_user_string() for key in asset.dependency_keys} == {"one", "two"}
+
+
 def with_rows(rows_per_day: int, partitions: sb.PartitionSlice, *, factor: float = 1.0) -> pd.DataFrame:
     """What it computes."""
     frame = Source(rows_per_day=rows_per_day).frame(partitions.keys)

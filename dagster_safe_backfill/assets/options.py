@@ -35,7 +35,7 @@ from dagster_safe_backfill.model.validation import (
     refused,
     sql_by_name,
 )
-from dagster_safe_backfill.runs.user_function import name_of
+from dagster_safe_backfill.runs.function.user_function import name_of
 
 _Value = TypeVar("_Value")
 

@@ -24,9 +24,9 @@ from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.model.options import AssetOptions, Batches, Checks, Limits, Publish, Strategy, TableOptions
 from dagster_safe_backfill.reports.checks import are_partitioned, check_specs
 from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, StagedAsset
+from dagster_safe_backfill.runs.function.user_function import ComputeFunction, Run, doc_of
 from dagster_safe_backfill.runs.limits.allowed import no_vain_retries
 from dagster_safe_backfill.runs.private_dagster import as_wap_asset, keep_function, keep_options, quiet_about_previews
-from dagster_safe_backfill.runs.user_function import ComputeFunction, Run, doc_of
 
 _OF_ALL = ("tags", "group_name", "owners", "kinds", "pool")
 _OF_SHADOW = ("ins", "deps", "code_version", "automation_condition", "retry_policy", "op_tags", "hooks")
@@ -139,6 +139,11 @@ def build_staged_wap_assets(
         asset=asset,
     )
     compute = ComputeFunction(function, resource_key=io_manager_key, inputs=input_names(asset))
+    if asset.get("code_version") is None and compute.digest() is None:
+        raise ConfigurationError(
+            f"{group.key.to_user_string()}: a value in the function's closure, defaults or partial can't be compared, so"
+            " x__audit and x can't know whether the staged rows were computed by the same code. Give a code_version."
+        )
     live = LiveAsset(key=group.key, options=options, partitions_def=partitions_def)
     computed = ComputedAsset(
         live=live, compute=compute, audits=group.audits_of_each, logs_by_partition=group.is_partitioned

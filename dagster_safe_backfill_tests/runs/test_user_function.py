@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import dagster_safe_backfill as sb
-from dagster_safe_backfill.runs.user_function import ComputeFunction
+from dagster_safe_backfill.runs.function.user_function import ComputeFunction
 from dagster_safe_backfill_tests.conftest import Read
 from dagster_safe_backfill_tests.harness.assets import DAYS, Source, failure_of, green, metadata_by_partition, run_range
 

@@ -85,6 +85,14 @@ def code_of(function: Callable[..., object]) -> str | None:
         return None
 
 
+def value_digest(value: object) -> str | None:
+    """Return a digest of a value, compared as `code_of` compares the values of a closure; None if it can't be."""
+    try:
+        return digest_of(_CodeGraph(OwnCode.of(type(value))).nodes_from(value))
+    except (IncomparableError, RecursionError):
+        return None
+
+
 class _CodeGraph:
     """The graph of a function and of all values that it works with.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import inspect
 import types
 import typing
@@ -15,17 +14,15 @@ import dagster as dg
 
 from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.model.slices import PartitionSlice
+from dagster_safe_backfill.runs.function.results import check_annotation, unpacked
 from dagster_safe_backfill.runs.limits.allowed import no_vain_retries
 from dagster_safe_backfill.runs.private_dagster import default_output, keep_function, take_metadata
 from dagster_safe_backfill.runs.provenance.code import code_of
-from dagster_safe_backfill.runs.results import check_annotation, unpacked
 
 _CONTEXT_NAMES = ("context", "_context", "_", "__")
 """The names by which Dagster knows a function's context parameter."""
 _SLICE_NAME = "partitions"
 """The name by which the slice's parameter is known if it has no annotation."""
-
-_DIGITS = 12
 
 Run = Callable[[dg.AssetExecutionContext, object, Mapping[str, object]], Iterator[object]]
 """Runs the asset: takes the context, the I/O manager, and the arguments of the user's function."""
@@ -134,7 +131,8 @@ class ComputeFunction:
 
     def digest(self) -> str | None:
         """Return a digest of the function's code and of the values that it works with; None if it can't be known."""
-        return f"function {_digest(self._function)}"
+        digest = code_of(self._function)
+        return None if digest is None else f"function {digest}"
 
     def replaced_by(self, run: Run, *, takes_resource: bool) -> Callable[..., Iterator[object]]:
         """Return the function for `@dg.asset`: the same parameters but for the slice, and events instead of rows.
@@ -268,19 +266,6 @@ def _is_vague(hint: object) -> bool:
     """Return True for a type that no upstream table is loaded as, such as Any or list[str]."""
     kind = typing.get_origin(hint) or hint
     return getattr(kind, "__module__", "") in ("builtins", "typing", "collections.abc")
-
-
-def _digest(function: Callable[..., object]) -> str:
-    """Return a digest of a function's source, or of its code and values where the source isn't all of it."""
-    text = None
-    if inspect.isfunction(function):
-        try:
-            text = inspect.getsource(function)
-        except (OSError, TypeError):
-            code = function.__code__
-            text = repr((code.co_code, code.co_consts, code.co_names))
-    text = text or code_of(function) or repr(function)
-    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
 
 def _hints(function: Callable[..., object], name: str) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from dagster_safe_backfill.model.options import AssetOptions
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.tables import TableRef, TableSpec
 from dagster_safe_backfill.model.text import listed
+from dagster_safe_backfill.runs.function.user_function import ComputeFunction
 from dagster_safe_backfill.runs.partitions import order_of, slice_of_keys
-from dagster_safe_backfill.runs.user_function import ComputeFunction
 
 # Definitions import this module, and must not load SQLGlot, which warehouses/ needs.
 if TYPE_CHECKING:

@@ -163,6 +163,8 @@ def defined(rates: Rates, body: Callable[..., object] | None = None, **options: 
         "limits": sb.Limits(retry_wait=0.0),
         "backfill_policy": sb.single_run(),
         "name": "revenue",
+        # The functions hold these rates, so what they are compiled to and work with changes all the time.
+        "code_version": "1",
     }
     return sb.wap_asset(**(arguments | options))(body or revenue)
 

@@ -16,6 +16,7 @@ from dagster_safe_backfill.wap.changes.archive import archived, expiry
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
 from dagster_safe_backfill.wap.ledger.history import (
     Change,
+    cause_of_change,
     changes_by,
     changes_by_backfill,
     changes_in,
@@ -300,9 +301,9 @@ class _Rollback:
                 now |= found
         if changed and not self.force:
             raise RollbackConflictError(
-                f"{live.table}: {listed(sorted(changed))} changed since the last publication there, by hand"
-                " or by another version of the database, so nothing was rolled back. Look at what changed. With"
-                " force, the rollback replaces the changed rows and archives them.",
+                f"{live.table}: {listed(sorted(changed))} changed since the last publication there,"
+                f" {cause_of_change(self.session, live, changed)}, so nothing was rolled back. Look at what changed."
+                " With force, the rollback replaces the changed rows and archives them.",
                 table=str(live.table),
                 keys=sorted(changed),
             )

@@ -18,6 +18,9 @@ from dagster_safe_backfill.model.tables import TableSpec
 INPUT = "input "
 """The prefix of the names of the parts that describe inputs; an upstream asset's key follows."""
 
+AUDITS = "audits"
+"""The name of the part that describes the audits that approved a staged partition; a run that computes ignores it."""
+
 _DIGITS = 16
 
 _WORDS = {
@@ -52,6 +55,10 @@ class Provenance:
     def parse(cls, text: str) -> Provenance:
         """Parse the text that `str` returned."""
         return cls(json.loads(text))
+
+    def judged_by(self, audits: str | None) -> Provenance:
+        """Return the provenance with the part `audits`, which only approved partitions of staged assets have."""
+        return Provenance({**self.parts, AUDITS: audits})
 
     def why_defined_otherwise(self, now: Provenance) -> str | None:
         """Return how the parts that `now` has differ from these; None if they don't."""

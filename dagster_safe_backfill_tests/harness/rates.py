@@ -1,4 +1,4 @@
-"""A shop whose revenue of a day is the day's number times what upstream assets hold, so that rows say what made them."""
+"""A shop whose revenue of a day is its number times what upstream assets hold, so that rows say what made them."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def rates(backend: Backend, instance: dg.DagsterInstance) -> Rates:
 
 
 class TestUpstreamWithOtherPartitions:
-    """The rate 100 passes until day 4 and then fails; when it is 1, a re-execution from failure reuses nothing of it."""
+    """The rate 100 passes for four days and then fails; once it is 1, a re-execution reuses nothing of it."""
 
     def again(self, rates: Rates, upstream: dg.AssetsDefinition, key: str | None, **options: Any) -> None:
         keys = () if key is None else (key,)

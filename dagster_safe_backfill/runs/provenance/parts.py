@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import dagster as dg
 
+from dagster_safe_backfill.audits.base import Audit
 from dagster_safe_backfill.model.provenance import digest_of_text, rules_of
 from dagster_safe_backfill.model.tables import TableSpec
 from dagster_safe_backfill.runs.declared import ComputedAsset
@@ -36,6 +37,12 @@ def definition_parts(
         "upstream": digest_of_text(json.dumps(mappings)),
         "code": code,
     }
+
+
+def audits_digest(audits: Sequence[Audit]) -> str:
+    """Return a digest of audits."""
+    # Of audits of a user's own classes whose values can't be compared, the names are.
+    return value_digest(tuple(audits)) or digest_of_text(json.dumps([audit.name for audit in audits]))
 
 
 def run_parts(context: dg.AssetExecutionContext, arguments: Mapping[str, object]) -> dict[str, str | None]:

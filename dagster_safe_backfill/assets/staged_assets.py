@@ -142,7 +142,7 @@ def build_staged_wap_assets(
     compute = ComputeFunction(function, resource_key=io_manager_key, inputs=input_names(asset))
     if asset.get("code_version") is None and compute.digest() is None:
         raise ConfigurationError(
-            f"{group.key.to_user_string()}: a value in the function's closure, defaults or partial can't be compared, so"
+            f"{group.key.to_user_string()}: a value in the function's closure or defaults can't be compared, so"
             " x__audit and x can't know whether the staged rows were computed by the same code. Give a code_version."
         )
     live = LiveAsset(key=group.key, options=options, partitions_def=partitions_def)

@@ -223,7 +223,7 @@ class Limits:
         allowed_hours: The hours in which batches may start: a text such as `"22:00-06:00 America/New_York"`, or an
             `AllowedHours`. Outside these hours the run stops before its next batch.
         max_partitions: The maximum number of partitions of a backfill. A larger backfill must be confirmed with the tag
-            `safe_backfill/confirmed_partitions`, set to its exact number of partitions. If None, there is no limit.
+            `safe_backfill/confirmed_partitions`, set to its exact number of partitions.
 
     Raises:
         ConfigurationError: A value isn't allowed.

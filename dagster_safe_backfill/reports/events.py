@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timezone
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import dagster as dg
 
@@ -17,7 +17,9 @@ from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.reports.checks import check_results, counted, evaluations_by_partition, summary
 from dagster_safe_backfill.reports.report import report
 from dagster_safe_backfill.runs.private_dagster import without_version
-from dagster_safe_backfill.wap.ledger.history import Change
+
+if TYPE_CHECKING:
+    from dagster_safe_backfill.wap.ledger.history import Change
 
 _PAGE = 1000
 """The number of partitions whose events are read at once."""

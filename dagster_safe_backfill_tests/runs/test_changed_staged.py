@@ -189,7 +189,7 @@ def test_weeks_instead_of_days(rates: Staged, door: Door) -> None:
 
 
 def test_runs_of_other_config_in_one_backfill(rates: Staged) -> None:
-    """The config belongs to the run that computes; neither the audit nor the publication has it, or asks for it."""
+    """They are mixed as other versions are, and refused unless that is allowed."""
 
     class Factor(dg.Config):
         factor: int
@@ -199,12 +199,14 @@ def test_runs_of_other_config_in_one_backfill(rates: Staged) -> None:
 
     revenue.__annotations__["config"] = Factor
     world = rates
-    assets = rates.assets(revenue)
+    assets, mixed = rates.assets(revenue), rates.assets(revenue, publish=sb.Merge(allow_mixed_versions=True))
     for key, factor in zip(D[:3], (1, 10, 100), strict=True):
         config = {"ops": {"revenue__shadow": {"config": {"factor": factor}}}}
         rates.passes("shadow", assets, keys=(key,), run_config=config)
-    rates.passes("audit", assets)
-    rates.passes("published", assets)
+    assert "were staged with config" in rates.said(rates.step("audit", assets), "revenue__audit")
+    rates.passes("audit", mixed)
+    assert "were staged with config" in rates.said(rates.step("published", assets))
+    rates.passes("published", mixed)
     assert rates.values() == [1, 20, 300]
 
 

@@ -9,7 +9,8 @@ from typing import Any, cast
 import dagster as dg
 
 from dagster_safe_backfill.errors import ConfigurationError
-from dagster_safe_backfill.model.options import AssetOptions, Replace, TableOptions
+from dagster_safe_backfill.model.options import AssetOptions, Replace
+from dagster_safe_backfill.model.table_options import TableOptions
 from dagster_safe_backfill.model.tables import KeepLatest, TableRef
 from dagster_safe_backfill.model.validation import check_text, column_names, refused, sql_by_name
 from dagster_safe_backfill.runs.private_dagster import options_of

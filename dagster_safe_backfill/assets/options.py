@@ -24,8 +24,8 @@ from dagster_safe_backfill.model.options import (
     Replace,
     Strategy,
     Swap,
-    TableOptions,
 )
+from dagster_safe_backfill.model.table_options import TableOptions
 from dagster_safe_backfill.model.validation import (
     check_choice,
     check_count,

@@ -21,7 +21,8 @@ from dagster_safe_backfill.assets.policies import single_run
 from dagster_safe_backfill.audits.base import Audit
 from dagster_safe_backfill.audits.comparison import Comparison
 from dagster_safe_backfill.errors import ConfigurationError
-from dagster_safe_backfill.model.options import AssetOptions, Batches, Checks, Limits, Publish, Strategy, TableOptions
+from dagster_safe_backfill.model.options import AssetOptions, Batches, Checks, Limits, Publish, Strategy
+from dagster_safe_backfill.model.table_options import TableOptions
 from dagster_safe_backfill.reports.checks import are_partitioned, check_specs
 from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, StagedAsset
 from dagster_safe_backfill.runs.limits.allowed import no_vain_retries

@@ -12,7 +12,8 @@ from typing_extensions import Unpack
 from dagster_safe_backfill.assets.metadata import metadata_of
 from dagster_safe_backfill.assets.options import AssetArguments, asset_key_of, asset_options, check_asset_arguments
 from dagster_safe_backfill.audits.base import Audit
-from dagster_safe_backfill.model.options import Batches, Checks, Limits, Publish, Strategy, TableOptions
+from dagster_safe_backfill.model.options import Batches, Checks, Limits, Publish, Strategy
+from dagster_safe_backfill.model.table_options import TableOptions
 from dagster_safe_backfill.reports.checks import are_partitioned, check_specs
 from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset
 from dagster_safe_backfill.runs.private_dagster import keep_options, quiet_about_previews

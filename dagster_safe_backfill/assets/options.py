@@ -91,7 +91,7 @@ _MOVED = {
     **dict.fromkeys(("timeout_seconds", "max_retries", "retry_wait", "allowed_hours"), "limits=Limits({}=…)"),
     **dict.fromkeys(("max_partitions_per_backfill", "max_partitions"), "limits=Limits(max_partitions=…)"),
     **dict.fromkeys(
-        ("schema", "column_timezone", "updated_at_column", "on_empty", "on_outside", "on_duplicate"),
+        ("schema", "column_timezone", "updated_at_column", "on_empty", "on_outside", "on_duplicate", "renamed_from"),
         "table=TableOptions({}=…)",
     ),
     "keep_latest": 'table=TableOptions(on_duplicate=keep_latest("a_column"))',

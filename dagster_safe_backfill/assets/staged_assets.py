@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import dagster as dg
 from typing_extensions import Unpack
 
-from dagster_safe_backfill.assets.metadata import metadata_of
+from dagster_safe_backfill.assets.metadata import check_former_keys, metadata_of
 from dagster_safe_backfill.assets.options import (
     AssetArguments,
     asset_key_of,
@@ -130,8 +130,10 @@ def build_staged_wap_assets(
         raise ConfigurationError(
             "batches: publish_each=True is for @wap_asset. Staged assets are published once, at the end of a backfill."
         )
+    key = asset_key_of(function, asset)
+    check_former_keys(key, options)
     group = _Group(
-        key=asset_key_of(function, asset),
+        key=key,
         options=options,
         partitions_def=partitions_def,
         backfill_policy=backfill_policy,

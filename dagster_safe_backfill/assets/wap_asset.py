@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 from typing_extensions import Unpack
 
-from dagster_safe_backfill.assets.metadata import metadata_of
+from dagster_safe_backfill.assets.metadata import check_former_keys, metadata_of
 from dagster_safe_backfill.assets.options import AssetArguments, asset_key_of, asset_options, check_asset_arguments
 from dagster_safe_backfill.audits.base import Audit
 from dagster_safe_backfill.model.options import Batches, Checks, Limits, Publish, Strategy
@@ -103,6 +103,7 @@ def wap_asset(
 
     def decorate(function: Callable[..., object]) -> dg.AssetsDefinition:
         key = asset_key_of(function, asset)
+        check_former_keys(key, options)
         is_partitioned = are_partitioned(options.checks.partitioned, backfill_policy)
         compute = ComputeFunction(function, resource_key=io_manager_key)
         live = LiveAsset(key=key, options=options, partitions_def=partitions_def)

@@ -83,8 +83,7 @@ def _asset_keys(given: object) -> tuple[str, ...]:
     """
     keys = (given,) if isinstance(given, str) else given
     if not isinstance(keys, Sequence) or isinstance(keys, bytes | bytearray):
-        hint = f'did you mean "{given.to_user_string()}"?' if hasattr(given, "to_user_string") else None
-        raise refused("renamed_from", _KEY, given, hint=hint)
+        raise refused("renamed_from", _KEY, given)
     for key in cast("Sequence[object]", keys):
         if not isinstance(key, str) or not all(part.strip() for part in key.split("/")):
             raise refused("renamed_from", _KEY, key)

@@ -329,4 +329,5 @@ def _origin_of(context: dg.AssetExecutionContext, group: str, live: LiveAsset) -
         backfill_id=context.run.tags.get(BACKFILL_TAG),
         code_version=context.assets_def.code_versions_by_key.get(context.asset_key),
         asset_key=live.key.to_user_string(),
+        former_keys=live.options.table.former_keys,
     )

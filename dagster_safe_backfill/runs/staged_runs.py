@@ -83,7 +83,7 @@ def _judge(
         The result, the keys of the partitions that are left out, and those of partitions with outdated inputs.
     """
     table, live = run.spec.table, staged_asset.live
-    waiting, left_out = to_audit(session, table, group=run.origin.group)
+    waiting, left_out = to_audit(session, table, origin=run.origin)
     if not waiting:
         raise NotStagedError(
             f"{table}: nothing is staged that could be audited; materialize partitions of"
@@ -187,7 +187,7 @@ def _publish(
 ) -> tuple[Published | None, Mapping[str, Change]]:
     """Publish what isn't live; return also the publication and the changes of what had been published before."""
     table = run.spec.table
-    chosen = to_publish(session, table, wanted.keys, group=run.origin.group)
+    chosen = to_publish(session, table, wanted.keys, origin=run.origin)
     # Another run of the backfill, or an earlier attempt of this one, has published all of them.
     if not chosen.approved:
         return None, chosen.published

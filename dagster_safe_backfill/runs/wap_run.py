@@ -301,7 +301,8 @@ def _publish_together(run: ComputingRun, batches: Sequence[Batch]) -> RunReport:
 def _judge_together(session: Session, run: ComputingRun, of_batches: Audited) -> Audited | Rejected:
     """Collect all batches in one shadow, and audit there what spans them."""
     table = run.spec.table
-    parts = staged_partitions(session, table, keys=run.partition_slice.keys, group=run.origin.group)
+    keys, origin = run.partition_slice.keys, run.origin
+    parts = staged_partitions(session, table, keys=keys, group=origin.group, assets=origin.assets)
     staged = collect(
         session,
         parts,

@@ -23,6 +23,7 @@ from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import staging, terms
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
 from dagster_safe_backfill.wap.columns import data_columns, reconciled, respelled
+from dagster_safe_backfill.wap.ledger.owner import check_writer
 from dagster_safe_backfill.wap.ledger.record import create_ledger, record_intent, record_staged
 from dagster_safe_backfill.wap.recovery import finish_interrupted_swap
 from dagster_safe_backfill.wap.tables.slices import check_keys, live_slice, table_slice
@@ -101,6 +102,7 @@ def write(
 
     Raises:
         WriteError: The rows are not allowed in the table; the transaction is rolled back, and with it the shadow.
+        OtherAssetError: The table belongs to another asset.
         SliceError: A partition expression names a column that the rows don't have, or doesn't tell the partitions
             apart.
     """
@@ -111,6 +113,7 @@ def write(
         session.tables.ensure_schema(spec.table.schema)
         # Where DDL is part of transactions, `record_intent` does nothing, and no ledger may exist yet.
         create_ledger(session, spec.table)
+        check_writer(session, spec.table, origin=origin, keys=partition_slice.keys)
         is_left = session.tables.columns(target) is not None
         # A shadow's name holds the run's id, so an earlier try of this run has left it.
         session.tables.drop(target)

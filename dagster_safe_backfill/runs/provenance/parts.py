@@ -20,7 +20,9 @@ def definition_parts(asset: ComputedAsset, spec: TableSpec, *, code_version: str
     The code is the asset's `code_version` or, without one, a digest of the function and the values that it works with.
     """
     code = f"code_version {code_version}" if code_version is not None else asset.compute.digest()
-    return {"asset": asset.live.key.to_user_string(), "table": rules_of(spec), "code": code}
+    # A renamed asset is the same asset: its first key names it.
+    first = next(iter(asset.live.options.table.former_keys), asset.live.key.to_user_string())
+    return {"asset": first, "table": rules_of(spec), "code": code}
 
 
 def run_parts(context: dg.AssetExecutionContext, arguments: Mapping[str, object]) -> dict[str, str | None]:

@@ -22,6 +22,7 @@ from dagster_safe_backfill.wap.ledger.history import (
     history,
     newest_publication,
 )
+from dagster_safe_backfill.wap.ledger.owner import check_owner
 from dagster_safe_backfill.wap.ledger.record import NewChange, record_change, record_intent
 from dagster_safe_backfill.wap.recovery import finish_interrupted_swap
 from dagster_safe_backfill.wap.rollback.histories import rollback_path
@@ -76,6 +77,7 @@ def rollback(
         dry_run: True to return what would change, without changing it.
 
     Raises:
+        OtherAssetError: The table belongs to another asset.
         PublicationNotFoundError: The publication doesn't exist, or it did not publish the partitions, or the asset
             doesn't have them any more.
         RollbackConflictError: The partitions changed after the publication, and `force` isn't set.
@@ -91,6 +93,7 @@ def rollback(
         force=force,
         dry_run=dry_run,
     )
+    check_owner(session, spec.table, origin=origin, keys=chosen.keys)
     if not dry_run:
         record_intent(session, spec.table, origin=origin, archive=spec.table.archive(origin.publication_id))
     return session.attempt(lambda: step.run(chosen))
@@ -113,6 +116,7 @@ class _Rollback:
         with self.session.tables.hold(table) as committed:
             if not ledger.is_readable(committed.tables.columns(ledger.ledger_of(table))):
                 raise self._not_found("its ledger has no publication that could be rolled back")
+            check_owner(committed, table, origin=self.origin, keys=chosen.keys)
             repeated = self._repeated()
             if repeated is not None:
                 return repeated

@@ -82,7 +82,8 @@ def _asset_keys(given: object) -> tuple[str, ...]:
         ConfigurationError: The value isn't a key or a list of keys, or names a key twice.
     """
     keys = (given,) if isinstance(given, str) else given
-    if not isinstance(keys, Sequence) or isinstance(keys, bytes | bytearray):
+    # A dagster.AssetKey is a tuple, too.
+    if not isinstance(keys, Sequence) or isinstance(keys, bytes | bytearray) or hasattr(given, "to_user_string"):
         raise refused("renamed_from", _KEY, given)
     for key in cast("Sequence[object]", keys):
         if not isinstance(key, str) or not all(part.strip() for part in key.split("/")):

@@ -64,8 +64,9 @@ class Made:
             backfill_policy=sb.single_run() if is_partitioned else None,
             metadata={"partition_expr": "day", **metadata} if is_partitioned else metadata,
         )
-        def sales(context: Any) -> pd.DataFrame:
-            return self.frame("/".join(path), context.partition_keys if is_partitioned else [FIRST])
+        def sales() -> pd.DataFrame:
+            keys = dg.AssetExecutionContext.get().partition_keys if is_partitioned else [FIRST]
+            return self.frame("/".join(path), keys)
 
         return sales
 

@@ -102,7 +102,7 @@ class LiveAsset:
                 keys=unknown,
             )
         # The ledger returns keys by time, and a slice needs them in the definition's order.
-        return slice_of_keys(definition, sorted(keys, key=order.__getitem__))
+        return slice_of_keys(definition, sorted(keys, key=order.__getitem__), instance=instance)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ if _typing.TYPE_CHECKING:
     )
     from dagster_safe_backfill.assets.policies import batched, per_partition, single_run
     from dagster_safe_backfill.assets.staged_assets import StagedWapAssets, build_staged_wap_assets
-    from dagster_safe_backfill.assets.wap_asset import wap_asset
+    from dagster_safe_backfill.assets.wap_asset import compute_function, wap_asset
     from dagster_safe_backfill.audits.base import Audit, column_types
     from dagster_safe_backfill.audits.comparison import compare
     from dagster_safe_backfill.audits.groups import (
@@ -82,7 +82,10 @@ if _typing.TYPE_CHECKING:
     from dagster_safe_backfill.model.tables import KeepLatest, Query, keep_latest
 
 _NAMES = {
-    "assets.wap_asset": ("wap_asset",),
+    "assets.wap_asset": (
+        "compute_function",
+        "wap_asset",
+    ),
     "assets.automation": ("pause_during_backfill",),
     "assets.policies": (
         "batched",
@@ -263,6 +266,7 @@ __all__ = [
     "build_staged_wap_assets",
     "column_types",
     "compare",
+    "compute_function",
     "expression",
     "failing_rows",
     "in_range",

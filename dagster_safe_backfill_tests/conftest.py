@@ -9,9 +9,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import dagster as dg
 import pytest
+from dagster._core.storage.event_log import in_memory as events_in_memory
+from dagster._core.storage.runs import in_memory as runs_in_memory
 
 from dagster_safe_backfill import RangeIOManager
 from dagster_safe_backfill.warehouses.base import Warehouse
@@ -81,6 +84,8 @@ def pytest_collection_finish() -> None:
     """Spare all that was imported every later garbage collection, a tenth of the time of what runs SQL."""
     gc.collect()
     gc.freeze()
+    # Statements are trees whose nodes know their parents, and many: by default a twentieth of the time again.
+    gc.set_threshold(20_000, 20, 50)
 
 
 def pytest_unconfigure() -> None:
@@ -124,9 +129,13 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
 def snowflake_emulator() -> Iterator[Any]:
     """Run an emulated Snowflake, one for each process of the tests."""
     pytest.importorskip("fakesnow", reason="fakesnow needs Python 3.11")
+    # Imported by the first session.
+    import dagster_snowflake  # noqa: F401
+
     from dagster_safe_backfill_tests.harness.snowflake.emulator import serve
 
-    with serve() as emulator:
+    with serve(direct=True) as emulator:
+        gc.freeze()
         yield emulator
 
 
@@ -143,6 +152,16 @@ def warehouse(io_manager: RangeIOManager) -> Warehouse:
 @pytest.fixture
 def read(backend: Backend) -> Read:
     return backend.read
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _unversioned_instances() -> Iterator[None]:
+    """Leave out of an instance in memory the version of its schema, which is there for migrations of it."""
+    with (
+        mock.patch.object(runs_in_memory, "stamp_alembic_rev"),
+        mock.patch.object(events_in_memory, "stamp_alembic_rev"),
+    ):
+        yield
 
 
 @pytest.fixture

@@ -96,6 +96,15 @@ def test_dagsters_private_modules_are_imported_in_one_file() -> None:
     assert users <= {PRIVATE_DAGSTER}
 
 
+def test_folders_stay_small() -> None:
+    crowded = [
+        folder
+        for folder in {path.parent for path in FILES}
+        if len({one.name for one in folder.iterdir()} - {"__init__.py", "__pycache__"}) > MOST_ENTRIES
+    ]
+    assert not crowded
+
+
 def test_files_stay_readable() -> None:
     long = {module_of(path): lines for path in FILES if (lines := len(path.read_text().splitlines())) > 400}
     assert not long

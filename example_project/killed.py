@@ -45,7 +45,7 @@ def backfill_month(home: Path, *, kill_at: str | None = None, again: str | None 
     with subprocess.Popen(command, cwd=ROOT, env=_environment(home), stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if "taking up" in line or " - batch " in line:
+            if "reusing" in line or " - batch " in line:
                 logged.append(line.split(" - sku_revenue - ")[-1].strip())
             if kill_at is not None and kill_at in line:
                 process.kill()

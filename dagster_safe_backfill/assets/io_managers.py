@@ -30,8 +30,9 @@ from dagster_safe_backfill.model.states import Origin, RowCounts
 from dagster_safe_backfill.model.tables import TableRef, TableSpec
 from dagster_safe_backfill.model.text import about
 from dagster_safe_backfill.reports.events import changes_metadata
-from dagster_safe_backfill.runs.declared import TableIO, first_key, load_type_of
+from dagster_safe_backfill.runs.declared import TableIO, first_key
 from dagster_safe_backfill.runs.partitions import reads_nothing, slice_of_input, slice_of_output
+from dagster_safe_backfill.runs.private_dagster import consuming_assets
 
 if TYPE_CHECKING:
     from dagster_snowflake import SnowflakeResource
@@ -142,13 +143,14 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
                     partition_slice=None if is_empty else slice_of_input(context),
                     is_empty=is_empty,
                     columns=names(context.definition_metadata or {}, "columns"),
-                    load_type=load_type_of(context.dagster_type),
+                    load_type=_upkeep().load_type_of(context.dagster_type.typing_type),
                 )
         except TableNotFoundError:
-            # An asset that depends on its own earlier partitions reads no partition in its first run, and has no table.
-            if not is_empty:
+            # In its first run, an asset that reads its own earlier partitions has no table yet.
+            is_own = context.has_asset_key and context.asset_key in consuming_assets(context)
+            if not is_empty and not is_own:
                 raise
-            return _upkeep().no_rows(load_type_of(context.dagster_type))
+            return _upkeep().no_rows(_upkeep().load_type_of(context.dagster_type.typing_type))
 
     def table_of(self, key: dg.AssetKey, *, schema: str | None) -> TableRef:
         """Return an asset's table in this database; `schema` is that of the asset's options."""

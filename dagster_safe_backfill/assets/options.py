@@ -35,6 +35,7 @@ from dagster_safe_backfill.model.validation import (
     refused,
     sql_by_name,
 )
+from dagster_safe_backfill.runs.function.user_function import name_of
 
 _Value = TypeVar("_Value")
 
@@ -215,7 +216,7 @@ def asset_key_of(function: Callable[..., object], given: AssetArguments) -> dg.A
     """Return the key of a function's asset.
 
     Raises:
-        ConfigurationError: `key` is given together with `name` or `key_prefix`.
+        ConfigurationError: `key` is given together with `name` or `key_prefix`, or the function has no name.
     """
     name, key, key_prefix = given.get("name"), given.get("key"), given.get("key_prefix")
     if key is not None:
@@ -223,7 +224,20 @@ def asset_key_of(function: Callable[..., object], given: AssetArguments) -> dg.A
             raise ConfigurationError("give either key, or name and key_prefix, not both")
         return dg.AssetKey.from_coercible(key)
     prefix = [key_prefix] if isinstance(key_prefix, str) else list(key_prefix or [])
-    return dg.AssetKey([*prefix, name or function.__name__])
+    name = name or name_of(function)
+    if name is None:
+        raise ConfigurationError(
+            f"the function, a {type(function).__name__}, has no name for its asset to take. Give the asset a name=… or"
+            " a key=…"
+        )
+    return dg.AssetKey([*prefix, name])
+
+
+def input_names(given: AssetArguments) -> set[str]:
+    """Return the names by which `ins` and `deps` name upstream assets."""
+    # deps may be an iterator, which Dagster has to read, too.
+    deps = given["deps"] = [dg.AssetDep.from_coercible(dep) for dep in given.get("deps") or ()]
+    return {*(given.get("ins") or {}), *(dep.asset_key.path[-1] for dep in deps)}
 
 
 def _check_policy(policy: object) -> None:

@@ -1,7 +1,6 @@
 """`build_staged_wap_assets`: three assets that publish a backfill of many runs once, at its end."""
 # No `from __future__ import annotations` (PEP 563): Dagster reads the annotations of the assets' functions.
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from dagster_safe_backfill.assets.options import (
     asset_key_of,
     asset_options,
     check_asset_arguments,
+    input_names,
     only,
 )
 from dagster_safe_backfill.assets.policies import single_run
@@ -25,9 +25,9 @@ from dagster_safe_backfill.model.options import AssetOptions, Batches, Checks, L
 from dagster_safe_backfill.model.table_options import TableOptions
 from dagster_safe_backfill.reports.checks import are_partitioned, check_specs
 from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, StagedAsset
+from dagster_safe_backfill.runs.function.user_function import ComputeFunction, Run, doc_of
 from dagster_safe_backfill.runs.limits.allowed import no_vain_retries
-from dagster_safe_backfill.runs.private_dagster import keep_options, quiet_about_previews
-from dagster_safe_backfill.runs.user_function import ComputeFunction, Run
+from dagster_safe_backfill.runs.private_dagster import as_wap_asset, keep_function, keep_options, quiet_about_previews
 
 _OF_ALL = ("tags", "group_name", "owners", "kinds", "pool")
 _OF_SHADOW = ("ins", "deps", "code_version", "automation_condition", "retry_policy", "op_tags", "hooks")
@@ -138,10 +138,15 @@ def build_staged_wap_assets(
         partitions_def=partitions_def,
         backfill_policy=backfill_policy,
         io_manager_key=io_manager_key,
-        description=asset.get("description") or inspect.getdoc(function) or "",
+        description=asset.get("description") or doc_of(function) or "",
         asset=asset,
     )
-    compute = ComputeFunction(function, resource_key=io_manager_key)
+    compute = ComputeFunction(function, resource_key=io_manager_key, inputs=input_names(asset))
+    if asset.get("code_version") is None and compute.digest() is None:
+        raise ConfigurationError(
+            f"{group.key.to_user_string()}: a value in the function's closure or defaults can't be compared, so"
+            " x__audit and x can't know whether the staged rows were computed by the same code. Give a code_version."
+        )
     live = LiveAsset(key=group.key, options=options, partitions_def=partitions_def)
     computed = ComputedAsset(
         live=live, compute=compute, audits=group.audits_of_each, logs_by_partition=group.is_partitioned
@@ -168,8 +173,9 @@ def build_staged_wap_assets(
         return staged_runs.run_publish(context, io_manager, staged=staged)
 
     with quiet_about_previews():
-        shadow = group.shadow(compute, stage)
-        return StagedWapAssets(shadow, group.audit(audit_together), group.published(publish_together))
+        shadow = as_wap_asset(group.shadow(compute, stage))
+        audit, published = group.audit(audit_together), group.published(publish_together, function)
+        return StagedWapAssets(shadow, as_wap_asset(audit), as_wap_asset(published))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,10 +242,11 @@ class _Group:
             **only(self.asset, *_OF_ALL),
         )
 
-    def published(self, run: Run) -> dg.AssetsDefinition:
+    def published(self, run: Run, of_user: Callable[..., object]) -> dg.AssetsDefinition:
         """Return `x`."""
         function = _run_by(run, self.io_manager_key)
         keep_options(function, self.options)
+        keep_function(function, of_user)
         return dg.asset(
             function,
             key=self.key,

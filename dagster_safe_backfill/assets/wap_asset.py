@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,14 +9,21 @@ import dagster as dg
 from typing_extensions import Unpack
 
 from dagster_safe_backfill.assets.metadata import check_former_keys, metadata_of
-from dagster_safe_backfill.assets.options import AssetArguments, asset_key_of, asset_options, check_asset_arguments
+from dagster_safe_backfill.assets.options import (
+    AssetArguments,
+    asset_key_of,
+    asset_options,
+    check_asset_arguments,
+    input_names,
+)
 from dagster_safe_backfill.audits.base import Audit
+from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.model.options import Batches, Checks, Limits, Publish, Strategy
 from dagster_safe_backfill.model.table_options import TableOptions
 from dagster_safe_backfill.reports.checks import are_partitioned, check_specs
 from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset
-from dagster_safe_backfill.runs.private_dagster import keep_options, quiet_about_previews
-from dagster_safe_backfill.runs.user_function import ComputeFunction
+from dagster_safe_backfill.runs.function.user_function import ComputeFunction, doc_of
+from dagster_safe_backfill.runs.private_dagster import as_wap_asset, function_of, keep_options, quiet_about_previews
 
 
 def wap_asset(
@@ -44,8 +50,11 @@ def wap_asset(
     `Batches(publish_each=True)` publishes the batches that pass.
 
     The function gets the same arguments as that of `@dg.asset`: the context, resources, config, and upstream assets,
-    loaded for the run's partitions. A parameter annotated `PartitionSlice` gets these partitions. The function
-    returns a frame (pandas, polars, pyarrow) or a `Query`. The asset's I/O manager must be one of this library's.
+    loaded for the run's partitions. A parameter annotated `PartitionSlice`, or named `partitions` without an
+    annotation, gets these partitions. The function returns a frame (pandas, polars, pyarrow) or a `Query`, or one of
+    these in a `dg.MaterializeResult` or a `dg.Output`, whose metadata, tags and data version are on the
+    materializations. To call it in a test, see `compute_function`. The asset's I/O manager must be one of this
+    library's.
 
     Args:
         partitions_def: Any partitions definition of Dagster.
@@ -105,7 +114,7 @@ def wap_asset(
         key = asset_key_of(function, asset)
         check_former_keys(key, options)
         is_partitioned = are_partitioned(options.checks.partitioned, backfill_policy)
-        compute = ComputeFunction(function, resource_key=io_manager_key)
+        compute = ComputeFunction(function, resource_key=io_manager_key, inputs=input_names(asset))
         live = LiveAsset(key=key, options=options, partitions_def=partitions_def)
         computed = ComputedAsset(live=live, compute=compute, audits=options.audits, logs_by_partition=is_partitioned)
 
@@ -129,13 +138,13 @@ def wap_asset(
             "name": None,
             "key_prefix": None,
             "metadata": {**(asset.get("metadata") or {}), **metadata_of(options)},
-            "description": asset.get("description") or inspect.getdoc(function),
+            "description": asset.get("description") or doc_of(function),
             "required_resource_keys": resources and {*resources, io_manager_key},
         }
         partitioned = partitions_def if is_partitioned else None
         # AssetCheckSpec(partitions_def=…) is a preview feature in Dagster 1.13.27.
         with quiet_about_previews():
-            return dg.asset(
+            asset_def = dg.asset(
                 run,
                 # Runs yield MaterializeResult, for which Dagster doesn't call handle_output. Downstream inputs need it.
                 io_manager_key=io_manager_key,
@@ -144,5 +153,38 @@ def wap_asset(
                 check_specs=check_specs(options.audits, asset=key, partitions_def=partitioned),
                 **arguments,
             )
+        return as_wap_asset(asset_def)
 
     return decorate
+
+
+def compute_function(asset: dg.AssetsDefinition) -> Callable[..., object]:
+    """Return the function that computes an asset's rows, as it was written, to call it in a unit test.
+
+    An asset itself can't be called, because its run writes to a warehouse. The function takes its own arguments, among
+    them the slice and, if it asks for one, a context.
+
+    Args:
+        asset: An asset of `wap_asset`, or the `shadow` or `published` asset of `build_staged_wap_assets`. It may have
+            been changed since, as by `with_attributes`.
+
+    Raises:
+        ConfigurationError: The asset has no such function.
+
+    Example:
+        ```python
+        @sb.wap_asset(partitions_def=days, partition_expr="day")
+        def calendar(partitions: sb.PartitionSlice) -> pd.DataFrame:
+            return pd.DataFrame({"day": pd.to_datetime(list(partitions.keys))})
+
+        one_day = sb.PartitionSlice(keys=("2024-01-01",), dimensions=())
+        assert len(sb.compute_function(calendar)(one_day)) == 1
+        ```
+    """
+    function = function_of(asset)
+    if function is None:
+        raise ConfigurationError(
+            f"{asset.key.to_user_string()} has no function that computes rows for this library. Pass an asset of"
+            " @sb.wap_asset, or the shadow or published asset of sb.build_staged_wap_assets."
+        )
+    return function

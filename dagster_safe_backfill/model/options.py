@@ -66,7 +66,7 @@ class _HowToPublish:
 
     @property
     def archive_for(self) -> timedelta:
-        """How long the rows that a publication replaces are kept; zero keeps none."""
+        """`archive_days` as a timedelta."""
         return timedelta(days=self.archive_days)
 
     def _check_schema_change(self) -> None:
@@ -172,16 +172,12 @@ class Batches:
     Attributes:
         size: The maximum number of partitions that the function computes at once, which limits memory. If None, it
             computes all partitions of the run at once. Partitions that aren't adjacent are never in one batch.
-        publish_each: If True, each batch is published when its audits have passed: partitions that pass are published,
-            partitions that fail stay in the shadow, and the run fails at its end and names them. If False, the whole
-            run is published in one transaction, or nothing is. Only `wap_asset` accepts True.
+        publish_each: True to publish, after each batch, its partitions that pass; those that fail stay in the shadow,
+            and the run fails at its end and names them. False to publish the whole run in one transaction, or nothing.
         canary: True if the run stops when its first batch fails its audits.
-        resume: True to reuse partitions that an earlier run has staged and audited but not published: after an
-            interruption (killed, timed out, database lost, outside allowed hours), and in a re-execution from failure.
-            After another failure or a rejection, a new launch computes all partitions, because their source may have
-            been fixed since; `"always"` reuses them then, too. Partitions are always computed again if anything that
-            made them changed: their window, the code, its config or resources, the table's options, an upstream asset,
-            or the live partition. False computes every partition.
+        resume: True to reuse what an earlier run staged and didn't publish, if what made it is unchanged: after an
+            interruption (killed, timed out, database lost, out of allowed hours), and in a re-execution from failure.
+            `"always"` reuses it also in a new launch after a failure or a rejection. False computes everything.
         resume_within: The maximum age of the rows that are reused from another run, counted from their computation.
 
     Raises:
@@ -220,14 +216,13 @@ class Limits:
 
     Attributes:
         timeout_seconds: The maximum duration of a batch, in seconds. A batch that takes longer is stopped: its
-            statement is cancelled, and the run fails. Earlier batches are kept. If None, there is no limit.
+            statement is cancelled, and the run fails. Earlier batches are kept.
         max_retries: How often a batch is retried after an error that may be temporary, such as a lock.
         retry_wait: The maximum wait before the first retry, in seconds. This maximum doubles with each retry.
         allowed_hours: The hours in which batches may start: a text such as `"22:00-06:00 America/New_York"`, or an
-            `AllowedHours`. Outside these hours the run stops before its next batch. Earlier batches are kept. If None,
-            batches may start at any time.
+            `AllowedHours`. Outside these hours the run stops before its next batch.
         max_partitions: The maximum number of partitions of a backfill. A larger backfill must be confirmed with the tag
-            `safe_backfill/confirmed_partitions`, set to its exact number of partitions. If None, there is no limit.
+            `safe_backfill/confirmed_partitions`, set to its exact number of partitions.
 
     Raises:
         ConfigurationError: A value isn't allowed.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timezone
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import dagster as dg
 
@@ -16,7 +16,13 @@ from dagster_safe_backfill.model.states import Audited, Judged, Published, Rejec
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.reports.checks import check_results, counted, evaluations_by_partition, summary
 from dagster_safe_backfill.reports.report import report
-from dagster_safe_backfill.wap.ledger.history import Change
+from dagster_safe_backfill.runs.private_dagster import without_version
+
+if TYPE_CHECKING:
+    from dagster_safe_backfill.wap.ledger.history import Change
+
+_PAGE = 1000
+"""The number of partitions whose events are read at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,10 +200,66 @@ def staged_numbers(parts: Sequence[Audited | Rejected], *, seconds: float) -> di
     }
 
 
-def materialization_events(asset: dg.AssetKey, published: Published) -> Iterator[dg.AssetMaterialization]:
-    """Yield a materialization for each partition that was published."""
+def materialization_events(
+    asset: dg.AssetKey, published: Published, additions: Mapping[str, dg.AssetMaterialization]
+) -> Iterator[dg.AssetMaterialization]:
+    """Yield the materialization of each partition that was published, with what the user's function adds to it."""
     for key, numbers in numbers_by_partition([published]).items():
-        yield dg.AssetMaterialization(asset_key=asset, partition=key, metadata=numbers)
+        yield materialization_event(asset, key, numbers, additions)
+
+
+def materialization_event(
+    asset: dg.AssetKey, key: str, numbers: Mapping[str, Any], additions: Mapping[str, dg.AssetMaterialization]
+) -> dg.AssetMaterialization:
+    """Return the materialization of a partition, with what the user's function adds to it."""
+    metadata = with_additions({key: numbers}, additions)[key]
+    return dg.AssetMaterialization(asset, partition=key, metadata=metadata, tags=_tags_of(key, additions))
+
+
+def with_additions(
+    numbers: Mapping[str, Mapping[str, Any]], additions: Mapping[str, dg.AssetMaterialization]
+) -> dict[str, dict[str, Any]]:
+    """Return the metadata of partitions with the user's; the library's own names win."""
+    return {
+        key: {**(additions[key].metadata if key in additions else {}), **metadata} for key, metadata in numbers.items()
+    }
+
+
+def final_events(
+    context: dg.AssetExecutionContext,
+    keys: Sequence[str],
+    additions: Mapping[str, dg.AssetMaterialization],
+    *,
+    metadata: Mapping[str, Any] | None = None,
+) -> Iterator[object]:
+    """Yield the result of a run, of which Dagster makes the materialization of each partition.
+
+    Dagster gives all of them the same tags and data version. Partitions whose batch has tags of its own are
+    materialized once more, as they were but with these tags.
+
+    Args:
+        context: The context of the run.
+        keys: The run's partitions.
+        additions: What the user's function adds to the events of partitions.
+        metadata: The metadata of all partitions.
+    """
+    first = _tags_of(keys[0], additions).items()
+    common = {name: tag for name, tag in first if all(_tags_of(key, additions).get(name) == tag for key in keys)}
+    tags, version = without_version(common)
+    yield dg.MaterializeResult(metadata=metadata, tags=tags, data_version=version)
+    differing = [key for key in keys if _tags_of(key, additions) != common]
+    for i in range(0, len(differing), _PAGE):
+        page = differing[i : i + _PAGE]
+        logged = dg.AssetRecordsFilter(asset_key=context.asset_key, asset_partitions=page)
+        for record in context.instance.fetch_materializations(logged, limit=len(page)).records:
+            event = record.asset_materialization
+            if event is not None and event.partition is not None:
+                own = {**(event.tags or {}), **_tags_of(event.partition, additions)}
+                context.log_event(event._replace(tags=own))
+
+
+def _tags_of(key: str, additions: Mapping[str, dg.AssetMaterialization]) -> Mapping[str, str]:
+    return (additions[key].tags if key in additions else None) or {}
 
 
 def warn(context: dg.AssetExecutionContext, published: Published) -> None:

@@ -16,8 +16,8 @@ from dagster_safe_backfill.model.options import AssetOptions
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.tables import TableRef, TableSpec
 from dagster_safe_backfill.model.text import listed
+from dagster_safe_backfill.runs.function.user_function import ComputeFunction
 from dagster_safe_backfill.runs.partitions import order_of, slice_of_keys
-from dagster_safe_backfill.runs.user_function import ComputeFunction
 
 # Definitions import this module, and must not load SQLGlot, which warehouses/ needs.
 if TYPE_CHECKING:
@@ -64,17 +64,6 @@ def table_io_of(io_manager: object, asset_key: dg.AssetKey) -> TableIO:
             " for the asset's table. Give the asset one of this library's, such as RangeDuckDBIOManager(database=…)."
         )
     return io_manager
-
-
-def load_type_of(dagster_type: dg.DagsterType) -> type:
-    """Return the frame type that an input's annotation names; a pandas frame without one."""
-    hint = dagster_type.typing_type
-    # typing.Any is a class since Python 3.11 ("Changed in version 3.11" in the typing docs).
-    if isinstance(hint, type) and hint is not Any:
-        return hint
-    import pandas as pd
-
-    return pd.DataFrame
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

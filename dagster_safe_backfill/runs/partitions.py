@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -162,7 +162,7 @@ def check_recorded(
     keys: Sequence[str],
     *,
     published: Mapping[str, str],
-    numbers: Mapping[str, Mapping[str, Any]],
+    events: Iterable[dg.AssetMaterialization],
 ) -> None:
     """Record live partitions one by one, and fail the run, if Dagster can't record them by itself.
 
@@ -170,7 +170,7 @@ def check_recorded(
         context: The context of the run.
         keys: The partitions that the run works on.
         published: A mapping from partition key to the id of the publication that made the partition live.
-        numbers: A mapping from the key of each partition that isn't recorded yet to the metadata of its event.
+        events: The materializations of the partitions that aren't recorded yet.
 
     Raises:
         PartitionsChangedError: Some of the partitions were deleted or reordered after they were published.
@@ -179,8 +179,8 @@ def check_recorded(
     if not lost:
         return
     # Without a look at the definition, unlike for the run's own result: they are green once their keys are back.
-    for key, metadata in numbers.items():
-        context.log_event(dg.AssetMaterialization(context.asset_key, partition=key, metadata=metadata))
+    for event in events:
+        context.log_event(event)
     live = {key: published[key] for key in keys if key in published}
     ids = listed([*dict.fromkeys(live.values())])
     raise PartitionsChangedError(

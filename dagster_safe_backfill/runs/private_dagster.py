@@ -9,16 +9,19 @@ from datetime import datetime, timezone
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.data_version import DATA_VERSION_TAG
+from dagster._core.definitions.data_version import DATA_VERSION_IS_USER_PROVIDED_TAG, DATA_VERSION_TAG
 from dagster._core.definitions.partitions.context import partition_loading_context
 from dagster._core.execution.context.metadata_logging import (
     AssetMetadataHandle,
     OutputMetadataAccumulator,
+    OutputMetadataHandle,
 )
 
+from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.model.options import AssetOptions
 
 _OPTIONS = "__safe_backfill_options__"
+_FUNCTION = "__safe_backfill_function__"
 
 
 def add_partition_metadata(context: dg.AssetExecutionContext, metadata: Mapping[str, Mapping[str, Any]]) -> None:
@@ -37,6 +40,99 @@ def add_partition_metadata(context: dg.AssetExecutionContext, metadata: Mapping[
     )
 
 
+@contextmanager
+def default_output(context: dg.AssetExecutionContext) -> Generator[None, None, None]:
+    """Let `context.add_output_metadata` without an output's name mean the asset; the checks are outputs, too.
+
+    The step's method is replaced while the block runs, because every kind of context calls it.
+    """
+    step = context.get_step_execution_context()
+    add = step.add_output_metadata
+    asset_output = _output_of(context)
+
+    def add_output_metadata(
+        metadata: Mapping[str, Any], output_name: str | None = None, mapping_key: str | None = None
+    ) -> None:
+        add(metadata=metadata, output_name=output_name or asset_output, mapping_key=mapping_key)
+
+    vars(step)["add_output_metadata"] = add_output_metadata
+    try:
+        yield
+    finally:
+        del vars(step)["add_output_metadata"]
+
+
+def take_metadata(context: dg.AssetExecutionContext, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return the metadata that was added to the asset, by partition, and take it out of the context.
+
+    What was added for a partition wins over what was added for the asset, and that over what was added to its output.
+    """
+    step = context.get_step_execution_context()
+    known = dict(step._metadata_accumulator.per_output_metadata)  # pyright: ignore[reportPrivateUsage]
+    of_output = known.pop(OutputMetadataHandle(output_name=_output_of(context), mapping_key=None), {})
+    of_asset = known.pop(AssetMetadataHandle(asset_key=context.asset_key, partition_key=None), {})
+    taken: dict[str, dict[str, Any]] = {}
+    for key in keys:
+        of_partition = known.pop(AssetMetadataHandle(asset_key=context.asset_key, partition_key=key), {})
+        taken[key] = {**of_output, **of_asset, **of_partition}
+    step._metadata_accumulator = OutputMetadataAccumulator(per_output_metadata=known)  # pyright: ignore[reportPrivateUsage]
+    return taken
+
+
+def _output_of(context: dg.AssetExecutionContext) -> str:
+    return context.assets_def.get_output_name_for_asset_key(context.asset_key)
+
+
+def version_tags(version: dg.DataVersion | None) -> dict[str, str]:
+    """Return the tags by which Dagster knows the data version that a function returned."""
+    return {} if version is None else {DATA_VERSION_TAG: version.value, DATA_VERSION_IS_USER_PROVIDED_TAG: "true"}
+
+
+def without_version(tags: Mapping[str, str]) -> tuple[dict[str, str], dg.DataVersion | None]:
+    """Return tags without those of the data version, and the data version."""
+    others = {**tags}
+    version = others.pop(DATA_VERSION_TAG, None)
+    others.pop(DATA_VERSION_IS_USER_PROVIDED_TAG, None)
+    return others, None if version is None else dg.DataVersion(version)
+
+
+class WapAssetsDefinition(dg.AssetsDefinition):
+    """The definition of an asset of this library. Called like a function, it says how to call the user's function."""
+
+    @staticmethod
+    def dagster_internal_init(**attributes: Any) -> dg.AssetsDefinition:  # pyright: ignore[reportIncompatibleMethodOverride]: its signature is private
+        """Return a changed copy, as `with_attributes` makes it."""
+        return as_wap_asset(dg.AssetsDefinition.dagster_internal_init(**attributes))
+
+    def __call__(self, *_args: object, **_kwargs: object) -> object:
+        """Refuse to be called.
+
+        Raises:
+            ConfigurationError: Always.
+        """
+        raise ConfigurationError(
+            f"{self.key.to_user_string()} can't be called: its run writes to a warehouse. To test the function that"
+            " computes its rows, call sb.compute_function(asset) with the function's own arguments, among them a"
+            " sb.PartitionSlice."
+        )
+
+
+def as_wap_asset(asset: dg.AssetsDefinition) -> dg.AssetsDefinition:
+    """Return the same definition as a `WapAssetsDefinition`."""
+    asset.__class__ = WapAssetsDefinition
+    return asset
+
+
+def keep_function(function: Callable[..., object], of_user: Callable[..., object]) -> None:
+    """Store the user's function on the function that computes its asset, where `function_of` finds it."""
+    vars(function)[_FUNCTION] = of_user
+
+
+def function_of(asset: dg.AssetsDefinition) -> Callable[..., object] | None:
+    """Return the user's function that is stored on an asset's function; None if this library didn't make the asset."""
+    return getattr(_computing(asset), _FUNCTION, None)
+
+
 def keep_options(function: Callable[..., object], options: AssetOptions) -> None:
     """Store an asset's options on the function that computes the asset, where `options_of` finds them."""
     # with_attributes and similar methods make new definitions around the same function, so the options stay with them.
@@ -45,10 +141,13 @@ def keep_options(function: Callable[..., object], options: AssetOptions) -> None
 
 def options_of(asset: dg.AssetsDefinition) -> AssetOptions | None:
     """Return the options that are stored on an asset's function; None if this library didn't make the asset."""
+    return getattr(_computing(asset), _OPTIONS, None)
+
+
+def _computing(asset: dg.AssetsDefinition) -> object:
     # AssetsDefinition.node_def raises for an asset without a computation, such as an AssetSpec.
     node = asset.node_def if asset.is_executable else None
-    function = getattr(getattr(node, "compute_fn", None), "decorated_fn", None)
-    return getattr(function, _OPTIONS, None)
+    return getattr(getattr(node, "compute_fn", None), "decorated_fn", None)
 
 
 @contextmanager
@@ -138,3 +237,13 @@ def resource_config(context: dg.AssetExecutionContext) -> Mapping[str, object]:
     """Return a mapping from the key of each resource that the step takes to its resolved configuration."""
     resolved = context.get_step_execution_context().resolved_run_config.resources
     return {key: config.config for key, config in resolved.items()}
+
+
+def consuming_assets(context: dg.InputContext) -> set[dg.AssetKey]:
+    """Return the assets that an input is loaded for; empty outside of runs."""
+    try:
+        step = context.step_context
+    except dg.DagsterInvariantViolationError:
+        return set()
+    keys = step.job_def.asset_layer.get_selected_entity_keys_for_node(step.node_handle)
+    return {key for key in keys if isinstance(key, dg.AssetKey)}

@@ -22,7 +22,7 @@ from dagster_safe_backfill.model.tables import TableSpec
 from dagster_safe_backfill.model.transient import is_transient
 from dagster_safe_backfill.model.validation import column_names
 from dagster_safe_backfill.runs.backfills import BACKFILL_TAG, is_over
-from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, TableIO, load_type_of, table_io_of
+from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, TableIO, table_io_of
 from dagster_safe_backfill.runs.limits.allowed import check_partition_count
 from dagster_safe_backfill.runs.limits.deadlines import Deadline
 from dagster_safe_backfill.runs.partitions import slice_of_run
@@ -37,8 +37,8 @@ from dagster_safe_backfill.runs.provenance.inputs import inputs_of
 from dagster_safe_backfill.runs.provenance.parts import definition_parts, run_parts
 from dagster_safe_backfill.wap.ledger.waiting import owners
 from dagster_safe_backfill.wap.tables.read import read
-from dagster_safe_backfill.wap.tables.slices import where
-from dagster_safe_backfill.warehouses.frames import no_rows
+from dagster_safe_backfill.wap.tables.slices import expressions_of, where
+from dagster_safe_backfill.warehouses.frames import load_type_of, no_rows
 
 if TYPE_CHECKING:
     from dagster_safe_backfill.warehouses.base import Session
@@ -191,6 +191,7 @@ class ComputingRun(Run):
         parts: The parts of the provenance that all its partitions share.
         inputs: The upstream assets that each partition reads, as they were when the step began.
         own_input: The parameter that takes rows of the asset's own earlier partitions, if each batch loads it anew.
+        additions: What the user's function adds to the events of partitions, by key.
     """
 
     partition_slice: PartitionSlice
@@ -198,6 +199,7 @@ class ComputingRun(Run):
     arguments: Mapping[str, object]
     parts: Mapping[str, str | None]
     inputs: Mapping[str, Mapping[str, str | None]]
+    additions: dict[str, dg.AssetMaterialization]
     own_input: str | None = None
 
     def made_by(self, partition_slice: PartitionSlice, *, reads_now: bool) -> dict[str, Provenance]:
@@ -224,7 +226,7 @@ class ComputingRun(Run):
         ]
 
     def compute(self, partition_slice: PartitionSlice, deadline: Deadline) -> object:
-        """Return what the user's function returns for some of the partitions; again, after errors that can pass.
+        """Return the rows of some of the partitions from the user's function; again, after errors that can pass.
 
         Raises:
             BatchTimeoutError: It took too long.
@@ -235,14 +237,16 @@ class ComputingRun(Run):
             arguments = {**arguments, self.own_input: self._load_own_input(partition_slice, deadline)}
         for attempt in self.attempts():
             with attempt, deadline.over_python():
-                return self.asset.compute(self.context, partition_slice, arguments)
+                computed = self.asset.compute(self.context, partition_slice, arguments)
+                self.additions.update(computed.additions)
+                return computed.rows
         raise AssertionError("the last attempt returns or raises")
 
     def _load_own_input(self, partition_slice: PartitionSlice, deadline: Deadline) -> object:
         """Return the live rows of the asset's own partitions that some of its partitions read."""
         assert self.own_input is not None
         definition = self.context.assets_def.node_def.input_dict[self.own_input]
-        load_type, columns = load_type_of(definition.dagster_type), definition.metadata.get("columns")
+        load_type, columns = load_type_of(definition.dagster_type.typing_type), definition.metadata.get("columns")
         read_by = upstream_partitions(self.context, self.context.asset_key, partition_slice.keys)
         wanted = {key for keys in read_by.values() for key in keys or ()}
 
@@ -296,6 +300,7 @@ def computing_run(
     Raises:
         SliceError: The run is for no partition, or for others than its tags ask for.
         TooManyPartitionsError: Its backfill covers more partitions than allowed.
+        ConfigurationError: A partition expression isn't SQL, or names no column.
     """
     live = asset.live
     table_io = table_io_of(io_manager, live.key)
@@ -306,6 +311,8 @@ def computing_run(
     origin = _origin_of(context, group, live)
     parts = definition_parts(asset, spec, code_version=origin.code_version) | run_parts(context, arguments)
     own_input = own_input_of(context) if live.options.batches.publish_each else None
+    dialect = table_io.warehouse().dialect
+    expressions_of(spec, partition_slice, dialect=dialect.name)
     return ComputingRun(
         context=context,
         options=live.options,
@@ -313,12 +320,13 @@ def computing_run(
         spec=spec,
         origin=origin,
         publication_id=publication_id,
-        partition_slice=partition_slice.bound_to(partial(where, spec=spec, dialect=table_io.warehouse().dialect)),
+        partition_slice=partition_slice.bound_to(partial(where, spec=spec, dialect=dialect)),
         asset=asset,
         arguments=arguments,
         parts=parts,
         inputs=inputs_of(context, partition_slice.keys, upstream_of(context), loaded_at=step_started_at(context)),
         own_input=own_input,
+        additions={},
     )
 
 

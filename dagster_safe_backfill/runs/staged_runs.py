@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import dagster as dg
 
@@ -32,6 +33,7 @@ from dagster_safe_backfill.runs.run import Run, run_of
 from dagster_safe_backfill.wap.audit import approved, audit, check_one_version
 from dagster_safe_backfill.wap.collect import collect, free_shadow
 from dagster_safe_backfill.wap.ledger.history import Change, publication_of_group
+from dagster_safe_backfill.wap.ledger.record import upgrade_ledger
 from dagster_safe_backfill.wap.ledger.waiting import of_staged, owners, to_audit
 from dagster_safe_backfill.wap.publish import publish, to_publish
 from dagster_safe_backfill.warehouses.base import Session
@@ -83,6 +85,7 @@ def _judge(
         The result, the keys of the partitions that are left out, and those of partitions with outdated inputs.
     """
     table, live = run.spec.table, staged_asset.live
+    session.attempt(partial(upgrade_ledger, session, table))
     waiting, left_out = to_audit(session, table, origin=run.origin)
     if not waiting:
         raise NotStagedError(
@@ -120,6 +123,8 @@ def _check_provenance(run: Run, staged: StagedAsset, waiting: Sequence[StagedPar
     table, keys = run.spec.table, [one.key for one in waiting]
     version = shadow.code_versions_by_key.get(shadow.key)
     parts = definition_parts(staged.computed, run.spec, code_version=version)
+    if run.options.publish.allow_mixed_versions:
+        del parts["code"]
     windows = partitions_of(staged.live.slice_of(context.instance, keys))
     changed: dict[str, str] = {}
     for one in waiting:
@@ -180,7 +185,8 @@ def run_publish(context: dg.AssetExecutionContext, io_manager: object, *, staged
     # Dagster materializes only the run's own partitions; the other runs of the backfill report theirs.
     numbers = {key: numbers[key] for key in own}
     live_now = {key: str(shown["publication_id"]) for key, shown in numbers.items()}
-    check_recorded(context, own, published=live_now, numbers=numbers)
+    events = (dg.AssetMaterialization(live.key, partition=key, metadata=shown) for key, shown in numbers.items())
+    check_recorded(context, own, published=live_now, events=events)
     add_partition_metadata(context, numbers)
     yield dg.MaterializeResult(metadata={"dagster/table_name": str(table)})
 
@@ -193,6 +199,7 @@ def _publish(
     `own` are the partitions of the run itself, and `wanted` those of its whole backfill.
     """
     table = run.spec.table
+    session.attempt(partial(upgrade_ledger, session, table))
     chosen = to_publish(session, table, wanted.keys, origin=run.origin)
     # Another run of the backfill, or an earlier attempt of this one, has published all of them.
     if not chosen.approved:

@@ -25,9 +25,9 @@ from dagster_safe_backfill.wap.retention import Retired, owners, retire
 from dagster_safe_backfill.wap.rollback.rollback import Chosen, rollback
 from dagster_safe_backfill.wap.tables.read import read
 from dagster_safe_backfill.wap.tables.store import store
-from dagster_safe_backfill.warehouses.frames import no_rows
+from dagster_safe_backfill.warehouses.frames import load_type_of, no_rows
 
-__all__ = ["Chosen", "drop_expired", "measure_live", "no_rows", "read", "roll_back", "store"]
+__all__ = ["Chosen", "drop_expired", "load_type_of", "measure_live", "no_rows", "read", "roll_back", "store"]
 
 _SHOWN = 400
 """The maximum number of rows in a rollback's table of partitions: Dagster's UI is slow with more."""

@@ -20,7 +20,9 @@ from dagster_safe_backfill.reports.events import (
     RunReport,
     all_done,
     earlier_numbers,
+    final_events,
     log_evaluation,
+    materialization_event,
     materialization_events,
     numbers_by_partition,
     partly_published,
@@ -28,6 +30,7 @@ from dagster_safe_backfill.reports.events import (
     report_of,
     staged_numbers,
     warn,
+    with_additions,
 )
 from dagster_safe_backfill.reports.progress import Progress
 from dagster_safe_backfill.runs.backfills import group_of
@@ -111,9 +114,11 @@ def run_wap_asset(
     live |= {key: change.publication_id for key, change in left.published.items()}
     # With publish_each, the batches of this run are recorded already.
     unrecorded = earlier_numbers(left.published) if is_each else numbers
-    check_recorded(context, run.partition_slice.keys, published=live, numbers=unrecorded)
-    add_partition_metadata(context, numbers)
-    yield dg.MaterializeResult()
+    key = context.asset_key
+    events = (materialization_event(key, one, shown, run.additions) for one, shown in unrecorded.items())
+    check_recorded(context, run.partition_slice.keys, published=live, events=events)
+    add_partition_metadata(context, with_additions(numbers, run.additions))
+    yield from final_events(context, run.partition_slice.keys, run.additions)
 
 
 def run_shadow(
@@ -137,12 +142,12 @@ def run_shadow(
         # Logged one by one, these partitions are green although the run fails, so a re-execution of its backfill from
         # failure asks only for the others (Dagster 1.13.27).
         for key in set(judged.staged.keys) - set(judged.blocked):
-            context.log_event(dg.AssetMaterialization(context.asset_key, partition=key, metadata=numbers[key]))
+            context.log_event(materialization_event(context.asset_key, key, numbers[key], run.additions))
     yield from _checked(run, report)
     numbers[run.partition_slice.keys[-1]] |= report.shown
     check_recordable(context, run.partition_slice.keys, what="they are staged, and not published")
-    add_partition_metadata(context, numbers)
-    yield dg.MaterializeResult(metadata={"scope": run.origin.group})
+    add_partition_metadata(context, with_additions(numbers, run.additions))
+    yield from final_events(context, run.partition_slice.keys, run.additions, metadata={"scope": run.origin.group})
 
 
 def _run_batches(run: ComputingRun, batches: Sequence[Batch], gate: Gate) -> list[_Done]:
@@ -167,7 +172,7 @@ def _run_batches(run: ComputingRun, batches: Sequence[Batch], gate: Gate) -> lis
             run.context.log_event(progress.observation(what, number=number, batches=len(batches)))
         if one.published is not None:
             # Logged now, so that these partitions are green even if a later batch fails.
-            for event in materialization_events(run.context.asset_key, one.published):
+            for event in materialization_events(run.context.asset_key, one.published, run.additions):
                 run.context.log_event(event)
         # If a later batch is rejected, the others are still computed, so that one run finds all bad partitions.
         if batch.is_canary and isinstance(one.judged, Rejected):

@@ -238,17 +238,23 @@ def approved(
 
 
 def check_one_version(table: TableRef, found: Sequence[StagedPartition]) -> None:
-    """Refuse partitions that were staged with different code versions.
+    """Refuse partitions that were staged with different code versions, code, run config or resources.
 
     Raises:
-        MixedVersionsError: The code versions differ.
+        MixedVersionsError: They differ.
     """
-    versions = list(dict.fromkeys(one.code_version for one in found))
+    versions: Sequence[str | None] = list(dict.fromkeys(one.code_version for one in found))
+    what = "code_version"
+    for name in ("code", "config", "resources"):
+        if len(versions) > 1:
+            break
+        what = name
+        versions = list(dict.fromkeys(one.provenance and one.provenance.parts.get(name) for one in found))
     if len(versions) > 1:
         raise MixedVersionsError(
-            f"{table}: these partitions were staged with code_version {listed(versions)}, so they are not published"
-            " together: the code changed in between. Stage all of them again, or set allow_mixed_versions=True in"
-            " publish=, for example publish=Merge(allow_mixed_versions=True).",
+            f"{table}: these partitions were staged with {what} {listed(versions)}, so they are not published together:"
+            " it changed in between. Stage all of them again, or set allow_mixed_versions=True in publish=, for example"
+            " publish=Merge(allow_mixed_versions=True).",
             table=str(table),
             versions=versions,
         )

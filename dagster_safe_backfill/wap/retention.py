@@ -12,7 +12,7 @@ from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import ledger
 from dagster_safe_backfill.wap.ledger.history import archives, shadow_owners, unrecorded_archives
 from dagster_safe_backfill.wap.ledger.owner import check_owner
-from dagster_safe_backfill.wap.ledger.record import record
+from dagster_safe_backfill.wap.ledger.record import record, upgrade_ledger
 from dagster_safe_backfill.wap.recovery import finish_interrupted_swap
 from dagster_safe_backfill.warehouses.base import Session
 
@@ -76,6 +76,7 @@ def retire(
             return Retired(table=table)
         if not dry_run:
             finish_interrupted_swap(session, table)
+            upgrade_ledger(session, table)
         now = datetime.now(timezone.utc)
         expired = [one for one, expires_at in archives(session, table).items() if expires_at <= now]
         # On Snowflake, a crash leaves archives that no change names. A run that hasn't ended may still need its own.

@@ -133,6 +133,16 @@ def from_arrow(table: pa.Table, load_type: type) -> Any:
             )
 
 
+def load_type_of(hint: object) -> type:
+    """Return the frame type that the annotation of an input names; pandas.DataFrame without one."""
+    # typing.Any is a class since Python 3.11 ("Changed in version 3.11" in the typing docs).
+    if isinstance(hint, type) and hint is not Any:
+        return hint
+    import pandas as pd
+
+    return pd.DataFrame
+
+
 def no_rows(load_type: type) -> Any:
     """Return a frame without rows and columns."""
     if library_of(load_type) == "pandas":

@@ -573,3 +573,51 @@ def test_a_plain_asset_takes_odd_keys_too(key: str, backend: DuckDBBackend, inst
         assert run_key([odd, reader], chosen, io_manager=backend.io_manager, instance=instance).success
     assert sorted(backend.read("SELECT * FROM odd")) == sorted([("other", 1), (key, 1)])
     assert [list(found['the "key"']) for found in loaded] == [["other"], [key], [key]]
+
+
+@pytest.mark.parametrize(
+    "expression", ["now()", "random()", "'2024-01-01'", "CURRENT_DATE", "DATE '2024-01-01' + 1", "1"]
+)
+@pytest.mark.parametrize("is_staged", [False, True], ids=["wap_asset", "staged"])
+def test_a_partition_expression_that_names_no_column_is_refused_before_anything_is_computed(
+    backend: DuckDBBackend, instance: dg.DagsterInstance, expression: str, is_staged: bool
+) -> None:
+    calls: list[object] = []
+
+    def events(partitions: sb.PartitionSlice) -> pd.DataFrame:
+        calls.append(partitions)
+        return good()
+
+    options: dict[str, Any] = {"partitions_def": DAYS, "partition_expr": expression}
+    asset = sb.build_staged_wap_assets(events, **options).shadow if is_staged else sb.wap_asset(**options)(events)
+    result = run_key([asset], DAY, io_manager=backend.io_manager, instance=instance)
+    assert not result.success
+    message = failure_of(result, asset.op.name)
+    assert f"main.events: partition_expr {expression} names no column" in message
+    assert 'partition_expr="a_column"' in message
+    assert calls == []
+
+
+def test_a_partition_expression_of_a_dimension_that_names_no_column_is_refused(
+    backend: DuckDBBackend, instance: dg.DagsterInstance
+) -> None:
+    both = dg.MultiPartitionsDefinition({"day": DAYS, "shop": dg.StaticPartitionsDefinition(["a"])})
+
+    @sb.wap_asset(partitions_def=both, partition_expr={"day": "day", "shop": "'a'"})
+    def events(partitions: sb.PartitionSlice) -> pd.DataFrame:
+        return good()
+
+    key = dg.MultiPartitionKey({"day": DAY, "shop": "a"})
+    result = run_key([events], key, io_manager=backend.io_manager, instance=instance)
+    assert "partition_expr 'a' names no column" in failure_of(result, "events")
+
+
+@pytest.mark.parametrize("expression", ["day", '"day"', "date_trunc('day', day)", "CAST(day AS DATE)"])
+def test_a_partition_expression_that_names_a_column_is_accepted(
+    backend: DuckDBBackend, instance: dg.DagsterInstance, expression: str
+) -> None:
+    @sb.wap_asset(partitions_def=DAYS, partition_expr=expression)
+    def events(partitions: sb.PartitionSlice) -> pd.DataFrame:
+        return good()
+
+    assert run_key([events], DAY, io_manager=backend.io_manager, instance=instance).success

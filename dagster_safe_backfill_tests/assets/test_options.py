@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -16,7 +17,7 @@ from dagster_safe_backfill.runs.private_dagster import options_of
 from dagster_safe_backfill_tests.harness.assets import DAYS, failure_of, run_key
 
 GRID = dg.MultiPartitionsDefinition({"day": DAYS, "region": dg.StaticPartitionsDefinition(["eu", "us"])})
-EVAL = {"sb": sb, "dg": dg, "GRID": GRID, "nan": float("nan"), "inf": float("inf")}
+EVAL = {"sb": sb, "dg": dg, "GRID": GRID, "nan": float("nan"), "inf": float("inf"), "timedelta": timedelta}
 
 
 def wap(**options: Any) -> dg.AssetsDefinition:
@@ -108,7 +109,10 @@ BAD: list[tuple[str, str]] = [
     ('batches=sb.Batches(publish_each="batch")', "publish_each must be True or False, not 'batch'"),
     ("batches=sb.Batches(canary=None)", "canary must be True or False, not None"),
     ("batches=sb.Batches(resume=0)", 'resume must be True, False or "always", not 0'),
-    ("batches=sb.Batches(resume='alwais')", 'resume must be True, False or "always", not \'alwais\'; did you mean "always"?'),
+    (
+        "batches=sb.Batches(resume='alwais')",
+        'resume must be True, False or "always", not \'alwais\'; did you mean "always"?',
+    ),
     ("batches=sb.Batches(resume_within=1)", "resume_within must be a positive datetime.timedelta, not 1"),
     (
         "batches=sb.Batches(resume_within=timedelta(0))",

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+_STARTUP = Path(__file__).parent / "startup"
 _CONFIG = """
 telemetry: {enabled: false}
 nux: {enabled: false}
@@ -53,7 +54,7 @@ def served(folder: Path, arguments: Sequence[str] = ()) -> Iterator[str]:
         server = subprocess.Popen(
             [sys.executable, "-m", "dagster", "dev", "-p", address.rpartition(":")[2], *arguments],
             cwd=ROOT,
-            env=environment_of(folder),
+            env={**environment_of(folder), "PYTHONPATH": _path()},
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -64,6 +65,12 @@ def served(folder: Path, arguments: Sequence[str] = ()) -> Iterator[str]:
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()
+
+
+def _path() -> str:
+    """Return where Python looks first, with what it is to run before all."""
+    given = os.environ.get("PYTHONPATH")
+    return os.pathsep.join([str(_STARTUP), *([given] if given else [])])
 
 
 def newest_run(address: str) -> str:

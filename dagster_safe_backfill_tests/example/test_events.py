@@ -196,7 +196,7 @@ def test_a_month_that_is_killed_is_resumed(
     assert 10 <= kept < 31
 
     resumed = killed.backfill_month(home, again=killed.report_killed(home))
-    assert resumed[0].startswith(f"taking up {kept} partitions that run ")
+    assert resumed[0].startswith(f"reusing {kept} partitions that run ")
     before, after = killed.computed().values()
     assert before - kept in (0, 1, 2), "at most the batch that was under way is computed twice"
     assert after == 31 - kept

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -393,9 +394,7 @@ class TestResuming:
         assert runs.source.calls == FIVES
         assert counts(read) == dict.fromkeys(TWELVE, 3)
 
-    def test_nothing_that_a_rejected_run_had_computed_and_a_killed_one_has_staged(
-        self, runs: Runs, read: Read
-    ) -> None:
+    def test_nothing_that_a_rejected_run_had_computed_and_a_killed_one_has_staged(self, runs: Runs, read: Read) -> None:
         runs.source.rows_per_day = 2
         runs.source.spoiled[TWELVE[11], 1] = -1.0
         runs.fail()

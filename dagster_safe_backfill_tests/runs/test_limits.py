@@ -71,6 +71,7 @@ class Slow:
             unique_key=["day", "id"],
             backfill_policy=sb.single_run(),
             batches=5,
+            code_version="1",
             **options,
         )
         def events(partitions: sb.PartitionSlice) -> sb.Query:

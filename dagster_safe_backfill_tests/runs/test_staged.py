@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -45,6 +45,8 @@ class Shop:
             "audits": [sb.expression("value > 0", name="positive"), sb.row_count_between(1, 18, over="run")],
             "backfill_policy": sb.single_run(),
             "limits": sb.Limits(retry_wait=0.0),
+            # Without it, the state of the source would count as code: the function closes over it.
+            "code_version": "1",
         }
         return sb.build_staged_wap_assets(events, **(arguments | options))
 
@@ -54,6 +56,8 @@ class Shop:
         first: str = "",
         last: str = "",
         again: dg.DagsterRun | None = None,
+        from_failure: bool = True,
+        beside: Sequence[dg.AssetSpec] = (),
         tags: Mapping[str, str] | None = None,
         **options: Any,
     ) -> dg.ExecuteInProcessResult:
@@ -61,9 +65,9 @@ class Shop:
         ends = {RANGE_START: first, RANGE_END: last or first} if first else {}
         assets = self.assets(**options)
         return dg.materialize(
-            [*assets],
+            [*assets, *beside],
             selection=[getattr(assets, name) for name in wanted],
-            tags={**ends, **reexecution_tags(again), **(tags or {})},
+            tags={**ends, **reexecution_tags(again, from_failure=from_failure), **(tags or {})},
             resources={"io_manager": self.io_manager},
             instance=self.instance,
             raise_on_error=False,
@@ -278,8 +282,8 @@ def test_what_waits_for_a_person_is_not_taken_by_another(shop: Shop) -> None:
 class TestResuming:
     """Of two batches, the second breaks or is rejected."""
 
-    def broken_off(self, shop: Shop, **options: Any) -> dg.DagsterRun:
-        shop.source.broken = {SIX[3]}
+    def broken_off(self, shop: Shop, error: type[Exception] = RuntimeError, **options: Any) -> dg.DagsterRun:
+        shop.source.broken, shop.source.error = {SIX[3]}, error
         result = shop.run("shadow", first=SIX[0], last=SIX[3], batches=2, **options)
         assert not result.success
         shop.source.broken = set()
@@ -305,7 +309,7 @@ class TestResuming:
         assert counts(read) == dict.fromkeys(SIX[:4], 3)
 
     def test_a_re_execution_of_its_backfill_computes_what_is_missing(self, shop: Shop) -> None:
-        self.broken_off(shop, tags={"dagster/backfill": "first"})
+        self.broken_off(shop, ConnectionError, tags={"dagster/backfill": "first"})
         tags = {"dagster/backfill": "again", "dagster/root_backfill_id": "first"}
         shop.stage(SIX[0], SIX[3], tags=tags, batches=2)
         assert shop.source.calls == [SIX[2:4]]
@@ -338,7 +342,7 @@ class TestResuming:
     @pytest.mark.parametrize("is_again", [False, True], ids=["launched", "re-executed"])
     def test_nothing_is_taken_up_of_a_run_that_was_rejected(self, shop: Shop, read: Read, is_again: bool) -> None:
         rejected = self.rejected(shop)
-        shop.stage(SIX[0], SIX[3], again=rejected if is_again else None, batches=2)
+        shop.stage(SIX[0], SIX[3], again=rejected if is_again else None, from_failure=False, batches=2)
         assert shop.source.calls == [SIX[:2], SIX[2:4]]
         shop.audit()
         assert shop.publish(SIX[0], SIX[3]).success
@@ -354,18 +358,37 @@ class TestResuming:
         assert counts(read) == {**dict.fromkeys(SIX[:3], 2), SIX[3]: 3}
 
 
-def test_the_audit_warns_of_what_its_upstream_has_overtaken(shop: Shop, capfd: pytest.CaptureFixture[str]) -> None:
-    upstream = dg.AssetKey("upstream")
-    shop.stage(SIX[0], SIX[2], deps=[upstream])
-    shop.instance.report_runless_asset_event(dg.AssetMaterialization(upstream, partition=SIX[1]))
-    shop.stage(SIX[3], deps=[upstream])
-    result = shop.audit(deps=[upstream])
+@pytest.mark.parametrize("at", ["audit", "published"])
+def test_what_its_upstream_has_overtaken_is_refused(shop: Shop, read: Read, at: str) -> None:
+    upstream = dg.AssetSpec("upstream", partitions_def=DAYS)
+    options = {"deps": [upstream], "beside": [upstream]}
+    shop.stage(SIX[0], SIX[3], **options)
+    if at == "published":
+        shop.audit(**options)
+    shop.instance.report_runless_asset_event(dg.AssetMaterialization(upstream.key, partition=SIX[1]))
+    selected = {"first": SIX[0], "last": SIX[3]} if at == "published" else {}
+    result = shop.run(at, **selected, **options)
+    message = failure_of(result, "events" if at == "published" else "events__audit")
+    assert f"1 of 4 staged partitions are not what would be computed now ({SIX[1]}: upstream changed since)" in message
+    assert "Materialize these partitions of events__shadow again." in message
+    assert not is_live(read)
+    shop.stage(SIX[1], **options)
+    shop.audit(**options)
+    assert shop.publish(SIX[0], SIX[3], **options).success
+
+
+def test_outdated_inputs_can_be_accepted(shop: Shop, capfd: pytest.CaptureFixture[str]) -> None:
+    upstream = dg.AssetSpec("upstream", partitions_def=DAYS)
+    options = {"deps": [upstream], "beside": [upstream]}
+    accept = {"safe_backfill/outdated_inputs": "accept"}
+    shop.stage(SIX[0], SIX[2], **options)
+    shop.instance.report_runless_asset_event(dg.AssetMaterialization(upstream.key, partition=SIX[1]))
+    result = shop.audit(tags=accept, **options)
     (event,) = result.asset_materializations_for_node("events__audit")
     assert event.metadata["outdated"].value == [SIX[1]]
-    assert f"may be another now ({SIX[1]}: upstream was materialized since)" in capfd.readouterr().err
-    shop.stage(SIX[1], deps=[upstream])
-    (event,) = shop.audit(deps=[upstream]).asset_materializations_for_node("events__audit")
-    assert "outdated" not in event.metadata
+    said = f"inputs of these partitions changed since they were computed ({SIX[1]}: upstream changed since)"
+    assert said in capfd.readouterr().err
+    assert shop.publish(SIX[0], SIX[2], tags=accept, **options).success
 
 
 @pytest.mark.parametrize("strategy", ["merge", "replace", "swap"])

@@ -14,7 +14,7 @@ from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.runs import wap_run
 from dagster_safe_backfill.warehouses.base import Session
 from dagster_safe_backfill_tests.conftest import Read
-from dagster_safe_backfill_tests.harness.assets import Source, events, failure_of, run_key, run_range
+from dagster_safe_backfill_tests.harness.assets import DAYS, Source, events, failure_of, run_key, run_range
 from dagster_safe_backfill_tests.harness.backends import Backend
 from dagster_safe_backfill_tests.runs.test_batches import FIVES, TWELVE, Runs, counts, shadows
 from dagster_safe_backfill_tests.runs.test_staged import SIX, Shop
@@ -107,14 +107,14 @@ class TestALiveTableThatChangesWhileRowsAreComputed:
 def test_an_upstream_that_changes_while_rows_are_computed_outdates_them(
     runs: Runs, instance: dg.DagsterInstance
 ) -> None:
-    upstream = dg.AssetKey("upstream")
+    upstream = dg.AssetSpec("upstream", partitions_def=DAYS)
     runs.source.broken = {TWELVE[10]}
     runs.source.meanwhile = lambda: instance.report_runless_asset_event(
-        dg.AssetMaterialization(upstream, partition=TWELVE[2])
+        dg.AssetMaterialization(upstream.key, partition=TWELVE[2])
     )
-    assert "the source has no" in runs.fail(deps=[upstream])
+    assert "the source has no" in runs.fail(deps=[upstream], beside=[upstream])
     runs.source.broken = set()
-    assert runs.rerun(deps=[upstream]).success
+    assert runs.rerun(deps=[upstream], beside=[upstream]).success
     assert runs.source.calls == [TWELVE[2:3], TWELVE[10:]]
 
 

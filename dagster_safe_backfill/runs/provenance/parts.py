@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 
@@ -12,6 +12,7 @@ from dagster_safe_backfill.model.provenance import digest_of_text, rules_of
 from dagster_safe_backfill.model.tables import TableSpec
 from dagster_safe_backfill.runs.declared import ComputedAsset
 from dagster_safe_backfill.runs.private_dagster import resource_config
+from dagster_safe_backfill.runs.provenance.code import value_digest
 
 
 def definition_parts(asset: ComputedAsset, spec: TableSpec, *, code_version: str | None) -> dict[str, str | None]:
@@ -34,9 +35,16 @@ def run_parts(context: dg.AssetExecutionContext, arguments: Mapping[str, object]
     }
 
 
-def _resources(context: dg.AssetExecutionContext, arguments: Mapping[str, object]) -> str | None:  # noqa: ARG001
+def _resources(context: dg.AssetExecutionContext, arguments: Mapping[str, object]) -> str | None:
     """Return a digest of the resources that the function takes; None if one of them can't be compared."""
-    digests: dict[str, str] = {}
+    digests: dict[str, str | None] = {}
     for name, config in resource_config(context).items():
-        digests[name] = digest_of_text(json.dumps(config, sort_keys=True, default=repr))
+        resource = arguments.get(name, getattr(context.resources, name, None))
+        # What the asset's table is kept in is not what its rows are computed from.
+        if isinstance(resource, dg.IOManager):
+            continue
+        is_configurable = isinstance(cast("Any", resource), dg.ConfigurableResource)
+        digests[name] = value_digest(resource if is_configurable or not config else config)
+    if None in digests.values():
+        return None
     return digest_of_text(json.dumps(digests, sort_keys=True)) if digests else ""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 
 from sqlglot import exp
 
+from dagster_safe_backfill.model.provenance import Provenance, partitions_of
+from dagster_safe_backfill.model.slices import TableSlice
 from dagster_safe_backfill.model.states import CHANGES_OF_LIVE, ChangeEvent, Fingerprint, Origin, RowCounts
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import ledger, terms
@@ -220,3 +222,22 @@ def _change(table: TableRef, row: Row) -> Change:
         undone=tuple(json.loads(undone or "[]")),
         strategy=strategy,
     )
+
+
+def cause_of_change(session: Session, live: TableSlice, keys: Collection[str]) -> str:
+    """Return in words why live partitions differ from their last publication, as far as the ledger shows it.
+
+    If a partition's window changed with the partitions definition, other rows belong to it now, though nobody changed
+    them.
+    """
+    columns = session.tables.columns(ledger.ledger_of(live.table)) or ()
+    items = ledger.known_columns(["partition_key", "provenance", "recorded_at"], columns)
+    is_one = terms.is_in(terms.column("partition_key"), map(terms.text, sorted(keys)))
+    newest = session.query(ledger.newest_by_partition(live.table, items, ledger.is_event("published"), is_one))
+    assert live.partition_slice is not None
+    now = partitions_of(live.partition_slice)
+    for key, made_by in {key: made_by for key, made_by, _at in newest}.items():
+        before = None if made_by is None else Provenance.parse(made_by).parts.get("partition")
+        if before is not None and before != now[key]:
+            return f"as its partitions definition changed: {key} was {before}, and is {now[key]} now"
+    return "by hand or by another version of the database"

@@ -64,6 +64,13 @@ def create_ledger(session: Session, table: TableRef) -> None:
     session.tables.ensure_table(ledger.ledger_of(table), ledger.COLUMNS)
 
 
+def upgrade_ledger(session: Session, table: TableRef) -> None:
+    """Add the columns that a ledger of an earlier version doesn't have; without a ledger, none is created."""
+    found = session.tables.columns(ledger.ledger_of(table))
+    if found is not None and not {*map(str.casefold, names_of(found))} >= ledger.COLUMNS.keys():
+        create_ledger(session, table)
+
+
 def record(session: Session, event: Event, table: TableRef, rows: Sequence[Values], *, origin: Origin) -> None:
     """Append rows to the ledger, in the caller's transaction.
 

@@ -16,6 +16,7 @@ from dagster_safe_backfill.wap.changes.archive import archived, expiry
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
 from dagster_safe_backfill.wap.ledger.history import (
     Change,
+    cause_of_change,
     changes_by,
     changes_by_backfill,
     changes_in,
@@ -23,7 +24,7 @@ from dagster_safe_backfill.wap.ledger.history import (
     newest_publication,
 )
 from dagster_safe_backfill.wap.ledger.owner import check_owner
-from dagster_safe_backfill.wap.ledger.record import NewChange, record_change, record_intent
+from dagster_safe_backfill.wap.ledger.record import NewChange, record_change, record_intent, upgrade_ledger
 from dagster_safe_backfill.wap.recovery import finish_interrupted_swap
 from dagster_safe_backfill.wap.rollback.histories import rollback_path
 from dagster_safe_backfill.wap.rollback.restore import (
@@ -78,8 +79,7 @@ def rollback(
 
     Raises:
         OtherAssetError: The table belongs to another asset.
-        PublicationNotFoundError: The publication doesn't exist, or it did not publish the partitions, or the asset
-            doesn't have them any more.
+        PublicationNotFoundError: The publication or, in it or the asset, a partition doesn't exist.
         RollbackConflictError: The partitions changed after the publication, and `force` isn't set.
         ArchiveNotFoundError: The replaced rows are not kept any more, or never were.
         RollbackError: The table doesn't exist any more, or an archive doesn't have the rows that were replaced.
@@ -112,6 +112,7 @@ class _Rollback:
     def run(self, chosen: Chosen) -> RolledBack:
         table = self.spec.table
         finish_interrupted_swap(self.session, table)
+        upgrade_ledger(self.session, table)
         # This locks the live table, so that no other session changes what is read from here on.
         with self.session.tables.hold(table) as committed:
             if not ledger.is_readable(committed.tables.columns(ledger.ledger_of(table))):
@@ -303,9 +304,9 @@ class _Rollback:
                 now |= found
         if changed and not self.force:
             raise RollbackConflictError(
-                f"{live.table}: {listed(sorted(changed))} changed since the last publication there, by hand"
-                " or by another version of the database, so nothing was rolled back. Look at what changed. With"
-                " force, the rollback replaces the changed rows and archives them.",
+                f"{live.table}: {listed(sorted(changed))} changed since the last publication there,"
+                f" {cause_of_change(self.session, live, changed)}, so nothing was rolled back. Look at what changed."
+                " With force, the rollback replaces the changed rows and archives them.",
                 table=str(live.table),
                 keys=sorted(changed),
             )

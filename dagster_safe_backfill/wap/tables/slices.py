@@ -45,7 +45,7 @@ def table_slice(
     """
     if partition_slice is None:
         return TableSlice(spec=spec, partition_slice=None)
-    expressions = _expressions(spec, partition_slice, dialect=session.dialect.name)
+    expressions = expressions_of(spec, partition_slice, dialect=session.dialect.name)
     known = {*map(str.casefold, names)}
     items: list[exp.Expr] = []
     for expression in expressions.values():
@@ -84,8 +84,12 @@ def live_rows(spec: TableSpec, names: Sequence[str]) -> exp.Select:
     return exp.select(*terms.columns(names)).from_(terms.table(spec.table))
 
 
-def _expressions(spec: TableSpec, partition_slice: PartitionSlice, *, dialect: str) -> dict[str | None, exp.Expr]:
-    """Return the parsed partition expression of each of the slice's dimensions."""
+def expressions_of(spec: TableSpec, partition_slice: PartitionSlice, *, dialect: str) -> dict[str | None, exp.Expr]:
+    """Return the parsed partition expression of each of the slice's dimensions.
+
+    Raises:
+        ConfigurationError: A dimension has no expression, or the expression isn't SQL or names no column.
+    """
     expressions: dict[str | None, exp.Expr] = {}
     for dimension in partition_slice.dimensions:
         sql = spec.partition_expr.get(dimension.name)
@@ -95,7 +99,14 @@ def _expressions(spec: TableSpec, partition_slice: PartitionSlice, *, dialect: s
                 f"{spec.table}: the asset has partitions, but no partition_expr{which}. Name the column that has a"
                 f" row's partition, as in partition_expr={_example(partition_slice)}."
             )
-        expressions[dimension.name] = terms.of_row(sql, dialect=dialect, option=f"{spec.table}: partition_expr")
+        expression = terms.of_row(sql, dialect=dialect, option=f"{spec.table}: partition_expr")
+        if expression.find(exp.Column) is None:
+            raise ConfigurationError(
+                f"{spec.table}: partition_expr {sql} names no column, so it is the same for all rows, or for none, and"
+                " can't tell which partition a row belongs to. Name the column that has a row's partition, as in"
+                f" partition_expr={_example(partition_slice)}."
+            )
+        expressions[dimension.name] = expression
     return expressions
 
 
@@ -164,7 +175,7 @@ def where(
     expr = spec.partition_expr if column is None else _by_dimension(column, partition_slice)
     spec = TableSpec(table=spec.table, partition_expr=expr, column_timezone=spec.column_timezone)
     # Called for its checks: each dimension needs a column, and that must be one SQL expression.
-    _expressions(spec, partition_slice, dialect=dialect.name)
+    expressions_of(spec, partition_slice, dialect=dialect.name)
     columns: dict[str | None, PartitionColumn] = {}
     for dimension in partition_slice.dimensions:
         is_time = isinstance(dimension, TimeDimension)

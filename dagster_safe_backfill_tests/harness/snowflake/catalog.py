@@ -137,11 +137,18 @@ def schema_exists(duck: Duck, database: str, schema: str) -> bool:
 
 def relation_kind(duck: Duck, name: Name) -> Literal["table", "view"] | None:
     """Return what has exactly this name, upper and lower case told apart."""
-    sql = """SELECT 'table' FROM duckdb_tables() WHERE database_name = $1 AND schema_name = $2 AND table_name = $3
-             UNION ALL
-             SELECT 'view' FROM duckdb_views() WHERE database_name = $1 AND schema_name = $2 AND view_name = $3"""
-    found = duck.execute(sql, [name.database, name.schema, name.table]).fetchone()
+    found = _kind_and_comment(duck, name)
     return found[0] if found else None
+
+
+def _kind_and_comment(duck: Duck, name: Name) -> tuple[Literal["table", "view"], str | None] | None:
+    values = [name.database, name.schema, name.table]
+    where = "WHERE database_name = $1 AND schema_name = $2"
+    table = duck.execute(f"SELECT comment FROM duckdb_tables() {where} AND table_name = $3", values).fetchone()
+    if table is not None:
+        return "table", table[0]
+    view = duck.execute(f"SELECT 1 FROM duckdb_views() {where} AND view_name = $3", values).fetchone()
+    return None if view is None else ("view", None)
 
 
 def columns(duck: Duck, name: Name) -> dict[str, str]:
@@ -230,10 +237,7 @@ def _may_change(name: Name, known: Relation | None, tables: Collection[str]) -> 
 
 
 def _relation(duck: Duck, name: Name) -> Relation | None:
-    where = "WHERE database_name = $1 AND schema_name = $2"
-    sql = f"""SELECT 'table', comment FROM duckdb_tables() {where} AND table_name = $3
-              UNION ALL SELECT 'view', NULL FROM duckdb_views() {where} AND view_name = $3"""
-    found = duck.execute(sql, [name.database, name.schema, name.table]).fetchone()
+    found = _kind_and_comment(duck, name)
     if found is None:
         return None
     kind, comment = found

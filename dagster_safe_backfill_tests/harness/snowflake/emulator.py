@@ -68,6 +68,7 @@ class Emulator:
             "port": self.port,
             "protocol": "http",
             "login_timeout": 10,
+            "log_imported_packages_in_telemetry": False,
             "session_parameters": {"CLIENT_OUT_OF_BAND_TELEMETRY_ENABLED": False},
         }
 
@@ -105,15 +106,26 @@ class Emulator:
 
 
 @contextlib.contextmanager
-def serve(port: int = 0, *, idle_abort: float = 300) -> Iterator[Emulator]:
-    """Run an emulator in this process for as long as the context lasts."""
+def serve(port: int = 0, *, idle_abort: float = 300, direct: bool = False) -> Iterator[Emulator]:
+    """Run an emulator in this process for as long as the context lasts.
+
+    Args:
+        port: Where it listens; by default at a free one.
+        idle_abort: Seconds after which an idle transaction that blocks is aborted.
+        direct: Whether it answers the clients of this process without HTTP.
+    """
     from dagster_safe_backfill_tests.harness.snowflake.account import Account
     from dagster_safe_backfill_tests.harness.snowflake.server import listening
     from dagster_safe_backfill_tests.harness.snowflake.service import Service
 
     account = Account(idle_abort=idle_abort)
+    answer = Service(account).answer
     try:
-        with listening(Service(account).answer, port=port) as taken:
+        with listening(answer, port=port) as taken, contextlib.ExitStack() as stack:
+            if direct:
+                from dagster_safe_backfill_tests.harness.snowflake.direct import answering
+
+                stack.enter_context(answering(answer, port=taken))
             yield Emulator(port=taken, account=account)
     finally:
         account.close()

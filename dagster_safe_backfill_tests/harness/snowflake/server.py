@@ -36,6 +36,20 @@ class Request:
 Answer = Callable[[Request], tuple[int, dict[str, Any]]]
 
 
+def requested(method: str, url: str, headers: Any, body: bytes) -> Request:
+    """Return a request as it came."""
+    parts = urlsplit(url)
+    if headers.get("Content-Encoding") == "gzip":
+        body = gzip.decompress(body)
+    query = dict(parse_qsl(parts.query))
+    return Request(method, unquote(parts.path), query, headers, body, base_url=f"{parts.scheme}://{parts.netloc}")
+
+
+def encoded(reply: dict[str, Any]) -> bytes:
+    """Return a reply as it is sent."""
+    return json.dumps(reply, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     # Else an answer's body waits until its head was acknowledged, for up to 40 ms.
@@ -43,16 +57,10 @@ class _Handler(BaseHTTPRequestHandler):
     answer: ClassVar[Answer]
 
     def do_POST(self) -> None:
-        url = urlsplit(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if self.headers.get("Content-Encoding") == "gzip":
-            body = gzip.decompress(body)
         host = self.headers.get("Host", "")
-        query = dict(parse_qsl(url.query))
-        status, reply = type(self).answer(
-            Request(self.command, unquote(url.path), query, self.headers, body, base_url=f"http://{host}")
-        )
-        text = json.dumps(reply, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        status, reply = type(self).answer(requested(self.command, f"http://{host}{self.path}", self.headers, body))
+        text = encoded(reply)
         head = f"HTTP/1.1 {status} {self.responses[status][0]}\r\nContent-Type: application/json\r\n"
         self.wfile.write(f"{head}Content-Length: {len(text)}\r\n\r\n".encode() + text)
 

@@ -301,6 +301,9 @@ def named(tree: exp.Expression) -> set[str] | None:
     kind = str(tree.args.get("kind") or "").upper()
     if kind == "SCHEMA" and isinstance(tree, exp.Create):
         return set()
+    if kind == "TABLE" and isinstance(tree, exp.Create):
+        # What it is made of stays as it is.
+        return {table.name for table in tree.this.find_all(exp.Table)}
     return {table.name for table in tree.find_all(exp.Table)} or None if kind in {"TABLE", "VIEW"} else None
 
 

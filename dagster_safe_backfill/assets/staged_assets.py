@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import dagster as dg
 from typing_extensions import Unpack
 
-from dagster_safe_backfill.assets.metadata import metadata_of
+from dagster_safe_backfill.assets.metadata import check_former_keys, metadata_of
 from dagster_safe_backfill.assets.options import (
     AssetArguments,
     asset_key_of,
@@ -21,7 +21,8 @@ from dagster_safe_backfill.assets.policies import single_run
 from dagster_safe_backfill.audits.base import Audit
 from dagster_safe_backfill.audits.comparison import Comparison
 from dagster_safe_backfill.errors import ConfigurationError
-from dagster_safe_backfill.model.options import AssetOptions, Batches, Checks, Limits, Publish, Strategy, TableOptions
+from dagster_safe_backfill.model.options import AssetOptions, Batches, Checks, Limits, Publish, Strategy
+from dagster_safe_backfill.model.table_options import TableOptions
 from dagster_safe_backfill.reports.checks import are_partitioned, check_specs
 from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, StagedAsset
 from dagster_safe_backfill.runs.function.user_function import ComputeFunction, Run, doc_of
@@ -130,8 +131,10 @@ def build_staged_wap_assets(
         raise ConfigurationError(
             "batches: publish_each=True is for @wap_asset. Staged assets are published once, at the end of a backfill."
         )
+    key = asset_key_of(function, asset)
+    check_former_keys(key, options)
     group = _Group(
-        key=asset_key_of(function, asset),
+        key=key,
         options=options,
         partitions_def=partitions_def,
         backfill_policy=backfill_policy,

@@ -97,7 +97,8 @@ def build_staged_wap_assets(
             `freshness_policy` go to `x`, `code_version` goes to both, and the others go to all three.
 
     Raises:
-        ConfigurationError: An option isn't allowed, or options contradict each other.
+        ConfigurationError: An option isn't allowed, options contradict each other, or the function reads partitions of
+            its own asset.
 
     Example:
         ```python
@@ -214,7 +215,7 @@ class _Group:
         # the same way as the user's resources.
         resources = self.asset.get("required_resource_keys")
         partitioned = self.partitions_def if self.is_partitioned else None
-        return dg.asset(
+        shadow = dg.asset(
             compute.replaced_by(run, takes_resource=not resources),
             key=key,
             description=f"The staged partitions of {self.key.to_user_string()}. {self.description}".strip(),
@@ -225,6 +226,15 @@ class _Group:
             check_specs=check_specs(self.audits_of_each, asset=key, partitions_def=partitioned),
             **only(self.asset, *_OF_ALL, *_OF_SHADOW),
         )
+        # Dagster would raise a CircularDependencyError, or a run would find no table of the shadow asset.
+        if not shadow.asset_deps[key].isdisjoint({self.key, key, self._beside("__audit")}):
+            raise ConfigurationError(
+                f"{self.key.to_user_string()} reads its own partitions, and staged assets can't: the partitions of a"
+                " backfill are published together at its end, so none can be computed from another one. Use"
+                " @wap_asset with Batches(size=1, publish_each=True), which publishes each batch before the next one is"
+                " computed."
+            )
+        return shadow
 
     def audit(self, run: Run) -> dg.AssetsDefinition:
         """Return `x__audit`."""

@@ -78,6 +78,9 @@ def wap_asset(
             `tags`, `description`, `group_name`, `owners`, `kinds`, `code_version`, `automation_condition`,
             `freshness_policy`, `retry_policy`, `pool`, `op_tags`, `hooks` and `required_resource_keys`.
 
+    An asset that reads its own earlier partitions needs `Batches(size=…, publish_each=True)`, so that each batch reads
+    what the one before it published, or no batches, so that one call of the function computes all of a run.
+
     Raises:
         ConfigurationError: An option isn't allowed, or options contradict each other.
 
@@ -153,9 +156,26 @@ def wap_asset(
                 check_specs=check_specs(options.audits, asset=key, partitions_def=partitioned),
                 **arguments,
             )
+        _check_own_input(asset_def, options.batches)
         return as_wap_asset(asset_def)
 
     return decorate
+
+
+def _check_own_input(asset: dg.AssetsDefinition, batches: Batches) -> None:
+    """Refuse batches that would be computed from partitions of the same run that aren't live yet.
+
+    Raises:
+        ConfigurationError: The asset reads its own earlier partitions, has batches, and publishes them at the end.
+    """
+    if batches.size is None or batches.publish_each or asset.key not in asset.asset_deps[asset.key]:
+        return
+    raise ConfigurationError(
+        f"{asset.key.to_user_string()} reads its own earlier partitions, and Batches(size={batches.size}) would compute"
+        " each batch from these partitions as they were before the run, because all batches go live at its end."
+        f" Publish each batch: Batches(size={batches.size}, publish_each=True). Or leave out the size, so that the"
+        " function computes all partitions of a run in one call."
+    )
 
 
 def compute_function(asset: dg.AssetsDefinition) -> Callable[..., object]:

@@ -18,6 +18,9 @@ from dagster_safe_backfill.model.tables import TableSpec
 INPUT = "input "
 """The prefix of the names of the parts that describe inputs; an upstream asset's key follows."""
 
+AUDITS = "audits"
+"""The name of the part that describes the audits that approved a staged partition; a run that computes ignores it."""
+
 _DIGITS = 16
 
 _WORDS = {
@@ -25,6 +28,7 @@ _WORDS = {
     "partition": "the partition was {before}, and is {after} now",
     "code": "the code changed from {before} to {after}",
     "table": "the table's options changed",
+    "upstream": "the asset reads other upstream assets, or other partitions of them",
     "config": "the run's config changed",
     "resources": "the configuration of the resources changed",
 }
@@ -37,8 +41,9 @@ class Provenance:
     Attributes:
         parts: A mapping from the name of a part to a text that changes with it. None stands for a part that can't be
             known, which counts as changed. The parts are `asset` (its key), `partition` (its windows or values, and the
-            time zone), `table` (a digest of the table's options), `code`, `config`, `resources`, and an
-            `input …` for each upstream asset.
+            time zone), `table` (a digest of the table's options), `upstream` (a digest of the upstream
+            assets' keys and partition mappings), `code`, `config`, `resources`, and an `input …` for each upstream
+            asset.
     """
 
     parts: Mapping[str, str | None]
@@ -50,6 +55,10 @@ class Provenance:
     def parse(cls, text: str) -> Provenance:
         """Parse the text that `str` returned."""
         return cls(json.loads(text))
+
+    def judged_by(self, audits: str | None) -> Provenance:
+        """Return the provenance with the part `audits`, which only approved partitions of staged assets have."""
+        return Provenance({**self.parts, AUDITS: audits})
 
     def why_defined_otherwise(self, now: Provenance) -> str | None:
         """Return how the parts that `now` has differ from these; None if they don't."""

@@ -72,7 +72,7 @@ def why_not_reused(
         instance: The instance that knows the earlier run.
         earlier_run_id: The run that staged or computed the rows.
         step_key: The key of the asset's step in both runs.
-        is_rejected: True if audits rejected rows of the table after these were computed.
+        is_rejected: True if audits rejected rows of the table after these were computed, or in the same run.
         resume: See `Batches.resume`.
     """
     if earlier_run_id == run.run_id:

@@ -219,6 +219,31 @@ def upstream_partitions(
     return read
 
 
+def kind_of_partitions(context: dg.AssetExecutionContext, upstream: dg.AssetKey) -> str:
+    """Return a text that changes if the keys of an upstream asset's partitions come to mean other partitions."""
+    graph = context.job_def.asset_layer.asset_graph
+    return _kind(graph.get(upstream).partitions_def) if graph.has(upstream) else ""
+
+
+def _kind(definition: dg.PartitionsDefinition[Any] | None) -> str:
+    if isinstance(definition, dg.TimeWindowPartitionsDefinition):
+        return f"{definition.cron_schedule} {definition.timezone}"
+    if isinstance(definition, dg.MultiPartitionsDefinition):
+        return ", ".join(f"{part.name}: {_kind(part.partitions_def)}" for part in definition.partitions_defs)
+    return "" if definition is None else type(definition).__name__
+
+
+def partition_mappings(asset: dg.AssetsDefinition, key: dg.AssetKey) -> dict[str, str]:
+    """Return a mapping from each upstream asset to a text that describes the partition mapping, if one was given."""
+    texts: dict[str, str] = {}
+    for upstream in sorted(asset.asset_deps[key]):
+        mapping = asset.get_partition_mapping(upstream)
+        text = "" if mapping is None else repr(mapping)
+        # The default repr names an address, which differs in each process.
+        texts[upstream.to_user_string()] = type(mapping).__qualname__ if " at 0x" in text else text
+    return texts
+
+
 def upstream_of(context: dg.AssetExecutionContext) -> list[dg.AssetKey]:
     """Return the upstream assets of a run's asset, itself included if it reads its own earlier partitions."""
     return sorted(context.assets_def.asset_deps[context.asset_key])

@@ -200,7 +200,7 @@ def _reused(run: ComputingRun, earlier: Checkpoints) -> tuple[Sequence[StagedPar
     step_key, resume = context.get_step_execution_context().step.key, run.options.batches.resume
     oldest = datetime.now(timezone.utc) - run.options.batches.resume_within
     for one in earlier.staged:
-        is_rejected = earlier.rejected_at is not None and one.computed_at < earlier.rejected_at
+        is_rejected = earlier.is_rejected(one)
         for run_id in dict.fromkeys((one.run_id, one.computed_by)):
             about = run_id, is_rejected
             if about not in endings:

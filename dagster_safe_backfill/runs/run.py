@@ -309,7 +309,8 @@ def computing_run(
     # Before the first session is opened, so that a wrong selection costs no work in the warehouse.
     check_partition_count(context, partition_slice.keys, at_most=live.options.limits.max_partitions)
     origin = _origin_of(context, group, live)
-    parts = definition_parts(asset, spec, code_version=origin.code_version) | run_parts(context, arguments)
+    parts = definition_parts(asset, spec, computed_by=context.assets_def, code_version=origin.code_version)
+    parts |= run_parts(context, arguments)
     own_input = own_input_of(context) if live.options.batches.publish_each else None
     dialect = table_io.warehouse().dialect
     expressions_of(spec, partition_slice, dialect=dialect.name)

@@ -11,7 +11,7 @@ import dagster as dg
 
 from dagster_safe_backfill.audits.base import Audit
 from dagster_safe_backfill.errors import NotStagedError
-from dagster_safe_backfill.model.provenance import Provenance, partitions_of
+from dagster_safe_backfill.model.provenance import AUDITS, Provenance, partitions_of
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import Audited, Published, Rejected, StagedPartition
 from dagster_safe_backfill.model.text import listed
@@ -28,7 +28,7 @@ from dagster_safe_backfill.runs.declared import StagedAsset
 from dagster_safe_backfill.runs.partitions import check_recordable, check_recorded, slice_of_run
 from dagster_safe_backfill.runs.private_dagster import add_partition_metadata
 from dagster_safe_backfill.runs.provenance.inputs import changed_inputs
-from dagster_safe_backfill.runs.provenance.parts import definition_parts
+from dagster_safe_backfill.runs.provenance.parts import audits_digest, definition_parts
 from dagster_safe_backfill.runs.run import Run, run_of
 from dagster_safe_backfill.wap.audit import approved, audit, check_one_version
 from dagster_safe_backfill.wap.collect import collect, free_shadow
@@ -108,6 +108,8 @@ def _judge(
         origin=origin,
         ended_runs=owners(waiting),
     )
+    digest = audits_digest(audits)
+    staged = replace(staged, provenance={key: one.judged_by(digest) for key, one in staged.provenance.items()})
     columns = run.options.checks.sample_columns
     judged = audit(session, staged, audits, origin=origin, sample_columns=columns, gate="group")
     return judged, left_out, outdated
@@ -122,7 +124,7 @@ def _check_provenance(run: Run, staged: StagedAsset, waiting: Sequence[StagedPar
     context, shadow = run.context, staged.shadow()
     table, keys = run.spec.table, [one.key for one in waiting]
     version = shadow.code_versions_by_key.get(shadow.key)
-    parts = definition_parts(staged.computed, run.spec, code_version=version)
+    parts = definition_parts(staged.computed, run.spec, computed_by=shadow, code_version=version)
     if run.options.publish.allow_mixed_versions:
         del parts["code"]
     windows = partitions_of(staged.live.slice_of(context.instance, keys))
@@ -149,6 +151,23 @@ def _check_provenance(run: Run, staged: StagedAsset, waiting: Sequence[StagedPar
         reasons = listed([f"{key}: {reason}" for key, reason in outdated.items()])
         context.log.warning(f"{table}: inputs of these partitions changed since they were computed ({reasons})")
     return [*outdated]
+
+
+def _check_audits(run: Run, staged: StagedAsset, found: Sequence[StagedPartition]) -> None:
+    """Refuse partitions that other audits approved than the asset has now.
+
+    Raises:
+        NotStagedError: The asset's audits changed since.
+    """
+    digest = audits_digest(run.options.audits)
+    changed = [one.key for one in found if one.provenance is None or one.provenance.parts.get(AUDITS) != digest]
+    if changed:
+        raise NotStagedError(
+            f"{run.spec.table}: the audits changed after {listed(changed)} passed them, so nothing was published."
+            f" Materialize {staged.live.key.to_user_string()}__audit again.",
+            table=str(run.spec.table),
+            keys=changed,
+        )
 
 
 def run_publish(context: dg.AssetExecutionContext, io_manager: object, *, staged: StagedAsset) -> Iterator[object]:
@@ -205,6 +224,7 @@ def _publish(
     if not chosen.approved:
         return None, chosen.published
     _check_provenance(run, staged, chosen.approved)
+    _check_audits(run, staged, chosen.approved)
     audited = approved(
         session,
         chosen.approved,

@@ -14,6 +14,7 @@ from dagster_safe_backfill.model.provenance import INPUT, Provenance
 from dagster_safe_backfill.runs.private_dagster import (
     data_versions_by_partition,
     is_loaded,
+    kind_of_partitions,
     newest_by_partition,
     upstream_partitions,
 )
@@ -31,14 +32,16 @@ class InputState:
         keys: The partitions. None for the whole asset.
         newest: The storage id of their newest materialization; 0 without one. Ids grow with each event.
         versions: Their data versions by Dagster's newest observations, in the order of the keys.
+        kind: The kind of the upstream asset's partitions, without which the keys say little.
     """
 
     keys: Sequence[str] | None
     newest: int
     versions: Sequence[str | None] = ()
+    kind: str = ""
 
     def __str__(self) -> str:
-        return json.dumps([self.keys, self.newest, self.versions], separators=(",", ":"))
+        return json.dumps([self.keys, self.newest, self.versions, self.kind], separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,23 +50,29 @@ class _Upstream:
 
     Attributes:
         newest: The storage id of the newest materialization of all partitions together.
+        newest_whole: The same, if that event names no partition, so that it may be of any; else 0.
         by_partition: The same of each partition.
         version: The data version of the newest observation.
+        version_of_whole: The same, if that event names no partition; else None.
         versions: The same of each partition.
     """
 
     newest: int
+    newest_whole: int
     by_partition: Mapping[str, int]
     version: str | None
+    version_of_whole: str | None
     versions: Mapping[str, str]
 
-    def state_of(self, keys: Sequence[str] | None) -> InputState:
+    def state_of(self, keys: Sequence[str] | None, *, kind: str) -> InputState:
         """Return the state of some partitions, or of the whole asset."""
         if keys is None:
             versions = sorted({*self.versions.values()}) if self.versions else [self.version]
-            return InputState(None, self.newest, versions if versions != [None] else ())
-        newest = max((self.by_partition.get(key, 0) for key in keys), default=0)
-        return InputState(keys, newest, [self.versions.get(key) for key in keys] if self.versions else ())
+            return InputState(None, self.newest, versions if versions != [None] else (), kind)
+        newest = max(self.newest_whole, *(self.by_partition.get(key, 0) for key in keys), 0)
+        versions = [self.versions.get(key) for key in keys] if self.versions else []
+        whole = [] if self.version_of_whole is None else [self.version_of_whole]
+        return InputState(keys, newest, versions + whole, kind)
 
 
 def inputs_of(
@@ -88,13 +97,13 @@ def inputs_of(
     for one in upstream:
         name = INPUT + one.to_user_string()
         found = _upstream(context.instance, one)
-        late: set[str | None] = set()
+        kind, late = kind_of_partitions(context, one), set[str | None]()
         if loaded_at is not None and is_loaded(context.assets_def, one):
             late = _changed_after(context.instance, one, loaded_at)
         for key, read in upstream_partitions(context, one, keys).items():
             is_late = bool(late) if read is None else not late.isdisjoint({None, *read})
             few = None if read is None or len(read) > _MOST_KEYS else read
-            parts[key][name] = None if is_late else str(found.state_of(few))
+            parts[key][name] = None if is_late else str(found.state_of(few, kind=kind))
     return parts
 
 
@@ -124,8 +133,9 @@ def changed_inputs(
             if before is None:
                 changed.setdefault(key, f"it can't be known which {upstream.to_user_string()} they were computed from")
                 continue
-            keys: Sequence[str] | None = json.loads(before)[0]
-            if str(found.state_of(keys)) != before:
+            # A run of another asset doesn't know the partitions of this asset's upstream assets: they count as then.
+            keys, *_, kind = json.loads(before)
+            if str(found.state_of(keys, kind=kind)) != before:
                 changed.setdefault(key, f"{upstream.to_user_string()} changed since")
     return changed
 
@@ -138,8 +148,10 @@ def _upstream(instance: dg.DagsterInstance, key: dg.AssetKey) -> _Upstream:
         version = observed[0].asset_observation.data_version
     return _Upstream(
         newest=newest[0].storage_id if newest else 0,
+        newest_whole=newest[0].storage_id if newest and newest[0].partition_key is None else 0,
         by_partition=newest_by_partition(instance, key),
         version=version,
+        version_of_whole=version if observed and observed[0].partition_key is None else None,
         # Only observations with a data version say anything about the data.
         versions=data_versions_by_partition(instance, key) if observed else {},
     )

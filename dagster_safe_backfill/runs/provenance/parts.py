@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import dagster as dg
 
+from dagster_safe_backfill.audits.base import Audit
 from dagster_safe_backfill.model.provenance import digest_of_text, rules_of
 from dagster_safe_backfill.model.tables import TableSpec
 from dagster_safe_backfill.runs.declared import ComputedAsset
-from dagster_safe_backfill.runs.private_dagster import resource_config
+from dagster_safe_backfill.runs.private_dagster import partition_mappings, resource_config
 from dagster_safe_backfill.runs.provenance.code import value_digest
 
 
-def definition_parts(asset: ComputedAsset, spec: TableSpec, *, code_version: str | None) -> dict[str, str | None]:
-    """Return what the definition of an asset says: the parts `asset`, `table` and `code`.
+def definition_parts(
+    asset: ComputedAsset, spec: TableSpec, *, computed_by: dg.AssetsDefinition, code_version: str | None
+) -> dict[str, str | None]:
+    """Return what the definition of an asset says: the parts `asset`, `table`, `upstream` and `code`.
 
     The code is the asset's `code_version` or, without one, a digest of the function and the values that it works with.
+
+    Args:
+        asset: The asset.
+        spec: How its table is kept.
+        computed_by: The definition whose runs compute it: its own, or that of its `x__shadow`.
+        code_version: The code version of that definition.
     """
     code = f"code_version {code_version}" if code_version is not None else asset.compute.digest()
+    mappings = partition_mappings(computed_by, computed_by.key)
     # A renamed asset is the same asset: its first key names it.
     first = next(iter(asset.live.options.table.former_keys), asset.live.key.to_user_string())
-    return {"asset": first, "table": rules_of(spec), "code": code}
+    return {"asset": first, "table": rules_of(spec), "upstream": digest_of_text(json.dumps(mappings)), "code": code}
+
+
+def audits_digest(audits: Sequence[Audit]) -> str:
+    """Return a digest of audits."""
+    # Of audits of a user's own classes whose values can't be compared, the names are.
+    return value_digest(tuple(audits)) or digest_of_text(json.dumps([audit.name for audit in audits]))
 
 
 def run_parts(context: dg.AssetExecutionContext, arguments: Mapping[str, object]) -> dict[str, str | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from dagster_safe_backfill.model.provenance import Provenance
@@ -11,7 +11,7 @@ from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import Event, StagedPartition
 from dagster_safe_backfill.model.tables import TableSpec, names_of
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
-from dagster_safe_backfill.wap.ledger.history import rejected_at
+from dagster_safe_backfill.wap.ledger.history import rejections
 from dagster_safe_backfill.wap.ledger.waiting import staged_partitions, standing
 from dagster_safe_backfill.wap.tables.slices import live_slice
 from dagster_safe_backfill.warehouses.base import Session
@@ -28,15 +28,21 @@ class Checkpoints:
         published: The live partitions that would be computed the same today.
         outdated: The other partitions that passed their audits, each with the reason why it is computed again.
         unaudited: The partitions that are staged but not audited. They are useless once their run has ended.
-        rejected_at: The time at which audits last rejected rows of the table. Who fixes a source after that may have
-            changed all rows that were computed before.
+        rejections: A mapping from each run whose audits rejected rows of the table to the time of the last rejection.
+            Who fixes a source after that may have changed all rows that were computed before, or by that run.
     """
 
     staged: Sequence[StagedPartition] = ()
     published: Sequence[StagedPartition] = ()
     outdated: Sequence[tuple[StagedPartition, str]] = ()
     unaudited: Sequence[StagedPartition] = ()
-    rejected_at: datetime | None = None
+    rejections: Mapping[str, datetime] = field(default_factory=dict[str, datetime])
+
+    def is_rejected(self, one: StagedPartition) -> bool:
+        """Return True if audits rejected rows of the table after a partition was computed, or in the run that did."""
+        if not {one.run_id, one.computed_by}.isdisjoint(self.rejections):
+            return True
+        return any(one.computed_at < at for at in self.rejections.values())
 
 
 def checkpoints(
@@ -88,7 +94,7 @@ def checkpoints(
         published=[one for one in same if one.event == "published" and one.key not in changed],
         outdated=outdated,
         unaudited=standing(session, spec.table, unaudited),
-        rejected_at=rejected_at(session, spec.table) if audited else None,
+        rejections=rejections(session, spec.table) if audited else {},
     )
 
 

@@ -119,11 +119,11 @@ def staged_at(session: Session, table: TableRef, group: str) -> datetime | None:
     return found
 
 
-def rejected_at(session: Session, table: TableRef) -> datetime | None:
-    """Return the time at which an audit last blocked a partition of the table."""
-    latest = exp.Max(this=terms.column("recorded_at"))
-    ((found,),) = session.query(ledger.rows_of(table, [latest], ledger.is_event("rejected", "refused")))
-    return found
+def rejections(session: Session, table: TableRef) -> dict[str, datetime]:
+    """Return a mapping from each run whose audits blocked partitions of the table to the time of the last one."""
+    run, latest = terms.column("run_id"), exp.Max(this=terms.column("recorded_at"))
+    select = ledger.rows_of(table, [run, latest], ledger.is_event("rejected", "refused"))
+    return dict(session.query(select.group_by(run)))
 
 
 def newest_publication(session: Session, table: TableRef) -> str | None:

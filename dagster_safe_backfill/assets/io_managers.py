@@ -102,8 +102,10 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
             WriteError: The rows can't be written.
             SliceError: The run's partitions can't be processed.
         """
-        options = self._output_options(context)
-        spec = self._output_spec(context, options)
+        table = self._output_table(context)
+        with about(table):
+            options = self._output_options(context)
+            spec = options.table_spec(table)
         # Dagster calls no I/O manager for an output that is annotated `-> None`.
         if obj is None:
             raise ConfigurationError(
@@ -157,20 +159,19 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
         table = table_of_asset(key, schema=schema, default_schema=self.default_schema)
         return replace(table, longest_name=self.warehouse().dialect.longest_name)
 
+    def _output_table(self, context: dg.OutputContext) -> TableRef:
+        metadata = context.definition_metadata or {}
+        if context.has_asset_key:
+            return self.table_of(first_key(context.asset_key, former_keys(metadata)), schema=schema_of(metadata))
+        return table_of_output(context.name, metadata=metadata, default_schema=self.default_schema)
+
     def _output_options(self, context: dg.OutputContext) -> AssetOptions:
         metadata = context.definition_metadata or {}
-        with about(context.asset_key.to_user_string() if context.has_asset_key else context.name):
-            check_names(metadata)
-            options = options_of_metadata(metadata)
-            if context.has_asset_key:
-                check_former_keys(context.asset_key, options)
-            return options
-
-    def _output_spec(self, context: dg.OutputContext, options: AssetOptions) -> TableSpec:
+        check_names(metadata)
+        options = options_of_metadata(metadata)
         if context.has_asset_key:
-            return self.spec_of(context.asset_key, options)
-        metadata = context.definition_metadata or {}
-        return options.table_spec(table_of_output(context.name, metadata=metadata, default_schema=self.default_schema))
+            check_former_keys(context.asset_key, options)
+        return options
 
 
 class RangeDuckDBIOManager(RangeIOManager):

@@ -80,8 +80,9 @@ class Shops:
         def t(partitions: sb.PartitionSlice) -> pd.DataFrame:
             return self.frame(partitions.keys)
 
+        # The state of what the function closes over changes with each call, and would be new code.
         return sb.build_staged_wap_assets(
-            t, partitions_def=SHOPS, partition_expr="shop", backfill_policy=sb.single_run()
+            t, code_version="1", partitions_def=SHOPS, partition_expr="shop", backfill_policy=sb.single_run()
         )
 
     def run(self, asset: dg.AssetsDefinition, tags: Mapping[str, str] | None = None) -> dg.ExecuteInProcessResult:

@@ -16,6 +16,7 @@ from dagster_safe_backfill.model.tables import TableRef, TableSpec
 from dagster_safe_backfill.wap.audit import audit
 from dagster_safe_backfill.wap.ledger.waiting import staged_partitions
 from dagster_safe_backfill.wap.publish import publish
+from dagster_safe_backfill.wap.tables import store as store_module
 from dagster_safe_backfill.wap.write import write
 from dagster_safe_backfill_tests.conftest import Read
 from dagster_safe_backfill_tests.harness.assets import DAYS, failure_of, run_key, run_range
@@ -53,8 +54,15 @@ class Made:
         def sales(partitions: sb.PartitionSlice) -> pd.DataFrame:
             return self.frame("/".join(path), partitions.keys)
 
+        # The state of what the function closes over changes with each call, and would be new code.
         return sb.build_staged_wap_assets(
-            sales, key=path, partitions_def=DAYS, partition_expr="day", backfill_policy=sb.single_run(), **options
+            sales,
+            code_version="1",
+            key=path,
+            partitions_def=DAYS,
+            partition_expr="day",
+            backfill_policy=sb.single_run(),
+            **options,
         )
 
     def plain(self, *path: str, is_partitioned: bool = True, **metadata: Any) -> dg.AssetsDefinition:
@@ -324,3 +332,28 @@ class TestEngine:
         assert (error.table, error.asset, error.other) == ("main.t", "us/t", "eu/t")
         assert error.keys == slice_of([0, 1]).keys
         assert backend.read("SELECT note FROM t") == [("eu/t",)]
+
+    @pytest.mark.parametrize("exists", [False, True])
+    def test_the_second_of_two_first_plain_writes_at_once_is_refused(
+        self, backend: Backend, monkeypatch: pytest.MonkeyPatch, exists: bool
+    ) -> None:
+        """Between its look at the owner and its own claim, another asset writes the table."""
+        if exists:
+            backend.change("CREATE TABLE t (day DATE, id BIGINT, value DOUBLE, note VARCHAR)")
+        claim: Any = store_module._claim  # pyright: ignore[reportPrivateUsage]
+
+        def write_first(*given: Any, **options: Any) -> None:
+            monkeypatch.setattr(store_module, "_claim", claim)
+            self.store(backend, "eu/t")
+            claim(*given, **options)
+
+        monkeypatch.setattr(store_module, "_claim", write_first)
+        with pytest.raises(sb.OtherAssetError):
+            self.store(backend, "us/t")
+        assert backend.read("SELECT note FROM t") == [("eu/t",)]
+
+    def store(self, backend: Backend, asset: str) -> None:
+        origin = Origin(run_id=asset[:2], publication_id=asset[:2], asset_key=asset)
+        with backend.warehouse.connect() as session:
+            rows = frame([(0, 1, 1.0, asset)])
+            store_module.store(session, rows, spec=self.SPEC, partition_slice=slice_of([0]), origin=origin)

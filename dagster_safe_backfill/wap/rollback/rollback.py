@@ -70,8 +70,7 @@ def rollback(
         session: An open session, outside a transaction.
         chosen: The publications to undo.
         spec: How the live table is kept.
-        partition_slice: All partitions that were ever changed (`history.partition_keys`) and that the asset still has;
-            None if there are none.
+        partition_slice: All partitions that were ever changed and that the asset still has; None if there are none.
         origin: The run that rolls back, and the rollback's own id.
         archive_for: How long the present live rows are kept.
         force: True to undo later publications and changes by hand as well.

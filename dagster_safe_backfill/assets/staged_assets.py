@@ -143,11 +143,6 @@ def build_staged_wap_assets(
         asset=asset,
     )
     compute = ComputeFunction(function, resource_key=io_manager_key, inputs=input_names(asset))
-    if asset.get("code_version") is None and compute.digest() is None:
-        raise ConfigurationError(
-            f"{group.key.to_user_string()}: a value in the function's closure or defaults can't be compared, so"
-            " x__audit and x can't know whether the staged rows were computed by the same code. Give a code_version."
-        )
     live = LiveAsset(key=group.key, options=options, partitions_def=partitions_def)
     computed = ComputedAsset(
         live=live, compute=compute, audits=group.audits_of_each, logs_by_partition=group.is_partitioned
@@ -175,6 +170,11 @@ def build_staged_wap_assets(
 
     with quiet_about_previews():
         shadow = as_wap_asset(group.shadow(compute, stage))
+        if asset.get("code_version") is None and compute.digest() is None:
+            raise ConfigurationError(
+                f"{group.key.to_user_string()}: a value in the function's closure or defaults can't be compared,"
+                " so x__audit and x can't know whether the same code computed the staged rows. Give a code_version."
+            )
         audit, published = group.audit(audit_together), group.published(publish_together, function)
         return StagedWapAssets(shadow, as_wap_asset(audit), as_wap_asset(published))
 

@@ -204,5 +204,6 @@ def test_staged_assets_are_refused(rates: Rates, how: str) -> None:
 
     deps = [dg.AssetDep("revenue", partition_mapping=BEFORE)]
     function, further = (adding(rates), {"ins": ITSELF}) if how == "loaded" else (revenue, {"deps": deps})
+    further = {**further, "partitions_def": DAYS, "partition_expr": "day", "code_version": "1"}
     with pytest.raises(sb.ConfigurationError, match="revenue reads its own partitions, and staged assets can't"):
-        sb.build_staged_wap_assets(function, partitions_def=DAYS, partition_expr="day", **further)
+        sb.build_staged_wap_assets(function, **further)

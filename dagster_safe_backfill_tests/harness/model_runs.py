@@ -298,11 +298,11 @@ class _Step:
             good, bad = self._batch(number, batch, is_alone=len(left.batches) == 1)
             passed += good
             rejected += bad
-            if is_each and good:
+            if is_each and good and not (bad and world.of.is_self_dependent):
                 self._publish(good)
                 self._phase(number, "published")
                 self._materialized(good)
-            if bad and batch.is_canary:
+            if bad and (batch.is_canary or world.of.is_self_dependent):
                 break
         if is_each or world.is_staged_shape:
             if rejected:

@@ -116,7 +116,9 @@ def partly_published(
     """Return the failure of a run that published only the partitions that passed."""
     count = sum(len(one.row_counts) for one in published) + len(before)
     missing = len(asked) - len(judged.staged.keys) - len(before)
-    ending = f" The first batch failed, so {missing} more were not computed." if missing else ""
+    # Later batches are left out because of a canary or, if the asset reads itself, because they depend on this one.
+    which = "The first batch" if len(parts) == 1 else "A batch on which they depend"
+    ending = f" {which} failed, so {missing} more were not computed." if missing else ""
     said = (
         f"published {count} of {len(asked)} partitions, without {listed(judged.blocked)}, because {_blocking(judged)}"
     )

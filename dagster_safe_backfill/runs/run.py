@@ -202,6 +202,11 @@ class ComputingRun(Run):
     additions: dict[str, dg.AssetMaterialization]
     own_input: str | None = None
 
+    @property
+    def reads_itself(self) -> bool:
+        """True if partitions are computed from earlier ones of the same asset."""
+        return self.context.asset_key in upstream_of(self.context)
+
     def made_by(self, partition_slice: PartitionSlice, *, reads_now: bool) -> dict[str, Provenance]:
         """Return a mapping from partition key to what makes its rows.
 

@@ -175,7 +175,8 @@ def _run_batches(run: ComputingRun, batches: Sequence[Batch], gate: Gate) -> lis
             for event in materialization_events(run.context.asset_key, one.published, run.additions):
                 run.context.log_event(event)
         # If a later batch is rejected, the others are still computed, so that one run finds all bad partitions.
-        if batch.is_canary and isinstance(one.judged, Rejected):
+        # Not if they would be computed from what was rejected.
+        if isinstance(one.judged, Rejected) and (batch.is_canary or run.reads_itself):
             break
     return done
 
@@ -261,7 +262,11 @@ def _publish_passed(session: Session, run: ComputingRun, work: _Work, judged: Au
     # Numbered once: after a COMMIT whose reply was lost, `publish` finds its publication only by the same number.
     if work.origin is None:
         work.origin = publication_of_batch(session, run.spec.table, run.origin)
-    passed = judged if isinstance(judged, Audited) else passed_part(session, judged, origin=work.origin)
+    if isinstance(judged, Audited):
+        passed = judged
+    else:
+        # The partitions that passed may be computed from those of the same batch that didn't.
+        passed = None if run.reads_itself else passed_part(session, judged, origin=work.origin)
     _check_partitions(session, run, work.origin)
     return None if passed is None else publish(session, passed, rules=run.options.publish, origin=work.origin)
 

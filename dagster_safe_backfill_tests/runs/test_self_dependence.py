@@ -148,16 +148,31 @@ def test_what_was_computed_from_a_wrong_predecessor_is_not_reused(
     assert rates.values() == [1, 2, 7]
 
 
-def test_what_was_computed_from_what_is_computed_again_is_not_reused(rates: Rates) -> None:
-    """Day 2 is rejected; day 3 passes, from a predecessor that isn't live. A re-execution computes both."""
+@pytest.mark.parametrize("size", [1, 2])
+def test_nothing_is_computed_from_what_was_rejected(rates: Rates, size: int) -> None:
+    """Day 2 is rejected; day 3 would be computed from a predecessor that isn't live. A re-execution computes both."""
     added = {D[1]: 1000}
-    rates.run([asset(rates, added)], D[0], D[2])
-    assert rates.values() == [10, 10]
+    batches = sb.Batches(size=size, publish_each=True, canary=False)
+    message = rates.said(rates.run([asset(rates, added, batches=batches)], D[0], D[2]))
+    assert "so 1 more were not computed" in message
+    assert rates.values() == [10] if size == 1 else rates.calls == [D[:2]]
     added.clear()
-    again = rates.run([asset(rates, added)], D[0], D[2], again=rates.last)
+    again = rates.run([asset(rates, added, batches=batches)], D[0], D[2], again=rates.last)
     assert again is not None
     assert again.success
     assert rates.values() == [10, 20, 30]
+
+
+def test_what_passed_beside_its_rejected_predecessor_is_not_published(rates: Rates) -> None:
+    """Both are of one batch, and the second was computed from the first."""
+    batches = sb.Batches(size=2, publish_each=True, canary=False)
+    audits = [sb.expression("value <> 1000", name="odd")]
+    added = {D[0]: 1000}
+    rates.said(rates.run([asset(rates, added, batches=batches, audits=audits)], D[0], D[1]))
+    assert green(rates.instance, "revenue") == set()
+    added.clear()
+    rates.run([asset(rates, added, batches=batches, audits=audits)], D[0], D[1], again=rates.last)
+    assert rates.values() == [10, 20]
 
 
 def test_a_predecessor_that_was_changed_by_hand(rates: Rates) -> None:
@@ -204,5 +219,6 @@ def test_staged_assets_are_refused(rates: Rates, how: str) -> None:
 
     deps = [dg.AssetDep("revenue", partition_mapping=BEFORE)]
     function, further = (adding(rates), {"ins": ITSELF}) if how == "loaded" else (revenue, {"deps": deps})
+    further = {**further, "partitions_def": DAYS, "partition_expr": "day", "code_version": "1"}
     with pytest.raises(sb.ConfigurationError, match="revenue reads its own partitions, and staged assets can't"):
-        sb.build_staged_wap_assets(function, partitions_def=DAYS, partition_expr="day", **further)
+        sb.build_staged_wap_assets(function, **further)

@@ -1,0 +1,420 @@
+"""A model of runs: the library decides what is reused, and a model of the warehouse stages and publishes values.
+
+The value of a partition is all that it is made of, so that two are equal only if they were made of the same.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import SimpleNamespace
+from typing import Any, Literal
+from unittest import mock
+
+import dagster as dg
+
+import dagster_safe_backfill as sb
+from dagster_safe_backfill.model.options import AssetOptions
+from dagster_safe_backfill.model.provenance import Provenance, partitions_of
+from dagster_safe_backfill.model.states import Event, Fingerprint, Origin, StagedPartition
+from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec
+from dagster_safe_backfill.runs import resume
+from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset
+from dagster_safe_backfill.runs.partitions import slice_of_keys
+from dagster_safe_backfill.runs.private_dagster import step_started_at, upstream_of
+from dagster_safe_backfill.runs.provenance.inputs import inputs_of
+from dagster_safe_backfill.runs.provenance.parts import definition_parts, run_parts
+from dagster_safe_backfill.runs.run import ComputingRun
+from dagster_safe_backfill.wap.ledger import checkpoints
+from dagster_safe_backfill.wap.write import LiveBefore
+from dagster_safe_backfill_tests.harness.model_events import STEP, Definition, Log, built, context_of, keys_of
+
+TABLE = TableRef(schema="main", name="x")
+Value = tuple[Any, ...]
+Again = Literal["launch", "all", "from_failure", "retry"]
+Ending = Literal["succeeded", "failed", "rejected", "interrupted"]
+
+
+class Killed(Exception):
+    """The process is gone."""
+
+
+class Stopped(Exception):
+    """The step fails, with an error of this name."""
+
+
+@dataclass(frozen=True)
+class Try:
+    """One try, and what happens meanwhile.
+
+    Attributes:
+        at: What happens while the partition of a key is computed: `error`, `kill`, `timeout`, or a refreshed input, which
+            the function reads before or after that.
+        kill_after: The batch and the phase after which the process is killed.
+        late: An input that is refreshed after Dagster loaded it, before the library looks.
+    """
+
+    again: Again
+    keys: tuple[str, ...]
+    at: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, "tuple[str, ...]"])
+    kill_after: tuple[int, str] = (0, "")
+    late: tuple[str, ...] = ()
+    is_monitored: bool = True
+
+
+@dataclass
+class World:
+    """All that a run can read, and all that it leaves."""
+
+    of: Definition
+    batches: sb.Batches
+    is_staged_shape: bool = False
+    log: Log = field(default_factory=Log)
+    source: int = 0
+    bad: set[str] = field(default_factory=set)
+    held: dict[tuple[str, str], int] = field(default_factory=dict)
+    code: int = 0
+    config: int = 0
+    rules: int = 0
+    ledger: list[StagedPartition] = field(default_factory=list)
+    rejections: dict[str, datetime] = field(default_factory=dict)
+    shadows: dict[TableRef, dict[str, Value]] = field(default_factory=dict)
+    live: dict[str, Value] | None = None
+    last: dg.DagsterRun | None = None
+    reused: int = 0
+    calls: int = 0
+    _names: Any = field(default_factory=itertools.count)
+
+    @property
+    def spec(self) -> TableSpec:
+        return TableSpec(table=TABLE, partition_expr={None: "day"}, updated_at_column=f"rule_{self.rules}")
+
+    # --- what is computed
+
+    def value(self, key: str, before: Value | None, loaded: Mapping[tuple[str, str], int] | None = None) -> Value:
+        """Return what the partition of a key is, by what is held now, but for what was loaded."""
+        window = partitions_of(slice_of_keys(self.of.partitions_def, [key]))[key]
+        read: list[tuple[str, str, int]] = []
+        for number, (_, is_loaded) in enumerate(self.of.upstream):
+            held = self.held if loaded is None or not is_loaded else loaded
+            name = f"u{number}"
+            parts = built(self.of)[2][name, key]
+            # Who reads nothing depends on which asset it doesn't read.
+            read += [(name, part, held.get((name, part), 0)) for part in parts] or [(name, "", 0)]
+        is_bad = key in self.bad
+        return (window, tuple(read), before, self.code, self.config, self.rules, self.source, is_bad)
+
+    def before(self, key: str, known: Mapping[str, Value]) -> Value | None:
+        """Return the value of the partition before, of an asset that reads it."""
+        if not self.of.is_self_dependent:
+            return None
+        (one,) = built(self.of)[2]["x", key] or ("",)
+        return known.get(one)
+
+    def refresh(self, name: str, part: str) -> None:
+        """Let an input change, which Dagster hears of."""
+        self.held[name, part] = self.held.get((name, part), 0) + 1
+        mapped = self.of.upstream[int(name[1:])][0]
+        version = str(self.held[name, part]) if mapped == "observed" else None
+        self.log.report(name, part or None, version)
+
+    # --- the warehouse
+
+    def fingerprint(self, key: str) -> Fingerprint:
+        value = None if self.live is None else self.live.get(key)
+        return Fingerprint() if value is None else Fingerprint(rows=1, digest=str(hash(value)), algorithm="model")
+
+    def record(self, event: Event, key: str, run: ModelRun, shadow: TableRef | None, **further: Any) -> None:
+        now = self.log.now()
+        origin = run.origin
+        values: dict[str, Any] = {
+            "provenance": None,
+            "computed_by": origin.run_id,
+            "fingerprint": Fingerprint(),
+            "columns": None if self.live is None else ("day",),
+            "computed_at": now,
+            "group": origin.group,
+            **further,
+        }
+        one = StagedPartition(
+            key=key,
+            event=event,
+            shadow=shadow,
+            run_id=origin.run_id,
+            code_version=origin.code_version,
+            asset_key="x",
+            rows=1,
+            publication_id=origin.publication_id,
+            recorded_at=now,
+            **values,
+        )
+        self.ledger.append(one)
+
+    def newest(self, *, keys: Sequence[str] | None = None, group: str | None = None) -> list[StagedPartition]:
+        found: dict[tuple[str, str], StagedPartition] = {}
+        for one in self.ledger:
+            if (keys is None or one.key in keys) and group in (None, one.group):
+                found.pop((one.group, one.key), None)
+                found[one.group, one.key] = one
+        return [*found.values()]
+
+    def patched(self) -> ExitStack:
+        """Let the library read this model instead of a warehouse."""
+        stack = ExitStack()
+        columns = None if self.live is None else (Column(name="day", type="DATE"),)
+
+        def discard(_session: object, shadows: Sequence[TableRef], **_options: object) -> None:
+            for shadow in shadows:
+                self.shadows.pop(shadow, None)
+
+        def standing(_session: object, _table: object, found: Sequence[StagedPartition]) -> list[StagedPartition]:
+            return [one for one in found if one.shadow in self.shadows]
+
+        replaced: dict[str, Any] = {
+            "staged_partitions": lambda _session, _table, **asked: self.newest(**asked),
+            "standing": standing,
+            "rejections": lambda _session, _table: self.rejections,
+            "live_slice": lambda _session, *, spec, partition_slice, names: partition_slice.keys,
+            "live_fingerprints": lambda _session, keys, _names: {key: self.fingerprint(key) for key in keys},
+        }
+        for name, function in replaced.items():
+            stack.enter_context(mock.patch.object(checkpoints, name, function))
+        of_resume: dict[str, Any] = {
+            "discard": discard,
+            "live_before": lambda _session, **_options: LiveBefore(at=self.log.now()),
+            "changes_by": lambda _session, _table, *ids: [
+                SimpleNamespace(key=one.key) for one in self.newest() if one.event == "published"
+            ],
+        }
+        for name, function in of_resume.items():
+            stack.enter_context(mock.patch.object(resume, name, function))
+        self.session = SimpleNamespace(tables=SimpleNamespace(columns=lambda _table: columns))
+        return stack
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRun(ComputingRun):
+    """A run of the library that works on the model."""
+
+    world: World
+
+    def attempt(self, work: Callable[[Any], Any], *, deadline: Any, read_only: bool = False) -> Any:
+        return work(self.world.session)
+
+
+def model_run(world: World, run: dg.DagsterRun, keys: Sequence[str]) -> ModelRun:
+    """Return a run as `computing_run` makes it."""
+    context = context_of(world.log, run, world.of, {"n": world.config} if world.config else None)
+    asset = built(world.of)[0]
+    options = AssetOptions(partition_expr={None: "day"}, batches=world.batches)
+    live = LiveAsset(key=asset.key, options=options, partitions_def=world.of.partitions_def)
+    computed = ComputedAsset(live=live, compute=None, audits=(), logs_by_partition=False)  # type: ignore[arg-type]
+    code = f"{world.code}"
+    group = (run.root_run_id or run.run_id) if world.is_staged_shape else run.run_id
+    parts = definition_parts(computed, world.spec, computed_by=asset, code_version=code) | run_parts(context, {})
+    return ModelRun(
+        context=context,
+        options=options,
+        table_io=None,  # type: ignore[arg-type]
+        spec=world.spec,
+        origin=Origin(run_id=run.run_id, publication_id=run.run_id, code_version=code, asset_key="x", group=group),
+        partition_slice=slice_of_keys(world.of.partitions_def, keys),
+        asset=computed,
+        arguments={},
+        parts=parts,
+        inputs=inputs_of(context, keys, upstream_of(context), loaded_at=step_started_at(context)),
+        own_input="x" if world.of.is_self_dependent and world.batches.publish_each else None,
+        additions={},
+        world=world,
+    )
+
+
+def launch(world: World, plan: Try) -> Ending:
+    """Run a try, and return how it ended."""
+    log, last = world.log, world.last
+    if plan.again == "retry":
+        assert last is not None
+        run = last
+        log.report_step(run.run_id, "STEP_RESTARTED")
+    else:
+        run = _run_of(f"run{next(world._names)}", plan, last)
+        log.runs[run.run_id] = run
+        log.report_step(run.run_id, "STEP_START")
+    world.last = run
+    ending, error = "succeeded", None
+    try:
+        is_passed = _Step(world, plan, run).work()
+        if not is_passed:
+            ending, error = "rejected", "Failure"
+    except Stopped as stopped:
+        error = str(stopped)
+        ending = "interrupted" if error == "BatchTimeoutError" else "failed"
+    except Killed:
+        if plan.is_monitored:
+            log.runs[run.run_id] = run.with_status(dg.DagsterRunStatus.FAILURE)
+        return "interrupted"
+    is_success = ending == "succeeded"
+    log.report_step(run.run_id, "STEP_SUCCESS" if is_success else "STEP_FAILURE", error)
+    status = dg.DagsterRunStatus.SUCCESS if is_success else dg.DagsterRunStatus.FAILURE
+    log.runs[run.run_id] = run.with_status(status)
+    return ending  # type: ignore[return-value]
+
+
+def _run_of(run_id: str, plan: Try, last: dg.DagsterRun | None) -> dg.DagsterRun:
+    tags: dict[str, str] = {}
+    root = parent = None
+    if plan.again in ("all", "from_failure") and last is not None:
+        root, parent = last.root_run_id or last.run_id, last.run_id
+        tags = {"dagster/root_run_id": root, "dagster/parent_run_id": parent}
+        if plan.again == "from_failure":
+            tags["dagster/is_resume_retry"] = "true"
+    started = dg.DagsterRunStatus.STARTED
+    return dg.DagsterRun("job", run_id=run_id, status=started, tags=tags, root_run_id=root, parent_run_id=parent)
+
+
+class _Step:
+    """The work of a run's step, batch by batch, as `wap_run` does it."""
+
+    def __init__(self, world: World, plan: Try, run: dg.DagsterRun) -> None:
+        self.world, self.plan = world, plan
+        self.loaded = dict(world.held)
+        self.own = dict(world.live or {})
+        if plan.late:
+            world.refresh(*plan.late)
+        self.run = model_run(world, run, plan.keys)
+
+    def work(self) -> bool:
+        """Return True if all passed."""
+        world, run = self.world, self.run
+        is_each = world.batches.publish_each
+        with world.patched():
+            left = resume.remaining(run)
+        passed: list[str] = []
+        rejected: list[str] = []
+        for number, batch in enumerate(left.batches):
+            good, bad = self._batch(number, batch, is_alone=len(left.batches) == 1)
+            passed += good
+            rejected += bad
+            if is_each and good and not (bad and world.of.is_self_dependent):
+                self._publish(good)
+                self._phase(number, "published")
+                self._materialized(good)
+            if bad and (batch.is_canary or world.of.is_self_dependent):
+                break
+        if is_each or world.is_staged_shape:
+            if rejected:
+                self._materialized(left.published)
+            elif world.is_staged_shape:
+                self._materialized(run.partition_slice.keys)
+        elif not rejected:
+            if len(left.batches) > 1:
+                self._collect(
+                    world.newest(keys=passed, group=run.origin.group), TABLE.shadow(f"all_{run.origin.run_id}")
+                )
+                self._phase(0, "collected")
+            self._publish(passed)
+            self._phase(0, "published")
+        if not rejected and not world.is_staged_shape:
+            self._materialized(run.partition_slice.keys)
+        return not rejected
+
+    def _phase(self, number: int, name: str) -> None:
+        if self.plan.kill_after == (number, name):
+            raise Killed
+
+    def _batch(self, number: int, batch: resume.Batch, *, is_alone: bool) -> tuple[list[str], list[str]]:
+        world, run, keys = self.world, self.run, batch.partition_slice.keys
+        if batch.staged:
+            world.reused += len(keys)
+            shadow = self._collect(batch.staged, batch.shadow)
+            further = {one.key: self._further(one) for one in batch.staged}
+        else:
+            before = {key: world.fingerprint(key) for key in keys}
+            at = world.log.now()
+            with world.patched():
+                made_by = run.made_by(batch.partition_slice, reads_now=True)
+            shadow = batch.shadow
+            values = self._compute(keys)
+            world.shadows[shadow] = values
+            further = {
+                key: {"provenance": _parsed(made_by[key]), "fingerprint": before[key], "computed_at": at}
+                for key in keys
+            }
+            for key in keys:
+                world.record("staged", key, run, shadow, **further[key])
+        self._phase(number, "written")
+        bad = [key for key in keys if world.shadows[shadow][key][-1]]
+        if bad and not (world.batches.publish_each or world.is_staged_shape):
+            bad = [*keys]
+        for key in keys:
+            world.record("rejected" if key in bad else "audited", key, run, shadow, **further[key])
+        if bad:
+            world.rejections = {**world.rejections, run.origin.run_id: world.log.now()}
+        self._phase(number, "audited")
+        return [key for key in keys if key not in bad], bad
+
+    def _compute(self, keys: Sequence[str]) -> dict[str, Value]:
+        world = self.world
+        world.calls += len(keys)
+        own = dict(world.live or {}) if world.batches.publish_each else self.own
+        values: dict[str, Value] = {}
+        for key in keys:
+            what, *asked = self.plan.at.get(key, ("",))
+            if what == "kill":
+                raise Killed
+            if what == "error":
+                raise Stopped("RuntimeError")
+            if what == "timeout":
+                raise Stopped("BatchTimeoutError")
+            if what == "refresh before":
+                world.refresh(*asked)
+            values[key] = world.value(key, world.before(key, {**own, **values}), self.loaded)
+            if what == "refresh after":
+                world.refresh(*asked)
+        return values
+
+    @staticmethod
+    def _further(one: StagedPartition) -> dict[str, Any]:
+        names = ("provenance", "computed_by", "fingerprint", "computed_at")
+        return {name: getattr(one, name) for name in names}
+
+    def _collect(self, staged: Sequence[StagedPartition], into: TableRef) -> TableRef:
+        world, run = self.world, self.run
+        while into in world.shadows:
+            into = TableRef(schema="main", name=f"{into.name}_")
+        world.shadows[into] = {one.key: world.shadows[one.shadow][one.key] for one in staged if one.shadow}
+        ended = run.ended(staged)
+        for one in staged:
+            if one.run_id in ended and one.group != run.origin.group:
+                world.record("taken_up", one.key, run, None, group=one.group)
+            world.record("audited", one.key, run, into, **self._further(one))
+        return into
+
+    def _publish(self, keys: Sequence[str]) -> None:
+        world, run = self.world, self.run
+        found = {one.key: one for one in world.newest(keys=keys, group=run.origin.group)}
+        if any(one.fingerprint != world.fingerprint(key) for key, one in found.items()):
+            raise Stopped("PublishConflictError")
+        live = dict(world.live or {})
+        for key, one in found.items():
+            assert one.shadow is not None
+            live[key] = world.shadows[one.shadow][key]
+        world.live = live
+        for key, one in found.items():
+            further = {**self._further(one), "fingerprint": world.fingerprint(key), "computed_at": world.log.now()}
+            world.record("published", key, run, None, **further)
+
+    def _materialized(self, keys: Any) -> None:
+        for key in keys:
+            self.world.log.report("x", key)
+
+
+def _parsed(made_by: Provenance) -> Provenance:
+    """Return what the ledger keeps of it."""
+    return Provenance.parse(str(made_by))
+
+
+__all__ = ["STEP", "keys_of"]

@@ -17,12 +17,13 @@ from unittest import mock
 import dagster as dg
 
 import dagster_safe_backfill as sb
+from dagster_safe_backfill.errors import NotStagedError
 from dagster_safe_backfill.model.options import AssetOptions
 from dagster_safe_backfill.model.provenance import Provenance, partitions_of
 from dagster_safe_backfill.model.states import Event, Fingerprint, Origin, StagedPartition
 from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec
-from dagster_safe_backfill.runs import resume
-from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset
+from dagster_safe_backfill.runs import resume, staged_runs
+from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, StagedAsset
 from dagster_safe_backfill.runs.partitions import slice_of_keys
 from dagster_safe_backfill.runs.private_dagster import step_started_at, upstream_of
 from dagster_safe_backfill.runs.provenance.inputs import inputs_of
@@ -410,6 +411,27 @@ class _Step:
     def _materialized(self, keys: Any) -> None:
         for key in keys:
             self.world.log.report("x", key)
+
+
+def refusal(world: World) -> str | None:
+    """Return why `x__audit` refuses what is staged; None if it doesn't."""
+    assert world.last is not None
+    asset = built(world.of)[0]
+    run = model_run(world, world.last, keys_of(world.of))
+    shadow = SimpleNamespace(
+        key=asset.key,
+        asset_deps=asset.asset_deps,
+        get_partition_mapping=asset.get_partition_mapping,
+        code_versions_by_key={asset.key: f"{world.code}"},
+    )
+    staged = StagedAsset(computed=run.asset, shadow=lambda: shadow)  # type: ignore[arg-type,return-value]
+    waiting = [one for one in world.newest(group=run.origin.group) if one.event == "audited"]
+    group, _gone = staged_runs.known_partitions(run, run.asset.live, waiting)
+    try:
+        staged_runs._check_provenance(run, staged, group)  # pyright: ignore[reportPrivateUsage]
+    except NotStagedError as error:
+        return str(error)
+    return None
 
 
 def _parsed(made_by: Provenance) -> Provenance:

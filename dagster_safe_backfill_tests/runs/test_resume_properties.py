@@ -15,7 +15,7 @@ import pytest
 
 import dagster_safe_backfill as sb
 from dagster_safe_backfill_tests.harness.model_events import KINDS, OF_KEYS, OF_TIME, Definition, built, keys_of
-from dagster_safe_backfill_tests.harness.model_runs import Again, Ending, Try, World, launch
+from dagster_safe_backfill_tests.harness.model_runs import Again, Ending, Try, World, launch, refusal
 
 HISTORIES = int(os.environ.get("SAFE_BACKFILL_HISTORIES", "2200"))
 """How many are drawn; 20,000 take some minutes."""
@@ -33,6 +33,7 @@ class History:
         # Few kinds of changes in each history: one that makes all rows outdated would hide what others do.
         self.theme = [what for what in CHANGES if self.random.random() < 0.3] or ["upstream"]
         self.endings: list[Ending] = []
+        self.doors: list[str] = []
         self.told: list[object] = [self.world.of, self.world.batches]
 
     def _definition(self, kind: str | None = None) -> Definition:
@@ -59,7 +60,26 @@ class History:
         for _ in range(self.random.randint(1, 4)):
             self._try(is_last=False)
         self._try(is_last=True)
+        if self.world.is_staged_shape:
+            self._is_audited()
         return self.world
+
+    def _is_audited(self) -> None:
+        """See that what changes after all is staged is refused, or is no change of what is staged."""
+        world, keys = self.world, keys_of(self.world.of)
+        source, config, partitions_def = world.source, world.config, world.of.partitions_def
+        assert refusal(world) is None, self.told
+        self.theme = [what for what in self.theme if what not in ("source", "good", "live")] or ["upstream"]
+        self._changes("launch")
+        if world.of.partitions_def != partitions_def:
+            assert refusal(world) is not None, self.told
+            return
+        # A run that audits doesn't know the source or the config.
+        world.source, world.config = source, config
+        refused = refusal(world)
+        is_same = all(self._staged(key) == world.value(key, None) for key in keys)
+        self.doors.append("passed" if refused is None else "refused")
+        assert is_same or refused is not None, self.told
 
     def _try(self, *, is_last: bool) -> None:
         world, draw = self.world, self.random
@@ -199,7 +219,8 @@ def test_resumed_rows_are_those_that_computing_all_again_gives(chunk: int) -> No
         counted["histories"] += 1
         counted["reused"] += world.reused
         counted["computed"] += world.calls
-        counted.update(history.endings)
+        counted.update([*history.endings, *history.doors])
     assert counted["histories"] == len(range(chunk, HISTORIES, CHUNKS))
     # A property that nothing is reused for would say little.
     assert counted["reused"] > counted["histories"] / 10, counted
+    assert min(counted["passed"], counted["refused"]) > 0 or HISTORIES < 1000, counted

@@ -219,10 +219,13 @@ def upstream_partitions(
     return read
 
 
-def kind_of_partitions(context: dg.AssetExecutionContext, upstream: dg.AssetKey) -> str:
-    """Return a text that changes if the keys of an upstream asset's partitions come to mean other partitions."""
+def kind_of_partitions(context: dg.AssetExecutionContext, upstream: dg.AssetKey) -> str | None:
+    """Return a text that changes if the keys of an upstream asset's partitions come to mean other partitions.
+
+    None if the run's job doesn't know the asset.
+    """
     graph = context.job_def.asset_layer.asset_graph
-    return _kind(graph.get(upstream).partitions_def) if graph.has(upstream) else ""
+    return _kind(graph.get(upstream).partitions_def) if graph.has(upstream) else None
 
 
 def _kind(definition: dg.PartitionsDefinition[Any] | None) -> str:

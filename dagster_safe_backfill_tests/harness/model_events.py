@@ -12,7 +12,6 @@ from typing import Any, Literal
 import dagster as dg
 from dagster._core.instance.types import DynamicPartitionsStore
 
-
 DataVersion = "dagster/data_version"
 Kind = Literal["daily", "weekly", "hourly", "static", "multi"]
 Mapped = Literal["same", "before", "monthly", "all", "unpartitioned", "observed"]

@@ -39,11 +39,11 @@ Again = Literal["launch", "all", "from_failure", "retry"]
 Ending = Literal["succeeded", "failed", "rejected", "interrupted"]
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """The process is gone."""
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """The step fails, with an error of this name."""
 
 
@@ -52,8 +52,8 @@ class Try:
     """One try, and what happens meanwhile.
 
     Attributes:
-        at: What happens while the partition of a key is computed: `error`, `kill`, `timeout`, or a refreshed input, which
-            the function reads before or after that.
+        at: What happens while the partition of a key is computed: `error`, `kill`, `timeout`, or a refreshed input,
+            which the function reads before or after that.
         kill_after: The batch and the phase after which the process is killed.
         late: An input that is refreshed after Dagster loaded it, before the library looks.
     """
@@ -250,10 +250,10 @@ def launch(world: World, plan: Try) -> Ending:
         is_passed = _Step(world, plan, run).work()
         if not is_passed:
             ending, error = "rejected", "Failure"
-    except Stopped as stopped:
+    except StoppedError as stopped:
         error = str(stopped)
         ending = "interrupted" if error == "BatchTimeoutError" else "failed"
-    except Killed:
+    except KilledError:
         if plan.is_monitored:
             log.runs[run.run_id] = run.with_status(dg.DagsterRunStatus.FAILURE)
         return "interrupted"
@@ -324,7 +324,7 @@ class _Step:
 
     def _phase(self, number: int, name: str) -> None:
         if self.plan.kill_after == (number, name):
-            raise Killed
+            raise KilledError
 
     def _batch(self, number: int, batch: resume.Batch, *, is_alone: bool) -> tuple[list[str], list[str]]:
         world, run, keys = self.world, self.run, batch.partition_slice.keys
@@ -365,11 +365,11 @@ class _Step:
         for key in keys:
             what, *asked = self.plan.at.get(key, ("",))
             if what == "kill":
-                raise Killed
+                raise KilledError
             if what == "error":
-                raise Stopped("RuntimeError")
+                raise StoppedError("RuntimeError")
             if what == "timeout":
-                raise Stopped("BatchTimeoutError")
+                raise StoppedError("BatchTimeoutError")
             if what == "refresh before":
                 world.refresh(*asked)
             values[key] = world.value(key, world.before(key, {**own, **values}), self.loaded)
@@ -398,7 +398,7 @@ class _Step:
         world, run = self.world, self.run
         found = {one.key: one for one in world.newest(keys=keys, group=run.origin.group)}
         if any(one.fingerprint != world.fingerprint(key) for key, one in found.items()):
-            raise Stopped("PublishConflictError")
+            raise StoppedError("PublishConflictError")
         live = dict(world.live or {})
         for key, one in found.items():
             assert one.shadow is not None

@@ -1,7 +1,7 @@
 """Reusing what earlier tries staged or published gives the rows that computing all of them again would give.
 
-Histories are drawn: a definition, up to four tries that fail, are rejected or killed, and what changes between and during
-them. The last try computes all, and succeeds.
+Histories are drawn: a definition, up to four tries that fail, are rejected or killed, and what changes between and
+during them. The last try is of all partitions, and succeeds.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class History:
         return kind
 
     def _redefined(self, what: str) -> None:
-        world, draw = self.world, self.random
+        world = self.world
         if what == "code":
             world.code += 1
         elif what == "config":
@@ -144,7 +144,7 @@ class History:
             self.told.append(world.of)
 
     def _source_changes(self, kind: Again) -> Again:
-        """Let what Dagster doesn't know change: with the code, or after a rejection or failure, and then all runs again."""
+        """Let what Dagster doesn't know change: with the code, or after a rejection or failure, and then for all."""
         world = self.world
         world.source += 1
         is_mended = self.endings[-1] == "rejected" or not {"interrupted", "succeeded"} & {*self.endings} - {"rejected"}
@@ -189,7 +189,7 @@ class History:
             green = {event.partition_key for event in world.log.events if event.asset.to_user_string() == "x"}
             assert green <= {*live, *self._deleted()}, self.told
         is_still = not plan.late and not any(what[0].startswith("refresh") for what in plan.at.values())
-        # Whoever changes a partition by hand tells nobody, and a part that is published doesn't look at what is before it.
+        # Whoever changes a partition by hand tells nobody, and what is done doesn't look at what is before it.
         is_unknown = world.of.is_self_dependent and "live" in self.theme and len(plan.keys) < len(keys_of(world.of))
         if ending != "succeeded" or not is_still or is_unknown:
             return

@@ -201,7 +201,7 @@ def upstream_partitions(
     """
     graph = context.job_def.asset_layer.asset_graph
     here = context.assets_def.partitions_def
-    there = graph.get(upstream).partitions_def if graph.has(upstream) else None
+    there = graph.get(upstream).partitions_def if graph.has(upstream) else ""
     if there is None or here is None:
         return dict.fromkeys(keys)
     mapping = graph.get_partition_mapping(context.asset_key, upstream)
@@ -219,13 +219,10 @@ def upstream_partitions(
     return read
 
 
-def kind_of_partitions(context: dg.AssetExecutionContext, upstream: dg.AssetKey) -> str | None:
-    """Return a text that changes if the keys of an upstream asset's partitions come to mean other partitions.
-
-    None if the run's job doesn't know the asset.
-    """
+def kind_of_partitions(context: dg.AssetExecutionContext, upstream: dg.AssetKey) -> str:
+    """Return a text that changes if the keys of an upstream asset's partitions come to mean other partitions."""
     graph = context.job_def.asset_layer.asset_graph
-    return _kind(graph.get(upstream).partitions_def) if graph.has(upstream) else None
+    return _kind(graph.get(upstream).partitions_def) if graph.has(upstream) else ""
 
 
 def _kind(definition: dg.PartitionsDefinition[Any] | None) -> str:

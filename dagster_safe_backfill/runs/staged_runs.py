@@ -146,7 +146,7 @@ def _check_provenance(run: Run, staged: StagedAsset, waiting: Sequence[StagedPar
         if reason is not None:
             changed[one.key] = reason
     made_by = {one.key: one.provenance for one in waiting if one.key not in changed}
-    outdated = changed_inputs(shadow, shadow.key, made_by, context=context)
+    outdated = changed_inputs(shadow, shadow.key, made_by, instance=context.instance)
     is_accepted = context.run.tags.get(OUTDATED_INPUTS_TAG) == "accept"
     refused = changed if is_accepted else {**changed, **outdated}
     if refused:

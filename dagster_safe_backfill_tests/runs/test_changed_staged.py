@@ -125,21 +125,6 @@ def test_an_observed_source(rates: Staged, door: Door) -> None:
     assert rates.values() == [1, 2, 3]
 
 
-def test_an_upstream_that_gets_partitions(rates: Staged) -> None:
-    """Each day then reads a day of it, and not the whole. The job of all assets knows them, as in Dagster's UI."""
-    before, after = dg.AssetSpec("source"), dg.AssetSpec("source", partitions_def=DAYS)
-    assets = rates.assets(deps=["source"])
-    rates.passes("shadow", assets, before)
-    resources = {"io_manager": rates.backend.io_manager}
-    job = dg.Definitions([*assets, after], resources=resources).resolve_implicit_global_asset_job_def()
-    audit = [dg.AssetKey("revenue__audit")]
-    refused = job.execute_in_process(asset_selection=audit, instance=rates.instance, raise_on_error=False)
-    assert "source changed since" in rates.said(refused, "revenue__audit")
-    for which in ("shadow", "audit", "published"):
-        rates.passes(which, assets, after)
-    assert rates.values() == [1, 2, 3]
-
-
 ZONE = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-03-01", timezone="America/New_York")
 LATER = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-03-01", hour_offset=6)
 DATES = {"partition_expr": "CAST(day AS DATE)"}

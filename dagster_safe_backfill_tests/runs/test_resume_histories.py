@@ -15,7 +15,7 @@ from dagster_safe_backfill_tests.harness.assets import green
 from dagster_safe_backfill_tests.harness.backends import Backend
 from dagster_safe_backfill_tests.harness.rates import DAYS, MONTHS, Rates, defined, times_rates
 
-HISTORIES = int(os.environ.get("SAFE_BACKFILL_WHOLE_HISTORIES", "12"))
+HISTORIES = int(os.environ.get("SAFE_BACKFILL_WHOLE_HISTORIES", "8"))
 CHUNKS = 4
 KEYS = tuple(DAYS.get_partition_keys()[29:34])
 """From the end of January to the begin of February: the days of two months."""

@@ -51,8 +51,10 @@ if _typing.TYPE_CHECKING:
         KeyViolationError,
         MixedVersionsError,
         NotStagedError,
+        OtherAssetError,
         OutsideAllowedHoursError,
         PartitionColumnError,
+        PartitionsChangedError,
         PublicationNotFoundError,
         PublishConflictError,
         PublishError,
@@ -74,8 +76,9 @@ if _typing.TYPE_CHECKING:
         WriteError,
     )
     from dagster_safe_backfill.model.hours import AllowedHours
-    from dagster_safe_backfill.model.options import Batches, Checks, Limits, Merge, Replace, Swap, TableOptions
+    from dagster_safe_backfill.model.options import Batches, Checks, Limits, Merge, Replace, Swap
     from dagster_safe_backfill.model.slices import ColumnType, PartitionSlice, TimeWindow
+    from dagster_safe_backfill.model.table_options import TableOptions
     from dagster_safe_backfill.model.tables import KeepLatest, Query, keep_latest
 
 _NAMES = {
@@ -120,8 +123,8 @@ _NAMES = {
         "Merge",
         "Replace",
         "Swap",
-        "TableOptions",
     ),
+    "model.table_options": ("TableOptions",),
     "model.slices": (
         "ColumnType",
         "PartitionSlice",
@@ -149,8 +152,10 @@ _NAMES = {
         "KeyViolationError",
         "MixedVersionsError",
         "NotStagedError",
+        "OtherAssetError",
         "OutsideAllowedHoursError",
         "PartitionColumnError",
+        "PartitionsChangedError",
         "PublicationNotFoundError",
         "PublishConflictError",
         "PublishError",
@@ -212,10 +217,12 @@ __all__ = [
     "Merge",
     "MixedVersionsError",
     "NotStagedError",
+    "OtherAssetError",
     "Outcome",
     "OutsideAllowedHoursError",
     "PartitionColumnError",
     "PartitionSlice",
+    "PartitionsChangedError",
     "PublicationNotFoundError",
     "PublishConflictError",
     "PublishError",

@@ -6,7 +6,9 @@ SafeBackfillError
 ├── SliceError                the run's partitions can't be processed
 │   ├── EmptySliceError           the run has no partition, for example because its range is reversed
 │   ├── ScopeMismatchError        Dagster resolved other partitions than the run's tags name
-│   └── PartitionColumnError      the partition column can't identify the rows of each partition
+│   ├── PartitionColumnError      the partition column can't identify the rows of each partition
+│   └── PartitionsChangedError    partitions of the run were deleted, or reordered, while it computed
+├── OtherAssetError           the table belongs to another asset; nothing was changed
 ├── WriteError                the computed rows can't be written
 │   ├── EmptyFrameError           there are no rows at all
 │   ├── SchemaMismatchError       columns or types differ from the table's
@@ -40,7 +42,7 @@ error.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -80,6 +82,41 @@ class ScopeMismatchError(SliceError):
 
 class PartitionColumnError(SliceError):
     """The partition column is missing, or its type can't distinguish the slice's partitions."""
+
+
+# Dagster 1.13 resolves a run's range again for each event, and doesn't see that it has other partitions than before.
+class PartitionsChangedError(SliceError):
+    """Partitions of the run were deleted from its dynamic partitions, or reordered, so Dagster can't record them.
+
+    Attributes:
+        keys: The keys of the partitions that Dagster can't record.
+        published: A mapping from those of these keys whose partitions are live already to the ids of their
+            publications; empty if nothing of the run went live.
+    """
+
+    def __init__(self, message: str, *, keys: Sequence[str], published: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.keys = tuple(keys)
+        self.published = dict(published)
+
+
+# Not a WriteError or PublishError, because rollbacks and retention raise it, too.
+class OtherAssetError(SafeBackfillError):
+    """Another asset writes the table, so this asset changes nothing in it.
+
+    Attributes:
+        table: The live table.
+        asset: The key of the asset that was refused.
+        other: The key of the asset that last wrote the table.
+        keys: The keys of the partitions that were to be changed; empty for a whole table.
+    """
+
+    def __init__(self, message: str, *, table: str, asset: str, other: str, keys: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.table = table
+        self.asset = asset
+        self.other = other
+        self.keys = tuple(keys)
 
 
 class WriteError(SafeBackfillError):
@@ -324,46 +361,3 @@ class WarehouseLockedError(WarehouseError):
         self.database = database
         # DuckDB reports the process id only in the text of its IO Error, as "(PID 123)".
         self.pid = pid
-
-
-_TRANSIENT = (
-    ConnectionError,
-    TimeoutError,
-    TransactionConflictError,
-    WarehouseLockedError,
-    WarehouseUnavailableError,
-)
-
-
-INTERRUPTIONS: tuple[type[BaseException], ...] = (*_TRANSIENT, BatchTimeoutError, OutsideAllowedHoursError)
-"""Errors that end a run though nothing is wrong with its code or its data, so that its work can be continued."""
-
-
-def is_transient(error: BaseException) -> bool:
-    """Return True if the failed work may succeed when it is repeated.
-
-    Transient errors are a database that is locked, can't be reached or saw a conflict, and Python's ConnectionError and
-    TimeoutError. They may be the cause of another error, because client libraries wrap them. The library's other errors
-    are not transient, whatever their cause is; neither are errors with `allow_retries=False`, such as a
-    `dagster.Failure`.
-    """
-    for link in _chain(error):
-        if isinstance(link, _TRANSIENT):
-            return True
-        # The attribute is dagster.Failure's. It is found by name, so that this module needs only the standard library.
-        if isinstance(link, SafeBackfillError) or getattr(link, "allow_retries", None) is False:
-            return False
-    return False
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error, its cause, the cause's cause, and so on."""
-    # `raise error from error` makes a cycle: Python prevents cycles of `__context__`, but not of `__cause__`.
-    seen: set[int] = set()
-    link: BaseException | None = error
-    while link is not None and id(link) not in seen:
-        yield link
-        seen.add(id(link))
-        # requests and urllib raise their own OSError while they handle that of the socket, without `from` (PEP 3134).
-        is_wrapped = isinstance(link, OSError) and not link.__suppress_context__
-        link = link.__cause__ or (link.__context__ if is_wrapped else None)

@@ -15,7 +15,9 @@ import dagster as dg
 from pydantic import Field
 
 from dagster_safe_backfill.assets.metadata import (
+    check_former_keys,
     check_names,
+    former_keys,
     names,
     options_of_metadata,
     schema_of,
@@ -23,11 +25,12 @@ from dagster_safe_backfill.assets.metadata import (
     table_of_output,
 )
 from dagster_safe_backfill.errors import ConfigurationError, TableNotFoundError
-from dagster_safe_backfill.model.states import RowCounts
+from dagster_safe_backfill.model.options import AssetOptions
+from dagster_safe_backfill.model.states import Origin, RowCounts
 from dagster_safe_backfill.model.tables import TableRef, TableSpec
 from dagster_safe_backfill.model.text import about
 from dagster_safe_backfill.reports.events import changes_metadata
-from dagster_safe_backfill.runs.declared import TableIO
+from dagster_safe_backfill.runs.declared import TableIO, first_key
 from dagster_safe_backfill.runs.partitions import reads_nothing, slice_of_input, slice_of_output
 from dagster_safe_backfill.runs.private_dagster import consuming_assets
 
@@ -95,10 +98,14 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
 
         Raises:
             ConfigurationError: The output is None. Annotate the function `-> None` if it writes nothing.
+            OtherAssetError: The table belongs to another asset.
             WriteError: The rows can't be written.
             SliceError: The run's partitions can't be processed.
         """
-        spec = self._output_spec(context)
+        table = self._output_table(context)
+        with about(table):
+            options = self._output_options(context)
+            spec = options.table_spec(table)
         # Dagster calls no I/O manager for an output that is annotated `-> None`.
         if obj is None:
             raise ConfigurationError(
@@ -107,7 +114,9 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
             )
         partition_slice = slice_of_output(context)
         with self.connected(spec.table, run_id=_run_id(context)) as connection:
-            changes = _upkeep().store(connection, obj, spec=spec, partition_slice=partition_slice)
+            changes = _upkeep().store(
+                connection, obj, spec=spec, partition_slice=partition_slice, origin=_origin_of(context, options)
+            )
         context.add_output_metadata(_write_metadata(context, spec, changes))  # pyright: ignore[reportUnknownMemberType]: MetadataValue is generic
 
     def load_input(self, context: dg.InputContext) -> object:
@@ -120,7 +129,8 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
         upstream = context.upstream_output
         metadata = dict((upstream and upstream.definition_metadata) or {})
         if context.has_asset_key:
-            table = self.table_of(context.asset_key, schema=schema_of(metadata))
+            first = first_key(context.asset_key, former_keys(metadata))
+            table = self.table_of(first, schema=schema_of(metadata))
         elif upstream is not None:
             table = table_of_output(upstream.name, metadata=metadata, default_schema=self.default_schema)
         else:
@@ -149,15 +159,19 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
         table = table_of_asset(key, schema=schema, default_schema=self.default_schema)
         return replace(table, longest_name=self.warehouse().dialect.longest_name)
 
-    def _output_spec(self, context: dg.OutputContext) -> TableSpec:
+    def _output_table(self, context: dg.OutputContext) -> TableRef:
         metadata = context.definition_metadata or {}
         if context.has_asset_key:
-            table = self.table_of(context.asset_key, schema=schema_of(metadata))
-        else:
-            table = table_of_output(context.name, metadata=metadata, default_schema=self.default_schema)
-        with about(table):
-            check_names(metadata)
-            return options_of_metadata(metadata).table_spec(table)
+            return self.table_of(first_key(context.asset_key, former_keys(metadata)), schema=schema_of(metadata))
+        return table_of_output(context.name, metadata=metadata, default_schema=self.default_schema)
+
+    def _output_options(self, context: dg.OutputContext) -> AssetOptions:
+        metadata = context.definition_metadata or {}
+        check_names(metadata)
+        options = options_of_metadata(metadata)
+        if context.has_asset_key:
+            check_former_keys(context.asset_key, options)
+        return options
 
 
 class RangeDuckDBIOManager(RangeIOManager):
@@ -169,10 +183,10 @@ class RangeDuckDBIOManager(RangeIOManager):
 
     The I/O manager reads the same metadata of plain assets as `DuckDBPandasIOManager`: `schema`, `partition_expr`
     (also a mapping from dimension name to expression), and `columns` of inputs. It also reads `unique_key`; the
-    options of `TableOptions` (`updated_at_column`, `column_timezone`, `on_empty`, `on_outside`); the options of
-    `Replace` (`on_schema_change`, `column_defaults`); and `keep_latest`, the column whose largest value selects the
-    row of a key that is kept. A wrong value or a misspelled name raises `ConfigurationError` before anything is
-    written.
+    options of `TableOptions` (`updated_at_column`, `column_timezone`, `on_empty`, `on_outside`, `renamed_from`); the
+    options of `Replace` (`on_schema_change`, `column_defaults`); and `keep_latest`, the column whose largest value
+    selects the row of a key that is kept. A wrong value or a misspelled name raises `ConfigurationError` before
+    anything is written.
 
     Example:
         ```python
@@ -347,6 +361,13 @@ def _run_id(context: dg.InputContext | dg.OutputContext) -> str | None:
         return context.step_context.run_id
     except dg.DagsterInvariantViolationError:
         return None
+
+
+def _origin_of(context: dg.OutputContext, options: AssetOptions) -> Origin:
+    """Return who writes an output; an op's output belongs to no asset."""
+    run_id = _run_id(context) or ""
+    key = context.asset_key.to_user_string() if context.has_asset_key else None
+    return Origin(run_id=run_id, publication_id=run_id, asset_key=key, former_keys=options.table.former_keys)
 
 
 def _write_metadata(context: dg.OutputContext, spec: TableSpec, changes: Mapping[str, RowCounts]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import dagster as dg
 from pydantic import Field
 
 from dagster_safe_backfill.assets.metadata import options_of_asset
-from dagster_safe_backfill.errors import ConfigurationError
+from dagster_safe_backfill.errors import ConfigurationError, OtherAssetError
 from dagster_safe_backfill.model.options import MOST_DAYS
 from dagster_safe_backfill.model.validation import check_number
 from dagster_safe_backfill.runs.declared import table_io_of
@@ -113,8 +113,8 @@ def build_rollback_job(
             context,
             table_io,
             asset=asset,
+            options=options,
             order=order,
-            spec=table_io.spec_of(key, options),
             chosen=upkeep.Chosen(
                 publication_id=config.publication_id,
                 backfill_id=config.backfill_id,
@@ -182,14 +182,21 @@ def build_retention_schedule(
     def drop_what_is_over(context: dg.OpExecutionContext, config: RetentionConfig) -> None:
         upkeep = _upkeep()
         dropped: dict[str, str] = {}
+        refused: list[OtherAssetError] = []
         for key, options in tables.items():
             table_io = table_io_of(getattr(context.resources, io_manager_key), key)
-            spec = table_io.spec_of(key, options)
             keep_for = timedelta(days=shadow_days)
-            dropped[str(spec.table)] = upkeep.drop_expired(
-                context, table_io, spec=spec, keep_shadows_for=keep_for, dry_run=config.dry_run
-            )
+            table = str(table_io.spec_of(key, options).table)
+            try:
+                dropped[table] = upkeep.drop_expired(
+                    context, table_io, key=key, options=options, keep_shadows_for=keep_for, dry_run=config.dry_run
+                )
+            except OtherAssetError as error:
+                # The tables of the other assets are cleaned up all the same.
+                refused.append(error)
         context.add_output_metadata(dropped)
+        for error in refused:
+            raise error
 
     @dg.job(  # pyright: ignore[reportUnknownMemberType]: untyped in Dagster
         name=f"{name}_job", description="Drop expired archives, and shadows of runs that have ended."

@@ -9,13 +9,14 @@ from typing import Any, cast
 import dagster as dg
 
 from dagster_safe_backfill.errors import ConfigurationError
-from dagster_safe_backfill.model.options import AssetOptions, Replace, TableOptions
+from dagster_safe_backfill.model.options import AssetOptions, Replace
+from dagster_safe_backfill.model.table_options import TableOptions
 from dagster_safe_backfill.model.tables import KeepLatest, TableRef
 from dagster_safe_backfill.model.validation import check_text, column_names, refused, sql_by_name
 from dagster_safe_backfill.runs.private_dagster import options_of
 
 _DEFAULT_SCHEMA = "public"  # as in dagster_duckdb, whose tables users already have
-_TABLE = ("schema", "column_timezone", "updated_at_column", "on_empty", "on_outside")
+_TABLE = ("schema", "column_timezone", "updated_at_column", "on_empty", "on_outside", "renamed_from")
 _PUBLISH = ("on_schema_change", "column_defaults")
 TABLE_KEYS = (*_TABLE, *_PUBLISH, "partition_expr", "unique_key", "keep_latest")
 """The metadata keys that are options of a plain asset's table."""
@@ -37,7 +38,9 @@ def options_of_asset(asset: dg.AssetsDefinition) -> AssetOptions:
         return found
     metadata = asset.metadata_by_key[asset.key]
     check_names(metadata)
-    return options_of_metadata(metadata)
+    options = options_of_metadata(metadata)
+    check_former_keys(asset.key, options)
+    return options
 
 
 def options_of_metadata(metadata: Mapping[str, Any]) -> AssetOptions:
@@ -72,6 +75,28 @@ def check_names(metadata: Mapping[str, Any]) -> None:
             raise ConfigurationError(f"metadata {key!r} is not an option of a table; did you mean {near!r}?")
 
 
+def check_former_keys(key: dg.AssetKey, options: AssetOptions) -> None:
+    """Refuse an asset that names its own key in `renamed_from`.
+
+    Raises:
+        ConfigurationError: It does.
+    """
+    own = key.to_user_string()
+    if own in options.table.former_keys:
+        raise ConfigurationError(
+            f"{own}: renamed_from names the asset's own key. Name the key that the asset had before it was renamed."
+        )
+
+
+def former_keys(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the former keys of an asset with this metadata, the oldest first; empty if it wasn't renamed.
+
+    Raises:
+        ConfigurationError: The value isn't a key or a list of keys.
+    """
+    return TableOptions(renamed_from=_plain(metadata.get("renamed_from")) or ()).former_keys
+
+
 def metadata_of(options: AssetOptions) -> dict[str, Any]:
     """Return the metadata of an asset with these options, which downstream inputs and Dagster's UI read."""
     expressions = dict(options.partition_expr)
@@ -81,6 +106,7 @@ def metadata_of(options: AssetOptions) -> dict[str, Any]:
         "updated_at_column": options.table.updated_at_column,
         "column_timezone": options.table.column_timezone,
         "schema": options.table.schema,
+        "renamed_from": [*options.table.former_keys] or None,
     }
     return {key: value for key, value in told.items() if value is not None}
 

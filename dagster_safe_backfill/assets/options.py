@@ -24,8 +24,8 @@ from dagster_safe_backfill.model.options import (
     Replace,
     Strategy,
     Swap,
-    TableOptions,
 )
+from dagster_safe_backfill.model.table_options import TableOptions
 from dagster_safe_backfill.model.validation import (
     check_choice,
     check_count,
@@ -92,7 +92,7 @@ _MOVED = {
     **dict.fromkeys(("timeout_seconds", "max_retries", "retry_wait", "allowed_hours"), "limits=Limits({}=…)"),
     **dict.fromkeys(("max_partitions_per_backfill", "max_partitions"), "limits=Limits(max_partitions=…)"),
     **dict.fromkeys(
-        ("schema", "column_timezone", "updated_at_column", "on_empty", "on_outside", "on_duplicate"),
+        ("schema", "column_timezone", "updated_at_column", "on_empty", "on_outside", "on_duplicate", "renamed_from"),
         "table=TableOptions({}=…)",
     ),
     "keep_latest": 'table=TableOptions(on_duplicate=keep_latest("a_column"))',

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import dagster as dg
 from typing_extensions import Unpack
 
-from dagster_safe_backfill.assets.metadata import metadata_of
+from dagster_safe_backfill.assets.metadata import check_former_keys, metadata_of
 from dagster_safe_backfill.assets.options import (
     AssetArguments,
     asset_key_of,
@@ -21,7 +21,8 @@ from dagster_safe_backfill.assets.policies import single_run
 from dagster_safe_backfill.audits.base import Audit
 from dagster_safe_backfill.audits.comparison import Comparison
 from dagster_safe_backfill.errors import ConfigurationError
-from dagster_safe_backfill.model.options import AssetOptions, Batches, Checks, Limits, Publish, Strategy, TableOptions
+from dagster_safe_backfill.model.options import AssetOptions, Batches, Checks, Limits, Publish, Strategy
+from dagster_safe_backfill.model.table_options import TableOptions
 from dagster_safe_backfill.reports.checks import are_partitioned, check_specs
 from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, StagedAsset
 from dagster_safe_backfill.runs.function.user_function import ComputeFunction, Run, doc_of
@@ -130,8 +131,10 @@ def build_staged_wap_assets(
         raise ConfigurationError(
             "batches: publish_each=True is for @wap_asset. Staged assets are published once, at the end of a backfill."
         )
+    key = asset_key_of(function, asset)
+    check_former_keys(key, options)
     group = _Group(
-        key=asset_key_of(function, asset),
+        key=key,
         options=options,
         partitions_def=partitions_def,
         backfill_policy=backfill_policy,
@@ -140,11 +143,6 @@ def build_staged_wap_assets(
         asset=asset,
     )
     compute = ComputeFunction(function, resource_key=io_manager_key, inputs=input_names(asset))
-    if asset.get("code_version") is None and compute.digest() is None:
-        raise ConfigurationError(
-            f"{group.key.to_user_string()}: a value in the function's closure or defaults can't be compared, so"
-            " x__audit and x can't know whether the staged rows were computed by the same code. Give a code_version."
-        )
     live = LiveAsset(key=group.key, options=options, partitions_def=partitions_def)
     computed = ComputedAsset(
         live=live, compute=compute, audits=group.audits_of_each, logs_by_partition=group.is_partitioned
@@ -172,6 +170,11 @@ def build_staged_wap_assets(
 
     with quiet_about_previews():
         shadow = as_wap_asset(group.shadow(compute, stage))
+        if asset.get("code_version") is None and compute.digest() is None:
+            raise ConfigurationError(
+                f"{group.key.to_user_string()}: a value in the function's closure or defaults can't be compared,"
+                " so x__audit and x can't know whether the same code computed the staged rows. Give a code_version."
+            )
         audit, published = group.audit(audit_together), group.published(publish_together, function)
         return StagedWapAssets(shadow, as_wap_asset(audit), as_wap_asset(published))
 

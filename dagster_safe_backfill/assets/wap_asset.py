@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 from typing_extensions import Unpack
 
-from dagster_safe_backfill.assets.metadata import metadata_of
+from dagster_safe_backfill.assets.metadata import check_former_keys, metadata_of
 from dagster_safe_backfill.assets.options import (
     AssetArguments,
     asset_key_of,
@@ -18,7 +18,8 @@ from dagster_safe_backfill.assets.options import (
 )
 from dagster_safe_backfill.audits.base import Audit
 from dagster_safe_backfill.errors import ConfigurationError
-from dagster_safe_backfill.model.options import Batches, Checks, Limits, Publish, Strategy, TableOptions
+from dagster_safe_backfill.model.options import Batches, Checks, Limits, Publish, Strategy
+from dagster_safe_backfill.model.table_options import TableOptions
 from dagster_safe_backfill.reports.checks import are_partitioned, check_specs
 from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset
 from dagster_safe_backfill.runs.function.user_function import ComputeFunction, doc_of
@@ -114,6 +115,7 @@ def wap_asset(
 
     def decorate(function: Callable[..., object]) -> dg.AssetsDefinition:
         key = asset_key_of(function, asset)
+        check_former_keys(key, options)
         is_partitioned = are_partitioned(options.checks.partitioned, backfill_policy)
         compute = ComputeFunction(function, resource_key=io_manager_key, inputs=input_names(asset))
         live = LiveAsset(key=key, options=options, partitions_def=partitions_def)

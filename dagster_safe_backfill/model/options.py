@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal, cast, get_args
 
 from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.model.hours import AllowedHours
-from dagster_safe_backfill.model.tables import KeepLatest, OnEmpty, OnOutside, OnSchemaChange, TableRef, TableSpec
+from dagster_safe_backfill.model.table_options import TableOptions
+from dagster_safe_backfill.model.tables import OnSchemaChange, TableRef, TableSpec
 from dagster_safe_backfill.model.validation import (
     check_choice,
     check_count,
     check_flag,
     check_number,
-    check_text,
-    check_time_zone,
     closest,
     column_names,
     refused,
@@ -258,57 +257,6 @@ class Limits:
     def hours(self) -> AllowedHours | None:
         """The parsed `allowed_hours`; None if batches may start at any time."""
         return cast("AllowedHours | None", self.allowed_hours)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableOptions:
-    """How the asset's table is kept, and which computed rows it accepts.
-
-    Attributes:
-        schema: The table's schema. If None, it is the I/O manager's schema, or else the last part of the asset key's
-            prefix.
-        column_timezone: The time zone of wall-clock columns (TIMESTAMP), such as `"America/New_York"`. If None, it is
-            the partitions definition's.
-        updated_at_column: A column that each publication sets to its time in the rows that it changes.
-        on_empty: What happens if the function returns no rows at all: `"refuse"` raises, `"allow"` empties the slice.
-        on_outside: What happens to computed rows outside the slice: `"refuse"` raises, `"drop"` leaves them out and
-            counts them.
-        on_duplicate: What happens to computed rows with the same unique key: `"raise"` raises,
-            `keep_latest("ingested_at")` keeps the latest row of each key and counts the others.
-
-    Raises:
-        ConfigurationError: A value isn't allowed.
-
-    Example:
-        ```python
-        table = sb.TableOptions(schema="sales", on_outside="drop", on_duplicate=sb.keep_latest("ingested_at"))
-        ```
-    """
-
-    schema: str | None = None
-    column_timezone: str | None = None
-    updated_at_column: str | None = None
-    on_empty: OnEmpty = "refuse"
-    on_outside: OnOutside = "refuse"
-    on_duplicate: Literal["raise"] | KeepLatest = "raise"
-
-    def __post_init__(self) -> None:
-        if self.schema is not None:
-            check_text("schema", self.schema, what="the name of a schema")
-        if self.column_timezone is not None:
-            check_time_zone("column_timezone", self.column_timezone)
-        if self.updated_at_column is not None:
-            check_text("updated_at_column", self.updated_at_column, what="the name of a column")
-        check_choice("on_empty", self.on_empty, get_args(OnEmpty))
-        check_choice("on_outside", self.on_outside, get_args(OnOutside))
-        if self.on_duplicate != "raise" and not isinstance(self.on_duplicate, KeepLatest):  # pyright: ignore[reportUnnecessaryIsInstance]: users' own
-            hint = 'did you mean "raise"?' if closest(self.on_duplicate, ["raise"]) else None
-            raise refused("on_duplicate", '"raise" or keep_latest("a_column")', self.on_duplicate, hint=hint)
-
-    @property
-    def keep_latest(self) -> str | None:
-        """The column whose largest value selects the row of a key that is kept; None if duplicates are an error."""
-        return None if self.on_duplicate == "raise" else self.on_duplicate.column
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,10 +83,13 @@ class KeyDimension:
     Attributes:
         values: The values.
         name: See `TimeDimension`.
+        known: All values that the partitions definition has in this dimension; empty if they aren't known.
     """
 
     values: tuple[str, ...]
     name: str | None = None
+    # Not compared: slices of the same partitions are equal, whichever other partitions there are.
+    known: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.values)

@@ -29,8 +29,8 @@ ChangeEvent = Literal["published", "rolled_back"]
 """The ledger's events that change live rows."""
 CHANGES_OF_LIVE: tuple[ChangeEvent, ...] = ("published", "rolled_back")
 
-Event = StagedEvent | ChangeEvent | Literal["intended", "taken_up", "expired", "discarded"]
-"""The events that the ledger records."""
+Event = StagedEvent | ChangeEvent | Literal["intended", "taken_up", "expired", "discarded", "stored"]
+"""The events that the ledger records. A plain asset has `stored` its table if it wrote it at least once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,8 @@ class Origin:
         publication_id: The id of the publication that the run makes.
         backfill_id: The id of the run's backfill; None if it has none.
         code_version: The asset's `code_version`.
-        asset_key: The key of the asset whose table it is; None if no asset writes, as in a retention run.
+        asset_key: The key of the asset that works on the table; None if no asset does, as for the output of an op.
+        former_keys: The keys that the asset had before. Their rows in the ledger count as the asset's own.
         group: The id of the backfill or run whose partitions are published together. Defaults to `publication_id`.
     """
 
@@ -51,10 +52,16 @@ class Origin:
     backfill_id: str | None = None
     code_version: str | None = None
     asset_key: str | None = None
+    former_keys: tuple[str, ...] = ()
     group: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "group", self.group or self.publication_id)
+
+    @property
+    def assets(self) -> tuple[str, ...]:
+        """All keys of the asset, present and former; empty if no asset works on the table."""
+        return () if self.asset_key is None else (self.asset_key, *self.former_keys)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -376,23 +383,4 @@ class RolledBack:
     removed: tuple[str, ...] = ()
     archive: TableRef | None = None
     expires_at: datetime | None = None
-    is_dry: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retired:
-    """The archives and shadows of a table that were dropped.
-
-    Attributes:
-        table: The live table.
-        archives: The dropped archives, which had expired.
-        shadows: The dropped shadows, whose runs had ended.
-        kept_shadows: The shadows that were kept because their runs are still running or ended recently.
-        is_dry: True if nothing was dropped, and the tables are those that would be.
-    """
-
-    table: TableRef
-    archives: tuple[TableRef, ...] = ()
-    shadows: tuple[TableRef, ...] = ()
-    kept_shadows: tuple[TableRef, ...] = ()
     is_dry: bool = False

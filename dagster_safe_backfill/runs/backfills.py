@@ -7,7 +7,7 @@ from typing import Any, Literal
 import dagster as dg
 from typing_extensions import assert_never
 
-from dagster_safe_backfill.errors import INTERRUPTIONS
+from dagster_safe_backfill.model.transient import INTERRUPTIONS
 
 BACKFILL_TAG = "dagster/backfill"
 _ROOT_BACKFILL_TAG = "dagster/root_backfill_id"

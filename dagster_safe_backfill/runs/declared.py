@@ -39,11 +39,17 @@ class TableIO(ABC):
 
     @abstractmethod
     def table_of(self, key: dg.AssetKey, *, schema: str | None) -> TableRef:
-        """Return an asset's table in this warehouse; `schema` is that of the asset's options."""
+        """Return the table of an asset's first key in this warehouse; `schema` is that of the asset's options."""
 
     def spec_of(self, key: dg.AssetKey, options: AssetOptions) -> TableSpec:
         """Return the specification of an asset's table in this warehouse."""
-        return options.table_spec(self.table_of(key, schema=options.table.schema))
+        first = first_key(key, options.table.former_keys)
+        return options.table_spec(self.table_of(first, schema=options.table.schema))
+
+
+def first_key(key: dg.AssetKey, former_keys: Sequence[str]) -> dg.AssetKey:
+    """Return the key that an asset had first, by which its table is named."""
+    return dg.AssetKey.from_user_string(former_keys[0]) if former_keys else key
 
 
 def table_io_of(io_manager: object, asset_key: dg.AssetKey) -> TableIO:
@@ -85,7 +91,7 @@ class LiveAsset:
                 keys=unknown,
             )
         # The ledger returns keys by time, and a slice needs them in the definition's order.
-        return slice_of_keys(definition, sorted(keys, key=order.__getitem__))
+        return slice_of_keys(definition, sorted(keys, key=order.__getitem__), instance=instance)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

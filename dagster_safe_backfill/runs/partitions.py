@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
-from dagster_safe_backfill.errors import EmptySliceError, ScopeMismatchError
+from dagster_safe_backfill.errors import EmptySliceError, PartitionsChangedError, ScopeMismatchError
 from dagster_safe_backfill.model.slices import (
     Dimension,
     KeyDimension,
@@ -26,6 +26,11 @@ _ADVICE = (
     " put the earlier key first, or launch one run for each rectangle."
 )
 
+_ADD_AGAIN = (
+    "Add a deleted key again in Dagster's UI, or with instance.add_dynamic_partitions. It then comes last, so a range"
+    " may no longer include it"
+)
+
 
 def slice_of_run(context: dg.AssetExecutionContext) -> PartitionSlice:
     """Return the partitions of a run, checked against its tags.
@@ -40,7 +45,7 @@ def slice_of_run(context: dg.AssetExecutionContext) -> PartitionSlice:
     if definition is None or not asked:
         raise EmptySliceError(f"{name}: the run has no partitions. Select partitions in the launch dialog.")
     # Not context.partition_time_window: for a range it covers the days that the definition excludes (Dagster 1.13.27).
-    return _checked(name, definition, context.partition_keys, asked)
+    return _checked(name, definition, context.partition_keys, asked, instance=context.instance)
 
 
 def slice_of_output(context: dg.OutputContext) -> PartitionSlice | None:
@@ -54,7 +59,8 @@ def slice_of_output(context: dg.OutputContext) -> PartitionSlice | None:
         return None
     keys = context.asset_partition_keys
     name = context.asset_key.to_user_string()
-    return _checked(name, context.asset_partitions_def, keys, asked_keys(context.step_context.run_tags))
+    step = context.step_context
+    return _checked(name, context.asset_partitions_def, keys, asked_keys(step.run_tags), instance=step.instance)
 
 
 def slice_of_input(context: dg.InputContext) -> PartitionSlice | None:
@@ -83,23 +89,26 @@ def asked_keys(tags: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(asked)
 
 
-def slice_of_keys(definition: dg.PartitionsDefinition[Any], keys: Sequence[str]) -> PartitionSlice:
+def slice_of_keys(
+    definition: dg.PartitionsDefinition[Any], keys: Sequence[str], *, instance: dg.DagsterInstance | None = None
+) -> PartitionSlice:
     """Return the slice of some of a definition's partition keys.
 
     Args:
         definition: A definition of time windows (hourly to monthly, cron, with exclusions), or a static, dynamic or
             multi-partitions definition.
         keys: The partition keys, in the definition's order.
+        instance: Knows the keys of dynamic partitions. Without it, the slice knows no others than `keys`.
 
     Raises:
         EmptySliceError: There are no keys.
     """
     if not isinstance(definition, dg.MultiPartitionsDefinition):
-        dimensions = (_dimension(definition, keys, name=None),)
+        dimensions = (_dimension(definition, keys, name=None, instance=instance),)
     else:
         parts = [_parts(definition, key) for key in keys]
         dimensions = tuple(
-            _dimension(part.partitions_def, [key[part.name] for key in parts], name=part.name)
+            _dimension(part.partitions_def, [key[part.name] for key in parts], name=part.name, instance=instance)
             for part in definition.partitions_defs
         )
     return PartitionSlice(keys=tuple(keys), dimensions=dimensions)
@@ -111,13 +120,112 @@ def order_of(definition: dg.PartitionsDefinition[Any], instance: dg.DagsterInsta
     return {key: i for i, key in enumerate(definition.get_partition_keys(dynamic_partitions_store=instance))}
 
 
+def unrecordable(context: dg.AssetExecutionContext, keys: Sequence[str]) -> list[str]:
+    """Return the partitions in which Dagster's record of a run would differ from the run's own partitions.
+
+    Dagster 1.13.27 resolves the run's tags again for its events. Dynamic partitions may have been deleted since, or
+    deleted and added again, which changes their order. Then Dagster raises, or it leaves partitions out, or records
+    others that lie in the range now, or an event without a partition. Partitions of other definitions don't change
+    while a process runs.
+
+    Args:
+        context: The context of the run.
+        keys: The partitions that the run works on.
+    """
+    definition = context.assets_def.partitions_def
+    if definition is None or not _may_change(definition):
+        return []
+    try:
+        now = set(context.partition_keys)
+    except dg.DagsterError:
+        now = set[str]()
+    return sorted(now.symmetric_difference(keys))
+
+
+def check_recordable(context: dg.AssetExecutionContext, keys: Sequence[str], *, what: str) -> None:
+    """Refuse to go on with partitions that Dagster can't record; `what` says in which state they stay.
+
+    Raises:
+        PartitionsChangedError: Some of a run's partitions were deleted or reordered since it began.
+    """
+    lost = unrecordable(context, keys)
+    if lost:
+        raise PartitionsChangedError(
+            f"{_why_unrecordable(context, keys, lost)}, so {what}. {_ADD_AGAIN}. Then launch these partitions again.",
+            keys=lost,
+            published={},
+        )
+
+
+def check_recorded(
+    context: dg.AssetExecutionContext,
+    keys: Sequence[str],
+    *,
+    published: Mapping[str, str],
+    events: Iterable[dg.AssetMaterialization],
+) -> None:
+    """Record live partitions one by one, and fail the run, if Dagster can't record them by itself.
+
+    Args:
+        context: The context of the run.
+        keys: The partitions that the run works on.
+        published: A mapping from partition key to the id of the publication that made the partition live.
+        events: The materializations of the partitions that aren't recorded yet.
+
+    Raises:
+        PartitionsChangedError: Some of the partitions were deleted or reordered after they were published.
+    """
+    lost = unrecordable(context, keys)
+    if not lost:
+        return
+    # Without a look at the definition, unlike for the run's own result: they are green once their keys are back.
+    for event in events:
+        context.log_event(event)
+    live = {key: published[key] for key in keys if key in published}
+    ids = listed([*dict.fromkeys(live.values())])
+    raise PartitionsChangedError(
+        f"{_why_unrecordable(context, keys, lost)}, but {listed([*live])} are live, published by {ids}. Each of them is"
+        " recorded as materialized, and Dagster shows that once the deleted keys are added again. To undo it, add the"
+        f" keys again and roll {ids} back. {_ADD_AGAIN}.",
+        keys=lost,
+        published={key: live[key] for key in lost if key in live},
+    )
+
+
+def _why_unrecordable(context: dg.AssetExecutionContext, keys: Sequence[str], lost: Sequence[str]) -> str:
+    known = order_of(context.assets_def.partitions_def, context.instance) if context.assets_def.partitions_def else {}
+    deleted = [key for key in keys if key not in known]
+    name = context.asset_key.to_user_string()
+    if deleted:
+        return f"{name}: the dynamic partitions {listed(deleted)} were deleted while the run worked on them"
+    return (
+        f"{name}: dynamic partitions were deleted and added again while the run worked on them, so its range doesn't"
+        f" stand for the same partitions any more (it differs in {listed(lost)})"
+    )
+
+
+def _may_change(definition: dg.PartitionsDefinition[Any]) -> bool:
+    """Return True if partitions of a definition can disappear while a process runs."""
+    if isinstance(definition, dg.MultiPartitionsDefinition):
+        return any(_may_change(dimension.partitions_def) for dimension in definition.partitions_defs)
+    return not isinstance(definition, dg.TimeWindowPartitionsDefinition | dg.StaticPartitionsDefinition)
+
+
 def _parts(definition: dg.MultiPartitionsDefinition, key: str) -> Mapping[str, str]:
     return definition.get_partition_key_from_str(key).keys_by_dimension
 
 
-def _dimension(definition: dg.PartitionsDefinition[Any], keys: Sequence[str], *, name: str | None) -> Dimension:
+def _dimension(
+    definition: dg.PartitionsDefinition[Any],
+    keys: Sequence[str],
+    *,
+    name: str | None,
+    instance: dg.DagsterInstance | None,
+) -> Dimension:
     if not isinstance(definition, dg.TimeWindowPartitionsDefinition):
-        return KeyDimension(values=tuple(keys), name=name)
+        is_known = instance is not None or isinstance(definition, dg.StaticPartitionsDefinition)
+        known = definition.get_partition_keys(dynamic_partitions_store=instance) if is_known else ()
+        return KeyDimension(values=tuple(keys), name=name, known=tuple(known))
     windows: dict[str, TimeWindow] = {}
     for key in keys:
         # In multi-partitions, each key of this dimension occurs once for every key of the other one.
@@ -132,6 +240,8 @@ def _checked(
     definition: dg.PartitionsDefinition[Any],
     keys: Sequence[str],
     asked: Sequence[str],
+    *,
+    instance: dg.DagsterInstance,
 ) -> PartitionSlice:
     shown = " to ".join(asked)
     # Dagster 1.13.27 lets a run without partitions succeed: it records one unpartitioned materialization.
@@ -144,4 +254,4 @@ def _checked(
             asked=asked,
             resolved=keys,
         )
-    return slice_of_keys(definition, keys)
+    return slice_of_keys(definition, keys, instance=instance)

@@ -19,6 +19,7 @@ from dagster_safe_backfill.runs.private_dagster import upstream_partitions
 from dagster_safe_backfill.runs.run import ComputingRun
 from dagster_safe_backfill.wap.ledger.checkpoints import Checkpoints, checkpoints
 from dagster_safe_backfill.wap.ledger.history import Change, changes_by
+from dagster_safe_backfill.wap.ledger.owner import check_owner
 from dagster_safe_backfill.wap.retention import discard
 from dagster_safe_backfill.wap.write import LiveBefore, live_before
 from dagster_safe_backfill.warehouses.base import Session
@@ -118,6 +119,7 @@ def _look(run: ComputingRun, first: PartitionSlice) -> _Found:
     expected = run.made_by(partitions, reads_now=False) if batches.resume else {}
 
     def attempt(session: Session) -> _Found:
+        check_owner(session, spec.table, origin=run.origin, keys=partitions.keys)
         if not expected:
             return _Found(before=live_before(session, spec=spec, partition_slice=first))
         earlier = checkpoints(
@@ -126,6 +128,7 @@ def _look(run: ComputingRun, first: PartitionSlice) -> _Found:
             partition_slice=partitions,
             expected=expected,
             looks_for_published=batches.publish_each,
+            assets=run.origin.assets,
         )
         if earlier.staged or earlier.outdated or earlier.published:
             ids = {one.publication_id for one in earlier.published}

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 import dagster as dg
 
-from dagster_safe_backfill.errors import ConfigurationError, TableNotFoundError, is_transient
+from dagster_safe_backfill.errors import ConfigurationError, TableNotFoundError
 from dagster_safe_backfill.model.options import AssetOptions
 from dagster_safe_backfill.model.provenance import Provenance, partitions_of
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import Origin, StagedPartition
 from dagster_safe_backfill.model.tables import TableSpec
+from dagster_safe_backfill.model.transient import is_transient
 from dagster_safe_backfill.model.validation import column_names
 from dagster_safe_backfill.runs.backfills import BACKFILL_TAG, is_over
 from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, TableIO, table_io_of
@@ -342,4 +343,5 @@ def _origin_of(context: dg.AssetExecutionContext, group: str, live: LiveAsset) -
         backfill_id=context.run.tags.get(BACKFILL_TAG),
         code_version=context.assets_def.code_versions_by_key.get(context.asset_key),
         asset_key=live.key.to_user_string(),
+        former_keys=live.options.table.former_keys,
     )

@@ -25,7 +25,7 @@ from dagster_safe_backfill.reports.events import (
 )
 from dagster_safe_backfill.runs.backfills import group_of, targeted_keys
 from dagster_safe_backfill.runs.declared import LiveAsset, StagedAsset
-from dagster_safe_backfill.runs.partitions import order_of, slice_of_run
+from dagster_safe_backfill.runs.partitions import check_recordable, check_recorded, order_of, slice_of_run
 from dagster_safe_backfill.runs.private_dagster import add_partition_metadata
 from dagster_safe_backfill.runs.provenance.inputs import changed_inputs
 from dagster_safe_backfill.runs.provenance.parts import audits_digest, definition_parts
@@ -86,7 +86,7 @@ def _judge(
     """
     table, live = run.spec.table, staged_asset.live
     session.attempt(partial(upgrade_ledger, session, table))
-    waiting, left_out = to_audit(session, table, group=run.origin.group)
+    waiting, left_out = to_audit(session, table, origin=run.origin)
     waiting, gone = known_partitions(run, live, waiting)
     left_out += gone
     if not waiting:
@@ -201,7 +201,7 @@ def run_publish(context: dg.AssetExecutionContext, io_manager: object, *, staged
     wanted = live.slice_of(context.instance, list(dict.fromkeys([*own, *targeted_keys(context)])))
 
     def attempt(session: Session) -> tuple[Published | None, Mapping[str, Change]]:
-        return _publish(session, run, staged, wanted)
+        return _publish(session, run, staged, wanted, own=own)
 
     published, before = run.attempt(attempt, deadline=run.deadline(f"publishing {wanted} of {table}"))
     if published is not None:
@@ -213,17 +213,24 @@ def run_publish(context: dg.AssetExecutionContext, io_manager: object, *, staged
     for key, shown in earlier_numbers(before).items():
         numbers[key] = {**shown, "seconds": seconds}
     # Dagster materializes only the run's own partitions; the other runs of the backfill report theirs.
-    add_partition_metadata(context, {key: numbers[key] for key in own})
+    numbers = {key: numbers[key] for key in own}
+    live_now = {key: str(shown["publication_id"]) for key, shown in numbers.items()}
+    events = (dg.AssetMaterialization(live.key, partition=key, metadata=shown) for key, shown in numbers.items())
+    check_recorded(context, own, published=live_now, events=events)
+    add_partition_metadata(context, numbers)
     yield dg.MaterializeResult(metadata={"dagster/table_name": str(table)})
 
 
 def _publish(
-    session: Session, run: Run, staged: StagedAsset, wanted: PartitionSlice
+    session: Session, run: Run, staged: StagedAsset, wanted: PartitionSlice, *, own: Sequence[str]
 ) -> tuple[Published | None, Mapping[str, Change]]:
-    """Publish what isn't live; return also the publication and the changes of what had been published before."""
+    """Publish what isn't live; return also the publication and the changes of what had been published before.
+
+    `own` are the partitions of the run itself, and `wanted` those of its whole backfill.
+    """
     table = run.spec.table
     session.attempt(partial(upgrade_ledger, session, table))
-    chosen = to_publish(session, table, wanted.keys, group=run.origin.group)
+    chosen = to_publish(session, table, wanted.keys, origin=run.origin)
     # Another run of the backfill, or an earlier attempt of this one, has published all of them.
     if not chosen.approved:
         return None, chosen.published
@@ -236,6 +243,9 @@ def _publish(
         partition_slice=wanted.only(one.key for one in chosen.approved),
         allows_mixed_versions=run.options.publish.allow_mixed_versions,
     )
+    # Dynamic partitions may have been deleted meanwhile: those of this run, and those of other runs of the backfill.
+    check_recordable(run.context, own, what="nothing was published")
+    staged.live.slice_of(run.context.instance, wanted.keys)
     # The version that computed the rows, which may differ from the present version of `x`.
     origin = replace(run.origin, code_version=chosen.approved[0].code_version)
     # After a rollback, or if the group is published in parts, the group's name is already the id of a publication.

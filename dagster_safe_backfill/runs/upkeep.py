@@ -11,9 +11,9 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_safe_backfill.model.options import AssetOptions
 from dagster_safe_backfill.model.slices import PartitionSlice
-from dagster_safe_backfill.model.states import Origin, Retired, RolledBack, RowCounts
-from dagster_safe_backfill.model.tables import TableSpec
+from dagster_safe_backfill.model.states import Origin, RolledBack, RowCounts
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.reports.events import changes_metadata
 from dagster_safe_backfill.runs.backfills import is_over
@@ -21,7 +21,7 @@ from dagster_safe_backfill.runs.declared import TableIO
 from dagster_safe_backfill.runs.partitions import slice_of_keys
 from dagster_safe_backfill.wap.ledger.history import partition_keys
 from dagster_safe_backfill.wap.measure.live import measure_live
-from dagster_safe_backfill.wap.retention import owners, retire
+from dagster_safe_backfill.wap.retention import Retired, owners, retire
 from dagster_safe_backfill.wap.rollback.rollback import Chosen, rollback
 from dagster_safe_backfill.wap.tables.read import read
 from dagster_safe_backfill.wap.tables.store import store
@@ -38,8 +38,8 @@ def roll_back(
     table_io: TableIO,
     *,
     asset: dg.AssetsDefinition,
+    options: AssetOptions,
     order: Mapping[str, int],
-    spec: TableSpec,
     chosen: Chosen,
     archive_for: timedelta,
     force: bool,
@@ -51,14 +51,16 @@ def roll_back(
 
     Raises:
         RollbackError: The publications can't be rolled back; the live table is unchanged.
+        OtherAssetError: The table belongs to another asset.
     """
+    spec = table_io.spec_of(asset.key, options)
     with table_io.connected(spec.table, run_id=context.run_id, publication_id=context.run_id) as session:
         done = rollback(
             session,
             chosen,
             spec=spec,
             partition_slice=_slice_of(asset, order, partition_keys(session, spec.table)),
-            origin=Origin(run_id=context.run_id, publication_id=context.run_id),
+            origin=_origin_of(context, asset.key, options),
             archive_for=archive_for,
             force=force,
             dry_run=dry_run,
@@ -67,9 +69,20 @@ def roll_back(
 
 
 def drop_expired(
-    context: dg.OpExecutionContext, table_io: TableIO, *, spec: TableSpec, keep_shadows_for: timedelta, dry_run: bool
+    context: dg.OpExecutionContext,
+    table_io: TableIO,
+    *,
+    key: dg.AssetKey,
+    options: AssetOptions,
+    keep_shadows_for: timedelta,
+    dry_run: bool,
 ) -> str:
-    """Drop a table's expired archives and the shadows of ended runs, and return a sentence that says which."""
+    """Drop a table's expired archives and the shadows of ended runs, and return a sentence that says which.
+
+    Raises:
+        OtherAssetError: The table belongs to another asset.
+    """
+    spec = table_io.spec_of(key, options)
     with table_io.connected(spec.table, run_id=context.run_id) as session:
         # Only Dagster knows which runs have ended, and the engine doesn't import Dagster (docs/architecture.md).
         made_by = owners(session, spec.table)
@@ -78,12 +91,21 @@ def drop_expired(
             spec.table,
             ended_runs={run_id for run_id in made_by if is_over(context.instance, run_id)},
             keep_shadows_for=keep_shadows_for,
-            origin=Origin(run_id=context.run_id, publication_id=context.run_id),
+            origin=_origin_of(context, key, options),
             dry_run=dry_run,
         )
     text = _dropped(retired)
     context.log.info(text)
     return text
+
+
+def _origin_of(context: dg.OpExecutionContext, key: dg.AssetKey, options: AssetOptions) -> Origin:
+    return Origin(
+        run_id=context.run_id,
+        publication_id=context.run_id,
+        asset_key=key.to_user_string(),
+        former_keys=options.table.former_keys,
+    )
 
 
 def _slice_of(asset: dg.AssetsDefinition, order: Mapping[str, int], keys: Iterable[str]) -> PartitionSlice | None:

@@ -37,6 +37,7 @@ from dagster_safe_backfill.runs.backfills import group_of
 from dagster_safe_backfill.runs.declared import ComputedAsset
 from dagster_safe_backfill.runs.limits.allowed import check_hours
 from dagster_safe_backfill.runs.limits.deadlines import Deadline
+from dagster_safe_backfill.runs.partitions import check_recordable, check_recorded, unrecordable
 from dagster_safe_backfill.runs.private_dagster import add_partition_metadata
 from dagster_safe_backfill.runs.resume import Batch, Remaining, look_at_live, remaining
 from dagster_safe_backfill.runs.run import ComputingRun, computing_run
@@ -109,6 +110,13 @@ def run_wap_asset(
     numbers |= earlier_numbers(left.published)
     # Once, as it is on all of the run: on the partition that Dagster logs last, which the asset's page shows.
     numbers[run.partition_slice.keys[-1]] |= report.shown
+    live = {key: one.publication_id for one in report.published for key in one.row_counts}
+    live |= {key: change.publication_id for key, change in left.published.items()}
+    # With publish_each, the batches of this run are recorded already.
+    unrecorded = earlier_numbers(left.published) if is_each else numbers
+    key = context.asset_key
+    events = (materialization_event(key, one, shown, run.additions) for one, shown in unrecorded.items())
+    check_recorded(context, run.partition_slice.keys, published=live, events=events)
     add_partition_metadata(context, with_additions(numbers, run.additions))
     yield from final_events(context, run.partition_slice.keys, run.additions)
 
@@ -137,6 +145,7 @@ def run_shadow(
             context.log_event(materialization_event(context.asset_key, key, numbers[key], run.additions))
     yield from _checked(run, report)
     numbers[run.partition_slice.keys[-1]] |= report.shown
+    check_recordable(context, run.partition_slice.keys, what="they are staged, and not published")
     add_partition_metadata(context, with_additions(numbers, run.additions))
     yield from final_events(context, run.partition_slice.keys, run.additions, metadata={"scope": run.origin.group})
 
@@ -258,6 +267,7 @@ def _publish_passed(session: Session, run: ComputingRun, work: _Work, judged: Au
     else:
         # The partitions that passed may be computed from those of the same batch that didn't.
         passed = None if run.reads_itself else passed_part(session, judged, origin=work.origin)
+    _check_partitions(session, run, work.origin)
     return None if passed is None else publish(session, passed, rules=run.options.publish, origin=work.origin)
 
 
@@ -309,7 +319,8 @@ def _publish_together(run: ComputingRun, batches: Sequence[Batch]) -> RunReport:
 def _judge_together(session: Session, run: ComputingRun, of_batches: Audited) -> Audited | Rejected:
     """Collect all batches in one shadow, and audit there what spans them."""
     table = run.spec.table
-    parts = staged_partitions(session, table, keys=run.partition_slice.keys, group=run.origin.group)
+    keys, origin = run.partition_slice.keys, run.origin
+    parts = staged_partitions(session, table, keys=keys, group=origin.group, assets=origin.assets)
     staged = collect(
         session,
         parts,
@@ -335,8 +346,20 @@ def _report_and_publish(session: Session, run: ComputingRun, judged: Audited | R
     report = report_of(run.context, judged, failure=failure, logs_by_partition=run.asset.logs_by_partition)
     if isinstance(judged, Rejected):
         return report
+    _check_partitions(session, run, run.origin)
     published = publish(session, judged, rules=run.options.publish, origin=run.origin)
     return replace(report, published=[published])
+
+
+def _check_partitions(session: Session, run: ComputingRun, origin: Origin) -> None:
+    """Refuse to publish partitions that Dagster couldn't record, unless an earlier attempt has published them.
+
+    Raises:
+        PartitionsChangedError: Some of the run's partitions were deleted or reordered while it computed.
+    """
+    keys = run.partition_slice.keys
+    if unrecordable(run.context, keys) and not changes_by(session, run.spec.table, origin.publication_id):
+        check_recordable(run.context, keys, what="nothing was published now; what is staged stays staged")
 
 
 def _checked(run: ComputingRun, report: RunReport) -> Iterator[object]:

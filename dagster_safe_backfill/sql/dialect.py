@@ -68,6 +68,13 @@ class Dialect(ABC):
     def keeps(self, type_name: str) -> ColumnType | Literal["text", "other"]:
         """Return which kind of time values of a type are; `"text"` or `"other"` for types without time."""
 
+    def tried(self, value: exp.Expr, to: exp.DataType) -> exp.Expr:
+        """Return `value`, a text, cast to a type; NULL instead of an error if it isn't a value of the type.
+
+        If the database can't try the cast, the cast raises.
+        """
+        return exp.TryCast(this=value, to=to)
+
     def is_type(self, type_name: str, wanted: str) -> bool:
         """Return True if two names mean the same type, for example TEXT and VARCHAR."""
         # Without `udt`, sqlglot raises for a type that it doesn't know, such as DuckDB's TIMESTAMPTZ_NS.

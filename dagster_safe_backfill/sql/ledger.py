@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import get_args
 
 from sqlglot import exp
 
-from dagster_safe_backfill.model.states import CHANGES_OF_LIVE, Event
+from dagster_safe_backfill.model.states import CHANGES_OF_LIVE, Event, StagedEvent
 from dagster_safe_backfill.model.tables import Column, TableRef, names_of
 from dagster_safe_backfill.sql import terms
 
@@ -93,6 +94,31 @@ def newest_by_partition(table: TableRef, items: Mapping[str, exp.Expr], *conditi
     ranked = rows_of(table, terms.named({**items, "scope": group(), _RANK: rank}), *conditions)
     select = exp.select(*terms.columns(items)).from_(terms.subquery(ranked, "_sb_events"))
     return select.where(terms.column(_RANK).eq(terms.number(1))).order_by(at.copy())
+
+
+def last_writer(table: TableRef, own: Iterable[str], *, run_id: str) -> exp.Select:
+    """Return asset key and event of the newest row that says which asset writes a table.
+
+    That is a change of the live table by any asset, or what an asset outside `own` has staged in the same run: shadows
+    are named by run, so two assets would write one shadow.
+    """
+    asset = terms.column("asset_key")
+    is_other = exp.not_(terms.is_in(asset, map(terms.text, own)))
+    is_in_run = terms.column("run_id").eq(terms.text(run_id))
+    is_change = is_event(*CHANGES_OF_LIVE, "stored")
+    of_run = exp.and_(is_in_run, is_event(*get_args(StagedEvent), "intended"), is_other)
+    # DuckDB ignores the case of a table's name, and so does Snowflake here: other spellings are the same table.
+    is_of_table = exp.Lower(this=terms.column("table_name")).eq(exp.Lower(this=terms.text(str(table))))
+    select = exp.select(asset.copy(), terms.column("event")).from_(terms.table(ledger_of(table)))
+    select = select.where(is_of_table, is_given("asset_key"), exp.or_(is_change, of_run))
+    return select.order_by(terms.column("recorded_at").desc()).limit(1)
+
+
+def is_of_asset(assets: Iterable[str]) -> exp.Expr:
+    """Return a condition that is true for the rows of these assets, and for those of versions without asset keys."""
+    asset = terms.column("asset_key")
+    is_unknown = exp.Is(this=asset.copy(), expression=exp.Null())
+    return exp.or_(is_unknown, terms.is_in(asset, map(terms.text, assets)))
 
 
 def is_event(*events: Event) -> exp.Expr:

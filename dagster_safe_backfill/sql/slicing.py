@@ -35,6 +35,7 @@ PARTITION = "_sb_partition"
 """A shadow's column that holds the position of the row's partition in the slice. NULL for rows outside the slice."""
 
 _ORDINAL, _KEY, _START, _END = "_sb_ordinal", "_sb_key", "_sb_start", "_sb_end"
+_VALUE, _UNFIT = "_sb_value", "_sb_unfit"
 ROWS = "_sb_rows"
 """The alias under which `positioned` reads its source."""
 
@@ -199,16 +200,67 @@ def _mark(place: int, dimension: TimeDimension | KeyDimension, column: Partition
     return _Mark(column=column, here=here, texts={f"{_START}{place}": starts, f"{_END}{place}": ends})
 
 
-def distinct_keys(dimension: KeyDimension, column: PartitionColumn) -> exp.Select:
-    """Return the number of distinct values that the keys have in the column's type: `1` and `01` are one integer."""
-    tuples = [exp.Tuple(expressions=[terms.text(key)]) for key in dict.fromkeys(dimension.values)]
-    value = _in_domain(terms.column(_KEY), column)
-    count = exp.Count(this=exp.Distinct(expressions=[value]))
+def ambiguous_keys(dimensions: Sequence[tuple[KeyDimension, PartitionColumn]], rows: exp.Select) -> exp.Query:
+    """Return the keys that don't stand for exactly one value of their column each.
+
+    A row has the position of the dimension, the first and the last of the keys that are one value (in the column's type
+    and collation), and the key itself if its column can't hold it unchanged, or NULL.
+
+    Args:
+        dimensions: Dimensions with their partition columns.
+        rows: Rows of the table, from which texts get their collation.
+    """
+    parts: list[exp.Select] = []
+    for place, (dimension, column) in enumerate(dimensions):
+        key, value, unfit = terms.column(_KEY), terms.column(_VALUE), terms.column(_UNFIT)
+        of_group = {"place": terms.number(place), "first": exp.Min(this=key), "last": exp.Max(this=key.copy())}
+        select = exp.select(*terms.named(of_group), exp.alias_(exp.Max(this=unfit), "unfit", quoted=True))
+        is_shared = exp.GT(this=exp.Count(this=exp.Star()), expression=terms.number(1))
+        is_unfit = exp.not_(exp.Is(this=exp.Max(this=unfit.copy()), expression=exp.Null()))
+        select = select.from_(terms.subquery(_values_of_keys(dimension, column, rows), ROWS))
+        parts.append(select.group_by(value, unfit.copy()).having(exp.or_(is_shared, is_unfit)))
+    return exp.union(*parts, distinct=False) if len(parts) > 1 else parts[0]
+
+
+def _values_of_keys(dimension: KeyDimension, column: PartitionColumn, rows: exp.Select) -> exp.Select:
+    """Return each known key with its value in the column's type, and the key again if the type changes it."""
+    tuples = [exp.Tuple(expressions=[terms.text(key)]) for key in dict.fromkeys((*dimension.values, *dimension.known))]
     parts = _values_of(tuples, [_KEY])
     if len(parts) == 1:
-        return exp.select(count).from_(parts[0])
-    keys = exp.union(*(exp.select(terms.column(_KEY)).from_(part) for part in parts), distinct=False)
-    return exp.select(count).from_(terms.subquery(keys, _MAP))
+        keys: exp.Expr = parts[0]
+    else:
+        each = [exp.select(terms.column(_KEY)).from_(part) for part in parts]
+        keys = terms.subquery(exp.union(*each, distinct=False), _MAP)
+    key = terms.column(_KEY, of=_MAP)
+    if column.keeps == "text":
+        # COALESCE has the collation of the column, even though no row is read: "a" may equal "A".
+        of_rows = exp.select(exp.alias_(expression(column).copy(), _VALUE, quoted=True))
+        of_rows = of_rows.from_(terms.subquery(rows.copy(), ROWS)).where(exp.false())
+        value = exp.Coalesce(this=terms.column(_VALUE, of=ROWS), expressions=[key.copy()])
+        items = {_KEY: key, _VALUE: value, _UNFIT: exp.cast(exp.null(), exp.DataType.Type.TEXT)}
+        return (
+            exp.select(*terms.named(items)).from_(keys).join(terms.subquery(of_rows, ROWS), on="TRUE", join_type="left")
+        )
+    value = _tried(key, column)
+    is_changed = exp.Is(this=value.copy(), expression=exp.Null())
+    # Casts to integers round, and casts to dates drop the time, so the key is compared in a type that does neither.
+    wider = "TIMESTAMP" if column.keeps == "date" else "DOUBLE" if _is_number(column) else None
+    if wider is not None:
+        exact = column.dialect.tried(key.copy(), exp.DataType.build(wider))
+        is_changed = exp.or_(is_changed, exp.NEQ(this=exact, expression=exp.cast(value.copy(), wider)))
+    items = {_KEY: key, _VALUE: value, _UNFIT: exp.Case().when(is_changed, key.copy())}
+    return exp.select(*terms.named(items)).from_(keys)
+
+
+def _tried(value: exp.Expr, column: PartitionColumn) -> exp.Expr:
+    """Return `value`, a text, cast as by `_in_domain`; NULL if it is no value of the type."""
+    cast = _in_domain(value.copy(), column)
+    return column.dialect.tried(cast.this, cast.args["to"]) if isinstance(cast, exp.Cast) else cast
+
+
+def _is_number(column: PartitionColumn) -> bool:
+    found = terms.data_type(column.type_name, dialect=column.dialect.name)
+    return column.keeps == "other" and found.this in exp.DataType.NUMERIC_TYPES
 
 
 def _partition_map(marks: Sequence[_Mark]) -> exp.Expr:

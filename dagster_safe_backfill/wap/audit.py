@@ -187,7 +187,7 @@ def passed_part(session: Session, rejected: Rejected, *, origin: Origin) -> Audi
         # the result of that try.
         chosen = replace(staged, table_slice=part, shadow=scratch_shadow(session))
     else:
-        found = staged_partitions(session, part.table, keys=keys, group=origin.group)
+        found = staged_partitions(session, part.table, keys=keys, group=origin.group, assets=origin.assets)
         assert part.partition_slice is not None
         chosen = gathered(session, found, spec=part.spec, partition_slice=part.partition_slice)
     chosen = replace(chosen, dropped=staged.dropped, duplicates=staged.duplicates, rest=(staged.shadow, positions))

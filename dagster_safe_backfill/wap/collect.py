@@ -133,7 +133,7 @@ def stands_in(
     shadow.
     """
     keys = [one.key for one in found]
-    own = staged_partitions(session, table, keys=keys, group=origin.group)
+    own = staged_partitions(session, table, keys=keys, group=origin.group, assets=origin.assets)
     # Collecting is one transaction with its ledger rows, so it moved either all of these partitions or none.
     if {one.key for one in own if one.shadow == into} == set(keys):
         return own, free_shadow(table, origin.run_id, own)

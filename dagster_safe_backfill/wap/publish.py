@@ -33,6 +33,7 @@ from dagster_safe_backfill.wap.changes.prepare import PreparedChange, prepare_ch
 from dagster_safe_backfill.wap.changes.swap import swapped
 from dagster_safe_backfill.wap.columns import add_columns
 from dagster_safe_backfill.wap.ledger.history import Change, changes_by, history, other_versions
+from dagster_safe_backfill.wap.ledger.owner import check_owner, check_writer
 from dagster_safe_backfill.wap.ledger.record import NewChange, record_change, record_intent, record_taken
 from dagster_safe_backfill.wap.ledger.waiting import emptied, newest, staged_partitions
 from dagster_safe_backfill.wap.recovery import finish_interrupted_swap
@@ -63,13 +64,15 @@ class ToPublish:
     published: Mapping[str, Change]
 
 
-def to_publish(session: Session, table: TableRef, keys: Sequence[str], *, group: str) -> ToPublish:
+def to_publish(session: Session, table: TableRef, keys: Sequence[str], *, origin: Origin) -> ToPublish:
     """Return the partitions to publish: those that the run's own group staged, else those staged last by any group.
 
     Raises:
         NotStagedError: Partitions are neither approved nor live.
+        OtherAssetError: The table belongs to another asset.
     """
-    chosen = _chosen(staged_partitions(session, table, keys=keys), group=group)
+    check_owner(session, table, origin=origin, keys=keys)
+    chosen = _chosen(staged_partitions(session, table, keys=keys, assets=origin.assets), group=origin.group)
     live = {key: one for key, one in chosen.items() if one.event == "published"}
     approved = [chosen[key] for key in keys if key in chosen and chosen[key].event == "approved"]
     refused: dict[str, str] = {}
@@ -121,6 +124,7 @@ def publish(session: Session, audited: Audited, *, rules: Publish, origin: Origi
         origin: The run that publishes, and the id of the publication.
 
     Raises:
+        OtherAssetError: The table belongs to another asset.
         PublishConflictError: Partitions changed after their rows were computed, or after an earlier try published them.
         MixedVersionsError: Other code versions published partitions of the same backfill.
         SwapError: The table can't be swapped.
@@ -150,6 +154,8 @@ class _Publication:
         finish_interrupted_swap(session, table)
         # This locks the live table. All reads come after it, so no other session can change what they return.
         with session.tables.hold(table) as committed:
+            # Before the look-up of `done`: another asset may have published in the same run, under the same id.
+            check_writer(committed, table, origin=origin, keys=table_slice.keys)
             live = committed.tables.columns(table)
             names = names_of(live or ())
             nothing = dict.fromkeys(table_slice.keys, Fingerprint())

@@ -4,15 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
-from dagster_safe_backfill.model.states import Origin, Retired
+from dagster_safe_backfill.model.states import Origin
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import ledger
 from dagster_safe_backfill.wap.ledger.history import archives, shadow_owners, unrecorded_archives
+from dagster_safe_backfill.wap.ledger.owner import check_owner
 from dagster_safe_backfill.wap.ledger.record import record, upgrade_ledger
 from dagster_safe_backfill.wap.recovery import finish_interrupted_swap
 from dagster_safe_backfill.warehouses.base import Session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retired:
+    """The archives and shadows of a table that were dropped.
+
+    Attributes:
+        table: The live table.
+        archives: The dropped archives, which had expired.
+        shadows: The dropped shadows, whose runs had ended.
+        kept_shadows: The shadows that were kept because their runs are still running or ended recently.
+        is_dry: True if nothing was dropped, and the tables are those that would be.
+    """
+
+    table: TableRef
+    archives: tuple[TableRef, ...] = ()
+    shadows: tuple[TableRef, ...] = ()
+    kept_shadows: tuple[TableRef, ...] = ()
+    is_dry: bool = False
 
 
 def owners(session: Session, table: TableRef) -> set[str]:
@@ -44,9 +65,13 @@ def retire(
             rejected rows.
         origin: The run that drops them.
         dry_run: True to return what would be dropped, without dropping it.
+
+    Raises:
+        OtherAssetError: The table belongs to another asset.
     """
 
     def work() -> Retired:
+        owner = check_owner(session, table, origin=origin)
         if not ledger.is_readable(session.tables.columns(ledger.ledger_of(table))):
             return Retired(table=table)
         if not dry_run:
@@ -63,11 +88,13 @@ def retire(
         shadows: list[TableRef] = []
         kept: list[TableRef] = []
         for shadow in session.tables.list(table.schema, table.shadow_prefix):
-            owner = owned.get(shadow.name.casefold())
+            made_by = owned.get(shadow.name.casefold())
             # Only the ledger shows that a table is a shadow; users may have tables with such names.
-            if owner is not None:
-                is_old = owner.last_used + keep_shadows_for <= now
-                (shadows if is_old and owner.run_id in ended_runs else kept).append(shadow)
+            if made_by is not None:
+                is_old = made_by.last_used + keep_shadows_for <= now
+                # What another asset staged can be published as long as the table isn't this asset's.
+                is_own = owner is not None or made_by.asset_key in (None, *origin.assets)
+                (shadows if is_own and is_old and made_by.run_id in ended_runs else kept).append(shadow)
         if not dry_run:
             _drop(session, table, dropped, shadows, origin=origin)
         return Retired(table=table, archives=dropped, shadows=tuple(shadows), kept_shadows=tuple(kept), is_dry=dry_run)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -21,11 +21,13 @@ from dagster_safe_backfill.model.states import Fingerprint, Origin, Staged
 from dagster_safe_backfill.model.tables import Column, Query, TableRef, TableSpec, names_of
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import staging, terms
+from dagster_safe_backfill.sql.slicing import expression
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
 from dagster_safe_backfill.wap.columns import data_columns, reconciled, respelled
+from dagster_safe_backfill.wap.ledger.owner import check_writer
 from dagster_safe_backfill.wap.ledger.record import create_ledger, record_intent, record_staged
 from dagster_safe_backfill.wap.recovery import finish_interrupted_swap
-from dagster_safe_backfill.wap.tables.slices import check_keys, live_slice, table_slice
+from dagster_safe_backfill.wap.tables.slices import check_keys, live_rows, live_slice, table_slice
 from dagster_safe_backfill.warehouses.base import Session
 from dagster_safe_backfill.warehouses.frames import FrameError, NoColumnsError
 
@@ -69,6 +71,8 @@ def live_before(session: Session, *, spec: TableSpec, partition_slice: Partition
         return LiveBefore(at=at)
     names = names_of(live)
     recognised = live_slice(session, spec=spec, partition_slice=partition_slice, names=names)
+    # Before any work: a definition with ambiguous keys is refused without a call of the user's function.
+    check_keys(session, recognised, live_rows(spec, names))
     return LiveBefore(at=at, columns=names, fingerprints=live_fingerprints(session, recognised, names))
 
 
@@ -101,6 +105,7 @@ def write(
 
     Raises:
         WriteError: The rows are not allowed in the table; the transaction is rolled back, and with it the shadow.
+        OtherAssetError: The table belongs to another asset.
         SliceError: A partition expression names a column that the rows don't have, or doesn't tell the partitions
             apart.
     """
@@ -111,6 +116,7 @@ def write(
         session.tables.ensure_schema(spec.table.schema)
         # Where DDL is part of transactions, `record_intent` does nothing, and no ledger may exist yet.
         create_ledger(session, spec.table)
+        check_writer(session, spec.table, origin=origin, keys=partition_slice.keys)
         is_left = session.tables.columns(target) is not None
         # A shadow's name holds the run's id, so an earlier try of this run has left it.
         session.tables.drop(target)
@@ -229,7 +235,9 @@ def stage(
     spec = respelled(spec, names)
     rows = staging.typed_rows(source, columns, dialect=session.dialect.name)
     recognised = table_slice(session, rows, spec=spec, partition_slice=partition_slice, names=names)
-    check_keys(session, recognised)
+    # The collation is that of the live table, which may lack a column that its publication adds.
+    is_kept = _has_partition(live, recognised)
+    check_keys(session, recognised, live_rows(spec, names_of(live or ())) if is_kept else rows)
     select = staging.shadow_rows(rows, names=names, table_slice=recognised)
     session.tables.create(shadow, select, kind="scratch" if is_scratch else "shadow")
     # Before rows are counted, so that the counts of partitions are those of the rows that remain.
@@ -244,6 +252,13 @@ def stage(
         dropped=dropped,
         duplicates=duplicates,
     )
+
+
+def _has_partition(live: Sequence[Column] | None, recognised: TableSlice) -> bool:
+    """Return True if a live table has all columns that the partition expressions read."""
+    names = {*map(str.casefold, names_of(live or ()))}
+    read = [one.name for column in recognised.columns.values() for one in expression(column).find_all(exp.Column)]
+    return live is not None and names.issuperset(map(str.casefold, read))
 
 
 def _delete_duplicates(session: Session, shadow: TableRef, spec: TableSpec) -> int:

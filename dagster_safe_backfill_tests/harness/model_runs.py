@@ -175,7 +175,8 @@ class World:
             return [one for one in found if one.shadow in self.shadows]
 
         replaced: dict[str, Any] = {
-            "staged_partitions": lambda _session, _table, **asked: self.newest(**asked),
+            # There is one asset, to which all partitions belong.
+            "staged_partitions": lambda _session, _table, keys, assets: self.newest(keys=keys),
             "standing": standing,
             "rejections": lambda _session, _table: self.rejections,
             "live_slice": lambda _session, *, spec, partition_slice, names: partition_slice.keys,
@@ -185,6 +186,7 @@ class World:
             stack.enter_context(mock.patch.object(checkpoints, name, function))
         of_resume: dict[str, Any] = {
             "discard": discard,
+            "check_owner": lambda *_args, **_options: None,
             "live_before": lambda _session, **_options: LiveBefore(at=self.log.now()),
             "changes_by": lambda _session, _table, *ids: [
                 SimpleNamespace(key=one.key) for one in self.newest() if one.event == "published"

@@ -12,11 +12,11 @@ import pyarrow as pa
 
 from dagster_safe_backfill import Audit
 from dagster_safe_backfill.model.options import PUBLISH_BY_NAME, Publish, Strategy
-from dagster_safe_backfill.model.states import Audited, Origin, Published, Retired, RolledBack
+from dagster_safe_backfill.model.states import Audited, Origin, Published, RolledBack
 from dagster_safe_backfill.model.tables import Query
 from dagster_safe_backfill.wap.audit import audit
 from dagster_safe_backfill.wap.publish import publish
-from dagster_safe_backfill.wap.retention import owners, retire
+from dagster_safe_backfill.wap.retention import Retired, owners, retire
 from dagster_safe_backfill.wap.rollback.rollback import Chosen, rollback
 from dagster_safe_backfill.wap.write import write
 from dagster_safe_backfill_tests.harness.audited import Bench, Row, frame, slice_of

@@ -20,8 +20,8 @@ from dagster_safe_backfill.model.options import (
     Publish,
     Replace,
     Swap,
-    TableOptions,
 )
+from dagster_safe_backfill.model.table_options import TableOptions
 from dagster_safe_backfill.model.tables import KeepLatest, TableRef, TableSpec
 
 NIGHTS = "22:00-06:00 America/New_York"

@@ -208,6 +208,7 @@ def test_a_scope_other_than_asked_is_an_error() -> None:
     class Context:
         asset_key = dg.AssetKey("asset")
         partition_keys = ("2024-01-04",)
+        instance = None
 
         class run:  # noqa: N801
             tags = ends("2024-01-04", "2024-01-05")

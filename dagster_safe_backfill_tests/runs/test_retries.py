@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dagster_safe_backfill as sb
-from dagster_safe_backfill.errors import is_transient
+from dagster_safe_backfill.model.transient import is_transient
 from dagster_safe_backfill.runs.run import Retries
 from dagster_safe_backfill.warehouses.duckdb.errors import translated
 from dagster_safe_backfill.warehouses.duckdb.session import DuckDBWarehouse

@@ -30,6 +30,7 @@ pytestmark = pytest.mark.every_warehouse
 
 FIRST = date(2024, 1, 1)
 SCHEMA = pa.schema({"day": pa.date32(), "id": pa.int64(), "value": pa.float64(), "note": pa.string()})
+OP = Origin(run_id="op", publication_id="op")
 LONG_AGO = datetime(2000, 1, 1, tzinfo=timezone.utc)
 
 Row = tuple[Any, ...]
@@ -139,7 +140,9 @@ def test_a_merge_is_what_a_dict_says(
     outside = f"day NOT IN ({', '.join(repr(str(FIRST + timedelta(days=n))) for n in ordered)})"
     before = table.read("*", outside)
     with table.warehouse.connect() as connection:
-        found = store(connection, frame(inside), spec=spec(stamped=stamped), partition_slice=slice_of(ordered))
+        found = store(
+            connection, frame(inside), spec=spec(stamped=stamped), partition_slice=slice_of(ordered), origin=OP
+        )
     assert comparable(table.read()) == comparable(as_rows(model))
     assert comparable(table.read("*", outside)) == comparable(before)
     assert list(found.values()) == [expected_changes(live, inside, day) for day in ordered]
@@ -148,7 +151,9 @@ def test_a_merge_is_what_a_dict_says(
         old = {(day, i) for day, i, at in table.read("day, id, updated_at") if at == LONG_AGO}
         assert old == {(FIRST + timedelta(days=day), i) for day, i in untouched}
     with table.warehouse.connect() as connection:
-        again = store(connection, frame(inside), spec=spec(stamped=stamped), partition_slice=slice_of(ordered))
+        again = store(
+            connection, frame(inside), spec=spec(stamped=stamped), partition_slice=slice_of(ordered), origin=OP
+        )
     assert all(change.unchanged == change.staged and not change.deleted for change in again.values())
 
 
@@ -168,7 +173,7 @@ def test_a_merge_mends_a_table_with_broken_keys(
     table = Table(backend, stamped=False)
     table.fill([*as_rows(live), *rows_by_hand])
     with table.warehouse.connect() as connection:
-        found = store(connection, frame(inside), spec=spec(), partition_slice=slice_of(sorted(days)))
+        found = store(connection, frame(inside), spec=spec(), partition_slice=slice_of(sorted(days)), origin=OP)
     assert comparable(table.read()) == comparable([*kept, *as_rows(inside)])
     total = sum(found.values(), RowCounts())
     assert total.staged == total.inserted + total.updated + total.unchanged
@@ -182,7 +187,7 @@ def test_without_a_key_the_slice_is_replaced(backend: Backend, live: Rows, compu
     table = Table(backend, stamped=False)
     table.fill(as_rows(live))
     with table.warehouse.connect() as connection:
-        found = store(connection, frame(inside), spec=spec(key=()), partition_slice=slice_of(sorted(days)))
+        found = store(connection, frame(inside), spec=spec(key=()), partition_slice=slice_of(sorted(days)), origin=OP)
     assert comparable(table.read()) == comparable(as_rows(model))
     assert sum(change.deleted for change in found.values()) == sum(key[0] in days for key in live)
 

@@ -36,7 +36,6 @@ from dagster_safe_backfill.model.states import (
     Origin,
     Published,
     Rejected,
-    Retired,
     RolledBack,
     RowCounts,
     Staged,
@@ -45,7 +44,7 @@ from dagster_safe_backfill.model.tables import TableRef, TableSpec
 from dagster_safe_backfill.sql.ledger import LEDGER
 from dagster_safe_backfill.wap.audit import audit
 from dagster_safe_backfill.wap.publish import publish
-from dagster_safe_backfill.wap.retention import owners, retire
+from dagster_safe_backfill.wap.retention import Retired, owners, retire
 from dagster_safe_backfill.wap.rollback.rollback import Chosen, rollback
 from dagster_safe_backfill.wap.write import write
 from dagster_safe_backfill.warehouses.duckdb.session import DuckDBWarehouse

@@ -13,9 +13,9 @@ from dagster_safe_backfill.errors import (
     OutsideAllowedHoursError,
     SafeBackfillError,
     TooManyPartitionsError,
-    is_transient,
 )
 from dagster_safe_backfill.model.hours import AllowedHours
+from dagster_safe_backfill.model.transient import is_transient
 from dagster_safe_backfill.runs.backfills import BACKFILL_TAG
 
 CONFIRMED_TAG = "safe_backfill/confirmed_partitions"

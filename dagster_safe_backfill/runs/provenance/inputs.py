@@ -20,6 +20,8 @@ from dagster_safe_backfill.runs.private_dagster import (
 )
 
 _PAGE = 1000
+_LOOKED_AT = 50
+"""The number of newest events among which one that names no partition, or has a data version, is looked for."""
 _MOST_KEYS = 100
 """Of partitions that read more than this many of an upstream asset, any change of that asset counts."""
 
@@ -141,20 +143,21 @@ def changed_inputs(
 
 
 def _upstream(instance: dg.DagsterInstance, key: dg.AssetKey) -> _Upstream:
-    newest: Any = instance.fetch_materializations(key, limit=1).records
-    observed: Any = instance.fetch_observations(key, limit=1).records
-    version = None
-    if observed and observed[0].asset_observation is not None:
-        version = observed[0].asset_observation.data_version
+    materialized: Any = instance.fetch_materializations(key, limit=_LOOKED_AT).records
+    observed = [one for one in instance.fetch_observations(key, limit=_LOOKED_AT).records if _version(one) is not None]
     return _Upstream(
-        newest=newest[0].storage_id if newest else 0,
-        newest_whole=newest[0].storage_id if newest and newest[0].partition_key is None else 0,
+        newest=materialized[0].storage_id if materialized else 0,
+        newest_whole=next((one.storage_id for one in materialized if one.partition_key is None), 0),
         by_partition=newest_by_partition(instance, key),
-        version=version,
-        version_of_whole=version if observed and observed[0].partition_key is None else None,
-        # Only observations with a data version say anything about the data.
+        version=_version(observed[0]) if observed else None,
+        version_of_whole=next((_version(one) for one in observed if one.partition_key is None), None),
         versions=data_versions_by_partition(instance, key) if observed else {},
     )
+
+
+def _version(observation: Any) -> str | None:
+    """Return the data version of an observation. Without one, it says nothing about the data."""
+    return observation.asset_observation.data_version
 
 
 def _changed_after(instance: dg.DagsterInstance, asset: dg.AssetKey, moment: datetime) -> set[str | None]:
@@ -165,7 +168,9 @@ def _changed_after(instance: dg.DagsterInstance, asset: dg.AssetKey, moment: dat
         cursor: str | None = None
         while True:
             page = fetch(records_filter, limit=_PAGE, cursor=cursor)
-            found |= {record.partition_key for record in page.records}
+            for record in page.records:
+                if record.asset_observation is None or _version(record) is not None:
+                    found.add(record.partition_key)
             if not page.has_more:
                 break
             cursor = page.cursor

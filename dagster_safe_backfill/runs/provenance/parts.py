@@ -31,12 +31,9 @@ def definition_parts(
     """
     code = f"code_version {code_version}" if code_version is not None else asset.compute.digest()
     mappings = partition_mappings(computed_by, computed_by.key)
-    return {
-        "asset": asset.live.key.to_user_string(),
-        "table": rules_of(spec),
-        "upstream": digest_of_text(json.dumps(mappings)),
-        "code": code,
-    }
+    # A renamed asset is the same asset: its first key names it.
+    first = next(iter(asset.live.options.table.former_keys), asset.live.key.to_user_string())
+    return {"asset": first, "table": rules_of(spec), "upstream": digest_of_text(json.dumps(mappings)), "code": code}
 
 
 def audits_digest(audits: Sequence[Audit]) -> str:

@@ -52,6 +52,7 @@ def checkpoints(
     partition_slice: PartitionSlice,
     expected: Mapping[str, Provenance],
     looks_for_published: bool,
+    assets: Sequence[str] = (),
 ) -> Checkpoints:
     """Return the checkpoints of a slice; a read-only session is enough.
 
@@ -64,10 +65,11 @@ def checkpoints(
         partition_slice: The partitions.
         expected: A mapping from partition key to what would make its rows now.
         looks_for_published: True to return live partitions as well.
+        assets: See `staged_partitions`.
     """
     last: dict[str, StagedPartition] = {}
     unaudited: list[StagedPartition] = []
-    for one in staged_partitions(session, spec.table, keys=partition_slice.keys):
+    for one in staged_partitions(session, spec.table, keys=partition_slice.keys, assets=assets):
         last[one.key] = one
         if one.event == "staged":
             unaudited.append(one)

@@ -136,20 +136,29 @@ def newest_publication(session: Session, table: TableRef) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
-    """The run that made a shadow or an archive, and the time of the last ledger row that names the table."""
+    """Who made a shadow or an archive, and when it was last used.
+
+    Attributes:
+        run_id: The id of the run that made it.
+        last_used: The time of the last ledger row that names it.
+        asset_key: The key of the run's asset; None if the ledger doesn't name it.
+    """
 
     run_id: str
     last_used: datetime
+    asset_key: str | None = None
 
 
 def shadow_owners(session: Session, table: TableRef) -> dict[str, Owner]:
     """Return a mapping from the name, in lower case, of each shadow that the table ever had to its owner."""
-    at = terms.column("recorded_at")
-    select = ledger.rows_of(table, [terms.column("shadow"), terms.column("run_id"), at], ledger.is_given("shadow"))
+    columns = session.tables.columns(ledger.ledger_of(table)) or ()
+    items = ledger.known_columns(["shadow", "run_id", "recorded_at", "asset_key"], columns)
+    select = ledger.rows_of(table, terms.named(items), ledger.is_given("shadow"))
+    found = session.query(select.distinct().order_by(terms.column("recorded_at")))
     return {
         # The column `shadow` holds `schema.name`. Rows come in order of time, so the last one of a shadow counts.
-        name.casefold().removeprefix(f"{table.schema.casefold()}."): Owner(run_id=run_id, last_used=last_used)
-        for name, run_id, last_used in session.query(select.distinct().order_by(at.copy()))
+        name.casefold().removeprefix(f"{table.schema.casefold()}."): Owner(run_id=run_id, last_used=at, asset_key=asset)
+        for name, run_id, at, asset in found
     }
 
 

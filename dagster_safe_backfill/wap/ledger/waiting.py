@@ -17,8 +17,9 @@ from dagster_safe_backfill.model.states import (
     StagedEvent,
     StagedPartition,
 )
-from dagster_safe_backfill.model.tables import TableRef
+from dagster_safe_backfill.model.tables import TableRef, names_of
 from dagster_safe_backfill.sql import ledger, terms
+from dagster_safe_backfill.wap.ledger.owner import check_owner
 from dagster_safe_backfill.warehouses.base import Row, Session
 
 _WAITING: tuple[Event, ...] = ("audited", "approved", "refused")
@@ -32,7 +33,12 @@ _COLUMNS = (
 
 
 def staged_partitions(
-    session: Session, table: TableRef, *, keys: Sequence[str] | None = None, group: str | None = None
+    session: Session,
+    table: TableRef,
+    *,
+    keys: Sequence[str] | None = None,
+    group: str | None = None,
+    assets: Sequence[str] = (),
 ) -> list[StagedPartition]:
     """Return the last event of each partition in each group, the oldest first.
 
@@ -41,6 +47,8 @@ def staged_partitions(
         table: The live table.
         keys: The partition keys. Defaults to all partitions.
         group: The group. Defaults to all groups.
+        assets: The keys of the asset that asks; see `Origin.assets`. Partitions that another asset staged are left out.
+            Defaults to all assets.
     """
     columns = session.tables.columns(ledger.ledger_of(table)) or ()
     if not ledger.is_readable(columns):
@@ -50,6 +58,8 @@ def staged_partitions(
         conditions.append(terms.is_in(terms.column("partition_key"), map(terms.text, keys)))
     if group is not None:
         conditions.append(ledger.group().eq(terms.text(group)))
+    if assets and "asset_key" in map(str.casefold, names_of(columns)):
+        conditions.append(ledger.is_of_asset(assets))
     items = ledger.known_columns(_COLUMNS, columns)
     found = session.query(ledger.newest_by_partition(table, items, *conditions))
     return list(map(partial(_staged_partition, table), found))
@@ -77,13 +87,17 @@ def standing(session: Session, table: TableRef, found: Sequence[StagedPartition]
     return [one for one in found if one.shadow is not None and one.shadow.name.casefold() in names]
 
 
-def to_audit(session: Session, table: TableRef, *, group: str) -> tuple[Sequence[StagedPartition], list[str]]:
+def to_audit(session: Session, table: TableRef, *, origin: Origin) -> tuple[Sequence[StagedPartition], list[str]]:
     """Return the partitions that wait for the audit of their group, and the keys that their own audits haven't passed.
 
-    If the group has staged nothing, both are of the partitions that were staged last by any group.
+    If the run's group has staged nothing, both are of the partitions that were staged last by any group.
+
+    Raises:
+        OtherAssetError: The table belongs to another asset.
     """
-    everything = staged_partitions(session, table)
-    own = [one for one in everything if one.group == group]
+    check_owner(session, table, origin=origin)
+    everything = staged_partitions(session, table, assets=origin.assets)
+    own = [one for one in everything if one.group == origin.group]
     found = own or [*newest(everything).values()]
     waiting = standing(session, table, [one for one in found if one.event in _WAITING])
     return waiting, [one.key for one in found if one.event in ("staged", "rejected")]

@@ -47,7 +47,7 @@ def measure_live(
     names = names_of(columns)
     rows = exp.select(*terms.columns(names)).from_(terms.table(spec.table))
     recognised = table_slice(session, rows, spec=spec, partition_slice=partition_slice, names=names)
-    check_keys(session, recognised)
+    check_keys(session, recognised, rows)
     if partition_slice is not None:
         rows = rows.where(inside(recognised))
     view = session.derive(_VIEW, positioned(rows, terms.columns(names), recognised), kind="view")

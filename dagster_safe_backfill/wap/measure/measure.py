@@ -28,9 +28,9 @@ from dagster_safe_backfill.errors import (
     ConfigurationError,
     SafeBackfillError,
     StatementCancelledError,
-    is_transient,
 )
 from dagster_safe_backfill.model.states import Staged
+from dagster_safe_backfill.model.transient import is_transient
 from dagster_safe_backfill.sql import auditing, terms
 from dagster_safe_backfill.sql.auditing import AuditedRows
 from dagster_safe_backfill.wap.measure.compare import Sampler, compared

@@ -13,8 +13,8 @@ from dagster_safe_backfill.errors import (
     ConfigurationError,
     SafeBackfillError,
     StatementCancelledError,
-    is_transient,
 )
+from dagster_safe_backfill.model.transient import is_transient
 from dagster_safe_backfill.sql import auditing
 from dagster_safe_backfill.warehouses.base import Row, Session
 

@@ -23,6 +23,7 @@ from dagster_safe_backfill.wap.ledger.history import (
     history,
     newest_publication,
 )
+from dagster_safe_backfill.wap.ledger.owner import check_owner
 from dagster_safe_backfill.wap.ledger.record import NewChange, record_change, record_intent, upgrade_ledger
 from dagster_safe_backfill.wap.recovery import finish_interrupted_swap
 from dagster_safe_backfill.wap.rollback.histories import rollback_path
@@ -69,16 +70,15 @@ def rollback(
         session: An open session, outside a transaction.
         chosen: The publications to undo.
         spec: How the live table is kept.
-        partition_slice: All partitions that were ever changed (`history.partition_keys`) and that the asset still has;
-            None if there are none.
+        partition_slice: All partitions that were ever changed and that the asset still has; None if there are none.
         origin: The run that rolls back, and the rollback's own id.
         archive_for: How long the present live rows are kept.
         force: True to undo later publications and changes by hand as well.
         dry_run: True to return what would change, without changing it.
 
     Raises:
-        PublicationNotFoundError: The publication doesn't exist, or it did not publish the partitions, or the asset
-            doesn't have them any more.
+        OtherAssetError: The table belongs to another asset.
+        PublicationNotFoundError: The publication or, in it or the asset, a partition doesn't exist.
         RollbackConflictError: The partitions changed after the publication, and `force` isn't set.
         ArchiveNotFoundError: The replaced rows are not kept any more, or never were.
         RollbackError: The table doesn't exist any more, or an archive doesn't have the rows that were replaced.
@@ -92,6 +92,7 @@ def rollback(
         force=force,
         dry_run=dry_run,
     )
+    check_owner(session, spec.table, origin=origin, keys=chosen.keys)
     if not dry_run:
         record_intent(session, spec.table, origin=origin, archive=spec.table.archive(origin.publication_id))
     return session.attempt(lambda: step.run(chosen))
@@ -115,6 +116,7 @@ class _Rollback:
         with self.session.tables.hold(table) as committed:
             if not ledger.is_readable(committed.tables.columns(ledger.ledger_of(table))):
                 raise self._not_found("its ledger has no publication that could be rolled back")
+            check_owner(committed, table, origin=self.origin, keys=chosen.keys)
             repeated = self._repeated()
             if repeated is not None:
                 return repeated

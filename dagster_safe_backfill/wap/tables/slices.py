@@ -9,16 +9,16 @@ from sqlglot import exp
 from dagster_safe_backfill.errors import ConfigurationError, PartitionColumnError, SliceError
 from dagster_safe_backfill.model.slices import (
     ColumnType,
+    KeyDimension,
     PartitionColumn,
     PartitionSlice,
     TableSlice,
     TimeDimension,
 )
 from dagster_safe_backfill.model.tables import TableSpec
-from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.dialect import Dialect
-from dagster_safe_backfill.sql.slicing import distinct_keys, inside
+from dagster_safe_backfill.sql.slicing import ambiguous_keys, inside
 from dagster_safe_backfill.warehouses.base import Session
 
 
@@ -75,8 +75,13 @@ def live_slice(
     session: Session, *, spec: TableSpec, partition_slice: PartitionSlice | None, names: Sequence[str]
 ) -> TableSlice:
     """Return the slice as `table_slice` does, over the rows of the live table, whose columns are `names`."""
-    rows = exp.select(*terms.columns(names)).from_(terms.table(spec.table))
+    rows = live_rows(spec, names)
     return table_slice(session, rows, spec=spec, partition_slice=partition_slice, names=names)
+
+
+def live_rows(spec: TableSpec, names: Sequence[str]) -> exp.Select:
+    """Return a SELECT of the columns `names` of the live table."""
+    return exp.select(*terms.columns(names)).from_(terms.table(spec.table))
 
 
 def expressions_of(spec: TableSpec, partition_slice: PartitionSlice, *, dialect: str) -> dict[str | None, exp.Expr]:
@@ -112,23 +117,45 @@ def _example(partition_slice: PartitionSlice) -> str:
     return "{" + ", ".join(f'"{name}": "a_column"' for name in names) + "}"
 
 
-def check_keys(session: Session, recognised: TableSlice) -> None:
-    """Refuse partition keys that are the same value in their column's type, such as 1 and 01 in a column of integers.
+def check_keys(session: Session, recognised: TableSlice, rows: exp.Select) -> None:
+    """Refuse partition keys that don't stand for exactly one value of their column each.
+
+    Two keys may be one value: 1 and 01 in a column of integers, a and A in a column whose collation ignores case. All
+    known keys of the partitions definition are compared, because a run of one of them replaces the rows of the other.
+    A key that the column's type can't hold is refused only if it is in the slice, since it can't harm the others.
+
+    Args:
+        session: An open session; read-only is enough.
+        recognised: The slice.
+        rows: Rows of the table, of which none is read.
 
     Raises:
-        PartitionColumnError: Two keys are the same value, so that rows would belong to two partitions.
+        PartitionColumnError: Two known keys are the same value, or the column can't hold a key of the slice.
     """
-    dimensions = () if recognised.partition_slice is None else recognised.partition_slice.dimensions
-    for dimension in dimensions:
-        column = recognised.columns[dimension.name]
-        # Keys that differ are different texts, but may be one value of another type, such as 1 and 01 of INTEGER.
-        if isinstance(dimension, TimeDimension) or column.keeps == "text":
-            continue
-        ((values,),) = session.query(distinct_keys(dimension, column))
-        if values < len(set(dimension.values)):
+    dimensions: list[tuple[KeyDimension, PartitionColumn]] = []
+    for dimension in () if recognised.partition_slice is None else recognised.partition_slice.dimensions:
+        if isinstance(dimension, KeyDimension):
+            dimensions.append((dimension, recognised.columns[dimension.name]))
+    if not dimensions:
+        return
+    found = session.query(ambiguous_keys(dimensions, rows))
+    for place, _first, _last, unfit in found:
+        dimension, column = dimensions[int(place)]
+        if unfit is not None and unfit in dimension.values:
             raise PartitionColumnError(
-                f"{column.name}: some of the partition keys {listed(dimension.values)} are the same value of type"
-                f" {column.type_name}, so rows would belong to two partitions. Set a partition_expr that returns text."
+                f"{column.name}: the type {column.type_name} can't hold the partition key {unfit} unchanged, so no row"
+                " can belong to that partition. Correct the key, or set a partition_expr that returns text."
+            )
+    for place, first, last, unfit in found:
+        column = dimensions[int(place)][1]
+        if unfit is None:
+            same = f"the same value of type {column.type_name}"
+            if column.keeps == "text":
+                same = "equal in the collation of the column"
+            raise PartitionColumnError(
+                f"{column.name}: the partition keys {first} and {last} are {same}, so rows would belong to two"
+                " partitions. Keep one of the keys, or set a partition_expr with a type and collation that tells them"
+                " apart, such as text."
             )
 
 

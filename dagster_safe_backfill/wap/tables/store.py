@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from dagster_safe_backfill.errors import ConfigurationError, KeyViolationError, WarehouseError
 from dagster_safe_backfill.model.slices import PartitionSlice
-from dagster_safe_backfill.model.states import RowCounts, Staged
-from dagster_safe_backfill.model.tables import TableSpec, names_of
+from dagster_safe_backfill.model.states import Origin, RowCounts, Staged
+from dagster_safe_backfill.model.tables import TableRef, TableSpec, names_of
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.wap.changes.prepare import prepare_change, slice_write
 from dagster_safe_backfill.wap.columns import add_columns
+from dagster_safe_backfill.wap.ledger.owner import check_owner
+from dagster_safe_backfill.wap.ledger.record import create_ledger, record
 from dagster_safe_backfill.wap.measure.measure import key_result
 from dagster_safe_backfill.wap.write import readable, stage
 from dagster_safe_backfill.warehouses.base import Session
@@ -24,15 +26,18 @@ def store(
     *,
     spec: TableSpec,
     partition_slice: PartitionSlice | None,
+    origin: Origin,
 ) -> Mapping[str, RowCounts]:
     """Replace the rows of a slice, or of the whole table, with computed rows.
 
-    With a unique key, only rows that differ are written.
+    With a unique key, only rows that differ are written. An asset's first write of the table is recorded in the ledger,
+    so that no other asset writes the table.
 
     Returns:
         A mapping from partition key, or `WHOLE_TABLE`, to the row counts.
 
     Raises:
+        OtherAssetError: The table belongs to another asset.
         WriteError: The rows are not allowed in the table, which is unchanged.
         SliceError: A partition expression names a column that the rows don't have, or doesn't tell the partitions
             apart.
@@ -44,13 +49,18 @@ def store(
             ' @wap_asset(publish=Swap(on_schema_change="sync")) does.'
         )
     shadow = session.scratch(_SCRATCH)
+    keys = () if partition_slice is None else partition_slice.keys
 
     def work() -> Mapping[str, RowCounts]:
         session.tables.ensure_schema(spec.table.schema)
+        owner = check_owner(session, spec.table, origin=origin, keys=keys)
         staged = stage(session, source, spec=spec, partition_slice=partition_slice, shadow=shadow, is_scratch=True)
         if staged.spec.unique_key:
             # A plain asset or op has no audits, so the unique key is checked here.
             _check_key(session, staged)
+        is_first = owner != origin.asset_key
+        if is_first:
+            _claim(session, spec.table, origin=origin, keys=keys)
         add_columns(session, staged)
         write = slice_write(session, staged.table_slice, shadow=shadow, names=names_of(staged.columns))
         prepared = prepare_change(
@@ -61,12 +71,26 @@ def store(
             live_exists=staged.live_columns is not None,
         )
         prepared.run(session)
+        if is_first:
+            record(session, "stored", spec.table, [{}], origin=origin)
         session.tables.drop(shadow)
         return prepared.row_counts
 
     # Loaded before the transaction: `attempt` may repeat that, and Snowflake's DDL to load a frame would commit it.
     with readable(session, data, spec=spec) as source:
         return session.attempt(work)
+
+
+def _claim(session: Session, table: TableRef, *, origin: Origin, keys: Sequence[str]) -> None:
+    """Prepare the ledger for an asset's first write of a table, and refuse other assets that write it at the same time.
+
+    Raises:
+        OtherAssetError: The table belongs to another asset.
+    """
+    create_ledger(session, table)
+    # The second of two assets that write the table for the first time waits here, or begins again.
+    with session.tables.hold(table) as committed:
+        check_owner(committed, table, origin=origin, keys=keys)
 
 
 def _check_key(session: Session, staged: Staged) -> None:

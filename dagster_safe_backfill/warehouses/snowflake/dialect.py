@@ -29,6 +29,11 @@ _SYNONYMS = {
     "TIME": (_TYPES.TIME,),
 }
 """A mapping from each of the driver's types to sqlglot's types for its synonyms."""
+_TRIED = {
+    *(_TYPES.VARCHAR, _TYPES.TEXT, _TYPES.BOOLEAN, _TYPES.DATE, _TYPES.TIME),
+    *(_TYPES.TIMESTAMP, _TYPES.TIMESTAMPNTZ, _TYPES.TIMESTAMPLTZ, _TYPES.TIMESTAMPTZ),
+}
+"""The types besides numbers that TRY_CAST takes: https://docs.snowflake.com/en/sql-reference/functions/try_cast"""
 
 
 class SnowflakeDialect(Dialect):
@@ -105,6 +110,13 @@ class SnowflakeDialect(Dialect):
                 return "text"
             case _:
                 return "other"
+
+    def tried(self, value: exp.Expr, to: exp.DataType) -> exp.Expr:
+        """See `Dialect.tried`."""
+        if to.this not in _TRIED and to.this not in exp.DataType.NUMERIC_TYPES:
+            return exp.cast(value, to)
+        # Without `requires_string`, sqlglot writes a CAST, as it doesn't know that the value is a text.
+        return exp.TryCast(this=value, to=to, requires_string=True)
 
     def is_type(self, type_name: str, wanted: str) -> bool:
         """See `Dialect.is_type`."""

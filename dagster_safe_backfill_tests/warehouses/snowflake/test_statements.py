@@ -17,7 +17,7 @@ from dagster_safe_backfill.model.options import Strategy
 from dagster_safe_backfill.model.slices import KeyDimension, PartitionColumn, PartitionSlice, TableSlice
 from dagster_safe_backfill.model.tables import Query, TableRef, TableSpec
 from dagster_safe_backfill.sql import staging, terms
-from dagster_safe_backfill.sql.slicing import distinct_keys, inside
+from dagster_safe_backfill.sql.slicing import ambiguous_keys, inside
 from dagster_safe_backfill.wap.ledger.waiting import staged_partitions
 from dagster_safe_backfill.warehouses.base import STATEMENTS
 from dagster_safe_backfill.warehouses.snowflake.dialect import SnowflakeDialect
@@ -139,15 +139,15 @@ def test_lists_that_are_too_long_are_split(account: SnowflakeBackend) -> None:
     spec = TableSpec(table=table)
     source = exp.select(terms.column("k")).from_(terms.table(table))
     statements = [
-        distinct_keys(dimension, column),
+        ambiguous_keys([(dimension, column)], source),
         source.copy().where(inside(TableSlice(spec=spec, partition_slice=keys, columns={None: column}))),
         staging.delete_positions(table, range(len(MANY))),
     ]
     assert [longest(statement) for statement in statements] == [16_000] * 3
     account.create("t", pa.table({"k": [1]}))
     with account.warehouse.connect() as connection:
-        twice = distinct_keys(KeyDimension(values=(*MANY, "007", "00")), column)
-        assert connection.query(twice) == [(len(MANY),)], "some are the same number"
+        twice = ambiguous_keys([(KeyDimension(values=("1",), known=(*MANY, "007", "00")), column)], source)
+        assert sorted(connection.query(twice)) == [(0, "0", "00", None), (0, "007", "7", None)]
 
 
 def test_a_list_of_accepted_values_may_be_long(account: SnowflakeBackend) -> None:

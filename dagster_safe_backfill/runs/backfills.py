@@ -63,7 +63,8 @@ def why_not_reused(
     """Return why a run computes again what an earlier run had staged; None if it continues with that.
 
     - A retry of the run's step continues.
-    - A re-execution from failure continues: that is what it is asked for.
+    - A re-execution from failure continues: that is what it is asked for. If the run that it re-executes was itself to
+      compute all again, it continues only with what that run computed.
     - If the earlier run was interrupted, any later run continues, also a new launch.
     - If it failed, or audits rejected some of its rows, somebody may have fixed the source of all its rows since.
 
@@ -91,7 +92,7 @@ def why_not_reused(
             if not is_family:
                 reason = f"run {earlier_run_id}, which staged them, has not ended"
         case "interrupted" | "failed":
-            is_asked = resume == "always" or (is_family and _is_from_failure(run, instance))
+            is_asked = resume == "always" or (is_family and _continues(run, earlier, instance))
             if is_rejected and not is_asked:
                 reason = "audits rejected rows of the table after these were computed"
             elif ending == "failed" and not is_asked:
@@ -148,6 +149,23 @@ def _is_interruption(error: Any) -> bool:
             return True
         error = error.cause
     return False
+
+
+def _continues(run: dg.DagsterRun, earlier: dg.DagsterRun, instance: dg.DagsterInstance) -> bool:
+    """Return True if a run re-executes only what failed, and so do those between it and an earlier run."""
+    seen: set[str] = set()
+    between: dg.DagsterRun | None = run
+    while between is not None and between.run_id not in (earlier.run_id, *seen):
+        if not _is_from_failure(between, instance):
+            return False
+        seen.add(between.run_id)
+        parent_id = between.parent_run_id or between.tags.get("dagster/parent_run_id")
+        # The runs of a backfill that is re-executed have no parent.
+        if parent_id is None:
+            return True
+        between = instance.get_run_by_id(parent_id)
+    # What a run was asked for that was deleted from Dagster isn't known.
+    return between is not None
 
 
 def _is_from_failure(run: dg.DagsterRun, instance: dg.DagsterInstance) -> bool:

@@ -15,7 +15,7 @@ from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.runs.backfills import is_over, why_not_continued, why_not_reused
 from dagster_safe_backfill.runs.limits.deadlines import Deadline
-from dagster_safe_backfill.runs.private_dagster import upstream_of, upstream_partitions
+from dagster_safe_backfill.runs.private_dagster import upstream_partitions
 from dagster_safe_backfill.runs.run import ComputingRun
 from dagster_safe_backfill.wap.ledger.checkpoints import Checkpoints, checkpoints
 from dagster_safe_backfill.wap.ledger.history import Change, changes_by
@@ -218,9 +218,12 @@ def _reused(run: ComputingRun, earlier: Checkpoints) -> tuple[Sequence[StagedPar
         if why_not_continued(context.run, context.instance, one.run_id, step_key=step_key) is None
     ]
     kept = [one for one in earlier.staged if one.key not in why]
-    for key in _built_on_others(run, {*done, *(one.key for one in kept)}):
-        why[key] = "they were computed from partitions of the same asset that are computed again"
-    kept = [one for one in kept if one.key not in why]
+    if run.reads_itself:
+        # The partitions that they were computed from may have been staged with them, and not be live.
+        why |= dict.fromkeys((one.key for one in kept), "the asset reads its own partitions, and these aren't live yet")
+        kept = []
+        for key in _built_on_others(run, set(done)):
+            why[key] = "they were computed from partitions of the same asset that are computed again"
     _log_computed_again(context, why)
     if kept:
         _log_reused(context, kept)
@@ -230,20 +233,14 @@ def _reused(run: ComputingRun, earlier: Checkpoints) -> tuple[Sequence[StagedPar
     return kept, done
 
 
-def _built_on_others(run: ComputingRun, reusable: set[str]) -> set[str]:
-    """Return the reusable partitions of an asset that reads its own earlier partitions, if one of these is computed."""
-    context, own = run.context, run.context.asset_key
+def _built_on_others(run: ComputingRun, done: set[str]) -> set[str]:
+    """Return the published partitions of an asset that reads itself that were computed from some computed again."""
     keys = run.partition_slice.keys
-    if own not in upstream_of(context) or len(reusable) == len(keys):
-        return set()
-    if not run.options.batches.publish_each:
-        # The rest would be computed from live partitions, not from the staged ones.
-        return reusable
-    read_by = upstream_partitions(context, own, keys)
-    computed, built = set(keys) - reusable, set[str]()
+    read_by = upstream_partitions(run.context, run.context.asset_key, keys)
+    computed, built = set(keys) - done, set[str]()
     for key in keys:
         read = read_by[key]
-        if key in reusable and (read is None or not computed.isdisjoint(read)):
+        if key in done and (read is None or not computed.isdisjoint(read)):
             computed.add(key)
             built.add(key)
     return built

@@ -24,8 +24,8 @@ from dagster_safe_backfill.reports.events import (
     with_metadata,
 )
 from dagster_safe_backfill.runs.backfills import group_of, targeted_keys
-from dagster_safe_backfill.runs.declared import StagedAsset
-from dagster_safe_backfill.runs.partitions import check_recordable, check_recorded, slice_of_run
+from dagster_safe_backfill.runs.declared import LiveAsset, StagedAsset
+from dagster_safe_backfill.runs.partitions import check_recordable, check_recorded, order_of, slice_of_run
 from dagster_safe_backfill.runs.private_dagster import add_partition_metadata
 from dagster_safe_backfill.runs.provenance.inputs import changed_inputs
 from dagster_safe_backfill.runs.provenance.parts import audits_digest
@@ -89,6 +89,8 @@ def _judge(
     session.attempt(partial(upgrade_ledger, session, table))
     check_owner(session, table, origin=run.origin)
     waiting, left_out = to_audit(session, table, origin=run.origin)
+    waiting, gone = known_partitions(run, live, waiting)
+    left_out += gone
     if not waiting:
         raise NotStagedError(
             f"{table}: nothing is staged that could be audited; materialize partitions of"
@@ -115,6 +117,15 @@ def _judge(
     columns = run.options.checks.sample_columns
     judged = audit(session, staged, audits, origin=origin, sample_columns=columns, gate="group")
     return judged, left_out, outdated
+
+
+def known_partitions(
+    run: Run, live: LiveAsset, waiting: Sequence[StagedPartition]
+) -> tuple[Sequence[StagedPartition], list[str]]:
+    """Return the staged partitions that the asset still has, and the keys of the others, which can't be published."""
+    order = order_of(live.partitions_def, run.context.instance)
+    gone = [one.key for one in waiting if one.key not in order]
+    return [one for one in waiting if one.key in order], gone
 
 
 def _check_provenance(run: Run, staged: StagedAsset, waiting: Sequence[StagedPartition]) -> list[str]:

@@ -17,12 +17,13 @@ from unittest import mock
 import dagster as dg
 
 import dagster_safe_backfill as sb
+from dagster_safe_backfill.errors import NotStagedError
 from dagster_safe_backfill.model.options import AssetOptions
 from dagster_safe_backfill.model.provenance import Provenance
 from dagster_safe_backfill.model.states import Event, Fingerprint, Origin, StagedPartition
 from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec
-from dagster_safe_backfill.runs import resume
-from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset
+from dagster_safe_backfill.runs import resume, staged_runs
+from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, StagedAsset
 from dagster_safe_backfill.runs.partitions import slice_of_keys
 from dagster_safe_backfill.runs.private_dagster import step_started_at, upstream_of
 from dagster_safe_backfill.runs.provenance.inputs import inputs_of
@@ -38,11 +39,11 @@ Again = Literal["launch", "all", "from_failure", "retry"]
 Ending = Literal["succeeded", "failed", "rejected", "interrupted"]
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """The process is gone."""
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """The step fails, with an error of this name."""
 
 
@@ -51,8 +52,8 @@ class Try:
     """One try, and what happens meanwhile.
 
     Attributes:
-        at: What happens while the partition of a key is computed: `error`, `kill`, `timeout`, or a refreshed input, which
-            the function reads before or after that.
+        at: What happens while the partition of a key is computed: `error`, `kill`, `timeout`, or a refreshed input,
+            which the function reads before or after that.
         kill_after: The batch and the phase after which the process is killed.
         late: An input that is refreshed after Dagster loaded it, before the library looks.
     """
@@ -174,7 +175,8 @@ class World:
             return [one for one in found if one.shadow in self.shadows]
 
         replaced: dict[str, Any] = {
-            "staged_partitions": lambda _session, _table, **asked: self.newest(**asked),
+            # There is one asset, to which all partitions belong.
+            "staged_partitions": lambda _session, _table, keys, assets: self.newest(keys=keys),
             "standing": standing,
             "rejections": lambda _session, _table: self.rejections,
             "live_slice": lambda _session, *, spec, partition_slice, names: partition_slice.keys,
@@ -184,6 +186,7 @@ class World:
             stack.enter_context(mock.patch.object(checkpoints, name, function))
         of_resume: dict[str, Any] = {
             "discard": discard,
+            "check_owner": lambda *_args, **_options: None,
             "live_before": lambda _session, **_options: LiveBefore(at=self.log.now()),
             "changes_by": lambda _session, _table, *ids: [
                 SimpleNamespace(key=one.key) for one in self.newest() if one.event == "published"
@@ -249,10 +252,10 @@ def launch(world: World, plan: Try) -> Ending:
         is_passed = _Step(world, plan, run).work()
         if not is_passed:
             ending, error = "rejected", "Failure"
-    except Stopped as stopped:
+    except StoppedError as stopped:
         error = str(stopped)
         ending = "interrupted" if error == "BatchTimeoutError" else "failed"
-    except Killed:
+    except KilledError:
         if plan.is_monitored:
             log.runs[run.run_id] = run.with_status(dg.DagsterRunStatus.FAILURE)
         return "interrupted"
@@ -323,7 +326,7 @@ class _Step:
 
     def _phase(self, number: int, name: str) -> None:
         if self.plan.kill_after == (number, name):
-            raise Killed
+            raise KilledError
 
     def _batch(self, number: int, batch: resume.Batch, *, is_alone: bool) -> tuple[list[str], list[str]]:
         world, run, keys = self.world, self.run, batch.partition_slice.keys
@@ -364,11 +367,11 @@ class _Step:
         for key in keys:
             what, *asked = self.plan.at.get(key, ("",))
             if what == "kill":
-                raise Killed
+                raise KilledError
             if what == "error":
-                raise Stopped("RuntimeError")
+                raise StoppedError("RuntimeError")
             if what == "timeout":
-                raise Stopped("BatchTimeoutError")
+                raise StoppedError("BatchTimeoutError")
             if what == "refresh before":
                 world.refresh(*asked)
             values[key] = world.value(key, world.before(key, {**own, **values}), self.loaded)
@@ -397,7 +400,7 @@ class _Step:
         world, run = self.world, self.run
         found = {one.key: one for one in world.newest(keys=keys, group=run.origin.group)}
         if any(one.fingerprint != world.fingerprint(key) for key, one in found.items()):
-            raise Stopped("PublishConflictError")
+            raise StoppedError("PublishConflictError")
         live = dict(world.live or {})
         for key, one in found.items():
             assert one.shadow is not None
@@ -410,6 +413,27 @@ class _Step:
     def _materialized(self, keys: Any) -> None:
         for key in keys:
             self.world.log.report("x", key)
+
+
+def refusal(world: World) -> str | None:
+    """Return why `x__audit` refuses what is staged; None if it doesn't."""
+    assert world.last is not None
+    asset = built(world.of)[0]
+    run = model_run(world, world.last, keys_of(world.of))
+    shadow = SimpleNamespace(
+        key=asset.key,
+        asset_deps=asset.asset_deps,
+        get_partition_mapping=asset.get_partition_mapping,
+        code_versions_by_key={asset.key: f"{world.code}"},
+    )
+    staged = StagedAsset(computed=run.asset, shadow=lambda: shadow)  # type: ignore[arg-type,return-value]
+    waiting = [one for one in world.newest(group=run.origin.group) if one.event == "audited"]
+    group, _gone = staged_runs.known_partitions(run, run.asset.live, waiting)
+    try:
+        staged_runs._check_provenance(run, staged, group)  # pyright: ignore[reportPrivateUsage]
+    except NotStagedError as error:
+        return str(error)
+    return None
 
 
 def _parsed(made_by: Provenance) -> Provenance:

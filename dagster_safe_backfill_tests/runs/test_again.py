@@ -177,6 +177,15 @@ class TestSourceThatDagsterDoesNotKnow:
         assert days(rates.calls) == [*D[:4]]
         assert rates.values() == [1, 2, 3, 4]
 
+    def test_a_re_execution_from_failure_of_one_of_all(self, rates: Rates) -> None:
+        """Who asked for all again, and then for what is missing of that, asked for nothing of the first run."""
+        self.rejected(rates)
+        rates.kills(D[1])
+        assert rates.run([defined(rates)], D[0], D[5], again=rates.last, from_failure=False) is None
+        rates.run([defined(rates)], D[0], D[5], again=rates.last)
+        assert days(rates.calls) == [*D[1:6]]
+        assert rates.values() == [1, 2, 3, 4, 5, 6]
+
     def test_a_step_that_fails_is_not_retried_after_a_rejection(self, rates: Rates) -> None:
         """The retry would compute the same from the same source."""
         self.rejected(rates, retry_policy=dg.RetryPolicy(max_retries=2))

@@ -188,6 +188,21 @@ def test_weeks_instead_of_days(rates: Staged, door: Door) -> None:
     assert rates.values() == [*range(7, 14)]
 
 
+def test_days_that_are_no_more_do_not_keep_a_week_from_being_published(rates: Staged) -> None:
+    """They were staged in the same group, and the asset no longer has them."""
+    weeks = dg.WeeklyPartitionsDefinition("2024-01-07", end_date="2024-03-03")
+
+    def revenue(partitions: sb.PartitionSlice) -> pd.DataFrame:
+        days = pd.date_range(partitions.start, partitions.end, freq="1D", inclusive="left").tz_localize(None)
+        return pd.DataFrame({"day": days.as_unit("us"), "value": [day.dayofyear for day in days]})
+
+    rates.passes("shadow", rates.assets(revenue), keys=("2024-01-07", "2024-01-08"))
+    second = rates.assets(revenue, partitions_def=weeks)
+    for which in ("shadow", "audit", "published"):
+        rates.passes(which, second, keys=("2024-01-07",))
+    assert rates.values() == [*range(7, 14)]
+
+
 def test_runs_of_other_config_in_one_backfill(rates: Staged) -> None:
     """They are mixed as other versions are, and refused unless that is allowed."""
 

@@ -175,6 +175,21 @@ def test_what_passed_beside_its_rejected_predecessor_is_not_published(rates: Rat
     assert rates.values() == [10, 20]
 
 
+def test_a_part_of_a_batch_is_not_reused_without_the_rest(rates: Rates, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Days 1 and 2 are audited together when the publication breaks; then day 2 alone is re-executed."""
+    from dagster_safe_backfill.wap import publish
+
+    def record_change(*args: Any, **options: Any) -> None:
+        raise RuntimeError("the publication broke")
+
+    for batches in (sb.Batches(size=2, publish_each=True), None):
+        with monkeypatch.context() as patched:
+            patched.setattr(publish, "record_change", record_change)
+            assert "broke" in rates.said(rates.run([asset(rates, batches=batches)], D[0], D[1]))
+        rates.run([asset(rates, batches=batches)], D[1], D[1], again=rates.last)
+        assert rates.values() == [10]
+
+
 def test_a_predecessor_that_was_changed_by_hand(rates: Rates) -> None:
     rates.breaks(D[3])
     rates.run([asset(rates)], D[0], D[3])

@@ -135,7 +135,7 @@ def changed_inputs(
             if before is None:
                 changed.setdefault(key, f"it can't be known which {upstream.to_user_string()} they were computed from")
                 continue
-            # A run of another asset doesn't know the partitions of this asset's upstream assets: they count as then.
+            # In a run of another asset, Dagster 1.13.27 knows the upstream assets of this one without their partitions.
             keys, *_, kind = json.loads(before)
             if str(found.state_of(keys, kind=kind)) != before:
                 changed.setdefault(key, f"{upstream.to_user_string()} changed since")

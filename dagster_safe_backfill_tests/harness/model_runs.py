@@ -214,7 +214,7 @@ def model_run(world: World, run: dg.DagsterRun, keys: Sequence[str]) -> ModelRun
     asset = built(world.of)[0]
     options = AssetOptions(partition_expr={None: "day"}, batches=world.batches)
     live = LiveAsset(key=asset.key, options=options, partitions_def=world.of.partitions_def)
-    code = SimpleNamespace(digest=lambda: f"{world.code}")
+    code = SimpleNamespace(digest=lambda: f"code_version {world.code}")
     computed = ComputedAsset(live=live, compute=code, audits=(), logs_by_partition=False)  # type: ignore[arg-type]
     group = (run.root_run_id or run.run_id) if world.is_staged_shape else run.run_id
     parts = computed.provenance(world.spec, computed_by=asset) | run_parts(context, {})

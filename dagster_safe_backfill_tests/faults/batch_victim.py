@@ -126,6 +126,8 @@ def job(folder: str, publish_per: PublishPer) -> dg.JobDefinition:
         audits=[sb.expression("value > 0"), sb.row_count_between(ROWS, ROWS)],
         backfill_policy=sb.single_run(),
         batches=sb.Batches(size=10, publish_each=publish_per == "batch"),
+        # Each world has a folder of its own, which the function closes over.
+        code_version="1",
     )
     def events(partitions: sb.PartitionSlice) -> pd.DataFrame:
         with Path(folder, "calls").open("a") as calls:

@@ -201,7 +201,7 @@ def upstream_partitions(
     """
     graph = context.job_def.asset_layer.asset_graph
     here = context.assets_def.partitions_def
-    there = graph.get(upstream).partitions_def if graph.has(upstream) else ""
+    there = graph.get(upstream).partitions_def if graph.has(upstream) else None
     if there is None or here is None:
         return dict.fromkeys(keys)
     mapping = graph.get_partition_mapping(context.asset_key, upstream)

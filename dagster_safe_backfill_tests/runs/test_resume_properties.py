@@ -15,7 +15,8 @@ import pytest
 
 import dagster_safe_backfill as sb
 from dagster_safe_backfill_tests.harness.model_events import KINDS, OF_KEYS, OF_TIME, Definition, built, keys_of
-from dagster_safe_backfill_tests.harness.model_runs import Again, Ending, Try, World, launch, refusal
+from dagster_safe_backfill_tests.harness.model_runs import Again, Ending, Try, launch, refusal
+from dagster_safe_backfill_tests.harness.model_world import World
 
 HISTORIES = int(os.environ.get("SAFE_BACKFILL_HISTORIES", "2200"))
 """How many are drawn; 20,000 take some minutes."""

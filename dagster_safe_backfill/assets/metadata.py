@@ -13,7 +13,7 @@ from dagster_safe_backfill.model.options import AssetOptions, Replace
 from dagster_safe_backfill.model.table_options import TableOptions
 from dagster_safe_backfill.model.tables import KeepLatest, TableRef
 from dagster_safe_backfill.model.validation import check_text, column_names, refused, sql_by_name
-from dagster_safe_backfill.runs.private_dagster import options_of
+from dagster_safe_backfill.runs.declared import options_of
 
 _DEFAULT_SCHEMA = "public"  # as in dagster_duckdb, whose tables users already have
 _TABLE = ("schema", "column_timezone", "updated_at_column", "on_empty", "on_outside", "renamed_from")

@@ -24,10 +24,10 @@ from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.model.options import AssetOptions, Batches, Checks, Limits, Publish, Strategy
 from dagster_safe_backfill.model.table_options import TableOptions
 from dagster_safe_backfill.reports.checks import are_partitioned, check_specs
-from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, StagedAsset
+from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, StagedAsset, keep_options
 from dagster_safe_backfill.runs.function.user_function import ComputeFunction, Run, doc_of
 from dagster_safe_backfill.runs.limits.allowed import no_vain_retries
-from dagster_safe_backfill.runs.private_dagster import as_wap_asset, keep_function, keep_options, quiet_about_previews
+from dagster_safe_backfill.runs.private_dagster import as_wap_asset, keep_function, quiet_about_previews
 
 _OF_ALL = ("tags", "group_name", "owners", "kinds", "pool")
 _OF_SHADOW = ("ins", "deps", "code_version", "automation_condition", "retry_policy", "op_tags", "hooks")

@@ -21,9 +21,9 @@ from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.model.options import Batches, Checks, Limits, Publish, Strategy
 from dagster_safe_backfill.model.table_options import TableOptions
 from dagster_safe_backfill.reports.checks import are_partitioned, check_specs
-from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset
+from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, keep_options
 from dagster_safe_backfill.runs.function.user_function import ComputeFunction, doc_of
-from dagster_safe_backfill.runs.private_dagster import as_wap_asset, function_of, keep_options, quiet_about_previews
+from dagster_safe_backfill.runs.private_dagster import as_wap_asset, function_of, quiet_about_previews
 
 
 def wap_asset(

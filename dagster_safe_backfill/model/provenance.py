@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
-
-from dagster_safe_backfill.model.slices import PartitionSlice, TimeDimension
-from dagster_safe_backfill.model.tables import TableSpec
 
 INPUT = "input "
 """The prefix of the names of the parts that describe inputs; an upstream asset's key follows."""
@@ -94,31 +90,3 @@ def _changed(name: str, before: str | None, after: str | None) -> str:
 def digest_of_text(text: str) -> str:
     """Return a short digest of a text."""
     return sha256(text.encode()).hexdigest()[:_DIGITS]
-
-
-def rules_of(spec: TableSpec) -> str:
-    """Return a digest of the options of a table that shape its rows: its key, its partition column, and so on."""
-    rules: dict[str, object] = {}
-    for field in fields(spec):
-        value: Any = getattr(spec, field.name)
-        if field.name != "table":
-            # The order of a mapping doesn't count.
-            rules[field.name] = repr(sorted(value.items(), key=repr) if hasattr(value, "items") else value)
-    return digest_of_text(json.dumps(rules, sort_keys=True))
-
-
-def partitions_of(partition_slice: PartitionSlice) -> dict[str, str]:
-    """Return a mapping from partition key to what the key stands for: windows of time, or values."""
-    texts: dict[str, str] = {}
-    for position, key in enumerate(partition_slice.keys):
-        parts: list[str] = []
-        for dimension in partition_slice.dimensions:
-            if isinstance(dimension, TimeDimension):
-                window = dimension.windows[position]
-                parts.append(
-                    f"{window.start:%Y-%m-%d %H:%M:%S} to {window.end:%Y-%m-%d %H:%M:%S} UTC in {dimension.timezone}"
-                )
-            else:
-                parts.append(repr(dimension.values[position]))
-        texts[key] = ", ".join(parts)
-    return texts

@@ -171,6 +171,22 @@ class PartitionSlice:
         """
         return self.windows[-1].end.astimezone(ZoneInfo(self._time.timezone))
 
+    @property
+    def meanings(self) -> dict[str, str]:
+        """A mapping from partition key to what the key stands for: windows of time with their time zone, or values."""
+        texts: dict[str, str] = {}
+        for position, key in enumerate(self.keys):
+            parts: list[str] = []
+            for dimension in self.dimensions:
+                if isinstance(dimension, TimeDimension):
+                    window = dimension.windows[position]
+                    start, end = (f"{one:%Y-%m-%d %H:%M:%S}" for one in (window.start, window.end))
+                    parts.append(f"{start} to {end} UTC in {dimension.timezone}")
+                else:
+                    parts.append(repr(dimension.values[position]))
+            texts[key] = ", ".join(parts)
+        return texts
+
     def where(
         self,
         column: str | Mapping[str, str] | None = None,

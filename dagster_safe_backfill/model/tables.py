@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from hashlib import sha256
 from operator import attrgetter
-from typing import Literal
+from typing import Any, Literal
 
 from dagster_safe_backfill.errors import ConfigurationError
 
@@ -131,6 +131,17 @@ class TableSpec:
     on_schema_change: OnSchemaChange = "raise"
     column_defaults: Mapping[str, str] = field(default_factory=dict[str, str])
     keep_latest: str | None = None
+
+    @property
+    def rules(self) -> str:
+        """A text that changes with each option that shapes the table's rows, and not with the table's name."""
+        rules: list[str] = []
+        for one in fields(self):
+            value: Any = getattr(self, one.name)
+            if one.name != "table":
+                # The order of a mapping doesn't count.
+                rules.append(f"{one.name}={sorted(value.items(), key=repr) if hasattr(value, 'items') else value!r}")
+        return ", ".join(rules)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -13,15 +14,19 @@ import dagster as dg
 from dagster_safe_backfill.audits.base import Audit
 from dagster_safe_backfill.errors import ConfigurationError, NotStagedError
 from dagster_safe_backfill.model.options import AssetOptions
+from dagster_safe_backfill.model.provenance import digest_of_text
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.tables import TableRef, TableSpec
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.runs.function.user_function import ComputeFunction
 from dagster_safe_backfill.runs.partitions import order_of, slice_of_keys
+from dagster_safe_backfill.runs.private_dagster import keep_value, kept_value, partition_mappings
 
 # Definitions import this module, and must not load SQLGlot, which warehouses/ needs.
 if TYPE_CHECKING:
     from dagster_safe_backfill.warehouses.base import Session, Warehouse
+
+_OPTIONS = "__safe_backfill_options__"
 
 
 class TableIO(ABC):
@@ -94,6 +99,16 @@ class LiveAsset:
         return slice_of_keys(definition, sorted(keys, key=order.__getitem__), instance=instance)
 
 
+def keep_options(function: Callable[..., object], options: AssetOptions) -> None:
+    """Store an asset's options on the function that computes the asset, where `options_of` finds them."""
+    keep_value(function, _OPTIONS, options)
+
+
+def options_of(asset: dg.AssetsDefinition) -> AssetOptions | None:
+    """Return the options that are stored on an asset's function; None if this library didn't make the asset."""
+    return kept_value(asset, _OPTIONS)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComputedAsset:
     """An asset whose runs compute rows: a `@wap_asset`, or an `x__shadow`.
@@ -109,6 +124,26 @@ class ComputedAsset:
     compute: ComputeFunction
     audits: Sequence[Audit]
     logs_by_partition: bool
+
+    def provenance(self, spec: TableSpec, *, computed_by: dg.AssetsDefinition) -> dict[str, str | None]:
+        """Return the parts of a provenance that the definition says: `asset`, `table`, `upstream` and `code`.
+
+        The code is the `code_version` or, without one, a digest of the function and the values that it works with.
+
+        Args:
+            spec: How the table is kept.
+            computed_by: The definition whose runs compute the asset: its own, or that of its `x__shadow`.
+        """
+        version = computed_by.code_versions_by_key.get(computed_by.key)
+        # A renamed asset is the same asset: its first key names it.
+        first = next(iter(self.live.options.table.former_keys), self.live.key.to_user_string())
+        mappings = partition_mappings(computed_by, computed_by.key)
+        return {
+            "asset": first,
+            "table": digest_of_text(spec.rules),
+            "upstream": digest_of_text(json.dumps(mappings)),
+            "code": self.compute.digest() if version is None else f"code_version {version}",
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

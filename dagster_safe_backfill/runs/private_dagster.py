@@ -18,9 +18,7 @@ from dagster._core.execution.context.metadata_logging import (
 )
 
 from dagster_safe_backfill.errors import ConfigurationError
-from dagster_safe_backfill.model.options import AssetOptions
 
-_OPTIONS = "__safe_backfill_options__"
 _FUNCTION = "__safe_backfill_function__"
 
 
@@ -133,15 +131,15 @@ def function_of(asset: dg.AssetsDefinition) -> Callable[..., object] | None:
     return getattr(_computing(asset), _FUNCTION, None)
 
 
-def keep_options(function: Callable[..., object], options: AssetOptions) -> None:
-    """Store an asset's options on the function that computes the asset, where `options_of` finds them."""
-    # with_attributes and similar methods make new definitions around the same function, so the options stay with them.
-    vars(function)[_OPTIONS] = options
+def keep_value(function: Callable[..., object], name: str, value: object) -> None:
+    """Store a value on the function that computes an asset, where `kept_value` finds it."""
+    # with_attributes and similar methods make new definitions around the same function, so the value stays with them.
+    vars(function)[name] = value
 
 
-def options_of(asset: dg.AssetsDefinition) -> AssetOptions | None:
-    """Return the options that are stored on an asset's function; None if this library didn't make the asset."""
-    return getattr(_computing(asset), _OPTIONS, None)
+def kept_value(asset: dg.AssetsDefinition, name: str) -> Any:
+    """Return the value that is stored under a name on an asset's function; None if there is none."""
+    return getattr(_computing(asset), name, None)
 
 
 def _computing(asset: dg.AssetsDefinition) -> object:

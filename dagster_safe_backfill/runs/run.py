@@ -15,7 +15,7 @@ import dagster as dg
 
 from dagster_safe_backfill.errors import ConfigurationError, TableNotFoundError
 from dagster_safe_backfill.model.options import AssetOptions
-from dagster_safe_backfill.model.provenance import Provenance, partitions_of
+from dagster_safe_backfill.model.provenance import Provenance
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import Origin, StagedPartition
 from dagster_safe_backfill.model.tables import TableSpec
@@ -34,7 +34,7 @@ from dagster_safe_backfill.runs.private_dagster import (
     upstream_partitions,
 )
 from dagster_safe_backfill.runs.provenance.inputs import inputs_of
-from dagster_safe_backfill.runs.provenance.parts import definition_parts, run_parts
+from dagster_safe_backfill.runs.provenance.parts import run_parts
 from dagster_safe_backfill.wap.ledger.waiting import owners
 from dagster_safe_backfill.wap.tables.read import read
 from dagster_safe_backfill.wap.tables.slices import expressions_of, where
@@ -218,7 +218,7 @@ class ComputingRun(Run):
         upstream = self._read_by_function() if reads_now else ()
         now = inputs_of(self.context, partition_slice.keys, upstream) if upstream else {}
         made_by: dict[str, Provenance] = {}
-        for key, partition in partitions_of(partition_slice).items():
+        for key, partition in partition_slice.meanings.items():
             made_by[key] = Provenance({**self.parts, "partition": partition, **self.inputs[key], **now.get(key, {})})
         return made_by
 
@@ -314,7 +314,7 @@ def computing_run(
     # Before the first session is opened, so that a wrong selection costs no work in the warehouse.
     check_partition_count(context, partition_slice.keys, at_most=live.options.limits.max_partitions)
     origin = _origin_of(context, group, live)
-    parts = definition_parts(asset, spec, computed_by=context.assets_def, code_version=origin.code_version)
+    parts = asset.provenance(spec, computed_by=context.assets_def)
     parts |= run_parts(context, arguments)
     own_input = own_input_of(context) if live.options.batches.publish_each else None
     dialect = table_io.warehouse().dialect

@@ -11,7 +11,7 @@ import dagster as dg
 
 from dagster_safe_backfill.audits.base import Audit
 from dagster_safe_backfill.errors import NotStagedError
-from dagster_safe_backfill.model.provenance import AUDITS, Provenance, partitions_of
+from dagster_safe_backfill.model.provenance import AUDITS, Provenance
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import Audited, Published, Rejected, StagedPartition
 from dagster_safe_backfill.model.text import listed
@@ -28,11 +28,12 @@ from dagster_safe_backfill.runs.declared import LiveAsset, StagedAsset
 from dagster_safe_backfill.runs.partitions import check_recordable, check_recorded, order_of, slice_of_run
 from dagster_safe_backfill.runs.private_dagster import add_partition_metadata
 from dagster_safe_backfill.runs.provenance.inputs import changed_inputs
-from dagster_safe_backfill.runs.provenance.parts import audits_digest, definition_parts
+from dagster_safe_backfill.runs.provenance.parts import audits_digest
 from dagster_safe_backfill.runs.run import Run, run_of
 from dagster_safe_backfill.wap.audit import approved, audit, check_one_version
 from dagster_safe_backfill.wap.collect import collect, free_shadow
 from dagster_safe_backfill.wap.ledger.history import Change, publication_of_group
+from dagster_safe_backfill.wap.ledger.owner import check_owner
 from dagster_safe_backfill.wap.ledger.record import upgrade_ledger
 from dagster_safe_backfill.wap.ledger.waiting import of_staged, owners, to_audit
 from dagster_safe_backfill.wap.publish import publish, to_publish
@@ -86,6 +87,7 @@ def _judge(
     """
     table, live = run.spec.table, staged_asset.live
     session.attempt(partial(upgrade_ledger, session, table))
+    check_owner(session, table, origin=run.origin)
     waiting, left_out = to_audit(session, table, origin=run.origin)
     waiting, gone = known_partitions(run, live, waiting)
     left_out += gone
@@ -134,11 +136,10 @@ def _check_provenance(run: Run, staged: StagedAsset, waiting: Sequence[StagedPar
     """
     context, shadow = run.context, staged.shadow()
     table, keys = run.spec.table, [one.key for one in waiting]
-    version = shadow.code_versions_by_key.get(shadow.key)
-    parts = definition_parts(staged.computed, run.spec, computed_by=shadow, code_version=version)
+    parts = staged.computed.provenance(run.spec, computed_by=shadow)
     if run.options.publish.allow_mixed_versions:
         del parts["code"]
-    windows = partitions_of(staged.live.slice_of(context.instance, keys))
+    windows = staged.live.slice_of(context.instance, keys).meanings
     changed: dict[str, str] = {}
     for one in waiting:
         now = Provenance({**parts, "partition": windows[one.key]})

@@ -13,7 +13,7 @@ import pytest
 
 import dagster_safe_backfill as sb
 from dagster_safe_backfill.model.options import AssetOptions
-from dagster_safe_backfill.runs.private_dagster import options_of
+from dagster_safe_backfill.runs.declared import options_of
 from dagster_safe_backfill_tests.harness.assets import DAYS, failure_of, run_key
 
 GRID = dg.MultiPartitionsDefinition({"day": DAYS, "region": dg.StaticPartitionsDefinition(["eu", "us"])})

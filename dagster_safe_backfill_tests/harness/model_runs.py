@@ -238,7 +238,7 @@ def refusal(world: World) -> str | None:
         key=asset.key,
         asset_deps=asset.asset_deps,
         get_partition_mapping=asset.get_partition_mapping,
-        code_versions_by_key={asset.key: f"{world.code}"},
+        code_versions_by_key={},
     )
     staged = StagedAsset(computed=run.asset, shadow=lambda: shadow)  # type: ignore[arg-type,return-value]
     waiting = [one for one in world.newest(group=run.origin.group) if one.event == "audited"]

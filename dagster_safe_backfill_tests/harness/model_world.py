@@ -18,7 +18,6 @@ import dagster as dg
 
 import dagster_safe_backfill as sb
 from dagster_safe_backfill.model.options import AssetOptions
-from dagster_safe_backfill.model.provenance import partitions_of
 from dagster_safe_backfill.model.states import Event, Fingerprint, Origin, StagedPartition
 from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec
 from dagster_safe_backfill.runs import resume
@@ -26,7 +25,7 @@ from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset
 from dagster_safe_backfill.runs.partitions import slice_of_keys
 from dagster_safe_backfill.runs.private_dagster import step_started_at, upstream_of
 from dagster_safe_backfill.runs.provenance.inputs import inputs_of
-from dagster_safe_backfill.runs.provenance.parts import definition_parts, run_parts
+from dagster_safe_backfill.runs.provenance.parts import run_parts
 from dagster_safe_backfill.runs.run import ComputingRun
 from dagster_safe_backfill.wap.ledger import checkpoints
 from dagster_safe_backfill.wap.write import LiveBefore
@@ -67,7 +66,7 @@ class World:
 
     def value(self, key: str, before: Value | None, loaded: Mapping[tuple[str, str], int] | None = None) -> Value:
         """Return what the partition of a key is, by what is held now, but for what was loaded."""
-        window = partitions_of(slice_of_keys(self.of.partitions_def, [key]))[key]
+        window = slice_of_keys(self.of.partitions_def, [key]).meanings[key]
         read: list[tuple[str, str, int]] = []
         for number, (_, is_loaded) in enumerate(self.of.upstream):
             held = self.held if loaded is None or not is_loaded else loaded
@@ -184,10 +183,11 @@ def model_run(world: World, run: dg.DagsterRun, keys: Sequence[str]) -> ModelRun
     asset = built(world.of)[0]
     options = AssetOptions(partition_expr={None: "day"}, batches=world.batches)
     live = LiveAsset(key=asset.key, options=options, partitions_def=world.of.partitions_def)
-    computed = ComputedAsset(live=live, compute=None, audits=(), logs_by_partition=False)  # type: ignore[arg-type]
+    function = SimpleNamespace(digest=lambda: code)
+    computed = ComputedAsset(live=live, compute=function, audits=(), logs_by_partition=False)  # type: ignore[arg-type]
     code = f"{world.code}"
     group = (run.root_run_id or run.run_id) if world.is_staged_shape else run.run_id
-    parts = definition_parts(computed, world.spec, computed_by=asset, code_version=code) | run_parts(context, {})
+    parts = computed.provenance(world.spec, computed_by=asset) | run_parts(context, {})
     return ModelRun(
         context=context,
         options=options,

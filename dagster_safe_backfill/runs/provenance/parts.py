@@ -1,4 +1,4 @@
-"""The parts of a provenance that are the same for all partitions of a run: the table, the code and what it is given."""
+"""What a run adds to the provenance that its asset's definition says: its config and its resources; and audits."""
 
 from __future__ import annotations
 
@@ -9,31 +9,9 @@ from typing import Any, cast
 import dagster as dg
 
 from dagster_safe_backfill.audits.base import Audit
-from dagster_safe_backfill.model.provenance import digest_of_text, rules_of
-from dagster_safe_backfill.model.tables import TableSpec
-from dagster_safe_backfill.runs.declared import ComputedAsset
-from dagster_safe_backfill.runs.private_dagster import partition_mappings, resource_config
+from dagster_safe_backfill.model.provenance import digest_of_text
+from dagster_safe_backfill.runs.private_dagster import resource_config
 from dagster_safe_backfill.runs.provenance.code import value_digest
-
-
-def definition_parts(
-    asset: ComputedAsset, spec: TableSpec, *, computed_by: dg.AssetsDefinition, code_version: str | None
-) -> dict[str, str | None]:
-    """Return what the definition of an asset says: the parts `asset`, `table`, `upstream` and `code`.
-
-    The code is the asset's `code_version` or, without one, a digest of the function and the values that it works with.
-
-    Args:
-        asset: The asset.
-        spec: How its table is kept.
-        computed_by: The definition whose runs compute it: its own, or that of its `x__shadow`.
-        code_version: The code version of that definition.
-    """
-    code = f"code_version {code_version}" if code_version is not None else asset.compute.digest()
-    mappings = partition_mappings(computed_by, computed_by.key)
-    # A renamed asset is the same asset: its first key names it.
-    first = next(iter(asset.live.options.table.former_keys), asset.live.key.to_user_string())
-    return {"asset": first, "table": rules_of(spec), "upstream": digest_of_text(json.dumps(mappings)), "code": code}
 
 
 def audits_digest(audits: Sequence[Audit]) -> str:

@@ -10,7 +10,7 @@ from functools import partial
 
 from sqlglot import exp
 
-from dagster_safe_backfill.model.provenance import Provenance, partitions_of
+from dagster_safe_backfill.model.provenance import Provenance
 from dagster_safe_backfill.model.slices import TableSlice
 from dagster_safe_backfill.model.states import CHANGES_OF_LIVE, ChangeEvent, Fingerprint, Origin, RowCounts
 from dagster_safe_backfill.model.tables import TableRef
@@ -235,7 +235,7 @@ def cause_of_change(session: Session, live: TableSlice, keys: Collection[str]) -
     is_one = terms.is_in(terms.column("partition_key"), map(terms.text, sorted(keys)))
     newest = session.query(ledger.newest_by_partition(live.table, items, ledger.is_event("published"), is_one))
     assert live.partition_slice is not None
-    now = partitions_of(live.partition_slice)
+    now = live.partition_slice.meanings
     for key, made_by in {key: made_by for key, made_by, _at in newest}.items():
         before = None if made_by is None else Provenance.parse(made_by).parts.get("partition")
         if before is not None and before != now[key]:

@@ -19,7 +19,6 @@ from dagster_safe_backfill.model.states import (
 )
 from dagster_safe_backfill.model.tables import TableRef, names_of
 from dagster_safe_backfill.sql import ledger, terms
-from dagster_safe_backfill.wap.ledger.owner import check_owner
 from dagster_safe_backfill.warehouses.base import Row, Session
 
 _WAITING: tuple[Event, ...] = ("audited", "approved", "refused")
@@ -91,11 +90,7 @@ def to_audit(session: Session, table: TableRef, *, origin: Origin) -> tuple[Sequ
     """Return the partitions that wait for the audit of their group, and the keys that their own audits haven't passed.
 
     If the run's group has staged nothing, both are of the partitions that were staged last by any group.
-
-    Raises:
-        OtherAssetError: The table belongs to another asset.
     """
-    check_owner(session, table, origin=origin)
     everything = staged_partitions(session, table, assets=origin.assets)
     own = [one for one in everything if one.group == origin.group]
     found = own or [*newest(everything).values()]

@@ -99,10 +99,12 @@ class History:
             if world.bad:
                 world.bad = set()
                 kind = self._source_changes(kind)
-            plan = Try(kind, keys_of(world.of))
+            # A step is retried for the partitions of its run, and these may be some of all.
+            plan = Try("launch" if kind == "retry" else kind, keys_of(world.of))
         else:
             plan = self._plan(kind)
         self.told.append(plan)
+        self.keys = plan.keys
         ending = launch(world, plan)
         self.told.append(ending)
         self.endings.append(ending)
@@ -171,7 +173,9 @@ class History:
     def _plan(self, kind: Again) -> Try:
         world, draw = self.world, self.random
         keys = keys_of(world.of)
-        if draw.random() < 0.3:
+        if kind == "retry":
+            keys = self.keys
+        elif draw.random() < 0.3:
             first = draw.randrange(len(keys))
             keys = keys[first : first + draw.randint(1, 4)]
         at: dict[str, tuple[str, ...]] = {}

@@ -155,7 +155,9 @@ class History:
         world = self.world
         world.source += 1
         is_mended = self.endings[-1] == "rejected" or not {"interrupted", "succeeded"} & {*self.endings} - {"rejected"}
-        if is_mended and self.endings[-1] in ("rejected", "failed") and self.random.random() < 0.7:
+        # A run that was killed after a rejection: whoever mends the source does so because of that.
+        is_rejected = world.last is not None and world.last.run_id in world.rejections
+        if (is_rejected or (is_mended and self.endings[-1] in ("rejected", "failed"))) and self.random.random() < 0.7:
             return "launch" if world.batches.publish_each or kind != "all" else "all"
         world.code += 1
         return "launch" if kind == "retry" else kind

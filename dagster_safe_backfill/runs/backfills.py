@@ -84,6 +84,7 @@ def why_not_reused(
     is_family = is_same_family(run, earlier)
     reason: str | None = None
     ending = how_ended(instance, earlier, step_key)
+    is_asked = resume == "always" or (is_family and _continues(run, earlier, instance))
     match ending:
         case "succeeded":
             reason = f"run {earlier_run_id}, which staged them, succeeded"
@@ -91,8 +92,9 @@ def why_not_reused(
             # Its process may be gone: Dagster learns of a killed process only if run monitoring is on.
             if not is_family:
                 reason = f"run {earlier_run_id}, which staged them, has not ended"
+            elif is_rejected and not is_asked:
+                reason = "audits rejected rows of the table after these were computed"
         case "interrupted" | "failed":
-            is_asked = resume == "always" or (is_family and _continues(run, earlier, instance))
             if is_rejected and not is_asked:
                 reason = "audits rejected rows of the table after these were computed"
             elif ending == "failed" and not is_asked:

@@ -104,7 +104,8 @@ class Event:
 
     @property
     def asset_observation(self) -> Any:
-        return SimpleNamespace(data_version=self.version)
+        is_observed = self.kind is dg.DagsterEventType.ASSET_OBSERVATION
+        return SimpleNamespace(data_version=self.version) if is_observed else None
 
 
 class _NoDynamicPartitions(DynamicPartitionsStore):

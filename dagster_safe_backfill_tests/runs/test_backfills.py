@@ -133,6 +133,18 @@ def test_what_was_interrupted_before_a_rejection_is_computed_again(
     assert rejected == "audits rejected rows of the table after these were computed"
 
 
+@pytest.mark.parametrize(("earlier", "tags"), RE_EXECUTIONS)
+def test_what_a_run_whose_end_is_not_known_rejected_is_computed_again(
+    instance: dg.DagsterInstance, earlier: dg.DagsterRun, tags: dict[str, str]
+) -> None:
+    """Its process may have been killed after the rejection, and its source been fixed because of that."""
+    ended(instance, earlier.with_status(STARTED))
+    assert reason(instance, earlier, tags) is None
+    rejected = reason(instance, earlier, tags, is_rejected=True)
+    assert rejected == "audits rejected rows of the table after these were computed"
+    assert reason(instance, earlier, {**tags, **FROM_FAILURE}, is_rejected=True) is None
+
+
 @pytest.mark.parametrize(("earlier", "tags"), LAUNCHES)
 def test_a_run_that_goes_on_keeps_what_it_staged(
     instance: dg.DagsterInstance, earlier: dg.DagsterRun, tags: dict[str, str]

@@ -15,7 +15,8 @@ import pytest
 
 import dagster_safe_backfill as sb
 from dagster_safe_backfill_tests.harness.model_events import KINDS, OF_KEYS, OF_TIME, Definition, built, keys_of
-from dagster_safe_backfill_tests.harness.model_runs import Again, Ending, Try, World, launch, refusal
+from dagster_safe_backfill_tests.harness.model_runs import Again, Ending, Try, launch, refusal
+from dagster_safe_backfill_tests.harness.model_world import World
 
 HISTORIES = int(os.environ.get("SAFE_BACKFILL_HISTORIES", "2200"))
 """How many are drawn; 20,000 take some minutes."""
@@ -98,10 +99,12 @@ class History:
             if world.bad:
                 world.bad = set()
                 kind = self._source_changes(kind)
-            plan = Try(kind, keys_of(world.of))
+            # A step is retried for the partitions of its run, and these may be some of all.
+            plan = Try("launch" if kind == "retry" else kind, keys_of(world.of))
         else:
             plan = self._plan(kind)
         self.told.append(plan)
+        self.keys = plan.keys
         ending = launch(world, plan)
         self.told.append(ending)
         self.endings.append(ending)
@@ -152,7 +155,9 @@ class History:
         world = self.world
         world.source += 1
         is_mended = self.endings[-1] == "rejected" or not {"interrupted", "succeeded"} & {*self.endings} - {"rejected"}
-        if is_mended and self.endings[-1] in ("rejected", "failed") and self.random.random() < 0.7:
+        # A run that was killed after a rejection: whoever mends the source does so because of that.
+        is_rejected = world.last is not None and world.last.run_id in world.rejections
+        if (is_rejected or (is_mended and self.endings[-1] in ("rejected", "failed"))) and self.random.random() < 0.7:
             return "launch" if world.batches.publish_each or kind != "all" else "all"
         world.code += 1
         return "launch" if kind == "retry" else kind
@@ -170,7 +175,9 @@ class History:
     def _plan(self, kind: Again) -> Try:
         world, draw = self.world, self.random
         keys = keys_of(world.of)
-        if draw.random() < 0.3:
+        if kind == "retry":
+            keys = self.keys
+        elif draw.random() < 0.3:
             first = draw.randrange(len(keys))
             keys = keys[first : first + draw.randint(1, 4)]
         at: dict[str, tuple[str, ...]] = {}

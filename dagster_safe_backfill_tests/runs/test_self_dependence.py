@@ -198,6 +198,20 @@ def test_a_predecessor_that_was_changed_by_hand(rates: Rates) -> None:
     assert rates.values() == [10, 20, 30, 40]
 
 
+def test_what_is_done_is_computed_again_if_its_predecessor_is(rates: Rates) -> None:
+    """Day 2 reads a fee that changed; days 3 and 4 don't, but they were computed from day 2."""
+    fees, added = dg.AssetSpec("fees", partitions_def=DAYS), {D[1]: 20}
+    options: dict[str, Any] = {"deps": [fees]}
+    rates.breaks(D[4])
+    rates.run([asset(rates, added, **options), fees], D[0], D[4])
+    assert rates.values() == [10, 30, 40, 50]
+    added.clear()
+    rates.instance.report_runless_asset_event(dg.AssetMaterialization("fees", partition=D[1]))
+    rates.run([asset(rates, added, **options), fees], D[0], D[4], again=rates.last)
+    assert rates.calls == [(key,) for key in D[1:5]]
+    assert rates.values() == [10, 20, 30, 40, 50]
+
+
 def test_a_predecessor_that_was_rolled_back(rates: Rates) -> None:
     revenue = asset(rates)
     rates.run([asset(rates, {D[0]: 1})], D[0], D[0])

@@ -279,7 +279,7 @@ def test_a_batch_that_takes_too_long_is_cancelled_and_what_was_staged_is_kept(
 def test_a_statement_that_its_own_timeout_stops_says_what_to_raise(slow: SnowflakeBackend) -> None:
     manager = slow.manager(statement_timeout=1)
     with manager.warehouse().connect() as connection:
-        with pytest.raises(sb.StatementCancelledError, match="raise statement_timeout") as caught:
+        with pytest.raises(sb.StatementCancelledError, match="Raise statement_timeout") as caught:
             run(connection, LONG)
         assert "batches" in str(caught.value)
         assert run(connection, "SELECT 1 AS one") == [(1,)]

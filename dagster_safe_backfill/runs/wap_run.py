@@ -65,8 +65,9 @@ class _Work:
 
     Attributes:
         deadline: Of all attempts together, and of the computation.
-        before: What live was before the rows were computed; None if they are staged already.
-        rows: What the user's function returned.
+        before: The live table before the rows were computed; None if they are staged already.
+        made_by: A mapping from partition key to what made its rows; None if they are staged already.
+        rows: The rows that the user's function returned.
         judged: The batch, once it is written and audited.
         origin: Who publishes it, where each batch is a publication of its own.
     """

@@ -53,7 +53,7 @@ class Provenance:
         return cls(json.loads(text))
 
     def judged_by(self, audits: str | None) -> Provenance:
-        """Return the provenance with the part `audits`, which only approved partitions of staged assets have."""
+        """Return the provenance with the part `audits`: a digest of the audits that the partition has to pass."""
         return Provenance({**self.parts, AUDITS: audits})
 
     def why_defined_otherwise(self, now: Provenance) -> str | None:

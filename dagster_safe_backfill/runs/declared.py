@@ -20,7 +20,7 @@ from dagster_safe_backfill.model.tables import TableRef, TableSpec
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.runs.function.user_function import ComputeFunction
 from dagster_safe_backfill.runs.partitions import order_of, slice_of_keys
-from dagster_safe_backfill.runs.private_dagster import keep_value, kept_value, partition_mappings
+from dagster_safe_backfill.runs.private_dagster import described_inputs, keep_value, kept_value
 
 # Definitions import this module, and must not load SQLGlot, which warehouses/ needs.
 if TYPE_CHECKING:
@@ -137,11 +137,11 @@ class ComputedAsset:
         version = computed_by.code_versions_by_key.get(computed_by.key)
         # A renamed asset is the same asset: its first key names it.
         first = next(iter(self.live.options.table.former_keys), self.live.key.to_user_string())
-        mappings = partition_mappings(computed_by, computed_by.key)
+        inputs = described_inputs(computed_by, computed_by.key)
         return {
             "asset": first,
             "table": digest_of_text(spec.rules),
-            "upstream": digest_of_text(json.dumps(mappings)),
+            "upstream": digest_of_text(json.dumps(inputs)),
             "code": self.compute.digest() if version is None else f"code_version {version}",
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
@@ -231,14 +232,21 @@ def _kind(definition: dg.PartitionsDefinition[Any] | None) -> str:
     return "" if definition is None else type(definition).__name__
 
 
-def partition_mappings(asset: dg.AssetsDefinition, key: dg.AssetKey) -> dict[str, str]:
-    """Return a mapping from each upstream asset to a text that describes the partition mapping, if one was given."""
+def described_inputs(asset: dg.AssetsDefinition, key: dg.AssetKey) -> dict[str, str]:
+    """Return a mapping from each upstream asset to a text that describes how it is read.
+
+    That is the partition mapping, if one was given, and for each parameter that it is loaded into, the name, the
+    annotation and the metadata, which decide what is loaded.
+    """
     texts: dict[str, str] = {}
     for upstream in sorted(asset.asset_deps[key]):
-        mapping = asset.get_partition_mapping(upstream)
-        text = "" if mapping is None else repr(mapping)
+        parts: list[object] = [asset.get_partition_mapping(upstream)]
+        for name in sorted(asset.keys_by_input_name):
+            definition = asset.node_def.input_dict[name]
+            if asset.keys_by_input_name[name] == upstream and not definition.dagster_type.is_nothing:
+                parts += [name, definition.dagster_type.typing_type, sorted(definition.metadata.items())]
         # The default repr names an address, which differs in each process.
-        texts[upstream.to_user_string()] = type(mapping).__qualname__ if " at 0x" in text else text
+        texts[upstream.to_user_string()] = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(parts))
     return texts
 
 

@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 import dagster as dg
 
 from dagster_safe_backfill.errors import TableNotFoundError
+from dagster_safe_backfill.model.provenance import AUDITS
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import StagedPartition
 from dagster_safe_backfill.model.tables import TableRef
@@ -16,6 +17,7 @@ from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.runs.backfills import is_over, why_not_continued, why_not_reused
 from dagster_safe_backfill.runs.limits.deadlines import Deadline
 from dagster_safe_backfill.runs.private_dagster import upstream_partitions
+from dagster_safe_backfill.runs.provenance.parts import audits_digest
 from dagster_safe_backfill.runs.run import ComputingRun
 from dagster_safe_backfill.wap.ledger.checkpoints import Checkpoints, checkpoints
 from dagster_safe_backfill.wap.ledger.history import Change, changes_by
@@ -195,6 +197,28 @@ def cut(partition_slice: PartitionSlice, keys: Iterable[str], *, size: int | Non
 def _reused(run: ComputingRun, earlier: Checkpoints) -> tuple[Sequence[StagedPartition], Sequence[str]]:
     """Return the staged partitions that a run reuses, and the keys of those that are done; log both, and why not."""
     context = run.context
+    why = _why_not_reused(run, earlier)
+    done, other_audits = _done(run, earlier)
+    why |= dict.fromkeys(other_audits, "other audits passed them")
+    kept = [one for one in earlier.staged if one.key not in why]
+    if run.reads_itself:
+        # The partitions that they were computed from may have been staged with them, and not be live.
+        why |= dict.fromkeys((one.key for one in kept), "the asset reads its own partitions, and these aren't live yet")
+        kept = []
+        for key in _built_on_others(run, set(done)):
+            why[key] = "they were computed from partitions of the same asset that are computed again"
+    _log_computed_again(context, why)
+    if kept:
+        _log_reused(context, kept)
+    done = [key for key in done if key not in why]
+    if done:
+        context.log.info(f"{listed(done)} were published by this run or by the run that it re-executes, and are done")
+    return kept, done
+
+
+def _why_not_reused(run: ComputingRun, earlier: Checkpoints) -> dict[str, str]:
+    """Return a mapping from the key of each staged partition that is computed again to the reason."""
+    context = run.context
     why: dict[str, str] = {one.key: reason for one, reason in earlier.outdated}
     endings: dict[tuple[str, bool], str | None] = {}
     step_key, resume = context.get_step_execution_context().step.key, run.options.batches.resume
@@ -212,25 +236,20 @@ def _reused(run: ComputingRun, earlier: Checkpoints) -> tuple[Sequence[StagedPar
                 reason = f"they were computed before {oldest:%Y-%m-%d %H:%M %Z}, and resume_within is over"
             if reason is not None:
                 why.setdefault(one.key, reason)
-    done = [
-        one.key
-        for one in earlier.published
-        if why_not_continued(context.run, context.instance, one.run_id, step_key=step_key) is None
-    ]
-    kept = [one for one in earlier.staged if one.key not in why]
-    if run.reads_itself:
-        # The partitions that they were computed from may have been staged with them, and not be live.
-        why |= dict.fromkeys((one.key for one in kept), "the asset reads its own partitions, and these aren't live yet")
-        kept = []
-        for key in _built_on_others(run, set(done)):
-            why[key] = "they were computed from partitions of the same asset that are computed again"
-    _log_computed_again(context, why)
-    if kept:
-        _log_reused(context, kept)
-    done = [key for key in done if key not in why]
-    if done:
-        context.log.info(f"{listed(done)} were published by this run or by the run that it re-executes, and are done")
-    return kept, done
+    return why
+
+
+def _done(run: ComputingRun, earlier: Checkpoints) -> tuple[list[str], list[str]]:
+    """Return the keys of the partitions that are done, and of those that would be, had the same audits passed them."""
+    context, audits = run.context, audits_digest(run.asset.audits)
+    step_key = context.get_step_execution_context().step.key
+    done: list[str] = []
+    other_audits: list[str] = []
+    for one in earlier.published:
+        if why_not_continued(context.run, context.instance, one.run_id, step_key=step_key) is None:
+            is_same = one.provenance is not None and one.provenance.parts.get(AUDITS) == audits
+            (done if is_same else other_audits).append(one.key)
+    return done, other_audits
 
 
 def _built_on_others(run: ComputingRun, done: set[str]) -> set[str]:

@@ -34,7 +34,7 @@ from dagster_safe_backfill.runs.private_dagster import (
     upstream_partitions,
 )
 from dagster_safe_backfill.runs.provenance.inputs import inputs_of
-from dagster_safe_backfill.runs.provenance.parts import run_parts
+from dagster_safe_backfill.runs.provenance.parts import audits_digest, run_parts
 from dagster_safe_backfill.wap.ledger.waiting import owners
 from dagster_safe_backfill.wap.tables.read import read
 from dagster_safe_backfill.wap.tables.slices import expressions_of, where
@@ -219,7 +219,9 @@ class ComputingRun(Run):
         now = inputs_of(self.context, partition_slice.keys, upstream) if upstream else {}
         made_by: dict[str, Provenance] = {}
         for key, partition in partition_slice.meanings.items():
-            made_by[key] = Provenance({**self.parts, "partition": partition, **self.inputs[key], **now.get(key, {})})
+            one = Provenance({**self.parts, "partition": partition, **self.inputs[key], **now.get(key, {})})
+            # The audits are recorded, and compared only where published partitions count as done.
+            made_by[key] = one.judged_by(audits_digest(self.asset.audits)) if reads_now else one
         return made_by
 
     def _read_by_function(self) -> list[dg.AssetKey]:
@@ -315,7 +317,7 @@ def computing_run(
     check_partition_count(context, partition_slice.keys, at_most=live.options.limits.max_partitions)
     origin = _origin_of(context, group, live)
     parts = asset.provenance(spec, computed_by=context.assets_def)
-    parts |= run_parts(context, arguments)
+    parts |= run_parts(context, arguments, io_manager_key=asset.compute.resource_key)
     own_input = own_input_of(context) if live.options.batches.publish_each else None
     dialect = table_io.warehouse().dialect
     expressions_of(spec, partition_slice, dialect=dialect.name)

@@ -140,10 +140,15 @@ def _check_provenance(run: Run, staged: StagedAsset, waiting: Sequence[StagedPar
     if run.options.publish.allow_mixed_versions:
         del parts["code"]
     windows = staged.live.slice_of(context.instance, keys).meanings
+    # The ids of events begin again in a new instance, so what was computed under another one can't be compared.
+    computed_by = list({one.computed_by for one in waiting})
+    known = {run.run_id for run in context.instance.get_runs(dg.RunsFilter(run_ids=computed_by))}
     changed: dict[str, str] = {}
     for one in waiting:
         now = Provenance({**parts, "partition": windows[one.key]})
         reason = "what made it isn't recorded" if one.provenance is None else one.provenance.why_defined_otherwise(now)
+        if reason is None and one.computed_by not in known:
+            reason = f"Dagster has no record of run {one.computed_by}, which computed them"
         if reason is not None:
             changed[one.key] = reason
     made_by = {one.key: one.provenance for one in waiting if one.key not in changed}

@@ -183,7 +183,8 @@ def _columns(session: Session, spec: TableSpec, sources: Mapping[TableRef, Seque
         if change:
             raise SchemaMismatchError(
                 f"{spec.table}: {first} and {other} were staged with different columns ({'; '.join(change.problems)}),"
-                " so they can't be published together. Stage their partitions again, in one backfill.",
+                " so they can't be published together. Stage their partitions again, in one backfill; with"
+                " Batches(resume=False), a run computes all of its partitions.",
                 table=str(spec.table),
                 problems=change.problems,
             )
@@ -230,5 +231,5 @@ def _check_rows(spec: TableSpec, found: Sequence[StagedPartition], counted: Mapp
             spec,
             wrong,
             f"{spec.table}: the shadow of {listed(wrong)} doesn't have the rows that were staged, so somebody changed"
-            " it. Stage these partitions again.",
+            " it. Stage these partitions again; with Batches(resume=False), a run computes all of its partitions.",
         )

@@ -59,7 +59,7 @@ class ComputeFunction:
         self._core = _core_of(function)
         self._name = name_of(function) or type(function).__name__
         self._check_kind()
-        self._resource_key = resource_key
+        self.resource_key = self._resource_key = resource_key
         self._hints = _hints(self._core, self._name)
         self._returns: object = self._hints.pop("return", inspect.Signature.empty)
         self._parameters = _parameters(function, self._name)

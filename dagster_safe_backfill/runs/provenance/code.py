@@ -134,6 +134,9 @@ class _CodeGraph:
         if plain is not None:
             return plain
         if isinstance(value, types.ModuleType):
+            # Of a module in a closure, it isn't known which of its values are read.
+            if is_strict and self._own.has_module(value.__name__):
+                raise IncomparableError
             return token("module", value.__name__)
         known = self._places.get((id(value), is_strict))
         return self._added(value, is_strict=is_strict) if known is None else known

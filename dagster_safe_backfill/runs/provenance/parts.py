@@ -20,25 +20,34 @@ def audits_digest(audits: Sequence[Audit]) -> str:
     return value_digest(tuple(audits)) or digest_of_text(json.dumps([audit.name for audit in audits]))
 
 
-def run_parts(context: dg.AssetExecutionContext, arguments: Mapping[str, object]) -> dict[str, str | None]:
-    """Return what a run adds to the definition: the parts `config` and `resources`."""
+def run_parts(
+    context: dg.AssetExecutionContext, arguments: Mapping[str, object], *, io_manager_key: str = "io_manager"
+) -> dict[str, str | None]:
+    """Return what a run adds to the definition: the parts `config` and `resources`.
+
+    The asset's own I/O manager doesn't count: what its table is kept in is not what its rows are computed from.
+    """
     config: Any = context.op_execution_context.op_config
     return {
         "config": digest_of_text(json.dumps(config, sort_keys=True, default=str)) if config else "",
-        "resources": _resources(context, arguments),
+        "resources": _resources(context, arguments, own=io_manager_key),
     }
 
 
-def _resources(context: dg.AssetExecutionContext, arguments: Mapping[str, object]) -> str | None:
+def _resources(context: dg.AssetExecutionContext, arguments: Mapping[str, object], *, own: str) -> str | None:
     """Return a digest of the resources that the function takes; None if one of them can't be compared."""
     digests: dict[str, str | None] = {}
     for name, config in resource_config(context).items():
-        resource = arguments.get(name, getattr(context.resources, name, None))
-        # What the asset's table is kept in is not what its rows are computed from.
-        if isinstance(resource, dg.IOManager):
+        if name == own:
             continue
-        is_configurable = isinstance(cast("Any", resource), dg.ConfigurableResource)
-        digests[name] = value_digest(resource if is_configurable or not config else config)
+        resource: Any = arguments.get(name, getattr(context.resources, name, None))
+        if isinstance(resource, dg.IOManager):
+            # It loads inputs. Its configuration says from where.
+            digests[name] = value_digest(config)
+            continue
+        is_configurable = isinstance(cast("object", resource), dg.ConfigurableResource)
+        compared: Any = resource if is_configurable or not config else config
+        digests[name] = value_digest(compared)
     if None in digests.values():
         return None
     return digest_of_text(json.dumps(digests, sort_keys=True)) if digests else ""

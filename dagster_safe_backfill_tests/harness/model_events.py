@@ -160,6 +160,9 @@ class Log(_NoDynamicPartitions):
     def get_run_by_id(self, run_id: str) -> dg.DagsterRun | None:
         return self.runs.get(run_id)
 
+    def get_runs(self, filters: dg.RunsFilter) -> list[dg.DagsterRun]:
+        return [self.runs[run_id] for run_id in filters.run_ids or () if run_id in self.runs]
+
     def get_backfill(self, _backfill_id: str) -> None:
         return None
 

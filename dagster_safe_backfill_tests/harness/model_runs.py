@@ -238,6 +238,8 @@ def refusal(world: World) -> str | None:
         key=asset.key,
         asset_deps=asset.asset_deps,
         get_partition_mapping=asset.get_partition_mapping,
+        keys_by_input_name=asset.keys_by_input_name,
+        node_def=asset.node_def,
         code_versions_by_key={},
     )
     staged = StagedAsset(computed=run.asset, shadow=lambda: shadow)  # type: ignore[arg-type,return-value]

@@ -7,6 +7,7 @@ import decimal
 import enum
 import functools
 import itertools
+import json
 import logging
 import math
 import operator
@@ -224,7 +225,7 @@ UNEQUAL: dict[str, Sequence[object]] = {
     "partials": [functools.partial(max, 1), functools.partial(max, 2), functools.partial(min, 1)],
     "methods": [Plain(1).compute, Plain(2).compute, Plain.compute, [1].append, [2].append],
     "loggers": [logging.getLogger("a"), logging.getLogger("b")],
-    "modules": [np, math, types.ModuleType("other")],
+    "modules": [np, math, json],
     "types": [list[int], list[str], int | None, int | str, list, int],
 }
 

@@ -136,10 +136,10 @@ class ComputedAsset:
         """
         version = computed_by.code_versions_by_key.get(computed_by.key)
         # A renamed asset is the same asset: its first key names it.
-        first = next(iter(self.live.options.table.former_keys), self.live.key.to_user_string())
-        inputs = described_inputs(computed_by, computed_by.key)
+        first = first_key(self.live.key, self.live.options.table.former_keys)
+        inputs = described_inputs(computed_by)
         return {
-            "asset": first,
+            "asset": first.to_user_string(),
             "table": digest_of_text(spec.rules),
             "upstream": digest_of_text(json.dumps(inputs)),
             "code": self.compute.digest() if version is None else f"code_version {version}",

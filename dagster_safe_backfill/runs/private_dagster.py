@@ -124,12 +124,12 @@ def as_wap_asset(asset: dg.AssetsDefinition) -> dg.AssetsDefinition:
 
 def keep_function(function: Callable[..., object], of_user: Callable[..., object]) -> None:
     """Store the user's function on the function that computes its asset, where `function_of` finds it."""
-    vars(function)[_FUNCTION] = of_user
+    keep_value(function, _FUNCTION, of_user)
 
 
 def function_of(asset: dg.AssetsDefinition) -> Callable[..., object] | None:
     """Return the user's function that is stored on an asset's function; None if this library didn't make the asset."""
-    return getattr(_computing(asset), _FUNCTION, None)
+    return kept_value(asset, _FUNCTION)
 
 
 def keep_value(function: Callable[..., object], name: str, value: object) -> None:
@@ -140,13 +140,9 @@ def keep_value(function: Callable[..., object], name: str, value: object) -> Non
 
 def kept_value(asset: dg.AssetsDefinition, name: str) -> Any:
     """Return the value that is stored under a name on an asset's function; None if there is none."""
-    return getattr(_computing(asset), name, None)
-
-
-def _computing(asset: dg.AssetsDefinition) -> object:
     # AssetsDefinition.node_def raises for an asset without a computation, such as an AssetSpec.
     node = asset.node_def if asset.is_executable else None
-    return getattr(getattr(node, "compute_fn", None), "decorated_fn", None)
+    return getattr(getattr(getattr(node, "compute_fn", None), "decorated_fn", None), name, None)
 
 
 @contextmanager
@@ -171,12 +167,14 @@ def data_versions_by_partition(instance: dg.DagsterInstance, asset: dg.AssetKey)
     return {key: tags[DATA_VERSION_TAG] for key, tags in found.items()}
 
 
-def is_loaded(asset: dg.AssetsDefinition, upstream: dg.AssetKey) -> bool:
-    """Return True if Dagster loads the upstream asset before the step runs; a `deps=` is not loaded."""
-    inputs = asset.node_def.input_dict
-    return any(
-        key == upstream and not inputs[name].dagster_type.is_nothing for name, key in asset.keys_by_input_name.items()
-    )
+def loaded_into(asset: dg.AssetsDefinition, upstream: dg.AssetKey) -> dict[str, dg.InputDefinition]:
+    """Return a mapping from each parameter that Dagster loads an upstream asset into, before the step, to its input.
+
+    It is empty for an asset that is only in `deps=`.
+    """
+    names = sorted(name for name, key in asset.keys_by_input_name.items() if key == upstream)
+    inputs = {name: asset.node_def.input_dict[name] for name in names}
+    return {name: one for name, one in inputs.items() if not one.dagster_type.is_nothing}
 
 
 def step_started_at(context: dg.AssetExecutionContext) -> datetime:
@@ -232,19 +230,17 @@ def _kind(definition: dg.PartitionsDefinition[Any] | None) -> str:
     return "" if definition is None else type(definition).__name__
 
 
-def described_inputs(asset: dg.AssetsDefinition, key: dg.AssetKey) -> dict[str, str]:
+def described_inputs(asset: dg.AssetsDefinition) -> dict[str, str]:
     """Return a mapping from each upstream asset to a text that describes how it is read.
 
     That is the partition mapping, if one was given, and for each parameter that it is loaded into, the name, the
     annotation and the metadata, which decide what is loaded.
     """
     texts: dict[str, str] = {}
-    for upstream in sorted(asset.asset_deps[key]):
+    for upstream in sorted(asset.asset_deps[asset.key]):
         parts: list[object] = [asset.get_partition_mapping(upstream)]
-        for name in sorted(asset.keys_by_input_name):
-            definition = asset.node_def.input_dict[name]
-            if asset.keys_by_input_name[name] == upstream and not definition.dagster_type.is_nothing:
-                parts += [name, definition.dagster_type.typing_type, sorted(definition.metadata.items())]
+        for name, definition in loaded_into(asset, upstream).items():
+            parts += [name, definition.dagster_type.typing_type, sorted(definition.metadata.items())]
         # The default repr names an address, which differs in each process.
         texts[upstream.to_user_string()] = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(parts))
     return texts
@@ -257,11 +253,7 @@ def upstream_of(context: dg.AssetExecutionContext) -> list[dg.AssetKey]:
 
 def own_input_of(context: dg.AssetExecutionContext) -> str | None:
     """Return the parameter that takes rows of the asset's own earlier partitions; None if there is none."""
-    asset = context.assets_def
-    for name, key in asset.keys_by_input_name.items():
-        if key == context.asset_key and not asset.node_def.input_dict[name].dagster_type.is_nothing:
-            return name
-    return None
+    return next(iter(loaded_into(context.assets_def, context.asset_key)), None)
 
 
 def resource_config(context: dg.AssetExecutionContext) -> Mapping[str, object]:

@@ -27,7 +27,7 @@ from dagster_safe_backfill.runs.limits.allowed import check_partition_count
 from dagster_safe_backfill.runs.limits.deadlines import Deadline
 from dagster_safe_backfill.runs.partitions import slice_of_run
 from dagster_safe_backfill.runs.private_dagster import (
-    is_loaded,
+    loaded_into,
     own_input_of,
     step_started_at,
     upstream_of,
@@ -217,11 +217,12 @@ class ComputingRun(Run):
         """
         upstream = self._read_by_function() if reads_now else ()
         now = inputs_of(self.context, partition_slice.keys, upstream) if upstream else {}
+        # The audits are recorded, and compared only where published partitions count as done.
+        audits = audits_digest(self.asset.audits) if reads_now else None
         made_by: dict[str, Provenance] = {}
         for key, partition in partition_slice.meanings.items():
             one = Provenance({**self.parts, "partition": partition, **self.inputs[key], **now.get(key, {})})
-            # The audits are recorded, and compared only where published partitions count as done.
-            made_by[key] = one.judged_by(audits_digest(self.asset.audits)) if reads_now else one
+            made_by[key] = one if audits is None else one.judged_by(audits)
         return made_by
 
     def _read_by_function(self) -> list[dg.AssetKey]:
@@ -229,7 +230,7 @@ class ComputingRun(Run):
         return [
             upstream
             for upstream in upstream_of(self.context)
-            if not is_loaded(self.context.assets_def, upstream) or (upstream == own and self.own_input is not None)
+            if not loaded_into(self.context.assets_def, upstream) or (upstream == own and self.own_input is not None)
         ]
 
     def compute(self, partition_slice: PartitionSlice, deadline: Deadline) -> object:
@@ -319,6 +320,8 @@ def computing_run(
     parts = asset.provenance(spec, computed_by=context.assets_def)
     parts |= run_parts(context, arguments, io_manager_key=asset.compute.resource_key)
     own_input = own_input_of(context) if live.options.batches.publish_each else None
+    upstream = upstream_of(context)
+    is_any_loaded = any(loaded_into(context.assets_def, one) for one in upstream)
     dialect = table_io.warehouse().dialect
     expressions_of(spec, partition_slice, dialect=dialect.name)
     return ComputingRun(
@@ -332,7 +335,12 @@ def computing_run(
         asset=asset,
         arguments=arguments,
         parts=parts,
-        inputs=inputs_of(context, partition_slice.keys, upstream_of(context), loaded_at=step_started_at(context)),
+        inputs=inputs_of(
+            context,
+            partition_slice.keys,
+            upstream,
+            loaded_at=step_started_at(context) if is_any_loaded else None,
+        ),
         own_input=own_input,
         additions={},
     )

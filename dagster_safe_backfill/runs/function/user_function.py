@@ -59,7 +59,7 @@ class ComputeFunction:
         self._core = _core_of(function)
         self._name = name_of(function) or type(function).__name__
         self._check_kind()
-        self.resource_key = self._resource_key = resource_key
+        self.resource_key = resource_key
         self._hints = _hints(self._core, self._name)
         self._returns: object = self._hints.pop("return", inspect.Signature.empty)
         self._parameters = _parameters(function, self._name)
@@ -85,7 +85,7 @@ class ComputeFunction:
         hint = self._hints.get(name)
         if _is_slice_type(hint):
             return True
-        if name in inputs or name == self._resource_key:
+        if name in inputs or name == self.resource_key:
             return False
         is_named_so = name == _SLICE_NAME
         if hint is None:
@@ -142,21 +142,21 @@ class ComputeFunction:
             takes_resource: Whether it asks for the I/O manager by a parameter. Dagster takes resources either
                 so, or by `required_resource_keys`.
         """
-        is_own = self._resource_key in self._parameters
+        is_own = self.resource_key in self._parameters
 
         def compute(context: dg.AssetExecutionContext, **arguments: object) -> Iterator[object]:
             if not takes_resource:
-                resource = getattr(context.resources, self._resource_key)
+                resource = getattr(context.resources, self.resource_key)
             elif is_own:
-                resource = arguments[self._resource_key]
+                resource = arguments[self.resource_key]
             else:
-                resource = arguments.pop(self._resource_key)
+                resource = arguments.pop(self.resource_key)
             with no_vain_retries(context):
                 yield from run(context, resource, arguments)
 
         parameters = self._outer_parameters()
         if takes_resource and not is_own:
-            parameters[self._resource_key] = dg.ResourceParam[Any]
+            parameters[self.resource_key] = dg.ResourceParam[Any]
         self._dress(compute, parameters)
         keep_function(compute, self._function)
         return compute

@@ -13,8 +13,8 @@ import dagster as dg
 from dagster_safe_backfill.model.provenance import INPUT, Provenance
 from dagster_safe_backfill.runs.private_dagster import (
     data_versions_by_partition,
-    is_loaded,
     kind_of_partitions,
+    loaded_into,
     newest_by_partition,
     upstream_partitions,
 )
@@ -100,7 +100,7 @@ def inputs_of(
         name = INPUT + one.to_user_string()
         found = _upstream(context.instance, one)
         kind, late = kind_of_partitions(context, one), set[str | None]()
-        if loaded_at is not None and is_loaded(context.assets_def, one):
+        if loaded_at is not None and loaded_into(context.assets_def, one):
             late = _changed_after(context.instance, one, loaded_at)
         for key, read in upstream_partitions(context, one, keys).items():
             is_late = bool(late) if read is None else not late.isdisjoint({None, *read})

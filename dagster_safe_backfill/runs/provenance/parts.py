@@ -41,12 +41,11 @@ def _resources(context: dg.AssetExecutionContext, arguments: Mapping[str, object
         if name == own:
             continue
         resource: Any = arguments.get(name, getattr(context.resources, name, None))
-        if isinstance(resource, dg.IOManager):
-            # It loads inputs. Its configuration says from where.
-            digests[name] = value_digest(config)
-            continue
+        # An I/O manager loads inputs, and its configuration says from where.
+        is_loader = isinstance(resource, dg.IOManager)
         is_configurable = isinstance(cast("object", resource), dg.ConfigurableResource)
-        compared: Any = resource if is_configurable or not config else config
+        by_config = is_loader or (bool(config) and not is_configurable)
+        compared: Any = config if by_config else resource
         digests[name] = value_digest(compared)
     if None in digests.values():
         return None

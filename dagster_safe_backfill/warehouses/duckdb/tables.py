@@ -63,10 +63,7 @@ class DuckDBTables(Tables):
         """See `Tables.ensure_table`."""
         known = self.columns(table)
         names = {*map(str.casefold, names_of(known or ()))}
-        missing: Sequence[str] = ()
-        for name, kind in columns.items():
-            if name.casefold() not in names:
-                missing = (*missing, f"{quoted(name)} {kind}")
+        missing = [f"{quoted(name)} {kind}" for name, kind in columns.items() if name.casefold() not in names]
         if known is None:
             self._execute(f"CREATE TABLE IF NOT EXISTS {name_of(table)} ({', '.join(missing)})", ())
             return

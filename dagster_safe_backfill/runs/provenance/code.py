@@ -6,6 +6,7 @@ import enum
 import functools
 import types
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any, cast
 
@@ -102,12 +103,11 @@ class _CodeGraph:
 
     def __init__(self, own: OwnCode) -> None:
         self._own = own
-        self._nodes: list[Node | None] = []
+        # Objects that were read live on here: the id of a dead one would be given to another.
+        self._values: list[tuple[object, bool]] = []
         self._places: dict[tuple[int, bool], int] = {}
-        # Objects that were read must live on: the id of a dead one would be given to another.
-        self._kept: list[object] = []
-        # Functions and classes wait here: they name each other more deeply than Python's stack allows.
-        self._waiting: list[tuple[int, Callable[[], Node]]] = []
+        self._types: dict[int, Node] = {}
+        """What stands for each value that is read leniently, if it can't be compared."""
 
     def nodes_from(self, function: object) -> Sequence[Node]:
         """Return the nodes of the graph, beginning with the root.
@@ -115,18 +115,30 @@ class _CodeGraph:
         Raises:
             IncomparableError: A value that must be compared can't be.
         """
-        root = self._place([function], is_strict=True)
-        self._nodes[root] = Node(token("root"), [self._read(function)])
-        while self._waiting:
-            place, node = self._waiting.pop()
-            self._nodes[place] = node()
-        return cast("list[Node]", self._nodes)
+        nodes: list[Node | None] = [Node(token("root"), [self._read(function)])]
+        # Each node may add to the values. Read by recursion, they nest more deeply than Python's stack allows.
+        for value, is_strict in self._values:
+            try:
+                nodes.append(self._node(value, is_strict=is_strict))
+            except IncomparableError:
+                nodes.append(None)
+        self._replace_incomparable(nodes)
+        return _reachable(nodes)
 
-    def _place(self, value: object, *, is_strict: bool) -> int:
-        place = self._places[id(value), is_strict] = len(self._nodes)
-        self._nodes.append(None)
-        self._kept.append(value)
-        return place
+    def _replace_incomparable(self, nodes: list[Node | None]) -> None:
+        """Let its type stand for each value that is read leniently and that can't be compared as a whole."""
+        holders: dict[int, list[int]] = {}
+        for place, node in enumerate(nodes):
+            for child in () if node is None else node.children:
+                if isinstance(child, int):
+                    holders.setdefault(child, []).append(place)
+        failed = [place for place, node in enumerate(nodes) if node is None]
+        while failed:
+            place = failed.pop()
+            nodes[place] = self._types.get(place)
+            # What holds code of which a part can't be compared isn't replaced: that code may be called.
+            if place not in self._types and not self._is_code(self._values[place - 1][0]):
+                failed += [one for one in holders.get(place, ()) if one and nodes[one] is not None]
 
     def _read(self, value: object, *, is_strict: bool = True) -> Child:
         """Return a value as a child of a node."""
@@ -138,46 +150,36 @@ class _CodeGraph:
             if is_strict and self._own.has_module(value.__name__):
                 raise IncomparableError
             return token("module", value.__name__)
-        known = self._places.get((id(value), is_strict))
-        return self._added(value, is_strict=is_strict) if known is None else known
+        key = id(value), is_strict
+        if key not in self._places:
+            self._values.append((value, is_strict))
+            # The first place is the root's.
+            self._places[key] = len(self._values)
+        return self._places[key]
 
-    def _added(self, value: object, *, is_strict: bool) -> int:
-        later = self._of_code(value)
-        if later is not None:
-            place = self._place(value, is_strict=is_strict)
-            self._waiting.append((place, later))
-            return place
-        nodes, waiting = len(self._nodes), len(self._waiting)
-        place = self._place(value, is_strict=is_strict)
-        try:
-            self._nodes[place] = self._of_value(value, is_strict=is_strict or not self._is_read_in_parts(value))
-        except IncomparableError:
-            if is_strict:
-                raise
-            self._forget(nodes, waiting)
-            place = self._place(value, is_strict=is_strict)
-            self._nodes[place] = Node(token("incomparable"), [self._read(kind_of(value))])
-        return place
-
-    def _forget(self, nodes: int, waiting: int) -> None:
-        """Take back what was added since the graph had this size."""
-        del self._nodes[nodes:], self._waiting[waiting:]
-        self._places = {key: place for key, place in self._places.items() if place < nodes}
-
-    def _is_read_in_parts(self, value: object) -> bool:
-        """Return True if the other parts of a value count even if one of them can't be compared."""
-        kind = kind_of(value)
-        return kind in (list, tuple, set, frozenset, dict, *_WRAPPERS) or self._own.has(kind)
-
-    def _of_code(self, value: Any) -> Callable[[], Node] | None:
-        """Return what makes the node of a function, or of a class of the user's own; None for other values."""
+    def _node(self, value: Any, *, is_strict: bool) -> Node:
         if isinstance(value, types.FunctionType):
             is_own = self._own.has_function(value)
-            return functools.partial(self._of_own_function if is_own else self._of_foreign_function, value)
+            return self._of_own_function(value) if is_own else self._of_foreign_function(value)
+        if self._is_code(value):
+            return self._of_class(value)
+        kind = kind_of(value)
+        if not is_strict:
+            self._types[self._places[id(value), False]] = Node(token("incomparable"), [self._read(kind)])
+        # The other parts of these count even if one of them can't be compared.
+        is_read_in_parts = kind in (list, tuple, set, frozenset, dict, *_WRAPPERS) or self._own.has(kind)
+        read = functools.partial(self._read, is_strict=is_strict or not is_read_in_parts)
+        for node_of in (_of_collection, _of_bytecode, _of_name, _of_wrapper, _of_content, self._of_instance):
+            node = node_of(value, read)
+            if node is not None:
+                return node
+        raise IncomparableError(kind)
+
+    def _is_code(self, value: object) -> bool:
+        """Return True for a function, and for a class of the user's own."""
         # Before Python 3.11, list[int] said that it is a type.
-        if issubclass(kind_of(value), type) and self._own.has(value):
-            return functools.partial(self._of_class, value)
-        return None
+        is_class = issubclass(kind_of(value), type)
+        return isinstance(value, types.FunctionType) or (is_class and self._own.has(cast("type", value)))
 
     def _of_own_function(self, function: types.FunctionType) -> Node:
         named = globals_of(function, self._own)
@@ -203,15 +205,6 @@ class _CodeGraph:
         values = [self._read(value, is_strict=False) for value in attributes.values()]
         return Node(token("class", cls.__name__, *attributes), [*map(self._read, cls.__bases__), *values])
 
-    def _of_value(self, value: Any, *, is_strict: bool) -> Node:
-        """Return the node of a value that isn't plain, and that isn't code of the user's own."""
-        read = functools.partial(self._read, is_strict=is_strict)
-        for node_of in (_of_collection, _of_bytecode, _of_name, _of_wrapper, _of_content, self._of_instance):
-            node = node_of(value, read)
-            if node is not None:
-                return node
-        raise IncomparableError(kind_of(value))
-
     def _of_instance(self, value: Any, read: _Read) -> Node | None:
         found = pickled(value)
         if isinstance(found, str):
@@ -219,6 +212,27 @@ class _CodeGraph:
         if not (found.is_value or self._own.has(kind_of(value))):
             return None
         return Node(token("object"), [read(kind_of(value)), *map(read, found.parts())])
+
+
+def _reachable(nodes: Sequence[Node | None]) -> Sequence[Node]:
+    """Return the nodes that the root holds, directly or not.
+
+    Raises:
+        IncomparableError: One of them isn't known.
+    """
+    order, places = [0], {0: 0}
+    reachable: list[Node] = []
+    for place in order:
+        node = nodes[place]
+        if node is None:
+            raise IncomparableError
+        for child in node.children:
+            if isinstance(child, int) and child not in places:
+                places[child] = len(order)
+                order.append(child)
+        children = [places[child] if isinstance(child, int) else child for child in node.children]
+        reachable.append(replace(node, children=children))
+    return reachable
 
 
 def _of_collection(value: Any, read: _Read) -> Node | None:

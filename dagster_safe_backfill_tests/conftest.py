@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import mimetypes
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from dagster._core.storage.runs import in_memory as runs_in_memory
 
 from dagster_safe_backfill import RangeIOManager
 from dagster_safe_backfill.warehouses.base import Warehouse
+from dagster_safe_backfill_tests.harness import open_files
 from dagster_safe_backfill_tests.harness.backends import Backend, DuckDBBackend
 from dagster_safe_backfill_tests.quick import has_quick_tests, is_quick
 
@@ -45,6 +48,9 @@ def pytest_configure() -> None:
     os.environ["SNOWFLAKE_DISABLE_PLATFORM_DETECTION"] = "true"
     # Else it asks for each request what proxies there are.
     os.environ.setdefault("NO_PROXY", "127.0.0.1,localhost")
+    # Else it looks for them in all folders of Python's path at each statement, and for types of files at each upload.
+    sys.modules.setdefault("opentelemetry", None)  # pyright: ignore[reportArgumentType]
+    mimetypes.knownfiles.clear()
     if "TMPDIR" in os.environ or not _MEMORY.is_dir() or shutil.disk_usage(_MEMORY).free < _ENOUGH:
         return
     os.environ["TMPDIR"] = str(_MEMORY)
@@ -54,6 +60,7 @@ def pytest_configure() -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="run what most mistakes break, in under 90 seconds")
+    parser.addoption("--cold", action="store_true", help="open a DuckDB file anew for each session, as users do")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -161,6 +168,15 @@ def _unversioned_instances() -> Iterator[None]:
         mock.patch.object(runs_in_memory, "stamp_alembic_rev"),
         mock.patch.object(events_in_memory, "stamp_alembic_rev"),
     ):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _open_files(request: pytest.FixtureRequest) -> Iterator[None]:
+    if request.config.getoption("--cold") or request.node.get_closest_marker("cold") is not None:
+        yield
+        return
+    with open_files.kept_open():
         yield
 
 

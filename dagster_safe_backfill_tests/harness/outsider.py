@@ -19,6 +19,8 @@ from typing import Any
 
 import duckdb
 
+from dagster_safe_backfill_tests.harness import open_files
+
 Rows = list[tuple[Any, ...]]
 Statement = str | tuple[str, Sequence[object]]
 """A statement, or one with its parameters."""
@@ -26,16 +28,21 @@ Statement = str | tuple[str, Sequence[object]]
 
 def read(path: str, sql: str) -> Rows:
     """Run a query, in a session of this process if it has the file open itself."""
-    with suppress(duckdb.Error):
-        return _outsider().run(path, [sql], read_only=True)
+    if not open_files.has(path):
+        with suppress(duckdb.Error):
+            return _outsider().run(path, [sql], read_only=True)
     # What is wrong with a query is said here, and what changes something is done here.
     with duckdb.connect(path) as connection:
         return connection.execute(sql).fetchall()
 
 
 def change(path: str, *statements: Statement) -> None:
-    """Run statements on a file that nobody has open; make it if it isn't there."""
-    _outsider().run(path, statements, read_only=False)
+    """Run statements on a file that no session has open; make it if it isn't there."""
+    if not open_files.is_keeping():
+        _outsider().run(path, statements, read_only=False)
+        return
+    with duckdb.connect(path) as connection:
+        _execute(connection, statements)
 
 
 class _Outsider:
@@ -77,12 +84,16 @@ def _run(connection: duckdb.DuckDBPyConnection, path: str, statements: Sequence[
     connection.execute(f"ATTACH '{path}' AS \"{name}\" ({'READ_ONLY' if read_only else 'READ_WRITE'})")
     try:
         connection.execute(f'USE "{name}"')
-        for statement in statements:
-            sql, parameters = (statement, ()) if isinstance(statement, str) else statement
-            connection.execute(sql, parameters)
+        _execute(connection, statements)
         return connection.fetchall()
     finally:
         connection.execute(f'USE memory; DETACH "{name}"')
+
+
+def _execute(connection: duckdb.DuckDBPyConnection, statements: Sequence[Statement]) -> None:
+    for statement in statements:
+        sql, parameters = (statement, ()) if isinstance(statement, str) else statement
+        connection.execute(sql, parameters)
 
 
 def _serve() -> None:

@@ -37,6 +37,8 @@ _LONGEST = (
     "test_demo",
     "example",
 )
+_WITH_PROCESSES = ("daemon", "e2e", "faults")
+"""Folders of tests that work on a file with other processes."""
 _MEMORY = Path("/dev/shm")
 _ENOUGH = 4 * 2**30
 """Bytes; a container has 64 MiB there, if nobody asked for more."""
@@ -173,7 +175,8 @@ def _unversioned_instances() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _open_files(request: pytest.FixtureRequest) -> Iterator[None]:
-    if request.config.getoption("--cold") or request.node.get_closest_marker("cold") is not None:
+    is_cold = request.node.get_closest_marker("cold") is not None or request.path.parent.name in _WITH_PROCESSES
+    if is_cold or request.config.getoption("--cold"):
         yield
         return
     with open_files.kept_open():

@@ -1,8 +1,8 @@
 """DuckDB files that stay open between a test's sessions.
 
-To open a file, and to look at its catalog for the first time, takes DuckDB some 25 ms of a processor: longer than most
-of what a session does there. DuckDB shares what one process opens, so the next session on an open file begins in a tenth
-of a millisecond. With `--cold`, no file is kept open, as in a user's process.
+To open a file, and to look at its catalog for the first time, takes DuckDB 2.0 some 25 ms of a processor, longer than
+most of what a session does there. The sessions of one process share an open file, so the next one begins in 0.1 ms.
+With `--cold`, no file is kept open, as in a user's process.
 """
 
 from __future__ import annotations

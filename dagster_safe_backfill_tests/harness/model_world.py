@@ -156,6 +156,8 @@ class World:
         of_resume: dict[str, Any] = {
             "discard": discard,
             "check_owner": lambda *_args, **_options: None,
+            # All shadows of the model have the same column, and nobody changes them.
+            "why_unfit": lambda *_args, **_options: {},
             "live_before": lambda _session, **_options: LiveBefore(at=self.log.now()),
             "changes_by": lambda _session, _table, *ids: [
                 SimpleNamespace(key=one.key) for one in self.newest() if one.event == "published"

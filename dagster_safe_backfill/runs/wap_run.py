@@ -181,6 +181,7 @@ def _run_batches(run: ComputingRun, batches: Sequence[Batch], gate: Gate) -> lis
         if isinstance(one.judged, Rejected) and (batch.is_canary or run.reads_itself):
             break
         if len(done) == 1:
+            # Only now it is known which columns the function returns, and so which staged rows can be reused with them.
             batches = [batch, *fitting(run, batches, like=one.judged.staged.columns)]
     return done
 

@@ -151,7 +151,8 @@ def _why_columns_differ(
     session: Session, found: Sequence[StagedPartition], spec: TableSpec, like: Sequence[Column] | None
 ) -> tuple[dict[str, str], Sequence[Column]]:
     """Return the reason for each partition whose shadow has the wrong columns or is gone, and the right columns."""
-    of_shadow = {shadow: data_columns(session, shadow) for shadow in {one.shadow for one in found} if shadow}
+    shadows = dict.fromkeys(one.shadow for one in found)
+    of_shadow = {shadow: data_columns(session, shadow) for shadow in shadows if shadow is not None}
     live = session.tables.columns(spec.table)
     why: dict[str, str] = {}
     for one in sorted(found, key=lambda one: one.computed_at, reverse=True):

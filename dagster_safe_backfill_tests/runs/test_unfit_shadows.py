@@ -98,12 +98,12 @@ class Shop(Rates):
         return computed
 
     def shadow_of(self, key: str) -> str:
-        """Return the quoted name of the table in which a partition was staged last."""
+        """Return the name of the table in which a partition was staged last."""
         ((name,),) = self.backend.read(
             f"SELECT shadow FROM _safe_backfill_ledger WHERE partition_key = '{key}' AND event = 'audited'"
             " ORDER BY recorded_at DESC LIMIT 1"
         )
-        return '"' + name.split(".", 1)[1] + '"'
+        return str(name).split(".", 1)[1]
 
     def values_with(self, column: str) -> list[tuple[Any, ...]]:
         return self.backend.read(f"SELECT value, {column} FROM revenue ORDER BY day")
@@ -208,6 +208,20 @@ class TestShadowThatSomebodyChanged:
             shop.backend.change(f"ALTER TABLE {shop.shadow_of(key)} DROP COLUMN day")
         assert shop.passes("together", D[0], D[2]) == [*D[:3]]
         assert shop.values() == [1, 2, 3]
+
+    @pytest.mark.parametrize("new_type", ["VARCHAR", "DATE", "INTEGER"])
+    def test_the_type_of_the_partition_column(self, shop: Shop, new_type: str) -> None:
+        shop.stage("together", D[0], D[1])
+        shadow = shop.shadow_of(D[0])
+        value = "1" if new_type == "INTEGER" else "day"
+        shop.backend.change(
+            f"ALTER TABLE {shadow} ADD COLUMN other {new_type}",
+            f"UPDATE {shadow} SET other = {value}",
+            f"ALTER TABLE {shadow} DROP COLUMN day",
+            f"ALTER TABLE {shadow} RENAME COLUMN other TO day",
+        )
+        assert ordered(shop.passes("together", D[0], D[1])) == [*D[:2]]
+        assert shop.values() == [1, 2]
 
     def test_a_changed_value_is_not_noticed(self, shop: Shop) -> None:
         """As docs/resuming.md says: reused rows are counted."""

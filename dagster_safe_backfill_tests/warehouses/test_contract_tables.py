@@ -6,6 +6,7 @@ from contextlib import nullcontext, suppress
 from datetime import datetime, timezone
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 from sqlglot import exp
@@ -29,6 +30,9 @@ from dagster_safe_backfill_tests.warehouses.contract import (
 )
 
 pytestmark = pytest.mark.every_warehouse
+
+IS_BEFORE_2 = duckdb.__version__.startswith("1.")
+"""DuckDB 1.x, which Python 3.10 gets."""
 
 
 @pytest.mark.differs("snowflake", reason="a frame's columns are Snowflake's unquoted ones: Zed is ZED")
@@ -149,6 +153,7 @@ def test_a_swap_that_is_not_committed_leaves_the_table(warehouse: Warehouse, rea
     assert read("FROM t ORDER BY a") == [(1,), (2,)]
 
 
+@pytest.mark.xfail(IS_BEFORE_2, strict=True, reason="DuckDB 1.x only notices changed definitions")
 def test_a_table_that_another_changes_meanwhile_is_not_replaced(warehouse: Warehouse, read: Read) -> None:
     with warehouse.connect() as session, warehouse.connect() as other:
         fill(session)
@@ -333,6 +338,7 @@ def test_columns_are_dropped_retyped_and_added(warehouse: Warehouse, backend: Ba
         assert sorted(column.name for column in session.tables.columns(T) or ()) == ["a", "c", "d"]
 
 
+@pytest.mark.xfail(IS_BEFORE_2, strict=True, reason="DuckDB 1.x alters no table in a transaction that changed its rows")
 def test_columns_are_added_in_an_attempt_that_has_changed_something(warehouse: Warehouse, read: Read) -> None:
     new = Column(name="b", type="VARCHAR")
     with warehouse.connect() as session:

@@ -15,4 +15,5 @@ if __name__ == "__main__":
     given = sys.argv[1:]
     if not any(Path(argument.partition("::")[0]).exists() for argument in given):
         given.append(str(ROOT / "dagster_safe_backfill_tests"))
-    raise SystemExit(pytest.main(["-n", "2", "--dist", "worksteal", "--rootdir", str(ROOT), *given]))
+    # One process more than CI has cores: tests of daemons and browsers wait most of the time.
+    raise SystemExit(pytest.main(["-n", "3", "--dist", "worksteal", "--rootdir", str(ROOT), *given]))

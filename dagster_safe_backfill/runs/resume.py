@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 
 import dagster as dg
@@ -12,13 +12,14 @@ from dagster_safe_backfill.errors import TableNotFoundError
 from dagster_safe_backfill.model.provenance import AUDITS
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import StagedPartition
-from dagster_safe_backfill.model.tables import TableRef
+from dagster_safe_backfill.model.tables import Column, TableRef
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.runs.backfills import is_over, why_not_continued, why_not_reused
 from dagster_safe_backfill.runs.limits.deadlines import Deadline
 from dagster_safe_backfill.runs.private_dagster import upstream_partitions
 from dagster_safe_backfill.runs.provenance.parts import audits_digest
 from dagster_safe_backfill.runs.run import ComputingRun
+from dagster_safe_backfill.wap.collect import why_unfit
 from dagster_safe_backfill.wap.ledger.checkpoints import Checkpoints, checkpoints
 from dagster_safe_backfill.wap.ledger.history import Change, changes_by
 from dagster_safe_backfill.wap.ledger.owner import check_owner
@@ -61,22 +62,29 @@ class Remaining:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Found:
-    """What a look at the warehouse found; `before` only if nothing is staged, as else the first batch isn't known."""
+    """What a look at the warehouse found; `before` only if nothing is staged, as else the first batch isn't known.
+
+    `unfit` has the staged partitions whose shadows can't be used, each with the reason.
+    """
 
     earlier: Checkpoints = field(default_factory=Checkpoints)
+    unfit: Mapping[str, str] = field(default_factory=dict[str, str])
     changes: Mapping[str, Change] = field(default_factory=dict[str, Change])
     before: LiveBefore | None = None
 
 
 def remaining(run: ComputingRun) -> Remaining:
-    """Return what is left to do for a run: batches that it reuses, then batches that it computes."""
+    """Return what is left to do for a run: the batches that it computes and, after the first, the one that it reuses.
+
+    The first batch shows which columns the user's function returns now. See `fitting`.
+    """
     partitions, size = run.partition_slice, run.options.batches.size
     found = _look(run, cut(partitions, partitions.keys, size=size)[0])
     earlier = found.earlier
     # Without this, the shadow of a run that was killed between write and audit would wait for the retention job.
     if earlier.unaudited:
         _discard(run, earlier.unaudited)
-    staged, published = _reused(run, earlier)
+    staged, published = _reused(run, found)
     missing, used = dict.fromkeys(partitions.keys), set[TableRef | None]()
     for key in published:
         del missing[key]
@@ -86,16 +94,49 @@ def remaining(run: ComputingRun) -> Remaining:
     slices = cut(partitions, missing, size=size)
     shadows = _free_shadows(run, len(slices) + bool(staged), used)
     batches: list[Batch] = []
+    for piece, shadow in zip(slices, shadows, strict=False):
+        is_canary = not batches and run.options.batches.canary
+        before = None if batches else found.before
+        batches.append(Batch(partition_slice=piece, shadow=shadow, before=before, is_canary=is_canary))
     if staged:
         of_staged = partitions.only(one.key for one in staged)
-        batches.append(Batch(partition_slice=of_staged, shadow=shadows.pop(), staged=staged))
-    is_first = True
-    for piece, shadow in zip(slices, shadows, strict=True):
-        is_canary = is_first and run.options.batches.canary
-        before = found.before if is_first else None
-        batches.append(Batch(partition_slice=piece, shadow=shadow, before=before, is_canary=is_canary))
-        is_first = False
+        batches.insert(1, Batch(partition_slice=of_staged, shadow=shadows[-1], staged=staged))
     return Remaining(batches=batches, published={key: found.changes[key] for key in published})
+
+
+def fitting(run: ComputingRun, batches: Sequence[Batch], *, like: Sequence[Column]) -> Sequence[Batch]:
+    """Return a run's batches after the first one; all their rows can be published with those of the first.
+
+    Staged partitions whose rows can't are computed in batches at the end. The log names them and the reason.
+
+    Args:
+        run: The run.
+        batches: Its batches.
+        like: The columns of the first batch, which is done.
+    """
+    others = [*batches[1:]]
+    reused = next((batch for batch in others if batch.staged), None)
+    if reused is None:
+        return others
+    spec, partitions = run.spec, reused.partition_slice
+
+    def attempt(session: Session) -> dict[str, str]:
+        # The rows are counted again, because the user's function may have taken hours since the run's first look.
+        return why_unfit(session, reused.staged, spec=spec, partition_slice=partitions, like=like)
+
+    deadline = run.deadline(f"looking at what is staged of {partitions} of {spec.table}")
+    why = run.attempt(attempt, deadline=deadline, read_only=True)
+    if not why:
+        return others
+    _log_computed_again(run.context, why)
+    others.remove(reused)
+    kept = [one for one in reused.staged if one.key not in why]
+    if kept:
+        others.insert(0, replace(reused, partition_slice=partitions.only(one.key for one in kept), staged=kept))
+    slices = cut(run.partition_slice, why, size=run.options.batches.size)
+    shadows = _free_shadows(run, len(slices), {*(one.shadow for one in (*batches, *reused.staged))})
+    again = [Batch(partition_slice=piece, shadow=shadow) for piece, shadow in zip(slices, shadows, strict=True)]
+    return [*others, *again]
 
 
 def _free_shadows(run: ComputingRun, count: int, used: Container[TableRef]) -> list[TableRef]:
@@ -133,9 +174,10 @@ def _look(run: ComputingRun, first: PartitionSlice) -> _Found:
             assets=run.origin.assets,
         )
         if earlier.staged or earlier.outdated or earlier.published:
+            unfit = why_unfit(session, earlier.staged, spec=spec, partition_slice=partitions) if earlier.staged else {}
             ids = {one.publication_id for one in earlier.published}
             changes = changes_by(session, spec.table, *ids) if ids else []
-            return _Found(earlier=earlier, changes={change.key: change for change in changes})
+            return _Found(earlier=earlier, unfit=unfit, changes={change.key: change for change in changes})
         return _Found(earlier=earlier, before=live_before(session, spec=spec, partition_slice=first))
 
     deadline = run.deadline(f"looking for what is staged of {partitions} of {spec.table}")
@@ -194,10 +236,11 @@ def cut(partition_slice: PartitionSlice, keys: Iterable[str], *, size: int | Non
     return [partition_slice.chosen(piece) for piece in pieces]
 
 
-def _reused(run: ComputingRun, earlier: Checkpoints) -> tuple[Sequence[StagedPartition], Sequence[str]]:
+def _reused(run: ComputingRun, found: _Found) -> tuple[Sequence[StagedPartition], Sequence[str]]:
     """Return the staged partitions that a run reuses, and the keys of those that are done; log both, and why not."""
-    context = run.context
+    context, earlier = run.context, found.earlier
     why = _why_not_reused(run, earlier)
+    why = {**found.unfit, **why}
     done, other_audits = _done(run, earlier)
     why |= dict.fromkeys(other_audits, "other audits passed them")
     kept = [one for one in earlier.staged if one.key not in why]

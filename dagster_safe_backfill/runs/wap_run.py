@@ -39,7 +39,7 @@ from dagster_safe_backfill.runs.limits.allowed import check_hours
 from dagster_safe_backfill.runs.limits.deadlines import Deadline
 from dagster_safe_backfill.runs.partitions import check_recordable, check_recorded, unrecordable
 from dagster_safe_backfill.runs.private_dagster import add_partition_metadata
-from dagster_safe_backfill.runs.resume import Batch, Remaining, look_at_live, remaining
+from dagster_safe_backfill.runs.resume import Batch, Remaining, fitting, look_at_live, remaining
 from dagster_safe_backfill.runs.run import ComputingRun, computing_run
 from dagster_safe_backfill.wap.audit import Gate, audit, audit_together, passed_part, together
 from dagster_safe_backfill.wap.collect import collect, free_shadow, stands_in
@@ -160,15 +160,16 @@ def _run_batches(run: ComputingRun, batches: Sequence[Batch], gate: Gate) -> lis
     """
     progress = Progress(asset=run.context.asset_key, partitions=len(run.partition_slice))
     done: list[_Done] = []
-    for number, batch in enumerate(batches, start=1):
-        started = time.monotonic()
+    while len(done) < len(batches):
+        batch, started = batches[len(done)], time.monotonic()
         # Batches that are published together are collected in one table, so all get the columns of the first one.
         like = done[-1].judged.staged.shadow if done else None
         one = _run_batch(run, batch, gate, like=like)
         done.append(one)
         # Each event costs about 16 ms on SQLite, so a run of one batch logs none besides those of Dagster.
         if len(batches) > 1:
-            what = progress.add(one.judged, number=number, batches=len(batches), seconds=time.monotonic() - started)
+            number, seconds = len(done), time.monotonic() - started
+            what = progress.add(one.judged, number=number, batches=len(batches), seconds=seconds)
             run.context.log.info(f"{what}; {progress}")
             run.context.log_event(progress.observation(what, number=number, batches=len(batches)))
         if one.published is not None:
@@ -179,6 +180,9 @@ def _run_batches(run: ComputingRun, batches: Sequence[Batch], gate: Gate) -> lis
         # Not if they would be computed from what was rejected.
         if isinstance(one.judged, Rejected) and (batch.is_canary or run.reads_itself):
             break
+        if len(done) == 1:
+            # Only now it is known which columns the function returns, and so which staged rows can be reused with them.
+            batches = [batch, *fitting(run, batches, like=one.judged.staged.columns)]
     return done
 
 

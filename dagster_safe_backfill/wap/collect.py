@@ -8,7 +8,7 @@ from itertools import count
 
 from sqlglot import exp
 
-from dagster_safe_backfill.errors import PublishConflictError, SchemaMismatchError
+from dagster_safe_backfill.errors import ConfigurationError, PublishConflictError, SchemaMismatchError, SliceError
 from dagster_safe_backfill.model.slices import PartitionSlice, TableSlice
 from dagster_safe_backfill.model.states import Origin, Staged, StagedPartition
 from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec, names_of
@@ -89,9 +89,7 @@ def gathered(
     sources = _sources(spec, found)
     columns = _columns(session, spec, sources)
     names = names_of(columns)
-    # `_columns` has checked that all shadows have these columns, so any of them gives the expressions' types.
-    rows = exp.select(*terms.columns(names)).from_(terms.table(next(iter(sources))))
-    recognised = table_slice(session, rows, spec=respelled(spec, names), partition_slice=partition_slice, names=names)
+    recognised = _recognised(session, sources, spec=spec, partition_slice=partition_slice, names=names)
     live_columns = _live_columns(session, spec, found, columns)
     shadow = into or scratch_shadow(session)
     kind = "scratch" if into is None else "shadow"
@@ -110,6 +108,93 @@ def gathered(
         computed_by={one.key: one.computed_by for one in found},
         provenance={one.key: one.provenance for one in found if one.provenance is not None},
     )
+
+
+def why_unfit(
+    session: Session,
+    found: Sequence[StagedPartition],
+    *,
+    spec: TableSpec,
+    partition_slice: PartitionSlice,
+    like: Sequence[Column] | None = None,
+) -> dict[str, str]:
+    """Return a mapping from the key of each staged partition that can't be published with the others to the reason.
+
+    A read-only session is enough. The rows are counted, so values that somebody changed are not noticed.
+
+    Args:
+        session: An open session.
+        found: Staged partitions.
+        spec: How the live table is kept.
+        partition_slice: A slice that has all of their keys.
+        like: The columns of the other rows. Defaults to the columns of the partition that was computed last.
+    """
+    why, columns = _why_columns_differ(session, found, spec, like)
+    sources: dict[TableRef, list[str]] = {}
+    for one in found:
+        if one.key not in why and one.shadow is not None:
+            sources.setdefault(one.shadow, []).append(one.key)
+    if not sources:
+        return why
+    same = [one for one in found if one.key not in why]
+    chosen = partition_slice.only(one.key for one in same)
+    try:
+        counted = _counted(session, sources, spec=spec, partition_slice=chosen, names=names_of(columns))
+    except (ConfigurationError, SliceError) as error:
+        # The definition is the one that they were staged by, so somebody changed the shadows.
+        return why | dict.fromkeys(chosen.keys, f"somebody changed their shadow ({error})")
+    lost = "their shadow doesn't have the rows that were staged, so somebody changed it"
+    return why | {one.key: lost for one in same if one.rows != counted.get(one.key, 0)}
+
+
+def _why_columns_differ(
+    session: Session, found: Sequence[StagedPartition], spec: TableSpec, like: Sequence[Column] | None
+) -> tuple[dict[str, str], Sequence[Column]]:
+    """Return the reason for each partition whose shadow has the wrong columns or is gone, and the right columns."""
+    shadows = dict.fromkeys(one.shadow for one in found)
+    of_shadow = {shadow: data_columns(session, shadow) for shadow in shadows if shadow is not None}
+    live = session.tables.columns(spec.table)
+    why: dict[str, str] = {}
+    for one in sorted(found, key=lambda one: one.computed_at, reverse=True):
+        columns = of_shadow[one.shadow] if one.shadow else ()
+        problems = _problems_of_live(spec, one, columns, live)
+        if not columns:
+            why[one.key] = "their shadow was dropped"
+        elif problems:
+            why[one.key] = f"the live table has other columns than they were staged for ({'; '.join(problems)})"
+        else:
+            # The newest of them has the columns that the function returns, as far as this is known.
+            like = like or columns
+            change = changed_columns(like, columns)
+            if change:
+                why[one.key] = f"the columns of the other rows differ ({'; '.join(change.problems)})"
+    return why, like or ()
+
+
+def _problems_of_live(
+    spec: TableSpec, one: StagedPartition, columns: Sequence[Column], live: Sequence[Column] | None
+) -> Sequence[str]:
+    """Return the columns with which the live table would refuse to publish a staged partition."""
+    # A swap gives the live table the columns of the shadow, if it knows which ones the table had.
+    if live is None or (spec.on_schema_change == "sync" and one.columns is not None):
+        return ()
+    known = one.columns
+    added = () if known is None else [column for column in columns if column.name not in known]
+    return changed_columns(columns, {*live, *added}, apart_from=spec.updated_at_column).problems
+
+
+def _counted(
+    session: Session,
+    sources: Mapping[TableRef, Sequence[str]],
+    *,
+    spec: TableSpec,
+    partition_slice: PartitionSlice,
+    names: Sequence[str],
+) -> dict[str, int]:
+    """Return a mapping from partition key to the number of rows in the shadows."""
+    recognised = _recognised(session, sources, spec=spec, partition_slice=partition_slice, names=names)
+    rows = terms.Derived(schema="", name=_SCRATCH, select=_rows(sources, recognised, names))
+    return staging.by_key(dict(session.query(staging.rows_by_partition(rows))), recognised.keys)
 
 
 def scratch_shadow(session: Session) -> TableRef:
@@ -182,9 +267,9 @@ def _columns(session: Session, spec: TableSpec, sources: Mapping[TableRef, Seque
         change = changed_columns(columns, found[other])
         if change:
             raise SchemaMismatchError(
-                f"{spec.table}: {first} and {other} were staged with different columns ({'; '.join(change.problems)}),"
-                " so they can't be published together. Stage their partitions again, in one backfill; with"
-                " Batches(resume=False), a run computes all of its partitions.",
+                f"{spec.table}: {listed(sources[first])} and {listed(sources[other])} were staged with different"
+                f" columns ({'; '.join(change.problems)}), so they can't be published together; their rows are in"
+                f" {first} and {other}. Run these partitions again, in one backfill.",
                 table=str(spec.table),
                 problems=change.problems,
             )
@@ -211,6 +296,20 @@ def _live_columns(
     return tuple([Column(name=name, type=types.get(name, "")) for name in names])
 
 
+def _recognised(
+    session: Session,
+    sources: Mapping[TableRef, Sequence[str]],
+    *,
+    spec: TableSpec,
+    partition_slice: PartitionSlice,
+    names: Sequence[str],
+) -> TableSlice:
+    """Return the slice of the shadows' rows, whose columns are `names`."""
+    # All shadows have these columns, so any of them gives the expressions' types.
+    rows = exp.select(*terms.columns(names)).from_(terms.table(next(iter(sources))))
+    return table_slice(session, rows, spec=respelled(spec, names), partition_slice=partition_slice, names=names)
+
+
 def _rows(sources: Mapping[TableRef, Sequence[str]], recognised: TableSlice, names: Sequence[str]) -> exp.Select:
     """Return a SELECT of the partitions' rows from all shadows, with each row's position in the slice."""
     parts: list[exp.Select] = []
@@ -231,5 +330,5 @@ def _check_rows(spec: TableSpec, found: Sequence[StagedPartition], counted: Mapp
             spec,
             wrong,
             f"{spec.table}: the shadow of {listed(wrong)} doesn't have the rows that were staged, so somebody changed"
-            " it. Stage these partitions again; with Batches(resume=False), a run computes all of its partitions.",
+            " it. Run these partitions again.",
         )

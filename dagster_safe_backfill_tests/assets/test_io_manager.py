@@ -669,6 +669,7 @@ def test_a_lock_that_ends_in_time_is_waited_for(backend: DuckDBBackend) -> None:
 
 
 @OF_ITS_FILE
+@pytest.mark.cold
 def test_a_reader_of_this_process_is_named_too(backend: DuckDBBackend) -> None:
     backend.read("CREATE TABLE t (a INTEGER)")
     impatient = sb.RangeDuckDBIOManager(database=backend.path, schema="main", lock_timeout=0.2)

@@ -145,6 +145,7 @@ def test_a_single_day_can_be_rolled_back(shop: Shop) -> None:
     assert [*materialized(back)] == ["2024-02-11"]
 
 
+@pytest.mark.cold  # of a file that is closed
 def test_a_copy_of_the_warehouse_is_a_sandbox(shop: Shop, tmp_path: Path, instance: dg.DagsterInstance) -> None:
     (tmp_path / "sandbox").mkdir()
     shutil.copy(shop.database, tmp_path / "sandbox")

@@ -16,6 +16,7 @@ import pytest
 
 from dagster_safe_backfill_tests.faults.cases import Case, State, case, indexes, names, same, tables
 from dagster_safe_backfill_tests.faults.victim import CLOSING, Statement, Transition, Victims, Work, victims
+from dagster_safe_backfill_tests.harness.open_files import kept_open
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="victims are forked")
 
@@ -172,17 +173,18 @@ def retired_state(one: Case, connection: duckdb.DuckDBPyConnection) -> State:
 
 def finish(one: Case, copy: Path, *, run_id: str) -> None:
     """Run what was killed to its end, the same run again or another one, and clean up."""
-    replace(one.work, run_id=run_id).run_on(str(copy))
-    Work(transition="retention", run_id="clean", days=()).run_on(str(copy))
-    with one.opened(copy) as connection:
-        assert same(connection, "t", "twin.new")
-        assert indexes(connection) == [*one.indexes]
-        assert tables(connection, "t__shadow_") == []
-        # No archive without a name, no publication that is recorded twice.
-        sql = "SELECT DISTINCT archive FROM _safe_backfill_ledger WHERE archive IS NOT NULL"
-        assert {*tables(connection, "t__archive_")} <= {*names(connection, sql)}
-        sql = "SELECT count(*) FROM _safe_backfill_ledger WHERE event IN ('published', 'rolled_back')"
-        assert {*names(connection, f"{sql} GROUP BY publication_id, partition_key")} <= {1}
+    with kept_open():
+        replace(one.work, run_id=run_id).run_on(str(copy))
+        Work(transition="retention", run_id="clean", days=()).run_on(str(copy))
+        with one.opened(copy) as connection:
+            assert same(connection, "t", "twin.new")
+            assert indexes(connection) == [*one.indexes]
+            assert tables(connection, "t__shadow_") == []
+            # No archive without a name, no publication that is recorded twice.
+            sql = "SELECT DISTINCT archive FROM _safe_backfill_ledger WHERE archive IS NOT NULL"
+            assert {*tables(connection, "t__archive_")} <= {*names(connection, sql)}
+            sql = "SELECT count(*) FROM _safe_backfill_ledger WHERE event IN ('published', 'rolled_back')"
+            assert {*names(connection, f"{sql} GROUP BY publication_id, partition_key")} <= {1}
 
 
 def ledger(connection: duckdb.DuckDBPyConnection, *events: str) -> list[tuple[str, str, str | None]]:

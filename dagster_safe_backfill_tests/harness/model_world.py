@@ -143,6 +143,10 @@ class World:
         def standing(_session: object, _table: object, found: Sequence[StagedPartition]) -> list[StagedPartition]:
             return [one for one in found if one.shadow in self.shadows]
 
+        def why_unfit(*_args: object, **_options: object) -> dict[str, str]:
+            # All shadows of the model have the same column, and nobody changes them.
+            return {}
+
         replaced: dict[str, Any] = {
             # There is one asset, to which all partitions belong.
             "staged_partitions": lambda _session, _table, keys, assets: self.newest(keys=keys),
@@ -156,6 +160,7 @@ class World:
         of_resume: dict[str, Any] = {
             "discard": discard,
             "check_owner": lambda *_args, **_options: None,
+            "why_unfit": why_unfit,
             "live_before": lambda _session, **_options: LiveBefore(at=self.log.now()),
             "changes_by": lambda _session, _table, *ids: [
                 SimpleNamespace(key=one.key) for one in self.newest() if one.event == "published"

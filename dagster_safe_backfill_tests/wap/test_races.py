@@ -27,6 +27,8 @@ from dagster_safe_backfill_tests.harness.audited import KEYS, Row
 from dagster_safe_backfill_tests.harness.backends import DuckDBBackend
 from dagster_safe_backfill_tests.harness.publications import STRATEGIES, Publications, day_rows
 
+pytestmark = pytest.mark.cold  # each race is run on a copy of a file, which holds all of it once it is closed
+
 HELD, OTHER = "held", "other"
 PATIENCE = 60.0
 """Seconds after which a thread is taken to be stuck for good."""

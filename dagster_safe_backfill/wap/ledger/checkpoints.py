@@ -56,8 +56,7 @@ def checkpoints(
 ) -> Checkpoints:
     """Return the checkpoints of a slice; a read-only session is enough.
 
-    A partition has a checkpoint if the last event of the partition, over all groups, is `audited`, and its shadow still
-    exists.
+    A partition has a checkpoint if the last event of the partition, over all groups, is `audited`.
 
     Args:
         session: An open session.
@@ -73,12 +72,14 @@ def checkpoints(
         last[one.key] = one
         if one.event == "staged":
             unaudited.append(one)
-    audited = standing(session, spec.table, _with_event("audited", last, partition_slice))
+    passed = _with_event("audited", last, partition_slice)
+    audited = standing(session, spec.table, passed)
     live = _with_event("published", last, partition_slice) if looks_for_published else []
-    if not audited and not live and not unaudited:
+    if not passed and not live and not unaudited:
         return Checkpoints()
     same: list[StagedPartition] = []
-    outdated: list[tuple[StagedPartition, str]] = []
+    kept = {one.key for one in audited}
+    outdated = [(one, "their shadow was dropped") for one in passed if one.key not in kept]
     for one in (*audited, *live):
         reason = _UNKNOWN if one.provenance is None else one.provenance.why_changed(expected[one.key])
         if reason is None:

@@ -3,6 +3,7 @@
 from dagster_safe_backfill.warehouses.frames.conversion import (
     as_arrow,
     check_names,
+    dtypes_of,
     from_arrow,
     library_of,
     load_type_of,
@@ -17,6 +18,7 @@ __all__ = [
     "NoColumnsError",
     "as_arrow",
     "check_names",
+    "dtypes_of",
     "from_arrow",
     "library_of",
     "load_type_of",

@@ -68,6 +68,21 @@ def rereadable(data: object) -> object:
     return data.read_all() if isinstance(data, pa.RecordBatchReader) else data
 
 
+def dtypes_of(data: object) -> dict[str, str]:
+    """Return a mapping from column name to dtype, as the frame's library calls it; empty for other data."""
+    frame: Any = data
+    match library_of(type(data)):
+        case "pandas":
+            found: Any = dict(frame.dtypes.items())
+        case "polars":
+            found = frame.collect_schema()
+        case "pyarrow":
+            found = dict(zip(frame.schema.names, frame.schema.types, strict=True))
+        case _:
+            found = {}
+    return {str(name): str(dtype) for name, dtype in found.items()}
+
+
 def untyped_columns(table: pa.Table) -> frozenset[str]:
     """Return the columns that have no type, because they or their nested fields hold only NULL."""
     untyped: list[str] = []
@@ -82,11 +97,13 @@ def untyped_columns(table: pa.Table) -> frozenset[str]:
 
 
 def check_names(names: Sequence[str], *, of: str) -> None:
-    """Raise if a column name occurs twice, ignoring case: the warehouse would rename one of the columns.
+    """Raise if a column has no name or that of another one, ignoring case: the warehouse would rename the column.
 
     Raises:
-        FrameError: A name occurs twice.
+        FrameError: A name is empty, or occurs twice.
     """
+    if "" in names:
+        raise FrameError(f"column {[*names].index('') + 1} of {of} has an empty name, which no warehouse has. Name it.")
     counts = Counter(map(str.casefold, names))
     if len(counts) < len(names):
         repeated = sorted(name for name, count in counts.items() if count > 1)

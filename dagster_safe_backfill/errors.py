@@ -14,6 +14,7 @@ SafeBackfillError
 │   ├── SchemaMismatchError       columns or types differ from the table's
 │   ├── RowsOutsideSliceError     rows belong to other partitions, or to none
 │   └── KeyViolationError         a unique key is NULL, occurs twice, or belongs to a live row outside the slice
+├── ReadError                 a column of an input can't be loaded as it is
 ├── AuditFailedError          a blocking audit failed or could not be measured; rejected rows stay in the shadow
 ├── PublishError              audited rows can't be published; the live table is unchanged
 │   ├── PublishConflictError      live partitions changed after their rows were computed
@@ -145,6 +146,20 @@ class SchemaMismatchError(WriteError):
     def __init__(self, message: str, *, table: str, problems: Sequence[str]) -> None:
         super().__init__(message, table=table)
         self.problems = tuple(problems)
+
+
+class ReadError(SafeBackfillError):
+    """A column of a table can't be loaded with the same values as the type that the input's annotation names.
+
+    Attributes:
+        column: The name of the column.
+        type: The type of the column.
+    """
+
+    def __init__(self, message: str, *, column: str, type: str) -> None:  # noqa: A002 - as in `Column`
+        super().__init__(message)
+        self.column = column
+        self.type = type
 
 
 class _SampledWriteError(WriteError):

@@ -29,7 +29,7 @@ from dagster_safe_backfill.model.options import AssetOptions
 from dagster_safe_backfill.model.states import Origin, RowCounts
 from dagster_safe_backfill.model.tables import TableRef, TableSpec
 from dagster_safe_backfill.model.text import about
-from dagster_safe_backfill.reports.events import changes_metadata
+from dagster_safe_backfill.reports.events import changes_metadata, table_metadata
 from dagster_safe_backfill.runs.declared import TableIO, first_key
 from dagster_safe_backfill.runs.partitions import reads_nothing, slice_of_input, slice_of_output
 from dagster_safe_backfill.runs.private_dagster import consuming_assets
@@ -68,6 +68,11 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
     @abstractmethod
     def default_schema(self) -> str | None:
         """The schema of assets that don't name one; None if it isn't configured."""
+
+    @property
+    def database_shown(self) -> tuple[str, str]:
+        """The database's name or path, and its kind, in the metadata of Dagster's events. Both are empty by default."""
+        return "", ""
 
     @contextmanager
     def connected(
@@ -117,7 +122,9 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
             changes = _upkeep().store(
                 connection, obj, spec=spec, partition_slice=partition_slice, origin=_origin_of(context, options)
             )
-        context.add_output_metadata(_write_metadata(context, spec, changes))  # pyright: ignore[reportUnknownMemberType]: MetadataValue is generic
+            query = _upkeep().select_text(connection, spec=spec, partition_slice=partition_slice)
+        shown = _write_metadata(context, spec, changes) | _frame_metadata(obj) | {"Query": query}
+        context.add_output_metadata(shown)  # pyright: ignore[reportUnknownMemberType]: MetadataValue is generic
 
     def load_input(self, context: dg.InputContext) -> object:
         """Read the upstream partitions of an input, as the type that its annotation names; a pandas frame without one.
@@ -156,14 +163,19 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
 
     def table_of(self, key: dg.AssetKey, *, schema: str | None) -> TableRef:
         """Return an asset's table in this database; `schema` is that of the asset's options."""
-        table = table_of_asset(key, schema=schema, default_schema=self.default_schema)
-        return replace(table, longest_name=self.warehouse().dialect.longest_name)
+        return self._here(table_of_asset(key, schema=schema, default_schema=self.default_schema))
+
+    def _here(self, table: TableRef) -> TableRef:
+        """Return a table with what is to be known of the database that it is in."""
+        name, kind = self.database_shown
+        longest = self.warehouse().dialect.longest_name
+        return replace(table, longest_name=longest, database=name, storage_kind=kind)
 
     def _output_table(self, context: dg.OutputContext) -> TableRef:
         metadata = context.definition_metadata or {}
         if context.has_asset_key:
             return self.table_of(first_key(context.asset_key, former_keys(metadata)), schema=schema_of(metadata))
-        return table_of_output(context.name, metadata=metadata, default_schema=self.default_schema)
+        return self._here(table_of_output(context.name, metadata=metadata, default_schema=self.default_schema))
 
     def _output_options(self, context: dg.OutputContext) -> AssetOptions:
         metadata = context.definition_metadata or {}
@@ -210,6 +222,11 @@ class RangeDuckDBIOManager(RangeIOManager):
         from dagster_safe_backfill.warehouses.duckdb.session import DuckDBWarehouse
 
         return DuckDBWarehouse(self.database, lock_timeout=self.lock_timeout, config=self.connection_config)
+
+    @property
+    def database_shown(self) -> tuple[str, str]:
+        """See `RangeIOManager.database_shown`."""
+        return self.database, "duckdb"
 
     @property
     def default_schema(self) -> str | None:
@@ -288,6 +305,11 @@ class RangeSnowflakeIOManager(RangeIOManager):
     def warehouse(self) -> Warehouse:
         """Return the Snowflake database as a warehouse."""
         return self._tagged({})
+
+    @property
+    def database_shown(self) -> tuple[str, str]:
+        """See `RangeIOManager.database_shown`."""
+        return self.database, "snowflake"
 
     def _tagged(self, tags: Mapping[str, str]) -> Warehouse:
         from dagster_safe_backfill.warehouses.snowflake.session import SnowflakeWarehouse
@@ -374,7 +396,13 @@ def _write_metadata(context: dg.OutputContext, spec: TableSpec, changes: Mapping
     total = sum(changes.values(), RowCounts())
     rows = "dagster/partition_row_count" if context.has_partition_key else "dagster/row_count"
     return {
-        "dagster/table_name": str(spec.table),
+        **table_metadata(spec.table),
         rows: total.staged,
         **changes_metadata(total),
     }
+
+
+def _frame_metadata(frame: object) -> dict[str, Any]:
+    """Return the names and dtypes of a frame's columns, as Dagster's own I/O managers report them."""
+    columns = [dg.TableColumn(name=name, type=kind) for name, kind in _upkeep().dtypes_of(frame).items()]
+    return {"dataframe_columns": dg.MetadataValue.table_schema(dg.TableSchema(columns=columns))} if columns else {}

@@ -33,15 +33,24 @@ class TableRef:
         schema: The schema's name.
         name: The table's name within the schema.
         longest_name: The maximum length of the names of the table's shadows and archives, in bytes.
+        database: The name or path of the database, for Dagster's events; empty if it isn't known.
+        storage_kind: The kind of the database, as Dagster's UI names it; empty if it isn't known.
     """
 
     schema: str
     name: str
     # Not compared: a name that was read from the ledger doesn't have the warehouse's limit.
     longest_name: int = field(default=255, compare=False, repr=False)
+    database: str = field(default="", compare=False, repr=False)
+    storage_kind: str = field(default="", compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
+
+    @property
+    def full_name(self) -> str:
+        """The name with that of the database: `database.schema.name`."""
+        return f"{self.database}.{self}" if self.database else str(self)
 
     @classmethod
     def parse(cls, text: str, *, default_schema: str) -> TableRef:

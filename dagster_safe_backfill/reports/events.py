@@ -13,6 +13,7 @@ from dagster_safe_backfill.audits.base import Audit
 from dagster_safe_backfill.errors import AuditFailedError
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import Audited, Judged, Published, Rejected, RowCounts
+from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.reports.checks import check_results, counted, evaluations_by_partition, summary
 from dagster_safe_backfill.reports.report import report
@@ -162,7 +163,7 @@ def numbers_by_partition(published: Sequence[Published], *, seconds: float | Non
     numbers: dict[str, dict[str, Any]] = {}
     for one in published:
         common: dict[str, Any] = {
-            "dagster/table_name": str(one.audited.staged.spec.table),
+            **table_metadata(one.audited.staged.spec.table),
             "publication_id": one.publication_id,
         }
         if one.archive is not None and one.expires_at is not None:
@@ -192,7 +193,7 @@ def staged_numbers(parts: Sequence[Audited | Rejected], *, seconds: float) -> di
     """Return a mapping from partition key to metadata of the partitions that were staged."""
     return {
         key: {
-            "dagster/table_name": str(part.staged.shadow),
+            **table_metadata(part.staged.shadow),
             "dagster/partition_row_count": part.staged.rows.get(key, 0),
             "rows_staged": part.staged.rows.get(key, 0),
             "seconds": round(seconds, 3),
@@ -278,6 +279,14 @@ def warn(context: dg.AssetExecutionContext, published: Published) -> None:
         context.log.warning(f"left out {staged.duplicates:,} rows, because later rows have the same key")
     if staged.dropped:
         context.log.warning(f"left out {staged.dropped:,} rows outside {staged.partition_slice}")
+
+
+def table_metadata(table: TableRef) -> dict[str, str]:
+    """Return the metadata by which Dagster's UI knows a table, with the name of its database."""
+    shown = {"dagster/table_name": table.full_name}
+    if table.storage_kind:
+        shown["dagster/storage_kind"] = table.storage_kind
+    return shown
 
 
 def changes_metadata(changes: RowCounts) -> dict[str, int]:

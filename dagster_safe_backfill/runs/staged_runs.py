@@ -20,6 +20,7 @@ from dagster_safe_backfill.reports.events import (
     numbers_by_partition,
     rejection,
     report_of,
+    table_metadata,
     warn,
     with_metadata,
 )
@@ -224,7 +225,7 @@ def run_publish(context: dg.AssetExecutionContext, io_manager: object, *, staged
     events = (dg.AssetMaterialization(live.key, partition=key, metadata=shown) for key, shown in numbers.items())
     check_recorded(context, own, published=live_now, events=events)
     add_partition_metadata(context, numbers)
-    yield dg.MaterializeResult(metadata={"dagster/table_name": str(table)})
+    yield dg.MaterializeResult(metadata=table_metadata(table))
 
 
 def _publish(

@@ -15,7 +15,7 @@ from dagster_safe_backfill.model.options import AssetOptions
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import Origin, RolledBack, RowCounts
 from dagster_safe_backfill.model.text import listed
-from dagster_safe_backfill.reports.events import changes_metadata
+from dagster_safe_backfill.reports.events import changes_metadata, table_metadata
 from dagster_safe_backfill.runs.backfills import is_over
 from dagster_safe_backfill.runs.declared import TableIO
 from dagster_safe_backfill.runs.partitions import slice_of_keys
@@ -23,11 +23,22 @@ from dagster_safe_backfill.wap.ledger.history import partition_keys
 from dagster_safe_backfill.wap.measure.live import measure_live
 from dagster_safe_backfill.wap.retention import Retired, owners, retire
 from dagster_safe_backfill.wap.rollback.rollback import Chosen, rollback
-from dagster_safe_backfill.wap.tables.read import read
+from dagster_safe_backfill.wap.tables.read import read, select_text
 from dagster_safe_backfill.wap.tables.store import store
-from dagster_safe_backfill.warehouses.frames import load_type_of, no_rows
+from dagster_safe_backfill.warehouses.frames import dtypes_of, load_type_of, no_rows
 
-__all__ = ["Chosen", "drop_expired", "load_type_of", "measure_live", "no_rows", "read", "roll_back", "store"]
+__all__ = [
+    "Chosen",
+    "drop_expired",
+    "dtypes_of",
+    "load_type_of",
+    "measure_live",
+    "no_rows",
+    "read",
+    "roll_back",
+    "select_text",
+    "store",
+]
 
 _SHOWN = 400
 """The maximum number of rows in a rollback's table of partitions: Dagster's UI is slow with more."""
@@ -142,7 +153,7 @@ def _materialization(
     elif changes is None:
         description += ": the publication had changed nothing in this partition"
     metadata: dict[str, Any] = {
-        "dagster/table_name": str(done.table),
+        **table_metadata(done.table),
         "rollback_of": ", ".join(done.undone),
         "publication_id": by,
         **_archive(done),

@@ -21,6 +21,8 @@ from dagster_safe_backfill.sql.slicing import RESERVED
 from dagster_safe_backfill.sql.staging import StagedColumn
 from dagster_safe_backfill.warehouses.base import Session
 
+_TEXT = "VARCHAR"
+
 
 def reconciled(
     session: Session,
@@ -58,6 +60,7 @@ def reconciled(
             cast.append(column)
     problems = _losses(session, source, cast) if cast else []
     if problems:
+        problems = _with_examples(session, source, cast, problems, spec)
         raise SchemaMismatchError(f"{spec.table}: {'; '.join(problems)}", table=str(spec.table), problems=problems)
     return columns
 
@@ -147,6 +150,29 @@ def _losses(session: Session, source: exp.Table, columns: Sequence[StagedColumn]
         for column, count in zip(columns, counts, strict=True)
         if count
     ]
+
+
+def _with_examples(
+    session: Session, source: exp.Table, columns: Sequence[StagedColumn], problems: Sequence[str], spec: TableSpec
+) -> list[str]:
+    """Add to each sentence of `_losses` an example and its partition, and what to do."""
+    examples: list[str] = []
+    expressions = [*spec.partition_expr.values()]
+    for name, condition in lost_by_cast(session, columns).items():
+        found = next(column for column in columns if column.name == name)
+        items = [terms.typed(terms.column(found.source), _TEXT, dialect=session.dialect.name)]
+        items += [terms.parsed(sql, dialect=session.dialect.name, option="partition_expr") for sql in expressions]
+        try:
+            rows = session.query(exp.select(*items).from_(source.copy()).where(condition).limit(1))
+        except (WarehouseError, ConfigurationError):
+            continue
+        for value, *partition in rows:
+            where = f" where {', '.join(expressions)} is {', '.join(map(str, partition))}" if partition else ""
+            examples.append(f"{name}: {value}{where}")
+    if not examples:
+        return [*problems]
+    advice = "round or convert them in the function, or change the type of the column"
+    return [*problems, f"for example {'; '.join(examples)} ({advice})"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

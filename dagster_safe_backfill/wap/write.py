@@ -182,11 +182,27 @@ def readable(session: Session, data: object, *, spec: TableSpec) -> Generator[ex
             source = stack.enter_context(session.load(_no_rows(session, spec.table)))
         except FrameError as error:
             raise SchemaMismatchError(f"{spec.table}: {error}", table=str(spec.table), problems=[str(error)]) from error
+        names = () if isinstance(data, Query) else _names_if_empty(session, source, spec)
+        if names:
+            stack.close()
+            source = stack.enter_context(session.load(_no_rows(session, spec.table, names)))
         yield source
 
 
-def _no_rows(session: Session, table: TableRef) -> Query:
-    select = exp.select(exp.Star()).from_(terms.table(table)).where(exp.false())
+def _names_if_empty(session: Session, source: exp.Table, spec: TableSpec) -> Sequence[str]:
+    """Return the live names of the columns if there are no rows, which have no types, and that is allowed."""
+    if spec.on_empty == "refuse" or session.query(exp.select(exp.Literal.number(1)).from_(source.copy()).limit(1)):
+        return ()
+    live = {name.casefold(): name for name in names_of(session.tables.columns(spec.table) or ())}
+    found = names_of(session.describe(exp.select(exp.Star()).from_(source.copy())))
+    known = [live[name.casefold()] for name in found if name.casefold() in live]
+    # Another name is an error, and a new column may be added: both need the types.
+    return known if len(known) == len(found) else ()
+
+
+def _no_rows(session: Session, table: TableRef, names: Sequence[str] = ()) -> Query:
+    items = terms.columns(names) or [exp.Star()]
+    select = exp.select(*items).from_(terms.table(table)).where(exp.false())
     return Query(select.sql(dialect=session.dialect.name))
 
 

@@ -39,6 +39,28 @@ def read(
         PartitionColumnError: A partition expression names a column that the table doesn't have, or doesn't tell the
             partitions apart.
     """
+    return session.fetch(
+        _select(session, spec, None if is_empty else partition_slice, columns, is_empty=is_empty), load_type
+    )
+
+
+def select_text(session: Session, *, spec: TableSpec, partition_slice: PartitionSlice | None) -> str:
+    """Return the SQL of a SELECT of a table's rows in the slice, or of all rows without a slice.
+
+    Raises:
+        TableNotFoundError: The table doesn't exist.
+    """
+    return _select(session, spec, partition_slice, ()).sql(dialect=session.dialect.name)
+
+
+def _select(
+    session: Session,
+    spec: TableSpec,
+    partition_slice: PartitionSlice | None,
+    columns: Sequence[str],
+    *,
+    is_empty: bool = False,
+) -> exp.Select:
     found = session.tables.columns(spec.table)
     if found is None:
         raise TableNotFoundError(
@@ -52,4 +74,4 @@ def read(
     elif partition_slice is not None:
         recognised = live_slice(session, spec=spec, partition_slice=partition_slice, names=names_of(found))
         select = select.where(inside(recognised))
-    return session.fetch(select, load_type)
+    return select

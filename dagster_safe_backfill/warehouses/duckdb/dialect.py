@@ -9,21 +9,16 @@ from sqlglot import exp
 
 from dagster_safe_backfill.model.slices import ColumnType
 from dagster_safe_backfill.sql.dialect import Dialect, Fit
-
-UNTYPED = '"NULL"'
-"""The type of an Arrow column that holds only NULL."""
-
-_NUMBERS = (
-    *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
-    *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"),
-    *("FLOAT", "DOUBLE", "DECIMAL"),
+from dagster_safe_backfill.warehouses.duckdb.types import (
+    INSTANT,
+    INSTANT_NS,
+    TEXTS,
+    UNTYPED,
+    WALL_CLOCKS,
+    fits,
+    is_cast_back,
+    parsed,
 )
-_WALL_CLOCKS = ("TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP", "TIMESTAMP_NS")
-_INSTANT = "TIMESTAMP WITH TIME ZONE"
-_INSTANT_NS = "TIMESTAMPTZ_NS"
-"""The type of Arrow's nanosecond instants since DuckDB 2.0. It can't be compared with other types of instants."""
-_TEXTS = ("VARCHAR", "ENUM")
-_FAMILIES = (_NUMBERS, ("DATE", *_WALL_CLOCKS), (_INSTANT, _INSTANT_NS), (*_TEXTS, "JSON", "UUID"))
 
 
 class DuckDBDialect(Dialect):
@@ -52,14 +47,12 @@ class DuckDBDialect(Dialect):
         # `in`, because a list or a struct of NULLs has a nested type, such as "NULL"[].
         if UNTYPED in source:
             return "if_unchanged"
-        one, other = _base(source), _base(target)
-        alike = any(one in family and other in family for family in _FAMILIES)
-        return "if_unchanged" if alike else "never"
+        return "if_unchanged" if fits(parsed(source), parsed(target)) else "never"
 
     def is_lost(self, value: exp.Expr, *, source: str, target: str) -> exp.Expr:
         """See `Dialect.is_lost`. DuckDB's TRY_CAST accepts values of any type."""
         kept = self._tried(value, target)
-        if exp.DataType.build(target, dialect=self.name, udt=True).this in exp.DataType.NUMERIC_TYPES:
+        if UNTYPED not in source and is_cast_back(target):
             # DuckDB compares an integer with a float as floats, so 2**53 + 1 would equal the float nearest to it.
             kept = self._tried(kept, source)
         # A value that can't be cast is not compared: DuckDB would cast it again for the comparison, and raise.
@@ -72,21 +65,21 @@ class DuckDBDialect(Dialect):
         return exp.TryCast(this=value, to=exp.DataType.build(type_name, dialect=self.name, udt=True))
 
     def created_as(self, source: str) -> str | None:
-        """See `Dialect.created_as`. An ENUM would refuse new values in later frames."""
+        """See `Dialect.created_as`. Frames have no ENUM, so one is that of a query and stays one."""
         if UNTYPED in source:
             return None
-        return {"ENUM": "VARCHAR", _INSTANT_NS: _INSTANT}.get(_base(source), source)
+        return INSTANT if source == INSTANT_NS else source
 
     def keeps(self, type_name: str) -> ColumnType | Literal["text", "other"]:
         """See `Dialect.keeps`."""
-        base = _base(type_name)
+        base = parsed(type_name).name
         if base == "DATE":
             return "date"
-        if base in _WALL_CLOCKS:
+        if base in WALL_CLOCKS:
             return "timestamp"
-        if base == _INSTANT:
+        if base == INSTANT:
             return "timestamptz"
-        return "text" if base in _TEXTS else "other"
+        return "text" if base in TEXTS else "other"
 
     def join_partitions(
         self, partitions: exp.Expr, *, matches: Sequence[exp.Expr], ends: Sequence[exp.Expr], position: exp.Expr
@@ -98,8 +91,3 @@ class DuckDBDialect(Dialect):
         # ASOF finds the last window that starts before the row. The row may still be after its end, in a gap.
         join = exp.Join(this=partitions, method="ASOF", side="LEFT", on=exp.and_(*matches))
         return join, exp.Case().when(ends[0], position)
-
-
-def _base(type_name: str) -> str:
-    """Return a type without its parameters: DECIMAL(10,2) is DECIMAL."""
-    return type_name.partition("(")[0]

@@ -16,9 +16,11 @@ from dagster_safe_backfill.model.tables import Column, Query, TableRef
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.warehouses.backoff import Backoff
 from dagster_safe_backfill.warehouses.base import STATEMENTS, DerivedKind, Row, Session, Warehouse
-from dagster_safe_backfill.warehouses.duckdb.dialect import UNTYPED, DuckDBDialect
+from dagster_safe_backfill.warehouses.duckdb.dialect import DuckDBDialect
 from dagster_safe_backfill.warehouses.duckdb.errors import is_lock, is_own_lock, translated
+from dagster_safe_backfill.warehouses.duckdb.reading import reading, too_large
 from dagster_safe_backfill.warehouses.duckdb.tables import DuckDBTables, name_of, quoted
+from dagster_safe_backfill.warehouses.duckdb.types import UNTYPED
 from dagster_safe_backfill.warehouses.frames import (
     FrameError,
     as_arrow,
@@ -215,9 +217,14 @@ class DuckDBSession(Session):
     def fetch(self, select: exp.Query, load_type: type) -> object:
         """See `Session.fetch`."""
         sql = select.sql(dialect="duckdb")
-        if library_of(load_type) == "pandas":
-            return self._execute(sql, read="df")
-        return from_arrow(self._execute(sql, read="to_arrow_table"), load_type)
+        found = reading(self.describe(select), library_of(load_type))
+        if found.checks:
+            (values,) = self._execute(found.check_sql(sql))
+            for column, value in zip(found.checks, values, strict=True):
+                if value is not None:
+                    raise too_large(column, value)
+        rows = self._execute(found.sql(sql), in_arrow=True)
+        return from_arrow(rows, load_type, kinds=found.kinds, types=found.types)
 
     def scratch(self, name: str) -> TableRef:
         """See `Session.scratch`. `temp` is DuckDB's name for the session's own catalog."""
@@ -262,16 +269,19 @@ class DuckDBSession(Session):
         return found[0].query.strip().removesuffix(";")
 
     def _execute(
-        self, sql: str, parameters: Sequence[Any] = (), *, read: str = "fetchall", is_stoppable: bool = True
+        self, sql: str, parameters: Sequence[Any] = (), *, in_arrow: bool = False, is_stoppable: bool = True
     ) -> Any:
-        """Run a statement and read its rows by the driver's method `read`. `cancel` stops it only if `is_stoppable`."""
+        """Run a statement and return its rows, as an Arrow table if `in_arrow`. `cancel` stops it if `is_stoppable`."""
         import duckdb
 
         STATEMENTS.debug(sql)
         with self._stopping:
             self._is_stoppable = is_stoppable
         try:
-            return getattr(self._driver.execute(sql, parameters or None), read)()
+            if in_arrow:
+                # DuckDB 2.0 copies the rows of `execute` once more, and warns about it.
+                return self._driver.sql(sql).to_arrow_table()
+            return self._driver.execute(sql, parameters or None).fetchall()
         except duckdb.Error as error:
             raise translated(error, sql) from error
         finally:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
-from dagster_safe_backfill.errors import ConfigurationError, SafeBackfillError
+from dagster_safe_backfill.errors import ConfigurationError, ReadError
+from dagster_safe_backfill.warehouses.frames.errors import FrameError, NoColumnsError, UnreadableError
+from dagster_safe_backfill.warehouses.frames.exact import exact
+from dagster_safe_backfill.warehouses.frames.of_pandas import Kind, pandas_of, table_of_pandas
+from dagster_safe_backfill.warehouses.frames.of_polars import polars_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,12 +37,13 @@ def library_of(frame_type: type) -> str:
 
 
 def as_arrow(frame: object) -> pa.Table:
-    """Return a frame as an Arrow table, without the index of a pandas frame.
+    """Return a frame as an Arrow table with the same values, without the nameless index of a pandas frame.
 
     Raises:
         ConfigurationError: The object isn't a frame.
         NoColumnsError: The frame has no columns.
-        FrameError: The frame has two columns of one name, or a column with values that have no common Arrow type.
+        FrameError: The frame has two columns of one name, a named index, or a column with values that Arrow or a
+            warehouse would change.
     """
     import pyarrow as pa
 
@@ -53,7 +58,7 @@ def as_arrow(frame: object) -> pa.Table:
     if not table.column_names:
         raise NoColumnsError("the frame has no columns.")
     check_names(table.column_names, of="the frame")
-    return table
+    return exact(table)
 
 
 def rereadable(data: object) -> object:
@@ -61,6 +66,21 @@ def rereadable(data: object) -> object:
     import pyarrow as pa
 
     return data.read_all() if isinstance(data, pa.RecordBatchReader) else data
+
+
+def dtypes_of(data: object) -> dict[str, str]:
+    """Return a mapping from column name to dtype, as the frame's library calls it; empty for other data."""
+    frame: Any = data
+    match library_of(type(data)):
+        case "pandas":
+            found: Any = dict(frame.dtypes.items())
+        case "polars":
+            found = frame.collect_schema()
+        case "pyarrow":
+            found = dict(zip(frame.schema.names, frame.schema.types, strict=True))
+        case _:
+            found = {}
+    return {str(name): str(dtype) for name, dtype in found.items()}
 
 
 def untyped_columns(table: pa.Table) -> frozenset[str]:
@@ -77,11 +97,13 @@ def untyped_columns(table: pa.Table) -> frozenset[str]:
 
 
 def check_names(names: Sequence[str], *, of: str) -> None:
-    """Raise if a column name occurs twice, ignoring case: the warehouse would rename one of the columns.
+    """Raise if a column has no name or that of another one, ignoring case: the warehouse would rename the column.
 
     Raises:
-        FrameError: A name occurs twice.
+        FrameError: A name is empty, or occurs twice.
     """
+    if "" in names:
+        raise FrameError(f"column {[*names].index('') + 1} of {of} has an empty name, which no warehouse has. Name it.")
     counts = Counter(map(str.casefold, names))
     if len(counts) < len(names):
         repeated = sorted(name for name, count in counts.items() if count > 1)
@@ -94,8 +116,7 @@ def _table(frame: object) -> pa.Table:
     # Looked up instead of imported: importing pandas takes 1.2 s, and without it no frame can be one of pandas.
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(frame, pandas.DataFrame):
-        # The Arrow interface of pandas would add the index as a column, `__index_level_0__`.
-        return pa.Table.from_pandas(cast("pd.DataFrame", frame), preserve_index=False)
+        return table_of_pandas(cast("pd.DataFrame", frame))
     polars = sys.modules.get("polars")
     if polars is not None and isinstance(frame, polars.DataFrame):
         # Polars exports the addresses of such objects to Arrow as if they were data.
@@ -110,19 +131,47 @@ def _table(frame: object) -> pa.Table:
     )
 
 
-def from_arrow(table: pa.Table, load_type: type) -> Any:
-    """Return an Arrow table as an instance of `load_type`.
+def from_arrow(
+    table: pa.Table, load_type: type, *, kinds: Mapping[str, Kind] | None = None, types: Mapping[str, str] | None = None
+) -> Any:
+    """Return an Arrow table as an instance of `load_type`, with the same values.
+
+    Args:
+        table: The table.
+        load_type: The type of the result.
+        kinds: What the values of some columns are, where the Arrow type doesn't say it.
+        types: A mapping from the name of a column to its type in the warehouse, for errors.
 
     Raises:
         ConfigurationError: The type isn't one of pandas, polars or pyarrow.
+        ReadError: A column has values that the type can't hold.
     """
+    try:
+        return _loaded(table, load_type, kinds or {})
+    except UnreadableError as error:
+        kind = (types or {}).get(error.column) or str(cast("Any", table.schema).field(error.column).type)
+        raise unreadable(error, kind) from error
+
+
+def unreadable(error: UnreadableError, kind: str) -> ReadError:
+    """Return the error about a column of a type that a library can't hold."""
+    other = "" if error.library == "pyarrow" else "as a pyarrow.Table, or "
+    return ReadError(
+        f"the column {error.column} ({kind}) can't be read as {error.library}, which has {error.lacks}. Read the input"
+        f' {other}without the column, by naming the others in the metadata "columns" of the input.',
+        column=error.column,
+        type=kind,
+    )
+
+
+def _loaded(table: pa.Table, load_type: type, kinds: Mapping[str, Kind]) -> Any:
     match library_of(load_type):
         case "pandas":
-            return cast("Any", table).to_pandas()
+            return pandas_of(table, kinds)
         case "polars":
             import polars as pl
 
-            frame = pl.DataFrame(table)
+            frame = polars_of(table)
             return frame.lazy() if issubclass(load_type, pl.LazyFrame) else frame
         case "pyarrow":
             return table.to_reader() if load_type.__name__ == "RecordBatchReader" else table
@@ -150,11 +199,3 @@ def no_rows(load_type: type) -> Any:
     import pyarrow as pa
 
     return from_arrow(pa.table({}), load_type)
-
-
-class FrameError(SafeBackfillError):
-    """A frame that can't be converted to an Arrow table. The caller adds the name of the warehouse's table."""
-
-
-class NoColumnsError(FrameError):
-    """A frame without columns, such as `pandas.DataFrame()`."""

@@ -1,0 +1,147 @@
+"""Every type of DuckDB with values that are hard to keep, and what becomes of them on their way through a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+
+import dagster_safe_backfill as sb
+from dagster_safe_backfill.model.states import Origin
+from dagster_safe_backfill.model.tables import TableRef, TableSpec
+from dagster_safe_backfill.wap.tables.read import read
+from dagster_safe_backfill.wap.tables.store import store
+from dagster_safe_backfill_tests.harness.backends import Backend
+
+ENGINES: Mapping[str, type] = {"pandas": pd.DataFrame, "polars": pl.DataFrame, "pyarrow": pa.Table}
+
+TYPES: Mapping[str, tuple[list[str], list[str]]] = {
+    "BOOLEAN": (["true", "false"], []),
+    "TINYINT": (["1"], ["-128", "127"]),
+    "SMALLINT": (["1"], ["-32768", "32767"]),
+    "INTEGER": (["1"], ["-2147483648", "2147483647"]),
+    "BIGINT": (["1"], ["-9223372036854775808", "9223372036854775807", "9007199254740993"]),
+    "HUGEINT": (["1", "9007199254740993"], ["99999999999999999999999999999999999999", "-1e37::HUGEINT"]),
+    "UTINYINT": (["1"], ["255"]),
+    "USMALLINT": (["1"], ["65535"]),
+    "UINTEGER": (["1"], ["4294967295"]),
+    "UBIGINT": (["1"], ["18446744073709551615"]),
+    "UHUGEINT": (["1", "9007199254740993"], ["340282366920938463463374607431768211455"]),
+    "BIGNUM": (["'1'"], ["'123456789012345678901234567890123456789012345678901234567890'"]),
+    "FLOAT": (["1.5", "0.1"], ["'nan'", "'inf'", "'-inf'", "'-0.0'", "'1e-45'"]),
+    "DOUBLE": (["1.5", "0.1"], ["'nan'", "'inf'", "'-inf'", "'-0.0'", "'5e-324'"]),
+    "DECIMAL(4,2)": (["12.34", "0.1"], ["-99.99", "99.99"]),
+    "DECIMAL(18,2)": (["1.10"], ["1234567890123456.78", "-9999999999999999.99"]),
+    "DECIMAL(38,10)": (["1.1"], ["1234567890123456789012345678.0123456789"]),
+    "VARCHAR": (["'a'", "''"], ["'é\U0001f600'", "'a' || chr(0) || 'b'", "'nan'", "'NULL'", "'  '"]),
+    "BLOB": (["'a'::BLOB"], ["''::BLOB", r"'\x00\xff'::BLOB"]),
+    "BIT": (["'0101'"], ["'1'", "repeat('01', 100)"]),
+    "DATE": (["'2024-01-01'", "'1969-12-31'"], ["'0001-01-01'", "'9999-12-31'", "'0044-03-15 (BC)'", "'infinity'"]),
+    "TIME": (["'12:30:00'"], ["'00:00:00'", "'23:59:59.999999'", "'24:00:00'"]),
+    "TIME_NS": (["'12:30:00'"], ["'23:59:59.999999999'", "'24:00:00'"]),
+    "TIMETZ": (["'12:30:00+02'"], ["'23:59:59.999999-15:59:59'", "'00:00:00+00'"]),
+    "TIMESTAMP": (
+        ["'2024-01-01 12:00:00.123456'"],
+        ["'0001-01-01'", "'9999-12-31 23:59:59.999999'", "'290000-01-01'", "'infinity'", "'-infinity'"],
+    ),
+    "TIMESTAMP_S": (["'2024-01-01 12:00:00'"], ["'9999-01-01'", "'0001-01-01'"]),
+    "TIMESTAMP_MS": (["'2024-01-01 12:00:00.123'"], ["'9999-01-01'", "'0001-01-01'"]),
+    "TIMESTAMP_NS": (["'2024-01-01 12:00:00.123456789'"], ["'1677-09-22'", "'2262-04-11'"]),
+    "TIMESTAMPTZ": (["'2024-01-01 12:00:00.123456+02'"], ["'0001-01-01'", "'290000-01-01'", "'infinity'"]),
+    "INTERVAL": (
+        ["'3 seconds'", "'-0.000001 seconds'"],
+        ["'1 month'", "'30 days'", "'720 hours'", "'1 year -2 days 3 seconds'", "to_microseconds(9223372036854775807)"],
+    ),
+    "UUID": (["'7f0e8400-e29b-41d4-a716-446655440000'"], ["'ffffffff-ffff-ffff-ffff-ffffffffffff'"]),
+    "JSON": (["""'{"a": 1}'"""], ["""'{"a":  1, "a": 2}'""", "'null'"]),
+    "ENUM('b', 'a')": (["'a'", "'b'"], []),
+    "INTEGER[]": (["[1, 2]", "[]"], ["[2147483647]"]),
+    "INTEGER[2]": (["[1, 2]"], ["[-2147483648, 2147483647]"]),
+    'STRUCT(a INTEGER, "b c" VARCHAR)': (["{'a': 1, 'b c': 'x'}"], ["{'a': 2147483647, 'b c': ''}"]),
+    "STRUCT(day DATE, time TIMESTAMP_S)": (["{'day': DATE '2024-01-01', 'time': TIMESTAMP_S '2024-01-01'}"], []),
+    "MAP(VARCHAR, INTEGER)": (["MAP {'k': 1}", "MAP {'l': 2, 'm': 3}"], ["MAP {}"]),
+    "UNION(n INTEGER, s VARCHAR)": (["1", "'x'"], []),
+    "GEOMETRY": (["'POINT(1 2)'"], []),
+    "VARIANT": (["1::VARIANT"], ["{'a': [1]}::VARIANT"]),
+}
+"""A mapping from type to values as SQL: plain ones, and extreme ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A column of one type."""
+
+    kind: str
+    what: str
+    values: tuple[str, ...]
+
+    @property
+    def type(self) -> str:
+        return f"{self.kind}[]" if self.what.startswith("nested") else self.kind
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.what}"
+
+
+def cases() -> Iterator[Case]:
+    """Yield the cases of each type, in the order of `TYPES`."""
+    for kind, (plain, extreme) in TYPES.items():
+        lists = [f"[CAST({value} AS {kind})]" for value in plain]
+        with_null = [f"[CAST({value} AS {kind}), NULL]" for value in plain]
+        yield Case(kind, "plain", (*plain,))
+        yield Case(kind, "with NULL", (*plain, "NULL"))
+        yield Case(kind, "nested", (*lists,))
+        yield Case(kind, "nested with NULL", (*with_null, "NULL", "[]"))
+        if kind.startswith("STRUCT(a"):
+            yield Case(kind, "with NULL within", (*plain, "{'a': NULL, 'b c': NULL}"))
+        for value in extreme:
+            yield Case(kind, value, (value,))
+            yield Case(kind, f"nested {value}", (f"[CAST({value} AS {kind}), NULL]",))
+
+
+_SPEC = TableSpec(table=TableRef(schema="main", name="t"))
+
+
+def create(backend: Backend, case: Case) -> None:
+    """Make the table `t` of the case's values."""
+    backend.change("DROP TABLE IF EXISTS t", f"CREATE TABLE t (i INTEGER, x {case.type})")
+    for i, value in enumerate(case.values):
+        backend.change(f"INSERT INTO t SELECT {i}, CAST({value} AS {case.type})")
+
+
+def rows(backend: Backend) -> list[tuple[Any, ...]]:
+    """Return the table's rows as texts, which differ where any byte of a value does, and the column's type."""
+    return backend.read("SELECT i, CAST(x AS VARCHAR), typeof(x) FROM t ORDER BY i")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a case: `same`, `changed …`, or the library's own error; and what its column was loaded as."""
+
+    text: str
+    dtype: str
+
+
+def written_again(backend: Backend, engine: type) -> Outcome:
+    """Read the table as a frame, and write that frame."""
+    before = rows(backend)
+    dtype = ""
+    try:
+        with backend.warehouse.connect() as session:
+            frame: Any = read(session, spec=_SPEC, partition_slice=None, columns=(), load_type=engine)
+            dtype = _dtype(frame)
+            store(session, frame, spec=_SPEC, partition_slice=None, origin=Origin(run_id="r", publication_id="r"))
+    except sb.SafeBackfillError as error:
+        assert rows(backend) == before
+        return Outcome(str(error), dtype)
+    return Outcome("same" if rows(backend) == before else f"changed: {before} -> {rows(backend)}", dtype)
+
+
+def _dtype(frame: Any) -> str:
+    if isinstance(frame, pa.Table):
+        return ""
+    return str(frame["x"].dtype)

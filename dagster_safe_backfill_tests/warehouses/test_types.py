@@ -1,0 +1,99 @@
+"""Every type of DuckDB comes back the same through a frame of each library, or is refused by column and type.
+
+The table of the outcomes is in `docs/types.md`. It is written anew by
+`python -m dagster_safe_backfill_tests.warehouses.test_types`, and then read before it is committed.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from dagster_safe_backfill_tests.harness import open_files
+from dagster_safe_backfill_tests.harness.backends import DuckDBBackend
+from dagster_safe_backfill_tests.harness.types import ENGINES, TYPES, Case, Outcome, cases, create, written_again
+
+PAGE = Path(__file__).parents[2] / "docs" / "types.md"
+_BEGIN, _END = "<!-- table -->\n", "<!-- end of table -->\n"
+Outcomes = Mapping[tuple[Case, str], Outcome]
+
+
+def tried(kinds: Iterable[str]) -> dict[tuple[Case, str], Outcome]:
+    """Return the outcome of each case of the types, with each library."""
+    found: dict[tuple[Case, str], Outcome] = {}
+    with tempfile.TemporaryDirectory() as folder, open_files.kept_open():
+        backend = DuckDBBackend(folder)
+        for case in [case for case in cases() if case.kind in kinds]:
+            create(backend, case)
+            for name, engine in ENGINES.items():
+                found[case, name] = written_again(backend, engine)
+    return found
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_what_is_read_and_written_again_is_the_same_or_refused(kind: str) -> None:
+    outcomes = tried([kind])
+    assert len(outcomes) >= 12
+    for (case, name), outcome in outcomes.items():
+        if outcome.text != "same":
+            assert f"the column x ({_spelled(case.type)}) can't be read" in outcome.text, (case, name, outcome)
+    assert f"{row(kind, outcomes)}\n" in table_of(PAGE), f"{row(kind, outcomes)} isn't in {PAGE.name}; see above"
+
+
+def _spelled(text: str) -> str:
+    return text.replace("TIMETZ", "TIME WITH TIME ZONE").replace("TIMESTAMPTZ", "TIMESTAMP WITH TIME ZONE")
+
+
+def test_the_page_has_every_type() -> None:
+    assert len(table_of(PAGE).splitlines()) == len(TYPES) + 2
+
+
+def table_of(page: Path) -> str:
+    """Return the page's table."""
+    return page.read_text().partition(_BEGIN)[2].partition(_END)[0]
+
+
+def table() -> Iterator[str]:
+    """Yield the lines of the table."""
+    yield f"| type | {' | '.join(ENGINES)} |"
+    yield f"|---|{'---|' * len(ENGINES)}"
+    outcomes = tried(TYPES)
+    for kind in TYPES:
+        yield row(kind, outcomes)
+
+
+def row(kind: str, outcomes: Outcomes) -> str:
+    """Return a type's line of the table."""
+    return f"| `{kind}` | {' | '.join(_cell(kind, name, outcomes) for name in ENGINES)} |"
+
+
+def _cell(kind: str, name: str, outcomes: Outcomes) -> str:
+    mine = {case: outcome for (case, engine), outcome in outcomes.items() if engine == name and case.kind == kind}
+    same = [case for case, outcome in mine.items() if outcome.text == "same"]
+    refused = [case.what for case in mine if case not in same]
+    if "nested" in refused:
+        refused = [what for what in refused if not what.startswith("nested ")]
+    if not same:
+        return "refused"
+    dtypes = dict.fromkeys(_short(mine[case].dtype) for case in same if not case.what.startswith("nested"))
+    text = "same" + (f", as {', '.join(f'`{one}`' for one in dtypes)}" if any(dtypes) else "")
+    return text if not refused else f"{text}; refused: {', '.join(map(_told, refused))}"
+
+
+def _short(dtype: str) -> str:
+    # polars names the categories and the time zone of a type in another way in each version.
+    return re.sub(r"^Categorical.*|^Enum.*", "Categorical", dtype).replace("Etc/UTC", "UTC")
+
+
+def _told(what: str) -> str:
+    return what if what in ("plain", "nested", "nested with NULL", "with NULL") else f"`{what}`"
+
+
+if __name__ == "__main__":
+    text = PAGE.read_text()
+    before, after = text.partition(_BEGIN)[0], text.partition(_END)[2]
+    PAGE.write_text(f"{before}{_BEGIN}{''.join(f'{line}{chr(10)}' for line in table())}{_END}{after}")

@@ -35,14 +35,14 @@ _FREE_DISK = (
 )
 _SET_FOLDER = "Create the folder, or set temp_directory in connection_config to one that the process may write to"
 _RAISE_LIMIT = (
-    "Raise memory_limit, or set temp_directory so that DuckDB can use the disk, in connection_config of the I/O manager;"
-    " or compute fewer partitions at once, with Batches(size=…)"
+    "In connection_config of the I/O manager, raise memory_limit, or let DuckDB use the disk by temp_directory and"
+    " max_temp_directory_size; or compute fewer partitions at once, with Batches(size=…)"
 )
 _REFERENCED = (
-    'a foreign key refers to rows that the statement deletes, so nothing was changed. publish="merge"'
-    ' with a unique_key changes such rows in place, and deletes only rows that are not computed any more; "replace"'
-    ' and "swap" delete all rows, so they can\'t publish to this table. Compute the rows that are referred to, or first'
-    " delete the rows that refer to them. DuckDB also deletes a row to change an indexed column: "
+    'a foreign key refers to rows that the statement deletes, so nothing was changed. publish="merge" with a unique_key'
+    ' changes such rows in place, and deletes only rows that are not computed any more; "replace" and "swap" delete all'
+    " rows, so they can't publish to this table. Compute the rows that are referred to, or first delete the rows that"
+    " refer to them. DuckDB also deletes a row to change an indexed column: "
 )
 _AMBIGUOUS = (
     "the name is that of the database and of a schema, so DuckDB doesn't know what is meant, and nothing was changed."

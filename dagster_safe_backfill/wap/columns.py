@@ -260,7 +260,10 @@ def lacking(session: Session, staged: Staged, *, clone: TableRef | None = None) 
         return ()
     # Another publication may have added some of these columns after the rows were staged.
     missing = list(filterfalse(live.__contains__, staged.added))
-    check_unchanged(spec, staged.columns, {*live, *missing}, apart_from=spec.updated_at_column)
+    names = {*names_of(staged.columns)}
+    # Rows are inserted without a column that had a default when they were staged, unless it was computed.
+    left_out = [column for column in staged.live_columns or () if column.name not in names]
+    check_unchanged(spec, (*staged.columns, *left_out), {*live, *missing}, apart_from=spec.updated_at_column)
     return missing
 
 
@@ -273,8 +276,6 @@ def check_unchanged(
         SchemaMismatchError: The columns changed.
     """
     change = changed_columns(expected, live, apart_from=apart_from)
-    # Rows are inserted without a column that has a default, unless it was computed.
-    change = replace(change, new=frozenset([column for column in change.new if column.default is None]))
     if change:
         raise SchemaMismatchError(
             f"{spec.table}: the table's columns changed after the rows were staged ({'; '.join(change.problems)}), so"

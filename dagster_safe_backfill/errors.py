@@ -33,6 +33,7 @@ SafeBackfillError
     ├── TableNotFoundError        the table doesn't exist
     ├── WarehouseLockedError      another process holds the database
     ├── WarehouseUnavailableError the database, or a file that it reads, can't be reached at the moment
+    ├── OutOfResourcesError       the database has too little memory or disk for a statement
     ├── StatementCancelledError   the statement was cancelled from outside
     └── TransactionConflictError  another transaction changed the same rows
 ```
@@ -346,6 +347,10 @@ class WarehouseError(SafeBackfillError):
 
 class TableNotFoundError(WarehouseError):
     """A table that a statement reads doesn't exist."""
+
+
+class OutOfResourcesError(WarehouseError):
+    """The database has too little memory, or too little room on a disk, for a statement; it was undone."""
 
 
 # Code that treats a WarehouseError as a finding, such as a refused cast, must re-raise this one: a stopped statement

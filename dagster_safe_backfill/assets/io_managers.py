@@ -195,10 +195,10 @@ class RangeDuckDBIOManager(RangeIOManager):
 
     The I/O manager reads the same metadata of plain assets as `DuckDBPandasIOManager`: `schema`, `partition_expr`
     (also a mapping from dimension name to expression), and `columns` of inputs. It also reads `unique_key`; the
-    options of `TableOptions` (`updated_at_column`, `column_timezone`, `on_empty`, `on_outside`, `renamed_from`); the
-    options of `Replace` (`on_schema_change`, `column_defaults`); and `keep_latest`, the column whose largest value
-    selects the row of a key that is kept. A wrong value or a misspelled name raises `ConfigurationError` before
-    anything is written.
+    options of `TableOptions` (`updated_at_column`, `column_timezone`, `on_empty`, `on_outside`, `on_missing_column`,
+    `renamed_from`); the options of `Replace` (`on_schema_change`, `column_defaults`); and `keep_latest`, the column
+    whose largest value selects the row of a key that is kept. A wrong value or a misspelled name raises
+    `ConfigurationError` before anything is written.
 
     Example:
         ```python

@@ -16,7 +16,15 @@ from dagster_safe_backfill.model.validation import check_text, column_names, ref
 from dagster_safe_backfill.runs.declared import options_of
 
 _DEFAULT_SCHEMA = "public"  # as in dagster_duckdb, whose tables users already have
-_TABLE = ("schema", "column_timezone", "updated_at_column", "on_empty", "on_outside", "renamed_from")
+_TABLE = (
+    "schema",
+    "column_timezone",
+    "updated_at_column",
+    "on_empty",
+    "on_outside",
+    "on_missing_column",
+    "renamed_from",
+)
 _PUBLISH = ("on_schema_change", "column_defaults")
 TABLE_KEYS = (*_TABLE, *_PUBLISH, "partition_expr", "unique_key", "keep_latest")
 """The metadata keys that are options of a plain asset's table."""

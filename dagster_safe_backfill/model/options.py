@@ -321,6 +321,11 @@ class AssetOptions:
             raise ConfigurationError(
                 'publish="merge" needs a unique_key to match rows by. Give one, or write publish="replace".'
             )
+        if self.table.on_missing_column == "fill" and self.publish.on_schema_change == "sync":
+            raise ConfigurationError(
+                'on_missing_column="fill" fills columns that aren\'t computed, and on_schema_change="sync" drops them.'
+                ' Set one of the two; with publish=Swap(on_schema_change="add_columns"), the table keeps its columns.'
+            )
         if stamp is not None and stamp.casefold() in key:
             raise ConfigurationError(
                 f"updated_at_column {stamp!r} can't be part of unique_key, because each publication changes its values"
@@ -343,6 +348,7 @@ class AssetOptions:
             updated_at_column=self.table.updated_at_column,
             on_empty=self.table.on_empty,
             on_outside=self.table.on_outside,
+            on_missing_column=self.table.on_missing_column,
             on_schema_change=self.publish.on_schema_change,
             column_defaults=self.publish.column_defaults,
             keep_latest=self.table.keep_latest,

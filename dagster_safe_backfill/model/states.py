@@ -29,8 +29,8 @@ ChangeEvent = Literal["published", "rolled_back"]
 """The ledger's events that change live rows."""
 CHANGES_OF_LIVE: tuple[ChangeEvent, ...] = ("published", "rolled_back")
 
-Event = StagedEvent | ChangeEvent | Literal["intended", "taken_up", "expired", "discarded", "stored"]
-"""The events that the ledger records. A plain asset has `stored` its table if it wrote it at least once."""
+Event = StagedEvent | ChangeEvent | Literal["intended", "taken_up", "expired", "discarded", "stored", "altered"]
+"""The ledger's events. A plain asset that wrote has `stored` its table; what changed its columns has `altered` it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,6 +252,12 @@ class Staged:
         return listed([*self.copied_from] or [self.shadow])
 
     @property
+    def is_partial(self) -> bool:
+        """True if the live table has columns, apart from `updated_at_column`, that the rows don't have."""
+        names = {*names_of(self.columns), self.spec.updated_at_column}
+        return not names.issuperset(names_of(self.live_columns or ()))
+
+    @property
     def added(self) -> tuple[Column, ...]:
         """The columns that the live table doesn't have yet; publishing the rows adds them."""
         if self.live_columns is None or names_of(self.columns) == names_of(self.live_columns):
@@ -369,6 +375,9 @@ class RolledBack:
         already: A mapping from the keys of partitions that were already rolled back to the id of that rollback.
         untouched: The keys of the partitions in which the publications had changed nothing.
         removed: The keys of the partitions that have no rows now because they had none before the publications.
+        dropped_columns: The columns that the publications had added, and that the rollback dropped.
+        kept_columns: The columns that the publications had added, and that stay because other partitions use them.
+        restored_columns: The columns that the publications had dropped or changed, and that are back.
         archive: The table that keeps the rows that the rollback replaced; None if it replaced none.
         expires_at: The time until which the archive is kept.
         is_dry: True if the rollback was only simulated.
@@ -381,6 +390,9 @@ class RolledBack:
     already: Mapping[str, str] = field(default_factory=dict[str, str])
     untouched: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
+    dropped_columns: tuple[str, ...] = ()
+    kept_columns: tuple[str, ...] = ()
+    restored_columns: tuple[str, ...] = ()
     archive: TableRef | None = None
     expires_at: datetime | None = None
     is_dry: bool = False

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
 from dagster_safe_backfill.errors import ConfigurationError
-from dagster_safe_backfill.model.tables import KeepLatest, OnEmpty, OnOutside
+from dagster_safe_backfill.model.tables import KeepLatest, OnEmpty, OnMissingColumn, OnOutside
 from dagster_safe_backfill.model.validation import check_choice, check_text, check_time_zone, closest, refused
 
 _KEY = 'the key of an asset, such as "raw/orders", or a list of keys'
@@ -26,6 +26,10 @@ class TableOptions:
         on_empty: What happens if the function returns no rows at all: `"refuse"` raises, `"allow"` empties the slice.
         on_outside: What happens to computed rows outside the slice: `"refuse"` raises, `"drop"` leaves them out and
             counts them.
+        on_missing_column: What happens if a column of the table isn't computed: `"refuse"` raises, `"fill"` writes the
+            column's default, or NULL if it has none, so that days can be computed that are older than the column.
+            Columns of the unique key and of `partition_expr`, and columns that can't be NULL and have no default, are
+            never filled. A column that has a default in the database takes it in either case.
         on_duplicate: What happens to computed rows with the same unique key: `"raise"` raises,
             `keep_latest("ingested_at")` keeps the latest row of each key and counts the others.
         renamed_from: The key that the asset had before it was renamed, such as `"raw/orders"`; several keys, the oldest
@@ -47,6 +51,7 @@ class TableOptions:
     updated_at_column: str | None = None
     on_empty: OnEmpty = "refuse"
     on_outside: OnOutside = "refuse"
+    on_missing_column: OnMissingColumn = "refuse"
     on_duplicate: Literal["raise"] | KeepLatest = "raise"
     renamed_from: str | Sequence[str] = ()
 
@@ -59,6 +64,7 @@ class TableOptions:
             check_text("updated_at_column", self.updated_at_column, what="the name of a column")
         check_choice("on_empty", self.on_empty, get_args(OnEmpty))
         check_choice("on_outside", self.on_outside, get_args(OnOutside))
+        check_choice("on_missing_column", self.on_missing_column, get_args(OnMissingColumn))
         if self.on_duplicate != "raise" and not isinstance(self.on_duplicate, KeepLatest):  # pyright: ignore[reportUnnecessaryIsInstance]: users' own
             hint = 'did you mean "raise"?' if closest(self.on_duplicate, ["raise"]) else None
             raise refused("on_duplicate", '"raise" or keep_latest("a_column")', self.on_duplicate, hint=hint)

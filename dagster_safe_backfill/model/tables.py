@@ -16,6 +16,7 @@ ColumnType = Literal["date", "timestamp", "timestamptz"]
 
 OnEmpty = Literal["refuse", "allow"]
 OnOutside = Literal["refuse", "drop"]
+OnMissingColumn = Literal["refuse", "fill"]
 OnSchemaChange = Literal["raise", "add_columns", "sync"]
 
 SHADOW_INFIX = "__shadow_"
@@ -101,10 +102,21 @@ def _shortened(name: str, longest: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """The name and type of a table's column, as the warehouse spells them."""
+    """The name and type of a table's column, as the warehouse spells them.
+
+    Columns with the same name and type are equal, whatever the table says about their values.
+
+    Attributes:
+        name: The column's name.
+        type: The column's type.
+        default: The SQL expression of the value that an inserted row gets if it names none; None if that is NULL.
+        is_nullable: False if the table doesn't accept NULL in the column.
+    """
 
     name: str
     type: str
+    default: str | None = field(default=None, compare=False, repr=False)
+    is_nullable: bool = field(default=True, compare=False, repr=False)
 
 
 def names_of(columns: Iterable[Column]) -> tuple[str, ...]:
@@ -124,6 +136,7 @@ class TableSpec:
         updated_at_column: See `TableOptions.updated_at_column`.
         on_empty: See `TableOptions.on_empty`.
         on_outside: See `TableOptions.on_outside`.
+        on_missing_column: See `TableOptions.on_missing_column`.
         on_schema_change: See `Swap.on_schema_change`.
         column_defaults: See `Merge.column_defaults`.
         keep_latest: The column whose largest value selects the row of a key that is kept. None if duplicates are an
@@ -137,6 +150,7 @@ class TableSpec:
     updated_at_column: str | None = None
     on_empty: OnEmpty = "refuse"
     on_outside: OnOutside = "refuse"
+    on_missing_column: OnMissingColumn = "refuse"
     on_schema_change: OnSchemaChange = "raise"
     column_defaults: Mapping[str, str] = field(default_factory=dict[str, str])
     keep_latest: str | None = None

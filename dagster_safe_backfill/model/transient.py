@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from dagster_safe_backfill.errors import (
     BatchTimeoutError,
+    OutOfResourcesError,
     OutsideAllowedHoursError,
     SafeBackfillError,
     TransactionConflictError,
@@ -22,7 +23,12 @@ _TRANSIENT = (
 )
 
 
-INTERRUPTIONS: tuple[type[BaseException], ...] = (*_TRANSIENT, BatchTimeoutError, OutsideAllowedHoursError)
+INTERRUPTIONS: tuple[type[BaseException], ...] = (
+    *_TRANSIENT,
+    BatchTimeoutError,
+    OutOfResourcesError,
+    OutsideAllowedHoursError,
+)
 """Errors that end a run though nothing is wrong with its code or its data, so that its work can be continued."""
 
 

@@ -180,6 +180,12 @@ def _counted(done: RolledBack) -> str:
     )
     if done.removed:
         text += f"; {listed(done.removed)} had no rows before, so their rows are removed"
+    if done.dropped_columns:
+        text += f"; {listed(done.dropped_columns)} had been added, so they are dropped"
+    if done.restored_columns:
+        text += f"; {listed(done.restored_columns)} had been dropped or changed, and are put back"
+    if done.kept_columns:
+        text += f"; {listed(done.kept_columns)} had been added and stay, because other rows use them"
     if done.untouched:
         text += f"; nothing to undo in {listed([*done.untouched])}"
     if done.already:

@@ -29,6 +29,9 @@ class SliceWrite:
             or computes its values itself.
         unread: The `updated_at_column`, whether or not it is computed. A difference in it alone doesn't make a row a
             changed one.
+        is_partial: True if the live table has columns that the shadow doesn't have, so that rows which are updated keep
+            their values in them, and inserted rows get the columns' defaults.
+        updated: The columns that are set in rows which exist; None for all. The stamp is always set.
         compared: The columns in which a difference makes a row a changed one.
         table: The table that is read and written.
         key: The columns of the unique key. Empty if there is none.
@@ -41,6 +44,8 @@ class SliceWrite:
     stamp: tuple[str, exp.Expr] | None = None
     unread: str | None = None
     clone: TableRef | None = None
+    is_partial: bool = False
+    updated: tuple[str, ...] | None = None
     compared: tuple[str, ...] = field(init=False)
     table: TableRef = field(init=False)
     key: tuple[str, ...] = field(init=False)
@@ -93,7 +98,7 @@ def rows_by_partition(table: TableRef, table_slice: TableSlice) -> exp.Select:
 def count_inside(write: SliceWrite) -> exp.Select:
     """Return the number of live rows in the slice."""
     count = exp.select(exp.Count(this=exp.Star()))
-    return count.from_(terms.table(write.table)).where(write.inside.copy())
+    return count.from_(terms.rows(write.table)).where(write.inside.copy())
 
 
 def differing(write: SliceWrite) -> exp.Select:
@@ -102,7 +107,7 @@ def differing(write: SliceWrite) -> exp.Select:
     A row is returned more than once only if the live table has several rows with its key.
     """
     # These rows are stored once, and are counted and merged from there, so that shadow and slice aren't joined twice.
-    live = exp.select(*terms.columns(write.columns)).from_(terms.table(write.table))
+    live = exp.select(*terms.columns(write.columns)).from_(terms.rows(write.table))
     live = live.where(write.inside.copy())
     # A NULL key equals nothing, so NULL in the live key means that the join found no live row.
     is_new = exp.Is(this=terms.column(write.key[0], of=_LIVE), expression=exp.Null())
@@ -111,6 +116,14 @@ def differing(write: SliceWrite) -> exp.Select:
     select = exp.select(*items, *terms.named({_IS_NEW: is_new}))
     select = select.from_(terms.rows(write.shadow, alias=_SHADOW)).join(join)
     return select.where(exp.or_(is_new.copy(), terms.differ(write.compared, left=_LIVE, right=_SHADOW)))
+
+
+def changes_by_column(write: SliceWrite) -> exp.Select:
+    """Return the number of live rows that each of the columns `compared` differs in from the row of the same key."""
+    counts = [terms.count_where(terms.differ([name], left=_LIVE, right=_SHADOW)) for name in write.compared]
+    join = exp.Join(this=terms.rows(write.table, alias=_LIVE), on=terms.same(write.key, left=_LIVE, right=_SHADOW))
+    select = exp.select(*counts).from_(terms.rows(write.shadow, alias=_SHADOW)).join(join)
+    return select.where(terms.qualified(write.inside, _LIVE))
 
 
 def differing_by_partition(table: TableRef) -> exp.Select:
@@ -142,7 +155,7 @@ def merge_changed(write: SliceWrite) -> exp.Merge:
         expressions=[
             exp.EQ(this=exp.column(name, quoted=True), expression=value.copy())
             for name, value in written.items()
-            if name not in write.key
+            if name not in write.key and (write.updated is None or name not in write.columns or name in write.updated)
         ]
     )
     insert = exp.Insert(
@@ -165,7 +178,7 @@ def merge_changed(write: SliceWrite) -> exp.Merge:
 
 
 def _positioned(write: SliceWrite) -> exp.Select:
-    rows = exp.select(exp.Star()).from_(terms.table(write.table)).where(write.inside.copy())
+    rows = exp.select(exp.Star()).from_(terms.rows(write.table)).where(write.inside.copy())
     return positioned(rows, terms.columns(write.key), write.table_slice)
 
 

@@ -17,27 +17,31 @@ _RANK, _TIES = "_sb_rank", "_sb_ties"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagedColumn:
-    """A computed column and the live column that it is written to.
+    """A computed column and the live column that it is written to, or a value for a column that isn't computed.
 
     Attributes:
         name: The name of the live column.
         source: The name of the computed column.
         source_type: The type of the computed column.
         type: The type of the live column.
+        constant: The value of a column that isn't computed; None if it is computed.
     """
 
     name: str
     source: str
     source_type: str
     type: str
+    constant: exp.Expr | None = None
 
     @property
     def is_cast(self) -> bool:
         """True if the two types differ, so that the values are cast."""
-        return self.type != self.source_type
+        return self.constant is None and self.type != self.source_type
 
     def expression(self, *, dialect: str) -> exp.Expr:
-        """Return the computed value, cast to the type of the live column."""
+        """Return the value, cast to the type of the live column."""
+        if self.constant is not None:
+            return terms.typed(self.constant.copy(), self.type, dialect=dialect)
         value = terms.column(self.source)
         return terms.typed(value, self.type, dialect=dialect) if self.is_cast else value
 

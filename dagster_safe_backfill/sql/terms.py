@@ -117,6 +117,25 @@ def of_row(sql: str, *, dialect: str, option: str) -> exp.Expr:
     return parsed(sql, dialect=dialect, option=option).transform(read)
 
 
+_CONSTANT = (
+    exp.Literal,
+    exp.Boolean,
+    exp.Null,
+    exp.Cast,
+    exp.DataType,
+    exp.DataTypeParam,
+    exp.Neg,
+    exp.Paren,
+    exp.Interval,
+    exp.Var,
+)
+
+
+def is_constant(expression: exp.Expr) -> bool:
+    """Return True if an expression is a literal, a negated or a cast one, whose value is always the same."""
+    return all(isinstance(node, _CONSTANT) for node in expression.walk())
+
+
 def _is_bare_select(select: exp.Expr | None) -> bool:
     if not isinstance(select, exp.Select) or len(select.expressions) != 1:
         return False

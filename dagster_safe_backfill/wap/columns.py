@@ -10,6 +10,7 @@ from sqlglot import exp
 
 from dagster_safe_backfill.errors import (
     ConfigurationError,
+    OutOfResourcesError,
     SchemaMismatchError,
     StatementCancelledError,
     WarehouseError,
@@ -40,6 +41,7 @@ def reconciled(
     if live is None:
         columns, problems = _new_columns(session, found)
     else:
+        found = _without_generated(session, found, live, spec)
         columns, problems = _matched_columns(session, found, live, spec)
     for column in found:
         if column.name.casefold().startswith(RESERVED):
@@ -91,9 +93,9 @@ def _matched_columns(
     for target in live:
         source = computed.pop(target.name.casefold(), None)
         if source is None:
-            # The publication sets updated_at_column, so the function needn't compute it.
-            if not _is_name(target.name, spec.updated_at_column) and spec.on_schema_change != "sync":
-                problems.append(f"{target.name} is missing")
+            added, refused = _not_computed(session, target, spec)
+            columns += added
+            problems += refused
         elif session.dialect.fit(source=source.type, target=target.type) != "never":
             columns.append(_on_its_way(source, target))
         elif spec.on_schema_change == "sync":
@@ -109,6 +111,55 @@ def _matched_columns(
         return columns, [*problems, *map("{} is not in the table".format, names_of(computed.values()))]
     added, refused = _new_columns(session, [*computed.values()])
     return [*columns, *added], [*problems, *refused]
+
+
+def _without_generated(
+    session: Session, found: Sequence[Column], live: Sequence[Column], spec: TableSpec
+) -> Sequence[Column]:
+    """Return the computed columns without those that the table generates itself."""
+    known = {*map(str.casefold, names_of(live))}
+    if known.issuperset(map(str.casefold, names_of(found))):
+        return found
+    generated = {*map(str.casefold, session.tables.generated(spec.table))}
+    return [column for column in found if column.name.casefold() not in generated]
+
+
+def _not_computed(session: Session, target: Column, spec: TableSpec) -> tuple[list[StagedColumn], list[str]]:
+    """Return the values for a live column that isn't computed, or why it can't be left out.
+
+    Neither is returned if the rows are inserted without the column.
+    """
+    # The publication sets updated_at_column, so the function needn't compute it. `sync` drops the column.
+    if _is_name(target.name, spec.updated_at_column) or spec.on_schema_change == "sync":
+        return [], []
+    if target.default is not None:
+        option = f"{spec.table}: the default of {target.name}"
+        value = terms.parsed(target.default, dialect=session.dialect.name, option=option)
+        # Other values, such as the time or the next number of a sequence, differ with each row or run, so an unchanged
+        # row would look changed. They are left to the database, which evaluates them for inserted rows only.
+        return ([_constant(target, value)], []) if terms.is_constant(value) else ([], [])
+    if spec.on_missing_column == "refuse":
+        return [], [f'{target.name} is missing (on_missing_column="fill" would write NULL)']
+    if target.name.casefold() in _identifying(session, spec):
+        return [], [f"{target.name} is missing, and rows can't be identified without it"]
+    if not target.is_nullable:
+        return [], [f"{target.name} is missing, and has no default and can't be NULL in the table"]
+    return [_constant(target, exp.null())], []
+
+
+def _constant(target: Column, value: exp.Expr) -> StagedColumn:
+    return StagedColumn(name=target.name, source="", source_type="", type=target.type, constant=value)
+
+
+def _identifying(session: Session, spec: TableSpec) -> set[str]:
+    """Return the columns that tell rows and partitions apart, in lower case."""
+    names = {*map(str.casefold, spec.unique_key)}
+    if spec.keep_latest is not None:
+        names.add(spec.keep_latest.casefold())
+    for sql in spec.partition_expr.values():
+        read = terms.of_row(sql, dialect=session.dialect.name, option=f"{spec.table}: partition_expr")
+        names.update(column.name.casefold() for column in read.find_all(exp.Column))
+    return names
 
 
 def _widened(session: Session, source: exp.Table, column: StagedColumn) -> StagedColumn:
@@ -140,7 +191,8 @@ def _losses(session: Session, source: exp.Table, columns: Sequence[StagedColumn]
     try:
         (counts,) = session.query(staging.values_lost_by_cast(source, lost_by_cast(session, columns)))
     # A statement that was stopped at the time limit says nothing about the values.
-    except StatementCancelledError:
+    # Neither does one that had no room.
+    except (StatementCancelledError, OutOfResourcesError):
         raise
     except WarehouseError as error:
         # Some types have no cast that returns NULL instead of an error, so counting the lost values fails itself.
@@ -234,7 +286,10 @@ def lacking(session: Session, staged: Staged, *, clone: TableRef | None = None) 
         return ()
     # Another publication may have added some of these columns after the rows were staged.
     missing = list(filterfalse(live.__contains__, staged.added))
-    check_unchanged(spec, staged.columns, {*live, *missing}, apart_from=spec.updated_at_column)
+    names = {*names_of(staged.columns)}
+    # Rows are inserted without a column that had a default when they were staged, unless it was computed.
+    left_out = [column for column in staged.live_columns or () if column.name not in names]
+    check_unchanged(spec, (*staged.columns, *left_out), {*live, *missing}, apart_from=spec.updated_at_column)
     return missing
 
 
@@ -254,6 +309,17 @@ def check_unchanged(
             table=str(spec.table),
             problems=change.problems,
         )
+
+
+def check_kept(staged: Staged, live: Iterable[Column]) -> None:
+    """Refuse a live table that has lost a column since rows were staged for it.
+
+    Raises:
+        SchemaMismatchError: A column is gone.
+    """
+    expected = staged.live_columns or ()
+    names = {*names_of(live)}
+    check_unchanged(staged.spec, expected, [column for column in expected if column.name in names])
 
 
 def data_columns(session: Session, shadow: TableRef) -> tuple[Column, ...]:

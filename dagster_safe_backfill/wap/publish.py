@@ -23,7 +23,7 @@ from dagster_safe_backfill.model.states import (
     Published,
     StagedPartition,
 )
-from dagster_safe_backfill.model.tables import TableRef, names_of
+from dagster_safe_backfill.model.tables import Column, TableRef, names_of
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import staging
 from dagster_safe_backfill.wap.changes.archive import archived
@@ -31,7 +31,8 @@ from dagster_safe_backfill.wap.changes.conflicts import check_conflict, check_wr
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
 from dagster_safe_backfill.wap.changes.prepare import PreparedChange, prepare_change, slice_write
 from dagster_safe_backfill.wap.changes.swap import swapped
-from dagster_safe_backfill.wap.columns import add_columns
+from dagster_safe_backfill.wap.columns import add_columns, check_kept
+from dagster_safe_backfill.wap.ledger.alterations import record_alteration
 from dagster_safe_backfill.wap.ledger.history import Change, changes_by, history, other_versions
 from dagster_safe_backfill.wap.ledger.owner import check_owner, check_writer
 from dagster_safe_backfill.wap.ledger.record import NewChange, record_change, record_intent, record_taken
@@ -176,10 +177,11 @@ class _Publication:
             self._clean_up()
             return published
         # After the ledger's look-up: the rows that an earlier try of this run published are no conflict.
-        self._check(now)
+        self._check(now, live or ())
         prepared, archive = self._write(before, names, live_exists=live is not None)
         # Read again, because the write may have created the table, or added or dropped columns.
-        names = names_of(session.tables.columns(table) or ())
+        columns = session.tables.columns(table) or ()
+        names = names_of(columns)
         after = live_fingerprints(session, table_slice, names)
         # Snowflake's lock doesn't stop the INSERT of another session, so the numbers are checked before COMMIT.
         check_written(session, staged, after)
@@ -193,6 +195,10 @@ class _Publication:
             archive=archive,
         )
         record_change(session, table, change, origin=origin, staged=staged)
+        if live is not None:
+            # Snowflake adds columns before the transaction, so they may be in the table that this attempt has found.
+            earlier = [column for column in live if column not in staged.added]
+            record_alteration(session, table, before=earlier, after=columns, origin=origin)
         self._clean_up()
         return Published(
             audited=self.audited,
@@ -202,10 +208,11 @@ class _Publication:
             expires_at=archive.expires_at,
         )
 
-    def _check(self, now: Mapping[str, Fingerprint]) -> None:
-        """Refuse other code versions of the backfill, and live partitions that changed since the staging.
+    def _check(self, now: Mapping[str, Fingerprint], live: Sequence[Column]) -> None:
+        """Refuse other code versions of the backfill, and a live table that changed since the staging.
 
         Raises:
+            SchemaMismatchError: The live table has lost columns.
             MixedVersionsError: Other code versions published partitions of the same backfill.
             PublishConflictError: Live partitions changed after their rows were computed.
         """
@@ -221,6 +228,9 @@ class _Publication:
                 table=str(table),
                 versions=[*others, origin.code_version],
             )
+        # Before the conflicts: without these columns, rows that nobody changed look different.
+        if live:
+            check_kept(staged, live)
         if rules.on_conflict == "raise":
             check_conflict(session, staged, now, origin=origin)
 
@@ -241,7 +251,10 @@ class _Publication:
         table_slice = staged.table_slice
         # Before any row is written: on Snowflake, DDL commits the transaction, so it is begun again after it.
         add_columns(session, staged)
-        write = slice_write(session, table_slice, shadow=staged.shadow, names=names_of(staged.columns))
+        names_written = names_of(staged.columns)
+        write = slice_write(
+            session, table_slice, shadow=staged.shadow, names=names_written, is_partial=staged.is_partial
+        )
         prepared = prepare_change(session, write, staged.rows, strategy=rules.strategy, live_exists=live_exists)
         archive = Archive()
         replaced = prepared.replaced(before)

@@ -69,6 +69,7 @@ def live_before(session: Session, *, spec: TableSpec, partition_slice: Partition
     live = session.tables.columns(spec.table)
     if live is None:
         return LiveBefore(at=at)
+    session.tables.check_writable(spec.table)
     names = names_of(live)
     recognised = live_slice(session, spec=spec, partition_slice=partition_slice, names=names)
     # Before any work: a definition with ambiguous keys is refused without a call of the user's function.
@@ -235,13 +236,17 @@ def stage(
             apart.
     """
     live = session.tables.columns(spec.table)
+    if live is not None:
+        session.tables.check_writable(spec.table)
     found = session.describe(exp.select(exp.Star()).from_(source.copy()))
     # All batches of a publication must have the same columns, since their shadows are copied into one.
     of_batch = () if like is None else data_columns(session, like)
     if of_batch:
         # A shadow has the updated_at_column only if the function computes it, so it can't be required here.
         strict = replace(spec, on_schema_change="raise", column_defaults={}, updated_at_column=None)
-        columns = reconciled(session, source, found, of_batch, strict)
+        # The live table's columns say what default they have.
+        known = {column: column for column in live or ()}
+        columns = reconciled(session, source, found, [known.get(column, column) for column in of_batch], strict)
     else:
         columns = reconciled(session, source, found, live, spec)
     staged_columns: list[Column] = []

@@ -56,10 +56,26 @@ class Tables(ABC):
 
     @abstractmethod
     def columns(self, table: TableRef) -> tuple[Column, ...] | None:
-        """Return a table's columns in order, or None if there is no such table.
+        """Return the columns of a table or view in order, or None if there is none.
 
-        The case of the table's name is ignored.
+        The case of the table's name is ignored. Columns that can't be written, because the table generates them, are
+        left out.
         """
+
+    def generated(self, table: TableRef) -> tuple[str, ...]:  # noqa: ARG002 - by default, there are none
+        """Return the names of the columns that a table computes from its others; `columns` leaves them out."""
+        return ()
+
+    def check_writable(self, table: TableRef) -> None:  # noqa: B027 - by default, the first statement says so
+        """Raise if the name is that of something that isn't a table, such as a view.
+
+        Raises:
+            ConfigurationError: It is.
+        """
+
+    def is_referenced(self, table: TableRef) -> bool:  # noqa: ARG002 - by default, foreign keys are not enforced
+        """Return True if rows of the table can't be deleted and inserted again, because a foreign key refers to it."""
+        return False
 
     @abstractmethod
     def list(self, schema: str, prefix: str) -> tuple[TableRef, ...]:

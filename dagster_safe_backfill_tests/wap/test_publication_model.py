@@ -116,9 +116,19 @@ class Layer:
 
     told: Told
     is_rollback: bool
-    has_changed: bool
+    has_rows: bool
+    """Whether rows changed."""
     replaced: Rows
+    columns: tuple[str, ...]
+    """Those of the table before, with which `replaced` is archived."""
+    added: tuple[str, ...]
+    gone: tuple[str, ...]
+    """The columns that the whole change added to the table, and dropped from it."""
     beneath: tuple[Layer, ...]
+
+    @property
+    def has_changed(self) -> bool:
+        return self.has_rows or bool(self.added or self.gone)
 
     @property
     def name(self) -> str:
@@ -151,12 +161,19 @@ class Day:
             seen.pop(0)
         return seen, any(layer.name not in chosen for layer in seen)
 
-    def is_changed_by_hand(self, going: list[Layer], live: Rows) -> bool:
+    def is_changed_by_hand(self, going: list[Layer], live: Rows, columns: Sequence[str]) -> bool:
         """Return whether rows on top of any of the layers aren't those that it left."""
         assert self.top
-        if any(not lower.told.is_of(upper.replaced, upper.told.columns) for lower, upper in pairwise(going)):
+        for lower, upper in pairwise(going):
+            # Over other columns, just the numbers of rows are compared.
+            if upper.added or upper.gone:
+                if len(upper.replaced) != len(lower.told.rows):
+                    return True
+            elif not lower.told.is_of(upper.replaced, upper.told.columns):
+                return True
+        if not going[-1].told.is_of(self.top.rows, self.top.columns):
             return True
-        return not (going[-1].told.is_of(self.top.rows, self.top.columns) and self.top.is_of(live))
+        return not self.top.is_of(live, None if {*self.top.columns} <= {*columns} else columns)
 
 
 @dataclass(kw_only=True)
@@ -202,10 +219,20 @@ class Way:
     untouched: list[int] = field(default_factory=list)
     undoing: dict[int, list[Layer]] = field(default_factory=dict)
     """All layers that go, the lowest first."""
+    dropped: tuple[str, ...] = ()
+    again: tuple[str, ...] = ()
+    """The columns that are dropped, and those that are added again."""
+    gone: tuple[str, ...] = ()
+    """All columns that the layers had dropped."""
 
-    def source(self, day: int) -> Layer:
-        """Return the layer of which comes back what it replaced."""
-        return next(layer for layer in self.undoing[day] if layer.has_changed)
+    def source(self, day: int) -> Layer | None:
+        """Return the layer of which comes back what it replaced; None if the rows stay as they are."""
+        return next((layer for layer in self.undoing[day] if layer.has_rows), None)
+
+    @property
+    def restored(self) -> dict[int, Layer]:
+        found = {day: self.source(day) for day in self.undoing}
+        return {day: layer for day, layer in found.items() if layer is not None}
 
 
 Method = Literal["merge", "replace"]
@@ -329,6 +356,7 @@ class Publishing(RuleBasedStateMachine):
         self.columns: tuple[str, ...] | None = None
         self.live: Live = {day: [] for day in (*range(DAYS), ELSEWHERE)}
         self.days = {day: Day() for day in range(DAYS)}
+        self.made: dict[int, list[Told]] = {day: [] for day in range(DAYS)}
         self.staged: list[Batch] = []
         self.done: list[Done] = []
         self.shadows: dict[str, str] = {}
@@ -388,29 +416,41 @@ class Publishing(RuleBasedStateMachine):
         undone: Mapping[int, list[Layer]] | None = None,
         *,
         is_whole: bool = False,
+        before: Live,
+        columns_before: tuple[str, ...],
+        counted: Sequence[str],
     ) -> None:
-        """Note a publication, or a rollback with the layers that it undid, by day."""
-        before = {day: self.live[day] for day in live}
+        """Note a publication, or a rollback with the layers that it undid, by day.
+
+        `counted` are the columns before, as the ledger tells them.
+        """
         self.take(live)
         columns = self.all_columns()
+        added = tuple(name for name in columns if name not in counted)
+        gone = tuple(name for name in counted if name not in columns)
         self.count += 1
         for day, change in changes.items():
             known = self.days[day]
             told = Told(by=name, at=self.count, columns=columns, rows=self.live[day])
             known.newest = told
-            if change.touched or undone:
+            if change.touched or undone or added or gone:
                 layer = Layer(
                     told=told,
                     is_rollback=undone is not None,
-                    has_changed=bool(change.touched),
+                    has_rows=bool(change.touched),
                     replaced=before[day],
+                    columns=columns_before,
+                    added=added,
+                    gone=gone,
                     beneath=known.layers,
                 )
                 known.layers = (*(undone[day][0].beneath if undone else known.layers), layer)
                 known.names.add(name)
                 known.top = told
+                self.made[day].append(told)
             counts = (change.staged, change.inserted, change.updated, change.deleted, change.unchanged)
-            kept = archive if change.touched and (before[day] or is_whole) else None
+            is_kept = bool(change.touched and (before[day] or is_whole)) or (is_whole and undone is not None)
+            kept = archive if is_kept else None
             names = json.dumps([one.name for one in undone[day]]) if undone else None
             event = "rolled_back" if undone else "published"
             self.told.append((name, event, KEYS[day], *counts, kept, names))
@@ -559,8 +599,10 @@ class Publishing(RuleBasedStateMachine):
             return publish(self.connection, batch.audited, rules=rules, origin=batch.origin)
 
         changed = [day for day in batch.days if self.has_moved(batch, day)]
-        is_conflict = bool(changed) and not overwrites
-        error = sb.PublishConflictError if is_conflict else None if self.is_fit(batch) else sb.SchemaMismatchError
+        has_lost = self.columns is not None and not {*(batch.live_columns or ())} <= {*self.all_columns()}
+        is_conflict = bool(changed) and not overwrites and not has_lost
+        is_unfit = has_lost or not self.is_fit(batch)
+        error = sb.PublishConflictError if is_conflict else sb.SchemaMismatchError if is_unfit else None
         published, is_dead = self.survived(once, dies_at, error, changed if is_conflict else None)
         if is_conflict and not is_dead:
             assert self.caught.published_since == {KEYS[day]: self.who(batch, day) for day in changed}
@@ -577,8 +619,20 @@ class Publishing(RuleBasedStateMachine):
         if self.columns is not None and keep_for and replaced:
             archive = f"t__archive_{batch.run}"
             self.archives[batch.run] = keep_for
+        before, columns_before = {day: self.live[day] for day in live}, self.all_columns()
+        new = {*batch.columns} - {*(batch.live_columns or batch.columns)}
         self.add_columns(batch.columns)
-        self.record(batch.run, live, changes, archive, is_whole=is_whole)
+        counted = [name for name in columns_before if name not in new] if columns_before else self.all_columns()
+        self.record(
+            batch.run,
+            live,
+            changes,
+            archive,
+            is_whole=is_whole,
+            before=before,
+            columns_before=columns_before,
+            counted=counted,
+        )
         assert published.row_counts == {KEYS[day]: change for day, change in changes.items()}
         assert (published.archive and published.archive.name) == archive
         self.staged.remove(batch)
@@ -737,6 +791,7 @@ class Publishing(RuleBasedStateMachine):
             return
         live, changes = self.restored(way)
         assert isinstance(found, RolledBack)
+        assert {*found.dropped_columns} == {*way.dropped}
         assert {*found.already} == {KEYS[day] for day in way.already}
         assert {*found.untouched} == {KEYS[day] for day in way.untouched}
         assert {*found.removed} == {KEYS[day] for day in live if self.live[day] and not live[day]}
@@ -745,11 +800,24 @@ class Publishing(RuleBasedStateMachine):
             self.steps["roll back, dry" if is_dry else "roll back, nothing to do"] += 1
             return
         archive = None
-        if keep_for and any(change.touched and self.live[day] for day, change in changes.items()):
+        if keep_for and (way.dropped or any(change.touched and self.live[day] for day, change in changes.items())):
             archive = f"t__archive_{run}"
             self.archives[run] = keep_for
         assert (found.archive and found.archive.name) == archive
-        self.record(run, live, changes, archive, way.undoing)
+        before, columns_before = {day: self.live[day] for day in live}, (*self.all_columns(), *way.again)
+        counted = [name for name in columns_before if name not in way.gone]
+        self.alter(dropped=way.dropped, added=way.again)
+        self.record(
+            run,
+            live,
+            changes,
+            archive,
+            way.undoing,
+            is_whole=bool(way.dropped),
+            before=before,
+            columns_before=columns_before,
+            counted=counted,
+        )
         self.done.append(
             Done(name=run, days=[*changes], backfill=None, is_rollback=True, again=once, changes=found.row_counts)
         )
@@ -783,19 +851,87 @@ class Publishing(RuleBasedStateMachine):
                 way.undoing[day] = going
                 covered += [day] if has_others else []
         changed = [
-            day for day, going in way.undoing.items() if self.days[day].is_changed_by_hand(going, self.live[day])
+            day
+            for day, going in way.undoing.items()
+            if self.days[day].is_changed_by_hand(going, self.live[day], self.all_columns())
         ]
-        lost = [day for day in way.undoing if way.source(day).replaced and way.source(day).name not in self.archives]
         if (covered or changed) and not force:
             return replace(way, error=sb.RollbackConflictError, keys=covered or changed)
-        return replace(way, error=sb.ArchiveNotFoundError, keys=lost) if lost else way
+        way = self.with_columns(way)
+        if way.error:
+            return way
+        sources = way.restored
+        lost = [day for day, layer in sources.items() if layer.replaced and layer.name not in self.archives]
+        if lost:
+            return replace(way, error=sb.ArchiveNotFoundError, keys=lost)
+        there = {*self.all_columns(), *way.again}
+        if any(layer.replaced and not {*layer.columns} <= there for layer in sources.values()):
+            return replace(way, error=sb.RollbackError, keys=[*sources])
+        return way
+
+    def with_columns(self, way: Way) -> Way:
+        """Return the way back with the columns that it drops, or adds again."""
+        layers = {layer.name: layer for going in way.undoing.values() for layer in going}
+        gone: dict[str, Layer] = {}
+        added: set[str] = set()
+        for layer in sorted(layers.values(), key=lambda layer: layer.told.at):
+            gone |= {name: layer for name in layer.gone if name not in added}
+            added -= {*layer.gone}
+            added |= {name for name in layer.added if name not in gone}
+        present = self.all_columns()
+        missing = [name for name in gone if name not in present]
+        if missing:
+            is_kept = gone[missing[-1]].name in self.archives
+            way = replace(way, again=tuple(missing), gone=tuple(gone))
+            return way if is_kept else replace(way, error=sb.ArchiveNotFoundError, keys=[*way.undoing])
+        candidates = [name for name in present if name in added]
+        used = {name for name in candidates if self.is_used(name, way, {*layers})}
+        return replace(way, dropped=tuple(name for name in candidates if name not in used), gone=tuple(gone))
+
+    def is_used(self, name: str, way: Way, layers: set[str]) -> bool:
+        """Return whether rows that the way back leaves, or restores, need a column."""
+        for day, known in self.days.items():
+            newest = known.newest
+            is_other = day not in way.undoing and newest is not None and newest.by not in layers
+            if is_other and newest.by.startswith("p") and name in newest.columns:
+                return True
+        for day in way.undoing:
+            beneath = self.under(day, way.undoing[day][0])
+            if beneath is not None and beneath.by.startswith("p") and name in beneath.columns:
+                return True
+        others = [row for day, rows in self.live.items() if day not in way.undoing for row in rows]
+        if any(row[name] != self.defaults[name] for row in others):
+            return True
+        archived = [layer for layer in way.restored.values() if name in layer.columns and layer.name in self.archives]
+        return any(row[name] != self.defaults[name] for layer in archived for row in layer.replaced)
+
+    def under(self, day: int, lowest: Layer) -> Told | None:
+        """Return the layer that was made just before another one, whether it stands or not."""
+        made = self.made[day]
+        place = next(i for i, told in enumerate(made) if told is lowest.told)
+        return made[place - 1] if place else None
 
     def restored(self, way: Way) -> tuple[Live, dict[int, RowCounts]]:
-        old = {day: self.live[day] for day in way.undoing}
-        rows = [self.padded(row) for day in way.undoing for row in way.source(day).replaced]
+        names = [name for name in (*self.all_columns(), *way.again) if name not in way.dropped]
+
+        def fit(row: Row) -> Row:
+            return {name: row[name] if name in row else self.defaults[name] for name in names}
+
+        sources = way.restored
+        old = {day: [fit(row) for row in self.live[day]] for day in sources}
+        rows = [fit(row) for layer in sources.values() for row in layer.replaced]
         is_unique = len({(row["day"], row["id"]) for row in rows}) == len(rows)
         live, changes = new_rows(old, rows, method="merge" if self.has_key and is_unique else "replace", unread=None)
+        for day in way.undoing:
+            if day not in sources:
+                live[day] = [fit(row) for row in self.live[day]]
+                changes[day] = RowCounts(staged=len(live[day]), unchanged=len(live[day]))
         return live, changes
+
+    def alter(self, *, dropped: Sequence[str], added: Sequence[str]) -> None:
+        assert self.columns is not None
+        self.columns = (*(name for name in self.columns if name not in dropped), *added)
+        self.live = {day: [self.padded(row) for row in rows] for day, rows in self.live.items()}
 
     @step(1, lambda self: self.archives or self.rejected, is_dry=evenly(False, True), dies_at=deaths)
     def retires(self, is_dry: bool, dies_at: int | None) -> None:

@@ -231,13 +231,16 @@ def test_a_table_that_was_made_by_the_publication_is_emptied(backend: Backend) -
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_column_that_was_added_stays_and_has_its_default_again(backend: Backend, strategy: Strategy) -> None:
+def test_a_column_that_was_added_and_is_used_elsewhere_has_its_default_again(
+    backend: Backend, strategy: Strategy
+) -> None:
     options: dict[str, Any] = {"on_schema_change": "add_columns", "column_defaults": {"extra": "7"}}
     table = Publications(backend, live=OLD, **options)
     wide = Query("SELECT DATE '2024-01-01' AS day, 1 AS id, 5.0 AS value, 'n' AS note, 3 AS extra")
     table.published(wide, [0], "1", strategy=strategy)
+    table.do("UPDATE t SET extra = 8 WHERE day = '2024-01-03' AND id = 2")
     table.rollback("1")
-    assert table.live() == [(*row[:4], 7) for row in sorted(table.live())]
+    assert [row[4] for row in table.live()] == [7] * 8 + [8]
     assert table.values() == {day: [1.0] * 3 for day in range(3)}
 
 
@@ -247,7 +250,7 @@ def test_a_backfill_whose_first_run_added_a_column_is_undone(backend: Backend) -
         wide = Query(f"SELECT DATE '2024-01-01' + {day} AS day, 1 AS id, 5.0 AS value, 'n' AS note, 3 AS extra")
         table.published(wide, [day], f"run{day}", origin={"backfill_id": "b"})
     table.rollback(chosen=Chosen(backfill_id="b"))
-    assert [row[4] for row in table.live()] == [None] * 9
+    assert {len(row) for row in table.live()} == {4}
     assert table.values() == {day: [1.0] * 3 for day in range(3)}
 
 

@@ -88,8 +88,12 @@ def slice_write(
     shadow: TableRef,
     names: tuple[str, ...],
     clone: TableRef | None = None,
+    is_partial: bool = False,
 ) -> SliceWrite:
-    """Return how the columns `names` of a shadow are written to a slice of the live table, or of its clone."""
+    """Return how the columns `names` of a shadow are written to a slice of the live table, or of its clone.
+
+    `is_partial` is True if the live table has other columns as well.
+    """
     stamp = table_slice.spec.updated_at_column
     predicate = inside(table_slice)
     return SliceWrite(
@@ -100,6 +104,7 @@ def slice_write(
         stamp=(stamp, _now(session, clone or table_slice.table, stamp)) if stamp and stamp not in names else None,
         unread=stamp,
         clone=clone,
+        is_partial=is_partial,
     )
 
 
@@ -172,8 +177,12 @@ def _merge(session: Session, write: SliceWrite, rows: Mapping[str, int]) -> Prep
         )
     replaced = differing - fresh + missing
     # Measured on DuckDB: a MERGE is faster if few rows change, DELETE and INSERT if most do. But rows that don't change
-    # keep their time in `updated_at_column` only if they are not inserted again.
-    if write.stamp is None and write.unread is None and fresh + replaced and 2 * replaced >= live:
+    # keep their time in `updated_at_column`, and their values in columns that aren't computed, only if they are not
+    # inserted again; and rows that a foreign key refers to can't be deleted.
+    is_better = fresh + replaced and 2 * replaced >= live
+    keeps_rows = write.stamp is not None or write.unread is not None or write.is_partial
+    is_referenced = bool(replaced) and session.tables.is_referenced(write.table)
+    if is_better and not keeps_rows and not is_referenced:
         session.forget(scratch)
         return _rewrite(write, row_counts, deletes=live)
     statements: list[tuple[Build, SliceWrite]] = []
@@ -182,7 +191,14 @@ def _merge(session: Session, write: SliceWrite, rows: Mapping[str, int]) -> Prep
     if not differing:
         session.forget(scratch)
         return PreparedChange(row_counts=row_counts, statements=statements, deletes=missing)
-    statements.append((publishing.merge_changed, replace(write, shadow=scratch)))
+    merged = replace(write, shadow=scratch)
+    if is_referenced and write.compared:
+        # DuckDB deletes a row, and inserts it again, to set a column that an index or a key of another table is on,
+        # even to the value that it has.
+        (counts,) = session.query(publishing.changes_by_column(merged))
+        updated = tuple(name for name, count in zip(write.compared, counts, strict=True) if count)
+        merged = replace(merged, updated=updated)
+    statements.append((publishing.merge_changed, merged))
     return PreparedChange(row_counts=row_counts, statements=statements, scratch=scratch, deletes=missing)
 
 

@@ -66,7 +66,9 @@ def swapped(
 
 def _prepared(session: Session, staged: Staged, *, clone: TableRef | None = None) -> PreparedChange:
     names = names_of(staged.columns)
-    write = slice_write(session, staged.table_slice, shadow=staged.shadow, names=names, clone=clone)
+    write = slice_write(
+        session, staged.table_slice, shadow=staged.shadow, names=names, clone=clone, is_partial=staged.is_partial
+    )
     return prepare_change(session, write, staged.rows, strategy="swap", live_exists=True)
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from sqlglot import exp
 
-from dagster_safe_backfill.errors import ArchiveNotFoundError
+from dagster_safe_backfill.errors import ArchiveNotFoundError, RollbackError
 from dagster_safe_backfill.model.options import Strategy
 from dagster_safe_backfill.model.slices import TableSlice
 from dagster_safe_backfill.model.states import Fingerprint, RowCounts
 from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec, names_of
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import publishing, staging, terms
-from dagster_safe_backfill.sql.slicing import ROWS, inside, positioned
+from dagster_safe_backfill.sql.slicing import ROWS, inside, outside, positioned
+from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
 from dagster_safe_backfill.wap.changes.prepare import PreparedChange, prepare_change, slice_write
 from dagster_safe_backfill.wap.columns import changed_columns
 from dagster_safe_backfill.wap.ledger.history import Change
@@ -23,6 +24,7 @@ from dagster_safe_backfill.wap.rollback.histories import RollbackPath
 from dagster_safe_backfill.warehouses.base import Session
 
 _VIEW = "_sb_restored"
+_WIDER = "_sb_with_columns"
 
 Sources = Mapping[TableRef, Sequence[str]]
 """A mapping from each archive to the keys of the partitions whose rows are restored from it."""
@@ -34,11 +36,13 @@ class UndonePartition:
 
     Attributes:
         path: The changes to undo.
-        history: The partition's changes that changed rows, and all its rollbacks; the oldest first.
+        history: The partition's changes that changed rows or columns, and all its rollbacks; the oldest first.
+        altered: The publications and rollbacks that changed the table's columns.
     """
 
     path: RollbackPath
     history: Sequence[Change]
+    altered: Collection[str] = ()
 
     @property
     def restored(self) -> Change:
@@ -48,13 +52,23 @@ class UndonePartition:
 
     @property
     def is_needless(self) -> bool:
-        """True if no undone change changed any row, such as a rollback whose rows were already in place."""
-        return not any(layer.row_counts.touched for layer in self.layers)
+        """True if no undone change changed any row or column, such as a rollback whose rows were already in place."""
+        return not self.has_rows and not any(layer.publication_id in self.altered for layer in self.layers)
+
+    @property
+    def has_rows(self) -> bool:
+        """True if an undone change changed rows; otherwise the partition's rows stay as they are."""
+        return any(layer.row_counts.touched for layer in self.layers)
 
     @property
     def newest(self) -> Change:
         """The last change of the partition."""
         return self.history[-1]
+
+    @property
+    def lowest(self) -> int:
+        """The position of the oldest undone change in the history."""
+        return min((*self.path.undone, *self.path.over))
 
     @property
     def layers(self) -> list[Change]:
@@ -65,19 +79,22 @@ class UndonePartition:
     def is_changed_by_hand(self) -> bool:
         """True if something that the ledger doesn't record changed rows after one of the undone changes."""
         layers = self.layers
-        pairs = [(lower, upper, upper.replaced) for lower, upper in pairwise(layers)]
-        if layers[-1] is not self.newest:
-            pairs.append((layers[-1], self.newest, self.newest.fingerprint))
-        return any(_differs(lower, upper, found) for lower, upper, found in pairs)
+        for lower, upper in pairwise(layers):
+            is_same = lower.columns == upper.columns and upper.publication_id not in self.altered
+            if _differs(lower.fingerprint, upper.replaced, is_same=is_same):
+                return True
+        top, newest = layers[-1], self.newest
+        return top is not newest and _differs(
+            top.fingerprint, newest.fingerprint, is_same=top.columns == newest.columns
+        )
 
 
-def _differs(lower: Change, upper: Change, found: Fingerprint | None) -> bool:
-    """Return True if `found`, the fingerprint before `upper`, shows other rows than those after `lower`."""
-    was = lower.fingerprint
+def _differs(was: Fingerprint | None, found: Fingerprint | None, *, is_same: bool) -> bool:
+    """Return True if two fingerprints show other rows; `is_same` is True if they are over the same columns."""
     if was is None or found is None:
         return False
     # Equal rows have other hashes over other columns, so only their numbers can be compared.
-    return not found.is_like(was) if lower.columns == upper.columns else found.rows != was.rows
+    return not found.is_like(was) if is_same else found.rows != was.rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,36 +106,68 @@ class Restoration:
         sources: The archives that the rows come from.
         rows: A mapping from partition key to the number of restored rows.
         prepared: The change of the live table; it has no statements if the whole table is put back.
-        live: The live table.
-        aside: The new name of the live table, if an archive takes its place.
-        view: A view of the restored rows, to be dropped at the end.
+        live: The partitions whose rows are restored, of the live table; None if no row is restored.
+        table: The live table.
+        aside: The new name of the live table, if another table takes its place: an archive, or a clone that doesn't
+            have the columns `dropped`.
+        dropped: The columns that are dropped.
+        remaining: The names of the columns after the rollback.
+        unchanged: A mapping from each partition whose rows stay as they are to their number.
+        derived: The views of the session that the statements read, to be dropped at the end.
     """
 
     strategy: Strategy
     sources: Sources
     rows: Mapping[str, int]
     prepared: PreparedChange
-    live: TableRef
+    live: TableSlice | None
+    table: TableRef
     aside: TableRef | None = None
-    view: TableRef | None = None
+    dropped: tuple[str, ...] = ()
+    remaining: tuple[str, ...] = ()
+    unchanged: Mapping[str, int] = field(default_factory=dict[str, int])
+    derived: tuple[TableRef, ...] = ()
 
     @property
     def row_counts(self) -> Mapping[str, RowCounts]:
         """A mapping from partition key to the row counts of the rollback."""
-        return self.prepared.row_counts
+        kept = {key: RowCounts(staged=count, unchanged=count) for key, count in self.unchanged.items()}
+        return {**kept, **self.prepared.row_counts}
 
     def run(self, session: Session) -> None:
-        """Restore the rows, in the caller's transaction."""
-        if self.aside is not None:
+        """Restore the rows and columns, in the caller's transaction."""
+        if self.aside is None:
+            self.prepared.run(session)
+        elif self.dropped:
+            self._run_in_clone(session, self.aside)
+        else:
             (archive,) = self.sources
-            session.tables.put_back(self.live, archive=archive, aside=self.aside)
-        self.prepared.run(session)
+            session.tables.put_back(self.table, archive=archive, aside=self.aside)
+
+    def _run_in_clone(self, session: Session, aside: TableRef) -> None:
+        """Replace the live table by a clone that doesn't have the dropped columns, and restore the rows in it."""
+        kept = outside(inside(self.live)) if self.live is not None and self.prepared.rewrites else exp.true()
+        with session.tables.replace(self.table, aside=aside) as new:
+            session.tables.reshape(new.clone, dropped=self.dropped, retyped=(), added={})
+            rows = exp.select(*terms.columns(self.remaining)).from_(terms.table(new.old)).where(kept)
+            session.tables.copy(rows, into=new.clone, columns=self.remaining)
+            self.prepared.run(session, clone=new.clone)
 
     def close(self, session: Session) -> None:
-        """Remove derived rows and the view from the session."""
-        for derived in (self.prepared.scratch, self.view):
-            if derived is not None:
-                session.forget(derived)
+        """Remove derived rows and views from the session."""
+        scratch = () if self.prepared.scratch is None else (self.prepared.scratch,)
+        for derived in (*scratch, *self.derived):
+            session.forget(derived)
+
+
+def archives_of(undoing: Mapping[str, UndonePartition]) -> dict[TableRef, list[str]]:
+    """Return a mapping from each archive that has replaced rows to the keys of their partitions."""
+    archives: dict[TableRef, list[str]] = {}
+    for key, one in undoing.items():
+        change = one.restored if one.has_rows else None
+        if change is not None and change.archive is not None and change.replaced is not None and change.replaced.rows:
+            archives.setdefault(change.archive, []).append(key)
+    return archives
 
 
 def sources_of(session: Session, spec: TableSpec, undoing: Mapping[str, UndonePartition]) -> Sources:
@@ -127,15 +176,13 @@ def sources_of(session: Session, spec: TableSpec, undoing: Mapping[str, UndonePa
     Raises:
         ArchiveNotFoundError: The replaced rows of a partition are not kept any more, or never were.
     """
-    sources: dict[TableRef, list[str]] = {}
+    sources = archives_of(undoing)
     lost: list[str] = []
     for key, one in undoing.items():
         change = one.restored
         # `replaced` is None for changes that were recorded before the library made archives.
         if change.replaced is None or (change.replaced.rows and change.archive is None):
             lost.append(key)
-        elif change.replaced.rows and change.archive is not None:
-            sources.setdefault(change.archive, []).append(key)
     # A copy, because the loop removes archives that were dropped after they had expired, or by hand.
     for table in [*sources]:
         if session.tables.columns(table) is None:
@@ -150,77 +197,180 @@ def sources_of(session: Session, spec: TableSpec, undoing: Mapping[str, UndonePa
     return sources
 
 
-def is_reshaped(session: Session, live: Sequence[Column], sources: Sources) -> bool:
-    """Return True if the live table has lost a column that an archive has, or changed its type."""
-    return any(changed_columns(session.tables.columns(source) or (), live).gone for source in sources)
-
-
 def by_partitions(
-    session: Session, table_slice: TableSlice, columns: Sequence[Column], sources: Sources
+    session: Session,
+    live: TableSlice,
+    columns: Sequence[Column],
+    sources: Sources,
+    *,
+    added: Sequence[Column] = (),
+    dropped: Collection[str] = (),
 ) -> Restoration:
-    """Return the restoration of the slice only. Columns that are newer than an archive get their default.
+    """Return the restoration of a slice only. Columns that are newer than an archive get their default.
 
     Args:
         session: An open session, in the caller's transaction.
-        table_slice: The partitions to roll back.
-        columns: The live table's columns.
+        live: The partitions whose rows are restored.
+        columns: The live table's columns after the rollback.
         sources: The archives of the partitions' rows.
+        added: Those of the columns that the live table doesn't have, because this is a dry run.
+        dropped: The columns that the rollback drops.
+
+    Raises:
+        RollbackError: An archive has a column that the live table doesn't have, or has in another type.
     """
+    _check_columns(session, live, columns, sources, dropped=dropped)
     names = names_of(columns)
-    rows = _rows(session, table_slice, columns, sources)
-    view = session.derive(_VIEW, positioned(rows, terms.columns(names), table_slice), kind="view")
-    counted = staging.by_key(dict(session.query(staging.rows_by_partition(view))), table_slice.keys)
-    key = table_slice.spec.unique_key
+    wider = _with_columns(session, live, columns, added) if added else None
+    rows = positioned(_rows(session, live, columns, sources, base=wider or live.table), terms.columns(names), live)
+    view = session.derive(_VIEW, rows, kind="view")
+    counted = staging.by_key(dict(session.query(staging.rows_by_partition(view))), live.keys)
+    key = live.spec.unique_key
     # Archived rows may be older than the unique key, and a MERGE needs it.
     has_key = bool(key) and not session.query(staging.repeated_keys(view, key))
     strategy: Strategy = "merge" if has_key else "replace"
-    write = slice_write(session, table_slice, shadow=view, names=names)
+    write = slice_write(session, live, shadow=view, names=names, clone=wider)
     return Restoration(
         strategy=strategy,
         sources=sources,
         rows=counted,
         prepared=prepare_change(session, write, counted, strategy=strategy, live_exists=True),
-        live=table_slice.table,
-        view=view,
+        live=live,
+        table=live.table,
+        remaining=names,
+        derived=(view,) if wider is None else (view, wider),
     )
 
 
-def _rows(session: Session, table_slice: TableSlice, columns: Sequence[Column], sources: Sources) -> exp.Select:
-    """Return a SELECT of the rows of all archives, with the live table's columns."""
-    names = names_of(columns)
-    live = exp.select(*terms.columns(names)).from_(terms.table(table_slice.table))
-    # The live table gives the columns and types, even if no archive has rows to restore.
-    rows: exp.Query = live.where(exp.false())
+def _check_columns(
+    session: Session,
+    live: TableSlice,
+    columns: Sequence[Column],
+    sources: Sources,
+    *,
+    dropped: Collection[str],
+) -> None:
+    """Refuse to restore rows without values that they had.
+
+    Raises:
+        RollbackError: An archive has a column that the live table doesn't have, or has in another type.
+    """
+    for source in sources:
+        problems: list[str] = []
+        for column in changed_columns(session.tables.columns(source) or (), columns).gone:
+            if column.name not in dropped:
+                problems.append(f"{column.name} {column.type}")
+        if problems:
+            raise RollbackError(
+                f"{live.table}: the rows in {source} have columns that the table doesn't have any more, or has in"
+                f" another type ({listed(sorted(problems))}), so nothing was rolled back. First roll back what changed"
+                " the columns, or change them back by hand.",
+                table=str(live.table),
+                keys=live.keys,
+            )
+
+
+def _with_columns(session: Session, live: TableSlice, columns: Sequence[Column], added: Sequence[Column]) -> TableRef:
+    """Return a view of the live rows as they are once columns are added."""
+    values: dict[str, exp.Expr] = {column.name: terms.column(column.name) for column in columns}
+    for column, default in staging.with_defaults(live.spec, added, dialect=session.dialect.name).items():
+        values[column.name] = terms.typed(default or exp.null(), column.type, dialect=session.dialect.name)
+    select = exp.select(*terms.named(values)).from_(terms.table(live.table))
+    return session.derive(_WIDER, select, kind="view")
+
+
+def _rows(
+    session: Session, live: TableSlice, columns: Sequence[Column], sources: Sources, *, base: TableRef
+) -> exp.Select:
+    """Return a SELECT of the rows of all archives, with the columns and types of `base`."""
+    # `base` gives the columns and types, even if no archive has rows to restore.
+    rows: exp.Query = exp.select(*terms.columns(names_of(columns))).from_(terms.rows(base)).where(exp.false())
     for source, keys in sources.items():
         known = {*names_of(session.tables.columns(source) or ())}
-        defaults = staging.with_defaults(table_slice.spec, columns, dialect=session.dialect.name)
+        defaults = staging.with_defaults(live.spec, columns, dialect=session.dialect.name)
         values = {
             column.name: terms.column(column.name)
             if column.name in known
             else terms.typed(default or exp.null(), column.type, dialect=session.dialect.name)
             for column, default in defaults.items()
         }
-        part = exp.select(*terms.named(values)).from_(terms.table(source)).where(inside(table_slice.only(keys)))
+        part = exp.select(*terms.named(values)).from_(terms.table(source)).where(inside(live.only(keys)))
         rows = exp.union(rows, part, distinct=False)
     return exp.select(exp.Star()).from_(terms.subquery(rows, ROWS))
 
 
-def of_table(session: Session, table_slice: TableSlice, sources: Sources, *, archive: TableRef) -> Restoration:
-    """Return the restoration of a whole table, for a rollback that changes its columns back."""
-    (source,) = sources
+def of_columns(live: TableSlice, columns: Sequence[Column]) -> Restoration:
+    """Return the restoration of a rollback that changes columns only."""
+    return Restoration(
+        strategy="replace",
+        sources={},
+        rows={},
+        prepared=PreparedChange(row_counts={}),
+        live=None,
+        table=live.table,
+        remaining=names_of(columns),
+    )
+
+
+def of_table(session: Session, live: TableSlice, archive: TableRef, *, aside: TableRef) -> Restoration:
+    """Return the restoration of a whole table from an archive, for a rollback that puts columns back."""
     back, now = (
-        staging.by_key(dict(session.query(publishing.rows_by_partition(table, table_slice))), table_slice.keys)
-        for table in (source, table_slice.table)
+        staging.by_key(dict(session.query(publishing.rows_by_partition(table, live))), live.keys)
+        for table in (archive, live.table)
     )
     row_counts = {
-        key: RowCounts(staged=back.get(key, 0), inserted=back.get(key, 0), deleted=now.get(key, 0))
-        for key in table_slice.keys
+        key: RowCounts(staged=back.get(key, 0), inserted=back.get(key, 0), deleted=now.get(key, 0)) for key in live.keys
     }
     return Restoration(
         strategy="swap",
-        sources=sources,
+        sources={archive: live.keys},
         rows=back,
         prepared=PreparedChange(row_counts=row_counts),
-        live=table_slice.table,
-        aside=archive,
+        live=live,
+        table=live.table,
+        aside=aside,
     )
+
+
+def check_restored(
+    session: Session,
+    live: TableSlice,
+    restoration: Restoration,
+    undoing: Mapping[str, UndonePartition],
+    after: Mapping[str, Fingerprint],
+    *,
+    columns: tuple[str, ...],
+    force: bool,
+) -> None:
+    """Raise, so that the transaction is rolled back, if restored partitions differ from the replaced rows.
+
+    Args:
+        session: An open session, in the rollback's transaction.
+        live: The partitions that are rolled back.
+        restoration: The restoration, which has run.
+        undoing: The changes that are undone.
+        after: The fingerprints of the partitions, over the columns `columns`.
+        columns: The live table's columns.
+        force: True to accept an archive that somebody changed.
+
+    Raises:
+        RollbackError: A partition differs.
+    """
+    wrong: list[str] = []
+    for source, keys in restoration.sources.items():
+        archived = names_of(session.tables.columns(source) or ())
+        # Equal rows have other hashes over other columns, and the archive may have fewer than the live table.
+        common = tuple(name for name in archived if name in columns)
+        found = after if common == columns else live_fingerprints(session, live.only(keys), common)
+        if common != archived:
+            # On Snowflake, an archive may have columns that were added for its publication, and are dropped now.
+            found = {key: replace(found[key], algorithm="") for key in keys}
+        was = {key: undoing[key].restored.replaced for key in keys if undoing[key].has_rows}
+        wrong += [key for key, before in was.items() if before is not None and not before.is_like(found[key])]
+    if wrong and not force:
+        raise RollbackError(
+            f"{live.table}: the archive of {listed(wrong)} doesn't hold what was replaced, so nothing was rolled back."
+            " With force, the rollback restores the rows that the archive holds.",
+            table=str(live.table),
+            keys=wrong,
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -11,9 +11,10 @@ from dagster_safe_backfill.model.slices import PartitionSlice, TableSlice
 from dagster_safe_backfill.model.states import Archive, Fingerprint, Origin, RolledBack
 from dagster_safe_backfill.model.tables import Column, TableSpec, names_of
 from dagster_safe_backfill.model.text import listed
-from dagster_safe_backfill.sql import ledger
+from dagster_safe_backfill.sql import ledger, staging
 from dagster_safe_backfill.wap.changes.archive import archived, expiry
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
+from dagster_safe_backfill.wap.ledger.alterations import Alteration, alterations, record_alteration
 from dagster_safe_backfill.wap.ledger.history import (
     Change,
     cause_of_change,
@@ -26,12 +27,14 @@ from dagster_safe_backfill.wap.ledger.history import (
 from dagster_safe_backfill.wap.ledger.owner import check_owner
 from dagster_safe_backfill.wap.ledger.record import NewChange, record_change, record_intent, upgrade_ledger
 from dagster_safe_backfill.wap.recovery import finish_interrupted_swap
+from dagster_safe_backfill.wap.rollback.columns import ColumnsBack, columns_back
 from dagster_safe_backfill.wap.rollback.histories import rollback_path
 from dagster_safe_backfill.wap.rollback.restore import (
     Restoration,
     UndonePartition,
     by_partitions,
-    is_reshaped,
+    check_restored,
+    of_columns,
     of_table,
     sources_of,
 )
@@ -121,7 +124,8 @@ class _Rollback:
             if repeated is not None:
                 return repeated
             published = self._published(chosen)
-            paths = self._paths(published)
+            altered = alterations(self.session, table)
+            paths = self._paths(published, altered)
             result = self._nothing(published, paths)
             settled = {*result.already, *result.untouched}
             undoing = {key: one for key, one in paths.items() if key not in settled}
@@ -129,13 +133,20 @@ class _Rollback:
                 return result
             self._check_covered(undoing)
             live, columns = self._live(undoing)
-            now = self._now(committed, live, names_of(columns), undoing)
-        restoration = self._restoration(live, columns, undoing, result.undone)
-        archive = self._applied(restoration, live, columns, undoing, now)
+            now = self._now(committed, live, names_of(columns), undoing, altered)
+        back = columns_back(self.session, live, columns, undoing, altered)
+        restoration = self._restoration(live, back, undoing)
+        kept = {key: now[key].rows for key, one in undoing.items() if not one.has_rows}
+        restoration = replace(restoration, unchanged=kept)
+        archive = Archive() if self.dry_run else self._applied(restoration, live, back, undoing, now)
+        restoration.close(self.session)
         return replace(
             result,
             row_counts=restoration.row_counts,
-            removed=tuple(key for key in live.keys if now[key].rows and not restoration.rows.get(key)),
+            removed=tuple(key for key in live.keys if now[key].rows and not restoration.row_counts[key].staged),
+            dropped_columns=back.dropped,
+            kept_columns=back.kept,
+            restored_columns=names_of(back.restored),
             archive=archive.table,
             expires_at=archive.expires_at,
         )
@@ -153,19 +164,24 @@ class _Rollback:
             is_dry=self.dry_run,
         )
 
-    def _restoration(
-        self,
-        live: TableSlice,
-        columns: Sequence[Column],
-        undoing: Mapping[str, UndonePartition],
-        publications: Sequence[str],
-    ) -> Restoration:
-        sources = sources_of(self.session, self.spec, undoing)
-        if not is_reshaped(self.session, columns, sources):
-            return by_partitions(self.session, live, columns, sources)
-        self._check_untouched(undoing, publications)
-        archive = self.spec.table.archive(self.origin.publication_id)
-        return of_table(self.session, live, sources, archive=archive)
+    def _restoration(self, live: TableSlice, back: ColumnsBack, undoing: Mapping[str, UndonePartition]) -> Restoration:
+        aside = self.spec.table.archive(self.origin.publication_id)
+        if back.whole is not None:
+            return of_table(self.session, live, back.whole, aside=aside)
+        with_rows = {key: one for key, one in undoing.items() if one.has_rows}
+        sources = sources_of(self.session, self.spec, with_rows)
+        added = back.missing
+        if added and not self.dry_run:
+            # On Snowflake this begins the transaction again, and the next attempt finds the columns.
+            defaults = staging.with_defaults(self.spec, added, dialect=self.session.dialect.name)
+            self.session.tables.add_columns(self.spec.table, defaults)
+            added = ()
+        if with_rows:
+            only = live.only([*with_rows])
+            restoration = by_partitions(self.session, only, back.remaining, sources, added=added, dropped=back.dropped)
+        else:
+            restoration = of_columns(live, back.remaining)
+        return replace(restoration, strategy="swap", dropped=back.dropped, aside=aside) if back.dropped else restoration
 
     def _not_found(self, what: str, keys: Sequence[str] = ()) -> PublicationNotFoundError:
         table = str(self.spec.table)
@@ -220,16 +236,16 @@ class _Rollback:
             raise self._not_found(what)
         return changes
 
-    def _paths(self, published: Mapping[str, Sequence[str]]) -> dict[str, UndonePartition]:
-        """Return the partitions in which the publications changed any row, with the changes to undo."""
+    def _paths(self, published: Mapping[str, Sequence[str]], altered: Collection[str]) -> dict[str, UndonePartition]:
+        """Return the partitions in which the publications changed any row or column, with the changes to undo."""
         chosen = {name for names in published.values() for name in names}
         histories: dict[str, list[Change]] = {key: [] for key in published}
         for change in history(self.session, self.spec.table, [*published]):
             # A publication that changed no row of a partition doesn't stand in the way of a rollback of that partition.
-            if change.row_counts.touched or change.undone:
+            if change.row_counts.touched or change.undone or change.publication_id in altered:
                 histories[change.key].append(change)
         return {
-            key: UndonePartition(path=rollback_path(changes, chosen), history=changes)
+            key: UndonePartition(path=rollback_path(changes, chosen), history=changes, altered=altered)
             for key, changes in histories.items()
             if any(change.publication_id in chosen for change in changes)
         }
@@ -281,6 +297,7 @@ class _Rollback:
         live: TableSlice,
         names: tuple[str, ...],
         undoing: Mapping[str, UndonePartition],
+        altered: Mapping[str, Alteration],
     ) -> Mapping[str, Fingerprint]:
         """Return a mapping from partition key to the live partition's fingerprint.
 
@@ -293,13 +310,15 @@ class _Rollback:
         changed = {key for key, one in undoing.items() if one.is_changed_by_hand}
         now: dict[str, Fingerprint] = {}
         for columns, keys in by_columns.items():
-            if not set(names).issuperset(columns) or not columns:
+            gone = [name for name in columns if name not in names]
+            if gone or not columns:
                 # A column of the fingerprint is gone, so the rows can't be compared with it.
-                changed.update(keys)
-                continue
-            found = live_fingerprints(committed, live.only(keys), columns)
-            changed.update(key for key in keys if found[key] != undoing[key].newest.fingerprint)
-            if columns == names:
+                found = live_fingerprints(committed, live.only(keys), names)
+                changed.update(key for key in keys if not _is_dropped(gone, found[key], undoing[key], altered))
+            else:
+                found = live_fingerprints(committed, live.only(keys), columns)
+                changed.update(key for key in keys if found[key] != undoing[key].newest.fingerprint)
+            if gone or columns == names:
                 now |= found
         if changed and not self.force:
             raise RollbackConflictError(
@@ -312,89 +331,64 @@ class _Rollback:
         others = [key for key in undoing if key not in now]
         return now | live_fingerprints(committed, live.only(others), names) if others else now
 
-    def _check_untouched(self, undoing: Mapping[str, UndonePartition], publications: Sequence[str]) -> None:
-        """Refuse to put a whole table back if that would undo other changes, or other partitions, than were chosen."""
-        changes = history(self.session, self.spec.table)
-        last = changes[-1].publication_id
-        partitions = {change.key for change in changes if change.publication_id in publications}
-        if last in publications and partitions == set(undoing) and len(publications) == 1:
-            return
-        raise RollbackConflictError(
-            f"{self.spec.table}: {listed(publications)} changed the table's columns, so it can only be undone whole,"
-            f" with all of its partitions, and while nothing was published on top. The last publication is {last}; roll"
-            " back the later publications first.",
-            table=str(self.spec.table),
-            keys=[*undoing],
-        )
-
     def _applied(
         self,
         restoration: Restoration,
         live: TableSlice,
-        columns: Sequence[Column],
+        back: ColumnsBack,
         undoing: Mapping[str, UndonePartition],
         now: Mapping[str, Fingerprint],
     ) -> Archive:
-        """Run the restoration, unless this is a dry run, and return the archive of the rows that it replaced."""
-        archive = Archive()
-        if not self.dry_run:
-            archive = self._archived(restoration, live, columns, now)
-            restoration.run(self.session)
-            self._record(restoration, live, undoing, now, archive)
-        restoration.close(self.session)
-        return archive
-
-    def _archived(
-        self, restoration: Restoration, live: TableSlice, columns: Sequence[Column], now: Mapping[str, Fingerprint]
-    ) -> Archive:
-        if restoration.aside is not None:
-            return Archive(table=restoration.aside, keys=live.keys, expires_at=expiry(self.archive_for))
-        replaced = restoration.prepared.replaced(now)
-        if not replaced or not self.archive_for:
-            return Archive()
-        return archived(
-            self.session,
-            live.only(replaced),
-            names_of(columns),
-            publication_id=self.origin.publication_id,
-            keep_for=self.archive_for,
-        )
-
-    def _record(
-        self,
-        restoration: Restoration,
-        live: TableSlice,
-        undoing: Mapping[str, UndonePartition],
-        now: Mapping[str, Fingerprint],
-        archive: Archive,
-    ) -> None:
-        names = names_of(self.session.tables.columns(self.spec.table) or ())
-        after = live_fingerprints(self.session, live, names)
-        for source, keys in restoration.sources.items():
-            columns = names_of(self.session.tables.columns(source) or ())
-            # Equal rows have other hashes over other columns, and the archive may have fewer than the live table.
-            found = after if columns == names else live_fingerprints(self.session, live.only(keys), columns)
-            self._check_restored({key: found[key] for key in keys}, undoing)
+        """Run the restoration, and return the archive of the rows that it replaced."""
+        session, table = self.session, self.spec.table
+        archive = self._archived(restoration, live, back, now)
+        restoration.run(session)
+        if restoration.aside is not None and archive.table is None:
+            session.tables.drop(restoration.aside)
+        columns = session.tables.columns(table) or ()
+        after = live_fingerprints(session, live, names_of(columns))
+        check_restored(session, live, restoration, undoing, after, columns=names_of(columns), force=self.force)
         change = NewChange(
             event="rolled_back",
             strategy=restoration.strategy,
             row_counts=restoration.row_counts,
             before=now,
             after=after,
-            columns=names,
+            columns=names_of(columns),
             archive=archive,
             undone={key: [layer.publication_id for layer in one.layers] for key, one in undoing.items()},
         )
-        record_change(self.session, self.spec.table, change, origin=self.origin)
+        record_change(session, table, change, origin=self.origin)
+        record_alteration(session, table, before=back.before, after=columns, origin=self.origin)
+        return archive
 
-    def _check_restored(self, found: Mapping[str, Fingerprint], undoing: Mapping[str, UndonePartition]) -> None:
-        """Raise, so that the transaction is rolled back, if restored partitions differ from the replaced rows."""
-        was = {key: undoing[key].restored.replaced for key in found}
-        wrong = [key for key, before in was.items() if before is not None and not before.is_like(found[key])]
-        if wrong and not self.force:
-            raise RollbackError(
-                f"{self.spec.table}: the archive of {listed(wrong)} doesn't hold what was replaced, so nothing was"
-                " rolled back. With force, the rollback restores the rows that the archive holds.",
-                table=str(self.spec.table),
-                keys=wrong,
-            )
+    def _archived(
+        self, restoration: Restoration, live: TableSlice, back: ColumnsBack, now: Mapping[str, Fingerprint]
+    ) -> Archive:
+        if not self.archive_for:
+            return Archive()
+        if restoration.aside is not None:
+            return Archive(table=restoration.aside, keys=live.keys, expires_at=expiry(self.archive_for))
+        replaced = restoration.prepared.replaced(now)
+        if not replaced:
+            return Archive()
+        return archived(
+            self.session,
+            live.only(replaced),
+            back.present,
+            publication_id=self.origin.publication_id,
+            keep_for=self.archive_for,
+        )
+
+
+def _is_dropped(
+    gone: Collection[str], found: Fingerprint, undone: UndonePartition, altered: Mapping[str, Alteration]
+) -> bool:
+    """Return True if columns are gone because a later publication or rollback dropped them, and no row is missing."""
+    newest = undone.newest
+    dropped: set[str] = set()
+    for alteration in altered.values():
+        if alteration.recorded_at > newest.recorded_at:
+            dropped.update(alteration.dropped)
+    is_recorded = bool(gone) and dropped.issuperset(gone)
+    return is_recorded and newest.fingerprint is not None and found.rows == newest.fingerprint.rows

@@ -62,7 +62,8 @@ def store(
         if is_first:
             _claim(session, spec.table, origin=origin, keys=keys)
         add_columns(session, staged)
-        write = slice_write(session, staged.table_slice, shadow=shadow, names=names_of(staged.columns))
+        names = names_of(staged.columns)
+        write = slice_write(session, staged.table_slice, shadow=shadow, names=names, is_partial=staged.is_partial)
         prepared = prepare_change(
             session,
             write,

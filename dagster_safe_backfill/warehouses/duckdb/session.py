@@ -16,10 +16,10 @@ from dagster_safe_backfill.model.tables import Column, Query, TableRef
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.warehouses.backoff import Backoff
 from dagster_safe_backfill.warehouses.base import STATEMENTS, DerivedKind, Row, Session, Warehouse
-from dagster_safe_backfill.warehouses.duckdb.dialect import DuckDBDialect
+from dagster_safe_backfill.warehouses.duckdb.dialect import TEMPORARY, DuckDBDialect, Names, quoted
 from dagster_safe_backfill.warehouses.duckdb.errors import is_lock, is_own_lock, translated
 from dagster_safe_backfill.warehouses.duckdb.reading import reading, too_large
-from dagster_safe_backfill.warehouses.duckdb.tables import DuckDBTables, name_of, quoted
+from dagster_safe_backfill.warehouses.duckdb.tables import DuckDBTables
 from dagster_safe_backfill.warehouses.duckdb.types import UNTYPED
 from dagster_safe_backfill.warehouses.frames import (
     FrameError,
@@ -68,7 +68,10 @@ class DuckDBWarehouse(Warehouse):
             driver.execute("SET enable_progress_bar = false")
             # Otherwise DuckDB reads a table name that it doesn't know from a Python variable of the calling code.
             driver.execute("SET python_enable_replacements = false")
-            yield DuckDBSession(driver, read_only=read_only, conflict_timeout=self._lock_timeout)
+            # DuckDB takes the database's name from that of the file.
+            ((database,),) = driver.execute("SELECT current_database()").fetchall()
+            timeout = self._lock_timeout
+            yield DuckDBSession(driver, names=Names(database), read_only=read_only, conflict_timeout=timeout)
         finally:
             driver.close()
 
@@ -120,10 +123,13 @@ class DuckDBSession(Session):
 
     dialect = _DIALECT
 
-    def __init__(self, driver: duckdb.DuckDBPyConnection, *, read_only: bool, conflict_timeout: float) -> None:
+    def __init__(
+        self, driver: duckdb.DuckDBPyConnection, *, names: Names, read_only: bool, conflict_timeout: float
+    ) -> None:
         self._driver = driver
         self.conflict_timeout = conflict_timeout
-        self.tables = DuckDBTables(self._execute, self._beside)
+        self._names = names
+        self.tables = DuckDBTables(self._execute, self._beside, self._names)
         self._untyped: frozenset[str] = frozenset()
         self._begin = "BEGIN TRANSACTION READ ONLY" if read_only else "BEGIN TRANSACTION"
         self._second: DuckDBSession | None = None
@@ -158,11 +164,11 @@ class DuckDBSession(Session):
 
     def query(self, select: exp.Query) -> list[Row]:
         """See `Session.query`."""
-        return self._execute(select.sql(dialect="duckdb"))
+        return self._execute(self._names.sql(select))
 
     def execute(self, statement: exp.Insert | exp.Update | exp.Delete | exp.Merge) -> int:
         """See `Session.execute`."""
-        ((count,),) = self._execute(statement.sql(dialect="duckdb"))
+        ((count,),) = self._execute(self._names.sql(statement))
         return count
 
     def append(self, table: TableRef, columns: Sequence[str], rows: Sequence[Row]) -> None:
@@ -171,11 +177,11 @@ class DuckDBSession(Session):
         # One list per column in one statement: `executemany` takes 8 s for 10,000 rows.
         lists = ", ".join(["unnest(?)"] * len(columns))
         values = list(map(list, zip(*rows, strict=True)))
-        self._execute(f"INSERT INTO {name_of(table)} ({names}) SELECT {lists}", values)
+        self._execute(f"INSERT INTO {self._names.of(table)} ({names}) SELECT {lists}", values)
 
     def describe(self, select: exp.Query) -> tuple[Column, ...]:
         """See `Session.describe`."""
-        rows = self._execute(f"DESCRIBE {select.sql(dialect='duckdb')}")
+        rows = self._execute(f"DESCRIBE {self._names.sql(select)}")
         read = select.args.get("from_")
         is_source = bool(select.is_star) and isinstance(read, exp.From) and read.this.name == _SOURCE
         columns: list[Column] = []
@@ -216,7 +222,7 @@ class DuckDBSession(Session):
 
     def fetch(self, select: exp.Query, load_type: type) -> object:
         """See `Session.fetch`."""
-        sql = select.sql(dialect="duckdb")
+        sql = self._names.sql(select)
         found = reading(self.describe(select), library_of(load_type))
         if found.checks:
             (values,) = self._execute(found.check_sql(sql))
@@ -228,27 +234,27 @@ class DuckDBSession(Session):
 
     def scratch(self, name: str) -> TableRef:
         """See `Session.scratch`. `temp` is DuckDB's name for the session's own catalog."""
-        return TableRef(schema="temp", name=name)
+        return TableRef(schema=TEMPORARY, name=name)
 
     def derive(self, name: str, select: exp.Query, *, kind: DerivedKind = "rows") -> TableRef:
         """See `Session.derive`."""
         # `forget` recognises a view by its empty schema.
-        derived = TableRef(schema="temp" if kind == "rows" else "", name=name)
+        derived = TableRef(schema=TEMPORARY if kind == "rows" else "", name=name)
         what = "TABLE" if kind == "rows" else "VIEW"
-        self._execute(f"CREATE TEMPORARY {what} {name_of(derived)} AS {select.sql('duckdb')}")
+        self._execute(f"CREATE TEMPORARY {what} {self._names.of(derived)} AS {self._names.sql(select)}")
         return derived
 
     def forget(self, derived: TableRef) -> None:
         """See `Session.forget`."""
         what = "TABLE" if derived.schema else "VIEW"
-        self._execute(f"DROP {what} IF EXISTS {name_of(derived)}")
+        self._execute(f"DROP {what} IF EXISTS {self._names.of(derived)}")
 
     @contextmanager
     def _beside(self) -> Generator[Session, None, None]:
         """Open a second session, outside this session's transaction."""
         # A cursor is a connection of its own with the same open file: it sees what is committed now.
         cursor = self._driver.cursor()
-        self._second = DuckDBSession(cursor, read_only=True, conflict_timeout=self.conflict_timeout)
+        self._second = DuckDBSession(cursor, names=self._names, read_only=True, conflict_timeout=self.conflict_timeout)
         try:
             yield self._second
         finally:

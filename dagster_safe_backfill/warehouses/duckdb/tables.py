@@ -8,10 +8,17 @@ from typing import Any
 
 from sqlglot import exp
 
-from dagster_safe_backfill.errors import StatementCancelledError, SwapError, WarehouseError
+from dagster_safe_backfill.errors import (
+    ConfigurationError,
+    OutOfResourcesError,
+    StatementCancelledError,
+    SwapError,
+    WarehouseError,
+)
 from dagster_safe_backfill.model.tables import Column, TableRef, names_of
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.warehouses.base import Replacement, Row, Session, TableKind, Tables
+from dagster_safe_backfill.warehouses.duckdb.dialect import TEMPORARY, Names, quoted
 
 Execute = Callable[[str, Sequence[Any]], list[Row]]
 
@@ -20,28 +27,74 @@ Execute = Callable[[str, Sequence[Any]], list[Row]]
 _IS_TABLE = "database_name = current_database() AND lower(schema_name) = lower($1) AND lower(table_name) = lower($2)"
 
 
+_KEYS = (
+    "SELECT schema_name || '.' || table_name, constraint_text FROM duckdb_constraints()"
+    " WHERE database_name = current_database() AND constraint_type = 'FOREIGN KEY'"
+)
+
+
 class DuckDBTables(Tables):
     """The tables of a session.
 
     Args:
         execute: Runs a statement with parameters and returns its rows.
         beside: Opens a second session for a block, outside this session's transaction.
+        names: Names tables in statements.
     """
 
-    def __init__(self, execute: Execute, beside: Callable[[], AbstractContextManager[Session]]) -> None:
+    def __init__(self, execute: Execute, beside: Callable[[], AbstractContextManager[Session]], names: Names) -> None:
         self._execute = execute
         self._beside = beside
+        self._names = names
 
     def columns(self, table: TableRef) -> tuple[Column, ...] | None:
         """See `Tables.columns`."""
         rows = self._execute(
-            f"SELECT column_name, data_type FROM duckdb_columns() WHERE {_IS_TABLE} ORDER BY column_index",
+            "SELECT column_name, data_type, column_default, is_nullable FROM duckdb_columns()"
+            f" WHERE {_IS_TABLE} ORDER BY column_index",
             (table.schema, table.name),
         )
         columns: list[Column] = []
-        for name, type_name in rows:
-            columns.append(Column(name=name, type=type_name))
+        for name, type_name, default, is_nullable in rows:
+            columns.append(Column(name=name, type=type_name, default=default, is_nullable=is_nullable))
+        # The catalog shows the expression of a generated column as its default.
+        if any(column.default is not None for column in columns):
+            generated = self.generated(table)
+            columns = [column for column in columns if column.name not in generated]
         return tuple(columns) or None
+
+    def generated(self, table: TableRef) -> tuple[str, ...]:
+        """See `Tables.generated`."""
+        rows = self._execute(
+            "SELECT column_name FROM information_schema.columns WHERE table_catalog = current_database()"
+            " AND lower(table_schema) = lower($1) AND lower(table_name) = lower($2) AND is_generated = 'ALWAYS'",
+            (table.schema, table.name),
+        )
+        return tuple(name for (name,) in rows)
+
+    def check_writable(self, table: TableRef) -> None:
+        """See `Tables.check_writable`."""
+        found = self._execute(
+            "SELECT sql FROM duckdb_views() WHERE database_name = current_database()"
+            " AND lower(schema_name) = lower($1) AND lower(view_name) = lower($2)",
+            (table.schema, table.name),
+        )
+        if found:
+            raise ConfigurationError(
+                f"{table} is a view ({found[0][0].strip().removesuffix(';')[:200]}), and an asset's rows need a table,"
+                " so nothing was written. Rename or drop the view, or give the asset another name or schema."
+            )
+
+    def is_referenced(self, table: TableRef) -> bool:
+        """See `Tables.is_referenced`."""
+        return bool(self._references(table))
+
+    def _references(self, table: TableRef) -> Sequence[Row]:
+        """Return `(table, constraint)` for each foreign key of another table that refers to the table."""
+        return self._execute(
+            f"{_KEYS} AND lower(schema_name) = lower($1) AND lower(referenced_table) = lower($2)",
+            (table.schema, table.name),
+        )
 
     def list(self, schema: str, prefix: str) -> tuple[TableRef, ...]:
         """See `Tables.list`."""
@@ -57,7 +110,12 @@ class DuckDBTables(Tables):
 
     def ensure_schema(self, schema: str) -> None:
         """See `Tables.ensure_schema`."""
-        self._execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}", ())
+        if schema.casefold() == TEMPORARY:
+            raise ConfigurationError(
+                f"the schema can't be named {schema}, because that is DuckDB's name for the temporary tables of a"
+                " session. Set another schema for the I/O manager or the asset."
+            )
+        self._execute(f"CREATE SCHEMA IF NOT EXISTS {self._names.schema(schema)}", ())
 
     def ensure_table(self, table: TableRef, columns: Mapping[str, str]) -> None:
         """See `Tables.ensure_table`."""
@@ -65,30 +123,32 @@ class DuckDBTables(Tables):
         names = {*map(str.casefold, names_of(known or ()))}
         missing = [f"{quoted(name)} {kind}" for name, kind in columns.items() if name.casefold() not in names]
         if known is None:
-            self._execute(f"CREATE TABLE IF NOT EXISTS {name_of(table)} ({', '.join(missing)})", ())
+            self._execute(f"CREATE TABLE IF NOT EXISTS {self._names.of(table)} ({', '.join(missing)})", ())
             return
         for column in missing:
-            self._execute(f"ALTER TABLE {name_of(table)} ADD COLUMN {column}", ())
+            self._execute(f"ALTER TABLE {self._names.of(table)} ADD COLUMN {column}", ())
 
     def create(self, table: TableRef, rows: exp.Query, *, kind: TableKind) -> None:
         """See `Tables.create`."""
         temporary = "TEMPORARY " if kind == "scratch" else ""
-        self._execute(f"CREATE {temporary}TABLE {name_of(table)} AS {rows.sql('duckdb')}", ())
+        self._execute(f"CREATE {temporary}TABLE {self._names.of(table)} AS {self._names.sql(rows)}", ())
 
     def copy(self, rows: exp.Select, *, into: TableRef, columns: Sequence[str]) -> None:
         """See `Tables.copy`."""
         # After an INSERT of no rows and one of many in the same transaction, DuckDB 2.0.0 finds no rows in the table
         # until the file is opened again. So an INSERT without rows is left out.
-        if self._execute(f"SELECT 1 FROM ({rows.sql('duckdb')}) LIMIT 1", ()):
-            self._execute(f"INSERT INTO {name_of(into)} ({', '.join(map(quoted, columns))}) {rows.sql('duckdb')}", ())
+        if self._execute(f"SELECT 1 FROM ({self._names.sql(rows)}) LIMIT 1", ()):
+            self._execute(
+                f"INSERT INTO {self._names.of(into)} ({', '.join(map(quoted, columns))}) {self._names.sql(rows)}", ()
+            )
 
     def drop(self, table: TableRef) -> None:
         """See `Tables.drop`."""
-        self._execute(f"DROP TABLE IF EXISTS {name_of(table)}", ())
+        self._execute(f"DROP TABLE IF EXISTS {self._names.of(table)}", ())
 
     def archive(self, table: TableRef, archive: TableRef, rows: exp.Select) -> None:  # noqa: ARG002 - the rows name it
         """See `Tables.archive`."""
-        self._execute(f"CREATE TABLE {name_of(archive)} AS {rows.sql('duckdb')}", ())
+        self._execute(f"CREATE TABLE {self._names.of(archive)} AS {self._names.sql(rows)}", ())
 
     @contextmanager
     def hold(self, table: TableRef) -> Generator[Session, None, None]:
@@ -100,7 +160,9 @@ class DuckDBTables(Tables):
         # Of all changes of a definition this is the cheapest, and unlike ALTER it works with indexes and foreign keys.
         found = self._execute(f"SELECT comment FROM duckdb_tables() WHERE {_IS_TABLE}", (table.schema, table.name))
         if found:
-            self._comment("TABLE", name_of(table), found[0][0])
+            self._comment("TABLE", self._names.of(table), found[0][0])
+        else:
+            self.check_writable(table)
         # A transaction of DuckDB sees what was committed when it began, and others may have committed since.
         with self._beside() as committed:
             yield committed
@@ -111,7 +173,7 @@ class DuckDBTables(Tables):
             for column, value in columns.items():
                 default = "" if value is None else f" DEFAULT ({value.sql('duckdb')})"
                 name = quoted(column.name)
-                self._execute(f"ALTER TABLE {name_of(table)} ADD COLUMN {name} {column.type}{default}", ())
+                self._execute(f"ALTER TABLE {self._names.of(table)} ADD COLUMN {name} {column.type}{default}", ())
 
     def reshape(
         self,
@@ -122,13 +184,13 @@ class DuckDBTables(Tables):
         added: Mapping[Column, exp.Expr | None],
     ) -> None:
         """See `Tables.reshape`."""
-        alter = f"ALTER TABLE {name_of(table)}"
+        alter = f"ALTER TABLE {self._names.of(table)}"
         try:
             for name in dropped:
                 self._execute(f"{alter} DROP COLUMN {quoted(name)}", ())
             for column in retyped:
                 self._execute(f"{alter} ALTER COLUMN {quoted(column.name)} TYPE {column.type}", ())
-        except StatementCancelledError:
+        except (StatementCancelledError, OutOfResourcesError):
             raise
         except WarehouseError as error:
             raise SwapError(
@@ -158,49 +220,54 @@ class DuckDBTables(Tables):
             f"SELECT column_name, comment FROM duckdb_columns() WHERE {_IS_TABLE} AND comment IS NOT NULL",
             (table.schema, table.name),
         )
+        self._read_indexes(table)
         with self._without_indexes(table, to="be renamed"):
             self._rename(table, aside)
             # The catalog's CREATE TABLE text has the keys, checks, defaults, collations and generated columns, which
             # CREATE TABLE AS would lose. It contains the table's name, so the old table is renamed first.
-            self._execute(definition, ())
+            self._execute(self._names.definition(definition, table), ())
             # The catalog's text doesn't contain comments.
-            self._comment("TABLE", name_of(table), comment)
+            self._comment("TABLE", self._names.of(table), comment)
             for column, text in comments:
-                self._comment("COLUMN", f"{name_of(table)}.{quoted(column)}", text)
+                self._comment("COLUMN", f"{self._names.of(table)}.{quoted(column)}", text)
             yield
 
     def put_back(self, table: TableRef, *, archive: TableRef, aside: TableRef) -> None:
         """See `Tables.put_back`."""
         self._check_clone(table)
+        self._read_indexes(table)
         with self._without_indexes(table, to="be renamed"):
             self._rename(table, aside)
             # `_cloned` runs the catalog's CREATE TABLE text, which contains the table's name at that moment.
             self._rename(archive, table)
             with self._cloned(table, aside=archive):
                 names = ", ".join(quoted(column.name) for column in self.columns(table) or ())
-                self._execute(f"INSERT INTO {name_of(table)} ({names}) SELECT {names} FROM {name_of(archive)}", ())
+                self._execute(
+                    f"INSERT INTO {self._names.of(table)} ({names}) SELECT {names} FROM {self._names.of(archive)}", ()
+                )
+
+    def _read_indexes(self, table: TableRef) -> None:
+        # DuckDB reads the indexes of a file that was just opened only when it changes their table. After the table was
+        # renamed it can't read them any more, and statements fail with `Referenced table "t" not found!`, even if the
+        # indexes were dropped.
+        self._execute(f"DELETE FROM {self._names.of(table)} WHERE false", ())
 
     def _rename(self, table: TableRef, to: TableRef) -> None:
-        self._execute(f"ALTER TABLE {name_of(table)} RENAME TO {quoted(to.name)}", ())
+        self._execute(f"ALTER TABLE {self._names.of(table)} RENAME TO {quoted(to.name)}", ())
 
     def _check_clone(self, table: TableRef) -> None:
-        keys = "SELECT schema_name || '.' || table_name, constraint_text FROM duckdb_constraints() WHERE"
-        keys += " database_name = current_database() AND constraint_type = 'FOREIGN KEY'"
-        own = self._execute(f"{keys} AND {_IS_TABLE}", (table.schema, table.name))
+        own = self._execute(f"{_KEYS} AND {_IS_TABLE}", (table.schema, table.name))
         if own:
             raise SwapError(
                 f"{table} can't be swapped: it has a foreign key ({own[0][1]}), and its archive would refer to the same"
                 ' rows, so that they could not be deleted. Publish by "merge" or "replace".',
                 table=str(table),
             )
-        parents = self._execute(
-            f"{keys} AND lower(schema_name) = lower($1) AND lower(referenced_table) = lower($2)",
-            (table.schema, table.name),
-        )
+        parents = self._references(table)
         if parents:
             raise SwapError(
-                f"{table} can't be swapped: the foreign key of {parents[0][0]} ({parents[0][1]}) refers to it."
-                ' Publish by "merge" or "replace".',
+                f"{table} can't be swapped: the foreign key of {parents[0][0]} ({parents[0][1]}) refers to it, and"
+                ' nothing was changed. Publish by "merge", which changes rows in place.',
                 table=str(table),
             )
 
@@ -216,11 +283,11 @@ class DuckDBTables(Tables):
             (table.schema, table.name),
         )
         for name, _ in indexes:
-            self._execute(f"DROP INDEX {name_of(TableRef(schema=table.schema, name=name))}", ())
+            self._execute(f"DROP INDEX {self._names.of(TableRef(schema=table.schema, name=name))}", ())
         try:
             yield
             for _, definition in indexes:
-                self._execute(definition, ())
+                self._execute(self._names.definition(definition, table), ())
         except WarehouseError as error:
             # DuckDB before 2.0 refuses to create an index under a name that the transaction dropped, if the table was
             # altered in between.
@@ -233,14 +300,3 @@ class DuckDBTables(Tables):
     def _comment(self, kind: str, name: str, text: str | None) -> None:
         literal = "NULL" if text is None else terms.text(text).sql("duckdb")
         self._execute(f"COMMENT ON {kind} {name} IS {literal}", ())
-
-
-def name_of(table: TableRef) -> str:
-    """Return a table's name, quoted for a statement."""
-    return f"{quoted(table.schema)}.{quoted(table.name)}" if table.schema else quoted(table.name)
-
-
-def quoted(name: str) -> str:
-    """Return the name of a column or another object, quoted for a statement."""
-    escaped = name.replace('"', '""')
-    return f'"{escaped}"'

@@ -9,12 +9,18 @@ import pandas as pd
 import pytest
 
 import dagster_safe_backfill as sb
-from dagster_safe_backfill_tests.harness.assets import DAYS, failure_of, run_key
+from dagster_safe_backfill_tests.harness.assets import DAYS, failure_of, run_range
 from dagster_safe_backfill_tests.harness.backends import Backend
 
 pytestmark = pytest.mark.every_warehouse
 
 FIRST = "2024-01-01"
+ARGUMENTS: dict[str, Any] = {
+    "partitions_def": DAYS,
+    "partition_expr": "day",
+    "unique_key": ["day", "id"],
+    "backfill_policy": sb.single_run(),
+}
 
 
 def rows(key: str) -> pd.DataFrame:
@@ -22,7 +28,7 @@ def rows(key: str) -> pd.DataFrame:
 
 
 def wap(table: sb.TableOptions) -> list[dg.AssetsDefinition]:
-    @sb.wap_asset(partitions_def=DAYS, partition_expr="day", unique_key=["day", "id"], table=table)
+    @sb.wap_asset(table=table, **ARGUMENTS)
     def events(partitions: sb.PartitionSlice) -> pd.DataFrame:
         return rows(partitions.keys[0])
 
@@ -33,14 +39,13 @@ def staged(table: sb.TableOptions) -> list[dg.AssetsDefinition]:
     def events(partitions: sb.PartitionSlice) -> pd.DataFrame:
         return rows(partitions.keys[0])
 
-    key = ["day", "id"]
-    return [*sb.build_staged_wap_assets(events, partitions_def=DAYS, partition_expr="day", unique_key=key, table=table)]
+    return [*sb.build_staged_wap_assets(events, table=table, **ARGUMENTS)]
 
 
 def plain(table: sb.TableOptions) -> list[dg.AssetsDefinition]:
     metadata = {"partition_expr": "day", "unique_key": ["day", "id"], "on_missing_column": table.on_missing_column}
 
-    @dg.asset(partitions_def=DAYS, metadata=metadata)
+    @dg.asset(partitions_def=DAYS, metadata=metadata, backfill_policy=sb.single_run())
     def events(context) -> pd.DataFrame:
         return rows(context.partition_key)
 
@@ -54,12 +59,12 @@ def test_every_kind_of_asset_fills_if_it_is_asked_to(backend: Backend, make: Any
         "INSERT INTO events VALUES ('2024-01-02', 1, 1.0, 'n')",
     )
     instance = dg.DagsterInstance.ephemeral()
-    refused = run_key(make(sb.TableOptions()), FIRST, io_manager=backend.io_manager, instance=instance)
+    refused = run_range(make(sb.TableOptions()), FIRST, FIRST, io_manager=backend.io_manager, instance=instance)
     step = "events__shadow" if make is staged else "events"
     assert 'note is missing (on_missing_column="fill" would write NULL)' in failure_of(refused, step)
     assets = make(sb.TableOptions(on_missing_column="fill"))
     for _ in range(2):
-        assert run_key(assets, FIRST, io_manager=backend.io_manager, instance=instance).success
+        assert run_range(assets, FIRST, FIRST, io_manager=backend.io_manager, instance=instance).success
         found = backend.read("SELECT id, value, note FROM events ORDER BY day")
         assert found == [(1, 2.0, None), (1, 1.0, "n")]
 

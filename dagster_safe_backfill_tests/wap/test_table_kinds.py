@@ -271,7 +271,7 @@ def test_a_view_that_was_made_since_the_staging_is_named(backend: Backend, strat
 # 10: columns that the data lacks
 
 
-LACKING = Query("SELECT DATE '2024-01-01' AS day, i AS id, 2.0 AS value FROM range(2) r(i)")
+LACKING = Query("SELECT DATE '2024-01-01' AS day, i AS id, 2.0 AS value FROM (VALUES (0), (1)) AS r(i)")
 
 
 @pytest.mark.every_warehouse

@@ -92,10 +92,18 @@ def _shortened(name: str, longest: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """The name and type of a table's column, as the warehouse spells them."""
+    """The name and type of a table's column, as the warehouse spells them.
+
+    Attributes:
+        name: The name.
+        type: The type.
+        collation: The collation of the column's texts, as far as the warehouse tells; None if texts are compared by
+            their bytes. Columns that differ in it alone are equal.
+    """
 
     name: str
     type: str
+    collation: str | None = field(default=None, compare=False)
 
 
 def names_of(columns: Iterable[Column]) -> tuple[str, ...]:

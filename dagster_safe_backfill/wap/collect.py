@@ -14,6 +14,7 @@ from dagster_safe_backfill.model.states import Origin, Staged, StagedPartition
 from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec, names_of
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import staging, terms
+from dagster_safe_backfill.sql.sameness import with_collations
 from dagster_safe_backfill.sql.slicing import inside, positioned
 from dagster_safe_backfill.wap.columns import changed_columns, data_columns, respelled
 from dagster_safe_backfill.wap.ledger.record import record_intent, record_staged, record_taken
@@ -91,8 +92,10 @@ def gathered(
     names = names_of(columns)
     # `_columns` has checked that all shadows have these columns, so any of them gives the expressions' types.
     rows = exp.select(*terms.columns(names)).from_(terms.table(next(iter(sources))))
-    recognised = table_slice(session, rows, spec=respelled(spec, names), partition_slice=partition_slice, names=names)
     live_columns = _live_columns(session, spec, found, columns)
+    columns = with_collations(columns, live_columns or ())
+    spec = respelled(spec, names)
+    recognised = table_slice(session, rows, spec=spec, partition_slice=partition_slice, columns=columns)
     shadow = into or scratch_shadow(session)
     kind = "scratch" if into is None else "shadow"
     session.tables.create(shadow, _rows(sources, recognised, names), kind=kind)
@@ -207,8 +210,8 @@ def _live_columns(
             " partitions. Stage all of them again, in one backfill.",
         )
     # The ledger records the names of the live columns, and not their types.
-    types = {column.name: column.type for column in (*columns, *(session.tables.columns(spec.table) or ()))}
-    return tuple([Column(name=name, type=types.get(name, "")) for name in names])
+    known = {column.name: column for column in (*columns, *(session.tables.columns(spec.table) or ()))}
+    return tuple([known.get(name, Column(name=name, type="")) for name in names])
 
 
 def _rows(sources: Mapping[TableRef, Sequence[str]], recognised: TableSlice, names: Sequence[str]) -> exp.Select:

@@ -159,12 +159,12 @@ class _Publication:
             live = committed.tables.columns(table)
             names = names_of(live or ())
             nothing = dict.fromkeys(table_slice.keys, Fingerprint())
-            before = live_fingerprints(committed, table_slice, names) if names else nothing
+            before = live_fingerprints(committed, table_slice, live) if live else nothing
             # Equal rows have other hashes over other columns: compare only the columns that existed at the staging.
             shared = tuple(filter({*names}.__contains__, names_of(staged.live_columns or staged.columns)))
             now = before
             if shared != names:
-                now = live_fingerprints(committed, table_slice, shared) if shared else nothing
+                now = live_fingerprints(committed, table_slice, live or (), shared) if shared else nothing
         if live is not None and session.tables.columns(table) is None:
             # A table that doesn't exist can't be locked; the next attempt can lock it.
             raise TransactionConflictError(f"{table}: another transaction created the table after this one began")
@@ -179,8 +179,8 @@ class _Publication:
         self._check(now)
         prepared, archive = self._write(before, names, live_exists=live is not None)
         # Read again, because the write may have created the table, or added or dropped columns.
-        names = names_of(session.tables.columns(table) or ())
-        after = live_fingerprints(session, table_slice, names)
+        columns = session.tables.columns(table) or ()
+        after = live_fingerprints(session, table_slice, columns)
         # Snowflake's lock doesn't stop the INSERT of another session, so the numbers are checked before COMMIT.
         check_written(session, staged, after)
         change = NewChange(
@@ -189,7 +189,7 @@ class _Publication:
             row_counts=prepared.row_counts,
             before=before,
             after=after,
-            columns=names,
+            columns=names_of(columns),
             archive=archive,
         )
         record_change(session, table, change, origin=origin, staged=staged)
@@ -241,7 +241,7 @@ class _Publication:
         table_slice = staged.table_slice
         # Before any row is written: on Snowflake, DDL commits the transaction, so it is begun again after it.
         add_columns(session, staged)
-        write = slice_write(session, table_slice, shadow=staged.shadow, names=names_of(staged.columns))
+        write = slice_write(session, table_slice, shadow=staged.shadow, columns=staged.columns)
         prepared = prepare_change(session, write, staged.rows, strategy=rules.strategy, live_exists=live_exists)
         archive = Archive()
         replaced = prepared.replaced(before)

@@ -15,6 +15,7 @@ from dagster_safe_backfill.model.states import Fingerprint, RowCounts
 from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec, names_of
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import publishing, staging, terms
+from dagster_safe_backfill.sql.sameness import Sameness
 from dagster_safe_backfill.sql.slicing import ROWS, inside, positioned
 from dagster_safe_backfill.wap.changes.prepare import PreparedChange, prepare_change, slice_write
 from dagster_safe_backfill.wap.columns import changed_columns
@@ -172,9 +173,9 @@ def by_partitions(
     counted = staging.by_key(dict(session.query(staging.rows_by_partition(view))), table_slice.keys)
     key = table_slice.spec.unique_key
     # Archived rows may be older than the unique key, and a MERGE needs it.
-    has_key = bool(key) and not session.query(staging.repeated_keys(view, key))
+    has_key = bool(key) and not session.query(staging.repeated_keys(view, key, Sameness.of(columns, session.dialect)))
     strategy: Strategy = "merge" if has_key else "replace"
-    write = slice_write(session, table_slice, shadow=view, names=names)
+    write = slice_write(session, table_slice, shadow=view, columns=columns)
     return Restoration(
         strategy=strategy,
         sources=sources,

@@ -129,7 +129,7 @@ class _Rollback:
                 return result
             self._check_covered(undoing)
             live, columns = self._live(undoing)
-            now = self._now(committed, live, names_of(columns), undoing)
+            now = self._now(committed, live, columns, undoing)
         restoration = self._restoration(live, columns, undoing, result.undone)
         archive = self._applied(restoration, live, columns, undoing, now)
         return replace(
@@ -272,21 +272,18 @@ class _Rollback:
         # Rows are restored with the values that `updated_at_column` had, and not with the time of the rollback.
         spec = replace(self.spec, updated_at_column=None, keep_latest=None)
         partitions = self.partition_slice.only(undoing)
-        live = live_slice(self.session, spec=spec, partition_slice=partitions, names=names_of(columns))
+        live = live_slice(self.session, spec=spec, partition_slice=partitions, columns=columns)
         return live, columns
 
     def _now(
-        self,
-        committed: Session,
-        live: TableSlice,
-        names: tuple[str, ...],
-        undoing: Mapping[str, UndonePartition],
+        self, committed: Session, live: TableSlice, every: Sequence[Column], undoing: Mapping[str, UndonePartition]
     ) -> Mapping[str, Fingerprint]:
         """Return a mapping from partition key to the live partition's fingerprint.
 
         Raises:
             RollbackConflictError: Live partitions changed after the last publication that the ledger records.
         """
+        names = names_of(every)
         by_columns: dict[tuple[str, ...], list[str]] = {}
         for key, one in undoing.items():
             by_columns.setdefault(one.newest.columns, []).append(key)
@@ -297,7 +294,7 @@ class _Rollback:
                 # A column of the fingerprint is gone, so the rows can't be compared with it.
                 changed.update(keys)
                 continue
-            found = live_fingerprints(committed, live.only(keys), columns)
+            found = live_fingerprints(committed, live.only(keys), every, columns)
             changed.update(key for key in keys if found[key] != undoing[key].newest.fingerprint)
             if columns == names:
                 now |= found
@@ -310,7 +307,7 @@ class _Rollback:
                 keys=sorted(changed),
             )
         others = [key for key in undoing if key not in now]
-        return now | live_fingerprints(committed, live.only(others), names) if others else now
+        return now | live_fingerprints(committed, live.only(others), every) if others else now
 
     def _check_untouched(self, undoing: Mapping[str, UndonePartition], publications: Sequence[str]) -> None:
         """Refuse to put a whole table back if that would undo other changes, or other partitions, than were chosen."""
@@ -368,12 +365,12 @@ class _Rollback:
         now: Mapping[str, Fingerprint],
         archive: Archive,
     ) -> None:
-        names = names_of(self.session.tables.columns(self.spec.table) or ())
-        after = live_fingerprints(self.session, live, names)
+        every = self.session.tables.columns(self.spec.table) or ()
+        names, after = names_of(every), live_fingerprints(self.session, live, every)
         for source, keys in restoration.sources.items():
             columns = names_of(self.session.tables.columns(source) or ())
             # Equal rows have other hashes over other columns, and the archive may have fewer than the live table.
-            found = after if columns == names else live_fingerprints(self.session, live.only(keys), columns)
+            found = after if columns == names else live_fingerprints(self.session, live.only(keys), every, columns)
             self._check_restored({key: found[key] for key in keys}, undoing)
         change = NewChange(
             event="rolled_back",

@@ -8,6 +8,8 @@ from typing import Literal
 from sqlglot import exp
 
 from dagster_safe_backfill.model.slices import ColumnType
+from dagster_safe_backfill.model.tables import Column
+from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.dialect import Dialect, Fit
 
 UNTYPED = '"NULL"'
@@ -23,6 +25,9 @@ _INSTANT = "TIMESTAMP WITH TIME ZONE"
 _INSTANT_NS = "TIMESTAMPTZ_NS"
 """The type of Arrow's nanosecond instants since DuckDB 2.0. It can't be compared with other types of instants."""
 _TEXTS = ("VARCHAR", "ENUM")
+_FLOATS = frozenset({exp.DataType.Type.FLOAT, exp.DataType.Type.DOUBLE})
+_INEXACT = ("FLOAT", "DOUBLE", "INTERVAL", "VARIANT")
+"""Words in the names of the types of which DuckDB calls values equal that differ."""
 _FAMILIES = (_NUMBERS, ("DATE", *_WALL_CLOCKS), (_INSTANT, _INSTANT_NS), (*_TEXTS, "JSON", "UUID"))
 
 
@@ -41,9 +46,43 @@ class DuckDBDialect(Dialect):
 
         return f"duckdb-{duckdb.__version__}"
 
-    def row_hash(self, values: Sequence[exp.Expr]) -> exp.Expr:
+    def row_hash(self, values: Sequence[exp.Expr], *, rare: Sequence[exp.Expr] = ()) -> exp.Expr:
         """See `Dialect.row_hash`."""
-        return exp.func("hash", *values, dialect=self.name)
+        usual = exp.func("hash", *values, dialect=self.name)
+        if not rare:
+            return usual
+        none = terms.typed(terms.number(0), "UBIGINT", dialect=self.name)
+        others = exp.Case().when(terms.is_any_text(rare), exp.func("hash", *rare, dialect=self.name)).else_(none)
+        # Not a sum, which would overflow the 64 bits.
+        return exp.func("xor", usual, others, dialect=self.name)
+
+    def found(self, rows: exp.Select, there: Sequence[exp.Expr], here: Sequence[exp.Expr]) -> exp.Expr:
+        """See `Dialect.found`."""
+        if all(isinstance(value, exp.Column) for value in here):
+            return super().found(rows, there, here)
+        # For EXISTS, DuckDB looks up each distinct value of the columns of `here` once, and 0.0 and -0.0 aren't
+        # distinct then. IN looks up the expressions.
+        values = [one.copy() for one in here]
+        select = rows.select(*(one.copy() for one in there), append=False)
+        # A NULL there would make IN be NULL instead of false.
+        select = select.where(*(exp.not_(exp.Is(this=one.copy(), expression=exp.Null())) for one in there))
+        value = values[0] if len(values) == 1 else exp.Tuple(expressions=values)
+        is_in = exp.In(this=value, query=select.subquery())
+        return exp.Coalesce(this=exp.paren(is_in), expressions=[exp.false()])
+
+    def exact(self, value: exp.Expr, column: Column) -> Sequence[exp.Expr]:
+        """See `Dialect.exact`."""
+        if column.collation is not None:
+            # A hash join of the bytes takes no longer than one of the texts.
+            return (exp.Encode(this=value, charset=terms.text("utf-8")),)
+        # Most types are exact, and this spares sqlglot to parse them.
+        if not any(name in column.type for name in _INEXACT):
+            return (value,)
+        kind = terms.data_type(column.type, dialect=self.name)
+        # Intervals are equal if they are equally long, with 30 days in a month and 24 hours in a day.
+        if kind.this == exp.DataType.Type.INTERVAL:
+            return (_shown(value),)
+        return (value, *_hidden(value, kind))
 
     def fit(self, *, source: str, target: str) -> Fit:
         """See `Dialect.fit`."""
@@ -98,6 +137,41 @@ class DuckDBDialect(Dialect):
         # ASOF finds the last window that starts before the row. The row may still be after its end, in a gap.
         join = exp.Join(this=partitions, method="ASOF", side="LEFT", on=exp.and_(*matches))
         return join, exp.Case().when(ends[0], position)
+
+
+def _hidden(value: exp.Expr, kind: exp.DataType) -> list[exp.Expr]:
+    """Return texts that differ for values of a type that DuckDB calls equal and that aren't. They are mostly empty."""
+    inner = [part.args["kind"] if isinstance(part, exp.ColumnDef) else part for part in kind.expressions]
+    if kind.this in _FLOATS:
+        is_negative = exp.and_(value.copy().eq(0), exp.func("signbit", value.copy(), dialect="duckdb"))
+        return [_text_where(is_negative, terms.text("-"))]
+    if kind.this == exp.DataType.Type.STRUCT:
+        return [
+            text
+            for part, of in zip(kind.expressions, inner, strict=True)
+            for text in _hidden(exp.func("struct_extract", value.copy(), terms.text(part.name), dialect="duckdb"), of)
+        ]
+    leaves = {found.this for found in kind.find_all(exp.DataType)}
+    if exp.DataType.Type.INTERVAL in leaves or exp.DataType.Type.VARIANT in leaves:
+        return [exp.Coalesce(this=_shown(value), expressions=[terms.text("")])]
+    if not leaves & _FLOATS:
+        return []
+    # Of values that are equal, only the texts of 0.0 and -0.0 differ.
+    is_rare = exp.func("contains", _shown(value), terms.text("-0.0"), dialect="duckdb")
+    if kind.this in (exp.DataType.Type.ARRAY, exp.DataType.Type.LIST) and inner[0].this in _FLOATS:
+        # Vectors are long, and few have a zero: a search of one is much cheaper than the vector's text.
+        has_zero = exp.func("list_contains", value.copy(), terms.number(0), dialect="duckdb")
+        shown = _text_where(is_rare, _shown(value))
+        return [_text_where(has_zero, shown)]
+    return [_text_where(is_rare, _shown(value))]
+
+
+def _text_where(condition: exp.Expr, text: exp.Expr) -> exp.Expr:
+    return exp.Case().when(condition, text).else_(terms.text(""))
+
+
+def _shown(value: exp.Expr) -> exp.Expr:
+    return exp.cast(value.copy(), exp.DataType.Type.TEXT)
 
 
 def _base(type_name: str) -> str:

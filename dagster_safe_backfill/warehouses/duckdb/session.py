@@ -18,7 +18,7 @@ from dagster_safe_backfill.warehouses.backoff import Backoff
 from dagster_safe_backfill.warehouses.base import STATEMENTS, DerivedKind, Row, Session, Warehouse
 from dagster_safe_backfill.warehouses.duckdb.dialect import UNTYPED, DuckDBDialect
 from dagster_safe_backfill.warehouses.duckdb.errors import is_lock, is_own_lock, translated
-from dagster_safe_backfill.warehouses.duckdb.tables import DuckDBTables, name_of, quoted
+from dagster_safe_backfill.warehouses.duckdb.tables import DuckDBTables, collations_of, name_of, quoted
 from dagster_safe_backfill.warehouses.frames import (
     FrameError,
     as_arrow,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _DIALECT = DuckDBDialect()
-_SOURCE = "_sb_source"
+_SOURCE, _PROBE = "_sb_source", "_sb_probe"
 
 
 class DuckDBWarehouse(Warehouse):
@@ -52,6 +52,11 @@ class DuckDBWarehouse(Warehouse):
             raise ConfigurationError(
                 "an in-memory DuckDB is lost when its connection closes, and each step opens its own connection."
                 " Give the path of a file."
+            )
+        if "default_collation" in (config or {}):
+            raise ConfigurationError(
+                "config sets default_collation, by which partition keys that differ would be equal in all tables, also"
+                " in the library's own. Give columns a collation instead, as in VARCHAR COLLATE NOCASE."
             )
         self._database = database
         self._lock_timeout = lock_timeout
@@ -123,6 +128,7 @@ class DuckDBSession(Session):
         self.conflict_timeout = conflict_timeout
         self.tables = DuckDBTables(self._execute, self._beside)
         self._untyped: frozenset[str] = frozenset()
+        self._collations: Mapping[str, str] = {}
         self._begin = "BEGIN TRANSACTION READ ONLY" if read_only else "BEGIN TRANSACTION"
         self._second: DuckDBSession | None = None
         self._is_stoppable = False
@@ -180,7 +186,8 @@ class DuckDBSession(Session):
         for name, type_name, *_ in rows:
             # DuckDB before 2.0 describes a column that holds only NULL as INTEGER.
             is_untyped = is_source and name in self._untyped
-            columns.append(Column(name=name, type=UNTYPED if is_untyped else type_name))
+            collation = self._collations.get(name) if is_source else None
+            columns.append(Column(name=name, type=UNTYPED if is_untyped else type_name, collation=collation))
         return tuple(columns)
 
     @contextmanager
@@ -191,6 +198,7 @@ class DuckDBSession(Session):
         if isinstance(data, Query):
             select = self._one_select(data)
             check_names([row[0] for row in self._execute(f"DESCRIBE {select}")], of="the query")
+            self._collations = self._collations_of(select)
             # Not stoppable: a view whose CREATE was interrupted after it took effect would not be dropped below.
             self._execute(f'CREATE TEMP VIEW "{_SOURCE}" AS {select}', is_stoppable=False)
             remove = f'DROP VIEW IF EXISTS "{_SOURCE}"'
@@ -206,7 +214,7 @@ class DuckDBSession(Session):
         try:
             yield terms.table(TableRef(schema="", name=_SOURCE))
         finally:
-            self._untyped = frozenset()
+            self._untyped, self._collations = frozenset(), {}
             if remove is None:
                 self._driver.unregister(_SOURCE)
             else:
@@ -260,6 +268,18 @@ class DuckDBSession(Session):
         if kinds != ["SELECT"]:
             raise ConfigurationError(f"a Query is one SELECT, not {' and '.join(kinds) or 'nothing'}: {query.sql!r}.")
         return found[0].query.strip().removesuffix(";")
+
+    def _collations_of(self, select: str) -> dict[str, str]:
+        """Return a mapping from column name to collation of the rows of a query."""
+        # DESCRIBE doesn't show them, but the definition of a table with these columns does.
+        self._execute(
+            f'CREATE OR REPLACE TEMP TABLE "{_PROBE}" AS SELECT * FROM ({select}) LIMIT 0', is_stoppable=False
+        )
+        try:
+            found = self._execute("SELECT sql FROM duckdb_tables() WHERE temporary AND table_name = $1", (_PROBE,))
+            return collations_of(found[0][0]) if found else {}
+        finally:
+            self._quietly(f'DROP TABLE IF EXISTS "{_PROBE}"')
 
     def _execute(
         self, sql: str, parameters: Sequence[Any] = (), *, read: str = "fetchall", is_stoppable: bool = True

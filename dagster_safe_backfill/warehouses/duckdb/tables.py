@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -12,6 +13,9 @@ from dagster_safe_backfill.errors import StatementCancelledError, SwapError, War
 from dagster_safe_backfill.model.tables import Column, TableRef, names_of
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.warehouses.base import Replacement, Row, Session, TableKind, Tables
+
+_LITERAL = re.compile(r"'(?:[^']|'')*'")
+_COLLATED = re.compile(r'[(,]\s*(?:"((?:[^"]|"")+)"|(\w+)) VARCHAR COLLATE ([\w.]+)')
 
 Execute = Callable[[str, Sequence[Any]], list[Row]]
 
@@ -35,12 +39,16 @@ class DuckDBTables(Tables):
     def columns(self, table: TableRef) -> tuple[Column, ...] | None:
         """See `Tables.columns`."""
         rows = self._execute(
-            f"SELECT column_name, data_type FROM duckdb_columns() WHERE {_IS_TABLE} ORDER BY column_index",
+            "SELECT column_name, data_type, definition FROM"
+            f" (SELECT column_name, data_type, column_index FROM duckdb_columns() WHERE {_IS_TABLE}) LEFT JOIN"
+            f" (SELECT sql AS definition FROM duckdb_tables() WHERE {_IS_TABLE} AND contains(sql, ' COLLATE ')) ON true"
+            " ORDER BY column_index",
             (table.schema, table.name),
         )
+        collations = collations_of(rows[0][2]) if rows and rows[0][2] else {}
         columns: list[Column] = []
-        for name, type_name in rows:
-            columns.append(Column(name=name, type=type_name))
+        for name, type_name, _ in rows:
+            columns.append(Column(name=name, type=type_name, collation=collations.get(name)))
         return tuple(columns) or None
 
     def list(self, schema: str, prefix: str) -> tuple[TableRef, ...]:
@@ -233,6 +241,17 @@ class DuckDBTables(Tables):
     def _comment(self, kind: str, name: str, text: str | None) -> None:
         literal = "NULL" if text is None else terms.text(text).sql("duckdb")
         self._execute(f"COMMENT ON {kind} {name} IS {literal}", ())
+
+
+def collations_of(definition: str) -> dict[str, str]:
+    """Return a mapping from column name to collation, from the catalog's CREATE TABLE text.
+
+    DuckDB 2.0 shows collations nowhere else. Only columns of texts have them.
+    """
+    found: dict[str, str] = {}
+    for quoted_name, plain_name, collation in _COLLATED.findall(_LITERAL.sub("''", definition)):
+        found[quoted_name.replace('""', '"') or plain_name] = collation
+    return found
 
 
 def name_of(table: TableRef) -> str:

@@ -102,7 +102,7 @@ def _with_references(session: Session, batch: AuditedRows, audits: Sequence[Audi
     texts = {column.name.casefold() for column in batch.columns if session.dialect.keeps(column.type) == "text"}
     tables: dict[str, Sequence[Column]] = {}
     for audit in audits:
-        if isinstance(audit, References) and texts & {*map(str.casefold, audit.columns)}:
+        if isinstance(audit, References) and audit.table not in tables and texts & {*map(str.casefold, audit.columns)}:
             # A name that isn't one is the problem of its audit alone, which will say so.
             with suppress(ConfigurationError):
                 table = TableRef.parse(audit.table, default_schema=batch.live.schema)

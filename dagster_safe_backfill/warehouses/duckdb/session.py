@@ -198,7 +198,6 @@ class DuckDBSession(Session):
         if isinstance(data, Query):
             select = self._one_select(data)
             check_names([row[0] for row in self._execute(f"DESCRIBE {select}")], of="the query")
-            self._collations = self._collations_of(select)
             # Not stoppable: a view whose CREATE was interrupted after it took effect would not be dropped below.
             self._execute(f'CREATE TEMP VIEW "{_SOURCE}" AS {select}', is_stoppable=False)
             remove = f'DROP VIEW IF EXISTS "{_SOURCE}"'
@@ -212,6 +211,7 @@ class DuckDBSession(Session):
                 raise FrameError(f"DuckDB can't read the frame ({columns}): {error}") from error
             remove = None
         try:
+            self._collations = self._collations_of_source() if remove else {}
             yield terms.table(TableRef(schema="", name=_SOURCE))
         finally:
             self._untyped, self._collations = frozenset(), {}
@@ -269,12 +269,11 @@ class DuckDBSession(Session):
             raise ConfigurationError(f"a Query is one SELECT, not {' and '.join(kinds) or 'nothing'}: {query.sql!r}.")
         return found[0].query.strip().removesuffix(";")
 
-    def _collations_of(self, select: str) -> dict[str, str]:
-        """Return a mapping from column name to collation of the rows of a query."""
+    def _collations_of_source(self) -> dict[str, str]:
+        """Return a mapping from column name to collation of the rows of the loaded query."""
         # DESCRIBE doesn't show them, but the definition of a table with these columns does.
-        self._execute(
-            f'CREATE OR REPLACE TEMP TABLE "{_PROBE}" AS SELECT * FROM ({select}) LIMIT 0', is_stoppable=False
-        )
+        probe = f'CREATE OR REPLACE TEMP TABLE "{_PROBE}" AS SELECT * FROM "{_SOURCE}" LIMIT 0'
+        self._execute(probe, is_stoppable=False)
         try:
             found = self._execute("SELECT sql FROM duckdb_tables() WHERE temporary AND table_name = $1", (_PROBE,))
             return collations_of(found[0][0]) if found else {}

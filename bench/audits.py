@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from dagster_safe_backfill.audits.base import Audit
-    from dagster_safe_backfill.sql.auditing import AuditedRows
+    from dagster_safe_backfill.sql.audited_rows import AuditedRows
     from dagster_safe_backfill.warehouses.base import Session
 
 DAYS = 365

@@ -266,6 +266,8 @@ class PartitionColumn:
         type_name: The type of the expression, as the warehouse spells it.
         keeps: How the expression keeps time, or that it keeps text or other values.
         timezone: The time zone of its wall-clock times. If None, it is that of the partitions.
+        collation: The collation of the texts that the expression reads. None if there is none, or if the expression
+            sets one itself.
         dialect: The warehouse's `Dialect`, in which sql/ parses `sql` and `type_name` and joins rows with partitions.
             It is untyped because model/ may not import sql/.
     """
@@ -276,6 +278,7 @@ class PartitionColumn:
     keeps: Keeps
     timezone: str | None
     dialect: Any
+    collation: str | None = None
 
 
 PartitionColumns = Mapping[str | None, PartitionColumn]

@@ -109,12 +109,15 @@ class Column:
     Attributes:
         name: The column's name.
         type: The column's type.
+        collation: The collation of the column's texts, as far as the warehouse shows it; None if texts are compared by
+            their bytes.
         default: The SQL expression of the value that an inserted row gets if it names none; None if that is NULL.
         is_nullable: False if the table doesn't accept NULL in the column.
     """
 
     name: str
     type: str
+    collation: str | None = field(default=None, compare=False)
     default: str | None = field(default=None, compare=False, repr=False)
     is_nullable: bool = field(default=True, compare=False, repr=False)
 

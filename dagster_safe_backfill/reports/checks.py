@@ -123,10 +123,11 @@ def summary(result: AuditResult) -> str:
         where = "the run"
     if result.problem is not None:
         return f"not measured for {where}: {result.problem}"
-    if result.finding is not None:
-        return f"failed in {where}: {result.finding}"
+    finding = "" if result.finding is None else f": {result.finding}"
     if isinstance(result.audit, RowAudit):
-        return f"{counted(result.failed_rows or 0, 'row')} failed in {where}"
+        return f"{counted(result.failed_rows or 0, 'row')} failed in {where}{finding}"
+    if finding:
+        return f"failed in {where}{finding}"
     return f"failed in {where}{_worst(result)}"
 
 

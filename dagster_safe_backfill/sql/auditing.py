@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
@@ -26,87 +25,26 @@ from dagster_safe_backfill.audits.rows import (
 )
 from dagster_safe_backfill.audits.verdicts import SAMPLE_SIZE
 from dagster_safe_backfill.errors import ConfigurationError
-from dagster_safe_backfill.model.slices import TableSlice
-from dagster_safe_backfill.model.tables import Column, TableRef, names_of
+from dagster_safe_backfill.model.tables import Column, TableRef
 from dagster_safe_backfill.sql import terms
-from dagster_safe_backfill.sql.dialect import Dialect
-from dagster_safe_backfill.sql.slicing import PARTITION, ROWS, expression, positioned
+from dagster_safe_backfill.sql.audited_rows import (
+    EVERY_COLUMN,
+    LIVE,
+    SHADOW,
+    AuditedRows,
+    all_live,
+    shadow_rows,
+)
+from dagster_safe_backfill.sql.sameness import Sameness
+from dagster_safe_backfill.sql.slicing import PARTITION, expression, identify_partitions, positioned
 
 ByCondition = NotNull | AcceptedValues | InRange | RowExpression | References
 """Audits whose failing rows are counted together in one scan, with joins to other tables if needed."""
 ByLookup = Unique
 """Audits that compare each row with all others. Each of them needs a scan of its own."""
 
-SHADOW = "_sb_shadow"
-_LIVE, _OTHER = "_sb_live", "_sb_other"
+_OTHER = "_sb_other"
 _BATCH_NAME, _LIVE_NAME = "batch", "live"
-_EVERY_COLUMN = exp.Column(this=exp.Star(), table=exp.to_identifier(ROWS, quoted=True))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditedRows:
-    """The rows that audits are measured on, and the live rows that they are compared with.
-
-    Attributes:
-        rows: The audited rows, with the position of each row's partition: a shadow, or a view of live rows.
-        table_slice: The partitions of the audited rows.
-        inside: A condition that is true for the live rows of the slice. Its columns have no table name.
-        outside: A condition that is true for the live rows outside the slice. None if there are no such rows, or if the
-            audits don't look at them.
-        has_live: True if the live table exists.
-        columns: The data columns of the audited rows.
-        counts: The number of audited rows by partition key. Keys without rows may be missing.
-        added: The columns that the publication adds to the live table, with the values that its existing rows get.
-        instants: The names of the columns that hold times with a zone.
-        dialect: The dialect of the warehouse.
-        sample_columns: The columns that samples of failing rows may show. None for all columns.
-        names: The names of `columns`.
-        live: The live table.
-        key: The columns of the asset's unique key.
-    """
-
-    rows: TableRef
-    table_slice: TableSlice
-    inside: exp.Expr
-    outside: exp.Expr | None
-    has_live: bool
-    columns: tuple[Column, ...]
-    counts: Mapping[str, int]
-    added: Mapping[str, exp.Expr]
-    instants: tuple[str, ...]
-    dialect: Dialect
-    sample_columns: tuple[str, ...] | None = None
-    names: tuple[str, ...] = field(init=False)
-    live: TableRef = field(init=False)
-    key: tuple[str, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "names", names_of(self.columns))
-        object.__setattr__(self, "live", self.table_slice.spec.table)
-        object.__setattr__(self, "key", self.table_slice.spec.unique_key)
-
-
-def shadow_rows(batch: AuditedRows) -> exp.Table | exp.Subquery:
-    """Return the audited rows as a relation with the column `PARTITION`."""
-    return terms.rows(batch.rows, alias=SHADOW)
-
-
-def live_rows(batch: AuditedRows) -> exp.Subquery:
-    """Return the live rows of the slice as a relation with the column `PARTITION`.
-
-    They have the columns that the publication adds, so that audits can compare these too.
-    """
-    rows = _all_live(batch).where(batch.inside.copy())
-    # A qualified star: `positioned` may join the partitions, whose columns an unqualified star would include.
-    return terms.subquery(positioned(rows, [_EVERY_COLUMN.copy()], batch.table_slice), _LIVE)
-
-
-def _all_live(batch: AuditedRows) -> exp.Select:
-    """Return all live rows, with the columns that the publication adds, so that audits can compare these too."""
-    items: list[exp.Expr] = [exp.Star()]
-    if batch.added:
-        items += terms.named({name: value.copy() for name, value in batch.added.items()})
-    return exp.select(*items).from_(terms.table(batch.live))
 
 
 def grouped(expressions: Sequence[exp.Expr], rows: exp.Expr, *, is_overall: bool) -> exp.Select:
@@ -287,7 +225,7 @@ def found_rows(audit: FailingRows, batch: AuditedRows) -> exp.Select:
         raise ConfigurationError(f"audit {audit.name}: this is not one SELECT: {audit.sql!r}.")
     rows = exp.select(*terms.columns(batch.names)).from_(terms.rows(batch.rows))
     # Without a live table, `live` is empty and has the columns of the batch, so that the same query can run.
-    live = _all_live(batch) if batch.has_live else rows.where(exp.false())
+    live = all_live(batch) if batch.has_live else rows.where(exp.false())
     # The definitions are outside the user's SELECT, so its own CTEs of these names take precedence.
     found = exp.select(exp.Star()).from_(terms.subquery(select, _OTHER))
     return found.with_(_BATCH_NAME, as_=rows).with_(_LIVE_NAME, as_=live)
@@ -296,7 +234,7 @@ def found_rows(audit: FailingRows, batch: AuditedRows) -> exp.Select:
 def found_by_partition(found: exp.Query, batch: AuditedRows) -> exp.Select:
     """Return `(position, number of rows)` of a user's SELECT. Rows outside the slice have the position NULL."""
     every = exp.select(exp.Star()).from_(terms.subquery(found, _OTHER))
-    rows = positioned(every, [_EVERY_COLUMN.copy()], batch.table_slice)
+    rows = positioned(every, [EVERY_COLUMN.copy()], batch.table_slice)
     position = terms.column(PARTITION)
     select = exp.select(position, exp.Count(this=exp.Star())).from_(terms.subquery(rows, SHADOW))
     return select.group_by(position.copy())
@@ -314,8 +252,25 @@ def _is_orphan(audit: References, batch: AuditedRows) -> exp.Expr:
     # An EXISTS that is counted, not a NOT EXISTS in WHERE: all audits share one scan, and on DuckDB it takes a third of
     # the time (docs/decisions/2026-11-21-audits-in-one-scan.md).
     others = exp.select(terms.number(1)).from_(_referenced(audit, batch))
-    found = terms.looked_up(others, audit.columns, other=_OTHER, own=SHADOW, others=audit.referenced)
+    sameness = _of_references(audit, batch)
+    own = sameness.all_forms(audit.columns, of=SHADOW)
+    spelled = dict(zip(audit.columns, audit.referenced, strict=True))
+    found = sameness.found(others, sameness.all_forms(audit.columns, of=_OTHER, spelled=spelled), own)
     return exp.and_(exp.not_(has_null(audit.columns)), exp.not_(found))
+
+
+def _of_references(audit: References, batch: AuditedRows) -> Sameness:
+    """Return how the audit's columns are compared with the referenced ones, whose collations count too."""
+    there = {column.name.casefold(): column.collation for column in batch.references.get(audit.table, ())}
+    referenced = zip(audit.columns, audit.referenced, strict=True)
+    collations = {own.casefold(): there.get(other.casefold()) for own, other in referenced}
+    columns = [
+        Column(name=name, type=column.type, collation=column.collation or collations[name.casefold()])
+        for name in audit.columns
+        for column in batch.columns
+        if column.name.casefold() == name.casefold()
+    ]
+    return Sameness.of(columns, batch.dialect)
 
 
 def _referenced(audit: References, batch: AuditedRows) -> exp.Expr:
@@ -349,39 +304,52 @@ def repeated_values(audit: Unique, batch: AuditedRows) -> exp.Select:
     return exp.select(exp.Count(this=exp.Star())).from_(terms.subquery(_repeated(audit, batch), _OTHER))
 
 
+def live_elsewhere(audit: Unique, batch: AuditedRows) -> exp.Select | None:
+    """Return the values and partition values of live rows outside the slice whose values an audited row has too.
+
+    None if there can be no such rows.
+    """
+    names = audit.columns or batch.key
+    if batch.outside is None or identify_partitions(names, batch.table_slice):
+        return None
+    items = [expression(column).copy() for column in batch.table_slice.columns.values()]
+    partitions = terms.named({f"{_OTHER}_{i}": terms.qualified(item, LIVE) for i, item in enumerate(items)})
+    taken = _taken(names, batch, batch.outside).select(*terms.columns(names, of=LIVE), *partitions, append=False)
+    return taken.order_by(*(terms.qualified(item, LIVE) for item in items))
+
+
 def _occurs_elsewhere(audit: Unique, batch: AuditedRows) -> exp.Expr:
     rows = exp.select(terms.number(1)).from_(terms.subquery(_repeated(audit, batch), _OTHER))
-    return terms.looked_up(rows, audit.columns or batch.key, other=_OTHER, own=SHADOW)
+    forms = batch.sameness.named(audit.columns or batch.key, of=SHADOW)
+    return batch.sameness.found(rows, terms.columns(forms, of=_OTHER), [*forms.values()])
 
 
 def _repeated(audit: Unique, batch: AuditedRows) -> exp.Query:
     """Return the values that occur in several audited rows, or in an audited row and a live row outside the slice."""
     names = audit.columns or batch.key
     # GROUP BY treats NULLs as equal, but the lookup by `=` doesn't find them: NULL passes, as in SQL's UNIQUE.
-    counted = exp.select(*terms.columns(names)).from_(terms.rows(batch.rows)).group_by(*terms.columns(names))
+    forms = batch.sameness.named(names)
+    counted = exp.select(*_listed(forms)).from_(terms.rows(batch.rows))
+    counted = counted.group_by(*(form.copy() for form in forms.values()))
     twice = counted.having(exp.GT(this=exp.Count(this=exp.Star()), expression=terms.number(1)))
-    if batch.outside is None or _identify_partitions(names, batch):
+    if batch.outside is None or identify_partitions(names, batch.table_slice):
         return twice
     return exp.union(twice, _taken(names, batch, batch.outside), distinct=False)
-
-
-def _identify_partitions(names: Sequence[str], batch: AuditedRows) -> bool:
-    """Return True if rows with equal values in `names` are in the same partition.
-
-    Then no live row outside the slice has the values of an audited row, so these rows need no scan.
-    """
-    own = {*map(str.casefold, names)}
-    for column in batch.table_slice.columns.values():
-        value = expression(column)
-        if not isinstance(value, exp.Column) or value.name.casefold() not in own:
-            return False
-    return bool(batch.table_slice.columns)
 
 
 def _taken(names: Sequence[str], batch: AuditedRows, outside: exp.Expr) -> exp.Select:
     """Return the values of live rows outside the slice that the shadow has too."""
     # A lookup of the shadow's few keys keeps the many keys of the live table out of memory.
     mine = exp.select(terms.number(1)).from_(terms.rows(batch.rows, alias=SHADOW))
-    same = terms.same(names, left=SHADOW, right=_LIVE)
-    live = exp.select(*terms.columns(names, of=_LIVE)).from_(terms.table(batch.live, alias=_LIVE))
-    return live.where(terms.qualified(outside, _LIVE)).where(exp.Exists(this=mine.where(same)))
+    forms = batch.sameness.named(names, of=LIVE)
+    is_taken = batch.sameness.found(mine, batch.sameness.all_forms(names, of=SHADOW), [*forms.values()])
+    live = exp.select(*_listed(forms)).from_(terms.table(batch.live, alias=LIVE))
+    return live.where(terms.qualified(outside, LIVE)).where(is_taken)
+
+
+def _listed(forms: Mapping[str, exp.Expr]) -> list[exp.Expr]:
+    """Return the items of a SELECT; columns that are listed as they are need no alias."""
+    items: list[exp.Expr] = []
+    for name, form in forms.items():
+        items.append(form.copy() if isinstance(form, exp.Column) else exp.alias_(form.copy(), name, quoted=True))
+    return items

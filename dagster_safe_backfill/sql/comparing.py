@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlglot import exp
 
 from dagster_safe_backfill.model.tables import Column, TableRef
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.dialect import Dialect
+from dagster_safe_backfill.sql.sameness import Sameness
 from dagster_safe_backfill.sql.slicing import PARTITION
 
 _HERE, _THERE, _BOTH = "_sb_here", "_sb_there", "_sb_both"
@@ -31,6 +32,7 @@ class Pairing:
         absolute_tolerance: The largest difference within which numbers are equal.
         relative_tolerance: The same, as a share of the larger of the two absolute values.
         dialect: The dialect of the warehouse.
+        sameness: How the columns are compared, where no tolerance applies.
     """
 
     here: TableRef
@@ -40,6 +42,7 @@ class Pairing:
     absolute_tolerance: float
     relative_tolerance: float
     dialect: Dialect
+    sameness: Sameness = field(default_factory=Sameness)
 
 
 def broken_keys(pairing: Pairing) -> exp.Select:
@@ -51,10 +54,10 @@ def broken_keys(pairing: Pairing) -> exp.Select:
 
 
 def _broken(pairing: Pairing, rows: exp.Expr) -> exp.Select:
-    columns = [terms.column(name) for name in pairing.key]
-    is_null = [exp.Is(this=column.copy(), expression=exp.Null()) for column in columns]
+    forms = pairing.sameness.all_forms(pairing.key)
+    is_null = [exp.Is(this=form.copy(), expression=exp.Null()) for form in forms]
     is_twice = exp.GT(this=exp.Count(this=exp.Star()), expression=terms.number(1))
-    keys = exp.select(*columns).from_(rows).group_by(*(column.copy() for column in columns))
+    keys = exp.select(*forms).from_(rows).group_by(*(form.copy() for form in forms))
     keys = keys.having(terms.any_of([is_twice, *is_null]))
     return exp.select(exp.Count(this=exp.Star())).from_(terms.subquery(keys, _BOTH))
 
@@ -107,7 +110,9 @@ def _joined(pairing: Pairing) -> exp.Join:
     there = pairing.there.copy()
     there.set("alias", exp.TableAlias(this=exp.to_identifier(_THERE, quoted=True)))
     # The position is part of the key: a row that moved to another partition is removed from one and added to another.
-    return exp.Join(this=there, side="FULL", on=terms.same([*pairing.key, PARTITION], left=_HERE, right=_THERE))
+    return exp.Join(
+        this=there, side="FULL", on=pairing.sameness.same([*pairing.key, PARTITION], left=_HERE, right=_THERE)
+    )
 
 
 def _either(name: str) -> exp.Expr:
@@ -126,7 +131,7 @@ def _is_changed(pairing: Pairing) -> exp.Expr:
 
 
 def _differs(column: Column, pairing: Pairing) -> exp.Expr:
-    apart = terms.differ([column.name], left=_HERE, right=_THERE)
+    apart = pairing.sameness.differ([column.name], left=_HERE, right=_THERE)
     kind = terms.data_type(column.type, dialect=pairing.dialect.name).this
     is_exact = not pairing.absolute_tolerance and not pairing.relative_tolerance
     if is_exact or kind not in _NUMBERS:

@@ -8,7 +8,8 @@ from typing import ClassVar, Literal
 
 from sqlglot import exp
 
-from dagster_safe_backfill.model.tables import ColumnType
+from dagster_safe_backfill.model.tables import Column, ColumnType
+from dagster_safe_backfill.sql import terms
 
 Fit = Literal["same", "if_unchanged", "never"]
 """Which values of one type can be stored in another: all, only those that a cast doesn't change, or none."""
@@ -39,11 +40,37 @@ class Dialect(ABC):
         """The name of `row_hash`'s algorithm, without colons. It changes whenever the hash of a row may change."""
 
     @abstractmethod
-    def row_hash(self, values: Sequence[exp.Expr]) -> exp.Expr:
+    def row_hash(self, values: Sequence[exp.Expr], *, rare: Sequence[exp.Expr] = ()) -> exp.Expr:
         """Return the hash of a row: a non-negative integer of at least 64 bits. NULL is a value like any other.
 
         Equal values have equal hashes in every session, and sums of hashes don't overflow.
+
+        Args:
+            values: The values of the row.
+            rare: Texts that belong to the row too. If all of them are empty, they don't change the hash.
         """
+
+    def exact(self, value: exp.Expr, column: Column) -> Sequence[exp.Expr]:  # noqa: ARG002 - for types with more forms
+        """Return a value of a column in forms that are all equal only for identical values.
+
+        That is the value itself, unless the database calls values of the column equal that differ: texts with a
+        collation, or 0.0 and -0.0. All forms but the first are texts, never NULL, and empty for most values.
+
+        Args:
+            value: The value, or the column itself.
+            column: The type and the collation of the value.
+        """
+        return (value,)
+
+    def found(self, rows: exp.Select, there: Sequence[exp.Expr], here: Sequence[exp.Expr]) -> exp.Expr:
+        """Return a condition that is true if a row of another relation has the values of this row. It is never NULL.
+
+        Args:
+            rows: A SELECT from the other relation.
+            there: The values of a row of the other relation.
+            here: The values of this row.
+        """
+        return terms.looked_up(rows, there, here)
 
     @abstractmethod
     def fit(self, *, source: str, target: str) -> Fit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import filterfalse
 
@@ -10,9 +11,11 @@ from sqlglot import exp
 from dagster_safe_backfill.model.slices import TableSlice
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import terms
+from dagster_safe_backfill.sql.sameness import Sameness
 from dagster_safe_backfill.sql.slicing import PARTITION, inside, positioned
 
-_LIVE, _SHADOW, _IS_NEW = "_sb_live", "_sb_shadow", "_sb_is_new"
+_LIVE, _SHADOW = "_sb_live", "_sb_shadow"
+_IS_NEW, _IS_ALIKE = "_sb_is_new", "_sb_is_alike"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +35,7 @@ class SliceWrite:
         is_partial: True if the live table has columns that the shadow doesn't have, so that rows which are updated keep
             their values in them, and inserted rows get the columns' defaults.
         updated: The columns that are set in rows which exist; None for all. The stamp is always set.
+        sameness: How the columns are compared.
         compared: The columns in which a difference makes a row a changed one.
         table: The table that is read and written.
         key: The columns of the unique key. Empty if there is none.
@@ -46,6 +50,7 @@ class SliceWrite:
     clone: TableRef | None = None
     is_partial: bool = False
     updated: tuple[str, ...] | None = None
+    sameness: Sameness = field(default_factory=Sameness)
     compared: tuple[str, ...] = field(init=False)
     table: TableRef = field(init=False)
     key: tuple[str, ...] = field(init=False)
@@ -104,6 +109,7 @@ def count_inside(write: SliceWrite) -> exp.Select:
 def differing(write: SliceWrite) -> exp.Select:
     """Return the new and the changed rows of the shadow, with a column that says which are new.
 
+    If columns may have values that differ although the database calls them equal, another column says in which rows.
     A row is returned more than once only if the live table has several rows with its key.
     """
     # These rows are stored once, and are counted and merged from there, so that shadow and slice aren't joined twice.
@@ -112,30 +118,75 @@ def differing(write: SliceWrite) -> exp.Select:
     # A NULL key equals nothing, so NULL in the live key means that the join found no live row.
     is_new = exp.Is(this=terms.column(write.key[0], of=_LIVE), expression=exp.Null())
     items = terms.columns([*write.columns, PARTITION], of=_SHADOW)
-    join = exp.Join(this=terms.subquery(live, _LIVE), side="LEFT", on=terms.same(write.key, left=_LIVE, right=_SHADOW))
-    select = exp.select(*items, *terms.named({_IS_NEW: is_new}))
+    join = exp.Join(
+        this=terms.subquery(live, _LIVE), side="LEFT", on=write.sameness.same(write.key, left=_LIVE, right=_SHADOW)
+    )
+    marks: dict[str, exp.Expr] = {_IS_NEW: is_new}
+    alike = write.sameness.alike(write.compared, left=_LIVE, right=_SHADOW)
+    if alike is not None:
+        marks[_IS_ALIKE] = exp.and_(exp.not_(is_new.copy()), exp.paren(alike))
+    select = exp.select(*items, *terms.named(marks))
     select = select.from_(terms.rows(write.shadow, alias=_SHADOW)).join(join)
-    return select.where(exp.or_(is_new.copy(), terms.differ(write.compared, left=_LIVE, right=_SHADOW)))
+    return select.where(exp.or_(is_new.copy(), write.sameness.differ(write.compared, left=_LIVE, right=_SHADOW)))
 
 
 def changes_by_column(write: SliceWrite) -> exp.Select:
     """Return the number of live rows that each of the columns `compared` differs in from the row of the same key."""
-    counts = [terms.count_where(terms.differ([name], left=_LIVE, right=_SHADOW)) for name in write.compared]
-    join = exp.Join(this=terms.rows(write.table, alias=_LIVE), on=terms.same(write.key, left=_LIVE, right=_SHADOW))
+    sameness = write.sameness
+    counts = [terms.count_where(sameness.differ([name], left=_LIVE, right=_SHADOW)) for name in write.compared]
+    on = sameness.same(write.key, left=_LIVE, right=_SHADOW)
+    join = exp.Join(this=terms.rows(write.table, alias=_LIVE), on=on)
     select = exp.select(*counts).from_(terms.rows(write.shadow, alias=_SHADOW)).join(join)
     return select.where(terms.qualified(write.inside, _LIVE))
 
 
-def differing_by_partition(table: TableRef) -> exp.Select:
-    """Return `(position, number of rows, number of new rows)` from a table that holds `differing` rows."""
+def differing_by_partition(table: TableRef, write: SliceWrite) -> exp.Select:
+    """Return `(position, rows, new rows, alike rows)`, numbers of rows, from a table that holds `differing` rows.
+
+    A row is alike if the database calls values equal that differ. There is no such number if it can't.
+    """
     position = terms.column(PARTITION)
-    select = exp.select(position, exp.Count(this=exp.Star()), terms.count_where(terms.column(_IS_NEW)))
+    marks = [_IS_NEW, _IS_ALIKE] if _may_be_alike(write) else [_IS_NEW]
+    select = exp.select(position, exp.Count(this=exp.Star()))
+    select = select.select(*(terms.count_where(terms.column(mark)) for mark in marks))
     return select.from_(terms.rows(table)).group_by(position.copy())
+
+
+def moved_by_partition(write: SliceWrite) -> exp.Select:
+    """Return `(position in the live table, position in the shadow, number of rows)` of the rows that move.
+
+    The shadow is a table that holds `differing` rows. A row moves if its key is live in another partition of the slice.
+    """
+    rows = terms.subquery(_positioned(write), _LIVE)
+    was, now = terms.column(PARTITION, of=_LIVE), terms.column(PARTITION, of=_SHADOW)
+    is_same = write.sameness.same(write.key, left=_LIVE, right=_SHADOW)
+    select = exp.select(was, now, exp.Count(this=exp.Star())).from_(terms.rows(write.shadow, alias=_SHADOW))
+    select = select.join(exp.Join(this=rows, on=is_same)).where(exp.NEQ(this=was.copy(), expression=now.copy()))
+    return select.group_by(was.copy(), now.copy())
 
 
 def gone_by_partition(write: SliceWrite) -> exp.Select:
     """Return `(position, number of live rows whose key isn't in the shadow)` for each partition that has such rows."""
     return _by_partition(_positioned(write)).where(_is_gone(write))
+
+
+def _may_be_alike(write: SliceWrite) -> bool:
+    return write.sameness.alike(write.compared, left=_LIVE, right=_SHADOW) is not None
+
+
+def delete_alike(write: SliceWrite) -> exp.Delete:
+    """Return a DELETE of the live rows for which the MERGE of `differing` rows, the shadow here, would do nothing.
+
+    DuckDB's UPDATE doesn't write a value that it calls equal to the present one, such as -0.0 over 0.0. After this, the
+    MERGE inserts these rows.
+    """
+    return exp.delete(
+        terms.table(write.table, alias=_LIVE),
+        where=exp.and_(
+            terms.qualified(write.inside, _LIVE),
+            _is_in(write, write.sameness.all_forms(write.key, of=_LIVE), where=terms.column(_IS_ALIKE, of=_SHADOW)),
+        ),
+    )
 
 
 def delete_gone(write: SliceWrite) -> exp.Delete:
@@ -165,14 +216,14 @@ def merge_changed(write: SliceWrite) -> exp.Merge:
     whens = [exp.When(matched=False, then=insert)]
     if write.compared:
         # Without the condition, MERGE would update every matched row, and give unchanged rows a new stamp.
-        is_changed = terms.differ(write.compared, left=_LIVE, right=_SHADOW)
+        is_changed = write.sameness.differ(write.compared, left=_LIVE, right=_SHADOW)
         whens.insert(0, exp.When(matched=True, condition=is_changed, then=update))
     # The shadow's keys were checked before: for a key that occurs twice, DuckDB 2.0 and Snowflake raise, and DuckDB 1.x
     # updates twice. The limits of the slice are literals in ON, so that Snowflake reads only their micro-partitions.
     return exp.Merge(
         this=terms.table(write.table, alias=_LIVE),
         using=terms.rows(write.shadow, alias=_SHADOW),
-        on=exp.and_(terms.same(write.key, left=_LIVE, right=_SHADOW), terms.qualified(write.inside, _LIVE)),
+        on=exp.and_(write.sameness.same(write.key, left=_LIVE, right=_SHADOW), terms.qualified(write.inside, _LIVE)),
         whens=exp.Whens(expressions=whens),
     )
 
@@ -189,5 +240,10 @@ def _by_partition(rows: exp.Select) -> exp.Select:
 
 
 def _is_gone(write: SliceWrite) -> exp.Expr:
-    shadow = exp.select(terms.number(1)).from_(terms.rows(write.shadow, alias=_SHADOW))
-    return exp.not_(exp.Exists(this=shadow.where(terms.same(write.key, left=_LIVE, right=_SHADOW))))
+    return exp.not_(_is_in(write, write.sameness.all_forms(write.key, of=_LIVE)))
+
+
+def _is_in(write: SliceWrite, key: Sequence[exp.Expr], where: exp.Expr | None = None) -> exp.Expr:
+    select = exp.select(terms.number(1)).from_(terms.rows(write.shadow, alias=_SHADOW))
+    select = select if where is None else select.where(where)
+    return write.sameness.found(select, write.sameness.all_forms(write.key, of=_SHADOW), key)

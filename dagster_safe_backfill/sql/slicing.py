@@ -25,6 +25,7 @@ from dagster_safe_backfill.model.slices import (
     TimeDimension,
     merged,
 )
+from dagster_safe_backfill.model.tables import Column
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.dialect import Dialect
 
@@ -49,6 +50,19 @@ _DAY = timedelta(days=1)
 def expression(column: PartitionColumn) -> exp.Expr:
     """Return a partition column's parsed expression. It is cached, so copy it before you change it."""
     return terms.of_row(column.sql, dialect=column.dialect.name, option=column.name)
+
+
+def identify_partitions(names: Sequence[str], table_slice: TableSlice) -> bool:
+    """Return True if rows with equal values in `names` are in the same partition.
+
+    Then no row has the values of a row of another partition, so other partitions need no scan.
+    """
+    own = {*map(str.casefold, names)}
+    for column in table_slice.columns.values():
+        value = expression(column)
+        if not isinstance(value, exp.Column) or value.name.casefold() not in own:
+            return False
+    return bool(table_slice.columns)
 
 
 def inside(table_slice: TableSlice) -> exp.Expr:
@@ -105,7 +119,11 @@ def _one_dimension(
     value = expression(column)
     if isinstance(dimension, KeyDimension):
         keys = dict.fromkeys(dimension.values[i] for i in positions)
-        return terms.is_in(value, [_in_domain(terms.text(key), column) for key in keys])
+        here = _forms(value, column)
+        listed = [_forms(_in_domain(terms.text(key), column), column) for key in keys]
+        if len(here) > 1:
+            return terms.any_of(terms.equal(here, forms) for forms in listed)
+        return terms.is_in(here[0], [form for (form,) in listed])
     conditions: list[exp.Expr] = []
     for window in merged(map(dimension.windows.__getitem__, positions)):
         start = _in_domain(terms.text(_bound(window.start, column, dimension)), column)
@@ -175,8 +193,10 @@ class _Mark:
         return exp.Case().when(is_inside, count)
 
     def is_match(self) -> exp.Expr:
-        operator = exp.GTE if self.is_window else exp.EQ
-        return operator(this=self.here.copy(), expression=terms.column(next(iter(self.texts)), of=_MAP))
+        there = terms.column(next(iter(self.texts)), of=_MAP)
+        if self.is_window:
+            return exp.GTE(this=self.here.copy(), expression=there)
+        return terms.equal(_forms(self.here, self.column), _forms(there, self.column))
 
     def is_before_end(self) -> exp.Expr:
         return exp.LT(this=self.here.copy(), expression=terms.column([*self.texts][-1], of=_MAP))
@@ -215,10 +235,11 @@ def ambiguous_keys(dimensions: Sequence[tuple[KeyDimension, PartitionColumn]], r
         key, value, unfit = terms.column(_KEY), terms.column(_VALUE), terms.column(_UNFIT)
         of_group = {"place": terms.number(place), "first": exp.Min(this=key), "last": exp.Max(this=key.copy())}
         select = exp.select(*terms.named(of_group), exp.alias_(exp.Max(this=unfit), "unfit", quoted=True))
+        same = _forms(value, column)
         is_shared = exp.GT(this=exp.Count(this=exp.Star()), expression=terms.number(1))
         is_unfit = exp.not_(exp.Is(this=exp.Max(this=unfit.copy()), expression=exp.Null()))
         select = select.from_(terms.subquery(_values_of_keys(dimension, column, rows), ROWS))
-        parts.append(select.group_by(value, unfit.copy()).having(exp.or_(is_shared, is_unfit)))
+        parts.append(select.group_by(*same, unfit.copy()).having(exp.or_(is_shared, is_unfit)))
     return exp.union(*parts, distinct=False) if len(parts) > 1 else parts[0]
 
 
@@ -250,6 +271,13 @@ def _values_of_keys(dimension: KeyDimension, column: PartitionColumn, rows: exp.
         is_changed = exp.or_(is_changed, exp.NEQ(this=exact, expression=exp.cast(value.copy(), wider)))
     items = {_KEY: key, _VALUE: value, _UNFIT: exp.Case().when(is_changed, key.copy())}
     return exp.select(*terms.named(items)).from_(keys)
+
+
+def _forms(value: exp.Expr, column: PartitionColumn) -> Sequence[exp.Expr]:
+    """Return a value of a partition column in forms that are all equal only for identical values."""
+    dialect: Dialect = column.dialect
+    of = Column(name=column.name, type=column.type_name, collation=column.collation)
+    return [form.copy() for form in dialect.exact(value.copy(), of)]
 
 
 def _tried(value: exp.Expr, column: PartitionColumn) -> exp.Expr:

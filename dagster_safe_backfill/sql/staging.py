@@ -10,6 +10,7 @@ from sqlglot import exp
 from dagster_safe_backfill.model.slices import TableSlice
 from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec
 from dagster_safe_backfill.sql import terms
+from dagster_safe_backfill.sql.sameness import Sameness
 from dagster_safe_backfill.sql.slicing import PARTITION, expression, positioned
 
 _RANK, _TIES = "_sb_rank", "_sb_ties"
@@ -25,6 +26,7 @@ class StagedColumn:
         source_type: The type of the computed column.
         type: The type of the live column.
         constant: The value of a column that isn't computed; None if it is computed.
+        collation: The collation of the live or of the computed column. A comparison of the two follows either.
     """
 
     name: str
@@ -32,6 +34,12 @@ class StagedColumn:
     source_type: str
     type: str
     constant: exp.Expr | None = None
+    collation: str | None = None
+
+    @property
+    def staged(self) -> Column:
+        """The column of the shadow, and of the live table once the shadow is published."""
+        return Column(name=self.name, type=self.type, collation=self.collation)
 
     @property
     def is_cast(self) -> bool:
@@ -76,7 +84,7 @@ def values_lost_by_cast(source: exp.Table, lost: Mapping[str, exp.Expr]) -> exp.
     return exp.select(*terms.named(items)).from_(source.copy())
 
 
-def shadow_rows(rows: exp.Select, *, names: Sequence[str], table_slice: TableSlice) -> exp.Select:
+def shadow_rows(rows: exp.Select, *, names: Sequence[str], table_slice: TableSlice, sameness: Sameness) -> exp.Select:
     """Return the rows of a shadow: computed rows with the position of each row's partition.
 
     With `keep_latest`, each row also gets its rank among the rows of its key, the largest value first, and the number
@@ -85,21 +93,21 @@ def shadow_rows(rows: exp.Select, *, names: Sequence[str], table_slice: TableSli
     items = terms.columns(names)
     latest = table_slice.spec.keep_latest
     if latest is not None:
-        items += terms.named(_ranks(table_slice.spec.unique_key, latest))
+        items += terms.named(_ranks(table_slice.spec.unique_key, latest, sameness))
     return positioned(rows, items, table_slice)
 
 
-def _ranks(key: Sequence[str], latest: str) -> dict[str, exp.Expr]:
-    by_key = terms.columns(key)
+def _ranks(key: Sequence[str], latest: str, sameness: Sameness) -> dict[str, exp.Expr]:
+    by_key = sameness.all_forms(key)
     # Spelled out, because DuckDB has a setting (default_null_order) for the place of NULLs.
     is_null = exp.Ordered(this=exp.Is(this=terms.column(latest), expression=exp.Null()))
     order = exp.Order(expressions=[is_null, exp.Ordered(this=terms.column(latest), desc=True, nulls_first=False)])
     # ROW_NUMBER, not RANK, so that exactly one row of each key has rank 1; equal latest values are counted as ties.
     rank = exp.Window(this=exp.RowNumber(), partition_by=by_key, order=order)
     # Rows with NULL in their key aren't duplicates of each other: the audit of the unique key rejects them later.
-    has_key = exp.not_(terms.any_of(exp.Is(this=column.copy(), expression=exp.Null()) for column in by_key))
+    has_key = exp.not_(terms.any_of(exp.Is(this=column.copy(), expression=exp.Null()) for column in terms.columns(key)))
     same = exp.Window(
-        this=exp.Count(this=exp.Star()), partition_by=[*(column.copy() for column in by_key), terms.column(latest)]
+        this=exp.Count(this=exp.Star()), partition_by=[*(form.copy() for form in by_key), terms.column(latest)]
     )
     one = terms.number(1)
     return {
@@ -123,9 +131,10 @@ def tied_keys(shadow: TableRef, key: Sequence[str], *, size: int) -> exp.Select:
     return select.where(terms.column(_RANK).eq(1), is_tie).limit(size)
 
 
-def repeated_keys(shadow: TableRef, key: Sequence[str]) -> exp.Select:
+def repeated_keys(shadow: TableRef, key: Sequence[str], sameness: Sameness) -> exp.Select:
     """Return one key that occurs more than once, or no row if every key is unique."""
-    select = exp.select(*terms.columns(key)).from_(terms.rows(shadow)).group_by(*terms.columns(key))
+    forms = sameness.all_forms(key)
+    select = exp.select(*forms).from_(terms.rows(shadow)).group_by(*(form.copy() for form in forms))
     return select.having(exp.GT(this=exp.Count(this=exp.Star()), expression=terms.number(1))).limit(1)
 
 

@@ -171,40 +171,28 @@ def count_where(condition: exp.Expr) -> exp.Expr:
     return exp.Count(this=exp.Case().when(condition, number(1)))
 
 
-def looked_up(
-    other_rows: exp.Select, names: Iterable[str], *, other: str, own: str, others: Iterable[str] | None = None
-) -> exp.Expr:
-    """Return a condition that is true if a row of `other_rows` has the values of this row.
+def equal(here: Iterable[exp.Expr], there: Iterable[exp.Expr]) -> exp.Expr:
+    """Return a condition that is true if each of some values equals the other of its pair."""
+    pairs = zip(here, there, strict=True)
+    return all_of([exp.EQ(this=one.copy(), expression=other.copy()) for one, other in pairs])
+
+
+def looked_up(other_rows: exp.Select, there: Iterable[exp.Expr], here: Iterable[exp.Expr]) -> exp.Expr:
+    """Return an EXISTS that is true if a row of `other_rows` has the values of this row.
 
     Args:
-        other_rows: A SELECT from a relation with the alias `other`.
-        names: The columns of this row.
-        other: The alias of the relation in which values are looked up.
-        own: The alias of the relation of this row.
-        others: The columns of `other`. Defaults to `names`.
+        other_rows: A SELECT from another relation.
+        there: The values of a row of the other relation.
+        here: The values of this row.
     """
-    there = names if others is None else others
-    exists = exp.Exists(this=other_rows.where(same(there, left=other, right=own, others=names)))
+    exists = exp.Exists(this=other_rows.where(equal(there, here)))
     exists.meta[IS_LOOKUP] = True
     return exists
 
 
-def same(names: Iterable[str], *, left: str, right: str, others: Iterable[str] | None = None) -> exp.Expr:
-    """Return a condition that is true if columns are equal in two relations. NULL equals nothing.
-
-    `others` are the names of the columns in the right relation. They default to `names`.
-    """
-    here = columns(names, of=left)
-    there = columns(names if others is None else others, of=right)
-    return all_of(map(exp.Column.eq, here, there))
-
-
-def differ(names: Iterable[str], *, left: str, right: str) -> exp.Expr:
-    """Return a condition that is true if at least one column differs in two relations. NULL equals NULL."""
-    unequal: list[exp.Expr] = []
-    for name in names:
-        unequal.append(exp.NullSafeNEQ(this=column(name, of=left), expression=column(name, of=right)))
-    return any_of(unequal)
+def is_any_text(texts: Iterable[exp.Expr]) -> exp.Expr:
+    """Return a condition that is true if at least one of `texts` isn't empty."""
+    return any_of([exp.NEQ(this=one.copy(), expression=text("")) for one in texts])
 
 
 def qualified(expression: exp.Expr, relation_name: str) -> exp.Expr:

@@ -14,6 +14,7 @@ from dagster_safe_backfill.model.states import Origin, Staged, StagedPartition
 from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec, names_of
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import staging, terms
+from dagster_safe_backfill.sql.sameness import with_collations
 from dagster_safe_backfill.sql.slicing import inside, positioned
 from dagster_safe_backfill.wap.columns import changed_columns, data_columns, respelled
 from dagster_safe_backfill.wap.ledger.record import record_intent, record_staged, record_taken
@@ -89,8 +90,9 @@ def gathered(
     sources = _sources(spec, found)
     columns = _columns(session, spec, sources)
     names = names_of(columns)
-    recognised = _recognised(session, sources, spec=spec, partition_slice=partition_slice, names=names)
     live_columns = _live_columns(session, spec, found, columns)
+    columns = with_collations(columns, live_columns or ())
+    recognised = _recognised(session, sources, spec=spec, partition_slice=partition_slice, columns=columns)
     shadow = into or scratch_shadow(session)
     kind = "scratch" if into is None else "shadow"
     session.tables.create(shadow, _rows(sources, recognised, names), kind=kind)
@@ -139,7 +141,7 @@ def why_unfit(
     same = [one for one in found if one.key not in why]
     chosen = partition_slice.only(one.key for one in same)
     try:
-        counted = _counted(session, sources, spec=spec, partition_slice=chosen, names=names_of(columns))
+        counted = _counted(session, sources, spec=spec, partition_slice=chosen, columns=columns)
     except (ConfigurationError, SliceError) as error:
         # The definition is the one that they were staged by, so somebody changed the shadows.
         return why | dict.fromkeys(chosen.keys, f"somebody changed their shadow ({error})")
@@ -189,11 +191,11 @@ def _counted(
     *,
     spec: TableSpec,
     partition_slice: PartitionSlice,
-    names: Sequence[str],
+    columns: Sequence[Column],
 ) -> dict[str, int]:
     """Return a mapping from partition key to the number of rows in the shadows."""
-    recognised = _recognised(session, sources, spec=spec, partition_slice=partition_slice, names=names)
-    rows = terms.Derived(schema="", name=_SCRATCH, select=_rows(sources, recognised, names))
+    recognised = _recognised(session, sources, spec=spec, partition_slice=partition_slice, columns=columns)
+    rows = terms.Derived(schema="", name=_SCRATCH, select=_rows(sources, recognised, names_of(columns)))
     return staging.by_key(dict(session.query(staging.rows_by_partition(rows))), recognised.keys)
 
 
@@ -292,8 +294,8 @@ def _live_columns(
             " partitions. Stage all of them again, in one backfill.",
         )
     # The ledger records the names of the live columns, and not their types.
-    types = {column.name: column.type for column in (*columns, *(session.tables.columns(spec.table) or ()))}
-    return tuple([Column(name=name, type=types.get(name, "")) for name in names])
+    known = {column.name: column for column in (*columns, *(session.tables.columns(spec.table) or ()))}
+    return tuple([known.get(name, Column(name=name, type="")) for name in names])
 
 
 def _recognised(
@@ -302,12 +304,13 @@ def _recognised(
     *,
     spec: TableSpec,
     partition_slice: PartitionSlice,
-    names: Sequence[str],
+    columns: Sequence[Column],
 ) -> TableSlice:
-    """Return the slice of the shadows' rows, whose columns are `names`."""
+    """Return the slice of the shadows' rows, which have the columns `columns`."""
+    names = names_of(columns)
     # All shadows have these columns, so any of them gives the expressions' types.
     rows = exp.select(*terms.columns(names)).from_(terms.table(next(iter(sources))))
-    return table_slice(session, rows, spec=respelled(spec, names), partition_slice=partition_slice, names=names)
+    return table_slice(session, rows, spec=respelled(spec, names), partition_slice=partition_slice, columns=columns)
 
 
 def _rows(sources: Mapping[TableRef, Sequence[str]], recognised: TableSlice, names: Sequence[str]) -> exp.Select:

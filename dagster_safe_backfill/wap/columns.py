@@ -167,11 +167,14 @@ def _widened(session: Session, source: exp.Table, column: StagedColumn) -> Stage
     if not column.is_cast or not _losses(session, source, [column]):
         return column
     created = session.dialect.created_as(column.source_type) or column.type
-    return StagedColumn(name=column.name, source=column.source, source_type=column.source_type, type=created)
+    return replace(column, type=created)
 
 
 def _on_its_way(source: Column, target: Column) -> StagedColumn:
-    return StagedColumn(name=target.name, source=source.name, source_type=source.type, type=target.type)
+    collation = target.collation or source.collation
+    return StagedColumn(
+        name=target.name, source=source.name, source_type=source.type, type=target.type, collation=collation
+    )
 
 
 def _is_name(name: str, other: str | None) -> bool:

@@ -160,12 +160,12 @@ class _Publication:
             live = committed.tables.columns(table)
             names = names_of(live or ())
             nothing = dict.fromkeys(table_slice.keys, Fingerprint())
-            before = live_fingerprints(committed, table_slice, names) if names else nothing
+            before = live_fingerprints(committed, table_slice, live) if live else nothing
             # Equal rows have other hashes over other columns: compare only the columns that existed at the staging.
             shared = tuple(filter({*names}.__contains__, names_of(staged.live_columns or staged.columns)))
             now = before
             if shared != names:
-                now = live_fingerprints(committed, table_slice, shared) if shared else nothing
+                now = live_fingerprints(committed, table_slice, live or (), shared) if shared else nothing
         if live is not None and session.tables.columns(table) is None:
             # A table that doesn't exist can't be locked; the next attempt can lock it.
             raise TransactionConflictError(f"{table}: another transaction created the table after this one began")
@@ -181,8 +181,7 @@ class _Publication:
         prepared, archive = self._write(before, names, live_exists=live is not None)
         # Read again, because the write may have created the table, or added or dropped columns.
         columns = session.tables.columns(table) or ()
-        names = names_of(columns)
-        after = live_fingerprints(session, table_slice, names)
+        after = live_fingerprints(session, table_slice, columns)
         # Snowflake's lock doesn't stop the INSERT of another session, so the numbers are checked before COMMIT.
         check_written(session, staged, after)
         change = NewChange(
@@ -191,7 +190,7 @@ class _Publication:
             row_counts=prepared.row_counts,
             before=before,
             after=after,
-            columns=names,
+            columns=names_of(columns),
             archive=archive,
         )
         record_change(session, table, change, origin=origin, staged=staged)
@@ -251,9 +250,8 @@ class _Publication:
         table_slice = staged.table_slice
         # Before any row is written: on Snowflake, DDL commits the transaction, so it is begun again after it.
         add_columns(session, staged)
-        names_written = names_of(staged.columns)
         write = slice_write(
-            session, table_slice, shadow=staged.shadow, names=names_written, is_partial=staged.is_partial
+            session, table_slice, shadow=staged.shadow, columns=staged.columns, is_partial=staged.is_partial
         )
         prepared = prepare_change(session, write, staged.rows, strategy=rules.strategy, live_exists=live_exists)
         archive = Archive()

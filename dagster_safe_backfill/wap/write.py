@@ -21,6 +21,7 @@ from dagster_safe_backfill.model.states import Fingerprint, Origin, Staged
 from dagster_safe_backfill.model.tables import Column, Query, TableRef, TableSpec, names_of
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import staging, terms
+from dagster_safe_backfill.sql.sameness import Sameness
 from dagster_safe_backfill.sql.slicing import expression
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
 from dagster_safe_backfill.wap.columns import data_columns, reconciled, respelled
@@ -71,10 +72,10 @@ def live_before(session: Session, *, spec: TableSpec, partition_slice: Partition
         return LiveBefore(at=at)
     session.tables.check_writable(spec.table)
     names = names_of(live)
-    recognised = live_slice(session, spec=spec, partition_slice=partition_slice, names=names)
+    recognised = live_slice(session, spec=spec, partition_slice=partition_slice, columns=live)
     # Before any work: a definition with ambiguous keys is refused without a call of the user's function.
     check_keys(session, recognised, live_rows(spec, names))
-    return LiveBefore(at=at, columns=names, fingerprints=live_fingerprints(session, recognised, names))
+    return LiveBefore(at=at, columns=names, fingerprints=live_fingerprints(session, recognised, live))
 
 
 def write(
@@ -142,14 +143,14 @@ def _fingerprinted(session: Session, staged: Staged, before: LiveBefore | None) 
     names = names_of(staged.live_columns)
     if before is not None and before.columns == names:
         return replace(staged, fingerprints=before.fingerprints)
-    now = live_fingerprints(session, staged.table_slice, names)
+    now = live_fingerprints(session, staged.table_slice, staged.live_columns)
     if before is None:
         return replace(staged, fingerprints=now)
     # Equal rows have other hashes over other columns. Fingerprints over the earlier columns show which partitions
     # changed.
     known = before.columns or ()
     is_part = bool(known) and set(known) <= {*names}
-    then = live_fingerprints(session, staged.table_slice, known) if is_part else now
+    then = live_fingerprints(session, staged.table_slice, staged.live_columns, known) if is_part else now
     changed = {key for key in keys if then[key] != before.fingerprints.get(key, Fingerprint())}
     kept = {key: before.fingerprints.get(key, Fingerprint()) for key in changed}
     return replace(staged, fingerprints=now | kept)
@@ -251,15 +252,17 @@ def stage(
         columns = reconciled(session, source, found, live, spec)
     staged_columns: list[Column] = []
     for column in columns:
-        staged_columns.append(Column(name=column.name, type=column.type))
+        staged_columns.append(column.staged)
     names = names_of(staged_columns)
     spec = respelled(spec, names)
     rows = staging.typed_rows(source, columns, dialect=session.dialect.name)
-    recognised = table_slice(session, rows, spec=spec, partition_slice=partition_slice, names=names)
+    recognised = table_slice(session, rows, spec=spec, partition_slice=partition_slice, columns=staged_columns)
     # The collation is that of the live table, which may lack a column that its publication adds.
     is_kept = _has_partition(live, recognised)
     check_keys(session, recognised, live_rows(spec, names_of(live or ())) if is_kept else rows)
-    select = staging.shadow_rows(rows, names=names, table_slice=recognised)
+    select = staging.shadow_rows(
+        rows, names=names, table_slice=recognised, sameness=Sameness.of(staged_columns, session.dialect)
+    )
     session.tables.create(shadow, select, kind="scratch" if is_scratch else "shadow")
     # Before rows are counted, so that the counts of partitions are those of the rows that remain.
     duplicates = 0 if spec.keep_latest is None else _delete_duplicates(session, shadow, spec)

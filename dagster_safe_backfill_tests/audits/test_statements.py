@@ -28,7 +28,9 @@ def selects(
         [i for i, text in enumerate(texts) if text.startswith("INSERT") and "_safe_backfill_ledger" in text]
     ]
     between = texts[staged:audited]
-    return [text for text in between if text.startswith("SELECT") and "_safe_backfill_ledger" not in text]
+    # The catalog tells the collations of the tables that are referred to.
+    others = ("_safe_backfill_ledger", "duckdb_columns()")
+    return [text for text in between if text.startswith("SELECT") and not any(other in text for other in others)]
 
 
 @pytest.fixture

@@ -27,12 +27,13 @@ from dagster_safe_backfill.model.slices import (
     TimeWindow,
 )
 from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec
-from dagster_safe_backfill.sql import auditing, comparing, publishing, staging, terms
-from dagster_safe_backfill.sql.auditing import AuditedRows
+from dagster_safe_backfill.sql import audited_rows, auditing, comparing, publishing, staging, terms
+from dagster_safe_backfill.sql.audited_rows import AuditedRows
 from dagster_safe_backfill.sql.comparing import Pairing
 from dagster_safe_backfill.sql.dialect import Dialect
 from dagster_safe_backfill.sql.fingerprints import fingerprints
 from dagster_safe_backfill.sql.publishing import SliceWrite
+from dagster_safe_backfill.sql.sameness import Sameness
 from dagster_safe_backfill.sql.slicing import inside, outside
 from dagster_safe_backfill.sql.staging import StagedColumn
 from dagster_safe_backfill.warehouses.duckdb.dialect import DuckDBDialect
@@ -158,7 +159,7 @@ def statements(warehouse: str) -> Mapping[str, exp.Expr]:
     own = sb.failing_rows("SELECT b.* FROM batch AS b JOIN live USING (day) WHERE b.value > live.value", name="own")
     pairing = Pairing(
         here=SHADOW,
-        there=auditing.live_rows(batch),
+        there=audited_rows.live_rows(batch),
         key=("day", "it's"),
         compared=(Column(name="value", type="DOUBLE"),),
         absolute_tolerance=0.01,
@@ -182,16 +183,16 @@ def statements(warehouse: str) -> Mapping[str, exp.Expr]:
     )
 
     def staged_in(table_slice: TableSlice) -> exp.Select:
-        return staging.shadow_rows(rows, names=write.columns, table_slice=table_slice)
+        return staging.shadow_rows(rows, names=write.columns, table_slice=table_slice, sameness=Sameness())
 
     return {
         "staging: values lost by a cast": staging.values_lost_by_cast(source, lost),
         "staging: fill": _created(NEW, staged_in(placed)),
         "staging: fill, by consecutive days": _created(
-            SCRATCH, staging.shadow_rows(rows, names=write.columns, table_slice=by_count)
+            SCRATCH, staging.shadow_rows(rows, names=write.columns, table_slice=by_count, sameness=Sameness())
         ),
         "staging: fill, by windows of time": _created(
-            SCRATCH, staging.shadow_rows(rows, names=write.columns, table_slice=by_window)
+            SCRATCH, staging.shadow_rows(rows, names=write.columns, table_slice=by_window, sameness=Sameness())
         ),
         "staging: rows by partition": staging.rows_by_partition(SHADOW),
         "staging: outside, a sample": staging.outside_sample(SHADOW, placed, size=10),
@@ -200,13 +201,13 @@ def statements(warehouse: str) -> Mapping[str, exp.Expr]:
         "staging: duplicates": staging.duplicates(RANKED),
         "staging: tied keys": staging.tied_keys(RANKED, spec.unique_key, size=10),
         "staging: delete duplicates": staging.delete_duplicates(RANKED),
-        "staging: repeated keys": staging.repeated_keys(SHADOW, spec.unique_key),
+        "staging: repeated keys": staging.repeated_keys(SHADOW, spec.unique_key, Sameness()),
         "fingerprints: by partition": fingerprints(placed, dialect.row_hash([terms.column("day")])),
-        "auditing: conditions together": auditing.grouped(together, auditing.shadow_rows(batch), is_overall=False),
+        "auditing: conditions together": auditing.grouped(together, audited_rows.shadow_rows(batch), is_overall=False),
         "auditing: aggregates of live, and over the run": auditing.grouped(
-            measured, auditing.live_rows(batch), is_overall=True
+            measured, audited_rows.live_rows(batch), is_overall=True
         ),
-        "auditing: aggregates of no rows": auditing.of_no_rows(measured, auditing.shadow_rows(batch)),
+        "auditing: aggregates of no rows": auditing.of_no_rows(measured, audited_rows.shadow_rows(batch)),
         "auditing: what a user's own query finds": auditing.found_by_partition(auditing.found_rows(own, batch), batch),
         "auditing: repeated values": auditing.repeated_values(sb.unique("it's"), batch),
         "auditing: repetitions": auditing.repetitions(sb.unique("it's"), batch),
@@ -218,7 +219,7 @@ def statements(warehouse: str) -> Mapping[str, exp.Expr]:
         "publishing: rows by partition": publishing.rows_by_partition(LIVE, placed),
         "publishing: differing": publishing.differing(write),
         "publishing: differing by partition": publishing.differing_by_partition(
-            TableRef(schema="main", name="differing")
+            TableRef(schema="main", name="differing"), write
         ),
         "publishing: count in scope": publishing.count_inside(write),
         "publishing: rows in scope": publishing.rows_inside(write),

@@ -37,7 +37,7 @@ Row = tuple[Any, ...]
 Rows = dict[tuple[int, int], tuple[float | None, str | None]]
 """Rows by day and id."""
 
-values = st.tuples(st.sampled_from([None, 0.0, 1.5, math.nan]), st.sampled_from([None, "", "it's"]))
+values = st.tuples(st.sampled_from([None, 0.0, -0.0, 1.5, math.nan]), st.sampled_from([None, "", "it's"]))
 rows = st.dictionaries(st.tuples(st.integers(0, 3), st.integers(0, 4)), values, max_size=20)
 chosen = st.sets(st.integers(0, 3), min_size=1)
 

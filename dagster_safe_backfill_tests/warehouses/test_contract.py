@@ -15,6 +15,7 @@ from sqlglot import exp
 import dagster_safe_backfill as sb
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import terms
+from dagster_safe_backfill.sql.sameness import Sameness
 from dagster_safe_backfill.warehouses.base import STATEMENTS, Warehouse
 from dagster_safe_backfill.warehouses.frames import FrameError, NoColumnsError
 from dagster_safe_backfill_tests.conftest import Read
@@ -218,7 +219,7 @@ def test_changes_tell_how_many_rows_they_changed(warehouse: Warehouse, read: Rea
         merge = exp.Merge(
             this=terms.table(T, alias="l"),
             using=terms.subquery(source, "s"),
-            on=terms.same(["a"], left="l", right="s"),
+            on=Sameness().same(["a"], left="l", right="s"),
             whens=exp.Whens(
                 expressions=[
                     exp.When(matched=True, then=exp.Update(expressions=[terms.column("a").eq(terms.number(20))])),

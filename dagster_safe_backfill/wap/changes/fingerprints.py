@@ -6,18 +6,30 @@ from collections.abc import Sequence
 
 from dagster_safe_backfill.model.slices import TableSlice
 from dagster_safe_backfill.model.states import Fingerprint
+from dagster_safe_backfill.model.tables import Column, names_of
 from dagster_safe_backfill.sql import fingerprints as sql
-from dagster_safe_backfill.sql import terms
+from dagster_safe_backfill.sql.sameness import Sameness
 from dagster_safe_backfill.warehouses.base import Session
 
 
-def live_fingerprints(session: Session, table_slice: TableSlice, names: Sequence[str]) -> dict[str, Fingerprint]:
-    """Return a mapping from partition key to the fingerprint of the live partition, over the columns `names`.
+def live_fingerprints(
+    session: Session, table_slice: TableSlice, columns: Sequence[Column], names: Sequence[str] | None = None
+) -> dict[str, Fingerprint]:
+    """Return a mapping from partition key to the fingerprint of the live partition.
 
     The table must exist; a read-only session is enough.
+
+    Args:
+        session: An open session.
+        table_slice: The partitions.
+        columns: The live table's columns.
+        names: The columns to read. Defaults to all of them.
     """
     dialect, keys = session.dialect, table_slice.keys
-    select = sql.fingerprints(table_slice, dialect.row_hash(terms.columns(names)))
+    sameness = Sameness.of(columns, dialect)
+    forms = [sameness.forms(name) for name in (names_of(columns) if names is None else names)]
+    row_hash = dialect.row_hash([first for first, *_ in forms], rare=[text for _, *rare in forms for text in rare])
+    select = sql.fingerprints(table_slice, row_hash)
     found = dict.fromkeys(keys, Fingerprint())
     algorithm = dialect.hash_algorithm
     for position, rows, total in session.query(select):

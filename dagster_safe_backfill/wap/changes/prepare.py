@@ -9,14 +9,15 @@ from datetime import datetime, timezone
 from sqlglot import exp
 from typing_extensions import assert_never
 
-from dagster_safe_backfill.errors import TransactionConflictError
+from dagster_safe_backfill.errors import TransactionConflictError, WriteError
 from dagster_safe_backfill.model.options import Strategy
 from dagster_safe_backfill.model.slices import TableSlice
 from dagster_safe_backfill.model.states import Fingerprint, RowCounts
-from dagster_safe_backfill.model.tables import TableRef
+from dagster_safe_backfill.model.tables import Column, TableRef, names_of
 from dagster_safe_backfill.sql import publishing, terms
 from dagster_safe_backfill.sql.publishing import SliceWrite
-from dagster_safe_backfill.sql.slicing import inside
+from dagster_safe_backfill.sql.sameness import Sameness
+from dagster_safe_backfill.sql.slicing import identify_partitions, inside
 from dagster_safe_backfill.warehouses.base import Session
 
 _DIFFERING = "_sb_differing"
@@ -34,8 +35,8 @@ class PreparedChange:
         created: The name and the rows of the live table, if it doesn't exist yet.
         rewrites: True if the statements delete all rows of the slice and insert them again.
         scratch: Derived rows that the statements read.
-        deletes: The number of rows that the DELETE statement must delete. Another number shows that another session
-            changed rows in between.
+        deletes: The numbers of rows that the DELETE statements must delete, in their order. Another number shows that
+            another session changed rows in between.
     """
 
     row_counts: Mapping[str, RowCounts]
@@ -43,7 +44,7 @@ class PreparedChange:
     created: tuple[TableRef, exp.Select] | None = None
     rewrites: bool = False
     scratch: TableRef | None = None
-    deletes: int | None = None
+    deletes: Sequence[int] = ()
 
     def run(self, session: Session, *, clone: TableRef | None = None) -> None:
         """Run the statements, and remove the derived rows that they read from the session.
@@ -59,14 +60,15 @@ class PreparedChange:
             table, rows = self.created
             # On Snowflake this creates the empty table and raises; the next attempt holds it and fills it.
             session.tables.create(table, rows, kind="live")
+        deletes = iter(self.deletes)
         for build, write in self.statements:
             statement = build(write if clone is None else replace(write, clone=clone))
             count = session.execute(statement)
-            is_delete = isinstance(statement, exp.Delete) and self.deletes is not None and clone is None
+            expected = next(deletes, None) if isinstance(statement, exp.Delete) else None
             # Snowflake's lock doesn't stop INSERTs: a DELETE would remove rows that nobody has counted or archived.
-            if is_delete and count != self.deletes:
+            if expected not in (None, count) and clone is None:
                 raise TransactionConflictError(
-                    f"{write.table}: another session changed rows: {self.deletes} rows were to be deleted, and {count}"
+                    f"{write.table}: another session changed rows: {expected} rows were to be deleted, and {count}"
                     " were deleted"
                 )
         if self.scratch is not None:
@@ -86,21 +88,23 @@ def slice_write(
     table_slice: TableSlice,
     *,
     shadow: TableRef,
-    names: tuple[str, ...],
+    columns: Sequence[Column],
     clone: TableRef | None = None,
     is_partial: bool = False,
 ) -> SliceWrite:
-    """Return how the columns `names` of a shadow are written to a slice of the live table, or of its clone.
+    """Return how the data columns of a shadow are written to a slice of the live table, or of its clone.
 
     `is_partial` is True if the live table has other columns as well.
     """
     stamp = table_slice.spec.updated_at_column
+    names = names_of(columns)
     predicate = inside(table_slice)
     return SliceWrite(
         table_slice=table_slice,
         inside=predicate if table_slice.partition_slice is None else exp.paren(predicate),
         shadow=shadow,
         columns=names,
+        sameness=Sameness.of(columns, session.dialect),
         stamp=(stamp, _now(session, clone or table_slice.table, stamp)) if stamp and stamp not in names else None,
         unread=stamp,
         clone=clone,
@@ -154,11 +158,11 @@ def _now(session: Session, table: TableRef, stamp: str) -> exp.Expr:
 def _merge(session: Session, write: SliceWrite, rows: Mapping[str, int]) -> PreparedChange:
     # The rows that differ are kept, because two statements read them: one counts them, and the MERGE writes them.
     scratch = session.derive(_DIFFERING, publishing.differing(write))
-    differing, fresh = 0, 0
+    differing, fresh, alike = 0, 0, 0
     by_position: dict[int, tuple[int, int]] = {}
-    for position, count, new in session.query(publishing.differing_by_partition(scratch)):
+    for position, count, new, *others in session.query(publishing.differing_by_partition(scratch, write)):
         by_position[position] = (count, new)
-        differing, fresh = differing + count, fresh + new
+        differing, fresh, alike = differing + count, fresh + new, alike + sum(others)
     ((live,),) = session.query(publishing.count_inside(write))
     matched = sum(rows.values()) - fresh
     # If no live row is unmatched, the search for missing keys is skipped: it would find none.
@@ -175,6 +179,8 @@ def _merge(session: Session, write: SliceWrite, rows: Mapping[str, int]) -> Prep
         row_counts[key] = RowCounts(
             staged=staged, inserted=new, updated=count - new, deleted=gone.get(position, 0), unchanged=staged - count
         )
+    if differing > fresh and not identify_partitions(write.key, write.table_slice):
+        _count_moved(session, replace(write, shadow=scratch), row_counts)
     replaced = differing - fresh + missing
     # Measured on DuckDB: a MERGE is faster if few rows change, DELETE and INSERT if most do. But rows that don't change
     # keep their time in `updated_at_column`, and their values in columns that aren't computed, only if they are not
@@ -186,12 +192,18 @@ def _merge(session: Session, write: SliceWrite, rows: Mapping[str, int]) -> Prep
         session.forget(scratch)
         return _rewrite(write, row_counts, deletes=live)
     statements: list[tuple[Build, SliceWrite]] = []
+    deletes: list[int] = []
     if gone:
         statements.append((publishing.delete_gone, write))
+        deletes.append(missing)
     if not differing:
         session.forget(scratch)
-        return PreparedChange(row_counts=row_counts, statements=statements, deletes=missing)
+        return PreparedChange(row_counts=row_counts, statements=statements, deletes=deletes)
     merged = replace(write, shadow=scratch)
+    if alike:
+        _check_deletable(write, is_referenced=is_referenced)
+        statements.append((publishing.delete_alike, merged))
+        deletes.append(alike)
     if is_referenced and write.compared:
         # DuckDB deletes a row, and inserts it again, to set a column that an index or a key of another table is on,
         # even to the value that it has.
@@ -199,12 +211,42 @@ def _merge(session: Session, write: SliceWrite, rows: Mapping[str, int]) -> Prep
         updated = tuple(name for name, count in zip(write.compared, counts, strict=True) if count)
         merged = replace(merged, updated=updated)
     statements.append((publishing.merge_changed, merged))
-    return PreparedChange(row_counts=row_counts, statements=statements, scratch=scratch, deletes=missing)
+    return PreparedChange(row_counts=row_counts, statements=statements, scratch=scratch, deletes=deletes)
+
+
+def _check_deletable(write: SliceWrite, *, is_referenced: bool) -> None:
+    """Refuse to replace rows by a DELETE and an INSERT if that would lose values, or if it isn't possible.
+
+    Raises:
+        WriteError: The rows differ only in values that the database calls equal, so its UPDATE would not write them.
+    """
+    if write.is_partial or is_referenced:
+        why = "a foreign key refers to them" if is_referenced else "they have values in columns that aren't computed"
+        raise WriteError(
+            f"{write.table}: rows changed only in values that the database calls equal, such as 0.0 and -0.0, which it"
+            f" writes only by a DELETE and an INSERT. These rows can't be deleted, because {why}. Nothing was"
+            " published. Compute all columns, or publish these partitions with another value.",
+            table=str(write.table),
+        )
+
+
+def _count_moved(session: Session, changed: SliceWrite, row_counts: dict[str, RowCounts]) -> None:
+    """Count the rows that move within the slice as deleted from one partition and inserted into the other.
+
+    Otherwise the partition that they leave would count as unchanged, and would not be archived.
+    """
+    keys = changed.table_slice.keys
+    if len(keys) == 1:
+        return
+    for was, now, count in session.query(publishing.moved_by_partition(changed)):
+        left, entered = row_counts[keys[was]], row_counts[keys[now]]
+        row_counts[keys[was]] = replace(left, deleted=left.deleted + count)
+        row_counts[keys[now]] = replace(entered, updated=entered.updated - count, inserted=entered.inserted + count)
 
 
 def _rewrite(write: SliceWrite, row_counts: Mapping[str, RowCounts], *, deletes: int) -> PreparedChange:
     statements: list[tuple[Build, SliceWrite]] = [(publishing.delete_inside, write), (publishing.insert_staged, write)]
-    return PreparedChange(row_counts=row_counts, statements=statements, rewrites=True, deletes=deletes)
+    return PreparedChange(row_counts=row_counts, statements=statements, rewrites=True, deletes=[deletes])
 
 
 def _replace(session: Session, write: SliceWrite, rows: Mapping[str, int]) -> PreparedChange:

@@ -9,7 +9,7 @@ from sqlglot import exp
 
 from dagster_safe_backfill.errors import SchemaMismatchError, SwapError
 from dagster_safe_backfill.model.states import Archive, Staged
-from dagster_safe_backfill.model.tables import Column, TableRef, names_of
+from dagster_safe_backfill.model.tables import Column, TableRef
 from dagster_safe_backfill.sql import staging, terms
 from dagster_safe_backfill.sql.slicing import expression, inside, outside
 from dagster_safe_backfill.sql.staging import StagedColumn
@@ -65,9 +65,13 @@ def swapped(
 
 
 def _prepared(session: Session, staged: Staged, *, clone: TableRef | None = None) -> PreparedChange:
-    names = names_of(staged.columns)
     write = slice_write(
-        session, staged.table_slice, shadow=staged.shadow, names=names, clone=clone, is_partial=staged.is_partial
+        session,
+        staged.table_slice,
+        shadow=staged.shadow,
+        columns=staged.columns,
+        clone=clone,
+        is_partial=staged.is_partial,
     )
     return prepare_change(session, write, staged.rows, strategy="swap", live_exists=True)
 
@@ -89,7 +93,7 @@ def _reshape(session: Session, staged: Staged, live: Sequence[Column], *, aside:
     ]
     others = outside(inside(staged.table_slice))
     _check_values(session, staged, moved, where=others)
-    write = slice_write(session, staged.table_slice, shadow=staged.shadow, names=names_of(staged.columns))
+    write = slice_write(session, staged.table_slice, shadow=staged.shadow, columns=staged.columns)
     prepared = prepare_change(session, write, staged.rows, strategy="replace", live_exists=True)
     added = staging.with_defaults(spec, staged.added, dialect=session.dialect.name)
     with session.tables.replace(spec.table, aside=aside) as new:

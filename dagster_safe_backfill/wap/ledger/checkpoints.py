@@ -118,5 +118,6 @@ def _changed(
     if names is None or not rest:
         return changed
     chosen = partition_slice.only(one.key for one in rest)
-    now = live_fingerprints(session, live_slice(session, spec=spec, partition_slice=chosen, names=names), names)
+    columns = live or ()
+    now = live_fingerprints(session, live_slice(session, spec=spec, partition_slice=chosen, columns=columns), columns)
     return changed | {one.key for one in rest if now[one.key] != one.fingerprint}

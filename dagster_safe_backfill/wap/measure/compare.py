@@ -19,8 +19,8 @@ from dagster_safe_backfill.errors import (
     SafeBackfillError,
     StatementCancelledError,
 )
-from dagster_safe_backfill.sql import auditing, comparing
-from dagster_safe_backfill.sql.auditing import AuditedRows
+from dagster_safe_backfill.sql import audited_rows, auditing, comparing
+from dagster_safe_backfill.sql.audited_rows import AuditedRows
 from dagster_safe_backfill.sql.comparing import KIND, Pairing
 from dagster_safe_backfill.warehouses.base import Row, Session
 
@@ -135,12 +135,13 @@ def _pairing(audit: Comparison, batch: AuditedRows) -> Pairing:
     apart = {*of_key, batch.table_slice.spec.updated_at_column}
     return Pairing(
         here=batch.rows,
-        there=auditing.live_rows(batch) if batch.has_live else None,
+        there=audited_rows.live_rows(batch) if batch.has_live else None,
         key=tuple(of_key),
         compared=tuple([column for column in batch.columns if column.name not in apart]),
         absolute_tolerance=audit.absolute_tolerance,
         relative_tolerance=audit.relative_tolerance,
         dialect=batch.dialect,
+        sameness=batch.sameness,
     )
 
 
@@ -196,6 +197,8 @@ def _shown(row: Sequence[Any], pairing: Pairing, sampler: Sampler) -> dict[str, 
     different = {
         name: pair for name, pair in pairs.items() if kind != "changed" or not _is_same(pair[0], pair[1], pairing)
     }
+    # Python calls some values equal that the comparison tells apart, such as 0.0 and -0.0.
+    different = different or {name: pair for name, pair in pairs.items() if name.casefold() in pairing.sameness.inexact}
     shown = {
         side: ", ".join(f"{name}: {sampler.masked(name, pair[i])}" for name, pair in different.items())
         for i, side in enumerate((_SHADOW, _LIVE))

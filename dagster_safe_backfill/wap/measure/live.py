@@ -46,7 +46,7 @@ def measure_live(
         )
     names = names_of(columns)
     rows = exp.select(*terms.columns(names)).from_(terms.table(spec.table))
-    recognised = table_slice(session, rows, spec=spec, partition_slice=partition_slice, names=names)
+    recognised = table_slice(session, rows, spec=spec, partition_slice=partition_slice, columns=columns)
     check_keys(session, recognised, rows)
     if partition_slice is not None:
         rows = rows.where(inside(recognised))

@@ -30,9 +30,11 @@ from dagster_safe_backfill.errors import (
     StatementCancelledError,
 )
 from dagster_safe_backfill.model.states import Staged
+from dagster_safe_backfill.model.tables import Column, TableRef
+from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.model.transient import is_transient
-from dagster_safe_backfill.sql import auditing, terms
-from dagster_safe_backfill.sql.auditing import AuditedRows
+from dagster_safe_backfill.sql import audited_rows, auditing, terms
+from dagster_safe_backfill.sql.audited_rows import AuditedRows
 from dagster_safe_backfill.wap.measure.compare import Sampler, compared
 from dagster_safe_backfill.wap.measure.readings import Position, Readings, Unmeasured, readings
 from dagster_safe_backfill.wap.measure.rows import staged_rows
@@ -67,16 +69,17 @@ def measure(session: Session, batch: AuditedRows, audits: Sequence[Audit], *, co
         audits: The audits, with distinct names.
         counts_live: True if live rows are counted even if no audit needs them.
     """
+    batch = _with_references(session, batch, audits)
     questions = _Questions.of(audits, batch)
     keys = batch.table_slice.keys
     positions = len(keys)
-    shadow = auditing.shadow_rows(batch)
+    shadow = audited_rows.shadow_rows(batch)
     here = there = None
     if questions.here or questions.has_groups:
         here = readings(session, shadow, questions.here, positions=positions, is_overall=questions.is_overall)
     # Live rows are counted even if no audit needs them, because the report shows them beside the staged ones.
     if questions.has_groups or counts_live:
-        live = auditing.live_rows(batch) if batch.has_live else None
+        live = audited_rows.live_rows(batch) if batch.has_live else None
         there = readings(
             session,
             live,
@@ -92,6 +95,19 @@ def measure(session: Session, batch: AuditedRows, audits: Sequence[Audit], *, co
         with suppress(Unmeasured):
             live_counts = dict(zip(keys, map(there.rows, range(positions)), strict=True))
     return Measurement(results=tuple(map(measuring.result, audits)), live_rows=live_counts)
+
+
+def _with_references(session: Session, batch: AuditedRows, audits: Sequence[Audit]) -> AuditedRows:
+    """Add the columns of the tables that texts of the rows are looked up in: their collations count too."""
+    texts = {column.name.casefold() for column in batch.columns if session.dialect.keeps(column.type) == "text"}
+    tables: dict[str, Sequence[Column]] = {}
+    for audit in audits:
+        if isinstance(audit, References) and audit.table not in tables and texts & {*map(str.casefold, audit.columns)}:
+            # A name that isn't one is the problem of its audit alone, which will say so.
+            with suppress(ConfigurationError):
+                table = TableRef.parse(audit.table, default_schema=batch.live.schema)
+                tables[audit.table] = session.tables.columns(table) or ()
+    return replace(batch, references=tables) if tables else batch
 
 
 def key_result(session: Session, staged: Staged) -> AuditResult:
@@ -211,7 +227,8 @@ class _Measuring:
                 if are_repeated:
                     repeated = self._counts(auditing.repetitions(audit, self.batch))
                 failures = self._failures(audit, and_also=repeated)
-                return self._judged(audit, failures, lambda: self._failing_rows(audit))
+                result = self._judged(audit, failures, lambda: self._failing_rows(audit))
+                return replace(result, finding=self._elsewhere(audit)) if are_repeated else result
             case FailingRows():
                 found = auditing.found_rows(audit, self.batch)
                 counts = self._counts(auditing.found_by_partition(found, self.batch))
@@ -279,6 +296,24 @@ class _Measuring:
 
     def _text(self, select: exp.Query) -> str:
         return select.sql(dialect=self.session.dialect.name, pretty=True)
+
+    def _elsewhere(self, audit: Unique) -> str | None:
+        """Say in which other partitions values of the audited rows are live; None if they aren't."""
+        select = auditing.live_elsewhere(audit, self.batch)
+        found: Sequence[Row] = () if select is None else self._sampler.tuples(select)
+        if not found:
+            return None
+        names = audit.columns or self.batch.key
+        of = [column.sql for column in self.batch.table_slice.columns.values()]
+        rows = [
+            f"({', '.join(str(self._sampler.masked(*pair)) for pair in zip(names, row, strict=False))}) where"
+            f" {' and '.join(f'{sql} is {value}' for sql, value in zip(of, row[len(names) :], strict=True))}"
+            for row in found
+        ]
+        return (
+            f"({', '.join(names)}) is live in another partition, for {listed(rows)}. If a row moved, publish the"
+            " partition that it left and the one that it is in now in one run, or the one that it left first."
+        )
 
     def _of_groups(self, audit: GroupAudit) -> AuditResult:
         if audit.over == "run":

@@ -10,7 +10,7 @@ from dagster_safe_backfill.model.slices import TableSlice
 from dagster_safe_backfill.model.states import LiveRows, Staged
 from dagster_safe_backfill.model.tables import Column, TableRef
 from dagster_safe_backfill.sql import staging, terms
-from dagster_safe_backfill.sql.auditing import AuditedRows
+from dagster_safe_backfill.sql.audited_rows import AuditedRows
 from dagster_safe_backfill.sql.slicing import inside, outside
 from dagster_safe_backfill.warehouses.base import Session
 

@@ -15,6 +15,7 @@ from dagster_safe_backfill.model.states import Fingerprint, RowCounts
 from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec, names_of
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import publishing, staging, terms
+from dagster_safe_backfill.sql.sameness import Sameness
 from dagster_safe_backfill.sql.slicing import ROWS, inside, outside, positioned
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
 from dagster_safe_backfill.wap.changes.prepare import PreparedChange, prepare_change, slice_write
@@ -227,9 +228,9 @@ def by_partitions(
     counted = staging.by_key(dict(session.query(staging.rows_by_partition(view))), live.keys)
     key = live.spec.unique_key
     # Archived rows may be older than the unique key, and a MERGE needs it.
-    has_key = bool(key) and not session.query(staging.repeated_keys(view, key))
+    has_key = bool(key) and not session.query(staging.repeated_keys(view, key, Sameness.of(columns, session.dialect)))
     strategy: Strategy = "merge" if has_key else "replace"
-    write = slice_write(session, live, shadow=view, names=names, clone=wider)
+    write = slice_write(session, live, shadow=view, columns=columns, clone=wider)
     return Restoration(
         strategy=strategy,
         sources=sources,
@@ -339,7 +340,7 @@ def check_restored(
     undoing: Mapping[str, UndonePartition],
     after: Mapping[str, Fingerprint],
     *,
-    columns: tuple[str, ...],
+    columns: Sequence[Column],
     force: bool,
 ) -> None:
     """Raise, so that the transaction is rolled back, if restored partitions differ from the replaced rows.
@@ -357,11 +358,12 @@ def check_restored(
         RollbackError: A partition differs.
     """
     wrong: list[str] = []
+    names = names_of(columns)
     for source, keys in restoration.sources.items():
         archived = names_of(session.tables.columns(source) or ())
         # Equal rows have other hashes over other columns, and the archive may have fewer than the live table.
-        common = tuple(name for name in archived if name in columns)
-        found = after if common == columns else live_fingerprints(session, live.only(keys), common)
+        common = tuple(name for name in archived if name in names)
+        found = after if common == names else live_fingerprints(session, live.only(keys), columns, common)
         if common != archived:
             # On Snowflake, an archive may have columns that were added for its publication, and are dropped now.
             found = {key: replace(found[key], algorithm="") for key in keys}

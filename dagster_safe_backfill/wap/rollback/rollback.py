@@ -133,7 +133,7 @@ class _Rollback:
                 return result
             self._check_covered(undoing)
             live, columns = self._live(undoing)
-            now = self._now(committed, live, names_of(columns), undoing, altered)
+            now = self._now(committed, live, columns, undoing, altered)
         back = columns_back(self.session, live, columns, undoing, altered)
         restoration = self._restoration(live, back, undoing)
         kept = {key: now[key].rows for key, one in undoing.items() if not one.has_rows}
@@ -288,14 +288,14 @@ class _Rollback:
         # Rows are restored with the values that `updated_at_column` had, and not with the time of the rollback.
         spec = replace(self.spec, updated_at_column=None, keep_latest=None)
         partitions = self.partition_slice.only(undoing)
-        live = live_slice(self.session, spec=spec, partition_slice=partitions, names=names_of(columns))
+        live = live_slice(self.session, spec=spec, partition_slice=partitions, columns=columns)
         return live, columns
 
     def _now(
         self,
         committed: Session,
         live: TableSlice,
-        names: tuple[str, ...],
+        every: Sequence[Column],
         undoing: Mapping[str, UndonePartition],
         altered: Mapping[str, Alteration],
     ) -> Mapping[str, Fingerprint]:
@@ -304,6 +304,7 @@ class _Rollback:
         Raises:
             RollbackConflictError: Live partitions changed after the last publication that the ledger records.
         """
+        names = names_of(every)
         by_columns: dict[tuple[str, ...], list[str]] = {}
         for key, one in undoing.items():
             by_columns.setdefault(one.newest.columns, []).append(key)
@@ -313,10 +314,10 @@ class _Rollback:
             gone = [name for name in columns if name not in names]
             if gone or not columns:
                 # A column of the fingerprint is gone, so the rows can't be compared with it.
-                found = live_fingerprints(committed, live.only(keys), names)
+                found = live_fingerprints(committed, live.only(keys), every)
                 changed.update(key for key in keys if not _is_dropped(gone, found[key], undoing[key], altered))
             else:
-                found = live_fingerprints(committed, live.only(keys), columns)
+                found = live_fingerprints(committed, live.only(keys), every, columns)
                 changed.update(key for key in keys if found[key] != undoing[key].newest.fingerprint)
             if gone or columns == names:
                 now |= found
@@ -329,7 +330,7 @@ class _Rollback:
                 keys=sorted(changed),
             )
         others = [key for key in undoing if key not in now]
-        return now | live_fingerprints(committed, live.only(others), names) if others else now
+        return now | live_fingerprints(committed, live.only(others), every) if others else now
 
     def _applied(
         self,
@@ -346,8 +347,8 @@ class _Rollback:
         if restoration.aside is not None and archive.table is None:
             session.tables.drop(restoration.aside)
         columns = session.tables.columns(table) or ()
-        after = live_fingerprints(session, live, names_of(columns))
-        check_restored(session, live, restoration, undoing, after, columns=names_of(columns), force=self.force)
+        after = live_fingerprints(session, live, columns)
+        check_restored(session, live, restoration, undoing, after, columns=columns, force=self.force)
         change = NewChange(
             event="rolled_back",
             strategy=restoration.strategy,

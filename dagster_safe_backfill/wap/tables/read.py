@@ -8,7 +8,7 @@ from sqlglot import exp
 
 from dagster_safe_backfill.errors import TableNotFoundError
 from dagster_safe_backfill.model.slices import PartitionSlice
-from dagster_safe_backfill.model.tables import TableSpec, names_of
+from dagster_safe_backfill.model.tables import TableSpec
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.slicing import inside
 from dagster_safe_backfill.wap.tables.slices import live_slice
@@ -72,6 +72,6 @@ def _select(
         # The table is still queried, so that the empty frame has its columns and types.
         select = select.where(exp.false())
     elif partition_slice is not None:
-        recognised = live_slice(session, spec=spec, partition_slice=partition_slice, names=names_of(found))
+        recognised = live_slice(session, spec=spec, partition_slice=partition_slice, columns=found)
         select = select.where(inside(recognised))
     return select

@@ -15,7 +15,7 @@ from dagster_safe_backfill.model.slices import (
     TableSlice,
     TimeDimension,
 )
-from dagster_safe_backfill.model.tables import TableSpec
+from dagster_safe_backfill.model.tables import Column, TableSpec, names_of
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.dialect import Dialect
 from dagster_safe_backfill.sql.slicing import ambiguous_keys, inside
@@ -28,7 +28,7 @@ def table_slice(
     *,
     spec: TableSpec,
     partition_slice: PartitionSlice | None,
-    names: Sequence[str],
+    columns: Sequence[Column],
 ) -> TableSlice:
     """Return a slice with its partition expressions, and the types that these have over given rows.
 
@@ -37,7 +37,7 @@ def table_slice(
         rows: Rows of the table, or rows that are to be written to it.
         spec: How the table is kept.
         partition_slice: The partitions; None for an unpartitioned asset.
-        names: The columns of the rows.
+        columns: The columns of the rows, with the collations that either these or the live rows have.
 
     Raises:
         ConfigurationError: A dimension has no partition expression, or the expression isn't SQL.
@@ -46,7 +46,7 @@ def table_slice(
     if partition_slice is None:
         return TableSlice(spec=spec, partition_slice=None)
     expressions = expressions_of(spec, partition_slice, dialect=session.dialect.name)
-    known = {*map(str.casefold, names)}
+    known = {column.name.casefold(): column for column in columns}
     items: list[exp.Expr] = []
     for expression in expressions.values():
         # `terms.of_row` caches its result, and an expression that is put into a SELECT gets a parent.
@@ -55,28 +55,38 @@ def table_slice(
             if column.name.casefold() not in known:
                 raise PartitionColumnError(
                     f"{spec.table}: partition_expr names {column.name}, which the table doesn't have. Its columns are"
-                    f" {', '.join(names)}."
+                    f" {', '.join(names_of(columns))}."
                 )
     select = exp.select(*items).from_(terms.subquery(rows, "_sb_rows"))
-    columns: dict[str | None, PartitionColumn] = {}
+    found: dict[str | None, PartitionColumn] = {}
     for name, described in zip(expressions, session.describe(select), strict=True):
-        columns[name] = PartitionColumn(
+        read = [known[column.name.casefold()] for column in expressions[name].find_all(exp.Column)]
+        found[name] = PartitionColumn(
             name=f"{spec.table}, partition_expr {spec.partition_expr[name]}",
             sql=spec.partition_expr[name],
             type_name=described.type,
             keeps=session.dialect.keeps(described.type),
             timezone=spec.column_timezone,
             dialect=session.dialect,
+            collation=_collation(session, described, read, expressions[name]),
         )
-    return TableSlice(spec=spec, partition_slice=partition_slice, columns=columns)
+    return TableSlice(spec=spec, partition_slice=partition_slice, columns=found)
+
+
+def _collation(session: Session, described: Column, read: Sequence[Column], expression: exp.Expr) -> str | None:
+    """Return the collation that an expression has of the columns that it reads, if it doesn't set one itself."""
+    # An expression that names a collation compares as its user said.
+    if session.dialect.keeps(described.type) != "text" or expression.find(exp.Collate):
+        return None
+    return next((column.collation for column in read if column.collation is not None), None)
 
 
 def live_slice(
-    session: Session, *, spec: TableSpec, partition_slice: PartitionSlice | None, names: Sequence[str]
+    session: Session, *, spec: TableSpec, partition_slice: PartitionSlice | None, columns: Sequence[Column]
 ) -> TableSlice:
-    """Return the slice as `table_slice` does, over the rows of the live table, whose columns are `names`."""
-    rows = live_rows(spec, names)
-    return table_slice(session, rows, spec=spec, partition_slice=partition_slice, names=names)
+    """Return the slice as `table_slice` does, over the rows of the live table, whose columns are given."""
+    rows = live_rows(spec, names_of(columns))
+    return table_slice(session, rows, spec=spec, partition_slice=partition_slice, columns=columns)
 
 
 def live_rows(spec: TableSpec, names: Sequence[str]) -> exp.Select:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dagster_safe_backfill.errors import ConfigurationError, KeyViolationError, WarehouseError
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import Origin, RowCounts, Staged
-from dagster_safe_backfill.model.tables import TableRef, TableSpec, names_of
+from dagster_safe_backfill.model.tables import TableRef, TableSpec
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.wap.changes.prepare import prepare_change, slice_write
 from dagster_safe_backfill.wap.columns import add_columns
@@ -62,8 +62,9 @@ def store(
         if is_first:
             _claim(session, spec.table, origin=origin, keys=keys)
         add_columns(session, staged)
-        names = names_of(staged.columns)
-        write = slice_write(session, staged.table_slice, shadow=shadow, names=names, is_partial=staged.is_partial)
+        write = slice_write(
+            session, staged.table_slice, shadow=shadow, columns=staged.columns, is_partial=staged.is_partial
+        )
         prepared = prepare_change(
             session,
             write,
@@ -108,7 +109,7 @@ def _check_key(session: Session, staged: Staged) -> None:
     raise KeyViolationError(
         f"{staged.spec.table}: {count} of the computed rows have a unique key ({', '.join(key)}) that is NULL, or that"
         f" another computed row or a live row outside the slice also has ({listed(sample)}), so nothing was written."
-        " Compute each key once.",
+        f" Compute each key once.{f' {result.finding}' if result.finding else ''}",
         table=str(staged.spec.table),
         count=count,
         sample=sample,

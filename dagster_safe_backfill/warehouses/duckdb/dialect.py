@@ -1,15 +1,15 @@
-"""DuckDB's SQL: hashes, types, the values that a cast loses, ASOF joins, and the names of tables."""
+"""DuckDB's SQL: hashes, exact comparisons, the values that a cast loses, and ASOF joins."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Literal
 
 from sqlglot import exp
 
 from dagster_safe_backfill.model.slices import ColumnType
-from dagster_safe_backfill.model.tables import TableRef
+from dagster_safe_backfill.model.tables import Column
+from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.dialect import Dialect, Fit
 from dagster_safe_backfill.warehouses.duckdb.types import (
     INSTANT,
@@ -22,14 +22,9 @@ from dagster_safe_backfill.warehouses.duckdb.types import (
     parsed,
 )
 
-TEMPORARY = "temp"
-"""DuckDB's name for the database of a session's temporary tables, which can't be the name of a schema as well."""
-
-_IDENTIFIER = r'(?:"(?:[^"]|"")*"|[^\s".(]+)'
-_DEFINED = re.compile(
-    rf"^(CREATE (?:TABLE|(?:UNIQUE )?INDEX {_IDENTIFIER} ON) )(?:{_IDENTIFIER}\.)?{_IDENTIFIER}(?=[\s(])", re.IGNORECASE
-)
-"""The beginning of a definition in DuckDB's catalog, up to the table's name."""
+_FLOATS = frozenset({exp.DataType.Type.FLOAT, exp.DataType.Type.DOUBLE})
+_INEXACT = ("FLOAT", "DOUBLE", "INTERVAL", "VARIANT")
+"""Words in the names of the types of which DuckDB calls values equal that differ."""
 
 
 class DuckDBDialect(Dialect):
@@ -47,9 +42,43 @@ class DuckDBDialect(Dialect):
 
         return f"duckdb-{duckdb.__version__}"
 
-    def row_hash(self, values: Sequence[exp.Expr]) -> exp.Expr:
+    def row_hash(self, values: Sequence[exp.Expr], *, rare: Sequence[exp.Expr] = ()) -> exp.Expr:
         """See `Dialect.row_hash`."""
-        return exp.func("hash", *values, dialect=self.name)
+        usual = exp.func("hash", *values, dialect=self.name)
+        if not rare:
+            return usual
+        none = terms.typed(terms.number(0), "UBIGINT", dialect=self.name)
+        others = exp.Case().when(terms.is_any_text(rare), exp.func("hash", *rare, dialect=self.name)).else_(none)
+        # Not a sum, which would overflow the 64 bits.
+        return exp.func("xor", usual, others, dialect=self.name)
+
+    def found(self, rows: exp.Select, there: Sequence[exp.Expr], here: Sequence[exp.Expr]) -> exp.Expr:
+        """See `Dialect.found`."""
+        if all(isinstance(value, exp.Column) for value in here):
+            return super().found(rows, there, here)
+        # For EXISTS, DuckDB looks up each distinct value of the columns of `here` once, and 0.0 and -0.0 aren't
+        # distinct then. IN looks up the expressions.
+        values = [one.copy() for one in here]
+        select = rows.select(*(one.copy() for one in there), append=False)
+        # A NULL there would make IN be NULL instead of false.
+        select = select.where(*(exp.not_(exp.Is(this=one.copy(), expression=exp.Null())) for one in there))
+        value = values[0] if len(values) == 1 else exp.Tuple(expressions=values)
+        is_in = exp.In(this=value, query=select.subquery())
+        return exp.Coalesce(this=exp.paren(is_in), expressions=[exp.false()])
+
+    def exact(self, value: exp.Expr, column: Column) -> Sequence[exp.Expr]:
+        """See `Dialect.exact`."""
+        if column.collation is not None:
+            # A hash join of the bytes takes no longer than one of the texts.
+            return (exp.Encode(this=value, charset=terms.text("utf-8")),)
+        # Most types are exact, and this spares sqlglot to parse them.
+        if not any(name in column.type for name in _INEXACT):
+            return (value,)
+        kind = terms.data_type(column.type, dialect=self.name)
+        # Intervals are equal if they are equally long, with 30 days in a month and 24 hours in a day.
+        if kind.this == exp.DataType.Type.INTERVAL:
+            return (_shown(value),)
+        return (value, *_hidden(value, kind))
 
     def fit(self, *, source: str, target: str) -> Fit:
         """See `Dialect.fit`."""
@@ -104,53 +133,36 @@ class DuckDBDialect(Dialect):
         return join, exp.Case().when(ends[0], position)
 
 
-class Names:
-    """How the tables of one database are named in statements.
-
-    DuckDB refuses `nyc.trips` if both the database and a schema are named `nyc`: it could be the schema's table, or a
-    table of the database's default schema.
-
-    Args:
-        database: DuckDB's name for the database, which it takes from the name of the file.
-    """
-
-    def __init__(self, database: str) -> None:
-        self._database = database
-        self._ambiguous = {database.casefold(), "system"}
-
-    def of(self, table: TableRef) -> str:
-        """Return a table's name, quoted for a statement."""
-        name = f"{quoted(table.schema)}.{quoted(table.name)}" if table.schema else quoted(table.name)
-        return f"{quoted(self._database)}.{name}" if self._is_ambiguous(table.schema) else name
-
-    def schema(self, schema: str) -> str:
-        """Return a schema's name, quoted for a statement."""
-        return f"{quoted(self._database)}.{quoted(schema)}" if self._is_ambiguous(schema) else quoted(schema)
-
-    def sql(self, expression: exp.Expr) -> str:
-        """Return an expression as DuckDB's SQL."""
-        text = expression.sql(dialect="duckdb")
-        folded = text.casefold().replace('"', "")
-        # Most statements name no such schema, and need not be searched for tables.
-        if not any(f"{name}." in folded for name in self._ambiguous):
-            return text
-        qualified = expression.copy()
-        for table in qualified.find_all(exp.Table):
-            if not table.catalog and self._is_ambiguous(table.db):
-                table.set("catalog", exp.to_identifier(self._database, quoted=True))
-        return qualified.sql(dialect="duckdb")
-
-    def definition(self, sql: str, table: TableRef) -> str:
-        """Return the definition of a table or index, as DuckDB's catalog spells it, with the table's full name."""
-        if not self._is_ambiguous(table.schema):
-            return sql
-        return _DEFINED.sub(lambda found: found.group(1) + self.of(table), sql, count=1)
-
-    def _is_ambiguous(self, schema: str) -> bool:
-        return schema.casefold() in self._ambiguous
+def _hidden(value: exp.Expr, kind: exp.DataType) -> list[exp.Expr]:
+    """Return texts that differ for values of a type that DuckDB calls equal and that aren't. They are mostly empty."""
+    inner = [part.args["kind"] if isinstance(part, exp.ColumnDef) else part for part in kind.expressions]
+    if kind.this in _FLOATS:
+        is_negative = exp.and_(value.copy().eq(0), exp.func("signbit", value.copy(), dialect="duckdb"))
+        return [_text_where(is_negative, terms.text("-"))]
+    if kind.this == exp.DataType.Type.STRUCT:
+        return [
+            text
+            for part, of in zip(kind.expressions, inner, strict=True)
+            for text in _hidden(exp.func("struct_extract", value.copy(), terms.text(part.name), dialect="duckdb"), of)
+        ]
+    leaves = {found.this for found in kind.find_all(exp.DataType)}
+    if exp.DataType.Type.INTERVAL in leaves or exp.DataType.Type.VARIANT in leaves:
+        return [exp.Coalesce(this=_shown(value), expressions=[terms.text("")])]
+    if not leaves & _FLOATS:
+        return []
+    # Of values that are equal, only the texts of 0.0 and -0.0 differ.
+    is_rare = exp.func("contains", _shown(value), terms.text("-0.0"), dialect="duckdb")
+    if kind.this in (exp.DataType.Type.ARRAY, exp.DataType.Type.LIST) and inner[0].this in _FLOATS:
+        # Vectors are long, and few have a zero: a search of one is much cheaper than the vector's text.
+        has_zero = exp.func("list_contains", value.copy(), terms.number(0), dialect="duckdb")
+        shown = _text_where(is_rare, _shown(value))
+        return [_text_where(has_zero, shown)]
+    return [_text_where(is_rare, _shown(value))]
 
 
-def quoted(name: str) -> str:
-    """Return the name of a column or another object, quoted for a statement."""
-    escaped = name.replace('"', '""')
-    return f'"{escaped}"'
+def _text_where(condition: exp.Expr, text: exp.Expr) -> exp.Expr:
+    return exp.Case().when(condition, text).else_(terms.text(""))
+
+
+def _shown(value: exp.Expr) -> exp.Expr:
+    return exp.cast(value.copy(), exp.DataType.Type.TEXT)

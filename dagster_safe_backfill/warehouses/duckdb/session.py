@@ -16,10 +16,11 @@ from dagster_safe_backfill.model.tables import Column, Query, TableRef
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.warehouses.backoff import Backoff
 from dagster_safe_backfill.warehouses.base import STATEMENTS, DerivedKind, Row, Session, Warehouse
-from dagster_safe_backfill.warehouses.duckdb.dialect import TEMPORARY, DuckDBDialect, Names, quoted
+from dagster_safe_backfill.warehouses.duckdb.dialect import DuckDBDialect
 from dagster_safe_backfill.warehouses.duckdb.errors import is_lock, is_own_lock, translated
+from dagster_safe_backfill.warehouses.duckdb.names import TEMPORARY, Names, quoted
 from dagster_safe_backfill.warehouses.duckdb.reading import reading, too_large
-from dagster_safe_backfill.warehouses.duckdb.tables import DuckDBTables
+from dagster_safe_backfill.warehouses.duckdb.tables import DuckDBTables, collations_of
 from dagster_safe_backfill.warehouses.duckdb.types import UNTYPED
 from dagster_safe_backfill.warehouses.frames import (
     FrameError,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _DIALECT = DuckDBDialect()
-_SOURCE = "_sb_source"
+_SOURCE, _PROBE = "_sb_source", "_sb_probe"
 
 
 class DuckDBWarehouse(Warehouse):
@@ -54,6 +55,11 @@ class DuckDBWarehouse(Warehouse):
             raise ConfigurationError(
                 "an in-memory DuckDB is lost when its connection closes, and each step opens its own connection."
                 " Give the path of a file."
+            )
+        if "default_collation" in (config or {}):
+            raise ConfigurationError(
+                "config sets default_collation, by which partition keys that differ would be equal in all tables, also"
+                " in the library's own. Give columns a collation instead, as in VARCHAR COLLATE NOCASE."
             )
         self._database = database
         self._lock_timeout = lock_timeout
@@ -131,6 +137,7 @@ class DuckDBSession(Session):
         self._names = names
         self.tables = DuckDBTables(self._execute, self._beside, self._names)
         self._untyped: frozenset[str] = frozenset()
+        self._collations: Mapping[str, str] = {}
         self._begin = "BEGIN TRANSACTION READ ONLY" if read_only else "BEGIN TRANSACTION"
         self._second: DuckDBSession | None = None
         self._is_stoppable = False
@@ -188,7 +195,8 @@ class DuckDBSession(Session):
         for name, type_name, *_ in rows:
             # DuckDB before 2.0 describes a column that holds only NULL as INTEGER.
             is_untyped = is_source and name in self._untyped
-            columns.append(Column(name=name, type=UNTYPED if is_untyped else type_name))
+            collation = self._collations.get(name) if is_source else None
+            columns.append(Column(name=name, type=UNTYPED if is_untyped else type_name, collation=collation))
         return tuple(columns)
 
     @contextmanager
@@ -212,9 +220,10 @@ class DuckDBSession(Session):
                 raise FrameError(f"DuckDB can't read the frame ({columns}): {error}") from error
             remove = None
         try:
+            self._collations = self._collations_of_source() if remove else {}
             yield terms.table(TableRef(schema="", name=_SOURCE))
         finally:
-            self._untyped = frozenset()
+            self._untyped, self._collations = frozenset(), {}
             if remove is None:
                 self._driver.unregister(_SOURCE)
             else:
@@ -273,6 +282,17 @@ class DuckDBSession(Session):
         if kinds != ["SELECT"]:
             raise ConfigurationError(f"a Query is one SELECT, not {' and '.join(kinds) or 'nothing'}: {query.sql!r}.")
         return found[0].query.strip().removesuffix(";")
+
+    def _collations_of_source(self) -> dict[str, str]:
+        """Return a mapping from column name to collation of the rows of the loaded query."""
+        # DESCRIBE doesn't show them, but the definition of a table with these columns does.
+        probe = f'CREATE OR REPLACE TEMP TABLE "{_PROBE}" AS SELECT * FROM "{_SOURCE}" LIMIT 0'
+        self._execute(probe, is_stoppable=False)
+        try:
+            found = self._execute("SELECT sql FROM duckdb_tables() WHERE temporary AND table_name = $1", (_PROBE,))
+            return collations_of(found[0][0]) if found else {}
+        finally:
+            self._quietly(f'DROP TABLE IF EXISTS "{_PROBE}"')
 
     def _execute(
         self, sql: str, parameters: Sequence[Any] = (), *, in_arrow: bool = False, is_stoppable: bool = True

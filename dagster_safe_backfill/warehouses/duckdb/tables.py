@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -18,7 +19,10 @@ from dagster_safe_backfill.errors import (
 from dagster_safe_backfill.model.tables import Column, TableRef, names_of
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.warehouses.base import Replacement, Row, Session, TableKind, Tables
-from dagster_safe_backfill.warehouses.duckdb.dialect import TEMPORARY, Names, quoted
+from dagster_safe_backfill.warehouses.duckdb.names import TEMPORARY, Names, quoted
+
+_LITERAL = re.compile(r"'(?:[^']|'')*'")
+_COLLATED = re.compile(r'[(,]\s*(?:"((?:[^"]|"")+)"|(\w+)) VARCHAR COLLATE ([\w.]+)')
 
 Execute = Callable[[str, Sequence[Any]], list[Row]]
 
@@ -50,13 +54,18 @@ class DuckDBTables(Tables):
     def columns(self, table: TableRef) -> tuple[Column, ...] | None:
         """See `Tables.columns`."""
         rows = self._execute(
-            "SELECT column_name, data_type, column_default, is_nullable FROM duckdb_columns()"
-            f" WHERE {_IS_TABLE} ORDER BY column_index",
+            "SELECT column_name, data_type, column_default, is_nullable, definition FROM"
+            f" (SELECT * FROM duckdb_columns() WHERE {_IS_TABLE}) LEFT JOIN"
+            f" (SELECT sql AS definition FROM duckdb_tables() WHERE {_IS_TABLE} AND contains(sql, ' COLLATE ')) ON true"
+            " ORDER BY column_index",
             (table.schema, table.name),
         )
+        collations = collations_of(rows[0][4]) if rows and rows[0][4] else {}
         columns: list[Column] = []
-        for name, type_name, default, is_nullable in rows:
-            columns.append(Column(name=name, type=type_name, default=default, is_nullable=is_nullable))
+        for name, type_name, default, is_nullable, _ in rows:
+            collation = collations.get(name)
+            column = Column(name=name, type=type_name, collation=collation, default=default, is_nullable=is_nullable)
+            columns.append(column)
         # The catalog shows the expression of a generated column as its default.
         if any(column.default is not None for column in columns):
             generated = self.generated(table)
@@ -300,3 +309,14 @@ class DuckDBTables(Tables):
     def _comment(self, kind: str, name: str, text: str | None) -> None:
         literal = "NULL" if text is None else terms.text(text).sql("duckdb")
         self._execute(f"COMMENT ON {kind} {name} IS {literal}", ())
+
+
+def collations_of(definition: str) -> dict[str, str]:
+    """Return a mapping from column name to collation, from the catalog's CREATE TABLE text.
+
+    DuckDB 2.0 shows collations nowhere else. Only columns of texts have them.
+    """
+    found: dict[str, str] = {}
+    for quoted_name, plain_name, collation in _COLLATED.findall(_LITERAL.sub("''", definition)):
+        found[quoted_name.replace('""', '"') or plain_name] = collation
+    return found

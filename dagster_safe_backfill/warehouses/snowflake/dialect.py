@@ -9,6 +9,7 @@ from typing import Literal
 from sqlglot import exp
 
 from dagster_safe_backfill.model.slices import ColumnType
+from dagster_safe_backfill.model.tables import Column
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.dialect import Dialect, Fit
 from dagster_safe_backfill.warehouses.snowflake.generator import DIALECT
@@ -49,12 +50,30 @@ class SnowflakeDialect(Dialect):
         """See `Dialect.hash_algorithm`."""
         return "snowflake-hash"
 
-    def row_hash(self, values: Sequence[exp.Expr]) -> exp.Expr:
+    def row_hash(self, values: Sequence[exp.Expr], *, rare: Sequence[exp.Expr] = ()) -> exp.Expr:
         """See `Dialect.row_hash`."""
-        # HASH returns a signed integer of 64 bits. Adding 2**63 makes it non-negative, and NUMBER(38,0) holds the sums.
-        # https://docs.snowflake.com/en/sql-reference/functions/hash
-        signed = terms.typed(exp.func("HASH", *values, dialect=DIALECT), "NUMBER(38,0)", dialect=DIALECT)
-        return exp.Add(this=signed, expression=exp.Literal.number(2**63))
+        if not rare:
+            return _hashed(values)
+        others = exp.Case().when(terms.is_any_text(rare), _hashed(rare)).else_(terms.number(0))
+        return exp.Add(this=_hashed(values), expression=others)
+
+    def exact(self, value: exp.Expr, column: Column) -> Sequence[exp.Expr]:
+        """See `Dialect.exact`. Snowflake's descriptions of columns don't tell their collations."""
+        if column.collation is not None:
+            return (exp.func("HEX_ENCODE", value, dialect=DIALECT),)
+        shown = exp.cast(value.copy(), _TYPES.VARCHAR)
+        match base(column.type):
+            case "FLOAT":
+                is_negative = exp.and_(value.copy().eq(0), exp.func("STARTSWITH", shown, terms.text("-")))
+                return (value, exp.Case().when(is_negative, terms.text("-")).else_(terms.text("")))
+            case "TIMESTAMP_TZ":
+                # Equal instants with different offsets are equal.
+                # https://docs.snowflake.com/en/sql-reference/data-types-datetime
+                offset = exp.func("TO_CHAR", value.copy(), terms.text("TZHTZM"), dialect=DIALECT)
+                is_utc = exp.or_(exp.Is(this=value.copy(), expression=exp.Null()), offset.eq(terms.text("+0000")))
+                return (value, exp.Case().when(is_utc, terms.text("")).else_(offset.copy()))
+            case _:
+                return (value,)
 
     def fit(self, *, source: str, target: str) -> Fit:
         """See `Dialect.fit`."""
@@ -121,6 +140,13 @@ class SnowflakeDialect(Dialect):
     def is_type(self, type_name: str, wanted: str) -> bool:
         """See `Dialect.is_type`."""
         return plain(type_name) == plain(wanted)
+
+
+def _hashed(values: Sequence[exp.Expr]) -> exp.Expr:
+    # HASH returns a signed integer of 64 bits. Adding 2**63 makes it non-negative, and NUMBER(38,0) holds the sums.
+    # https://docs.snowflake.com/en/sql-reference/functions/hash
+    signed = terms.typed(exp.func("HASH", *values, dialect=DIALECT), "NUMBER(38,0)", dialect=DIALECT)
+    return exp.Add(this=signed, expression=exp.Literal.number(2**63))
 
 
 def plain(type_name: str) -> str:

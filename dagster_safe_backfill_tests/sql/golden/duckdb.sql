@@ -907,7 +907,7 @@ WHERE
       1
     FROM "main"."live__shadow_1" AS "_sb_shadow"
     WHERE
-      "_sb_live"."day" = "_sb_shadow"."day" AND "_sb_live"."it's" = "_sb_shadow"."it's"
+      "_sb_shadow"."day" = "_sb_live"."day" AND "_sb_shadow"."it's" = "_sb_live"."it's"
   )
 GROUP BY
   "_sb_live"."_sb_partition";
@@ -930,7 +930,7 @@ WHERE
       1
     FROM "main"."live__shadow_1" AS "_sb_shadow"
     WHERE
-      "_sb_live"."day" = "_sb_shadow"."day" AND "_sb_live"."it's" = "_sb_shadow"."it's"
+      "_sb_shadow"."day" = "_sb_live"."day" AND "_sb_shadow"."it's" = "_sb_live"."it's"
   );
 
 -- publishing: merge changed

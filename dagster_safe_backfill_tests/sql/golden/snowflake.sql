@@ -897,7 +897,7 @@ WHERE
       1
     FROM "MAIN"."LIVE__SHADOW_1" AS "_SB_SHADOW"
     WHERE
-      "_SB_LIVE"."DAY" = "_SB_SHADOW"."DAY" AND "_SB_LIVE"."IT'S" = "_SB_SHADOW"."IT'S"
+      "_SB_SHADOW"."DAY" = "_SB_LIVE"."DAY" AND "_SB_SHADOW"."IT'S" = "_SB_LIVE"."IT'S"
   )
 GROUP BY
   "_SB_LIVE"."_SB_PARTITION";
@@ -920,7 +920,7 @@ WHERE
       1
     FROM "MAIN"."LIVE__SHADOW_1" AS "_SB_SHADOW"
     WHERE
-      "_SB_LIVE"."DAY" = "_SB_SHADOW"."DAY" AND "_SB_LIVE"."IT'S" = "_SB_SHADOW"."IT'S"
+      "_SB_SHADOW"."DAY" = "_SB_LIVE"."DAY" AND "_SB_SHADOW"."IT'S" = "_SB_LIVE"."IT'S"
   );
 
 -- publishing: merge changed

@@ -1,0 +1,89 @@
+"""The rows that audits are measured on, and the live rows that they are compared with, as relations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sqlglot import exp
+
+from dagster_safe_backfill.model.slices import TableSlice
+from dagster_safe_backfill.model.tables import Column, TableRef, names_of
+from dagster_safe_backfill.sql import terms
+from dagster_safe_backfill.sql.dialect import Dialect
+from dagster_safe_backfill.sql.sameness import Sameness
+from dagster_safe_backfill.sql.slicing import ROWS, positioned
+
+SHADOW, LIVE = "_sb_shadow", "_sb_live"
+EVERY_COLUMN = exp.Column(this=exp.Star(), table=exp.to_identifier(ROWS, quoted=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditedRows:
+    """The rows that audits are measured on, and the live rows that they are compared with.
+
+    Attributes:
+        rows: The audited rows, with the position of each row's partition: a shadow, or a view of live rows.
+        table_slice: The partitions of the audited rows.
+        inside: A condition that is true for the live rows of the slice. Its columns have no table name.
+        outside: A condition that is true for the live rows outside the slice. None if there are no such rows, or if the
+            audits don't look at them.
+        has_live: True if the live table exists.
+        columns: The data columns of the audited rows.
+        counts: The number of audited rows by partition key. Keys without rows may be missing.
+        added: The columns that the publication adds to the live table, with the values that its existing rows get.
+        instants: The names of the columns that hold times with a zone.
+        dialect: The dialect of the warehouse.
+        sample_columns: The columns that samples of failing rows may show. None for all columns.
+        references: A mapping from the tables of reference audits, as these name them, to the columns of the tables.
+        sameness: How the columns are compared.
+        names: The names of `columns`.
+        live: The live table.
+        key: The columns of the asset's unique key.
+    """
+
+    rows: TableRef
+    table_slice: TableSlice
+    inside: exp.Expr
+    outside: exp.Expr | None
+    has_live: bool
+    columns: tuple[Column, ...]
+    counts: Mapping[str, int]
+    added: Mapping[str, exp.Expr]
+    instants: tuple[str, ...]
+    dialect: Dialect
+    sample_columns: tuple[str, ...] | None = None
+    references: Mapping[str, Sequence[Column]] = field(default_factory=dict[str, Sequence[Column]])
+    sameness: Sameness = field(init=False)
+    names: tuple[str, ...] = field(init=False)
+    live: TableRef = field(init=False)
+    key: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sameness", Sameness.of(self.columns, self.dialect))
+        object.__setattr__(self, "names", names_of(self.columns))
+        object.__setattr__(self, "live", self.table_slice.spec.table)
+        object.__setattr__(self, "key", self.table_slice.spec.unique_key)
+
+
+def shadow_rows(batch: AuditedRows) -> exp.Table | exp.Subquery:
+    """Return the audited rows as a relation with the column `PARTITION`."""
+    return terms.rows(batch.rows, alias=SHADOW)
+
+
+def live_rows(batch: AuditedRows) -> exp.Subquery:
+    """Return the live rows of the slice as a relation with the column `PARTITION`.
+
+    They have the columns that the publication adds, so that audits can compare these too.
+    """
+    rows = all_live(batch).where(batch.inside.copy())
+    # A qualified star: `positioned` may join the partitions, whose columns an unqualified star would include.
+    return terms.subquery(positioned(rows, [EVERY_COLUMN.copy()], batch.table_slice), LIVE)
+
+
+def all_live(batch: AuditedRows) -> exp.Select:
+    """Return all live rows, with the columns that the publication adds, so that audits can compare these too."""
+    items: list[exp.Expr] = [exp.Star()]
+    if batch.added:
+        items += terms.named({name: value.copy() for name, value in batch.added.items()})
+    return exp.select(*items).from_(terms.table(batch.live))

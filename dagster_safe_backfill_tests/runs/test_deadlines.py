@@ -29,6 +29,7 @@ from dagster_safe_backfill.wap.measure.compare import Sampler
 from dagster_safe_backfill.wap.publish import publish
 from dagster_safe_backfill.wap.write import write
 from dagster_safe_backfill.warehouses.base import Session, Warehouse
+from dagster_safe_backfill.warehouses.duckdb.dialect import Names
 from dagster_safe_backfill.warehouses.duckdb.session import DuckDBWarehouse
 from dagster_safe_backfill.warehouses.duckdb.tables import DuckDBTables
 from dagster_safe_backfill_tests.harness.audited import slice_of
@@ -280,7 +281,7 @@ def test_columns_whose_change_is_stopped_may_be_changed_later() -> None:
         raise sb.StatementCancelledError("stopped")
 
     with pytest.raises(sb.StatementCancelledError):
-        DuckDBTables(stop, nullcontext).reshape(T, dropped=["x"], retyped=[], added={})
+        DuckDBTables(stop, nullcontext, Names("t")).reshape(T, dropped=["x"], retyped=[], added={})
 
 
 def test_a_batch_that_was_stopped_is_published_by_the_next_try(live: Publications) -> None:

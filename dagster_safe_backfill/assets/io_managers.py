@@ -104,8 +104,8 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
                 connection, obj, spec=spec, partition_slice=partition_slice, origin=_origin_of(context, options)
             )
             query = _upkeep().select_text(connection, spec=spec, partition_slice=partition_slice)
-        shown = _write_metadata(context, spec, changes) | _frame_metadata(obj) | {"Query": query}
-        context.add_output_metadata(shown)  # pyright: ignore[reportUnknownMemberType]: MetadataValue is generic
+        of_frame = _upkeep().frame_metadata(obj)
+        context.add_output_metadata(_write_metadata(context, spec, changes) | of_frame | {"Query": query})  # pyright: ignore[reportUnknownMemberType]: MetadataValue is generic
 
     def load_input(self, context: dg.InputContext) -> object:
         """Read the upstream partitions of an input, as the type that its annotation names; a pandas frame without one.
@@ -148,9 +148,8 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
 
     def _here(self, table: TableRef) -> TableRef:
         """Return a table with what is to be known of the database that it is in."""
-        name, kind = self.database_shown
-        longest = self.warehouse().dialect.longest_name
-        return replace(table, longest_name=longest, database=name, storage_kind=kind)
+        database, kind = self.database_shown
+        return replace(table, longest_name=self.warehouse().dialect.longest_name, database=database, storage_kind=kind)
 
     def _output_table(self, context: dg.OutputContext) -> TableRef:
         metadata = context.definition_metadata or {}
@@ -240,14 +239,4 @@ def _origin_of(context: dg.OutputContext, options: AssetOptions) -> Origin:
 def _write_metadata(context: dg.OutputContext, spec: TableSpec, changes: Mapping[str, RowCounts]) -> dict[str, Any]:
     total = sum(changes.values(), RowCounts())
     rows = "dagster/partition_row_count" if context.has_partition_key else "dagster/row_count"
-    return {
-        **table_metadata(spec.table),
-        rows: total.staged,
-        **changes_metadata(total),
-    }
-
-
-def _frame_metadata(frame: object) -> dict[str, Any]:
-    """Return the names and dtypes of a frame's columns, as Dagster's own I/O managers report them."""
-    columns = [dg.TableColumn(name=name, type=kind) for name, kind in _upkeep().dtypes_of(frame).items()]
-    return {"dataframe_columns": dg.MetadataValue.table_schema(dg.TableSchema(columns=columns))} if columns else {}
+    return {**table_metadata(spec.table), rows: total.staged, **changes_metadata(total)}

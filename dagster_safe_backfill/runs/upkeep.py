@@ -30,7 +30,7 @@ from dagster_safe_backfill.warehouses.frames import dtypes_of, load_type_of, no_
 __all__ = [
     "Chosen",
     "drop_expired",
-    "dtypes_of",
+    "frame_metadata",
     "load_type_of",
     "measure_live",
     "no_rows",
@@ -108,6 +108,12 @@ def drop_expired(
     text = _dropped(retired)
     context.log.info(text)
     return text
+
+
+def frame_metadata(frame: object) -> dict[str, Any]:
+    """Return the names and dtypes of a frame's columns, as Dagster's own I/O managers report them."""
+    columns = [dg.TableColumn(name=name, type=kind) for name, kind in dtypes_of(frame).items()]
+    return {"dataframe_columns": dg.MetadataValue.table_schema(dg.TableSchema(columns=columns))} if columns else {}
 
 
 def _origin_of(context: dg.OpExecutionContext, key: dg.AssetKey, options: AssetOptions) -> Origin:

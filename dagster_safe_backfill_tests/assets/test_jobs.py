@@ -37,6 +37,15 @@ class Backfilled:
         assert result.success
         return result
 
+    @property
+    def table_name(self) -> str:
+        """The name of the table with that of its database."""
+        return f"{self.io_manager.database_shown[0]}.main.events"
+
+    @property
+    def storage_kind(self) -> str:
+        return self.io_manager.database_shown[1]
+
     def rollback(self, **config: Any) -> dg.ExecuteInProcessResult:
         return self.job.execute_in_process(
             run_config={"ops": {"rollback_events_op": {"config": config}}},
@@ -75,7 +84,8 @@ def test_the_newest_publication_is_rolled_back_and_dagster_says_so(backfilled: B
     found = plain(changed)
     assert found.pop("archive_expires_at").endswith("UTC")
     assert found == {
-        "dagster/table_name": "main.events",
+        "dagster/table_name": backfilled.table_name,
+        "dagster/storage_kind": backfilled.storage_kind,
         "rollback_of": backfilled.second,
         "publication_id": result.run_id,
         "archive": f"main.events__archive_{result.run_id.replace('-', '')}",

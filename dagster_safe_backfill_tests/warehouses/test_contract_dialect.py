@@ -54,7 +54,7 @@ def test_how_types_go_into_others(source: str, target: str, fit: str, warehouse:
         ("TIMESTAMP_NS", "TIMESTAMP_NS", "timestamp"),
         ("TIMESTAMP WITH TIME ZONE", "TIMESTAMP WITH TIME ZONE", "timestamptz"),
         ("TIMESTAMPTZ_NS", "TIMESTAMP WITH TIME ZONE", "other"),
-        ("ENUM('a')", "VARCHAR", "text"),
+        ("ENUM('a')", "ENUM('a')", "text"),
         ("DECIMAL(10,2)", "DECIMAL(10,2)", "other"),
         ('"NULL"', None, "other"),
     ],

@@ -16,6 +16,7 @@ _DIGITS = 38
 """The most digits of an Arrow decimal that both warehouses take."""
 _TEXTS = frozenset({str, float, type(None)})
 """The types of values in a column of texts."""
+_NUMBERS = frozenset({int, Decimal, type(None)})
 
 
 def array_of_objects(values: Sequence[Any], name: str) -> Any:
@@ -26,6 +27,9 @@ def array_of_objects(values: Sequence[Any], name: str) -> Any:
     """
     pa = arrow()
     types = set(map(type, values))
+    if types <= _NUMBERS:
+        given = [value for value in values if not _is_missing(value)]
+        return _numbers(values, given, name) if given else pa.nulls(len(values))
     if types <= _TEXTS or all(map(_is_plain_array, values)):
         # A float among texts is NaN, which pandas has for a missing text. Others are refused below.
         with suppress(pa.ArrowException):
@@ -57,16 +61,19 @@ def _numbers(values: Sequence[Any], given: Sequence[Any], name: str) -> Any:
             return pa.array(values, type=pa.uint64(), from_pandas=True)
     scale = max(_scale_of(value) for value in given)
     kind = pa.decimal128(_DIGITS, scale) if scale <= _DIGITS else None
-    for row, value in enumerate(values):
-        if _is_missing(value):
-            continue
-        if kind is None or abs(value) >= Decimal(10) ** (_DIGITS - scale):
-            raise FrameError(
-                f"the column {name} has a number in row {row} ({value}) that needs more than {_DIGITS} digits beside"
-                f" the {scale} decimal places of the column. Round the numbers, or compute them as texts."
-            )
+    limit = Decimal(10) ** (_DIGITS - scale)
+    if kind is None or abs(max(given, key=abs)) >= limit:
+        largest = max(given, key=abs)
+        raise _too_long(name, values.index(largest), largest, scale)
     # Arrow would choose the precision of today's largest number, and a later one would not fit the new column.
     return pa.array(values, type=kind, from_pandas=True)
+
+
+def _too_long(name: str, row: int, value: Any, scale: int) -> FrameError:
+    return FrameError(
+        f"the column {name} has a number in row {row} ({value}) that needs more than {_DIGITS} digits beside"
+        f" the {scale} decimal places of the column. Round the numbers, or compute them as texts."
+    )
 
 
 def _scale_of(value: int | Decimal) -> int:

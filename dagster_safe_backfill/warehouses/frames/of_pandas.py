@@ -107,6 +107,7 @@ def _usual() -> list[tuple[Callable[[Any], bool], Callable[[Any], Any]]]:
         (types.is_boolean, _nullable),
         (types.is_floating, _floats),
         (types.is_date, _dates),
+        (types.is_decimal128, _as_pandas_does),
         (types.is_timestamp, _as_pandas_does),
         (types.is_string, _as_pandas_does),
         (types.is_large_string, _as_pandas_does),

@@ -9,7 +9,7 @@ import typing as _typing
 if _typing.TYPE_CHECKING:
     from dagster_safe_backfill.assets.automation import pause_during_backfill
     from dagster_safe_backfill.assets.checks import build_audit_checks
-    from dagster_safe_backfill.assets.io_managers import RangeDuckDBIOManager, RangeIOManager
+    from dagster_safe_backfill.assets.io_managers import RangeDuckDBIOManager, RangeIOManager, RangeSnowflakeIOManager
     from dagster_safe_backfill.assets.jobs import (
         RetentionConfig,
         RollbackConfig,
@@ -17,7 +17,6 @@ if _typing.TYPE_CHECKING:
         build_rollback_job,
     )
     from dagster_safe_backfill.assets.policies import batched, per_partition, single_run
-    from dagster_safe_backfill.assets.snowflake_io_manager import RangeSnowflakeIOManager
     from dagster_safe_backfill.assets.staged_assets import StagedWapAssets, build_staged_wap_assets
     from dagster_safe_backfill.assets.wap_asset import compute_function, wap_asset
     from dagster_safe_backfill.audits.base import Audit, column_types
@@ -184,8 +183,8 @@ _NAMES = {
     "assets.io_managers": (
         "RangeDuckDBIOManager",
         "RangeIOManager",
+        "RangeSnowflakeIOManager",
     ),
-    "assets.snowflake_io_manager": ("RangeSnowflakeIOManager",),
     "assets.jobs": (
         "RetentionConfig",
         "RollbackConfig",

@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ THIRD_PARTY = {
 }
 PRIVATE_DAGSTER = "runs.private_dagster"
 MOST_ENTRIES = 12
+LONGEST_CHAIN = 10
 MOST_IMPORTS_IN_FUNCTIONS = 5
 
 
@@ -103,6 +105,37 @@ def test_folders_stay_small() -> None:
         if len({one.name for one in folder.iterdir()} - {"__init__.py", "__pycache__"}) > MOST_ENTRIES
     ]
     assert not crowded
+
+
+def test_the_way_down_is_short() -> None:
+    """Whoever reads a module, and what it imports, reads at most so many one after the other."""
+    edges = {f"{PACKAGE}.{module_of(path)}".removesuffix(".__init__"): [*own_imports(path)] for path in FILES}
+    del edges[PACKAGE]
+
+    begun = set[str]()
+
+    @cache
+    def longest(module: str) -> tuple[str, ...]:
+        # Two modules may name each other for the type checker.
+        begun.add(module)
+        chain = max(
+            ((module, *longest(other)) for other in edges[module] if other not in begun), key=len, default=(module,)
+        )
+        begun.discard(module)
+        return chain
+
+    chain = max(map(longest, edges), key=len)
+    assert len(chain) <= LONGEST_CHAIN, chain
+
+
+def own_imports(path: Path) -> Iterator[str]:
+    """Yield the modules of the package that a module imports, wherever in it it does."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module is not None and node.module.startswith(f"{PACKAGE}."):
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                is_module = (ROOT.parent / inner.replace(".", "/")).with_suffix(".py").exists()
+                yield inner if is_module else node.module
 
 
 def test_files_stay_readable() -> None:

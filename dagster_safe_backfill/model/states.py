@@ -13,24 +13,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final
 
 from dagster_safe_backfill.audits.verdicts import AuditResult
 from dagster_safe_backfill.errors import PublishError
+from dagster_safe_backfill.model.events import Event
 from dagster_safe_backfill.model.provenance import Provenance
 from dagster_safe_backfill.model.slices import PartitionSlice, TableSlice
 from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec, names_of
 from dagster_safe_backfill.model.text import listed
-
-StagedEvent = Literal["staged", "audited", "rejected", "approved", "refused"]
-"""The ledger's events of staged rows. An audit of a whole group approves or refuses them."""
-
-ChangeEvent = Literal["published", "rolled_back"]
-"""The ledger's events that change live rows."""
-CHANGES_OF_LIVE: tuple[ChangeEvent, ...] = ("published", "rolled_back")
-
-Event = StagedEvent | ChangeEvent | Literal["intended", "taken_up", "expired", "discarded", "stored", "altered"]
-"""The ledger's events. A plain asset that wrote has `stored` its table; what changed its columns has `altered` it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

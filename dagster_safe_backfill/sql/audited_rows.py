@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 
 from sqlglot import exp
 
+from dagster_safe_backfill.audits.verdicts import SAMPLE_SIZE
 from dagster_safe_backfill.model.slices import TableSlice
 from dagster_safe_backfill.model.tables import Column, TableRef, names_of
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.dialect import Dialect
 from dagster_safe_backfill.sql.sameness import Sameness
-from dagster_safe_backfill.sql.slicing import ROWS, positioned
+from dagster_safe_backfill.sql.slicing import PARTITION, ROWS, positioned
 
 SHADOW, LIVE = "_sb_shadow", "_sb_live"
 EVERY_COLUMN = exp.Column(this=exp.Star(), table=exp.to_identifier(ROWS, quoted=True))
@@ -87,3 +88,30 @@ def all_live(batch: AuditedRows) -> exp.Select:
     if batch.added:
         items += terms.named({name: value.copy() for name, value in batch.added.items()})
     return exp.select(*items).from_(terms.table(batch.live))
+
+
+def sampled(select: exp.Query) -> exp.Query:
+    """Return `select`, limited to the size of a sample."""
+    return select.limit(SAMPLE_SIZE)
+
+
+def grouped(expressions: Sequence[exp.Expr], rows: exp.Expr, *, is_overall: bool) -> exp.Select:
+    """Return `(position, value of each aggregate…)` by partition; with `is_overall` also over all rows, at NULL."""
+    position = terms.column(PARTITION)
+    names = map("_sb_{}".format, range(len(expressions)))
+    items = terms.named(dict(zip(names, expressions, strict=True)))
+    select = exp.select(position, *items).from_(rows.copy())
+    if not is_overall:
+        return select.group_by(position.copy())
+    # The empty set measures all rows in the same scan: the median of all rows doesn't follow from those of partitions.
+    sets = [exp.Tuple(expressions=[position.copy()]), exp.Tuple()]
+    select.set("group", exp.Group(grouping_sets=[exp.GroupingSets(expressions=sets)]))
+    return select
+
+
+def of_no_rows(expressions: Sequence[exp.Expr], rows: exp.Expr) -> exp.Select:
+    """Return `(NULL, value of each aggregate…)` of no rows: 0 for counts, NULL for sums."""
+    names = map("_sb_{}".format, range(len(expressions)))
+    items = terms.named(dict(zip(names, expressions, strict=True)))
+    # No GROUP BY: over no rows it would return no row, and a partition without rows would have no values.
+    return exp.select(exp.Null(), *items).from_(rows.copy()).where(exp.false())

@@ -23,7 +23,6 @@ from dagster_safe_backfill.audits.rows import (
     RowExpression,
     Unique,
 )
-from dagster_safe_backfill.audits.verdicts import SAMPLE_SIZE
 from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.model.tables import Column, TableRef
 from dagster_safe_backfill.sql import terms
@@ -45,28 +44,6 @@ ByLookup = Unique
 
 _OTHER = "_sb_other"
 _BATCH_NAME, _LIVE_NAME = "batch", "live"
-
-
-def grouped(expressions: Sequence[exp.Expr], rows: exp.Expr, *, is_overall: bool) -> exp.Select:
-    """Return `(position, value of each aggregate…)` by partition; with `is_overall` also over all rows, at NULL."""
-    position = terms.column(PARTITION)
-    names = map("_sb_{}".format, range(len(expressions)))
-    items = terms.named(dict(zip(names, expressions, strict=True)))
-    select = exp.select(position, *items).from_(rows.copy())
-    if not is_overall:
-        return select.group_by(position.copy())
-    # The empty set measures all rows in the same scan: the median of all rows doesn't follow from those of partitions.
-    sets = [exp.Tuple(expressions=[position.copy()]), exp.Tuple()]
-    select.set("group", exp.Group(grouping_sets=[exp.GroupingSets(expressions=sets)]))
-    return select
-
-
-def of_no_rows(expressions: Sequence[exp.Expr], rows: exp.Expr) -> exp.Select:
-    """Return `(NULL, value of each aggregate…)` of no rows: 0 for counts, NULL for sums."""
-    names = map("_sb_{}".format, range(len(expressions)))
-    items = terms.named(dict(zip(names, expressions, strict=True)))
-    # No GROUP BY: over no rows it would return no row, and a partition without rows would have no values.
-    return exp.select(exp.Null(), *items).from_(rows.copy()).where(exp.false())
 
 
 def aggregated(aggregate: Aggregate | str, batch: AuditedRows, *, option: str) -> exp.Expr:
@@ -203,11 +180,6 @@ def as_published(select: exp.Query, batch: AuditedRows) -> exp.Query:
     found = select.transform(published)
     assert isinstance(found, exp.Query)
     return found
-
-
-def sampled(select: exp.Query) -> exp.Query:
-    """Return `select`, limited to the size of a sample."""
-    return select.limit(SAMPLE_SIZE)
 
 
 def found_rows(audit: FailingRows, batch: AuditedRows) -> exp.Select:

@@ -9,7 +9,6 @@ from typing import ClassVar, Literal
 from sqlglot import exp
 
 from dagster_safe_backfill.model.tables import Column, ColumnType
-from dagster_safe_backfill.sql import terms
 
 Fit = Literal["same", "if_unchanged", "never"]
 """Which values of one type can be stored in another: all, only those that a cast doesn't change, or none."""
@@ -62,15 +61,17 @@ class Dialect(ABC):
         """
         return (value,)
 
+    @abstractmethod
     def found(self, rows: exp.Select, there: Sequence[exp.Expr], here: Sequence[exp.Expr]) -> exp.Expr:
         """Return a condition that is true if a row of another relation has the values of this row. It is never NULL.
+
+        It is `terms.looked_up`, if the database looks up values that it calls equal as they are.
 
         Args:
             rows: A SELECT from the other relation.
             there: The values of a row of the other relation.
             here: The values of this row.
         """
-        return terms.looked_up(rows, there, here)
 
     @abstractmethod
     def fit(self, *, source: str, target: str) -> Fit:

@@ -7,7 +7,7 @@ from typing import get_args
 
 from sqlglot import exp
 
-from dagster_safe_backfill.model.states import CHANGES_OF_LIVE, Event, StagedEvent
+from dagster_safe_backfill.model.events import CHANGES_OF_LIVE, Event, StagedEvent
 from dagster_safe_backfill.model.tables import Column, TableRef, names_of
 from dagster_safe_backfill.sql import terms
 

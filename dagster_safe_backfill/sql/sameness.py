@@ -57,7 +57,10 @@ class Sameness:
         """
         names = [*names]
         there = spelled or dict(zip(names, names, strict=True))
-        return [form for name in names for form in self._of_value(name, terms.column(there[name], of=of))]
+        forms: list[exp.Expr] = []
+        for name in names:
+            forms += self._of_value(name, terms.column(there[name], of=of))
+        return forms
 
     def named(self, names: Iterable[str], *, of: str | None = None) -> dict[str, exp.Expr]:
         """Return the `forms` of several columns, each under a name of its own. The first has the column's name."""

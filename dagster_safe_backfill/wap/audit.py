@@ -13,17 +13,9 @@ from dagster_safe_backfill.audits.base import Audit
 from dagster_safe_backfill.audits.rows import Unique
 from dagster_safe_backfill.audits.verdicts import AuditResult
 from dagster_safe_backfill.errors import MixedVersionsError, NotStagedError, PublishError
+from dagster_safe_backfill.model.events import StagedEvent
 from dagster_safe_backfill.model.slices import PartitionSlice
-from dagster_safe_backfill.model.states import (
-    AUDIT_SEAL,
-    Audited,
-    Judged,
-    Origin,
-    Rejected,
-    Staged,
-    StagedEvent,
-    StagedPartition,
-)
+from dagster_safe_backfill.model.states import AUDIT_SEAL, Audited, Judged, Origin, Rejected, Staged, StagedPartition
 from dagster_safe_backfill.model.tables import TableRef, TableSpec
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.wap.collect import gathered, scratch_shadow

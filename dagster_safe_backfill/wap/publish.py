@@ -32,10 +32,15 @@ from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
 from dagster_safe_backfill.wap.changes.prepare import PreparedChange, prepare_change, slice_write
 from dagster_safe_backfill.wap.changes.swap import swapped
 from dagster_safe_backfill.wap.columns import add_columns, check_kept
-from dagster_safe_backfill.wap.ledger.alterations import record_alteration
 from dagster_safe_backfill.wap.ledger.history import Change, changes_by, history, other_versions
 from dagster_safe_backfill.wap.ledger.owner import check_owner, check_writer
-from dagster_safe_backfill.wap.ledger.record import NewChange, record_change, record_intent, record_taken
+from dagster_safe_backfill.wap.ledger.record import (
+    NewChange,
+    record_alteration,
+    record_change,
+    record_intent,
+    record_taken,
+)
 from dagster_safe_backfill.wap.ledger.waiting import emptied, newest, staged_partitions
 from dagster_safe_backfill.wap.recovery import finish_interrupted_swap
 from dagster_safe_backfill.warehouses.base import Session

@@ -203,19 +203,21 @@ def statements(warehouse: str) -> Mapping[str, exp.Expr]:
         "staging: delete duplicates": staging.delete_duplicates(RANKED),
         "staging: repeated keys": staging.repeated_keys(SHADOW, spec.unique_key, Sameness()),
         "fingerprints: by partition": fingerprints(placed, dialect.row_hash([terms.column("day")])),
-        "auditing: conditions together": auditing.grouped(together, audited_rows.shadow_rows(batch), is_overall=False),
-        "auditing: aggregates of live, and over the run": auditing.grouped(
+        "auditing: conditions together": audited_rows.grouped(
+            together, audited_rows.shadow_rows(batch), is_overall=False
+        ),
+        "auditing: aggregates of live, and over the run": audited_rows.grouped(
             measured, audited_rows.live_rows(batch), is_overall=True
         ),
-        "auditing: aggregates of no rows": auditing.of_no_rows(measured, audited_rows.shadow_rows(batch)),
+        "auditing: aggregates of no rows": audited_rows.of_no_rows(measured, audited_rows.shadow_rows(batch)),
         "auditing: what a user's own query finds": auditing.found_by_partition(auditing.found_rows(own, batch), batch),
         "auditing: repeated values": auditing.repeated_values(sb.unique("it's"), batch),
         "auditing: repetitions": auditing.repetitions(sb.unique("it's"), batch),
         "auditing: repetitions of the key": auditing.repetitions(sb.unique(), batch),
-        "auditing: failing rows": auditing.sampled(auditing.failing_rows(conditions["key"], batch)),
+        "auditing: failing rows": audited_rows.sampled(auditing.failing_rows(conditions["key"], batch)),
         "comparing: broken keys": comparing.broken_keys(pairing),
         "comparing: differences": comparing.differences(pairing),
-        "comparing: different rows": auditing.sampled(comparing.different_rows(pairing)),
+        "comparing: different rows": audited_rows.sampled(comparing.different_rows(pairing)),
         "publishing: rows by partition": publishing.rows_by_partition(LIVE, placed),
         "publishing: differing": publishing.differing(write),
         "publishing: differing by partition": publishing.differing_by_partition(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from dagster_safe_backfill.model.states import Origin
 from dagster_safe_backfill.model.tables import Column, TableRef, names_of
 from dagster_safe_backfill.sql import ledger, terms
-from dagster_safe_backfill.wap.ledger.record import record
 from dagster_safe_backfill.warehouses.base import Session
 
 
@@ -48,18 +46,11 @@ class Alteration:
         return tuple(name for name in names_of(self.before) if name not in known)
 
 
-def record_alteration(
-    session: Session, table: TableRef, *, before: Sequence[Column], after: Sequence[Column], origin: Origin
-) -> None:
-    """Record a change of the live table's columns, in the transaction that makes it; if there is none, do nothing."""
-    if {*before} == {*after}:
-        return
-    told = {"before": _pairs(before), "after": _pairs(after)}
-    record(session, "altered", table, [{"fingerprinted_columns": json.dumps(told)}], origin=origin)
-
-
 def alterations(session: Session, table: TableRef) -> dict[str, Alteration]:
-    """Return a mapping from publication or rollback to its change of the table's columns, the oldest first."""
+    """Return a mapping from publication or rollback to its change of the table's columns, the oldest first.
+
+    They are written by `record_alteration`.
+    """
     items = terms.columns(["publication_id", "recorded_at", "fingerprinted_columns"])
     select = ledger.rows_of(table, items, ledger.is_event("altered")).order_by(terms.column("recorded_at"))
     found: dict[str, Alteration] = {}
@@ -72,10 +63,6 @@ def alterations(session: Session, table: TableRef) -> dict[str, Alteration]:
             after=_columns(told["after"]),
         )
     return found
-
-
-def _pairs(columns: Iterable[Column]) -> list[tuple[str, str]]:
-    return [(column.name, column.type) for column in columns]
 
 
 def _columns(pairs: Iterable[tuple[str, str]]) -> tuple[Column, ...]:

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from dagster_safe_backfill.model.events import Event
 from dagster_safe_backfill.model.provenance import Provenance
 from dagster_safe_backfill.model.slices import PartitionSlice
-from dagster_safe_backfill.model.states import Event, StagedPartition
+from dagster_safe_backfill.model.states import StagedPartition
 from dagster_safe_backfill.model.tables import TableSpec, names_of
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
 from dagster_safe_backfill.wap.ledger.history import rejections

@@ -10,9 +10,10 @@ from functools import partial
 
 from sqlglot import exp
 
+from dagster_safe_backfill.model.events import CHANGES_OF_LIVE, ChangeEvent
 from dagster_safe_backfill.model.provenance import Provenance
 from dagster_safe_backfill.model.slices import TableSlice
-from dagster_safe_backfill.model.states import CHANGES_OF_LIVE, ChangeEvent, Fingerprint, Origin, RowCounts
+from dagster_safe_backfill.model.states import Fingerprint, Origin, RowCounts
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import ledger, terms
 from dagster_safe_backfill.warehouses.base import Row, Session

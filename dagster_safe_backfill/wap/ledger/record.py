@@ -11,19 +11,10 @@ from sqlglot import exp
 
 from dagster_safe_backfill.audits.verdicts import AuditResult
 from dagster_safe_backfill.errors import PublishError
+from dagster_safe_backfill.model.events import ChangeEvent, Event, StagedEvent
 from dagster_safe_backfill.model.options import Strategy
-from dagster_safe_backfill.model.states import (
-    Archive,
-    ChangeEvent,
-    Event,
-    Fingerprint,
-    Origin,
-    RowCounts,
-    Staged,
-    StagedEvent,
-    StagedPartition,
-)
-from dagster_safe_backfill.model.tables import TableRef, names_of
+from dagster_safe_backfill.model.states import Archive, Fingerprint, Origin, RowCounts, Staged, StagedPartition
+from dagster_safe_backfill.model.tables import Column, TableRef, names_of
 from dagster_safe_backfill.sql import ledger, terms
 from dagster_safe_backfill.warehouses.base import Session
 
@@ -224,3 +215,16 @@ def _failures(results: Iterable[AuditResult]) -> tuple[dict[str, list[str]], dic
             is_blocking = result.is_blocking(result.verdicts[key])
             (blocking if is_blocking else warned).setdefault(key, []).append(result.audit.name)
     return blocking, warned
+
+
+def record_alteration(
+    session: Session, table: TableRef, *, before: Sequence[Column], after: Sequence[Column], origin: Origin
+) -> None:
+    """Record a change of the live table's columns, in the transaction that makes it; if there is none, do nothing.
+
+    `alterations` reads it.
+    """
+    if {*before} == {*after}:
+        return
+    told = {name: [(one.name, one.type) for one in columns] for name, columns in (("before", before), ("after", after))}
+    record(session, "altered", table, [{"fingerprinted_columns": json.dumps(told)}], origin=origin)

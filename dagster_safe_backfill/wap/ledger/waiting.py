@@ -8,15 +8,9 @@ from dataclasses import replace
 from functools import partial
 from typing import get_args
 
+from dagster_safe_backfill.model.events import CHANGES_OF_LIVE, Event, StagedEvent
 from dagster_safe_backfill.model.provenance import Provenance
-from dagster_safe_backfill.model.states import (
-    CHANGES_OF_LIVE,
-    Event,
-    Fingerprint,
-    Origin,
-    StagedEvent,
-    StagedPartition,
-)
+from dagster_safe_backfill.model.states import Fingerprint, Origin, StagedPartition
 from dagster_safe_backfill.model.tables import TableRef, names_of
 from dagster_safe_backfill.sql import ledger, terms
 from dagster_safe_backfill.warehouses.base import Row, Session

@@ -19,7 +19,7 @@ from dagster_safe_backfill.errors import (
     SafeBackfillError,
     StatementCancelledError,
 )
-from dagster_safe_backfill.sql import audited_rows, auditing, comparing
+from dagster_safe_backfill.sql import audited_rows, comparing
 from dagster_safe_backfill.sql.audited_rows import AuditedRows
 from dagster_safe_backfill.sql.comparing import KIND, Pairing
 from dagster_safe_backfill.warehouses.base import Row, Session
@@ -50,7 +50,7 @@ class Sampler:
 
         A column of a user's query may raise when it is read, even though its rows were counted.
         """
-        sample = auditing.sampled(select)
+        sample = audited_rows.sampled(select)
         try:
             names = [column.name for column in self.session.describe(sample)]
             return [dict(zip(names, row, strict=True)) for row in self.session.query(sample)]
@@ -63,7 +63,7 @@ class Sampler:
 
     def tuples(self, select: exp.Query) -> Sequence[Row]:
         """Return up to ten rows as tuples without masks, because column names may occur twice."""
-        return self.session.query(auditing.sampled(select))
+        return self.session.query(audited_rows.sampled(select))
 
     def masked(self, name: str, value: Any) -> Any:
         """Return a value, or `MASK` if the values of its column may not be shown."""

@@ -15,7 +15,7 @@ from dagster_safe_backfill.errors import (
     StatementCancelledError,
 )
 from dagster_safe_backfill.model.transient import is_transient
-from dagster_safe_backfill.sql import auditing
+from dagster_safe_backfill.sql import audited_rows
 from dagster_safe_backfill.warehouses.base import Row, Session
 
 Position = int | None
@@ -94,7 +94,7 @@ def readings(
     values: Mapping[Position, Mapping[str, Any]] = {}
     problems: Mapping[str, str] = {}
     if rows is not None:
-        select = partial(auditing.grouped, rows=rows, is_overall=is_overall)
+        select = partial(audited_rows.grouped, rows=rows, is_overall=is_overall)
         values, problems = _read(session, wanted, select)
     of_no_rows: Mapping[Position, Mapping[str, Any]] = {}
     problems_of_no_rows: Mapping[str, str] = {}
@@ -104,7 +104,7 @@ def readings(
         # Without a live table there are no live columns, and `like` has the same ones.
         source = like if rows is None else rows
         assert source is not None
-        of_no_rows, problems_of_no_rows = _read(session, measured, partial(auditing.of_no_rows, rows=source))
+        of_no_rows, problems_of_no_rows = _read(session, measured, partial(audited_rows.of_no_rows, rows=source))
     return Readings(
         values=values,
         of_no_rows={_ROWS: 0, **of_no_rows.get(None, {})},

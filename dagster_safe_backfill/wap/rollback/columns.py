@@ -15,7 +15,7 @@ from dagster_safe_backfill.sql import staging, terms
 from dagster_safe_backfill.sql.slicing import expression, inside, outside
 from dagster_safe_backfill.wap.ledger.alterations import Alteration
 from dagster_safe_backfill.wap.ledger.history import Change, changes_by, history
-from dagster_safe_backfill.wap.rollback.restore import UndonePartition, archives_of
+from dagster_safe_backfill.wap.rollback.undone import UndonePartition, archives_of
 from dagster_safe_backfill.warehouses.base import Session
 
 

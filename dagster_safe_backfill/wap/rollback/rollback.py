@@ -14,7 +14,7 @@ from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import ledger, staging
 from dagster_safe_backfill.wap.changes.archive import archived, expiry
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
-from dagster_safe_backfill.wap.ledger.alterations import Alteration, alterations, record_alteration
+from dagster_safe_backfill.wap.ledger.alterations import Alteration, alterations
 from dagster_safe_backfill.wap.ledger.history import (
     Change,
     cause_of_change,
@@ -25,19 +25,25 @@ from dagster_safe_backfill.wap.ledger.history import (
     newest_publication,
 )
 from dagster_safe_backfill.wap.ledger.owner import check_owner
-from dagster_safe_backfill.wap.ledger.record import NewChange, record_change, record_intent, upgrade_ledger
+from dagster_safe_backfill.wap.ledger.record import (
+    NewChange,
+    record_alteration,
+    record_change,
+    record_intent,
+    upgrade_ledger,
+)
 from dagster_safe_backfill.wap.recovery import finish_interrupted_swap
 from dagster_safe_backfill.wap.rollback.columns import ColumnsBack, columns_back
 from dagster_safe_backfill.wap.rollback.histories import rollback_path
 from dagster_safe_backfill.wap.rollback.restore import (
     Restoration,
-    UndonePartition,
     by_partitions,
     check_restored,
     of_columns,
     of_table,
     sources_of,
 )
+from dagster_safe_backfill.wap.rollback.undone import UndonePartition, is_dropped
 from dagster_safe_backfill.wap.tables.slices import live_slice
 from dagster_safe_backfill.warehouses.base import Session
 
@@ -315,7 +321,7 @@ class _Rollback:
             if gone or not columns:
                 # A column of the fingerprint is gone, so the rows can't be compared with it.
                 found = live_fingerprints(committed, live.only(keys), every)
-                changed.update(key for key in keys if not _is_dropped(gone, found[key], undoing[key], altered))
+                changed.update(key for key in keys if not is_dropped(gone, found[key], undoing[key], altered))
             else:
                 found = live_fingerprints(committed, live.only(keys), every, columns)
                 changed.update(key for key in keys if found[key] != undoing[key].newest.fingerprint)
@@ -380,16 +386,3 @@ class _Rollback:
             publication_id=self.origin.publication_id,
             keep_for=self.archive_for,
         )
-
-
-def _is_dropped(
-    gone: Collection[str], found: Fingerprint, undone: UndonePartition, altered: Mapping[str, Alteration]
-) -> bool:
-    """Return True if columns are gone because a later publication or rollback dropped them, and no row is missing."""
-    newest = undone.newest
-    dropped: set[str] = set()
-    for alteration in altered.values():
-        if alteration.recorded_at > newest.recorded_at:
-            dropped.update(alteration.dropped)
-    is_recorded = bool(gone) and dropped.issuperset(gone)
-    return is_recorded and newest.fingerprint is not None and found.rows == newest.fingerprint.rows

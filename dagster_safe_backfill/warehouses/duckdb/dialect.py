@@ -55,7 +55,7 @@ class DuckDBDialect(Dialect):
     def found(self, rows: exp.Select, there: Sequence[exp.Expr], here: Sequence[exp.Expr]) -> exp.Expr:
         """See `Dialect.found`."""
         if all(isinstance(value, exp.Column) for value in here):
-            return super().found(rows, there, here)
+            return terms.looked_up(rows, there, here)
         # For EXISTS, DuckDB looks up each distinct value of the columns of `here` once, and 0.0 and -0.0 aren't
         # distinct then. IN looks up the expressions.
         values = [one.copy() for one in here]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -34,7 +34,10 @@ def array_of_objects(values: Sequence[Any], name: str) -> Any:
         # A float among texts is NaN, which pandas has for a missing text. Others are refused below.
         with suppress(pa.ArrowException):
             return pa.array(values, from_pandas=True)
-    return _array(_Objects(name).converted(values), name, types)
+    objects, plain = _Objects(name), list[Any]()
+    for row, value in enumerate(values):
+        plain.append(objects.plain(value, row))
+    return _array(plain, name, types)
 
 
 def _array(values: Sequence[Any], name: str, types: set[type]) -> Any:
@@ -103,11 +106,8 @@ class _Objects:
         self._name = name
         self._first: dict[str, tuple[str, int, object]] = {}
 
-    def converted(self, values: Iterable[Any]) -> list[Any]:
-        """Return the values, with masked values as None and arrays of pandas and numpy as lists."""
-        return [self._plain(value, row, "") for row, value in enumerate(values)]
-
-    def _plain(self, value: Any, row: int, place: str) -> Any:
+    def plain(self, value: Any, row: int, place: str = "") -> Any:
+        """Return the value of a row, with masked values as None and arrays of pandas and numpy as lists."""
         if _is_missing(value):
             return None
         kind = _kind(value)
@@ -115,7 +115,7 @@ class _Objects:
         if kind == "a dictionary":
             return self._entries(value, row, place)
         if kind == "a list":
-            return [self._plain(item, row, f"{place}[]") for item in _items(value)]
+            return [self.plain(item, row, f"{place}[]") for item in _items(value)]
         # Arrow has no conversion of UUIDs within lists.
         return str(value) if kind == "a UUID" and place else _CONVERTED.get(kind, _unchanged)(value)
 
@@ -127,7 +127,7 @@ class _Objects:
                     f"the column {self._name} has a dictionary in row {row} whose key {key!r} is a"
                     f" {type(key).__name__}. Use texts as keys."
                 )
-            plain[key] = self._plain(item, row, f"{place}.{key}")
+            plain[key] = self.plain(item, row, f"{place}.{key}")
         return plain
 
     def _check(self, kind: str, row: int, value: object, place: str) -> None:
@@ -235,11 +235,8 @@ def _is_missing(value: Any) -> bool:
         return False
     if getattr(value, "ndim", 0):
         return False
-    name = type(value).__name__
-    return name in ("NAType", "NaTType", "MaskedConstant") or _is_not_itself(value)
-
-
-def _is_not_itself(value: Any) -> bool:
+    if type(value).__name__ in ("NAType", "NaTType", "MaskedConstant"):
+        return True
     kind = getattr(getattr(value, "dtype", None), "kind", "")
     return (isinstance(value, (float, Decimal)) or kind in ("f", "M", "m")) and bool(value != value)  # noqa: PLR0124 - NaN
 

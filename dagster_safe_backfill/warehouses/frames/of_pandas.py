@@ -32,7 +32,9 @@ def table_of_pandas(frame: Any) -> Any:
     pa = arrow()
     _check_index(frame)
     names = [str(name) for name in frame.columns]
-    columns = [_array(frame.iloc[:, i], name) for i, name in enumerate(names)]
+    columns: list[Any] = []
+    for i, name in enumerate(names):
+        columns.append(_array(frame.iloc[:, i], name))
     return pa.Table.from_arrays(columns, names=names)
 
 

@@ -75,6 +75,10 @@ class SnowflakeDialect(Dialect):
             case _:
                 return (value,)
 
+    def found(self, rows: exp.Select, there: Sequence[exp.Expr], here: Sequence[exp.Expr]) -> exp.Expr:
+        """See `Dialect.found`."""
+        return terms.looked_up(rows, there, here)
+
     def fit(self, *, source: str, target: str) -> Fit:
         """See `Dialect.fit`."""
         if source == target:

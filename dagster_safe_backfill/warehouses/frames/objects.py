@@ -42,7 +42,7 @@ def array_of_objects(values: Sequence[Any], name: str) -> Any:
 
 def _array(values: Sequence[Any], name: str, types: set[type]) -> Any:
     pa = arrow()
-    given = [value for value in values if not _is_missing(value)]
+    given = [value for value in values if value is not None]
     if given and all(isinstance(value, (int, Decimal)) and not isinstance(value, bool) for value in given):
         return _numbers(values, given, name)
     finer = _finer_type(given)
@@ -86,9 +86,12 @@ def _scale_of(value: int | Decimal) -> int:
 
 def _finer_type(given: Sequence[Any]) -> Any:
     """Return the type of nanoseconds if a time needs it: Arrow reads the times of pandas as microseconds."""
-    pa = arrow()
-    if not any(getattr(value, "nanosecond", 0) or getattr(value, "nanoseconds", 0) for value in given):
+    for value in given:
+        if getattr(value, "nanosecond", 0) or getattr(value, "nanoseconds", 0):
+            break
+    else:
         return None
+    pa = arrow()
     if all(isinstance(value, datetime) for value in given):
         return pa.timestamp("ns", tz=None if given[0].tzinfo is None else "UTC")
     # Durations of nanoseconds are refused for all frames alike, where their rows are known.

@@ -153,8 +153,8 @@ class World:
             "staged_partitions": lambda _session, _table, keys, assets: self.newest(keys=keys),
             "standing": standing,
             "rejections": lambda _session, _table: self.rejections,
-            "live_slice": lambda _session, *, spec, partition_slice, names: partition_slice.keys,
-            "live_fingerprints": lambda _session, keys, _names: {key: self.fingerprint(key) for key in keys},
+            "live_slice": lambda _session, *, spec, partition_slice, columns: partition_slice.keys,
+            "live_fingerprints": lambda _session, keys, _columns: {key: self.fingerprint(key) for key in keys},
         }
         for name, function in replaced.items():
             stack.enter_context(mock.patch.object(checkpoints, name, function))

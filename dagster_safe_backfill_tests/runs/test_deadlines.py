@@ -29,7 +29,7 @@ from dagster_safe_backfill.wap.measure.compare import Sampler
 from dagster_safe_backfill.wap.publish import publish
 from dagster_safe_backfill.wap.write import write
 from dagster_safe_backfill.warehouses.base import Session, Warehouse
-from dagster_safe_backfill.warehouses.duckdb.dialect import Names
+from dagster_safe_backfill.warehouses.duckdb.names import Names
 from dagster_safe_backfill.warehouses.duckdb.session import DuckDBWarehouse
 from dagster_safe_backfill.warehouses.duckdb.tables import DuckDBTables
 from dagster_safe_backfill_tests.harness.audited import slice_of

@@ -146,7 +146,8 @@ def _archive_of(session: Session, live: TableSlice, change: Change, what: str) -
         return change.archive
     raise ArchiveNotFoundError(
         f"{live.table}: {change.publication_id} {what}, and what was there before is not kept any more, or never was"
-        f" (archive_days sets for how long), so {listed(live.keys)} can't be rolled back. Compute the partitions again.",
+        f" (archive_days sets for how long), so {listed(live.keys)} can't be rolled back. Compute these partitions"
+        " again.",
         table=str(live.table),
         keys=live.keys,
     )

@@ -285,9 +285,16 @@ def test_instants_of_nanoseconds_are_told_with_partition_and_example(
 
     instants[0] = pd.Timestamp(NANO, tz="UTC")
     message = failure_of(run_key([x], DAY, io_manager=backend.io_manager, instance=instance), "x")
-    assert "main.x: 1 values of instant (TIMESTAMPTZ_NS) don't fit TIMESTAMP WITH TIME ZONE unchanged" in message
-    assert "for example instant: 2024-01-02 00:00:00.000000001+00 where day is 2024-01-02" in message
-    assert "round or convert them" in message
+    if duckdb.__version__.startswith("1."):
+        # These versions have no type for such times, so the frame is refused before they see it.
+        expected = ["main.x: the column instant has a time with a time zone in row 0 (", "Round it"]
+    else:
+        expected = [
+            "main.x: 1 values of instant (TIMESTAMPTZ_NS) don't fit TIMESTAMP WITH TIME ZONE unchanged",
+            "for example instant: 2024-01-02 00:00:00.000000001+00 where day is 2024-01-02",
+            "round or convert them",
+        ]
+    assert [text for text in expected if text not in message] == []
     instants[0] = pd.Timestamp(NOON, tz="UTC")
     assert run_key([x], DAY, io_manager=backend.io_manager, instance=instance).success
     assert backend.read("SELECT typeof(instant), epoch_us(instant) FROM x") == [
@@ -445,10 +452,10 @@ def test_a_column_of_dagsters_files_goes_on(name: str, backend: DuckDBBackend) -
     assert dg.materialize(
         [x], resources={"io_manager": DuckDBPandasIOManager(database=backend.path, schema="main")}
     ).success
-    theirs = backend.read("SELECT COLUMNS(*)::VARCHAR, COLUMNS(*).typeof() FROM x ORDER BY i")
+    theirs = backend.read("SELECT COLUMNS(*)::VARCHAR, typeof(COLUMNS(*)) FROM x ORDER BY i")
     for assets in ([x, y], [again]):
         assert dg.materialize(assets, resources={"io_manager": backend.io_manager}).success
-        assert backend.read("SELECT COLUMNS(*)::VARCHAR, COLUMNS(*).typeof() FROM x ORDER BY i") == theirs
+        assert backend.read("SELECT COLUMNS(*)::VARCHAR, typeof(COLUMNS(*)) FROM x ORDER BY i") == theirs
 
 
 @pytest.mark.parametrize("key", [None, "2022-01-01"], ids=["whole", "partition"])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import duckdb
 import pytest
 
 import dagster_safe_backfill as sb
@@ -281,7 +282,12 @@ def test_repeated_values_are_identical(backend: Backend, kind: str, one: str, ot
 
 
 @of_each
-def test_keep_latest_keeps_both(backend: Backend, kind: str, one: str, other: str) -> None:
+def test_keep_latest_keeps_both(
+    backend: Backend, kind: str, one: str, other: str, request: pytest.FixtureRequest
+) -> None:
+    if duckdb.__version__.startswith("1.") and "0.0" in one:
+        reason = "DuckDB 1.x makes 0.0 of the -0.0 in a value that it sorts by, also for PARTITION BY"
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     kept = Kept(backend, k=kind, v="INTEGER")
     kept.spec = replace(kept.spec, keep_latest="v")
     kept.published([f"('a', {one}, 1)", f"('a', {one}, 2)", f"('a', {other}, 1)"])

@@ -148,9 +148,14 @@ def small(path: Path) -> None:
     [
         ({"temp_directory": "", "memory_limit": "40MB"}, "more memory than DuckDB may use.*raise memory_limit"),
         ({"temp_directory": "{tmp}/a_file/x", "memory_limit": "40MB"}, "folder for .*temporary files.*temp_directory"),
-        (
+        pytest.param(
             {"temp_directory": "{tmp}/t", "memory_limit": "40MB", "max_temp_directory_size": "5MB"},
             "(no room on the disk|more memory).*max_temp_directory_size",
+            marks=pytest.mark.xfail(
+                condition=duckdb.__version__.startswith("1."),
+                strict=True,
+                reason="DuckDB 1.x goes on beyond max_temp_directory_size, and the statement succeeds",
+            ),
         ),
     ],
     ids=["memory", "no folder", "full folder"],

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from dagster_safe_backfill_tests.harness import open_files
@@ -20,6 +21,16 @@ from dagster_safe_backfill_tests.harness.types import ENGINES, TYPES, Case, Outc
 PAGE = Path(__file__).parents[2] / "docs" / "types.md"
 _BEGIN, _END = "<!-- table -->\n", "<!-- end of table -->\n"
 Outcomes = Mapping[tuple[Case, str], Outcome]
+
+
+def _needs_2(reason: str) -> pytest.MarkDecorator:
+    return pytest.mark.xfail(condition=duckdb.__version__.startswith("1."), strict=True, reason=reason)
+
+
+_MARKS = {
+    "GEOMETRY": _needs_2("DuckDB 1.x reads geometries of Arrow as BLOB, so that writing them again is refused"),
+    "VARIANT": _needs_2("DuckDB 1.x keeps VARIANT only in files of a newer storage version than its default"),
+}
 
 
 def tried(kinds: Iterable[str]) -> dict[tuple[Case, str], Outcome]:
@@ -34,7 +45,7 @@ def tried(kinds: Iterable[str]) -> dict[tuple[Case, str], Outcome]:
     return found
 
 
-@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=_MARKS.get(kind, ())) for kind in TYPES])
 def test_what_is_read_and_written_again_is_the_same_or_refused(kind: str) -> None:
     outcomes = tried([kind])
     assert len(outcomes) >= 12

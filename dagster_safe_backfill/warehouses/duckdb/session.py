@@ -21,11 +21,12 @@ from dagster_safe_backfill.warehouses.duckdb.errors import is_lock, is_own_lock,
 from dagster_safe_backfill.warehouses.duckdb.names import TEMPORARY, Names, quoted
 from dagster_safe_backfill.warehouses.duckdb.reading import reading, too_large
 from dagster_safe_backfill.warehouses.duckdb.tables import DuckDBTables, collations_of
-from dagster_safe_backfill.warehouses.duckdb.types import UNTYPED
+from dagster_safe_backfill.warehouses.duckdb.types import INSTANT_NS, UNTYPED
 from dagster_safe_backfill.warehouses.frames import (
     FrameError,
     as_arrow,
     check_names,
+    finer_instant,
     from_arrow,
     library_of,
     untyped_columns,
@@ -213,6 +214,7 @@ class DuckDBSession(Session):
         else:
             table = as_arrow(data)
             self._untyped = untyped_columns(table)
+            self._check_instants(table)
             try:
                 self._driver.register(_SOURCE, table)
             except duckdb.Error as error:
@@ -282,6 +284,17 @@ class DuckDBSession(Session):
         if kinds != ["SELECT"]:
             raise ConfigurationError(f"a Query is one SELECT, not {' and '.join(kinds) or 'nothing'}: {query.sql!r}.")
         return found[0].query.strip().removesuffix(";")
+
+    def _check_instants(self, table: Any) -> None:
+        """Refuse times that DuckDB before 2.0, without a type for them, would cut to microseconds without an error."""
+        error = finer_instant(table)
+        if error is None:
+            return
+        ((is_known,),) = self._execute(
+            "SELECT count(*) > 0 FROM duckdb_types() WHERE lower(type_name) = lower($1)", (INSTANT_NS,)
+        )
+        if not is_known:
+            raise error
 
     def _collations_of_source(self) -> dict[str, str]:
         """Return a mapping from column name to collation of the rows of the loaded query."""

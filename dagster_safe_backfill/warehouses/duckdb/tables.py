@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -21,8 +21,7 @@ from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.warehouses.base import Replacement, Row, Session, TableKind, Tables
 from dagster_safe_backfill.warehouses.duckdb.names import TEMPORARY, Names, quoted
 
-_LITERAL = re.compile(r"'(?:[^']|'')*'")
-_COLLATED = re.compile(r'[(,]\s*(?:"((?:[^"]|"")+)"|(\w+)) VARCHAR COLLATE ([\w.]+)')
+_TOKEN = re.compile(r""""(?:[^"]|"")*"|'(?:[^']|'')*'|[\w.]+|\S""")
 
 Execute = Callable[[str, Sequence[Any]], list[Row]]
 
@@ -56,30 +55,27 @@ class DuckDBTables(Tables):
         rows = self._execute(
             "SELECT column_name, data_type, column_default, is_nullable, definition FROM"
             f" (SELECT * FROM duckdb_columns() WHERE {_IS_TABLE}) LEFT JOIN"
-            f" (SELECT sql AS definition FROM duckdb_tables() WHERE {_IS_TABLE} AND contains(sql, ' COLLATE ')) ON true"
+            f" (SELECT sql AS definition FROM duckdb_tables() WHERE {_IS_TABLE}"
+            " AND (contains(sql, ' COLLATE ') OR contains(sql, ' GENERATED '))) ON true"
             " ORDER BY column_index",
             (table.schema, table.name),
         )
-        collations = collations_of(rows[0][4]) if rows and rows[0][4] else {}
+        definition = rows[0][4] if rows and rows[0][4] else ""
+        collations, generated = collations_of(definition), generated_of(definition)
         columns: list[Column] = []
         for name, type_name, default, is_nullable, _ in rows:
+            # The catalog shows the expression of a generated column as its default.
+            if name in generated:
+                continue
             collation = collations.get(name)
             column = Column(name=name, type=type_name, collation=collation, default=default, is_nullable=is_nullable)
             columns.append(column)
-        # The catalog shows the expression of a generated column as its default.
-        if any(column.default is not None for column in columns):
-            generated = self.generated(table)
-            columns = [column for column in columns if column.name not in generated]
         return tuple(columns) or None
 
     def generated(self, table: TableRef) -> tuple[str, ...]:
         """See `Tables.generated`."""
-        rows = self._execute(
-            "SELECT column_name FROM information_schema.columns WHERE table_catalog = current_database()"
-            " AND lower(table_schema) = lower($1) AND lower(table_name) = lower($2) AND is_generated = 'ALWAYS'",
-            (table.schema, table.name),
-        )
-        return tuple(name for (name,) in rows)
+        rows = self._execute(f"SELECT sql FROM duckdb_tables() WHERE {_IS_TABLE}", (table.schema, table.name))
+        return generated_of(rows[0][0]) if rows else ()
 
     def check_writable(self, table: TableRef) -> None:
         """See `Tables.check_writable`."""
@@ -316,7 +312,35 @@ def collations_of(definition: str) -> dict[str, str]:
 
     DuckDB 2.0 shows collations nowhere else. Only columns of texts have them.
     """
-    found: dict[str, str] = {}
-    for quoted_name, plain_name, collation in _COLLATED.findall(_LITERAL.sub("''", definition)):
-        found[quoted_name.replace('""', '"') or plain_name] = collation
-    return found
+    return {name: words[2] for name, words in _columns_of(definition) if words[:2] == ["VARCHAR", "COLLATE"]}
+
+
+def generated_of(definition: str) -> tuple[str, ...]:
+    """Return the names of the generated columns, from the catalog's CREATE TABLE text.
+
+    DuckDB before 2.0 shows nowhere else which columns are generated.
+    """
+    return tuple(name for name, words in _columns_of(definition) if "GENERATED" in words)
+
+
+def _columns_of(definition: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield the name of each column of a CREATE TABLE text, and the words after it that are not in parentheses.
+
+    Constraints of the table are yielded, too. A name or text in quotes is one word, with its quotes.
+    """
+    depth = 0
+    words: list[str] = []
+    for token in _TOKEN.findall(definition):
+        if token == ")":
+            depth -= 1
+        if depth == 1 and token not in ("(", ")", ","):
+            words.append(token)
+        elif words and (depth == 0 or (depth == 1 and token == ",")):
+            yield _unquoted(words[0]), words[1:]
+            words = []
+        if token == "(":
+            depth += 1
+
+
+def _unquoted(name: str) -> str:
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name

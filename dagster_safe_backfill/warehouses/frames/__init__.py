@@ -12,6 +12,7 @@ from dagster_safe_backfill.warehouses.frames.conversion import (
     untyped_columns,
 )
 from dagster_safe_backfill.warehouses.frames.errors import FrameError, NoColumnsError
+from dagster_safe_backfill.warehouses.frames.exact import finer_instant
 
 __all__ = [
     "FrameError",
@@ -19,6 +20,7 @@ __all__ = [
     "as_arrow",
     "check_names",
     "dtypes_of",
+    "finer_instant",
     "from_arrow",
     "library_of",
     "load_type_of",

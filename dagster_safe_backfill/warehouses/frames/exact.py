@@ -35,6 +35,28 @@ def exact(table: Any) -> Any:
     return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
 
+def finer_instant(table: Any) -> FrameError | None:
+    """Return the error of a warehouse whose times with a time zone have microseconds, about the first finer one.
+
+    None if there is no such time in a table that `exact` returned.
+    """
+    pa = arrow()
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        # `exact` leaves only columns as they are of which it would have changed a value.
+        for place, values in leaves(name, column) if widened(column.type) != column.type else ():
+            kind = values.type
+            if not pa.types.is_timestamp(kind) or kind.unit != "ns" or kind.tz is None:
+                continue
+            counts = values.cast(pa.int64())
+            row = _first(_remainder(counts))
+            if row is not None:
+                return FrameError(
+                    f"the column {place} has a time with a time zone in row {row} ({counts[row]} nanoseconds since"
+                    " 1970) that is finer than a microsecond, which this version of the database would lose. Round it."
+                )
+    return None
+
+
 def leaves(name: str, values: Any) -> Iterator[tuple[str, Any]]:
     """Yield the place and values of a column, or of each field within a nested column."""
     pa = arrow()

@@ -903,7 +903,9 @@ class Publishing(RuleBasedStateMachine):
         if any(row[name] != self.defaults[name] for row in others):
             return True
         archived = [layer for layer in way.restored.values() if name in layer.columns and layer.name in self.archives]
-        return any(row[name] != self.defaults[name] for layer in archived for row in layer.replaced)
+        # Rows that were archived before the column was there get its default.
+        values = (row.get(name, self.defaults[name]) for layer in archived for row in layer.replaced)
+        return any(value != self.defaults[name] for value in values)
 
     def under(self, day: int, lowest: Layer) -> Told | None:
         """Return the layer that was made just before another one, whether it stands or not."""

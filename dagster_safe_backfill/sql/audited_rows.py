@@ -98,9 +98,7 @@ def sampled(select: exp.Query) -> exp.Query:
 def grouped(expressions: Sequence[exp.Expr], rows: exp.Expr, *, is_overall: bool) -> exp.Select:
     """Return `(position, value of each aggregate…)` by partition; with `is_overall` also over all rows, at NULL."""
     position = terms.column(PARTITION)
-    names = map("_sb_{}".format, range(len(expressions)))
-    items = terms.named(dict(zip(names, expressions, strict=True)))
-    select = exp.select(position, *items).from_(rows.copy())
+    select = exp.select(position, *_numbered(expressions)).from_(rows.copy())
     if not is_overall:
         return select.group_by(position.copy())
     # The empty set measures all rows in the same scan: the median of all rows doesn't follow from those of partitions.
@@ -111,7 +109,10 @@ def grouped(expressions: Sequence[exp.Expr], rows: exp.Expr, *, is_overall: bool
 
 def of_no_rows(expressions: Sequence[exp.Expr], rows: exp.Expr) -> exp.Select:
     """Return `(NULL, value of each aggregate…)` of no rows: 0 for counts, NULL for sums."""
-    names = map("_sb_{}".format, range(len(expressions)))
-    items = terms.named(dict(zip(names, expressions, strict=True)))
     # No GROUP BY: over no rows it would return no row, and a partition without rows would have no values.
-    return exp.select(exp.Null(), *items).from_(rows.copy()).where(exp.false())
+    return exp.select(exp.Null(), *_numbered(expressions)).from_(rows.copy()).where(exp.false())
+
+
+def _numbered(expressions: Sequence[exp.Expr]) -> list[exp.Expr]:
+    """Return expressions as items of a SELECT, each under a name of its own."""
+    return terms.named({f"_sb_{i}": one for i, one in enumerate(expressions)})

@@ -116,9 +116,8 @@ def _changed(
     names = None if live is None else names_of(live)
     changed = {one.key for one in found if not one.knows(names)}
     rest = [one for one in found if one.key not in changed]
-    if names is None or not rest:
+    if live is None or not rest:
         return changed
     chosen = partition_slice.only(one.key for one in rest)
-    columns = live or ()
-    now = live_fingerprints(session, live_slice(session, spec=spec, partition_slice=chosen, columns=columns), columns)
+    now = live_fingerprints(session, live_slice(session, spec=spec, partition_slice=chosen, columns=live), live)
     return changed | {one.key for one in rest if now[one.key] != one.fingerprint}

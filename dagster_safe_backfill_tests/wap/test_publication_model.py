@@ -15,12 +15,14 @@ from datetime import datetime, timedelta, timezone
 from itertools import count, pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from unittest import mock
 
 import duckdb
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
+from hypothesis.internal.conjecture.providers import HypothesisProvider
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -865,8 +867,10 @@ class Publishing(RuleBasedStateMachine):
         if lost:
             return replace(way, error=sb.ArchiveNotFoundError, keys=lost)
         there = {*self.all_columns(), *way.again}
-        if any(layer.replaced and not {*layer.columns} <= there for layer in sources.values()):
-            return replace(way, error=sb.RollbackError, keys=[*sources])
+        for layer in sources.values():
+            if layer.replaced and not {*layer.columns} <= there:
+                days = [day for day, other in sources.items() if other.replaced and other.name == layer.name]
+                return replace(way, error=sb.RollbackError, keys=days)
         return way
 
     def with_columns(self, way: Way) -> Way:
@@ -1014,8 +1018,10 @@ def test_live_is_what_the_model_says_after_each_step(has_key: bool, has_stamp: b
         phases=[Phase.generate],
     )
     seeds = count(2 * has_key + has_stamp, step=len(KINDS))
-    while steps.total() * len(KINDS) < STEPS:
-        run_state_machine_as_test(seed(next(seeds))(machine), settings=limits)
+    # Hypothesis draws numbers from the code that happens to be imported too, so a seed would draw differently each time.
+    with mock.patch.object(HypothesisProvider, "_maybe_draw_constant", return_value=None):
+        while steps.total() * len(KINDS) < STEPS:
+            run_state_machine_as_test(seed(next(seeds))(machine), settings=limits)
     sys.stdout.write(f"{steps.total()} {dict(steps.most_common())} {dict(errors)}\n")
     assert steps.total() >= STEPS / len(KINDS)
     assert steps.keys() >= USUAL

@@ -177,18 +177,18 @@ def _check_columns(
     Raises:
         RollbackError: An archive has a column that the live table doesn't have, or has in another type.
     """
-    for source in sources:
+    for source, keys in sources.items():
         problems: list[str] = []
         for column in changed_columns(session.tables.columns(source) or (), columns).gone:
             if column.name not in dropped:
                 problems.append(f"{column.name} {column.type}")
         if problems:
             raise RollbackError(
-                f"{live.table}: the rows in {source} have columns that the table doesn't have any more, or has in"
-                f" another type ({listed(sorted(problems))}), so nothing was rolled back. First roll back what changed"
-                " the columns, or change them back by hand.",
+                f"{live.table}: the rows of {listed(keys)} in {source} have columns that the table doesn't have any"
+                f" more, or has in another type ({listed(sorted(problems))}), so nothing was rolled back. First roll"
+                " back what changed the columns, or change them back by hand.",
                 table=str(live.table),
-                keys=live.keys,
+                keys=keys,
             )
 
 

@@ -25,7 +25,7 @@ AT_LEAST: dict[Transition, int] = {"merge": 55, "replace": 55, "swap": 60, "roll
 LONG = ("CREATE TABLE", "INSERT INTO", "MERGE", "DELETE", "COMMIT", CLOSING)
 SMALL, LARGE = 60, 30_000
 TORN = 1
-"""How many of the kills inside a statement may tear DuckDB's file, which no transaction of the library's can prevent."""
+"""How many of the kills inside a statement may tear DuckDB's file: no transaction of the library can prevent that."""
 ROUNDS, SOME = 2, 5
 """How many random tables there are, and how many statements are tried of those after the first."""
 

@@ -1018,7 +1018,7 @@ def test_live_is_what_the_model_says_after_each_step(has_key: bool, has_stamp: b
         phases=[Phase.generate],
     )
     seeds = count(2 * has_key + has_stamp, step=len(KINDS))
-    # Hypothesis draws numbers from the code that happens to be imported too, so a seed would draw differently each time.
+    # Hypothesis takes constants from the code that is imported, so that a seed would draw differently each time.
     with mock.patch.object(HypothesisProvider, "_maybe_draw_constant", return_value=None):
         while steps.total() * len(KINDS) < STEPS:
             run_state_machine_as_test(seed(next(seeds))(machine), settings=limits)

@@ -34,7 +34,8 @@ class SliceWrite:
             changed one.
         is_partial: True if the live table has columns that the shadow doesn't have, so that rows which are updated keep
             their values in them, and inserted rows get the columns' defaults.
-        updated: The columns that are set in rows which exist; None for all. The stamp is always set.
+        updated: The columns that are compared and set in rows which exist; None for all of `compared`. The stamp and
+            `unread` are always set.
         sameness: How the columns are compared.
         compared: The columns in which a difference makes a row a changed one.
         table: The table that is read and written.
@@ -202,11 +203,13 @@ def delete_gone(write: SliceWrite) -> exp.Delete:
 def merge_changed(write: SliceWrite) -> exp.Merge:
     """Return a MERGE that updates only the rows that differ and inserts the new ones."""
     written = write.written
+    compared = write.compared if write.updated is None else write.updated
+    unset = {*write.key, *write.compared}.difference(compared)
     update = exp.Update(
         expressions=[
             exp.EQ(this=exp.column(name, quoted=True), expression=value.copy())
             for name, value in written.items()
-            if name not in write.key and (write.updated is None or name not in write.columns or name in write.updated)
+            if name not in unset
         ]
     )
     insert = exp.Insert(
@@ -214,9 +217,9 @@ def merge_changed(write: SliceWrite) -> exp.Merge:
         expression=exp.Tuple(expressions=[value.copy() for value in written.values()]),
     )
     whens = [exp.When(matched=False, then=insert)]
-    if write.compared:
+    if compared:
         # Without the condition, MERGE would update every matched row, and give unchanged rows a new stamp.
-        is_changed = write.sameness.differ(write.compared, left=_LIVE, right=_SHADOW)
+        is_changed = write.sameness.differ(compared, left=_LIVE, right=_SHADOW)
         whens.insert(0, exp.When(matched=True, condition=is_changed, then=update))
     # The shadow's keys were checked before: for a key that occurs twice, DuckDB 2.0 and Snowflake raise, and DuckDB 1.x
     # updates twice. The limits of the slice are literals in ON, so that Snowflake reads only their micro-partitions.

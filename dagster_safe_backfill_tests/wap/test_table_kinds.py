@@ -164,6 +164,61 @@ def test_a_column_with_an_index_that_does_not_change_is_not_written(parent: Publ
     undone(parent, "1", before)
 
 
+@pytest.mark.parametrize(
+    ("column", "old", "new"),
+    [
+        ("tags VARCHAR[]", "['a']", "['b']"),
+        ("size INT[2]", "[1, 2]", "[1, 3]"),
+        ("name VARCHAR", "'a'", "'A'"),
+    ],
+    ids=["a list", "an array", "an indexed text"],
+)
+def test_columns_that_duckdb_cannot_change_in_place_are_named(
+    backend: Backend, column: str, old: str, new: str
+) -> None:
+    name, _, type_ = column.partition(" ")
+    table = with_table(
+        backend,
+        f"CREATE TABLE t (day DATE, id BIGINT PRIMARY KEY, value DOUBLE, note VARCHAR, {column})",
+        *([f"CREATE INDEX by_{name} ON t ({name})"] if type_ == "VARCHAR" else []),
+        "CREATE TABLE child (k BIGINT REFERENCES t (id))",
+        f"INSERT INTO t SELECT '2024-01-01', i, 1, NULL, {old} FROM range(3) r(i)",
+        "INSERT INTO child VALUES (1)",
+    )
+    before = table.live()
+
+    def computed(changed: int) -> Query:
+        value = f"CASE WHEN id = {changed} THEN {new} ELSE {old} END::{type_}"
+        return Query(f"SELECT day, id, 2.0 AS value, note, {value} AS {name} FROM t")
+
+    with pytest.raises(sb.SafeBackfillError, match="indexed column of it, or a list, array or map"):
+        table.published(computed(1), [0], "1")
+    assert table.live() == before
+    # Of rows that nothing refers to it can, and the others still change in place.
+    table.published(computed(2), [0], "2")
+    assert table.values() == {0: [2.0] * 3}
+    undone(table, "2", before)
+
+
+def test_the_time_of_an_update_that_is_computed_goes_with_it(backend: Backend) -> None:
+    table = with_table(
+        backend,
+        "CREATE TABLE t (day DATE, id BIGINT PRIMARY KEY, value DOUBLE, note VARCHAR, loaded TIMESTAMP)",
+        "CREATE TABLE child (k BIGINT REFERENCES t (id))",
+        "INSERT INTO t SELECT '2024-01-01', i, 1, NULL, TIMESTAMP '2024-02-01' FROM range(3) r(i)",
+        "INSERT INTO child VALUES (1)",
+        updated_at_column="loaded",
+    )
+    before = table.live()
+    rows = Query(
+        "SELECT day, id, CASE WHEN id = 1 THEN 2.0 ELSE 1.0 END AS value, note, TIMESTAMP '2024-03-01' AS loaded FROM t"
+    )
+    published = table.published(rows, [0], "1")
+    assert sum(one.updated for one in published.row_counts.values()) == 1
+    assert table.read("SELECT id, value, month(loaded) FROM t ORDER BY id") == [(0, 1.0, 2), (1, 2.0, 3), (2, 1.0, 2)]
+    undone(table, "1", before)
+
+
 def test_a_plain_write_merges_in_place_too(parent: Publications) -> None:
     from dagster_safe_backfill.model.states import Origin
     from dagster_safe_backfill.wap.tables.store import store

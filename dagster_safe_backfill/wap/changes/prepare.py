@@ -204,14 +204,20 @@ def _merge(session: Session, write: SliceWrite, rows: Mapping[str, int]) -> Prep
         _check_deletable(write, is_referenced=is_referenced)
         statements.append((publishing.delete_alike, merged))
         deletes.append(alike)
-    if is_referenced and write.compared:
-        # DuckDB deletes a row, and inserts it again, to set a column that an index or a key of another table is on,
-        # even to the value that it has.
-        (counts,) = session.query(publishing.changes_by_column(merged))
-        updated = tuple(name for name, count in zip(write.compared, counts, strict=True) if count)
-        merged = replace(merged, updated=updated)
-    statements.append((publishing.merge_changed, merged))
+    merges = _by_column(session, merged) if is_referenced and write.compared else [merged]
+    statements += [(publishing.merge_changed, one) for one in merges]
     return PreparedChange(row_counts=row_counts, statements=statements, scratch=scratch, deletes=deletes)
+
+
+def _by_column(session: Session, merged: SliceWrite) -> list[SliceWrite]:
+    """Return a write of each column that changes, so that each sets its column only in the rows that differ in it.
+
+    To set a column with an index, a list or a struct, even to the value that it has, DuckDB deletes the row and inserts
+    it again, which a foreign key forbids. https://duckdb.org/docs/stable/sql/indexes#constraint-checking-in-update-statements
+    """
+    (counts,) = session.query(publishing.changes_by_column(merged))
+    changed = [name for name, count in zip(merged.compared, counts, strict=True) if count]
+    return [replace(merged, updated=(name,)) for name in changed] or [replace(merged, updated=())]
 
 
 def _check_deletable(write: SliceWrite, *, is_referenced: bool) -> None:

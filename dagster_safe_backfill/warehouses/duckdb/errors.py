@@ -42,7 +42,7 @@ _REFERENCED = (
     'a foreign key refers to rows that the statement deletes, so nothing was changed. publish="merge" with a unique_key'
     ' changes such rows in place, and deletes only rows that are not computed any more; "replace" and "swap" delete all'
     " rows, so they can't publish to this table. Compute the rows that are referred to, or first delete the rows that"
-    " refer to them. DuckDB also deletes a row to change an indexed column: "
+    " refer to them. DuckDB also deletes a row to change an indexed column of it, or a list, array or map: "
 )
 _AMBIGUOUS = (
     "the name is that of the database and of a schema, so DuckDB doesn't know what is meant, and nothing was changed."

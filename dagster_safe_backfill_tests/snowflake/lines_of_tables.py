@@ -1,0 +1,197 @@
+"""Lines about the table itself: what a swap keeps, streams, time travel, roles, policies, and what is read."""
+
+from __future__ import annotations
+
+import time
+from typing import cast
+
+from snowflake.connector.errors import Error
+
+from dagster_safe_backfill.errors import SafeBackfillError
+from dagster_safe_backfill.model.options import Strategy
+from dagster_safe_backfill_tests.harness.audited import Row
+from dagster_safe_backfill_tests.snowflake.account import COLUMNS, Account, Table
+from dagster_safe_backfill_tests.snowflake.lines import line, lines
+
+OLD: list[Row] = [(day, n, 1.0, None) for day in range(4) for n in range(3)]
+NEW: list[Row] = [(0, n, 2.0, "new") for n in range(4)]
+
+
+def _grants(account: Account, table: Table) -> set[tuple[str, ...]]:
+    return {tuple(map(str, row[1:6])) for row in account.sql(f"SHOW GRANTS ON TABLE {table.name}")}
+
+
+@lines("it goes live and comes back", "merge", "replace", "swap")
+def there_and_back(account: Account, strategy: str) -> str:
+    """Byte for byte, and nothing is left behind but the archive."""
+    table = Table(account)
+    table.published(OLD, range(4), "1")
+    before = table.rows()
+    published = table.published(NEW, [0], "2", strategy=cast("Strategy", strategy))
+    assert [row[2] for row in table.rows()].count(2.0) == 4
+    table.rollback("2")
+    assert table.rows() == before
+    left = [row[1] for row in account.sql(f"SHOW TABLES LIKE 'T\\\\_\\\\_SHADOW%' IN SCHEMA {account.schema}")]
+    assert left == []
+    return f"{sum(one.touched for one in published.row_counts.values())} rows there and back"
+
+
+@line("a swap keeps grants and the comment")
+def swap_keeps(account: Account) -> str:
+    table = Table(account)
+    table.published(OLD, range(4), "1")
+    account.sql(f"GRANT SELECT ON TABLE {table.name} TO ROLE PUBLIC")
+    account.sql(f"COMMENT ON TABLE {table.name} IS 'it''s ours'")
+    before = _grants(account, table)
+    table.published(NEW, [0], "2", strategy="swap")
+    assert _grants(account, table) == before
+    ((comment,),) = account.sql(
+        f"SELECT COMMENT FROM INFORMATION_SCHEMA.TABLES WHERE TABLE_SCHEMA = '{account.schema}' AND TABLE_NAME = 'T'"
+    )
+    assert comment == "it's ours", comment
+    return f"{len(before)} grants"
+
+
+@line("a swap keeps tags, clustering and a stream, or refuses")
+def swap_keeps_more(account: Account) -> str:
+    account.account_only("the emulator has no tags, no clustering and no streams")
+    table = Table(account)
+    table.published(OLD, range(4), "1")
+    account.sql("CREATE TAG OWNER_TAG")
+    account.sql(f"ALTER TABLE {table.name} SET TAG OWNER_TAG = 'finance'")
+    account.sql(f"ALTER TABLE {table.name} CLUSTER BY (DAY)")
+    account.sql(f"CREATE STREAM CHANGES ON TABLE {table.name}")
+    try:
+        table.published(NEW, [0], "2", strategy="swap")
+    except SafeBackfillError as error:
+        return f"refused: {error}"
+    ((tag,),) = account.sql(f"SELECT SYSTEM$GET_TAG('OWNER_TAG', '{table.name}', 'TABLE')")
+    ((clustering,),) = account.sql(
+        f"SELECT CLUSTERING_KEY FROM INFORMATION_SCHEMA.TABLES WHERE TABLE_SCHEMA = '{account.schema}'"
+        " AND TABLE_NAME = 'T'"
+    )
+    try:
+        seen = len(account.sql("SELECT * FROM CHANGES"))
+    except Error as error:
+        return f"tag {tag}, clustering {clustering}, the stream is stale: {error}"
+    assert (tag, bool(clustering)) == ("finance", True)
+    return f"tag {tag}, clustering {clustering}, {seen} rows in the stream"
+
+
+@lines("a swap keeps the kind of table", "TABLE", "TRANSIENT TABLE")
+def kind(account: Account, kind: str) -> str:
+    table = Table(account, kind=kind)
+    where = f"TABLE_SCHEMA = '{account.schema}' AND TABLE_NAME = 'T'"
+    sql = f"SELECT IS_TRANSIENT FROM INFORMATION_SCHEMA.TABLES WHERE {where}"
+    before = account.sql(sql)
+    table.published(NEW, [0], "1", strategy="swap")
+    assert account.sql(sql) == before == [("YES" if "TRANSIENT" in kind else "NO",)]
+    return f"transient: {before[0][0]}"
+
+
+@lines("a stream sees what changed, and goes on", "merge", "replace")
+def stream(account: Account, strategy: str) -> str:
+    account.account_only("the emulator has no streams")
+    table = Table(account)
+    table.published(OLD, range(4), "1")
+    account.sql(f"CREATE STREAM CHANGES ON TABLE {table.name}")
+    table.published([(0, 0, 77.0, None), *OLD[1:3]], [0], "2", strategy=cast("Strategy", strategy))
+    seen = sorted(account.sql("SELECT METADATA$ACTION, METADATA$ISUPDATE, VALUE FROM CHANGES"))
+    assert ("INSERT", 77.0) in {(action, value) for action, _, value in seen}, seen
+    return f"{len(seen)} rows"
+
+
+@line("time travel reads what was before")
+def time_travel(account: Account) -> str:
+    account.account_only("the emulator keeps no history of a table")
+    table = Table(account)
+    table.published(OLD, range(4), "1")
+    total = account.sql(f"SELECT SUM(VALUE) FROM {table.name}")
+    time.sleep(2)
+    ((moment,),) = account.sql("SELECT TO_VARCHAR(CURRENT_TIMESTAMP())")
+    time.sleep(2)
+    table.published(NEW, [0], "2")
+    at = f"AT(TIMESTAMP => '{moment}'::TIMESTAMP_TZ)"
+    assert account.sql(f"SELECT SUM(VALUE) FROM {table.name} {at}") == total
+    return f"{total[0][0]} at {moment}"
+
+
+@line("a column that a policy masks is refused, or the role sees all of it")
+def masked(account: Account) -> str:
+    account.account_only("the emulator has no policies")
+    table = Table(account)
+    table.published([(0, 1, 1.0, "secret")], [0], "1")
+    account.sql("CREATE MASKING POLICY HIDDEN AS (V VARCHAR) RETURNS VARCHAR -> '***'")
+    account.sql(f"ALTER TABLE {table.name} MODIFY COLUMN NOTE SET MASKING POLICY HIDDEN")
+    said = ""
+    try:
+        table.published([(0, 1, 2.0, "secret")], [0], "2")
+        table.rollback("2")
+    except SafeBackfillError as error:
+        said = str(error)
+    account.sql(f"ALTER TABLE {table.name} MODIFY COLUMN NOTE UNSET MASKING POLICY")
+    assert table.rows("NOTE") == [("secret",)], "a masked value was written"
+    assert said, "a table with a masked column was rolled back"
+    return said
+
+
+@line("a role with the documented privileges is enough, with future grants to others")
+def least_privilege(account: Account) -> str:
+    account.account_only("the emulator has no privileges")
+    role, reader = f"{account.schema}_ROLE", f"{account.schema}_READER"
+    database = account.login.options["database"]
+    try:
+        for statement in (
+            f"CREATE ROLE {role}",
+            f"CREATE ROLE {reader}",
+            f"GRANT ROLE {role} TO USER {account.login.options['user']}",
+            f"GRANT USAGE ON WAREHOUSE {account.login.options['warehouse']} TO ROLE {role}",
+            f"GRANT USAGE ON DATABASE {database} TO ROLE {role}",
+            f"GRANT USAGE, CREATE TABLE, CREATE STAGE ON SCHEMA {account.schema} TO ROLE {role}",
+            f"GRANT SELECT ON FUTURE TABLES IN SCHEMA {account.schema} TO ROLE {reader}",
+        ):
+            account.sql(statement)
+        table = Table(account)
+        account.sql(f"GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE {table.name} TO ROLE {role}")
+        table.warehouse = account.manager(role=role).warehouse()
+        table.published(OLD, range(4), "1")
+        audited = table.staged(NEW, [0], "2")
+        readable = account.sql(f"SHOW GRANTS TO ROLE {reader}")
+        table.publish(audited, "2")
+        table.rollback("2")
+    finally:
+        account.sql(f"DROP ROLE IF EXISTS {role}")
+        account.sql(f"DROP ROLE IF EXISTS {reader}")
+    return f"published and rolled back; future grants let another role read {len(readable)} tables, a shadow among them"
+
+
+@line("a publication of a few days reads a few micro-partitions, in seconds by statement")
+def pruning(account: Account) -> str:
+    """The slice's bounds are literals, in MERGE as well."""
+    account.account_only("the emulator has no micro-partitions")
+    table = Table(account, columns=None)
+    account.sql(
+        f"CREATE TABLE {table.name} ({COLUMNS}) CLUSTER BY (DAY) AS"
+        " SELECT DATEADD(day, FLOOR(SEQ4() / 1000000), '2023-01-01'::DATE),"
+        " MOD(SEQ4(), 1000000)::NUMBER(38, 0), 1.0::FLOAT, NULL::VARCHAR"
+        " FROM TABLE(GENERATOR(ROWCOUNT => 400000000)) ORDER BY 1"
+    )
+    table.published([(day, n, 2.0, None) for day in range(2) for n in range(1000)], [0, 1], "1")
+    queries = account.sql(
+        "SELECT QUERY_ID, QUERY_TYPE, TOTAL_ELAPSED_TIME FROM TABLE(INFORMATION_SCHEMA.QUERY_HISTORY_BY_USER("
+        f"RESULT_LIMIT => 1000)) WHERE QUERY_TEXT ILIKE '%{account.schema}%\"T\"%'"
+        " AND QUERY_TYPE IN ('MERGE', 'DELETE', 'SELECT') AND QUERY_TAG LIKE '%dagster-safe-backfill%'"
+    )
+    scans = [
+        (kind, milliseconds, *row)
+        for query, kind, milliseconds in queries
+        for row in account.sql(
+            "SELECT OPERATOR_STATISTICS:pruning:partitions_scanned::INT,"
+            " OPERATOR_STATISTICS:pruning:partitions_total::INT"
+            f" FROM TABLE(GET_QUERY_OPERATOR_STATS('{query}')) WHERE OPERATOR_TYPE = 'TableScan'"
+        )
+    ]
+    of_live = [scan for scan in scans if scan[3] > 100]
+    assert of_live
+    assert all(scanned < total / 10 for _, _, scanned, total in of_live), of_live
+    return "; ".join(f"{kind} {ms} ms, {scanned} of {total}" for kind, ms, scanned, total in of_live)

@@ -73,10 +73,13 @@ class LoadedFrame:
             file = path.as_uri().replace("'", "%27")
             # No gzip, because Parquet compresses its columns itself.
             execute(f"PUT '{file}' {stage} AUTO_COMPRESS = FALSE")
-        # Without USE_LOGICAL_TYPE, Snowflake reads a Parquet timestamp as the integer that it is stored as. Without
+        # Without USE_LOGICAL_TYPE, Snowflake reads a Parquet timestamp as the integer that it is stored as, and with
+        # BINARY_AS_TEXT bytes as text. With the default of NULL_IF, the text \\N becomes NULL. Without
         # MATCH_BY_COLUMN_NAME, it loads a Parquet file only into a single VARIANT column.
+        # https://docs.snowflake.com/en/sql-reference/sql/copy-into-table
         execute(
-            f"COPY INTO {name} FROM {stage} FILE_FORMAT = (TYPE = PARQUET USE_LOGICAL_TYPE = TRUE)"
+            f"COPY INTO {name} FROM {stage} FILE_FORMAT ="
+            " (TYPE = PARQUET USE_LOGICAL_TYPE = TRUE BINARY_AS_TEXT = FALSE NULL_IF = ())"
             " MATCH_BY_COLUMN_NAME = CASE_SENSITIVE ON_ERROR = ABORT_STATEMENT"
         )
 

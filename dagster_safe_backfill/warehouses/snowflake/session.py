@@ -19,6 +19,7 @@ from dagster_safe_backfill.warehouses.snowflake.catalog import name_of, schema_o
 from dagster_safe_backfill.warehouses.snowflake.dialect import SnowflakeDialect
 from dagster_safe_backfill.warehouses.snowflake.driver import Connection, Connections
 from dagster_safe_backfill.warehouses.snowflake.loading import LoadedFrame, as_relation, one_select
+from dagster_safe_backfill.warehouses.snowflake.reading import Reading, out_of_range
 from dagster_safe_backfill.warehouses.snowflake.tables import SnowflakeTables
 from dagster_safe_backfill.warehouses.snowflake.transaction import BeginAnewError, Statements
 
@@ -150,7 +151,13 @@ class SnowflakeSession(Session):
 
     def fetch(self, select: exp.Query, load_type: type) -> object:
         """See `Session.fetch`."""
-        return from_arrow(self._own.arrow(sql_of(select)), load_type)
+        reading = Reading(self._own.described(sql_of(select)))
+        try:
+            rows = self._own.arrow(sql_of(reading.select(select)))
+        except OverflowError as error:
+            raise out_of_range(reading.columns, error) from error
+        table, kinds = reading.exact(rows)
+        return from_arrow(table, load_type, kinds=kinds, types=reading.types)
 
     def scratch(self, name: str) -> TableRef:
         """See `Session.scratch`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,6 +35,25 @@ def spelled(kind: str, *, length: int | None, precision: int | None, scale: int 
             return kind
 
 
+_DESCRIBED = re.compile(r"(?P<name>\w+)(?:\((?P<sizes>[\d, ]+)\))?.*?(?: COLLATE '(?P<collation>.*)')?$", re.DOTALL)
+_KINDS = {"NUMBER": "FIXED", "VARCHAR": "TEXT", "FLOAT": "REAL"}
+
+
+def described(text: str) -> tuple[str, str | None]:
+    """Return a type as this library spells it, and its collation, from the text of DESCRIBE TABLE."""
+    found = _DESCRIBED.match(text)
+    if found is None:
+        return text, None
+    first, second, *_ = [
+        *map(int, (found["sizes"] or "").replace(" ", "").split(",") if found["sizes"] else ()),
+        None,
+        None,
+    ]
+    kind = _KINDS.get(found["name"], found["name"])
+    scale = second if kind == "FIXED" else first
+    return spelled(kind, length=first, precision=first, scale=scale), found["collation"] or None
+
+
 def of_arrow(kind: pa.DataType) -> str | None:
     """Return the type of a column for values of an Arrow type, or None if Snowflake has no such type."""
     import pyarrow as pa
@@ -57,6 +77,7 @@ def of_arrow(kind: pa.DataType) -> str | None:
         (types.is_time, "TIME"),
         (types.is_binary, "BINARY"),
         (types.is_large_binary, "BINARY"),
+        (types.is_binary_view, "BINARY"),
         (types.is_fixed_size_binary, "BINARY"),
         (types.is_list, "ARRAY"),
         (types.is_large_list, "ARRAY"),
@@ -65,6 +86,11 @@ def of_arrow(kind: pa.DataType) -> str | None:
         (types.is_map, "OBJECT"),
     ]
     return next((name for is_one, name in named if is_one(kind)), None)
+
+
+def digits_of(type_name: str) -> tuple[int, ...]:
+    """Return the numbers in the parentheses of a type: NUMBER(10,2) has 10 and 2."""
+    return tuple(map(int, re.findall(r"\d+", type_name.partition("(")[2])))
 
 
 def base(type_name: str) -> str:

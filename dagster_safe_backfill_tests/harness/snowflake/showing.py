@@ -128,11 +128,11 @@ def _describe(session: Any, tree: exp.Describe) -> Result:
     there = catalog.relation_kind(session.duck, name)
     known = catalog.facts(session.duck, name) if there == "table" else catalog.Facts()
     rows: list[list[str | None]] = []
-    for column, duck_type, null, _, default, _ in session.duck.execute(f"DESCRIBE {name.sql}").fetchall():
+    for column, duck_type, null, _, plain, _ in session.duck.execute(f"DESCRIBE {name.sql}").fetchall():
         shown = snowflake_type(duck_type, known.types.get(column))
         expression = known.virtual.get(column)
         column_kind = "VIRTUAL" if expression else "COLUMN"
-        default = None if expression else known.defaults.get(column, default)
+        default = None if expression else known.defaults.get(column, plain)
         is_null = "Y" if null == "YES" else "N"
         rows.append([column, shown, column_kind, is_null, default, "N", "N", None, expression, None, None])
     names = "name", "type", "kind", "null?", "default", "primary key", "unique key", "check", "expression", "comment"

@@ -76,9 +76,16 @@ def _types(node: exp.Expression) -> exp.Expression:
 
 
 _FORMATS = {
-    **{"YYYY": "%Y", "MM": "%m", "DD": "%d", "HH24": "%H", "MI": "%M", "SS": "%S", "FF6": "%f"},
+    "YYYY": "%Y",
+    "MM": "%m",
+    "DD": "%d",
+    "HH24": "%H",
+    "MI": "%M",
+    "SS": "%S",
+    "FF6": "%f",
     # Sessions show instants in UTC here, so all have that offset; strftime would shorten it.
-    **{"FF3": "%g", "TZHTZM": "+0000"},
+    "FF3": "%g",
+    "TZHTZM": "+0000",
 }
 
 

@@ -15,6 +15,11 @@ INSERTED, UPDATED, DELETED = "number of rows inserted", "number of rows updated"
 ACTIONS = {INSERTED: "INSERT", UPDATED: "UPDATE", DELETED: "DELETE"}
 
 
+_TYPE = translate.TYPE
+_CAST = {_TYPE.TIMESTAMPTZ: "TIMESTAMP_TZ(9)", _TYPE.ARRAY: "ARRAY", _TYPE.OBJECT: "OBJECT"}
+"""The types that a cast shows and DuckDB can't tell."""
+
+
 def counted(tree: exp.Expression) -> tuple[str, ...]:
     """Return the names of the counts that a change gives back."""
     if isinstance(tree, exp.Insert):
@@ -47,17 +52,21 @@ def hidden_types(session: Any, tree: exp.Expression, resolver: Resolver) -> dict
     known: dict[str, str] = {}
     for name in resolver.tables:
         known.update(session.account.relations.find(session.duck, name).types)
-    selected = tree.selects if isinstance(tree, exp.Query) else []
-    for item in selected:
+    # What is within comes last, and is what the rest selects from.
+    for query in reversed([*tree.find_all(exp.Select)]):
+        _note_types(query, known)
+    return known
+
+
+def _note_types(query: exp.Select, known: dict[str, str]) -> None:
+    for item in query.selects:
         inner = item.unalias()
         if isinstance(inner, exp.Cast):
-            is_zoned = inner.to.this == translate.TYPE.TIMESTAMPTZ
             known.pop(item.alias_or_name, None)
-            if is_zoned:
-                known[item.alias_or_name] = "TIMESTAMP_TZ(9)"
+            if inner.to.this in _CAST:
+                known[item.alias_or_name] = _CAST[inner.to.this]
         elif isinstance(inner, exp.Column) and inner.name in known:
             known[item.alias_or_name] = known[inner.name]
-    return known
 
 
 def type_of(session: Any, argument: exp.Expression, resolver: Resolver) -> str | None:

@@ -11,6 +11,7 @@ from sqlglot import exp
 
 from dagster_safe_backfill.errors import (
     ConfigurationError,
+    OutOfResourcesError,
     StatementCancelledError,
     SwapError,
     TableNotFoundError,
@@ -91,7 +92,7 @@ class Facts:
     Attributes:
         comment: The comment.
         is_transient: True if the table has no fail-safe.
-        kind: What the name stands for if that isn't a table that rows can be written to, such as "a view".
+        kind: What the name stands for if that isn't a table that rows can be written to, such as "view".
     """
 
     comment: str
@@ -102,8 +103,8 @@ class Facts:
         """See `Tables.check_writable`."""
         if self.kind is not None:
             raise ConfigurationError(
-                f"{table} is {self.kind}, and an asset's rows need a table, so nothing was written. Rename or drop it,"
-                " or give the asset another name or schema."
+                f"{table} is {'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind}, and an asset's rows need a table,"
+                f" so nothing was written. Rename or drop the {self.kind}, or give the asset another name or schema."
             )
 
 
@@ -122,9 +123,7 @@ def facts_of(connection: Connection, table: TableRef) -> Facts | None:
 
 def _kind(row: Mapping[str, Any]) -> str | None:
     kind = "DYNAMIC TABLE" if row.get("IS_DYNAMIC") == "YES" else str(row["TABLE_TYPE"])
-    if kind in _TABLE_TYPES:
-        return None
-    return f"{'an' if kind[0] in 'AEIOU' else 'a'} {kind.lower()}"
+    return None if kind in _TABLE_TYPES else kind.lower()
 
 
 def reshape(connection: Connection, table: TableRef, *, dropped: Sequence[str], retyped: Sequence[Column]) -> None:
@@ -144,7 +143,7 @@ def reshape(connection: Connection, table: TableRef, *, dropped: Sequence[str], 
             connection.execute(f"{alter} RENAME COLUMN {aside} TO {name}")
         for name in dropped:
             connection.execute(f"{alter} DROP COLUMN {sql_of(terms.column(name))}")
-    except StatementCancelledError:
+    except (StatementCancelledError, OutOfResourcesError):
         raise
     except WarehouseError as error:
         raise SwapError(
@@ -160,7 +159,7 @@ def add_columns(connection: Connection, table: TableRef, columns: Mapping[Column
         try:
             # IF NOT EXISTS: DDL isn't undone with a transaction, so an earlier attempt may have added the column.
             connection.execute(f"ALTER TABLE {name_of(table)} ADD COLUMN IF NOT EXISTS {name} {column.type}{default}")
-        except TableNotFoundError:
+        except (TableNotFoundError, StatementCancelledError, OutOfResourcesError):
             raise
         except WarehouseError as error:
             raise SwapError(f"{table} can't gain {column.name}: {error}", table=str(table)) from error

@@ -12,7 +12,7 @@ from dagster_safe_backfill.model.tables import Column
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.dialect import Dialect, Fit
 from dagster_safe_backfill.warehouses.snowflake.generator import DIALECT
-from dagster_safe_backfill.warehouses.snowflake.types import DIGITS, UNTYPED, base, digits_of, spelled
+from dagster_safe_backfill.warehouses.snowflake.types import BYTES, DIGITS, UNTYPED, base, digits_of, spelled
 
 _INSTANTS = ("TIMESTAMP_LTZ", "TIMESTAMP_TZ")
 _FAMILIES = (("NUMBER", "FLOAT"), ("DATE", "TIMESTAMP_NTZ"), _INSTANTS, ("VARCHAR",), ("BINARY",), ("TIME",))
@@ -61,7 +61,7 @@ class SnowflakeDialect(Dialect):
         if column.collation is not None:
             # Both sides of a comparison say it, so that two columns with different collations can be compared, too.
             # https://docs.snowflake.com/en/sql-reference/functions/collate
-            return (exp.Anonymous(this="COLLATE", expressions=[value, terms.text("utf8")]),)
+            return (without_collation(value),)
         match base(column.type):
             case "FLOAT":
                 return (value, _text_where(_is_negative_zero(value), terms.text("-")))
@@ -75,6 +75,11 @@ class SnowflakeDialect(Dialect):
                 return (_content(value),)
             case _:
                 return (value,)
+
+    def is_overwritten(self, column: Column) -> bool:
+        """See `Dialect.is_overwritten`."""
+        # The documentation doesn't say what becomes of a -0.0 that is written over 0.0.
+        return column.collation is not None or base(column.type) != "FLOAT"
 
     def found(self, rows: exp.Select, there: Sequence[exp.Expr], here: Sequence[exp.Expr]) -> exp.Expr:
         """See `Dialect.found`."""
@@ -145,6 +150,11 @@ class SnowflakeDialect(Dialect):
     def is_type(self, type_name: str, wanted: str) -> bool:
         """See `Dialect.is_type`."""
         return plain(type_name) == plain(wanted)
+
+
+def without_collation(value: exp.Expr) -> exp.Expr:
+    """Return a text that is compared by its bytes."""
+    return exp.Anonymous(this="COLLATE", expressions=[value, terms.text(BYTES)])
 
 
 def _text_where(condition: exp.Expr, text: exp.Expr) -> exp.Expr:

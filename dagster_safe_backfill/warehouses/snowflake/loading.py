@@ -17,8 +17,9 @@ from dagster_safe_backfill.errors import ConfigurationError, WarehouseError
 from dagster_safe_backfill.model.tables import Column, Query, TableRef
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.warehouses.frames import FrameError, as_arrow, check_names, untyped_columns
+from dagster_safe_backfill.warehouses.snowflake.dialect import without_collation
 from dagster_safe_backfill.warehouses.snowflake.generator import DIALECT, shown
-from dagster_safe_backfill.warehouses.snowflake.types import UNTYPED, of_arrow
+from dagster_safe_backfill.warehouses.snowflake.types import UNTYPED, base, of_arrow
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -137,6 +138,22 @@ def _without_semicolon(sql: str) -> str:
         return sql.strip()
     last = next(token for token in reversed(tokens) if token.token_type != TokenType.SEMICOLON)
     return sql[: last.end + 1].strip()
+
+
+def by_bytes(select: str, columns: Sequence[Column]) -> str:
+    """Return a SELECT of the same rows whose texts have no collation.
+
+    A comparison follows the collation of either side, and the connector doesn't tell those of a query's columns.
+    """
+    is_text = [base(column.type) == "VARCHAR" for column in columns]
+    if not any(is_text):
+        return select
+    items: list[exp.Expr] = []
+    for column, is_one in zip(columns, is_text, strict=True):
+        value = terms.column(column.name)
+        items.append(exp.alias_(without_collation(value), column.name, quoted=True) if is_one else value)
+    listed = ", ".join(map(_sql, items))
+    return f"SELECT {listed} FROM (\n{select}\n)"
 
 
 def as_relation(select: str, name: str) -> exp.Table:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 UNTYPED = '"NULL"'
 """The type of a frame's column that holds only NULL."""
 
+BYTES = "utf8"
+"""The collation that compares texts by their bytes, as texts without a collation are."""
+
 DIGITS = 38
 """The most digits of a NUMBER."""
 # Times have nanoseconds by default. https://docs.snowflake.com/en/sql-reference/data-types-datetime
@@ -40,7 +43,10 @@ _KINDS = {"NUMBER": "FIXED", "VARCHAR": "TEXT", "FLOAT": "REAL"}
 
 
 def described(text: str) -> tuple[str, str | None]:
-    """Return a type as this library spells it, and its collation, from the text of DESCRIBE TABLE."""
+    """Return a type as this library spells it, and its collation, from the text of DESCRIBE TABLE.
+
+    The collation is None if texts are compared by their bytes.
+    """
     found = _DESCRIBED.match(text)
     if found is None:
         return text, None
@@ -51,7 +57,8 @@ def described(text: str) -> tuple[str, str | None]:
     ]
     kind = _KINDS.get(found["name"], found["name"])
     scale = second if kind == "FIXED" else first
-    return spelled(kind, length=first, precision=first, scale=scale), found["collation"] or None
+    collation = found["collation"] or ""
+    return spelled(kind, length=first, precision=first, scale=scale), None if collation in ("", BYTES) else collation
 
 
 def of_arrow(kind: pa.DataType) -> str | None:

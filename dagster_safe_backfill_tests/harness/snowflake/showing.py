@@ -65,6 +65,8 @@ def _note_types(query: exp.Select, known: dict[str, str]) -> None:
             known.pop(item.alias_or_name, None)
             if inner.to.this in _CAST:
                 known[item.alias_or_name] = _CAST[inner.to.this]
+        elif isinstance(inner, exp.Collate):
+            known[item.alias_or_name] = f"VARCHAR(16777216) COLLATE '{inner.expression.name}'"
         elif isinstance(inner, exp.Column) and inner.name in known:
             known[item.alias_or_name] = known[inner.name]
 

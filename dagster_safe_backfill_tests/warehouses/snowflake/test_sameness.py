@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 import dagster_safe_backfill as sb
 from dagster_safe_backfill.model.options import Strategy
-from dagster_safe_backfill.model.states import Fingerprint
+from dagster_safe_backfill.model.states import Audited, Fingerprint, Origin
+from dagster_safe_backfill.model.tables import Query
+from dagster_safe_backfill.wap.audit import audit
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
+from dagster_safe_backfill.wap.publish import publish
 from dagster_safe_backfill.wap.tables.slices import live_slice
+from dagster_safe_backfill.wap.write import write
 from dagster_safe_backfill_tests.harness.backends import Backend
-from dagster_safe_backfill_tests.harness.publications import STRATEGIES
+from dagster_safe_backfill_tests.harness.publications import STRATEGIES, publish_rules
 from dagster_safe_backfill_tests.wap.test_sameness import Kept, slice_of, touched
 
 pytestmark = [pytest.mark.every_warehouse, pytest.mark.only("snowflake", reason="DuckDB's are in wap/test_sameness.py")]
@@ -126,3 +131,50 @@ def test_partition_keys_that_the_database_calls_equal(backend: Backend) -> None:
     assert sorted(kept.live()) == [("EU", "3", "z"), ("eu", "1", "x")]
     with pytest.raises(sb.RowsOutsideSliceError):
         kept.judged(["('eu', 1, 'x')"], ["EU"])
+
+
+def test_a_query_does_not_bring_its_collation_along(backend: Backend) -> None:
+    """A comparison follows the collation of either side, and the live column has none here."""
+    kept = KeptOnSnowflake(backend)
+    kept.fill("('a', 1, 'x')", "('a', 2, 'y')")
+    backend.change(
+        "CREATE TABLE others (p VARCHAR COLLATE 'en-ci', k BIGINT, v VARCHAR COLLATE 'en-ci')",
+        "INSERT INTO others VALUES ('a', 1, 'X'), ('a', 2, 'y')",
+    )
+    who = Origin(run_id="q", publication_id="q")
+    query = Query("SELECT p, k, v FROM others -- as it is")
+    with backend.warehouse.connect() as session:
+        staged = write(session, query, spec=kept.spec, partition_slice=slice_of("a"), origin=who)
+        audited = audit(session, staged, [sb.compare()], origin=who, gate="run")
+        assert "1 changed" in str(audited.results[0].finding)
+        assert isinstance(audited, Audited)
+        assert touched(publish(session, audited, rules=publish_rules("merge"), origin=who)) == (0, 1, 0, 1)
+    assert kept.live() == [("a", "1", "X"), ("a", "2", "y")]
+
+
+def test_latest_rows_of_a_query_with_a_collation_are_those_of_each_key(backend: Backend) -> None:
+    backend.change(
+        "CREATE TABLE others (p VARCHAR, k VARCHAR COLLATE 'en-ci', v INT)",
+        "INSERT INTO others VALUES ('a', 'x', 1), ('a', 'x', 2), ('a', 'X', 1)",
+    )
+    kept = KeptOnSnowflake(backend, k="VARCHAR", v="INT")
+    kept.spec = replace(kept.spec, keep_latest="v")
+    who = Origin(run_id="q", publication_id="q")
+    with backend.warehouse.connect() as session:
+        query = Query("SELECT * FROM others")
+        staged = write(session, query, spec=kept.spec, partition_slice=slice_of("a"), origin=who)
+        audited = audit(session, staged, [], origin=who, gate="run")
+        assert isinstance(audited, Audited)
+        publish(session, audited, rules=publish_rules("merge"), origin=who)
+    assert sorted(kept.live()) == [("a", "X", "1"), ("a", "x", "2")]
+
+
+def test_a_value_beside_an_identity_is_changed_in_place(backend: Backend) -> None:
+    """Where an UPDATE writes it, the row isn't deleted and inserted, which would give it another number."""
+    kept = KeptOnSnowflake(backend, v="VARIANT")
+    backend.change("ALTER TABLE t ADD COLUMN number INT AUTOINCREMENT")
+    backend.change("INSERT INTO t (p, k, v) VALUES ('a', 1, '1'), ('a', 2, '1')")
+    before = backend.read("SELECT k, number FROM t ORDER BY k")
+    assert touched(kept.published(["('a', 1, '1.0')", "('a', 2, '1')"])) == (0, 1, 0, 1)
+    assert kept.live() == [("a", "1", "1.0"), ("a", "2", "1")]
+    assert backend.read("SELECT k, number FROM t ORDER BY k") == before

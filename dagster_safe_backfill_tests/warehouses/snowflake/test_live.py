@@ -120,7 +120,7 @@ def test_a_month_goes_live_and_comes_back(account: Account, instance: dg.Dagster
 
 
 def test_what_counts_as_the_same_and_what_describe_shows(account: Account) -> None:
-    """Collations are described, COLLATE compares bytes, and JSON, types and hashes tell semi-structured values apart."""
+    """Collations are described, COLLATE compares bytes, and JSON, type and hash tell what a VARIANT holds."""
     account.sql(f"CREATE SCHEMA {account.schema}")
     account.sql(
         f"CREATE TABLE {account.table} (t VARCHAR COLLATE 'en-ci', v VARIANT, f FLOAT,"

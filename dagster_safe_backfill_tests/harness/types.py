@@ -133,6 +133,7 @@ def cases() -> Iterator[Case]:
 
 
 _SPEC = TableSpec(table=TableRef(schema="main", name="t"))
+_SPEC_OF_EMPTY = TableSpec(table=TableRef(schema="main", name="t"), on_empty="allow")
 
 
 def create(backend: Backend, case: Case) -> None:
@@ -219,3 +220,13 @@ def all_written_again(backend: Backend, cases: Sequence[Case], engine: type) -> 
         was, now = ([row[2 * n : 2 * n + 2] for row in rows] for rows in (before, after))
         found[case] = Outcome("same" if was == now else f"changed: {was} -> {now}", dtypes[n])
     return found
+
+
+def empty(backend: Backend, engine: type) -> Any:
+    """Return a frame of a table without rows that has a column of each of Snowflake's types."""
+    columns = ", ".join(f"x{n} {kind}" for n, kind in enumerate(SNOWFLAKE))
+    backend.change("DROP TABLE IF EXISTS t", f"CREATE TABLE t ({columns})")
+    with backend.warehouse.connect() as session:
+        frame = read(session, spec=_SPEC, partition_slice=None, columns=(), load_type=engine)
+        store(session, frame, spec=_SPEC_OF_EMPTY, partition_slice=None, origin=Origin(run_id="r", publication_id="r"))
+    return frame

@@ -25,6 +25,7 @@ from dagster_safe_backfill_tests.harness.types import (
     all_written_again,
     cases,
     create,
+    empty,
     snowflake_cases,
     written_again,
 )
@@ -75,6 +76,11 @@ def test_what_is_read_of_snowflake_and_written_again_is_the_same_or_refused(back
         is_refused = f"is VARCHAR, but {case.kind} in the table" in outcome.text
         assert outcome.text == "same" or is_refused, (case, name, outcome)
     assert [*table(SNOWFLAKE, outcomes)] == table_of(PAGE, _OF_SNOWFLAKE).splitlines()
+    for engine in ENGINES.values():
+        assert len(empty(backend, engine)) == 0
+    dtypes = [str(kind) for kind in empty(backend, ENGINES["pandas"]).dtypes]
+    assert dtypes[:5] == ["int64", "int64", "object", "object", "float64"]
+    assert dtypes[10] == "datetime64[us]"
 
 
 def tried_on_snowflake(backend: Backend) -> dict[tuple[Case, str], Outcome]:

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 _ROWS, _OFFSET = "_sb_rows", "_sb_offset_"
 _MICROSECONDS = 6
-_LONGEST_INTEGER = 18
-"""The most digits of which 64 bits hold every number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,21 +108,38 @@ def _array(array: Any, column: Column) -> Any:
     import pyarrow
 
     found: Any = pyarrow
+    wanted = _arrow_type(column)
+    if not len(array):
+        # Without rows, the connector has types of its own, such as int64 for decimals.
+        return found.chunked_array([], type=wanted)
     kind = base(column.type)
-    if kind == "TIME" and _is_fine_time(column):
+    if _is_fine_time(column):
         nanoseconds = [None if text is None else _nanoseconds(text) for text in array.to_pylist()]
-        return found.chunked_array([found.array(nanoseconds, type=found.int64()).cast(found.time64("ns"))])
-    if kind == "TIME":
-        # Polars has no times of 32 bits.
-        return array.cast(found.time64("us"))
-    if kind != "NUMBER":
-        return array
-    precision, scale = digits_of(column.type)
-    if scale:
-        return array.cast(found.decimal128(precision, scale))
-    if precision > _LONGEST_INTEGER and found.types.is_decimal(array.type):
-        return array.cast(found.decimal128(precision, 0))
-    return array.cast(found.int64())
+        return found.chunked_array([found.array(nanoseconds, type=found.int64()).cast(wanted)])
+    if kind == "NUMBER" and found.types.is_decimal(array.type):
+        # A number of more than 64 bits makes decimals of a column of integers.
+        return array.cast(found.decimal128(*digits_of(column.type)))
+    return array.cast(wanted) if kind in ("NUMBER", "TIME") else array
+
+
+def _arrow_type(column: Column) -> Any:
+    import pyarrow
+
+    found: Any = pyarrow
+    sizes = digits_of(column.type)
+    fine = "ns" if not sizes or sizes[0] > _MICROSECONDS else "us"
+    match base(column.type):
+        case "NUMBER":
+            return found.decimal128(*sizes) if sizes[1] else found.int64()
+        case "TIME":
+            return found.time64(fine)
+        case "TIMESTAMP_NTZ":
+            return found.timestamp(fine)
+        case "TIMESTAMP_LTZ" | "TIMESTAMP_TZ":
+            return found.timestamp(fine, tz="UTC")
+        case other:
+            named = {"FLOAT": "float64", "BOOLEAN": "bool_", "DATE": "date32", "BINARY": "binary"}
+            return getattr(found, named.get(other, "string"))()
 
 
 def _nanoseconds(text: str) -> int:

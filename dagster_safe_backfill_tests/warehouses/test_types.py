@@ -125,7 +125,8 @@ def _cell(kind: str, name: str, outcomes: Outcomes) -> str:
     if "nested" in refused:
         refused = [what for what in refused if not what.startswith("nested ")]
     if not same:
-        return "refused"
+        is_read = not any("can't be read" in outcome.text for outcome in mine.values())
+        return "read, and refused when it is written again" if is_read else "refused"
     dtypes = dict.fromkeys(_short(mine[case].dtype) for case in same if not case.what.startswith("nested"))
     text = "same" + (f", as {', '.join(f'`{one}`' for one in dtypes)}" if any(dtypes) else "")
     return text if not refused else f"{text}; refused: {', '.join(map(_told, refused))}"

@@ -57,7 +57,7 @@ def _described(connection: Connection, table: TableRef) -> list[dict[str, Any]] 
 
 def _column(row: Mapping[str, Any]) -> Column:
     type_name, collation = described(row["type"])
-    default: str | None = row["default"]
+    default: str | None = row.get("default")
     if default is not None and _IDENTITY.match(default):
         # The text of an identity isn't an expression. This one is, and isn't constant.
         default = "IDENTITY"
@@ -66,12 +66,12 @@ def _column(row: Mapping[str, Any]) -> Column:
         type=type_name,
         collation=collation,
         default=default,
-        is_nullable=row["null?"] != "N",
+        is_nullable=row.get("null?") != "N",
     )
 
 
 def _is_virtual(row: Mapping[str, Any]) -> bool:
-    return bool(row["expression"]) or row["kind"].startswith("VIRTUAL")
+    return bool(row.get("expression")) or str(row.get("kind")).startswith("VIRTUAL")
 
 
 def named(connection: Connection, schema: str, prefix: str) -> tuple[TableRef, ...]:

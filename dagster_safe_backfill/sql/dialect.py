@@ -61,6 +61,13 @@ class Dialect(ABC):
         """
         return (value,)
 
+    def is_overwritten(self, column: Column) -> bool:
+        """Return True if an UPDATE writes a value that the database calls equal to the present one, and that differs.
+
+        The column's equality isn't identity. Rows in which it isn't overwritten are deleted and inserted.
+        """
+        return column.collation is not None
+
     @abstractmethod
     def found(self, rows: exp.Select, there: Sequence[exp.Expr], here: Sequence[exp.Expr]) -> exp.Expr:
         """Return a condition that is true if a row of another relation has the values of this row. It is never NULL.

@@ -82,11 +82,14 @@ class Sameness:
         return terms.looked_up(rows, there, here) if self.dialect is None else self.dialect.found(rows, there, here)
 
     def alike(self, names: Iterable[str], *, left: str, right: str) -> exp.Expr | None:
-        """Return a condition that is true if a column differs, but not in the type's own equality; None if none can."""
+        """Return a condition that is true if a column differs and an UPDATE may not write it; None if none can.
+
+        That is a column whose values are equal in the type's own equality. See `Dialect.is_overwritten`.
+        """
         conditions: list[exp.Expr] = []
         for name in names:
             column = self.inexact.get(name.casefold())
-            if column is not None and column.collation is None:
+            if column is not None and self.dialect is not None and not self.dialect.is_overwritten(column):
                 sides = [terms.column(name, of=side) for side in (left, right)]
                 is_equal = exp.NullSafeEQ(this=sides[0], expression=sides[1])
                 conditions.append(exp.and_(is_equal, self.differ([name], left=left, right=right)))

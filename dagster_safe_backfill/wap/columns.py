@@ -133,11 +133,10 @@ def _not_computed(session: Session, target: Column, spec: TableSpec) -> tuple[li
     if _is_name(target.name, spec.updated_at_column) or spec.on_schema_change == "sync":
         return [], []
     if target.default is not None:
-        option = f"{spec.table}: the default of {target.name}"
-        value = terms.parsed(target.default, dialect=session.dialect.name, option=option)
+        value = _parsed(target.default, dialect=session.dialect.name)
         # Other values, such as the time or the next number of a sequence, differ with each row or run, so an unchanged
         # row would look changed. They are left to the database, which evaluates them for inserted rows only.
-        return ([_constant(target, value)], []) if terms.is_constant(value) else ([], [])
+        return ([], []) if value is None or not terms.is_constant(value) else ([_constant(target, value)], [])
     if spec.on_missing_column == "refuse":
         return [], [f'{target.name} is missing (on_missing_column="fill" would write NULL)']
     if target.name.casefold() in _identifying(session, spec):
@@ -145,6 +144,14 @@ def _not_computed(session: Session, target: Column, spec: TableSpec) -> tuple[li
     if not target.is_nullable:
         return [], [f"{target.name} is missing, and has no default and can't be NULL in the table"]
     return [_constant(target, exp.null())], []
+
+
+def _parsed(default: str, *, dialect: str) -> exp.Expr | None:
+    """Return the expression of a column's default, or None if the catalog spells it in a way that isn't understood."""
+    try:
+        return terms.parsed(default, dialect=dialect, option="a column's default")
+    except ConfigurationError:
+        return None
 
 
 def _constant(target: Column, value: exp.Expr) -> StagedColumn:

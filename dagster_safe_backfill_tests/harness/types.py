@@ -1,8 +1,8 @@
-"""Every type of DuckDB with values that are hard to keep, and what becomes of them on their way through a frame."""
+"""Every type of DuckDB and Snowflake with values that are hard to keep, and what becomes of them through a frame."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,35 @@ TYPES: Mapping[str, tuple[list[str], list[str]]] = {
 }
 """A mapping from type to values as SQL: plain ones, and extreme ones."""
 
+SNOWFLAKE: Mapping[str, tuple[list[str], list[str]]] = {
+    "NUMBER(38,0)": (
+        ["1", "-2"],
+        ["127", "128", "9223372036854775807", "-9223372036854775809", f"{'9' * 38}", f"-{'9' * 38}"],
+    ),
+    "NUMBER(5,0)": (["1", "-99999"], ["99999"]),
+    "NUMBER(18,2)": (["1.10", "-0.01"], ["1234567890123456.78", "-9999999999999999.99"]),
+    "NUMBER(38,37)": (["1.1", "0"], [f"9.{'9' * 37}", f"-0.{'0' * 36}1"]),
+    "FLOAT": (["1.5", "0.1"], ["'nan'", "'inf'", "'-inf'", "'-0.0'::DOUBLE", "'5e-324'::DOUBLE", "9007199254740993"]),
+    "VARCHAR": (["'a'", "''"], ["'é😀'", "'nan'", "'NULL'", "'  '", "'\\N'", "'a' || chr(10) || chr(9)"]),
+    "VARCHAR(3)": (["'abc'"], ["'😀😀😀'"]),
+    "VARCHAR COLLATE 'en-ci'": (["'a'", "'A'"], ["'é'"]),
+    "BINARY": (["'a'::BLOB"], ["''::BLOB", r"'\x00\xff'::BLOB"]),
+    "BOOLEAN": (["true", "false"], []),
+    "DATE": (["'2024-01-01'", "'1969-12-31'"], ["'0001-01-01'", "'9999-12-31'"]),
+    "TIME": (["'12:30:00'"], ["'00:00:00'", "'23:59:59.999999'", "'23:59:59.999999999'"]),
+    "TIME(0)": (["'12:30:00'"], ["'23:59:59'"]),
+    "TIME(3)": (["'12:30:00.5'"], ["'23:59:59.999'"]),
+    "TIMESTAMP_NTZ": (["'2024-01-01 12:00:00.123456'"], ["'0001-01-01'", "'9999-12-31 23:59:59.999999'"]),
+    "TIMESTAMP_NTZ(0)": (["'2024-01-01 12:00:00'"], ["'0001-01-01'", "'9999-12-31 23:59:59'"]),
+    "TIMESTAMP_NTZ(3)": (["'2024-01-01 12:00:00.123'"], ["'9999-12-31 23:59:59.999'"]),
+    "TIMESTAMP_LTZ": (["'2024-01-01 12:00:00.123456+02'"], ["'0001-01-01 00:00+00'", "'9999-12-31 23:59:59+00'"]),
+    "TIMESTAMP_TZ": (["'2024-01-01 12:00:00.123456+00'"], ["'0001-01-01 00:00+00'", "'9999-12-31 23:59:59+00'"]),
+    "VARIANT": (["""'{"a": 1}'"""], ["'1'", "'null'"]),
+    "OBJECT": (["""'{"a": {"b": [1]}}'"""], []),
+    "ARRAY": (["'[1, 2]'"], []),
+}
+"""The same of Snowflake, as the DuckDB of the emulator writes them; it has no finer timestamps, and one offset."""
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -104,6 +133,7 @@ def cases() -> Iterator[Case]:
 
 
 _SPEC = TableSpec(table=TableRef(schema="main", name="t"))
+_SPEC_OF_EMPTY = TableSpec(table=TableRef(schema="main", name="t"), on_empty="allow")
 
 
 def create(backend: Backend, case: Case) -> None:
@@ -145,3 +175,58 @@ def _dtype(frame: Any) -> str:
     if isinstance(frame, pa.Table):
         return ""
     return str(frame["x"].dtype)
+
+
+def snowflake_cases() -> Iterator[Case]:
+    """Yield the cases of each of Snowflake's types; lists are of type ARRAY there, whatever they hold."""
+    for kind, (plain, extreme) in SNOWFLAKE.items():
+        yield Case(kind, "plain", (*plain,))
+        yield Case(kind, "with NULL", (*plain, "NULL"))
+        for value in extreme:
+            yield Case(kind, value, (value, "NULL"))
+
+
+def all_written_again(backend: Backend, cases: Sequence[Case], engine: type) -> dict[Case, Outcome]:
+    """Return the outcome of each case, tried together as columns of one table, and by halves if that is refused."""
+    longest = max(len(case.values) for case in cases)
+    backend.change(
+        "DROP TABLE IF EXISTS t",
+        f"CREATE TABLE t (i INTEGER, {', '.join(f'x{n} {case.kind}' for n, case in enumerate(cases))})",
+    )
+    for i in range(longest):
+        # A column of fewer values has its first one again.
+        values = [case.values[i] if i < len(case.values) else case.values[0] for case in cases]
+        backend.change(f"INSERT INTO t SELECT {i}, {', '.join(values)}")
+    texts = ", ".join(f"CAST(x{n} AS VARCHAR), typeof(x{n})" for n in range(len(cases)))
+    before = backend.read(f"SELECT {texts} FROM t ORDER BY i")
+    dtypes = [""] * len(cases)
+    try:
+        with backend.warehouse.connect() as session:
+            frame: Any = read(session, spec=_SPEC, partition_slice=None, columns=(), load_type=engine)
+            if not isinstance(frame, pa.Table):
+                dtypes = [str(frame[f"x{n}"].dtype) for n in range(len(cases))]
+            store(session, frame, spec=_SPEC, partition_slice=None, origin=Origin(run_id="r", publication_id="r"))
+    except sb.SafeBackfillError as error:
+        if len(cases) == 1:
+            return {cases[0]: Outcome(str(error), dtypes[0])}
+        half = len(cases) // 2
+        return {
+            **all_written_again(backend, cases[:half], engine),
+            **all_written_again(backend, cases[half:], engine),
+        }
+    after = backend.read(f"SELECT {texts} FROM t ORDER BY i")
+    found: dict[Case, Outcome] = {}
+    for n, case in enumerate(cases):
+        was, now = ([row[2 * n : 2 * n + 2] for row in rows] for rows in (before, after))
+        found[case] = Outcome("same" if was == now else f"changed: {was} -> {now}", dtypes[n])
+    return found
+
+
+def empty(backend: Backend, engine: type) -> Any:
+    """Return a frame of a table without rows that has a column of each of Snowflake's types."""
+    columns = ", ".join(f"x{n} {kind}" for n, kind in enumerate(SNOWFLAKE))
+    backend.change("DROP TABLE IF EXISTS t", f"CREATE TABLE t ({columns})")
+    with backend.warehouse.connect() as session:
+        frame = read(session, spec=_SPEC, partition_slice=None, columns=(), load_type=engine)
+        store(session, frame, spec=_SPEC_OF_EMPTY, partition_slice=None, origin=Origin(run_id="r", publication_id="r"))
+    return frame

@@ -85,13 +85,16 @@ class Kept:
         self.runs += 1
         who = Origin(run_id=f"run {self.runs}", publication_id=f"run {self.runs}")
         kinds = {name: kind.split(" COLLATE")[0] for name, kind in self.types.items()} | (types or {})
-        cast = ", ".join(f"CAST({name} AS {kind}) AS {name}" for name, kind in kinds.items())
-        data = Query(f"SELECT {cast} FROM (VALUES {', '.join(rows)}) AS x (p, k, v)")
+        cast = ", ".join(f"{self.cast(name, kind)} AS {name}" for name, kind in kinds.items())
+        data = Query(f"SELECT {cast} FROM (VALUES {', '.join(rows)}) AS x ({', '.join(self.types)})")
         partitions = slice_of(*keys)
         with self.backend.warehouse.connect() as session:
             before = live_before(session, spec=self.spec, partition_slice=partitions)
             staged = write(session, data, spec=self.spec, partition_slice=partitions, origin=who, before=before)
             return audit(session, staged, audits, origin=who, gate="run")
+
+    def cast(self, value: str, kind: str) -> str:
+        return f"CAST({value} AS {kind})"
 
     def rolled_back(self, keys: Sequence[str] = ("a",)) -> None:
         with self.backend.warehouse.connect() as session:

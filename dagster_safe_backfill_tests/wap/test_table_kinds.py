@@ -301,6 +301,7 @@ def test_a_column_with_a_default_can_be_computed(backend: Backend, strategy: Str
     assert table.live("value, note") == [(2.0, None)]
 
 
+@pytest.mark.every_warehouse
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_view_under_the_tables_name_is_named(backend: Backend, strategy: Strategy) -> None:
     table = with_table(
@@ -313,6 +314,7 @@ def test_a_view_under_the_tables_name_is_named(backend: Backend, strategy: Strat
     assert table.read("SELECT count(*) FROM other") == [(0,)]
 
 
+@pytest.mark.every_warehouse
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_view_that_was_made_since_the_staging_is_named(backend: Backend, strategy: Strategy) -> None:
     table = Publications(backend, live=OLD)
@@ -371,6 +373,7 @@ def test_the_newest_day_first_and_then_one_from_before_the_column(backend: Backe
     assert table.live() == before
 
 
+@pytest.mark.every_warehouse
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_what_can_not_be_filled_is_refused(backend: Backend, strategy: Strategy) -> None:
     table = with_table(

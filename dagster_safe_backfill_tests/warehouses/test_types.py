@@ -1,6 +1,6 @@
-"""Every type of DuckDB comes back the same through a frame of each library, or is refused by column and type.
+"""Every type of DuckDB and of Snowflake comes back the same through a frame of each library, or is refused by name.
 
-The table of the outcomes is in `docs/types.md`. It is written anew by
+The tables of the outcomes are in `docs/types.md`. They are written anew by
 `python -m dagster_safe_backfill_tests.warehouses.test_types`, and then read before it is committed.
 """
 
@@ -15,11 +15,24 @@ import duckdb
 import pytest
 
 from dagster_safe_backfill_tests.harness import open_files
-from dagster_safe_backfill_tests.harness.backends import DuckDBBackend
-from dagster_safe_backfill_tests.harness.types import ENGINES, TYPES, Case, Outcome, cases, create, written_again
+from dagster_safe_backfill_tests.harness.backends import Backend, DuckDBBackend
+from dagster_safe_backfill_tests.harness.types import (
+    ENGINES,
+    SNOWFLAKE,
+    TYPES,
+    Case,
+    Outcome,
+    all_written_again,
+    cases,
+    create,
+    empty,
+    snowflake_cases,
+    written_again,
+)
 
 PAGE = Path(__file__).parents[2] / "docs" / "types.md"
 _BEGIN, _END = "<!-- table -->\n", "<!-- end of table -->\n"
+_OF_SNOWFLAKE = "<!-- table of Snowflake -->\n"
 Outcomes = Mapping[tuple[Case, str], Outcome]
 
 
@@ -55,6 +68,30 @@ def test_what_is_read_and_written_again_is_the_same_or_refused(kind: str) -> Non
     assert f"{row(kind, outcomes)}\n" in table_of(PAGE), f"{row(kind, outcomes)} isn't in {PAGE.name}; see above"
 
 
+@pytest.mark.every_warehouse
+@pytest.mark.only("snowflake", reason="DuckDB's types are those above")
+def test_what_is_read_of_snowflake_and_written_again_is_the_same_or_refused(backend: Backend) -> None:
+    outcomes = tried_on_snowflake(backend)
+    for (case, name), outcome in outcomes.items():
+        is_refused = f"is VARCHAR, but {case.kind} in the table" in outcome.text
+        assert outcome.text == "same" or is_refused, (case, name, outcome)
+    assert [*table(SNOWFLAKE, outcomes)] == table_of(PAGE, _OF_SNOWFLAKE).splitlines()
+    for engine in ENGINES.values():
+        assert len(empty(backend, engine)) == 0
+    dtypes = [str(kind) for kind in empty(backend, ENGINES["pandas"]).dtypes]
+    assert dtypes[:5] == ["int64", "int64", "object", "object", "float64"]
+    assert dtypes[10] == "datetime64[us]"
+
+
+def tried_on_snowflake(backend: Backend) -> dict[tuple[Case, str], Outcome]:
+    """Return the outcome of each case of Snowflake's types, with each library."""
+    found: dict[tuple[Case, str], Outcome] = {}
+    for name, engine in ENGINES.items():
+        for case, outcome in all_written_again(backend, [*snowflake_cases()], engine).items():
+            found[case, name] = outcome
+    return found
+
+
 def _spelled(text: str) -> str:
     return text.replace("TIMETZ", "TIME WITH TIME ZONE").replace("TIMESTAMPTZ", "TIMESTAMP WITH TIME ZONE")
 
@@ -63,17 +100,16 @@ def test_the_page_has_every_type() -> None:
     assert len(table_of(PAGE).splitlines()) == len(TYPES) + 2
 
 
-def table_of(page: Path) -> str:
-    """Return the page's table."""
-    return page.read_text().partition(_BEGIN)[2].partition(_END)[0]
+def table_of(page: Path, begin: str = _BEGIN) -> str:
+    """Return one of the page's tables."""
+    return page.read_text().partition(begin)[2].partition(_END)[0]
 
 
-def table() -> Iterator[str]:
-    """Yield the lines of the table."""
+def table(kinds: Iterable[str], outcomes: Outcomes) -> Iterator[str]:
+    """Yield the lines of a table."""
     yield f"| type | {' | '.join(ENGINES)} |"
     yield f"|---|{'---|' * len(ENGINES)}"
-    outcomes = tried(TYPES)
-    for kind in TYPES:
+    for kind in kinds:
         yield row(kind, outcomes)
 
 
@@ -89,7 +125,8 @@ def _cell(kind: str, name: str, outcomes: Outcomes) -> str:
     if "nested" in refused:
         refused = [what for what in refused if not what.startswith("nested ")]
     if not same:
-        return "refused"
+        is_read = not any("can't be read" in outcome.text for outcome in mine.values())
+        return "read, and refused when it is written again" if is_read else "refused"
     dtypes = dict.fromkeys(_short(mine[case].dtype) for case in same if not case.what.startswith("nested"))
     text = "same" + (f", as {', '.join(f'`{one}`' for one in dtypes)}" if any(dtypes) else "")
     return text if not refused else f"{text}; refused: {', '.join(map(_told, refused))}"
@@ -104,7 +141,16 @@ def _told(what: str) -> str:
     return what if what in ("plain", "nested", "nested with NULL", "with NULL") else f"`{what}`"
 
 
-if __name__ == "__main__":
+def _write(begin: str, lines: Iterable[str]) -> None:
     text = PAGE.read_text()
-    before, after = text.partition(_BEGIN)[0], text.partition(_END)[2]
-    PAGE.write_text(f"{before}{_BEGIN}{''.join(f'{line}{chr(10)}' for line in table())}{_END}{after}")
+    before, _, rest = text.partition(begin)
+    PAGE.write_text(f"{before}{begin}{''.join(f'{line}{chr(10)}' for line in lines)}{_END}{rest.partition(_END)[2]}")
+
+
+if __name__ == "__main__":
+    from dagster_safe_backfill_tests.harness.snowflake.emulator import serve
+    from dagster_safe_backfill_tests.harness.snowflake_backend import SnowflakeBackend
+
+    _write(_BEGIN, table(TYPES, tried(TYPES)))
+    with serve(direct=True) as emulator:
+        _write(_OF_SNOWFLAKE, table(SNOWFLAKE, tried_on_snowflake(SnowflakeBackend(emulator))))

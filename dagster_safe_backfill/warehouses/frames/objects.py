@@ -65,11 +65,16 @@ def _numbers(values: Sequence[Any], given: Sequence[Any], name: str) -> Any:
     scale = max(_scale_of(value) for value in given)
     kind = pa.decimal128(_DIGITS, scale) if scale <= _DIGITS else None
     limit = Decimal(10) ** (_DIGITS - scale)
-    if kind is None or abs(max(given, key=abs)) >= limit:
-        largest = max(given, key=abs)
+    largest = max(given, key=_size)
+    if kind is None or _size(largest) >= limit:
         raise _too_long(name, values.index(largest), largest, scale)
     # Arrow would choose the precision of today's largest number, and a later one would not fit the new column.
     return pa.array(values, type=kind, from_pandas=True)
+
+
+def _size(value: Any) -> Any:
+    # `abs` rounds a decimal to the 28 digits of Python's decimal context.
+    return value.copy_abs() if isinstance(value, Decimal) else abs(value)
 
 
 def _too_long(name: str, row: int, value: Any, scale: int) -> FrameError:

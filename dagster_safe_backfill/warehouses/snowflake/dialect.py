@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -13,7 +12,7 @@ from dagster_safe_backfill.model.tables import Column
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.dialect import Dialect, Fit
 from dagster_safe_backfill.warehouses.snowflake.generator import DIALECT
-from dagster_safe_backfill.warehouses.snowflake.types import DIGITS, UNTYPED, base, spelled
+from dagster_safe_backfill.warehouses.snowflake.types import BYTES, DIGITS, UNTYPED, base, digits_of, spelled
 
 _INSTANTS = ("TIMESTAMP_LTZ", "TIMESTAMP_TZ")
 _FAMILIES = (("NUMBER", "FLOAT"), ("DATE", "TIMESTAMP_NTZ"), _INSTANTS, ("VARCHAR",), ("BINARY",), ("TIME",))
@@ -58,22 +57,29 @@ class SnowflakeDialect(Dialect):
         return exp.Add(this=_hashed(values), expression=others)
 
     def exact(self, value: exp.Expr, column: Column) -> Sequence[exp.Expr]:
-        """See `Dialect.exact`. Snowflake's descriptions of columns don't tell their collations."""
+        """See `Dialect.exact`."""
         if column.collation is not None:
-            return (exp.func("HEX_ENCODE", value, dialect=DIALECT),)
-        shown = exp.cast(value.copy(), _TYPES.VARCHAR)
+            # Both sides of a comparison say it, so that two columns with different collations can be compared, too.
+            # https://docs.snowflake.com/en/sql-reference/functions/collate
+            return (without_collation(value),)
         match base(column.type):
             case "FLOAT":
-                is_negative = exp.and_(value.copy().eq(0), exp.func("STARTSWITH", shown, terms.text("-")))
-                return (value, exp.Case().when(is_negative, terms.text("-")).else_(terms.text("")))
+                return (value, _text_where(_is_negative_zero(value), terms.text("-")))
             case "TIMESTAMP_TZ":
                 # Equal instants with different offsets are equal.
                 # https://docs.snowflake.com/en/sql-reference/data-types-datetime
-                offset = exp.func("TO_CHAR", value.copy(), terms.text("TZHTZM"), dialect=DIALECT)
-                is_utc = exp.or_(exp.Is(this=value.copy(), expression=exp.Null()), offset.eq(terms.text("+0000")))
-                return (value, exp.Case().when(is_utc, terms.text("")).else_(offset.copy()))
+                offset = offset_of(value)
+                is_other = exp.and_(exp.not_(exp.Is(this=value.copy(), expression=exp.Null())), is_not_utc(offset))
+                return (value, _text_where(is_other, offset.copy()))
+            case "VARIANT" | "OBJECT" | "ARRAY" | "MAP":
+                return (_content(value),)
             case _:
                 return (value,)
+
+    def is_overwritten(self, column: Column) -> bool:
+        """See `Dialect.is_overwritten`."""
+        # The documentation doesn't say what becomes of a -0.0 that is written over 0.0.
+        return column.collation is not None or base(column.type) != "FLOAT"
 
     def found(self, rows: exp.Select, there: Sequence[exp.Expr], here: Sequence[exp.Expr]) -> exp.Expr:
         """See `Dialect.found`."""
@@ -102,7 +108,7 @@ class SnowflakeDialect(Dialect):
             case "FLOAT":
                 return _is_lost_in_float(value, source=source)
             case "VARCHAR" | "BINARY":
-                return _is_longer(value, _parameters(target))
+                return _is_longer(value, digits_of(target))
             case _:
                 there = terms.typed(value, target, dialect=DIALECT)
                 return exp.NEQ(this=terms.typed(there, source, dialect=DIALECT), expression=value.copy())
@@ -146,6 +152,55 @@ class SnowflakeDialect(Dialect):
         return plain(type_name) == plain(wanted)
 
 
+def without_collation(value: exp.Expr) -> exp.Expr:
+    """Return a text that is compared by its bytes."""
+    return exp.Anonymous(this="COLLATE", expressions=[value, terms.text(BYTES)])
+
+
+def _text_where(condition: exp.Expr, text: exp.Expr) -> exp.Expr:
+    return exp.Case().when(condition, text).else_(terms.text(""))
+
+
+def _is_negative_zero(value: exp.Expr) -> exp.Expr:
+    # HASH is the same for both zeros, and the documentation doesn't say how a zero is shown as text. The arc tangent
+    # of IEEE 754 tells them apart.
+    shown = exp.cast(value.copy(), _TYPES.VARCHAR)
+    is_below = exp.LT(this=exp.func("ATAN2", value.copy(), terms.number(-1)), expression=terms.number(0))
+    sign = exp.or_(exp.func("STARTSWITH", shown, terms.text("-")), is_below)
+    return exp.and_(value.copy().eq(0), exp.paren(sign))
+
+
+def offset_of(value: exp.Expr) -> exp.Expr:
+    """Return the offset of a TIMESTAMP_TZ as a text, such as +0200."""
+    return exp.func("TO_CHAR", value.copy(), terms.text("TZHTZM"), dialect=DIALECT)
+
+
+def is_not_utc(offset: exp.Expr) -> exp.Expr:
+    """Return a condition that is true if an offset isn't UTC's."""
+    return exp.NEQ(this=offset.copy(), expression=terms.text("+0000"))
+
+
+def _content(value: exp.Expr) -> exp.Expr:
+    """Return a semi-structured value as a text that is NULL only for NULL.
+
+    It has the value's type, because the JSON of a date and of a text are alike; its hash, which is another one for a
+    date than for a text within an object; and its JSON, because equal numbers have equal hashes.
+    https://docs.snowflake.com/en/sql-reference/functions/hash
+    """
+    variant = exp.cast(value.copy(), _TYPES.VARIANT)
+    parts = [
+        exp.func("TYPEOF", variant, dialect=DIALECT),
+        exp.cast(exp.func("HASH", variant.copy(), dialect=DIALECT), _TYPES.VARCHAR),
+        # The documentation leaves open whether the JSON of a JSON null is NULL.
+        exp.Coalesce(this=exp.func("TO_JSON", variant.copy(), dialect=DIALECT), expressions=[terms.text("")]),
+    ]
+    first, *others = parts
+    text: exp.Expr = first
+    for part in others:
+        text = exp.DPipe(this=exp.DPipe(this=text, expression=terms.text(" ")), expression=part)
+    return text
+
+
 def _hashed(values: Sequence[exp.Expr]) -> exp.Expr:
     # HASH returns a signed integer of 64 bits. Adding 2**63 makes it non-negative, and NUMBER(38,0) holds the sums.
     # https://docs.snowflake.com/en/sql-reference/functions/hash
@@ -179,9 +234,10 @@ def _is_longer(value: exp.Expr, longest: Sequence[int]) -> exp.Expr:
 
 def _is_lost_in_number(value: exp.Expr, *, source: str, target: str) -> exp.Expr:
     precision, scale = _precision(target), _scale(target)
-    too_large = exp.GTE(
-        this=exp.Abs(this=_round(value, scale)), expression=exp.Literal.number(f"1e{precision - scale}")
-    )
+    # In digits: compared with a float such as 1e16, the number 9999999999999999.99 would be rounded to it.
+    digits = precision - scale
+    limit = "1" + "0" * digits if digits < DIGITS else f"1e{digits}"
+    too_large = exp.GTE(this=exp.Abs(this=_round(value, scale)), expression=exp.Literal.number(limit))
     if base(source) == "NUMBER" and _precision(source) - _scale(source) <= precision - scale:
         too_large = exp.false()
     changed = exp.NEQ(this=_round(value, scale), expression=value.copy())
@@ -204,13 +260,9 @@ def _round(value: exp.Expr, scale: int) -> exp.Expr:
     return exp.func("ROUND", value.copy(), terms.number(scale), dialect=DIALECT)
 
 
-def _parameters(type_name: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", type_name.partition("(")[2])]
-
-
 def _precision(type_name: str) -> int:
-    return (_parameters(type_name) or [DIGITS])[0]
+    return (digits_of(type_name) or (DIGITS,))[0]
 
 
 def _scale(type_name: str) -> int:
-    return [*_parameters(type_name), 0, 0][1]
+    return [*digits_of(type_name), 0, 0][1]

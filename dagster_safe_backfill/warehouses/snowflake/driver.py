@@ -58,6 +58,14 @@ class Connection:
             found: Any = cursor.execute(sql)
             return [tuple(map(_value, row)) for row in found.fetchall()]
 
+    def named(self, sql: str) -> list[dict[str, Any]]:
+        """Run one statement and return its rows, each as a mapping from column name to value."""
+        STATEMENTS.debug(sql)
+        with self._translating(sql), self._driver.cursor() as cursor:
+            found: Any = cursor.execute(sql)
+            names = [column.name for column in found.description]
+            return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
     def insert(self, sql: str, rows: Sequence[Row]) -> None:
         """Run an INSERT with one row of placeholders once for all rows, whose values are bound as texts."""
         STATEMENTS.debug(sql)
@@ -86,12 +94,7 @@ class Connection:
 
         with self._translating(sql), self._driver.cursor() as cursor:
             found: list[Any] = cursor.describe(sql) or []
-        quoted = [column.name for column in found if column.name == column.name.lower() != column.name.upper()]
-        if quoted:
-            raise ConfigurationError(
-                f"the columns {', '.join(quoted)} were named in quoted lower case. Name them without quotes"
-                f" (while describing: {' '.join(sql.split())[:300]})."
-            )
+        check_case([column.name for column in found], sql)
         return tuple(
             Column(
                 name=shown(column.name),
@@ -124,6 +127,20 @@ class Connection:
         finally:
             with self._stopping:
                 self._is_stoppable = False
+
+
+def check_case(names: Sequence[str], sql: str) -> None:
+    """Refuse columns that were named in quoted lower case.
+
+    Raises:
+        ConfigurationError: There is one.
+    """
+    quoted = [name for name in names if name == name.lower() != name.upper()]
+    if quoted:
+        raise ConfigurationError(
+            f"the columns {', '.join(quoted)} were named in quoted lower case. Name them without quotes"
+            f" (while describing: {' '.join(sql.split())[:300]})."
+        )
 
 
 class Connections:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from dagster_safe_backfill.errors import (
     ConfigurationError,
+    OutOfResourcesError,
     SafeBackfillError,
     StatementCancelledError,
     TableNotFoundError,
@@ -39,11 +40,27 @@ _ERRORS: Mapping[int, tuple[type[SafeBackfillError], str]] = {
     639: (TransactionConflictError, f"too many other statements wait for the table. {_HELD}"),
     606: (ConfigurationError, "the session has no virtual warehouse. Name one with warehouse=…"),
 }
+_AS_IT_WAS = "The live table is as it was"
 _LOST_SESSION = range(390100, 390300)
 """The session's token isn't valid any more: the session was closed or expired, or the network policy changed."""
 
 _UNREACHABLE = (range(250000, 254000), range(290000, 291000), range(580000, 581000))
 """The connector's own errors: no connection, no answer, or an HTTP status, to which 290000 is added once or twice."""
+
+_LACKING: Sequence[tuple[re.Pattern[str], str, str]] = (
+    (
+        re.compile("resource monitor|exceeded its quota", re.IGNORECASE),
+        "the virtual warehouse may not run, because its resource monitor's quota is used up",
+        "Raise the quota, wait for its next period, or name another virtual warehouse with warehouse=…",
+    ),
+    (
+        re.compile("out of memory|memory (is )?exhausted|(insufficient|not enough) memory|memory limit", re.IGNORECASE),
+        "the virtual warehouse has too little memory for the statement",
+        "Name a larger one with warehouse=…, or compute fewer partitions at once, with Batches(size=…)",
+    ),
+)
+"""What a virtual warehouse may lack: the texts of such errors, what it is, and what to do."""
+_SUSPENDED = re.compile(r"warehouse .*\b(suspended|can(not|'t) be resumed)", re.IGNORECASE)
 
 # Conflicts whose numbers aren't in `_ERRORS` are recognised by their texts.
 _PASSING = re.compile("deadlock|was aborted because|could not be locked", re.IGNORECASE)
@@ -69,8 +86,9 @@ def translated(error: Exception, doing: str) -> SafeBackfillError:
     if number in _ERRORS:
         kind, why = _ERRORS[number]
         return kind(f"{why}: {message}")
-    if _PASSING.search(str(error)):
-        return TransactionConflictError(f"another transaction holds the table: {message}")
+    known = _known_by_text(str(error), doing, message)
+    if known is not None:
+        return known
     if number in _LOST_SESSION:
         return WarehouseUnavailableError(
             f"the session with Snowflake was lost, and with it all changes that it hadn't committed: {message}"
@@ -78,3 +96,18 @@ def translated(error: Exception, doing: str) -> SafeBackfillError:
     if isinstance(error, OSError) or any(number in numbers for numbers in _UNREACHABLE):
         return WarehouseUnavailableError(f"Snowflake can't be reached at the moment: {message}")
     return WarehouseError(message)
+
+
+def _known_by_text(text: str, doing: str, message: str) -> SafeBackfillError | None:
+    for pattern, why, advice in _LACKING:
+        if pattern.search(text):
+            # The reply of a COMMIT may be an error though it took place.
+            live = "Run it again: the ledger shows if it was committed" if doing == "COMMIT" else _AS_IT_WAS
+            return OutOfResourcesError(f"{why}. {live}. {advice}: {message}")
+    if _SUSPENDED.search(text):
+        return WarehouseUnavailableError(
+            f"the virtual warehouse is suspended. {_AS_IT_WAS}. Resume it, or set its AUTO_RESUME: {message}"
+        )
+    if _PASSING.search(text):
+        return TransactionConflictError(f"another transaction holds the table: {message}")
+    return None

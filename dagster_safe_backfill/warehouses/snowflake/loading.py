@@ -17,8 +17,9 @@ from dagster_safe_backfill.errors import ConfigurationError, WarehouseError
 from dagster_safe_backfill.model.tables import Column, Query, TableRef
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.warehouses.frames import FrameError, as_arrow, check_names, untyped_columns
+from dagster_safe_backfill.warehouses.snowflake.dialect import without_collation
 from dagster_safe_backfill.warehouses.snowflake.generator import DIALECT, shown
-from dagster_safe_backfill.warehouses.snowflake.types import UNTYPED, of_arrow
+from dagster_safe_backfill.warehouses.snowflake.types import UNTYPED, base, of_arrow
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -73,10 +74,13 @@ class LoadedFrame:
             file = path.as_uri().replace("'", "%27")
             # No gzip, because Parquet compresses its columns itself.
             execute(f"PUT '{file}' {stage} AUTO_COMPRESS = FALSE")
-        # Without USE_LOGICAL_TYPE, Snowflake reads a Parquet timestamp as the integer that it is stored as. Without
+        # Without USE_LOGICAL_TYPE, Snowflake reads a Parquet timestamp as the integer that it is stored as, and with
+        # BINARY_AS_TEXT bytes as text. With the default of NULL_IF, the text \\N becomes NULL. Without
         # MATCH_BY_COLUMN_NAME, it loads a Parquet file only into a single VARIANT column.
+        # https://docs.snowflake.com/en/sql-reference/sql/copy-into-table
         execute(
-            f"COPY INTO {name} FROM {stage} FILE_FORMAT = (TYPE = PARQUET USE_LOGICAL_TYPE = TRUE)"
+            f"COPY INTO {name} FROM {stage} FILE_FORMAT ="
+            " (TYPE = PARQUET USE_LOGICAL_TYPE = TRUE BINARY_AS_TEXT = FALSE NULL_IF = ())"
             " MATCH_BY_COLUMN_NAME = CASE_SENSITIVE ON_ERROR = ABORT_STATEMENT"
         )
 
@@ -134,6 +138,22 @@ def _without_semicolon(sql: str) -> str:
         return sql.strip()
     last = next(token for token in reversed(tokens) if token.token_type != TokenType.SEMICOLON)
     return sql[: last.end + 1].strip()
+
+
+def by_bytes(select: str, columns: Sequence[Column]) -> str:
+    """Return a SELECT of the same rows whose texts have no collation.
+
+    A comparison follows the collation of either side, and the connector doesn't tell those of a query's columns.
+    """
+    is_text = [base(column.type) == "VARCHAR" for column in columns]
+    if not any(is_text):
+        return select
+    items: list[exp.Expr] = []
+    for column, is_one in zip(columns, is_text, strict=True):
+        value = terms.column(column.name)
+        items.append(exp.alias_(without_collation(value), column.name, quoted=True) if is_one else value)
+    listed = ", ".join(map(_sql, items))
+    return f"SELECT {listed} FROM (\n{select}\n)"
 
 
 def as_relation(select: str, name: str) -> exp.Table:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from sqlglot import exp
 
 from dagster_safe_backfill.errors import TransactionConflictError
-from dagster_safe_backfill.model.tables import Column, Query, TableRef
+from dagster_safe_backfill.model.tables import Column, Query, TableRef, names_of
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.warehouses.backoff import Backoff
 from dagster_safe_backfill.warehouses.base import DerivedKind, Row, Session, Warehouse
@@ -18,7 +18,8 @@ from dagster_safe_backfill.warehouses.frames import check_names, from_arrow
 from dagster_safe_backfill.warehouses.snowflake.catalog import name_of, schema_of, sql_of
 from dagster_safe_backfill.warehouses.snowflake.dialect import SnowflakeDialect
 from dagster_safe_backfill.warehouses.snowflake.driver import Connection, Connections
-from dagster_safe_backfill.warehouses.snowflake.loading import LoadedFrame, as_relation, one_select
+from dagster_safe_backfill.warehouses.snowflake.loading import LoadedFrame, as_relation, by_bytes, one_select
+from dagster_safe_backfill.warehouses.snowflake.reading import Reading, out_of_range
 from dagster_safe_backfill.warehouses.snowflake.tables import SnowflakeTables
 from dagster_safe_backfill.warehouses.snowflake.transaction import BeginAnewError, Statements
 
@@ -135,8 +136,9 @@ class SnowflakeSession(Session):
         """See `Session.load`. A query isn't run here: statements that read it contain its text."""
         if isinstance(data, Query):
             select = one_select(data)
-            check_names([column.name for column in self._own.described(select)], of="the query")
-            yield as_relation(select, _SOURCE)
+            columns = self._own.described(select)
+            check_names(names_of(columns), of="the query")
+            yield as_relation(by_bytes(select, columns), _SOURCE)
             return
         frame = LoadedFrame(data, schema=self._schema)
         # On the transaction's own connection, and so before BEGIN: only this session sees its temporary table.
@@ -150,7 +152,13 @@ class SnowflakeSession(Session):
 
     def fetch(self, select: exp.Query, load_type: type) -> object:
         """See `Session.fetch`."""
-        return from_arrow(self._own.arrow(sql_of(select)), load_type)
+        reading = Reading(self._own.described(sql_of(select)))
+        try:
+            rows = self._own.arrow(sql_of(reading.select(select)))
+        except OverflowError as error:
+            raise out_of_range(reading.columns, error) from error
+        table, kinds = reading.exact(rows)
+        return from_arrow(table, load_type, kinds=kinds, types=reading.types)
 
     def scratch(self, name: str) -> TableRef:
         """See `Session.scratch`."""

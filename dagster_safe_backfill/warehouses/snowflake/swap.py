@@ -14,8 +14,9 @@ from typing import cast
 from sqlglot import exp
 
 from dagster_safe_backfill.errors import SwapError, TransactionConflictError
-from dagster_safe_backfill.model.tables import TableRef
+from dagster_safe_backfill.model.tables import TableRef, names_of
 from dagster_safe_backfill.sql import terms
+from dagster_safe_backfill.sql.sameness import Sameness
 from dagster_safe_backfill.warehouses.snowflake import catalog
 from dagster_safe_backfill.warehouses.snowflake.dialect import SnowflakeDialect
 from dagster_safe_backfill.warehouses.snowflake.driver import Connection
@@ -156,10 +157,9 @@ class HalfDone:
         _swap_back(connection, self.table, self.aside)
 
 
-def half_done(connection: Connection, table: TableRef) -> HalfDone | None:
-    """Return the swap whose mark is on the live table, or None if there is no mark."""
-    facts = catalog.facts_of(connection, table)
-    mark = None if facts is None else _mark_of(facts.comment)
+def half_done(facts: catalog.Facts, table: TableRef) -> HalfDone | None:
+    """Return the swap whose mark is on the live table, which has these properties, or None if there is no mark."""
+    mark = _mark_of(facts.comment)
     if mark is None:
         return None
     aside = TableRef(schema=table.schema, name=mark[_MARK])
@@ -168,8 +168,9 @@ def half_done(connection: Connection, table: TableRef) -> HalfDone | None:
 
 def fingerprint(connection: Connection, table: TableRef) -> str:
     """Return the number of a table's rows and the sum of their hashes, which don't depend on the order of the rows."""
-    columns = connection.described(f"SELECT * FROM {catalog.name_of(table)}")
-    row_hash = SnowflakeDialect().row_hash([terms.column(column.name) for column in columns])
+    columns = catalog.columns_of(connection, table) or ()
+    dialect = SnowflakeDialect()
+    row_hash = dialect.row_hash(Sameness.of(columns, dialect).all_forms(names_of(columns)))
     select = exp.select(exp.Count(this=exp.Star()), exp.Sum(this=row_hash)).from_(terms.table(table))
     ((rows, total),) = connection.execute(catalog.sql_of(select))
     return f"{rows}:{total or 0:x}"

@@ -36,10 +36,24 @@ class SnowflakeTables(Tables):
     def __init__(self, statements: Statements, *, beside: Callable[[], Session]) -> None:
         self._statements = statements
         self._beside = beside
+        self._facts: dict[str, catalog.Facts | None] = {}
 
     def columns(self, table: TableRef) -> tuple[Column, ...] | None:
         """See `Tables.columns`."""
         return catalog.columns_of(self._statements.own, table)
+
+    def generated(self, table: TableRef) -> tuple[str, ...]:
+        """See `Tables.generated`."""
+        return catalog.virtual_columns(self._statements.own, table)
+
+    def check_writable(self, table: TableRef) -> None:
+        """See `Tables.check_writable`. The catalog is only asked if `recover` wasn't called for the table before."""
+        name = name_of(table)
+        if name not in self._facts:
+            self._facts[name] = catalog.facts_of(self._statements.own, table)
+        facts = self._facts[name]
+        if facts is not None:
+            facts.check_writable(table)
 
     def list(self, schema: str, prefix: str) -> tuple[TableRef, ...]:
         """See `Tables.list`."""
@@ -136,6 +150,7 @@ class SnowflakeTables(Tables):
         """See `Tables.hold`. Others can still INSERT: only UPDATE, DELETE and MERGE wait for the lock."""
         columns = self.columns(table)
         if columns:
+            self.check_writable(table)
             # BEGIN takes no lock in Snowflake. An UPDATE takes the table's lock until COMMIT.
             # https://docs.snowflake.com/en/sql-reference/transactions
             self._statements.begin()
@@ -178,7 +193,9 @@ class SnowflakeTables(Tables):
 
     def recover(self, table: TableRef, *, is_recorded: Callable[[TableRef], bool]) -> str | None:
         """See `Tables.recover`."""
-        found = half_done(self._statements.own, table)
+        facts = catalog.facts_of(self._statements.own, table)
+        self._facts[name_of(table)] = facts
+        found = None if facts is None else half_done(facts, table)
         if found is None:
             return None
         if is_recorded(found.aside):

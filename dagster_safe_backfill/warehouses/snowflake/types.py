@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -9,6 +10,9 @@ if TYPE_CHECKING:
 
 UNTYPED = '"NULL"'
 """The type of a frame's column that holds only NULL."""
+
+BYTES = "utf8"
+"""The collation that compares texts by their bytes, as texts without a collation are."""
 
 DIGITS = 38
 """The most digits of a NUMBER."""
@@ -34,6 +38,29 @@ def spelled(kind: str, *, length: int | None, precision: int | None, scale: int 
             return kind
 
 
+_DESCRIBED = re.compile(r"(?P<name>\w+)(?:\((?P<sizes>[\d, ]+)\))?.*?(?: COLLATE '(?P<collation>.*)')?$", re.DOTALL)
+_KINDS = {"NUMBER": "FIXED", "VARCHAR": "TEXT", "FLOAT": "REAL"}
+
+
+def described(text: str) -> tuple[str, str | None]:
+    """Return a type as this library spells it, and its collation, from the text of DESCRIBE TABLE.
+
+    The collation is None if texts are compared by their bytes.
+    """
+    found = _DESCRIBED.match(text)
+    if found is None:
+        return text, None
+    first, second, *_ = [
+        *map(int, (found["sizes"] or "").replace(" ", "").split(",") if found["sizes"] else ()),
+        None,
+        None,
+    ]
+    kind = _KINDS.get(found["name"], found["name"])
+    scale = second if kind == "FIXED" else first
+    collation = found["collation"] or ""
+    return spelled(kind, length=first, precision=first, scale=scale), None if collation in ("", BYTES) else collation
+
+
 def of_arrow(kind: pa.DataType) -> str | None:
     """Return the type of a column for values of an Arrow type, or None if Snowflake has no such type."""
     import pyarrow as pa
@@ -57,6 +84,7 @@ def of_arrow(kind: pa.DataType) -> str | None:
         (types.is_time, "TIME"),
         (types.is_binary, "BINARY"),
         (types.is_large_binary, "BINARY"),
+        (types.is_binary_view, "BINARY"),
         (types.is_fixed_size_binary, "BINARY"),
         (types.is_list, "ARRAY"),
         (types.is_large_list, "ARRAY"),
@@ -65,6 +93,11 @@ def of_arrow(kind: pa.DataType) -> str | None:
         (types.is_map, "OBJECT"),
     ]
     return next((name for is_one, name in named if is_one(kind)), None)
+
+
+def digits_of(type_name: str) -> tuple[int, ...]:
+    """Return the numbers in the parentheses of a type: NUMBER(10,2) has 10 and 2."""
+    return tuple(map(int, re.findall(r"\d+", type_name.partition("(")[2])))
 
 
 def base(type_name: str) -> str:

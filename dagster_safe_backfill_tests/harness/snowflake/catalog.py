@@ -44,6 +44,11 @@ class Facts:
     comment: str | None = None
     types: dict[str, str] = field(default_factory=dict)
     """Columns whose Snowflake type DuckDB can't tell, such as VARCHAR(10) and TIMESTAMP_TZ(9)."""
+    defaults: dict[str, str] = field(default_factory=dict)
+    """The defaults of columns as Snowflake writes them, where DuckDB's are other ones."""
+    virtual: dict[str, str] = field(default_factory=dict)
+    """The expressions of virtual columns, in DuckDB's words."""
+    is_dynamic: bool = False
     grants: tuple[str, ...] = ()
     created: str = ""
     session: int | None = None
@@ -87,11 +92,13 @@ def _views(database: str) -> dict[str, str]:
                {of_json("created")}::TIMESTAMPTZ AS CREATED, {of_json("created")}::TIMESTAMPTZ AS LAST_ALTERED,
                {of_json("comment")} AS COMMENT,
                CASE {of_json("kind")} WHEN 'TEMPORARY' THEN 'YES' ELSE 'NO' END AS IS_TEMPORARY,
+               CASE {of_json("is_dynamic")} WHEN 'true' THEN 'YES' ELSE 'NO' END AS IS_DYNAMIC,
+               'NO' AS IS_ICEBERG, 'NO' AS IS_HYBRID,
                {of_json("session")}::BIGINT AS _SESSION
         FROM duckdb_tables() AS t WHERE {hidden}
         UNION ALL
         SELECT t.database_name, t.schema_name, t.view_name, 'SYSADMIN', 'VIEW', 'NO', NULL, NULL, NULL,
-               NULL, NULL, t.comment, 'NO', NULL
+               NULL, NULL, t.comment, 'NO', 'NO', 'NO', 'NO', NULL
         FROM duckdb_views() AS t WHERE {hidden}"""
     shown_type = "json_extract_string(t.comment, '$.types.' || to_json(c.column_name))"
     data_type = f"""
@@ -179,6 +186,8 @@ class Relation:
     """With DuckDB's types."""
     types: dict[str, str]
     """See `Facts`."""
+    virtual: frozenset[str] = frozenset()
+    is_dynamic: bool = False
 
 
 class Relations:
@@ -242,7 +251,14 @@ def _relation(duck: Duck, name: Name) -> Relation | None:
         return None
     kind, comment = found
     described = {column: shown for column, shown, *_ in duck.execute(f"DESCRIBE {name.sql}").fetchall()}
-    return Relation(kind=kind, columns=described, types=json.loads(comment)["types"] if comment else {})
+    known = json.loads(comment) if comment else {}
+    return Relation(
+        kind=kind,
+        columns=described,
+        types=known.get("types", {}),
+        virtual=frozenset(known.get("virtual", ())),
+        is_dynamic=known.get("is_dynamic", False),
+    )
 
 
 def record(duck: Duck, name: Name, known: Facts) -> None:

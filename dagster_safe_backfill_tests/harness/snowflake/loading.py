@@ -159,7 +159,7 @@ def _options(properties: exp.Expression | None) -> dict[str, str]:
 _COPY = re.compile(
     r"^\s*COPY\s+INTO\s+(?P<target>.+?)\s+FROM\s+(?P<stage>'@[^']*'|@\S+)\s*(?P<options>.*)$", re.I | re.S
 )
-_OPTION = re.compile(r"(\w+)\s*=\s*(\([^)]*\)|'(?:[^']|'')*'|[\w.]+)", re.S)
+_OPTION = re.compile(r"(\w+)\s*=\s*(\((?:[^()]|\([^)]*\))*\)|'(?:[^']|'')*'|[\w.]+)", re.S)
 
 
 def copy_into(session: Any, sql: str) -> Result:
@@ -169,7 +169,7 @@ def copy_into(session: Any, sql: str) -> Result:
         raise errors.unsupported("this COPY INTO in the emulator")
     options = {key.upper(): value for key, value in _OPTION.findall(found["options"])}
     file_format = {
-        key.upper(): value.strip("'").upper() for key, value in _OPTION.findall(options.get("FILE_FORMAT", ""))
+        key.upper(): value.strip("'").upper() for key, value in _OPTION.findall(options.get("FILE_FORMAT", "")[1:-1])
     }
     if file_format.get("TYPE") != "PARQUET":
         raise errors.unsupported("a FILE_FORMAT that is no PARQUET in the emulator")
@@ -215,11 +215,17 @@ def _load(
             2020, "0A000", "SQL compilation error:\nNo column of the file matches a column of the table."
         )
     into = ", ".join(quoted(name) for name, _ in pairs)
-    taken = ", ".join(quoted(name) for _, name in pairs)
+    taken = ", ".join(_taken(name, there[into], file_format) for into, name in pairs)
     sql = f"INSERT INTO {target.sql} ({into}) SELECT {taken} FROM read_parquet({literal(str(file))})"
     rows = session.run_write(target, sql)
     session.loaded(mark, file if options.get("PURGE", "").upper() == "TRUE" else None)
     return [shown, "LOADED", str(rows), str(rows), "1", "0", None]
+
+
+def _taken(name: str, kind: str, file_format: dict[str, str]) -> str:
+    """Return a field as it is loaded: unless NULL_IF says otherwise, the text \\N is NULL."""
+    is_kept = kind != "VARCHAR" or file_format.get("NULL_IF") == "()"
+    return quoted(name) if is_kept else f"NULLIF({quoted(name)}, '\\N')"
 
 
 def _check_types(fields: dict[str, pa.Field], file_format: dict[str, str]) -> None:

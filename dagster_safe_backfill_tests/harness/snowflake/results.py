@@ -25,6 +25,7 @@ _TYPES = {
     "FLOAT": "real",
     "JSON": "variant",
     "TIME": "time",
+    "TIME_NS": "time",
     "TIMESTAMP WITH TIME ZONE": "timestamp_ltz",
     "TIMESTAMP_NS": "timestamp_ntz",
     "TIMESTAMP": "timestamp_ntz",
@@ -66,7 +67,8 @@ def column(name: str, duck_type: str, known: str | None = None) -> dict[str, Any
     elif kind == "binary":
         length = 8388608
     elif kind.startswith("time"):
-        precision, scale = 0, 9
+        size = re.search(r"\d+", known or "")
+        precision, scale = 0, int(size[0]) if size else 9
         kind = "timestamp_tz" if (known or "").startswith("TIMESTAMP_TZ") else kind
     elif kind == "variant" and known in {"ARRAY", "OBJECT"}:
         kind = known.lower()
@@ -122,18 +124,20 @@ def _array(chunks: pa.ChunkedArray, info: dict[str, Any]) -> pa.Array:
     whole = chunks.combine_chunks()
     array: pa.Array = pa.concat_arrays(whole.chunks) if isinstance(whole, pa.ChunkedArray) else whole
     kind = info["type"]
+    scale = info["scale"]
     if kind == "fixed":
-        return _smallest(array)
+        return _smallest(array, scale)
     if kind.startswith("timestamp"):
-        return _timestamps(array, zoned=kind == "timestamp_tz")
+        return _timestamps(array, zoned=kind == "timestamp_tz", scale=scale)
     if kind == "time":
-        return pc.multiply(array.cast(pa.time64("us")).cast(pa.int64()), 1000)
+        # DuckDB's TIME_NS is that of a column whose nanoseconds count.
+        return pc.divide(array.cast(pa.time64("ns")).cast(pa.int64()), 10 ** (9 - scale))
     if kind in {"text", "variant", "array", "object"}:
         return array.cast(pa.string())
     return array.cast(pa.float64()) if kind == "real" else array
 
 
-def _smallest(array: pa.Array) -> pa.Array:
+def _smallest(array: pa.Array, scale: int) -> pa.Array:
     """Return a NUMBER's digits as the smallest integers that hold them all, or as decimals if none does."""
     if pa.types.is_decimal(array.type):
         # The same digits without the point.
@@ -144,14 +148,20 @@ def _smallest(array: pa.Array) -> pa.Array:
             return array.cast(kind)
         except pa.ArrowInvalid:
             continue
-    return array.cast(pa.decimal128(38, 0))
+    wide = array.cast(pa.decimal128(38, 0))
+    return pa.Array.from_buffers(pa.decimal128(38, scale), len(wide), wide.buffers(), wide.null_count, wide.offset)
 
 
-def _timestamps(array: pa.Array, *, zoned: bool) -> pa.Array:
-    """Return seconds and nanoseconds apart, and for TIMESTAMP_TZ the offset, always UTC's here."""
+def _timestamps(array: pa.Array, *, zoned: bool, scale: int) -> pa.Array:
+    """Return seconds and nanoseconds apart, and for TIMESTAMP_TZ the offset, always UTC's here.
+
+    Up to microseconds, it is one number.
+    """
     unit = 1_000_000
     valid = array.is_valid()
     micros = pc.fill_null(array.cast(pa.timestamp("us", array.type.tz)).cast(pa.int64()), 0).to_numpy()
+    if scale <= 6 and not zoned:
+        return pa.array(micros // 10 ** (6 - scale), pa.int64(), mask=pc.invert(valid).to_numpy(zero_copy_only=False))
     seconds, rest = np.divmod(micros, unit)
     parts: list[tuple[str, pa.Array]] = [
         ("epoch", pa.array(seconds, pa.int64())),

@@ -15,6 +15,11 @@ INSERTED, UPDATED, DELETED = "number of rows inserted", "number of rows updated"
 ACTIONS = {INSERTED: "INSERT", UPDATED: "UPDATE", DELETED: "DELETE"}
 
 
+_TYPE = translate.TYPE
+_CAST = {_TYPE.TIMESTAMPTZ: "TIMESTAMP_TZ(9)", _TYPE.ARRAY: "ARRAY", _TYPE.OBJECT: "OBJECT"}
+"""The types that a cast shows and DuckDB can't tell."""
+
+
 def counted(tree: exp.Expression) -> tuple[str, ...]:
     """Return the names of the counts that a change gives back."""
     if isinstance(tree, exp.Insert):
@@ -47,17 +52,23 @@ def hidden_types(session: Any, tree: exp.Expression, resolver: Resolver) -> dict
     known: dict[str, str] = {}
     for name in resolver.tables:
         known.update(session.account.relations.find(session.duck, name).types)
-    selected = tree.selects if isinstance(tree, exp.Query) else []
-    for item in selected:
+    # What is within comes last, and is what the rest selects from.
+    for query in reversed([*tree.find_all(exp.Select)]):
+        _note_types(query, known)
+    return known
+
+
+def _note_types(query: exp.Select, known: dict[str, str]) -> None:
+    for item in query.selects:
         inner = item.unalias()
         if isinstance(inner, exp.Cast):
-            is_zoned = inner.to.this == translate.TYPE.TIMESTAMPTZ
             known.pop(item.alias_or_name, None)
-            if is_zoned:
-                known[item.alias_or_name] = "TIMESTAMP_TZ(9)"
+            if inner.to.this in _CAST:
+                known[item.alias_or_name] = _CAST[inner.to.this]
+        elif isinstance(inner, exp.Collate):
+            known[item.alias_or_name] = f"VARCHAR(16777216) COLLATE '{inner.expression.name}'"
         elif isinstance(inner, exp.Column) and inner.name in known:
             known[item.alias_or_name] = known[inner.name]
-    return known
 
 
 def type_of(session: Any, argument: exp.Expression, resolver: Resolver) -> str | None:
@@ -126,11 +137,15 @@ def _describe(session: Any, tree: exp.Describe) -> Result:
     resolver = Resolver(session)
     name = resolver.existing(table)
     there = catalog.relation_kind(session.duck, name)
-    known = catalog.facts(session.duck, name).types if there == "table" else {}
+    known = catalog.facts(session.duck, name) if there == "table" else catalog.Facts()
     rows: list[list[str | None]] = []
-    for column, duck_type, null, _, default, _ in session.duck.execute(f"DESCRIBE {name.sql}").fetchall():
-        shown = snowflake_type(duck_type, known.get(column))
-        rows.append([column, shown, "COLUMN", "Y" if null == "YES" else "N", default, "N", "N", None, None, None, None])
+    for column, duck_type, null, _, plain, _ in session.duck.execute(f"DESCRIBE {name.sql}").fetchall():
+        shown = snowflake_type(duck_type, known.types.get(column))
+        expression = known.virtual.get(column)
+        column_kind = "VIRTUAL" if expression else "COLUMN"
+        default = None if expression else known.defaults.get(column, plain)
+        is_null = "Y" if null == "YES" else "N"
+        rows.append([column, shown, column_kind, is_null, default, "N", "N", None, expression, None, None])
     names = "name", "type", "kind", "null?", "default", "primary key", "unique key", "check", "expression", "comment"
     return Result(0x4500, [results.column(one, "VARCHAR") for one in (*names, "policy name")], rows=rows)
 

@@ -17,6 +17,7 @@ from sqlglot import exp
 from sqlglot.errors import ParseError
 
 from dagster_safe_backfill_tests.harness.snowflake import (
+    columns,
     errors,
     loading,
     parameters,
@@ -264,6 +265,9 @@ class Session:
         tree = statement.shape
         target = tree.this.this if isinstance(tree.this, exp.Schema) else tree.this
         name = Resolver(self).existing(statement.tree(target))
+        relation = self.relation(name)
+        assert relation is not None
+        columns.check_written(relation, name, tree)
         words = showing.counted(tree)
         if describe_only:
             return Result(statement_type_id(tree), [results.column(word, "BIGINT") for word in words])

@@ -8,21 +8,13 @@ from typing import Any
 
 from sqlglot import exp
 
-from dagster_safe_backfill_tests.harness.snowflake import catalog, errors, loading, prepared, translate
+from dagster_safe_backfill_tests.harness.snowflake import catalog, columns, errors, loading, prepared, translate
 from dagster_safe_backfill_tests.harness.snowflake.catalog import Facts, Kind, Name
 from dagster_safe_backfill_tests.harness.snowflake.names import Resolver
 from dagster_safe_backfill_tests.harness.snowflake.results import Result, text
 
 DDL = 0x6000
 COPY_GRANTS = re.compile(r"\s+COPY\s+GRANTS\b", re.IGNORECASE)
-_UNENFORCED = (
-    exp.PrimaryKeyColumnConstraint,
-    exp.UniqueColumnConstraint,
-    exp.PrimaryKey,
-    exp.ForeignKey,
-    exp.Reference,
-    exp.UniqueColumnConstraint,
-)
 
 
 def create_table(session: Any, tree: exp.Create, *, copy_grants: bool) -> Result:
@@ -31,6 +23,7 @@ def create_table(session: Any, tree: exp.Create, *, copy_grants: bool) -> Result
     target = tree.this.this if isinstance(tree.this, exp.Schema) else tree.this
     shown = resolver.name(target)
     kind, comment = _properties(tree)
+    is_dynamic = any(isinstance(item, exp.DynamicProperty) for item in tree.find_all(exp.Property))
     if not session.account.relations.has_schema(session.duck, shown.database, shown.schema):
         raise errors.does_not_exist("Schema", f"{shown.database}.{shown.schema}")
     name = session.temporary.get(shown, shown)
@@ -42,7 +35,7 @@ def create_table(session: Any, tree: exp.Create, *, copy_grants: bool) -> Result
     if there == "view" or (there and not tree.args.get("replace")):
         raise errors.already_exists(str(shown))
     old = catalog.facts(session.duck, name) if there else Facts()
-    known = Facts(kind=kind, comment=comment, created=catalog.now())
+    known = Facts(kind=kind, comment=comment, created=catalog.now(), is_dynamic=is_dynamic)
     if kind == "TEMPORARY":
         known = replace(known, session=session.number, shown=shown.table)
     source = tree.args.get("clone") or next(iter(tree.find_all(exp.LikeProperty)), None)
@@ -83,37 +76,36 @@ def _like(session: Any, name: Name, source: Name, known: Facts, *, clone: bool) 
             f"SQL compilation error:\n{theirs.kind.title()} object cannot be cloned to a permanent object.",
         )
     rows = session.duck.execute(f"DESCRIBE {source.sql}").fetchall()
-    parts = [
-        f"{catalog.quoted(column)} {kind}"
-        + (f" DEFAULT {default}" if default else "")
-        + ("" if null == "YES" else " NOT NULL")
-        for column, kind, null, _, default, _ in rows
-    ]
+    parts = [columns.again(column, kind, null, default, theirs) for column, kind, null, _, default, _ in rows]
+    written = ", ".join(catalog.quoted(column) for column, *_ in rows if column not in theirs.virtual)
     temporary = name == source
     session.duck.execute("BEGIN")
     try:
         session.duck.execute(f"CREATE OR REPLACE TABLE {name.sql} ({', '.join(parts)})")
         if clone and not temporary:
             with session.duck.sheltered(shelter=False):
-                session.duck.execute(f"INSERT INTO {name.sql} SELECT * FROM {source.sql}")
+                session.duck.execute(f"INSERT INTO {name.sql} ({written}) SELECT {written} FROM {source.sql}")
     except BaseException:
         session.duck.execute("ROLLBACK")
         raise
     session.duck.execute("COMMIT")
     comment = known.comment or (theirs.comment if clone else None)
-    return replace(known, comment=comment, types=theirs.types, grants=theirs.grants)
+    of_columns = {"types": theirs.types, "defaults": theirs.defaults, "virtual": theirs.virtual}
+    return replace(known, comment=comment, grants=theirs.grants, **of_columns)
 
 
 def _defined(session: Any, tree: exp.Create, name: Name, known: Facts) -> Facts:
     """Make a table of a list of columns, of a query, or of both."""
     query = tree.expression
     definitions = list(tree.this.expressions) if isinstance(tree.this, exp.Schema) else []
-    types = {item.name: shown for item in definitions if (shown := _shown_type(item))}
+    known = columns.facts(session, definitions, known)
+    types = dict(known.types)
     or_replace = "OR REPLACE " if tree.args.get("replace") else ""
     if query is None:
-        columns = ", ".join(_column(session, item) for item in definitions if isinstance(item, exp.ColumnDef))
-        session.duck.execute(f"CREATE {or_replace}TABLE {name.sql} ({columns})")
-        return replace(known, types=types)
+        columns.make_sequences(session, definitions, name)
+        parts = [columns.defined(session, item, name) for item in definitions if isinstance(item, exp.ColumnDef)]
+        session.duck.execute(f"CREATE {or_replace}TABLE {name.sql} ({', '.join(parts)})")
+        return known
     sql, kinds = session.prepared(query)
     described = session.duck.execute(f"DESCRIBE {sql}").fetchall()
     named = [item.name for item in definitions] or [row[0] for row in described]
@@ -129,31 +121,6 @@ def _defined(session: Any, tree: exp.Create, name: Name, known: Facts) -> Facts:
     with session.duck.sheltered(shelter=False):
         session.duck.execute(f"CREATE {or_replace}TABLE {name.sql} AS SELECT {', '.join(parts)} FROM ({sql})")
     return replace(known, types=types)
-
-
-def _column(session: Any, item: exp.ColumnDef) -> str:
-    """Return a column's definition for DuckDB, its keys left out: Snowflake doesn't enforce them."""
-    item = item.copy()
-    kept = []
-    for constraint in item.args.get("constraints") or []:
-        if isinstance(constraint.kind, exp.PrimaryKeyColumnConstraint):
-            kept.append(exp.ColumnConstraint(kind=exp.NotNullColumnConstraint()))
-        elif isinstance(constraint.kind, exp.NotNullColumnConstraint | exp.DefaultColumnConstraint):
-            kept.append(constraint)
-    item.set("constraints", kept)
-    return translate.to_duckdb(item, session.context_values())
-
-
-def _shown_type(item: exp.Expression) -> str | None:
-    """Return the type of a column that DuckDB would forget."""
-    kind = item.args.get("kind")
-    if not isinstance(item, exp.ColumnDef) or kind is None:
-        return None
-    if kind.this in {translate.TYPE.VARCHAR, translate.TYPE.TEXT} and kind.expressions:
-        return f"VARCHAR({kind.expressions[0].name})"
-    if kind.this == translate.TYPE.TIMESTAMPTZ:
-        return "TIMESTAMP_TZ(9)"
-    return kind.this.name if kind.this in {translate.TYPE.ARRAY, translate.TYPE.OBJECT} else None
 
 
 def swap(session: Any, one: Name, other: Name) -> Result:
@@ -212,14 +179,13 @@ def _alter(session: Any, resolver: Resolver, name: Name, action: exp.Expression)
         if comment is not None:
             set_comment(session, name, comment.this.name)
     elif isinstance(action, exp.ColumnDef):
-        known = catalog.facts(duck, name)
+        known = columns.facts(session, [action], catalog.facts(duck, name))
         if action.name in catalog.columns(duck, name) and not action.args.get("exists"):
             raise errors.SnowflakeError(1430, "42601", f"SQL compilation error:\ncolumn '{action.name}' already exists")
         exists = "IF NOT EXISTS " if action.args.get("exists") else ""
         action.set("exists", False)
-        duck.execute(f"ALTER TABLE {name.sql} ADD COLUMN {exists}{_column(session, action)}")
-        if shown := _shown_type(action):
-            known = replace(known, types={**known.types, action.name: shown})
+        columns.make_sequences(session, [action], name)
+        duck.execute(f"ALTER TABLE {name.sql} ADD COLUMN {exists}{columns.defined(session, action, name)}")
         catalog.record(duck, name, known)
     else:
         duck.execute(f"ALTER TABLE {name.sql} {translate.to_duckdb(action.copy(), {})}")

@@ -23,8 +23,15 @@ TYPE = exp.DataType.Type
 _MACROS = """
 CREATE OR REPLACE TEMP MACRO _sf_canonical(x) AS
     CASE WHEN contains(typeof(x), 'INT') OR starts_with(typeof(x), 'DECIMAL') OR typeof(x) IN ('DOUBLE', 'FLOAT')
-         THEN CASE WHEN contains(x::VARCHAR, '.') THEN rtrim(rtrim(x::VARCHAR, '0'), '.') ELSE x::VARCHAR END
+              OR (typeof(x) = 'JSON' AND regexp_full_match(x::VARCHAR, '-?[0-9]+([.][0-9]+)?'))
+         THEN CASE WHEN contains(x::VARCHAR, '.')
+                   THEN regexp_replace(rtrim(rtrim(x::VARCHAR, '0'), '.'), '^-?0?$', '0') ELSE x::VARCHAR END
          ELSE x::VARCHAR END;
+CREATE OR REPLACE TEMP MACRO _sf_time_text(x) AS
+    left(x::TIME_NS::VARCHAR || CASE WHEN contains(x::TIME_NS::VARCHAR, '.') THEN '' ELSE '.' END || '000000000', 18);
+CREATE OR REPLACE TEMP MACRO _sf_typeof(x) AS
+    CASE json_type(x::JSON) WHEN 'UBIGINT' THEN 'INTEGER' WHEN 'BIGINT' THEN 'INTEGER' WHEN 'HUGEINT' THEN 'INTEGER'
+         WHEN 'NULL' THEN 'NULL_VALUE' ELSE json_type(x::JSON) END;
 CREATE OR REPLACE TEMP MACRO _sf_signed(h) AS (h::HUGEINT - 9223372036854775808)::BIGINT;
 CREATE OR REPLACE TEMP MACRO _sf_hash_agg(h) AS
     (coalesce(sum(h::HUGEINT), 0) % 18446744073709551616::HUGEINT - 9223372036854775808)::BIGINT;
@@ -63,10 +70,23 @@ def _types(node: exp.Expression) -> exp.Expression:
             return exp.DataType(this=TYPE.INT128, nested=False)
         if len(precision) == 1:
             node.append("expressions", exp.DataTypeParam(this=exp.Literal.number(0)))
+    if node.this == TYPE.TIME:
+        return exp.DataType.build("TIME_NS", dialect="duckdb", udt=True)
     return exp.DataType(this=_PLAIN[node.this], nested=False) if node.this in _PLAIN else node
 
 
-_FORMATS = {"YYYY": "%Y", "MM": "%m", "DD": "%d", "HH24": "%H", "MI": "%M", "SS": "%S", "FF6": "%f", "FF3": "%g"}
+_FORMATS = {
+    "YYYY": "%Y",
+    "MM": "%m",
+    "DD": "%d",
+    "HH24": "%H",
+    "MI": "%M",
+    "SS": "%S",
+    "FF6": "%f",
+    # Sessions show instants in UTC here, so all have that offset; strftime would shorten it.
+    "FF3": "%g",
+    "TZHTZM": "+0000",
+}
 
 
 def _formatted(node: exp.Expression) -> exp.Expression:
@@ -74,8 +94,37 @@ def _formatted(node: exp.Expression) -> exp.Expression:
     written = node.args.get("format")
     if not isinstance(node, exp.ToChar) or not isinstance(written, exp.Literal):
         return node
+    if written.name.upper() == "HH24:MI:SS.FF9":
+        return exp.Anonymous(this="_sf_time_text", expressions=[node.this])
     pattern = re.sub("|".join(_FORMATS), lambda found: _FORMATS[found[0]], written.name.upper()).replace('"', "")
     return exp.Anonymous(this="strftime", expressions=[node.this, exp.Literal.string(pattern)])
+
+
+def collation(specification: str) -> str | None:
+    """Return DuckDB's name of a collation, or None if the texts are compared by their bytes.
+
+    A locale alone changes the order only. What ignores punctuation or blanks, DuckDB hasn't.
+    """
+    parts = specification.lower().split("-")
+    if {"pi", "trim", "ltrim", "rtrim"}.intersection(parts):
+        raise errors.unsupported(f"the collation {specification} in the emulator")
+    known = [name for name, marks in _COLLATIONS.items() if marks.intersection(parts)]
+    return ".".join(known) or None
+
+
+_COLLATIONS = {"NOCASE": {"ci", "upper", "lower"}, "NOACCENT": {"ai"}}
+
+
+def _collated(node: exp.Expression) -> exp.Expression:
+    """COLLATE(x, 'utf8') compares bytes, whatever the column does."""
+    if not isinstance(node, exp.Collate) or not isinstance(node.expression, exp.Literal):
+        return node
+    return exp.paren(exp.Collate(this=node.this, expression=exp.Var(this=collation(node.expression.name) or "C")))
+
+
+def _typeof(node: exp.Expression) -> exp.Expression:
+    """TYPEOF is of what a VARIANT holds."""
+    return exp.Anonymous(this="_sf_typeof", expressions=[node.this]) if isinstance(node, exp.Typeof) else node
 
 
 def _division(node: exp.Expression) -> exp.Expression:
@@ -166,6 +215,8 @@ _RULES: tuple[tuple[Any, tuple[type, ...]], ...] = (
     (transforms.sha256, (exp.SHA2, exp.SHA2Digest, exp.Anonymous)),
     (_division, (exp.Div,)),
     (_formatted, (exp.ToChar,)),
+    (_collated, (exp.Collate,)),
+    (_typeof, (exp.Typeof,)),
     (_hash, (exp.Anonymous, exp.HashAgg)),
 )
 

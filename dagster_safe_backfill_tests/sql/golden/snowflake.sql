@@ -1,6 +1,11 @@
 -- staging: values lost by a cast
 SELECT
-  COUNT(CASE WHEN ABS(ROUND("IT'S", 0)) >= 1e9 OR ROUND("IT'S", 0) <> "IT'S" THEN 1 END) AS "IT'S"
+  COUNT(
+    CASE
+      WHEN ABS(ROUND("IT'S", 0)) >= 1000000000 OR ROUND("IT'S", 0) <> "IT'S"
+      THEN 1
+    END
+  ) AS "IT'S"
 FROM "SOURCE";
 
 -- staging: fill

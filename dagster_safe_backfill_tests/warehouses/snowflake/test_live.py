@@ -20,6 +20,9 @@ import pytest
 
 import dagster_safe_backfill as sb
 from dagster_safe_backfill.errors import TransactionConflictError
+from dagster_safe_backfill.model.tables import TableRef
+from dagster_safe_backfill.sql import terms
+from dagster_safe_backfill.warehouses.snowflake.generator import DIALECT
 from dagster_safe_backfill_tests.harness.assets import DAYS, Source, events, failure_of, run_range
 
 _NEEDED = ("ACCOUNT", "USER", "DATABASE", "WAREHOUSE")
@@ -114,6 +117,45 @@ def test_a_month_goes_live_and_comes_back(account: Account, instance: dg.Dagster
     assert account.sql(f"SELECT HASH_AGG(*), COUNT(*) FROM {account.table}") == before
     left = account.sql(f"SHOW TABLES LIKE 'EVENTS\\\\_\\\\_SHADOW%' IN SCHEMA {account.schema}")
     assert left == []
+
+
+def test_what_counts_as_the_same_and_what_describe_shows(account: Account) -> None:
+    """Collations are described, COLLATE compares bytes, and JSON, type and hash tell what a VARIANT holds."""
+    account.sql(f"CREATE SCHEMA {account.schema}")
+    account.sql(
+        f"CREATE TABLE {account.table} (t VARCHAR COLLATE 'en-ci', v VARIANT, f FLOAT,"
+        " n INT AUTOINCREMENT, w NUMBER(38, 0) AS (n * 2), d VARCHAR(9) NOT NULL DEFAULT 'new')"
+    )
+    table = TableRef(schema=account.schema, name="events")
+    with account.io_manager.warehouse().connect(read_only=True) as session:
+        columns = {column.name: column for column in session.tables.columns(table) or ()}
+        assert [*columns] == ["t", "v", "f", "n", "d"]
+        assert session.tables.generated(table) == ("w",)
+        assert columns["t"].collation == "en-ci"
+        assert columns["d"].default == "'new'"
+        assert not columns["d"].is_nullable
+        assert columns["n"].default is not None
+        exact = {name: session.dialect.exact(terms.column(name), column) for name, column in columns.items()}
+    forms = ", ".join(form.sql(dialect=DIALECT) for name in ("t", "v", "f") for form in exact[name])
+    values = [
+        ("'a'", "PARSE_JSON('1')", "0"),
+        ("'A'", "PARSE_JSON('1')", "0"),
+        ("'a'", "1.0::FLOAT::VARIANT", "0"),
+        ("'a'", "'1'::VARIANT", "0"),
+        ("'a'", "PARSE_JSON('null')", "0"),
+        ("'a'", "NULL", "0"),
+        ("'a'", "OBJECT_CONSTRUCT('d', '2024-01-01'::DATE)", "0"),
+        ("'a'", "OBJECT_CONSTRUCT('d', '2024-01-01')", "0"),
+        ("'a'", "PARSE_JSON('1')", "'-0.0'::FLOAT"),
+        ("'a'", "PARSE_JSON('1')", "'nan'::FLOAT"),
+        ("'a'", """PARSE_JSON('{"b": 1, "a": 2}')""", "0"),
+    ]
+    for row in values:
+        account.sql(f"INSERT INTO {account.table} (t, v, f) SELECT {', '.join(row)}")
+    account.sql(f"""INSERT INTO {account.table} (t, v, f) SELECT 'a', PARSE_JSON('{{"a": 2, "b": 1}}'), 0""")
+    found = account.sql(f"SELECT {forms} FROM {account.table}")
+    # The order of an object's keys is no difference, and nothing else is alike.
+    assert len({*found}) == len(values)
 
 
 def test_a_swap_keeps_grants(account: Account, instance: dg.DagsterInstance) -> None:

@@ -46,7 +46,7 @@ def hidden_types(session: Any, tree: exp.Expression, resolver: Resolver) -> dict
     """Return the types that DuckDB can't tell of a query's columns: by the name of the table's column, or by a cast."""
     known: dict[str, str] = {}
     for name in resolver.tables:
-        known.update(session.account.relations.find(session.duck, name).types)
+        known.update(session.account.relations.find(name).types)
     selected = tree.selects if isinstance(tree, exp.Query) else []
     for item in selected:
         inner = item.unalias()
@@ -65,9 +65,7 @@ def type_of(session: Any, argument: exp.Expression, resolver: Resolver) -> str |
     if isinstance(argument, exp.Literal):
         return "VARCHAR" if argument.is_string else "NUMBER"
     if isinstance(argument, exp.Column):
-        kinds = {
-            session.account.relations.find(session.duck, name).columns.get(argument.name) for name in resolver.tables
-        } - {None}
+        kinds = {session.account.relations.find(name).columns.get(argument.name) for name in resolver.tables} - {None}
         return kinds.pop() if len(kinds) == 1 else None
     try:
         sql = translate.to_duckdb(argument.copy(), session.context_values())

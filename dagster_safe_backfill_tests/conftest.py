@@ -11,16 +11,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import dagster as dg
 import pytest
-from dagster._core.storage.event_log import in_memory as events_in_memory
-from dagster._core.storage.runs import in_memory as runs_in_memory
 
 from dagster_safe_backfill import RangeIOManager
 from dagster_safe_backfill.warehouses.base import Warehouse
-from dagster_safe_backfill_tests.harness import open_files
+from dagster_safe_backfill_tests.harness import instances, open_files
 from dagster_safe_backfill_tests.harness.backends import Backend, DuckDBBackend
 from dagster_safe_backfill_tests.quick import has_quick_tests, is_quick
 
@@ -164,12 +161,11 @@ def read(backend: Backend) -> Read:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _unversioned_instances() -> Iterator[None]:
-    """Leave out of an instance in memory the version of its schema, which is there for migrations of it."""
-    with (
-        mock.patch.object(runs_in_memory, "stamp_alembic_rev"),
-        mock.patch.object(events_in_memory, "stamp_alembic_rev"),
-    ):
+def _shared_instances(request: pytest.FixtureRequest) -> Iterator[None]:
+    if request.config.getoption("--cold"):
+        yield
+        return
+    with instances.shared():
         yield
 
 

@@ -52,18 +52,18 @@ class DuckDBTables(Tables):
 
     def columns(self, table: TableRef) -> tuple[Column, ...] | None:
         """See `Tables.columns`."""
+        # Columns are numbered from 1, and the row with the number 0 holds the definition. A JOIN and an ORDER BY would
+        # take DuckDB a fifth longer, and this runs several times a batch.
         rows = self._execute(
-            "SELECT column_name, data_type, column_default, is_nullable, definition FROM"
-            f" (SELECT * FROM duckdb_columns() WHERE {_IS_TABLE}) LEFT JOIN"
-            f" (SELECT sql AS definition FROM duckdb_tables() WHERE {_IS_TABLE}"
-            " AND (contains(sql, ' COLLATE ') OR contains(sql, ' GENERATED '))) ON true"
-            " ORDER BY column_index",
+            "SELECT column_index, column_name, data_type, column_default, is_nullable FROM duckdb_columns()"
+            f" WHERE {_IS_TABLE} UNION ALL SELECT 0, sql, NULL, NULL, NULL FROM duckdb_tables() WHERE {_IS_TABLE}",
             (table.schema, table.name),
         )
-        definition = rows[0][4] if rows and rows[0][4] else ""
-        collations, generated = collations_of(definition), generated_of(definition)
+        definition = "".join(row[1] for row in rows if row[0] == 0)
+        collations = collations_of(definition) if " COLLATE " in definition else {}
+        generated = generated_of(definition) if " GENERATED " in definition else ()
         columns: list[Column] = []
-        for name, type_name, default, is_nullable, _ in rows:
+        for _, name, type_name, default, is_nullable in sorted(row for row in rows if row[0] > 0):
             # The catalog shows the expression of a generated column as its default.
             if name in generated:
                 continue

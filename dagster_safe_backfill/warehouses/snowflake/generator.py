@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING
 
 from sqlglot import exp
 from sqlglot.dialects.snowflake import Snowflake
 
 from dagster_safe_backfill.sql import terms
 
+if TYPE_CHECKING:
+    from sqlglot._typing import GeneratorArgs
+    from typing_extensions import Unpack
+
 DIALECT = "safesnowflake"
 """The dialect's name in sqlglot, which is the lower-cased name of the class `SafeSnowflake`."""
 
 _FOUND = "_sb_found_"
+# Without a suffix, the parameter TIMESTAMP_TYPE_MAPPING of the account decides which type a TIMESTAMP is.
+_TYPES = {
+    exp.DataType.Type.TIMESTAMP: "TIMESTAMP_NTZ",
+    exp.DataType.Type.TIMESTAMPNTZ: "TIMESTAMP_NTZ",
+    exp.DataType.Type.TIMESTAMPTZ: "TIMESTAMP_TZ",
+    exp.DataType.Type.TIMESTAMPLTZ: "TIMESTAMP_LTZ",
+}
 
 
 def stored(name: str) -> str:
@@ -30,32 +41,28 @@ class SafeSnowflake(Snowflake):
 
     A table's name is always upper-cased, as Snowflake does with an unquoted name. A column's name is upper-cased only
     if it has no capital letters, because some tables have columns with quoted names.
+
+    The tree is changed before Snowflake's own generator gets it: the generator of sqlglot[c] can't be derived from.
     """
 
-    class Generator(Snowflake.Generator):
-        """Generates the SQL."""
+    def generate(self, expression: exp.Expr, copy: bool = True, **opts: Unpack[GeneratorArgs]) -> str:
+        """See sqlglot's `Dialect.generate`."""
+        prepared = with_joined_lookups(expression.copy() if copy else expression)
+        for node in prepared.walk():
+            if isinstance(node, exp.Identifier):
+                _store(node)
+            elif isinstance(node, exp.DataType) and node.this in _TYPES:
+                node.set("kind", _TYPES[node.this])
+                node.set("this", exp.DataType.Type.USERDEFINED)
+        return super().generate(prepared, copy=False, **opts)
 
-        TYPE_MAPPING: ClassVar = {
-            **Snowflake.Generator.TYPE_MAPPING,
-            # Without a suffix, the parameter TIMESTAMP_TYPE_MAPPING of the account decides which type a TIMESTAMP is.
-            exp.DataType.Type.TIMESTAMP: "TIMESTAMP_NTZ",
-            exp.DataType.Type.TIMESTAMPNTZ: "TIMESTAMP_NTZ",
-            exp.DataType.Type.TIMESTAMPTZ: "TIMESTAMP_TZ",
-            exp.DataType.Type.TIMESTAMPLTZ: "TIMESTAMP_LTZ",
-        }
 
-        def preprocess(self, expression: exp.Expr) -> exp.Expr:
-            """See sqlglot's `Generator.preprocess`."""
-            return super().preprocess(with_joined_lookups(expression))
-
-        def identifier_sql(self, expression: exp.Identifier) -> str:
-            """Return a name as SQL."""
-            # sqlglot notes the position of a name that it parsed, so a name with a "start" was written by the user.
-            if expression.args.get("quoted") and "start" not in expression.meta:
-                name: str = expression.this
-                name = name.upper() if isinstance(expression.parent, exp.Table) else stored(name)
-                expression = exp.to_identifier(name, quoted=True)
-            return super().identifier_sql(expression)
+def _store(name: exp.Identifier) -> None:
+    """Change one of the library's own names to what Snowflake stores."""
+    # sqlglot notes the position of a name that it parsed, so a name with a "start" was written by the user.
+    if name.args.get("quoted") and "start" not in name.meta:
+        written: str = name.this
+        name.set("this", written.upper() if isinstance(name.parent, exp.Table) else stored(written))
 
 
 def with_joined_lookups(statement: exp.Expr) -> exp.Expr:

@@ -60,7 +60,7 @@ class Account:
         self.idle_abort = idle_abort
         self.defaults = {**DEFAULTS, "TIMEZONE": timezone}
         self.commits = Commits()
-        self.relations = catalog.Relations()
+        self.relations = catalog.Relations(Duck(self.duck.cursor()))
         self.locks = TableLocks()
         self.history: list[Record] = []
         self.sessions: dict[str, Any] = {}
@@ -71,19 +71,19 @@ class Account:
         self._numbers = itertools.count(1)
         self._records = itertools.count(1)
         self._lock = threading.Lock()
-        self._spare: list[duckdb.DuckDBPyConnection] = []
+        self._spare: list[Duck] = []
 
     def connection(self) -> Duck:
         """Return a connection for a session, with the macros."""
         with suppress(IndexError):
-            return Duck(self._spare.pop())
+            return self._spare.pop()
         made = Duck(self.duck.cursor())
         made.execute(translate.macros())
         return made
 
     def put_back(self, duck: Duck) -> None:
         """Keep a connection for another session: the macros take longer than the rest of a login."""
-        self._spare.append(duck.release())
+        self._spare.append(duck.another())
 
     def create_database(self, name: str) -> None:
         with self.commits.lock:

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
-from typing import Literal
+from typing import Any, Literal, TypeVar
+
+import duckdb
 
 from dagster_safe_backfill_tests.harness.snowflake import errors
 from dagster_safe_backfill_tests.harness.snowflake.duck import Duck
 
 Kind = Literal["PERMANENT", "TRANSIENT", "TEMPORARY"]
 INFORMATION_SCHEMA = "_SF_INFORMATION_SCHEMA"
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
@@ -144,8 +147,16 @@ def schema_exists(duck: Duck, database: str, schema: str) -> bool:
 
 def relation_kind(duck: Duck, name: Name) -> Literal["table", "view"] | None:
     """Return what has exactly this name, upper and lower case told apart."""
-    found = _kind_and_comment(duck, name)
+    found = _kind_and_comment(duck, name) if _described(duck, name) else None
     return found[0] if found else None
+
+
+def _described(duck: Duck, name: Name) -> dict[str, str] | None:
+    """Return the columns with DuckDB's types of what has a name, in which DuckDB doesn't tell the cases apart."""
+    try:
+        return {column: kind for column, kind, *_ in duck.execute(f"DESCRIBE {name.sql}").fetchall()}
+    except (duckdb.CatalogException, duckdb.BinderException):
+        return None
 
 
 def _kind_and_comment(duck: Duck, name: Name) -> tuple[Literal["table", "view"], str | None] | None:
@@ -191,24 +202,42 @@ class Relation:
 
 
 class Relations:
-    """What is defined, remembered until a DDL of any session: to ask DuckDB takes longer than most queries."""
+    """What is defined, remembered until a DDL of any session: to ask DuckDB takes longer than most queries.
 
-    def __init__(self) -> None:
+    It is asked on a connection beside the sessions', as a name that is not there ends DuckDB's transaction.
+    """
+
+    def __init__(self, duck: Duck) -> None:
+        self._duck = duck
         self._known: dict[Name, Relation | None] = {}
+        self._answers: dict[tuple[Name, str], Any] = {}
         self._schemas: set[tuple[str, str]] = set()
         self._changing = self._changes = 0
-        self._lock = threading.Lock()
+        self._lock, self._asking = threading.Lock(), threading.Lock()
 
-    def find(self, duck: Duck, name: Name) -> Relation | None:
+    def find(self, name: Name) -> Relation | None:
         """Return what has exactly this name."""
         with self._lock:
             if name in self._known:
                 return self._known[name]
             before = self._changes
-        found = _relation(duck, name)
+        with self._asking:
+            found = _relation(self._duck, name)
         with self._lock:
             if self._changes == before and not self._changing:
                 self._known[name] = found
+        return found
+
+    def answered(self, name: Name, asked: str, answer: Callable[[], _Answer]) -> _Answer:
+        """Return what a query says of this table alone, and nothing of its rows."""
+        with self._lock:
+            if (name, asked) in self._answers:
+                return self._answers[name, asked]
+            before = self._changes
+        found = answer()
+        with self._lock:
+            if self._changes == before and not self._changing:
+                self._answers[name, asked] = found
         return found
 
     def has_schema(self, duck: Duck, database: str, schema: str) -> bool:
@@ -230,9 +259,11 @@ class Relations:
             self._changes += 1
             if tables is None:
                 self._known.clear()
+                self._answers.clear()
                 self._schemas.clear()
             else:
                 self._known = {name: one for name, one in self._known.items() if not _may_change(name, one, tables)}
+                self._answers = {key: one for key, one in self._answers.items() if key[0].table not in tables}
         try:
             yield
         finally:
@@ -246,11 +277,11 @@ def _may_change(name: Name, known: Relation | None, tables: Collection[str]) -> 
 
 
 def _relation(duck: Duck, name: Name) -> Relation | None:
-    found = _kind_and_comment(duck, name)
-    if found is None:
+    described = _described(duck, name)
+    found = _kind_and_comment(duck, name) if described is not None else None
+    if described is None or found is None:
         return None
     kind, comment = found
-    described = {column: shown for column, shown, *_ in duck.execute(f"DESCRIBE {name.sql}").fetchall()}
     known = json.loads(comment) if comment else {}
     return Relation(
         kind=kind,

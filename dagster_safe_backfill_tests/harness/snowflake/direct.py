@@ -1,11 +1,13 @@
 """What a client in the emulator's process asks it, answered in the client's thread: a socket takes longer than that.
 
-The connector makes and reads its requests as always, and retries them; just its transport is another. Clients of an
-emulator that is reached through a proxy, or from another process, have the connector's own.
+The connector makes and reads its requests as always, and retries them; just its transport is another, for statements
+from before what it does for HTTP, which is longer than the rest of a request, and for files from the socket on. Clients
+of an emulator that is reached through a proxy, or from another process, have the connector's own.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import responses
@@ -14,10 +16,18 @@ from unittest import mock
 from urllib.parse import urlsplit
 
 from snowflake.connector import connection
+from snowflake.connector.compat import OK
+from snowflake.connector.network import HEADER_SNOWFLAKE_TOKEN, NO_TOKEN, SnowflakeRestful
 from snowflake.connector.session_manager import ProxySupportAdapter
 from snowflake.connector.vendored import requests
 
 from dagster_safe_backfill_tests.harness.snowflake.server import HOST, Answer, encoded, requested
+
+_PLAIN = {
+    *("session", "method", "full_url", "headers", "data", "token"),
+    *("external_session_id", "raise_raw_http_failure", "socket_timeout"),
+}
+"""What a request for a statement says."""
 
 
 @contextmanager
@@ -32,7 +42,21 @@ def answering(answer: Answer, *, port: int) -> Iterator[None]:
             status, reply = answer(requested(str(request.method), url, request.headers, _body(request)))
             return _response(request, status, encoded(reply))
 
-    with mock.patch.object(connection, "ProxySupportAdapterFactory", return_value=Adapter):
+    execute = SnowflakeRestful._request_exec
+
+    def executed(rest: SnowflakeRestful, *given: Any, **options: Any) -> Any:
+        url, body, token = options.get("full_url", ""), options.get("data"), options.get("token")
+        if urlsplit(url).netloc == f"{HOST}:{port}" and set(options) <= _PLAIN:
+            headers = {} if token == NO_TOKEN else {"Authorization": HEADER_SNOWFLAKE_TOKEN.format(token=token)}
+            status, reply = answer(requested(options["method"], url, headers, (body or "").encode()))
+            if status == OK:
+                return json.loads(encoded(reply))
+        return execute(rest, *given, **options)
+
+    with (
+        mock.patch.object(connection, "ProxySupportAdapterFactory", return_value=Adapter),
+        mock.patch.object(SnowflakeRestful, "_request_exec", executed),
+    ):
         yield
 
 

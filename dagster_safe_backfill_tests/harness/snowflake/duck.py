@@ -33,12 +33,22 @@ class Duck:
         self.unregister = connection.unregister
         self._stopping = threading.Lock()
         self._is_sheltered = False
+        self._timezone = ""
 
-    def release(self) -> duckdb.DuckDBPyConnection:
-        """Return the connection for another to use, whose statements nobody can interrupt by this one."""
+    def another(self) -> Duck:
+        """Return the same for another to use, whose statements nobody can interrupt by this one."""
         with self._stopping:
             self._is_sheltered = True
-        return self._connection
+        made = Duck(self._connection)
+        made._timezone = self._timezone
+        return made
+
+    def set_timezone(self, name: str) -> None:
+        """Let times be shown in a time zone."""
+        if name != self._timezone:
+            literal = name.replace("'", "''")
+            self.execute(f"SET TimeZone = '{literal}'")
+            self._timezone = name
 
     def interrupt(self) -> None:
         """Stop what runs now, from another thread, unless it is sheltered."""

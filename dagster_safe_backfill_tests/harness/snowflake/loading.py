@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from fakesnow.transforms.stage import LOCAL_BUCKET_PATH
 from sqlglot import exp
 
-from dagster_safe_backfill_tests.harness.snowflake import catalog, errors, prepared
+from dagster_safe_backfill_tests.harness.snowflake import errors, prepared
 from dagster_safe_backfill_tests.harness.snowflake.catalog import Name, literal, quoted
 from dagster_safe_backfill_tests.harness.snowflake.names import Resolver
 from dagster_safe_backfill_tests.harness.snowflake.results import Result, column
@@ -204,7 +204,7 @@ def _load(
     mark = (str(target), shown, _md5(file))
     if mark in session.account.loaded and options.get("FORCE", "").upper() != "TRUE":
         return [shown, "LOAD_SKIPPED", "0", "0", None, "1", "File was loaded before."]
-    there = catalog.columns(session.duck, target)
+    there = session.relation(target).columns
     fields = {field.name: field for field in pq.read_schema(file)}
     _check_types(fields, file_format)
     fold = str.upper if match == "CASE_INSENSITIVE" else str

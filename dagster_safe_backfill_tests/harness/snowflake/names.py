@@ -43,7 +43,7 @@ class Resolver:
         """Return the stored name of a table or view that must be there; a temporary table comes first."""
         name = self.name(table)
         name = self._session.temporary.get(name, name)
-        if self._session.account.relations.find(self._session.duck, name) is None:
+        if self._session.account.relations.find(name) is None:
             if not self._session.account.relations.has_schema(self._session.duck, name.database, name.schema):
                 raise errors.does_not_exist("Schema", f"{name.database}.{name.schema}")
             raise errors.does_not_exist("Object", str(self.name(table)))
@@ -73,7 +73,7 @@ class Resolver:
             return
         name = self.existing(table)
         self.written.append((self.name(table), name))
-        relation = self._session.account.relations.find(self._session.duck, name)
+        relation = self._session.account.relations.find(name)
         self._columns[str(name)] = set(relation.columns)
         if name.table != written and not table.alias and not isinstance(table.parent, exp.Insert | exp.Schema):
             table.set("alias", exp.TableAlias(this=exp.to_identifier(written, quoted=True)))

@@ -83,7 +83,7 @@ def set_parameter(session: Any, name: str, value: Any) -> None:
 
 
 def apply_timezone(session: Any) -> None:
-    session.duck.execute(f"SET TimeZone = {catalog.literal(session.parameter('TIMEZONE'))}")
+    session.duck.set_timezone(session.parameter("TIMEZONE"))
 
 
 def _use(session: Any, tree: exp.Use) -> None:

@@ -51,7 +51,7 @@ def hidden_types(session: Any, tree: exp.Expression, resolver: Resolver) -> dict
     """Return the types that DuckDB can't tell of a query's columns: by the name of the table's column, or by a cast."""
     known: dict[str, str] = {}
     for name in resolver.tables:
-        known.update(session.account.relations.find(session.duck, name).types)
+        known.update(session.account.relations.find(name).types)
     # What is within comes last, and is what the rest selects from.
     for query in reversed([*tree.find_all(exp.Select)]):
         _note_types(query, known)
@@ -76,9 +76,7 @@ def type_of(session: Any, argument: exp.Expression, resolver: Resolver) -> str |
     if isinstance(argument, exp.Literal):
         return "VARCHAR" if argument.is_string else "NUMBER"
     if isinstance(argument, exp.Column):
-        kinds = {
-            session.account.relations.find(session.duck, name).columns.get(argument.name) for name in resolver.tables
-        } - {None}
+        kinds = {session.account.relations.find(name).columns.get(argument.name) for name in resolver.tables} - {None}
         return kinds.pop() if len(kinds) == 1 else None
     try:
         sql = translate.to_duckdb(argument.copy(), session.context_values())

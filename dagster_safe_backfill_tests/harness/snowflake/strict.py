@@ -73,7 +73,6 @@ class Session:
         self._deadline: float | None = None
         self._lists: list[str] = []
         """The long lists of literals of the statement that runs."""
-        parameters.apply_timezone(self)
 
     # --- one statement
 
@@ -233,7 +232,7 @@ class Session:
 
     def relation(self, name: Name) -> Relation | None:
         """Return what a stored name is of."""
-        return self.account.relations.find(self.duck, name)
+        return self.account.relations.find(name)
 
     def context_values(self) -> dict[str, Any]:
         return {
@@ -390,6 +389,17 @@ def _copy(session: Session, sql: str, found: re.Match[str]) -> Result:
     return loading.copy_into(session, sql)
 
 
+def _facts(session: Session, sql: str, found: re.Match[str]) -> Result:
+    """What INFORMATION_SCHEMA tells of one table, the same until that is defined anew."""
+
+    def ask() -> Result:
+        return session._query(session.parsed(sql), describe_only=False)
+
+    if session.temporary or session.database is None:
+        return ask()
+    return session.account.relations.answered(Name(session.database, found[2], found[3]), found[1], ask)
+
+
 def _cancel_all(session: Session, number: int) -> Result:
     """SYSTEM$CANCEL_ALL_QUERIES, of a session of the same user."""
     found = [one for one in [*session.account.sessions.values()] if one.number == number and one.user == session.user]
@@ -406,6 +416,13 @@ _BY_TEXT: dict[str, tuple[re.Pattern[str], Callable[[Session, str, re.Match[str]
     "remove": (
         re.compile(r"\s*(?:REMOVE|RM)\s+([^\s;]+)", re.IGNORECASE),
         lambda session, sql, found: loading.remove(session, found[1]),
+    ),
+    "select": (
+        re.compile(
+            r"SELECT ((?:COMMENT|IS_TRANSIENT)(?:, (?:COMMENT|IS_TRANSIENT))*) FROM INFORMATION_SCHEMA\.TABLES"
+            r" WHERE TABLE_SCHEMA = '(\w+)' AND TABLE_NAME = '(\w+)'$"
+        ),
+        _facts,
     ),
     "cancel": (
         re.compile(r"\s*SELECT\s+SYSTEM\$CANCEL_ALL_QUERIES\s*\(\s*(\d+)\s*\)\s*;?\s*$", re.IGNORECASE),

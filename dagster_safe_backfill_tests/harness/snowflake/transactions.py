@@ -46,7 +46,7 @@ class Transaction:
         self._seen = -1
         self._steps: list[Step] = []
         self._written: dict[Name, int] = {}
-        """The tables with rows of this transaction, and the last row id that each had before."""
+        """The tables with rows of this transaction; of those that are locked, the last row id that each had before."""
         self._locked: set[Name] = set()
         """Those of which it may have changed rows that were there; of the others, others may."""
 
@@ -82,9 +82,9 @@ class Transaction:
                 self._refresh()
             else:
                 self._start()
-            if table not in self._written:
+            self._written.setdefault(table, -1)
+            if locked and table not in self._locked:
                 self._written[table] = self._last_row(table)
-            if locked:
                 self._locked.add(table)
             try:
                 changed = self._stoppable(statement)
@@ -158,7 +158,7 @@ class Transaction:
         self.duck.execute("ROLLBACK")
         self._start()
         # The rows that are new by now are ones that this transaction may change from here on.
-        self._written = {table: self._last_row(table) for table in self._written}
+        self._written = {table: self._last_row(table) if table in self._locked else -1 for table in self._written}
         for put_back in kept:
             put_back(self.duck)
         self._steps = kept

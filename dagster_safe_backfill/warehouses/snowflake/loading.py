@@ -83,14 +83,18 @@ class LoadedFrame:
 def file_literal(path: PurePath) -> str:
     """Return a file's path as PUT takes it: as it is, not percent-encoded, in quotes.
 
-    The client expands `*`, `?` and `[` in it, and a backslash escapes in the quotes, so paths on Windows have slashes.
+    A backslash escapes in the quotes, so paths on Windows have slashes.
     Source: https://docs.snowflake.com/en/sql-reference/sql/put
+
+    Raises:
+        ConfigurationError: The connector expands `*`, `?` and `[` in a path, and where the account is on Google Cloud,
+            it takes a quote for the path's end.
     """
     absolute = path.as_posix()
-    if any(sign in absolute for sign in "*?["):
+    if any(sign in absolute for sign in "*?['"):
         raise ConfigurationError(
-            f"frames are written to {absolute}, and Snowflake's PUT takes *, ? and [ in a path for wildcards. Set"
-            " TMPDIR to a folder without them."
+            f"frames are written to {absolute}, and Snowflake's PUT can't take a path with *, ?, [ or '. Set TMPDIR to"
+            " a folder without them."
         )
     return _literal(f"file://{absolute}")
 

@@ -30,6 +30,8 @@ _SOURCE = "_sb_source"
 _SCRATCH_SCHEMA = "PUBLIC"
 _Result = TypeVar("_Result")
 
+_INSTANT = "YYYY-MM-DD HH24:MI:SS.FF3 TZHTZM"
+
 PINNED: Mapping[str, str | int | bool] = {
     # Otherwise statements outside of transactions would wait for a COMMIT that nobody sends.
     "AUTOCOMMIT": True,
@@ -56,10 +58,11 @@ PINNED: Mapping[str, str | int | bool] = {
     "TIME_INPUT_FORMAT": "AUTO",
     "TIME_OUTPUT_FORMAT": "HH24:MI:SS",
     "TIMESTAMP_INPUT_FORMAT": "AUTO",
-    "TIMESTAMP_OUTPUT_FORMAT": "YYYY-MM-DD HH24:MI:SS.FF3 TZHTZM",
-    "TIMESTAMP_LTZ_OUTPUT_FORMAT": "",
+    "TIMESTAMP_OUTPUT_FORMAT": _INSTANT,
+    # By default they are empty, which means the same.
+    "TIMESTAMP_LTZ_OUTPUT_FORMAT": _INSTANT,
     "TIMESTAMP_NTZ_OUTPUT_FORMAT": "YYYY-MM-DD HH24:MI:SS.FF3",
-    "TIMESTAMP_TZ_OUTPUT_FORMAT": "",
+    "TIMESTAMP_TZ_OUTPUT_FORMAT": _INSTANT,
     "TIMESTAMP_TYPE_MAPPING": "TIMESTAMP_NTZ",
     "CLIENT_TIMESTAMP_TYPE_MAPPING": "TIMESTAMP_NTZ",
     "TIMESTAMP_DAY_IS_ALWAYS_24H": False,

@@ -14,7 +14,7 @@ from typing import Any
 import duckdb
 from fakesnow.transforms.stage import LOCAL_BUCKET_PATH
 
-from dagster_safe_backfill_tests.harness.snowflake import catalog, errors, odd, parameters, translate
+from dagster_safe_backfill_tests.harness.snowflake import catalog, errors, odd, parameters, shapes, translate
 from dagster_safe_backfill_tests.harness.snowflake.duck import Duck
 from dagster_safe_backfill_tests.harness.snowflake.locks import TableLocks
 from dagster_safe_backfill_tests.harness.snowflake.transactions import Commits
@@ -145,6 +145,7 @@ class Account:
         with self._lock:
             made = Record(number=next(self._records), **known)
             self.history.append(made)
+        shapes.note(made.sql, query_tag=made.query_tag)
         return made
 
     def repeated(self, query_id: str) -> None:

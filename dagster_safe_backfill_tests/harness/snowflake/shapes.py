@@ -6,11 +6,20 @@ each argument of a function. Pieces come together freely, so that a new column, 
 golden row only if it brings a new piece.
 
 All is done in one pass over the tokens of one regular expression, with a memo: every statement is looked at.
+
+A test that sends a new shape fails. Golden rows are added by what the tests note, and then read before a commit::
+
+    SNOWFLAKE_SHAPES=/tmp/new python -m pytest …
+    python -m dagster_safe_backfill_tests.harness.snowflake.shapes /tmp/new
 """
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import sys
+from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -45,6 +54,16 @@ _WORDS_TEXT = """
     LIKE NOT NULL NULLS OR OVER PARTITION ROWS THEN TRUE WITHIN
 """
 _WORDS = frozenset(_WORDS_TEXT.split())
+
+
+SENT: deque[str] = deque()
+"""The statements that emulators of this process got, and nobody has looked at."""
+
+SEEN: set[str] = set()
+"""What the tests of this process sent."""
+
+ADDED_IN = "SNOWFLAKE_SHAPES"
+"""The environment variable that names a file: unknown shapes are noted there, and `main` makes golden rows of them."""
 
 
 class UnknownShapeError(AssertionError):
@@ -196,3 +215,57 @@ def unknown(statements: Iterable[str], among: Collection[str] | None = None) -> 
 def of_the_library(history: Iterable[Mapping[str, str]]) -> list[str]:
     """Return the statements of the library's own sessions."""
     return [one["sql"] for one in history if _TOOL in one["query_tag"]]
+
+
+def check(statements: Iterable[str]) -> None:
+    """Note what was sent, and refuse what has a shape that no golden row has."""
+    sent = [*statements]
+    SEEN.update(piece for sql in sent for piece in shapes(sql))
+    found = unknown(sent)
+    place = os.environ.get(ADDED_IN)
+    if found and place:
+        with open(place, "a") as file:
+            file.writelines(json.dumps([piece, sql]) + "\n" for piece, sql in found.items())
+    elif found:
+        told = "\n\n".join(f"{piece}\n  in: {sql[:1000]}" for piece, sql in found.items())
+        raise UnknownShapeError(f"{len(found)} shapes are in no row of {GOLDEN.name}; see {__name__}:\n\n{told}")
+
+
+def check_sent() -> None:
+    """Check what emulators of this process got since the last time."""
+    if SENT:
+        check([SENT.popleft() for _ in range(len(SENT))])
+
+
+def note(sql: str, *, query_tag: str) -> None:
+    """Note one statement for `check_sent`, if it is of a session of the library."""
+    if _TOOL in query_tag:
+        SENT.append(sql)
+
+
+def dead() -> list[str]:
+    """Return the golden rows that have nothing that was sent."""
+    return [sql for sql in rows() if not shapes(sql) <= SEEN]
+
+
+def added(text: str, found: Iterable[tuple[str, str]]) -> str:
+    """Return a golden file's text with as many more rows as it takes to have the shapes that were found."""
+    there = set[str]().union(*map(shapes, read(text)))
+    statements = sorted({sql for _, sql in found}, key=lambda sql: (len(shapes(sql)), len(sql), sql))
+    parts = [text.rstrip()] if text.strip() else []
+    for sql in statements:
+        new = sorted(shapes(sql) - there, key=len, reverse=True)
+        if new:
+            there.update(new)
+            parts.append(f"-- {new[0]}\n{sql};")
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    """Add to the golden rows what the tests noted in files: to be read before it is committed."""
+    found = [tuple(json.loads(line)) for name in sys.argv[1:] for line in Path(name).read_text().splitlines()]
+    GOLDEN.write_text(added(GOLDEN.read_text() if GOLDEN.exists() else "", found))
+
+
+if __name__ == "__main__":
+    main()

@@ -116,7 +116,7 @@ def pytest_testnodedown(node: Any) -> None:
 
 def _is_whole(config: pytest.Config) -> bool:
     """Return whether all tests are run, those on Snowflake too."""
-    is_part = config.getoption("--quick") or config.option.keyword or config.option.markexpr or config.option.lf
+    is_part = config.getoption("--quick") or config.option.keyword or config.option.markexpr
     return bool(shapes.SEEN) and not is_part and config.args == config.getini("testpaths")
 
 

@@ -1,9 +1,9 @@
 """The shapes of statements, so that each statement that any test sends can be looked for in the golden rows.
 
 DDL, PUT, COPY, SHOW and the like keep every word; names, values and types are left out of them. A statement that reads
-or changes rows is its clauses, with those of its subqueries, and its *pieces*: each item of a list, each condition, and
-each argument of a function. Pieces come together freely, so that a new column, audit or type of partition needs a
-golden row only if it brings a new piece.
+or changes rows is its clauses, those of each subquery, and its *pieces*: each item of a list, each condition, and each
+argument of a function. These come together freely, so that a new column, audit or type of partition needs a golden row
+only if it brings something new.
 
 All is done in one pass over the tokens of one regular expression, with a memo: every statement is looked at.
 
@@ -150,10 +150,11 @@ def _ended(levels: list[_Level], pieces: set[str]) -> None:
     _flushed(inner, pieces)
     outer = levels[-1]
     outer.item.append("(…)" if inner.is_query else "( )")
-    clauses = f"({' '.join(inner.clauses)})"
+    if inner.is_query:
+        pieces.add(" ".join(inner.clauses))
     # One for each column or audit, often.
-    if inner.clauses and (inner.is_query or "(" in clauses[1:]) and outer.clauses[-1:] != [clauses]:
-        outer.clauses.append(clauses)
+    if inner.clauses and outer.clauses[-1:] != ["(…)"]:
+        outer.clauses.append("(…)")
 
 
 def _flushed(level: _Level, pieces: set[str]) -> None:
@@ -251,7 +252,8 @@ def dead() -> list[str]:
 def added(text: str, found: Iterable[tuple[str, str]]) -> str:
     """Return a golden file's text with as many more rows as it takes to have the shapes that were found."""
     there = set[str]().union(*map(shapes, read(text)))
-    statements = sorted({sql for _, sql in found}, key=lambda sql: (len(shapes(sql)), len(sql), sql))
+    plain = {_without_ids(_OF_A_USER.sub('(\nSELECT 1 AS one\n) AS "_SB_SOURCE"', sql)) for _, sql in found}
+    statements = sorted(plain, key=lambda sql: (len(shapes(sql)), len(sql), sql))
     parts = [text.rstrip()] if text.strip() else []
     for sql in statements:
         new = sorted(shapes(sql) - there, key=len, reverse=True)
@@ -259,6 +261,12 @@ def added(text: str, found: Iterable[tuple[str, str]]) -> str:
             there.update(new)
             parts.append(f"-- {new[0]}\n{sql};")
     return "\n\n".join(parts) + "\n"
+
+
+def _without_ids(sql: str) -> str:
+    """Return a statement without what differs from run to run, and with the schema's own name."""
+    sql = re.sub(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32}", "0a", sql)
+    return re.sub(r"[0-9A-F]{32}", "0A", sql).replace("MAIN_", "MAIN")
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from dagster_safe_backfill import RangeIOManager
 from dagster_safe_backfill.warehouses.base import Warehouse
 from dagster_safe_backfill_tests.harness import instances, open_files
 from dagster_safe_backfill_tests.harness.backends import Backend, DuckDBBackend
+from dagster_safe_backfill_tests.harness.snowflake import shapes
 from dagster_safe_backfill_tests.quick import has_quick_tests, is_quick
 
 Read = Callable[[str], list[tuple[Any, ...]]]
@@ -92,6 +93,28 @@ def pytest_collection_finish() -> None:
     gc.freeze()
     # Statements are trees whose nodes know their parents, and many: by default a twentieth of the time again.
     gc.set_threshold(20_000, 20, 50)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Of a run of all tests, tell the golden rows that nobody sends any more."""
+    config = session.config
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["shapes"] = sorted(shapes.SEEN)
+    elif _is_whole(config) and session.exitstatus == 0 and (dead := shapes.dead()):
+        session.exitstatus = 1
+        print(f"\nNobody sends these rows of {shapes.GOLDEN.name} any more:", *dead, sep="\n\n")  # noqa: T201
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Gather what the processes of pytest-xdist saw."""
+    shapes.SEEN.update(getattr(node, "workeroutput", {}).get("shapes", ()))
+
+
+def _is_whole(config: pytest.Config) -> bool:
+    """Return whether all tests are run, those on Snowflake too."""
+    is_part = config.getoption("--quick") or config.option.keyword or config.option.markexpr
+    return bool(shapes.SEEN) and not is_part and config.args == config.getini("testpaths")
 
 
 def pytest_unconfigure() -> None:
@@ -177,6 +200,13 @@ def _open_files(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     with open_files.kept_open():
         yield
+
+
+@pytest.fixture(autouse=True)
+def _shapes() -> Iterator[None]:
+    """Let a test fail that sends Snowflake what no golden row is like."""
+    yield
+    shapes.check_sent()
 
 
 @pytest.fixture

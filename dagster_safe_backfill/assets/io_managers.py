@@ -322,41 +322,44 @@ class RangeSnowflakeIOManager(RangeIOManager):
         return self.schema_
 
     def _connect(self, tags: Mapping[str, str]) -> SnowflakeConnection:
+        from dagster_safe_backfill.warehouses.snowflake.driver import check_asks_once
+
         # SnowflakeResource.get_connection has no `finally`: on an error in its block it leaves the connection open. So
         # the block is entered here, and the session closes the connection.
-        opened: Any = self._resource(tags).get_connection()
-        return opened.__enter__()
+        connection: Any = self._resource(tags).get_connection().__enter__()
+        check_asks_once(connection, authenticator=self._authenticator, given=self._further)
+        return connection
+
+    @property
+    def _further(self) -> Mapping[str, Any]:
+        return self.additional_snowflake_connection_args or {}
+
+    @property
+    def _authenticator(self) -> str | None:
+        return self.authenticator or self._further.get("authenticator")
 
     def _resource(self, tags: Mapping[str, str]) -> SnowflakeResource:
         # Imported here, because dagster_snowflake takes about 9 s to import on two cores.
         from dagster_snowflake import SnowflakeResource
 
+        from dagster_safe_backfill.warehouses.snowflake.driver import asking_once
+        from dagster_safe_backfill.warehouses.snowflake.session import session_parameters
+
         options: dict[str, Any] = {
             name: value for name in _LOGIN if (value := getattr(self, _FIELDS.get(name, name))) is not None
         }
         # The connector changes the session_parameters that it is given.
-        further = copy.deepcopy(self.additional_snowflake_connection_args or {})
-        further["session_parameters"] = {**further.get("session_parameters", {}), **self._session_parameters(tags)}
+        further = copy.deepcopy({**self._further})
+        further["session_parameters"] = session_parameters(
+            further.get("session_parameters") or {},
+            lock_timeout=self.lock_timeout,
+            statement_timeout=self.statement_timeout,
+            query_tag=self._query_tag(tags),
+        )
         # Without this, the connector converts NUMBER(10,2) to floats in Arrow results.
         further["arrow_number_to_decimal"] = True
+        further.update(asking_once(further, authenticator=self._authenticator))
         return SnowflakeResource(paramstyle="qmark", additional_snowflake_connection_args=further, **options)
-
-    def _session_parameters(self, tags: Mapping[str, str]) -> Mapping[str, Any]:
-        found: dict[str, Any] = {
-            "AUTOCOMMIT": True,
-            "TIMEZONE": "UTC",
-            # 0 would turn waiting for locks off (Snowflake's documentation of LOCK_TIMEOUT).
-            "LOCK_TIMEOUT": max(1, round(self.lock_timeout)),
-            # Otherwise a COMMIT after a failed statement would keep the statements before it.
-            "TRANSACTION_ABORT_ON_ERROR": True,
-            # 0 turns array binding through a stage off: the connector creates the stage by DDL, which in Snowflake
-            # commits the open transaction.
-            "CLIENT_STAGE_ARRAY_BINDING_THRESHOLD": 0,
-            "QUERY_TAG": self._query_tag(tags),
-        }
-        if self.statement_timeout is not None:
-            found["STATEMENT_TIMEOUT_IN_SECONDS"] = self.statement_timeout
-        return found
 
     def _query_tag(self, tags: Mapping[str, str]) -> str:
         """Return the query tag of every statement; the library's own fields win over the user's."""

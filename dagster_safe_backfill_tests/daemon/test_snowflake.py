@@ -18,6 +18,7 @@ from example_project.definitions import DAYS
 
 pytest.importorskip("fakesnow", reason="fakesnow wants Python 3.11")
 
+from dagster_safe_backfill_tests.harness.snowflake import shapes
 from dagster_safe_backfill_tests.harness.snowflake.emulator import Emulator, spawn
 
 JANUARY = DAYS.get_partition_keys()[:31]
@@ -124,3 +125,4 @@ def test_a_month_a_rejection_and_a_rollback(flights: Flights) -> None:
     assert flights.roll_back(first) == "SUCCESS"
     assert flights.by_day() == {}
     assert flights.emulator.ddl_in_transactions(DATABASE) == []
+    shapes.check(shapes.of_the_library(flights.emulator.history(DATABASE)))

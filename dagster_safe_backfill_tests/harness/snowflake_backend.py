@@ -35,12 +35,11 @@ class SnowflakeBackend(Backend):
 
     def manager(self, **options: Any) -> RangeSnowflakeIOManager:
         """Return an I/O manager, with some options of its own."""
-        further = self.emulator.additional_connection_arguments()
+        further = options.pop("additional_snowflake_connection_args", self.emulator.additional_connection_arguments())
         login = {name: further.pop(name) for name in ("login_timeout", "network_timeout") if name in further}
-        defaults: dict[str, Any] = {"schema": "main", "lock_timeout": _LOCK_TIMEOUT, **login}
+        defaults: dict[str, Any] = {"user": "tester", "schema": "main", "lock_timeout": _LOCK_TIMEOUT, **login}
         return RangeSnowflakeIOManager(
             account="emulated",
-            user="tester",
             password="none",
             database=self.database,
             additional_snowflake_connection_args=further,

@@ -39,6 +39,7 @@ from dagster_safe_backfill.sql.staging import StagedColumn
 from dagster_safe_backfill.warehouses.duckdb.dialect import DuckDBDialect
 from dagster_safe_backfill.warehouses.snowflake.dialect import SnowflakeDialect
 from dagster_safe_backfill.warehouses.snowflake.generator import DIALECT as SNOWFLAKE
+from dagster_safe_backfill_tests.harness.snowflake import shapes
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -294,6 +295,42 @@ def test_the_emulated_snowflake_runs_each_statement(name: str, snowflake_emulato
             cursor.execute(statement)
         cursor.execute(statements("snowflake")[name].sql(dialect=SNOWFLAKE))
     snowflake_emulator.drop(database)
+
+
+def test_each_row_of_a_session_is_of_snowflakes_grammar_and_is_needed() -> None:
+    """The rows that have the shapes of all statements that any test sends; see `harness/snowflake/shapes.py`."""
+    pytest.importorskip("sqlfluff", reason="sqlfluff comes with the tests' extra")
+    from dagster_safe_backfill_tests.harness.snowflake.grammar import snowflake_problems
+
+    there: set[str] = set()
+    for sql in shapes.rows():
+        assert snowflake_problems(sql) == [], sql
+        assert not shapes.shapes(sql) <= there, f"this row has nothing that those before it haven't: {sql}"
+        there |= shapes.shapes(sql)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DROP VIEW IF EXISTS t",
+        'ALTER TABLE "T" ADD COLUMN IF NOT EXISTS "C" DATE DEFAULT \'2024-01-01\'::DATE',
+        'CREATE OR REPLACE TABLE "T" CLONE "U"',
+        "PUT 'file:///a' @~ OVERWRITE = TRUE",
+        'SELECT NEW_FUNCTION("A") FROM "T"',
+        'SELECT "A" FROM "T" WHERE "A" REGEXP \'x\'',
+        'UPDATE "T" SET "A" = "A" WHERE FALSE LIMIT 1',
+        'SELECT "A" FROM (SELECT "A" FROM "T" QUALIFY ROW_NUMBER() OVER (ORDER BY "A") = 1)',
+    ],
+)
+def test_what_no_row_has_is_found(sql: str) -> None:
+    assert shapes.unknown([sql])
+
+
+def test_statements_are_of_one_shape_whatever_they_name() -> None:
+    one = 'SELECT "A", COUNT(*) FROM "S"."T" WHERE "D" >= \'x\' AND "D" < \'y\' GROUP BY "A"'
+    other = 'SELECT "B", "A", COUNT(*) AS "N" FROM "U" WHERE "D" >= \'it\'\'s\' AND d < \'(\' GROUP BY "B", "A"'
+    assert shapes.shapes(one) == shapes.shapes(other)
+    assert shapes.shapes('DROP TABLE IF EXISTS "A"') == shapes.shapes('DROP TABLE IF EXISTS "X"."it""s ("')
 
 
 @pytest.mark.parametrize("key", ["it's", 'say "hi"', "'; DROP TABLE live; --", "ünï—code", "a\\'b"])

@@ -14,6 +14,7 @@ from dagster_safe_backfill.wap.columns import add_columns
 from dagster_safe_backfill.wap.ledger.owner import check_owner
 from dagster_safe_backfill.wap.ledger.record import create_ledger, record
 from dagster_safe_backfill.wap.measure.measure import key_result
+from dagster_safe_backfill.wap.recovery import finish_interrupted_swap
 from dagster_safe_backfill.wap.write import readable, stage
 from dagster_safe_backfill.warehouses.base import Session
 
@@ -52,6 +53,7 @@ def store(
     keys = () if partition_slice is None else partition_slice.keys
 
     def work() -> Mapping[str, RowCounts]:
+        finish_interrupted_swap(session, spec.table)
         session.tables.ensure_schema(spec.table.schema)
         owner = check_owner(session, spec.table, origin=origin, keys=keys)
         staged = stage(session, source, spec=spec, partition_slice=partition_slice, shadow=shadow, is_scratch=True)

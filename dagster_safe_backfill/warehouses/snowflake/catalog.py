@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from sqlglot import exp
 
@@ -15,21 +16,25 @@ from dagster_safe_backfill.errors import (
     StatementCancelledError,
     SwapError,
     TableNotFoundError,
+    TransactionConflictError,
     WarehouseError,
+    WarehouseUnavailableError,
 )
 from dagster_safe_backfill.model.tables import Column, TableRef
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.warehouses.snowflake.driver import Connection, check_case
+from dagster_safe_backfill.warehouses.snowflake.errors import EXISTS, is_numbered
 from dagster_safe_backfill.warehouses.snowflake.generator import DIALECT, shown
 from dagster_safe_backfill.warehouses.snowflake.types import base, described
 
 _RETYPED = "_sb_retyped"
 _NEVER = 2**63 - 1
 """The largest signed integer of 64 bits. RANDOM() returns no larger number."""
-_UNQUOTED = ("NUMBER", "FLOAT", "BOOLEAN")
 _IDENTITY = re.compile(r"(IDENTITY|AUTOINCREMENT)\b", re.IGNORECASE)
 _TABLE_TYPES = ("BASE TABLE", "TEMPORARY TABLE", "LOCAL TEMPORARY")
 """The values of TABLE_TYPE for tables that rows can be written to."""
+_UNFILLED = "dagster_safe_backfill_unfilled"
+"""In a table's comment, the columns that were added to it and aren't filled yet. See `add_columns`."""
 
 
 def columns_of(connection: Connection, table: TableRef) -> tuple[Column, ...] | None:
@@ -151,31 +156,145 @@ def reshape(connection: Connection, table: TableRef, *, dropped: Sequence[str], 
         ) from error
 
 
-def add_columns(connection: Connection, table: TableRef, columns: Mapping[Column, exp.Expr | None]) -> None:
-    """Add columns, with a constant for existing rows: Snowflake allows no other default in ADD COLUMN."""
+def add_columns(
+    connection: Connection, table: TableRef, columns: Mapping[Column, exp.Expr | None], *, is_clone: bool = False
+) -> None:
+    """Add the columns that the table doesn't have, and fill them in existing rows.
+
+    A DEFAULT does that without a scan, but Snowflake takes only a literal there. Where a type has no literal, the rows
+    are updated. In between, the table's comment says which columns aren't filled yet: if the session is lost, `filled`
+    completes them.
+
+    Args:
+        connection: A connection that commits each statement.
+        table: The table.
+        columns: A mapping from column to the value for existing rows, or None.
+        is_clone: True if the table is dropped after a crash, so that it needs no mark.
+    """
+    there = {column.name for column in columns_of(connection, table) or ()}
+    missing = {column: value for column, value in columns.items() if column.name not in there}
+    literals, updates = _divided(connection, missing)
+    facts = facts_of(connection, table) if updates and not is_clone else None
+    if facts is not None:
+        connection.execute(commented(table, json.dumps({_UNFILLED: updates, "comment": facts.comment})))
+    for column in missing:
+        # Not IF NOT EXISTS: it excludes DEFAULT. https://docs.snowflake.com/en/sql-reference/sql/alter-table
+        default = f" DEFAULT {literals[column.name]}" if column.name in literals else ""
+        _add_column(connection, table, column, default)
+    for name, sql in updates.items():
+        _fill(connection, table, name, sql)
+    if facts is not None:
+        connection.execute(commented(table, facts.comment))
+
+
+def _divided(
+    connection: Connection, columns: Mapping[Column, exp.Expr | None]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return two mappings from column name: to a literal for DEFAULT, and to the SQL of a value for an UPDATE."""
+    literals: dict[str, str] = {}
+    updates: dict[str, str] = {}
     for column, value in columns.items():
-        default = "" if value is None else f" DEFAULT {_constant(connection, value, column)}"
-        name = sql_of(terms.column(column.name))
-        try:
-            # IF NOT EXISTS: DDL isn't undone with a transaction, so an earlier attempt may have added the column.
-            connection.execute(f"ALTER TABLE {name_of(table)} ADD COLUMN IF NOT EXISTS {name} {column.type}{default}")
-        except (TableNotFoundError, StatementCancelledError, OutOfResourcesError):
-            raise
-        except WarehouseError as error:
-            raise SwapError(f"{table} can't gain {column.name}: {error}", table=str(table)) from error
+        if value is None:
+            continue
+        literal = _literal(connection, value, column)
+        if literal is None:
+            sql = sql_of(terms.typed(value.copy(), column.type, dialect=DIALECT))
+            # Compiled alone, so that it can't name a column: it is one value for all rows.
+            connection.described(f"SELECT {sql}")
+            updates[column.name] = sql
+        else:
+            literals[column.name] = literal
+    return literals, updates
 
 
-def _constant(connection: Connection, value: exp.Expr, column: Column) -> str:
-    """Evaluate an expression, and return its value as a literal of the column's type."""
+def _add_column(connection: Connection, table: TableRef, column: Column, default: str) -> None:
+    name = sql_of(terms.column(column.name))
+    try:
+        connection.execute(f"ALTER TABLE {name_of(table)} ADD COLUMN {name} {column.type}{default}")
+    except (
+        TableNotFoundError,
+        TransactionConflictError,
+        StatementCancelledError,
+        OutOfResourcesError,
+        WarehouseUnavailableError,
+    ):
+        raise
+    except WarehouseError as error:
+        if is_numbered(error, EXISTS):
+            raise TransactionConflictError(f"another session added {column.name} to {table}") from error
+        raise SwapError(f"{table} can't gain {column.name}: {error}", table=str(table)) from error
+
+
+def _fill(connection: Connection, table: TableRef, name: str, sql: str) -> None:
+    column = terms.column(name)
+    value = terms.parsed(sql, dialect=DIALECT, option=f"{table}: the value of {name}")
+    # What others wrote there in the meantime stays.
+    is_empty = exp.Is(this=column.copy(), expression=exp.Null())
+    connection.execute(sql_of(_updated(table, column, value, where=is_empty)))
+
+
+def filled(connection: Connection, table: TableRef, facts: Facts) -> str | None:
+    """Fill the columns that a lost session added and did not fill; return what was done, or None."""
+    try:
+        mark = json.loads(facts.comment)
+    except ValueError:
+        return None
+    if not isinstance(mark, dict) or _UNFILLED not in mark:
+        return None
+    found = cast("dict[str, Any]", mark)
+    # The session may have been lost before it added them. Then the next publication adds them.
+    there = {column.name for column in columns_of(connection, table) or ()}
+    names = [name for name in found[_UNFILLED] if name in there]
+    for name in names:
+        _fill(connection, table, name, found[_UNFILLED][name])
+    connection.execute(commented(table, found["comment"]))
+    return f"its columns {', '.join(names)} were added by a session that was lost, and are filled" if names else None
+
+
+def _literal(connection: Connection, value: exp.Expr, column: Column) -> str | None:
+    """Return a value as a literal of the column's type, or None if the type has no exact literal."""
+    kind = base(column.type)
+    # A float's text has fewer digits than the float.
+    if kind == "FLOAT":
+        number = value.this if isinstance(value, exp.Neg) else value
+        return sql_of(value) if isinstance(number, exp.Literal) and not number.is_string else None
+    if kind not in ("NUMBER", "BOOLEAN", "VARCHAR"):
+        return None
     # Cast to text in Snowflake, so that no value is changed by Python's types.
     text = exp.cast(terms.typed(value.copy(), column.type, dialect=DIALECT), exp.DataType.Type.TEXT)
     ((found,),) = connection.execute(sql_of(exp.select(text)))
     if found is None:
         return "NULL"
-    if base(column.type) in _UNQUOTED:
-        return str(found)
-    literal = _text(str(found))
-    return literal if base(column.type) == "VARCHAR" else f"{literal}::{column.type}"
+    return _text(str(found)) if kind == "VARCHAR" else str(found)
+
+
+def commented(table: TableRef, comment: str) -> str:
+    """Return the statement that sets a table's comment."""
+    return f"COMMENT ON TABLE {name_of(table)} IS {_text(comment)}"
+
+
+def has_schema(connection: Connection, schema: str) -> bool:
+    """Return True if a schema exists and the role may see it."""
+    where = f"SCHEMA_NAME = {_text(schema.upper())}"
+    return bool(connection.execute(f"SELECT 1 FROM INFORMATION_SCHEMA.SCHEMATA WHERE {where}"))
+
+
+def create_schema(connection: Connection, schema: str) -> None:
+    """Create a schema if it doesn't exist, which makes it the connection's current one.
+
+    Raises:
+        WarehouseError: The role isn't allowed to.
+    """
+    try:
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema_of(schema)}")
+    except WarehouseUnavailableError:
+        raise
+    except WarehouseError as error:
+        name = schema_of(schema)
+        raise WarehouseError(
+            f"the schema {name} doesn't exist, or the role isn't allowed to see it, and the role can't create it. Grant"
+            f" USAGE on the schema to the role, or CREATE SCHEMA on the database: {error}"
+        ) from error
 
 
 def name_of(table: TableRef) -> str:
@@ -204,4 +323,9 @@ def locking(table: TableRef, column: str) -> exp.Update:
     # warehouses/snowflake/test_live.py can show that this condition does lock.
     random = exp.GT(this=exp.func("RANDOM", dialect=DIALECT), expression=terms.number(_NEVER))
     never = exp.and_(exp.Is(this=value.copy(), expression=exp.Null()), random)
-    return exp.update(terms.table(table), {column: value}, where=never)
+    return _updated(table, value, value.copy(), where=never)
+
+
+def _updated(table: TableRef, column: exp.Column, value: exp.Expr, *, where: exp.Expr) -> exp.Update:
+    # Not exp.update(), which parses the names of columns as SQL, so that `order` or `my col` would break it.
+    return exp.Update(this=terms.table(table), expressions=[column.eq(value)], where=exp.Where(this=where))

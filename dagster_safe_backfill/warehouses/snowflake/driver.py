@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dagster_safe_backfill.errors import ConfigurationError, WarehouseError
 from dagster_safe_backfill.model.tables import Column
 from dagster_safe_backfill.warehouses.base import STATEMENTS, Row
-from dagster_safe_backfill.warehouses.snowflake.errors import is_lost, translated
+from dagster_safe_backfill.warehouses.snowflake.errors import is_lost, not_logged_in, translated
 from dagster_safe_backfill.warehouses.snowflake.generator import shown
 from dagster_safe_backfill.warehouses.snowflake.types import spelled
 
@@ -22,6 +22,75 @@ if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection as Driver
 
 _LOG = logging.getLogger(__name__)
+
+
+class _TokenCache(NamedTuple):
+    """How the connector keeps the token that spares a person the next login.
+
+    Attributes:
+        option: The connector's option that turns the cache on.
+        token: The connector's name of the token.
+        parameter: The account's parameter that lets Snowflake issue tokens.
+    """
+
+    option: str
+    token: str
+    parameter: str
+
+
+_TOKEN_CACHES: Mapping[str, _TokenCache] = {
+    "externalbrowser": _TokenCache("client_store_temporary_credential", "ID_TOKEN", "ALLOW_ID_TOKEN"),
+    "username_password_mfa": _TokenCache("client_request_mfa_token", "MFA_TOKEN", "ALLOW_CLIENT_MFA_CACHING"),
+}
+"""The authenticators that ask a person."""
+
+
+def asking_once(given: Mapping[str, Any], *, authenticator: str | None) -> dict[str, bool]:
+    """Return further arguments of a login, so that a person is asked once and not by each session of a run.
+
+    Args:
+        given: The arguments that the user gives.
+        authenticator: How to log in.
+
+    Raises:
+        ConfigurationError: The login has a passcode, which serves once.
+    """
+    if given.get("passcode") or given.get("passcode_in_password"):
+        raise ConfigurationError(
+            "a passcode is for one login, and a run logs in several times. Use a private key, or"
+            ' authenticator="username_password_mfa", which asks once.'
+        )
+    cache = _TOKEN_CACHES.get((authenticator or "").lower())
+    # On Linux, the connector caches no token unless it is told to.
+    return {} if cache is None or cache.option in given else {cache.option: True}
+
+
+def check_asks_once(driver: Driver, *, authenticator: str | None, given: Mapping[str, Any]) -> None:
+    """Close a connection whose login would ask a person again for each session.
+
+    Raises:
+        ConfigurationError: There is no token for the next login. Nothing is raised if the user turned the cache off.
+    """
+    cache = _TOKEN_CACHES.get((authenticator or "").lower())
+    if cache is None or given.get(cache.option) is False or _has_token(driver, cache.token):
+        return
+    driver.close()
+    raise ConfigurationError(
+        f"authenticator={authenticator!r} asks a person at each login, a run logs in several times, and no token was"
+        f" kept for the next login. Let an administrator run ALTER ACCOUNT SET {cache.parameter} = TRUE (on macOS and"
+        " Windows, also install snowflake-connector-python[secure-local-storage]), or use a private key. To be asked"
+        f" each time, set {cache.option}=False in additional_snowflake_connection_args."
+    )
+
+
+def _has_token(driver: Driver, kind: str) -> bool:
+    from snowflake.connector.token_cache import TokenCache, TokenKey, TokenType
+
+    cache: Any = TokenCache.make()
+    of_kind = TokenType[kind]
+    # The connector 4 gives host and user to TokenKey in this order, though its fields are the other way round.
+    keys = [TokenKey(driver.host, driver.user, of_kind), TokenKey(driver.user, driver.host, of_kind)]
+    return any(cache.retrieve(key) is not None for key in keys)
 
 
 class Connection:
@@ -154,6 +223,7 @@ class Connections:
         self._connect = connect
         self._stopping = threading.Lock()
         self._open: list[Connection] = []
+        self._canceller: Connection | None = None
 
     def opened(self) -> Connection:
         """Open a connection."""
@@ -165,6 +235,15 @@ class Connections:
     def beside(self) -> Connection:
         """The second connection, which commits each statement, for statements outside the first one's transaction."""
         return self._open[1] if len(self._open) > 1 else self.opened()
+
+    @contextmanager
+    def apart(self) -> Generator[Connection, None, None]:
+        """Open a connection for what would change others' current schema, and close it after the block."""
+        connection = Connection(self._logged_in(), stopping=threading.Lock())
+        try:
+            yield connection
+        finally:
+            connection.close()
 
     def alive(self, connection: Connection) -> Connection:
         """Return `connection`, or a new one if it is lost, to clean up what it left behind."""
@@ -181,7 +260,7 @@ class Connections:
             return connection
 
     def cancel(self) -> None:
-        """Stop the running statements that may be stopped, by a connection that is opened for it."""
+        """Stop the running statements that may be stopped, by a connection that is opened once for it."""
         # While the lock is held, no statement ends. So the one that is stopped can't be the next one, such as a COMMIT.
         with self._stopping:
             found = [connection.running for connection in self._open]
@@ -190,23 +269,25 @@ class Connections:
                 return
             try:
                 self._cancel(ids)
-            except WarehouseError as error:
+            except (WarehouseError, ConfigurationError) as error:
                 # Logged, not raised: the deadline's thread must survive, and cancels again until the block has ended.
                 _LOG.warning("a statement could not be stopped: %s", error)
 
     def _cancel(self, ids: Sequence[int]) -> None:
-        # The session's own connections wait for the statements that are to be stopped.
-        connection = Connection(self._logged_in(), stopping=threading.Lock())
-        try:
-            for session_id in ids:
-                connection.execute(f"SELECT SYSTEM$CANCEL_ALL_QUERIES({session_id})")
-        finally:
-            connection.close()
+        # The session's own connections wait for the statements that are to be stopped. Kept, because each login costs
+        # time, may ask a person, and counts as an attempt.
+        if self._canceller is None or self._canceller.is_lost:
+            self._canceller = Connection(self._logged_in(), stopping=threading.Lock())
+        for session_id in ids:
+            self._canceller.execute(f"SELECT SYSTEM$CANCEL_ALL_QUERIES({session_id})")
 
     def close(self) -> None:
         """Close all connections."""
         for connection in reversed(self._open):
             connection.close()
+        with self._stopping:
+            if self._canceller is not None:
+                self._canceller.close()
 
     def _logged_in(self) -> Driver:
         from snowflake.connector.errors import Error
@@ -214,7 +295,7 @@ class Connections:
         try:
             return self._connect()
         except (Error, OSError) as error:
-            raise translated(error, "logging in") from error
+            raise not_logged_in(error) from error
 
 
 def _value(value: Any) -> Any:

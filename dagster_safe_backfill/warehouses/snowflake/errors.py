@@ -41,7 +41,33 @@ _ERRORS: Mapping[int, tuple[type[SafeBackfillError], str]] = {
     606: (ConfigurationError, "the session has no virtual warehouse. Name one with warehouse=…"),
 }
 _AS_IT_WAS = "The live table is as it was"
-_LOST_SESSION = range(390100, 390300)
+EXISTS = 1430
+"""The column exists."""
+
+_REASONS: Mapping[int, str] = {
+    390100: "the user or the password is wrong",
+    390101: "the user is disabled, or isn't allowed to log in this way",
+    390102: "the user is locked for a while after too many wrong passwords",
+    390106: "the password has expired",
+    390144: "the private key doesn't belong to the user, or the clock of this machine is wrong",
+    390186: "the role doesn't exist, or the user doesn't have it",
+    390189: "the role doesn't exist, or the user doesn't have it",
+    390201: "the database doesn't exist, or the role isn't allowed to see it",
+    390303: "the OAuth token is not valid",
+    390317: "the OAuth token isn't for this role",
+    390318: "the OAuth token has expired, so a new one is needed",
+    390420: "the account's network policy doesn't allow this machine's IP address",
+    390422: "the account's network policy doesn't allow this machine's IP address",
+    394301: "the private key's token has expired. The clock of this machine may be wrong",
+    394304: "the private key doesn't belong to the user",
+    394400: "the programmatic access token is not valid",
+}
+"""What Snowflake's refusals of a login mean."""
+
+_REFUSED_LOGIN = (range(390000, 391000), range(394000, 395000))
+"""Snowflake's own answers to a login. The connector repeats what may pass, such as a busy server, by itself."""
+
+_LOST_SESSION = (*range(390100, 390300), 390303, 390318, 390420, 390422)
 """The session's token isn't valid any more: the session was closed or expired, or the network policy changed."""
 
 _UNREACHABLE = (range(250000, 254000), range(290000, 291000), range(580000, 581000))
@@ -76,6 +102,23 @@ def is_lost(error: Exception) -> bool:
     return getattr(error, "errno", None) in _LOST_SESSION
 
 
+def is_numbered(error: BaseException, number: int) -> bool:
+    """Return True if an error of the library was raised for the driver's error of a number."""
+    return getattr(error.__cause__, "errno", None) == number
+
+
+def not_logged_in(error: Exception) -> SafeBackfillError:
+    """Return the library's error for a login that failed.
+
+    A refusal is never repeated: it would be refused again, and after a few wrong passwords Snowflake locks the user.
+    """
+    number: int = getattr(error, "errno", None) or 0
+    if any(number in numbers for numbers in _REFUSED_LOGIN):
+        why = f", because {_REASONS[number]}" if number in _REASONS else ""
+        return ConfigurationError(f"Snowflake refused the login{why}. It isn't tried again: {error}")
+    return translated(error, "logging in")
+
+
 def translated(error: Exception, doing: str) -> SafeBackfillError:
     """Return the library's error for an error of the driver."""
     doing = " ".join(doing.split())
@@ -90,8 +133,9 @@ def translated(error: Exception, doing: str) -> SafeBackfillError:
     if known is not None:
         return known
     if number in _LOST_SESSION:
+        why = f" ({_REASONS[number]})" if number in _REASONS else ""
         return WarehouseUnavailableError(
-            f"the session with Snowflake was lost, and with it all changes that it hadn't committed: {message}"
+            f"the session with Snowflake was lost{why}, and with it all changes that it hadn't committed: {message}"
         )
     if isinstance(error, OSError) or any(number in numbers for numbers in _UNREACHABLE):
         return WarehouseUnavailableError(f"Snowflake can't be reached at the moment: {message}")

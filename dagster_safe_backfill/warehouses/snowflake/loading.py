@@ -6,7 +6,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import sqlglot
@@ -66,14 +66,13 @@ class LoadedFrame:
 
         parquet: Any = pyarrow.parquet  # typed in part only
         schema = exp.to_identifier(self.table.schema.upper(), quoted=True).sql(dialect=DIALECT)
-        stage = f"@{schema}.%{self.table.name}"
+        # In quotes, because the schema's name may have a space.
+        stage = _literal(f"@{schema}.%{self.table.name}")
         with tempfile.TemporaryDirectory(prefix="dagster-safe-backfill-") as folder:
             path = Path(folder) / "rows.parquet"
             parquet.write_table(self._rows, path)
-            # A quote in the path would end the string literal.
-            file = path.as_uri().replace("'", "%27")
             # No gzip, because Parquet compresses its columns itself.
-            execute(f"PUT '{file}' {stage} AUTO_COMPRESS = FALSE")
+            execute(f"PUT {file_literal(path)} {stage} AUTO_COMPRESS = FALSE")
         # Without USE_LOGICAL_TYPE, Snowflake reads a Parquet timestamp as the integer that it is stored as, and with
         # BINARY_AS_TEXT bytes as text. With the default of NULL_IF, the text \\N becomes NULL. Without
         # MATCH_BY_COLUMN_NAME, it loads a Parquet file only into a single VARIANT column.
@@ -83,6 +82,31 @@ class LoadedFrame:
             " (TYPE = PARQUET USE_LOGICAL_TYPE = TRUE BINARY_AS_TEXT = FALSE NULL_IF = ())"
             " MATCH_BY_COLUMN_NAME = CASE_SENSITIVE ON_ERROR = ABORT_STATEMENT"
         )
+
+
+def file_literal(path: PurePath) -> str:
+    """Return a file's path as PUT takes it: as it is, not percent-encoded, in quotes.
+
+    A backslash escapes in the quotes, so paths on Windows have slashes.
+    Source: https://docs.snowflake.com/en/sql-reference/sql/put
+
+    Raises:
+        ConfigurationError: The connector expands `*`, `?` and `[` in a path, and where the account is on Google Cloud,
+            it takes a quote for the path's end.
+    """
+    absolute = path.as_posix()
+    if any(sign in absolute for sign in "*?['"):
+        raise ConfigurationError(
+            f"frames are written to {absolute}, and Snowflake's PUT can't take a path with *, ?, [ or '. Set TMPDIR to"
+            " a folder without them."
+        )
+    return _literal(f"file://{absolute}")
+
+
+def _literal(text: str) -> str:
+    """Return a text in quotes, for commands that sqlglot doesn't generate."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def _renamed(rows: pa.Table) -> pa.Table:

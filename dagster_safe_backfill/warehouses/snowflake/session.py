@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlglot import exp
 
-from dagster_safe_backfill.errors import TransactionConflictError
+from dagster_safe_backfill.errors import ConfigurationError, TransactionConflictError
 from dagster_safe_backfill.model.tables import Column, Query, TableRef, names_of
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.warehouses.backoff import Backoff
 from dagster_safe_backfill.warehouses.base import DerivedKind, Row, Session, Warehouse
 from dagster_safe_backfill.warehouses.frames import check_names, from_arrow
-from dagster_safe_backfill.warehouses.snowflake.catalog import name_of, schema_of, sql_of
+from dagster_safe_backfill.warehouses.snowflake.catalog import name_of, sql_of
 from dagster_safe_backfill.warehouses.snowflake.dialect import SnowflakeDialect
 from dagster_safe_backfill.warehouses.snowflake.driver import Connection, Connections
 from dagster_safe_backfill.warehouses.snowflake.loading import LoadedFrame, as_relation, by_bytes, one_select
@@ -31,13 +31,91 @@ _SOURCE = "_sb_source"
 _SCRATCH_SCHEMA = "PUBLIC"
 _Result = TypeVar("_Result")
 
+_INSTANT = "YYYY-MM-DD HH24:MI:SS.FF3 TZHTZM"
+
+PINNED: Mapping[str, str | int | bool] = {
+    # Otherwise statements outside of transactions would wait for a COMMIT that nobody sends.
+    "AUTOCOMMIT": True,
+    "TIMEZONE": "UTC",
+    # Otherwise a COMMIT after a failed statement would keep the statements before it.
+    "TRANSACTION_ABORT_ON_ERROR": True,
+    # 0 turns array binding through a stage off: the connector creates the stage by DDL, which in Snowflake commits the
+    # open transaction.
+    "CLIENT_STAGE_ARRAY_BINDING_THRESHOLD": 0,
+    "ERROR_ON_NONDETERMINISTIC_MERGE": True,
+    "ERROR_ON_NONDETERMINISTIC_UPDATE": True,
+    # True would read every quoted name in upper case.
+    "QUOTED_IDENTIFIERS_IGNORE_CASE": False,
+    # A number other than 0 would cut off results without an error.
+    "ROWS_PER_RESULTSET": 0,
+    "PYTHON_CONNECTOR_QUERY_RESULT_FORMAT": "ARROW",
+    "MULTI_STATEMENT_COUNT": 1,
+    "ABORT_DETACHED_QUERY": False,
+    # How texts are read, and values are written as texts. All are Snowflake's defaults.
+    "BINARY_INPUT_FORMAT": "HEX",
+    "BINARY_OUTPUT_FORMAT": "HEX",
+    "DATE_INPUT_FORMAT": "AUTO",
+    "DATE_OUTPUT_FORMAT": "YYYY-MM-DD",
+    "TIME_INPUT_FORMAT": "AUTO",
+    "TIME_OUTPUT_FORMAT": "HH24:MI:SS",
+    "TIMESTAMP_INPUT_FORMAT": "AUTO",
+    "TIMESTAMP_OUTPUT_FORMAT": _INSTANT,
+    # By default they are empty, which means the same.
+    "TIMESTAMP_LTZ_OUTPUT_FORMAT": _INSTANT,
+    "TIMESTAMP_NTZ_OUTPUT_FORMAT": "YYYY-MM-DD HH24:MI:SS.FF3",
+    "TIMESTAMP_TZ_OUTPUT_FORMAT": _INSTANT,
+    "TIMESTAMP_TYPE_MAPPING": "TIMESTAMP_NTZ",
+    "CLIENT_TIMESTAMP_TYPE_MAPPING": "TIMESTAMP_NTZ",
+    "TIMESTAMP_DAY_IS_ALWAYS_24H": False,
+    "GEOGRAPHY_OUTPUT_FORMAT": "GeoJSON",
+    "GEOMETRY_OUTPUT_FORMAT": "GeoJSON",
+    "JSON_INDENT": 2,
+    "STRICT_JSON_OUTPUT": False,
+}
+"""Session parameters on which rows depend. Every session sets them, whatever the user's or the account's are.
+
+Source: https://docs.snowflake.com/en/sql-reference/parameters
+"""
+
+UNLESS_GIVEN: Mapping[str, str | int | bool] = {
+    "WEEK_START": 0,
+    "WEEK_OF_YEAR_POLICY": 0,
+    "TWO_DIGIT_CENTURY_START": 1970,
+}
+"""Session parameters on which only users' SQL depends. They are Snowflake's defaults unless the resource sets them."""
+
+
+def session_parameters(
+    given: Mapping[str, Any], *, lock_timeout: float, statement_timeout: int | None, query_tag: str
+) -> dict[str, Any]:
+    """Return the parameters of a session: those on which rows depend, the library's own, and the user's others.
+
+    Raises:
+        ConfigurationError: The user's parameters contradict those on which rows depend.
+    """
+    theirs = {name.upper(): value for name, value in given.items()}
+    for name, value in PINNED.items():
+        if str(theirs.get(name, value)).upper() != str(value).upper():
+            raise ConfigurationError(
+                f"session_parameters sets {name} to {theirs[name]!r}. Rows depend on it, so this library sets it to"
+                f" {value!r}. Leave it out."
+            )
+    own: dict[str, Any] = {
+        # 0 would turn waiting for locks off (Snowflake's documentation of LOCK_TIMEOUT).
+        "LOCK_TIMEOUT": max(1, round(lock_timeout)),
+        "QUERY_TAG": query_tag,
+    }
+    if statement_timeout is not None:
+        own["STATEMENT_TIMEOUT_IN_SECONDS"] = statement_timeout
+    return {**UNLESS_GIVEN, **theirs, **PINNED, **own}
+
 
 class SnowflakeWarehouse(Warehouse):
     """One database of a Snowflake account.
 
     Args:
-        connect: Opens a session with autocommit, the time zone UTC, bindings by question mark, and `lock_timeout` as
-            its LOCK_TIMEOUT.
+        connect: Opens a session with the parameters `PINNED`, bindings by question mark, and `lock_timeout` as its
+            LOCK_TIMEOUT.
         schema: The schema of the sessions' temporary tables. Defaults to the session's current schema.
         lock_timeout: Seconds for which a transaction that lost against another one is repeated.
     """
@@ -142,7 +220,7 @@ class SnowflakeSession(Session):
             return
         frame = LoadedFrame(data, schema=self._schema)
         # On the transaction's own connection, and so before BEGIN: only this session sees its temporary table.
-        self._statements.before(f"CREATE SCHEMA IF NOT EXISTS {schema_of(self._schema)}")
+        self._statements.ensure_schema(self._schema)
         with frame.loaded(self._statements.before, self._statements.remove) as table:
             self._loaded = frame
             try:

@@ -47,7 +47,7 @@ class Swap:
     @property
     def comment_sql(self) -> str:
         """The statement that restores the live table's own comment."""
-        return _commented(self.table, self.comment)
+        return catalog.commented(self.table, self.comment)
 
     def run(self, connection: Connection) -> None:
         """Swap the tables if the live one didn't change since the clone was made.
@@ -58,7 +58,7 @@ class Swap:
         # SWAP WITH is DDL, so no transaction can hold a lock until then, and others may write to the table.
         self._check(connection, self.table)
         mark = {_MARK: self.aside.name, "comment": self.comment, "rows": fingerprint(connection, self.aside)}
-        connection.execute(_commented(self.aside, json.dumps(mark)))
+        connection.execute(catalog.commented(self.aside, json.dumps(mark)))
         # Set before the statement: if its reply is lost, `undo` has to look at the mark.
         self.is_begun = True
         connection.execute(_swapped(self.table, self.aside), is_stoppable=False)
@@ -139,7 +139,7 @@ class HalfDone:
 
     def finish(self, connection: Connection) -> None:
         """Remove the mark, because the ledger records the change."""
-        connection.execute(_commented(self.table, self.comment))
+        connection.execute(catalog.commented(self.table, self.comment))
 
     def discard(self, connection: Connection) -> None:
         """Swap back, because the ledger doesn't record the change.
@@ -182,10 +182,6 @@ def _mark_of(comment: str) -> dict[str, str] | None:
     except ValueError:
         return None
     return found if isinstance(found, dict) and _MARK in found else None  # pyright: ignore[reportUnnecessaryIsInstance]: it is anybody's comment
-
-
-def _commented(table: TableRef, comment: str) -> str:
-    return f"COMMENT ON TABLE {catalog.name_of(table)} IS {catalog.sql_of(terms.text(comment))}"
 
 
 def _swapped(table: TableRef, aside: TableRef) -> str:

@@ -61,7 +61,7 @@ class SnowflakeTables(Tables):
 
     def ensure_schema(self, schema: str) -> None:
         """See `Tables.ensure_schema`."""
-        self._statements.define(f"CREATE SCHEMA IF NOT EXISTS {catalog.schema_of(schema)}")
+        self._statements.ensure_schema(schema)
 
     def ensure_table(self, table: TableRef, columns: Mapping[str, str]) -> None:
         """See `Tables.ensure_table`."""
@@ -120,7 +120,9 @@ class SnowflakeTables(Tables):
         # ALTER TABLE would commit the transaction and wait for its lock, so the transaction is given up first.
         if transaction is not None and is_late:
             transaction.release()
-        catalog.add_columns(self._statements.own, table, columns)
+        swap = None if transaction is None else transaction.swap
+        is_clone = swap is not None and swap.aside == table
+        catalog.add_columns(self._statements.own, table, columns, is_clone=is_clone)
         if is_late:
             names = ", ".join(column.name for column in columns)
             raise BeginAnewError(f"{table} gained {names}, and the next attempt reads it again")
@@ -197,7 +199,7 @@ class SnowflakeTables(Tables):
         self._facts[name_of(table)] = facts
         found = None if facts is None else half_done(facts, table)
         if found is None:
-            return None
+            return None if facts is None else catalog.filled(self._statements.own, table, facts)
         if is_recorded(found.aside):
             found.finish(self._statements.own)
             return f"its swap with {found.aside} was recorded, and is completed"

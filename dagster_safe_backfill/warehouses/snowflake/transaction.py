@@ -11,7 +11,7 @@ from typing import Protocol
 from dagster_safe_backfill.errors import SafeBackfillError, TransactionConflictError, WarehouseError
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.warehouses.base import Row
-from dagster_safe_backfill.warehouses.snowflake.catalog import name_of
+from dagster_safe_backfill.warehouses.snowflake.catalog import create_schema, has_schema, name_of
 from dagster_safe_backfill.warehouses.snowflake.driver import Connection, Connections
 
 _LOG = logging.getLogger(__name__)
@@ -156,6 +156,7 @@ class Statements:
         self.transaction: Transaction | None = None
         self._connections = connections
         self._read_only = read_only
+        self._schemas: set[str] = set()
 
     @property
     def beside(self) -> Connection:
@@ -209,6 +210,15 @@ class Statements:
             self._check_writable(sql)
             is_beside = self.transaction is not None and self.transaction.has_begun
             (self.beside if is_beside else self.own).execute(sql)
+
+    def ensure_schema(self, schema: str) -> None:
+        """Create a schema if it doesn't exist. It is looked for first: CREATE needs a privilege even if it exists."""
+        with self._noting_failure():
+            if schema not in self._schemas and not has_schema(self.own, schema):
+                # A new schema becomes the current one of its session, and users' SQL may have names without a schema.
+                with self._connections.apart() as connection:
+                    create_schema(connection, schema)
+            self._schemas.add(schema)
 
     def before(self, sql: str) -> None:
         """Run DDL for a table of this session only, before its transaction begins.

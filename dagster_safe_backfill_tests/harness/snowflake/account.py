@@ -14,21 +14,11 @@ from typing import Any
 import duckdb
 from fakesnow.transforms.stage import LOCAL_BUCKET_PATH
 
-from dagster_safe_backfill_tests.harness.snowflake import catalog, errors, translate
+from dagster_safe_backfill_tests.harness.snowflake import catalog, errors, odd, parameters, shapes, translate
 from dagster_safe_backfill_tests.harness.snowflake.duck import Duck
 from dagster_safe_backfill_tests.harness.snowflake.locks import TableLocks
 from dagster_safe_backfill_tests.harness.snowflake.transactions import Commits
-
-DEFAULTS: dict[str, Any] = {
-    "AUTOCOMMIT": True,
-    "LOCK_TIMEOUT": 43200,
-    "STATEMENT_TIMEOUT_IN_SECONDS": 172800,
-    "QUERY_TAG": "",
-    "TIMEZONE": "America/Los_Angeles",
-    "TIMESTAMP_TYPE_MAPPING": "TIMESTAMP_NTZ",
-    "MULTI_STATEMENT_COUNT": 1,
-}
-"""Snowflake's defaults, also its time zone, which nobody expects."""
+from dagster_safe_backfill_tests.harness.snowflake.users import User
 
 
 @dataclass
@@ -54,11 +44,12 @@ class Record:
 class Account:
     """What all sessions share."""
 
-    def __init__(self, *, idle_abort: float = 300, timezone: str = DEFAULTS["TIMEZONE"]) -> None:
+    def __init__(self, *, idle_abort: float = 300, timezone: str = parameters.DEFAULTS["TIMEZONE"]) -> None:
         # Several threads for a few rows wait for each other.
         self.duck = duckdb.connect(config={"checkpoint_threshold": "1TB", "threads": 1})
         self.idle_abort = idle_abort
-        self.defaults = {**DEFAULTS, "TIMEZONE": timezone}
+        self.defaults = {**parameters.DEFAULTS, "TIMEZONE": timezone}
+        self.users: dict[str, User] = {}
         self.commits = Commits()
         self.relations = catalog.Relations(Duck(self.duck.cursor()))
         self.locks = TableLocks()
@@ -78,12 +69,16 @@ class Account:
         with suppress(IndexError):
             return self._spare.pop()
         made = Duck(self.duck.cursor())
-        made.execute(translate.macros())
+        made.execute(translate.macros() + odd.MACROS)
         return made
 
     def put_back(self, duck: Duck) -> None:
         """Keep a connection for another session: the macros take longer than the rest of a login."""
         self._spare.append(duck.another())
+
+    def user(self, name: str) -> User:
+        """Return a user, who is made with what most have."""
+        return self.users.setdefault(name.upper(), User())
 
     def create_database(self, name: str) -> None:
         with self.commits.lock:
@@ -150,6 +145,7 @@ class Account:
         with self._lock:
             made = Record(number=next(self._records), **known)
             self.history.append(made)
+        shapes.note(made.sql, query_tag=made.query_tag)
         return made
 
     def repeated(self, query_id: str) -> None:

@@ -60,6 +60,21 @@ def canceled() -> SnowflakeError:
     return SnowflakeError(604, "57014", "SQL execution canceled")
 
 
+def login_refused(number: int) -> SnowflakeError:
+    said = {
+        390100: "Incorrect username or password was specified.",
+        390144: "JWT token is invalid.",
+        390189: "Role 'NONE' specified in the connect string does not exist or not authorized.",
+        390318: "OAuth access token expired.",
+        390422: "Incoming request with IP/Token 203.0.113.9 is not allowed to access Snowflake.",
+    }
+    return SnowflakeError(number, "08001", said.get(number, "The login was refused."))
+
+
+def not_allowed(target: str) -> SnowflakeError:
+    return SnowflakeError(3001, "42501", f"SQL access control error:\nInsufficient privileges to operate on {target}")
+
+
 def session_gone() -> SnowflakeError:
     return SnowflakeError(390111, "08001", "Session no longer exists. New login required to access the service.")
 

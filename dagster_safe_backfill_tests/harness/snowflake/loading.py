@@ -41,7 +41,10 @@ class Stage:
 
 def _stage(session: Any, written: str) -> Stage:
     """Find the stage of `@~/path`, `@%table/path` or `@db.schema.stage/path`."""
-    written = written.strip().strip("'").removeprefix("@")
+    written = written.strip()
+    if written.startswith("'"):
+        written = re.sub(r"\\(.)", r"\1", written[1:-1])
+    written = written.removeprefix("@")
     if written.startswith("~"):
         return Stage(BUCKET / "_user", written[1:].lstrip("/"))
     parts: list[str] = []
@@ -157,7 +160,7 @@ def _options(properties: exp.Expression | None) -> dict[str, str]:
 
 
 _COPY = re.compile(
-    r"^\s*COPY\s+INTO\s+(?P<target>.+?)\s+FROM\s+(?P<stage>'@[^']*'|@\S+)\s*(?P<options>.*)$", re.I | re.S
+    r"^\s*COPY\s+INTO\s+(?P<target>.+?)\s+FROM\s+(?P<stage>'@(?:[^'\\]|\\.)*'|@\S+)\s*(?P<options>.*)$", re.I | re.S
 )
 _OPTION = re.compile(r"(\w+)\s*=\s*(\((?:[^()]|\([^)]*\))*\)|'(?:[^']|'')*'|[\w.]+)", re.S)
 

@@ -9,7 +9,7 @@ from sqlglot import exp
 from dagster_safe_backfill_tests.harness.snowflake import errors, functions, walking
 
 LONGEST_LIST = 16384
-_QUOTED = re.compile(r"'(?:[^'\\]|''|\\.)*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/", re.DOTALL)
+QUOTED = re.compile(r"'(?:[^'\\]|''|\\.)*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/", re.DOTALL)
 _FORBIDDEN = (
     (re.compile(r"\bON\s+CONFLICT\b", re.IGNORECASE), "CONFLICT"),
     (re.compile(r"\)\s*FILTER\s*\(\s*WHERE\b", re.IGNORECASE), "FILTER"),
@@ -42,7 +42,7 @@ _TYPES_DUCKDB_ONLY = {"HUGEINT", "UBIGINT", "UINTEGER", "USMALLINT", "UTINYINT",
 
 def without_literals(sql: str) -> str:
     """Return a statement's text with its strings, quoted identifiers and comments emptied."""
-    return _QUOTED.sub(lambda found: found[0][0] * 2 if found[0][0] in "'\"" else " ", sql)
+    return QUOTED.sub(lambda found: found[0][0] * 2 if found[0][0] in "'\"" else " ", sql)
 
 
 def check_text(sql: str) -> None:

@@ -93,10 +93,13 @@ def text(type_id: int, **said: str | int) -> Result:
     return Result(type_id, rowtype, rows=[[str(value) for value in said.values()]])
 
 
-def encoded(result: Result) -> dict[str, Any]:
+def encoded(result: Result, *, arrow: bool = True) -> dict[str, Any]:
     """Return the part of the reply that holds the rows."""
     if result.table is None:
         return {"queryResultFormat": "json", "rowset": result.rows, "total": len(result.rows)}
+    if not arrow:
+        rows = [[None if value is None else str(value) for value in row.values()] for row in result.table.to_pylist()]
+        return {"queryResultFormat": "json", "rowset": rows, "total": len(rows)}
     table, total = result.table, result.table.num_rows
     if not total:
         return {"queryResultFormat": "arrow", "rowsetBase64": "", "total": 0, "returned": 0}

@@ -104,6 +104,8 @@ class Service:
         folded = {
             key: _folded(request.query.get(key)) for key in ("databaseName", "schemaName", "warehouse", "roleName")
         }
+        user = self.account.user(data.get("LOGIN_NAME", ""))
+        beside = user.log_in(data)
         session = Session(
             self.account,
             user=data.get("LOGIN_NAME", ""),
@@ -129,6 +131,7 @@ class Service:
                 "token": token,
                 "masterToken": token,
                 "sessionId": session.number,
+                **beside,
                 "serverVersion": "10.0.0",
                 "parameters": [{"name": name, "value": value} for name, value in given.items()],
                 "sessionInfo": {
@@ -175,7 +178,11 @@ class Service:
             return refused(errors.failed(error), query_id)
         if result.upload:
             return _done({**result.upload, "queryId": query_id})
-        rows = {"queryResultFormat": "json", "rowset": [], "total": 0} if described else results.encoded(result)
+        rows = (
+            {"queryResultFormat": "json", "rowset": [], "total": 0}
+            if described
+            else results.encoded(result, arrow=session.parameter("PYTHON_CONNECTOR_QUERY_RESULT_FORMAT") == "ARROW")
+        )
         return _done(
             {
                 "parameters": [{"name": "TIMEZONE", "value": session.parameter("TIMEZONE")}],

@@ -20,6 +20,7 @@ from dagster_safe_backfill_tests.harness.snowflake import (
     columns,
     errors,
     loading,
+    odd,
     parameters,
     refusals,
     results,
@@ -53,6 +54,7 @@ class Session:
         self.account = account
         self.number = account.next_number()
         self.user = user
+        self.settings = account.user(user)
         self.database = database
         self.schema = schema
         self.warehouse: str | None = None
@@ -133,6 +135,8 @@ class Session:
 
     def parsed(self, sql: str) -> Statement:
         """Parse one statement, its identifiers as Snowflake stores them."""
+        if self.parameter("QUOTED_IDENTIFIERS_IGNORE_CASE"):
+            sql = odd.folded(sql)
         short, self._lists, longest = translate.shortened(sql)
         refusals.check_length(longest)
         try:
@@ -215,17 +219,21 @@ class Session:
         resolver.check_columns(tree)
         self._check_try_casts(tree, resolver)
         kinds = showing.hidden_types(self, tree, resolver)
+        if unusual := odd.of(self):
+            tree = odd.applied(tree, unusual, self.account.defaults)
         return translate.to_duckdb(tree, self.context_values()), kinds, resolver
 
     def _compiled(self, statement: Statement) -> tuple[str, dict[str, str]]:
         """Return the same of a whole statement, which may have come before."""
-        known = statement.recall(self)
+        is_odd = bool(odd.of(self))
+        known = None if is_odd else statement.recall(self)
         if known is None:
             tree = statement.tree()
             if isinstance(tree, exp.Merge):
                 showing.returning(tree)
             duck_sql, kinds, resolver = self._prepared(tree)
-            statement.remember(self, duck_sql, kinds, resolver.written)
+            if not is_odd:
+                statement.remember(self, duck_sql, kinds, resolver.written)
             known = duck_sql, kinds
         duck_sql, kinds = known
         return translate.lengthened(duck_sql, self._lists), kinds
@@ -254,7 +262,7 @@ class Session:
         def run(duck: Duck) -> pa.Table | None:
             relation = duck.sql(duck_sql)
             described[:] = [(name, str(kind)) for name, kind in zip(relation.columns, relation.types, strict=True)]
-            return None if describe_only else relation.to_arrow_table()
+            return None if describe_only else odd.cut(relation.to_arrow_table(), self.parameter("ROWS_PER_RESULTSET"))
 
         table = self.transaction.read(run)
         rowtype = [results.column(name, kind, kinds.get(name)) for name, kind in described]
@@ -333,7 +341,8 @@ class Session:
     # --- parameters and its end
 
     def parameter(self, name: str) -> Any:
-        return self.parameters.get(name, self.account.defaults.get(name))
+        found = self.parameters.get(name, self.settings.parameters.get(name))
+        return self.account.defaults.get(name) if found is None else found
 
     @contextlib.contextmanager
     def _timed(self) -> Iterator[None]:

@@ -179,6 +179,7 @@ def _alter(session: Any, resolver: Resolver, name: Name, action: exp.Expression)
         if comment is not None:
             set_comment(session, name, comment.this.name)
     elif isinstance(action, exp.ColumnDef):
+        _check_default(action)
         known = columns.facts(session, [action], catalog.facts(duck, name))
         if action.name in catalog.columns(duck, name) and not action.args.get("exists"):
             raise errors.SnowflakeError(1430, "42601", f"SQL compilation error:\ncolumn '{action.name}' already exists")
@@ -189,6 +190,23 @@ def _alter(session: Any, resolver: Resolver, name: Name, action: exp.Expression)
         catalog.record(duck, name, known)
     else:
         duck.execute(f"ALTER TABLE {name.sql} {translate.to_duckdb(action.copy(), {})}")
+
+
+def _check_default(column: exp.ColumnDef) -> None:
+    """Refuse what ADD COLUMN doesn't take: a DEFAULT that is no literal, and one with IF NOT EXISTS."""
+    default = next(
+        (item.kind.this for item in column.constraints if isinstance(item.kind, exp.DefaultColumnConstraint)), None
+    )
+    if default is None:
+        return
+    if column.args.get("exists"):
+        raise errors.unsupported("IF NOT EXISTS with DEFAULT")
+    number = default.this if isinstance(default, exp.Neg) else default
+    if not isinstance(number, exp.Literal | exp.Boolean | exp.Null):
+        message = (
+            f"SQL compilation error:\nCannot add column '{column.name}' with non-constant default to non-empty table"
+        )
+        raise errors.SnowflakeError(1911, "0A000", message)
 
 
 def _dropped(tree: exp.Drop) -> exp.Table:
@@ -233,6 +251,8 @@ def _drop_schema(session: Any, tree: exp.Drop) -> Result:
 
 def create_schema(session: Any, tree: exp.Create) -> Result:
     database, schema = tree.this.catalog or session.database, tree.this.db or tree.this.name
+    # Also where it is there, and IF NOT EXISTS says so.
+    session.settings.check("CREATE SCHEMA", f"database '{database}'")
     there = session.account.relations.has_schema(session.duck, database, schema)
     if there and not tree.args.get("exists"):
         raise errors.already_exists(schema)

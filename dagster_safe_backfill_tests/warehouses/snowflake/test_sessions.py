@@ -389,7 +389,7 @@ def test_a_run_whose_session_is_lost_is_tried_again(
 def test_without_retries_the_error_says_what_was_lost(
     account: SnowflakeBackend, instance: dg.DagsterInstance, losing: Callable[[int], Losing]
 ) -> None:
-    lost = losing(27)
+    lost = losing(28)
     asset = events(Source(), limits=sb.Limits(max_retries=0))
     result = run_range([asset], FIRST, LAST, io_manager=account.io_manager, instance=instance)
     assert lost.statement

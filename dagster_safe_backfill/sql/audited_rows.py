@@ -29,6 +29,7 @@ class AuditedRows:
         inside: A condition that is true for the live rows of the slice. Its columns have no table name.
         outside: A condition that is true for the live rows outside the slice. None if there are no such rows, or if the
             audits don't look at them.
+        moves_keys: True if the publication deletes live rows outside the slice that have a key of the audited rows.
         has_live: True if the live table exists.
         columns: The data columns of the audited rows.
         counts: The number of audited rows by partition key. Keys without rows may be missing.
@@ -54,6 +55,7 @@ class AuditedRows:
     instants: tuple[str, ...]
     dialect: Dialect
     sample_columns: tuple[str, ...] | None = None
+    moves_keys: bool = False
     references: Mapping[str, Sequence[Column]] = field(default_factory=dict[str, Sequence[Column]])
     sameness: Sameness = field(init=False)
     names: tuple[str, ...] = field(init=False)

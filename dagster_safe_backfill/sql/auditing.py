@@ -255,9 +255,10 @@ def _referenced(audit: References, batch: AuditedRows) -> exp.Expr:
     if str(table).casefold() != str(batch.live).casefold():
         return terms.table(table, alias=_OTHER)
     rows: exp.Query = exp.select(*terms.columns(audit.referenced)).from_(terms.rows(batch.rows))
-    if batch.outside is not None:
-        others = exp.select(*terms.columns(audit.referenced)).from_(terms.table(batch.live))
-        rows = exp.union(rows, others.where(batch.outside.copy()), distinct=False)
+    stays = _stays(batch)
+    if stays is not None:
+        others = exp.select(*terms.columns(audit.referenced)).from_(terms.table(batch.live, alias=LIVE))
+        rows = exp.union(rows, others.where(stays), distinct=False)
     return terms.subquery(rows, _OTHER)
 
 
@@ -282,11 +283,12 @@ def live_elsewhere(audit: Unique, batch: AuditedRows) -> exp.Select | None:
     None if there can be no such rows.
     """
     names = audit.columns or batch.key
-    if batch.outside is None or identify_partitions(names, batch.table_slice):
+    stays = _stays(batch)
+    if stays is None or identify_partitions(names, batch.table_slice):
         return None
     items = [expression(column).copy() for column in batch.table_slice.columns.values()]
     partitions = terms.named({f"{_OTHER}_{i}": terms.qualified(item, LIVE) for i, item in enumerate(items)})
-    taken = _taken(names, batch, batch.outside).select(*terms.columns(names, of=LIVE), *partitions, append=False)
+    taken = _taken(names, batch, stays).select(*terms.columns(names, of=LIVE), *partitions, append=False)
     return taken.order_by(*(terms.qualified(item, LIVE) for item in items))
 
 
@@ -304,19 +306,33 @@ def _repeated(audit: Unique, batch: AuditedRows) -> exp.Query:
     counted = exp.select(*_listed(forms)).from_(terms.rows(batch.rows))
     counted = counted.group_by(*(form.copy() for form in forms.values()))
     twice = counted.having(exp.GT(this=exp.Count(this=exp.Star()), expression=terms.number(1)))
-    if batch.outside is None or identify_partitions(names, batch.table_slice):
+    stays = _stays(batch)
+    # No row stays that has the key of an audited row, if these rows move.
+    if stays is None or identify_partitions(names, batch.table_slice) or (batch.moves_keys and is_of_key(audit, batch)):
         return twice
-    return exp.union(twice, _taken(names, batch, batch.outside), distinct=False)
+    return exp.union(twice, _taken(names, batch, stays), distinct=False)
 
 
-def _taken(names: Sequence[str], batch: AuditedRows, outside: exp.Expr) -> exp.Select:
-    """Return the values of live rows outside the slice that the shadow has too."""
+def _stays(batch: AuditedRows) -> exp.Expr | None:
+    """Return a condition that is true for the live rows, `LIVE`, that stay beside the audited rows; None if none do."""
+    if batch.outside is None:
+        return None
+    stays = terms.qualified(batch.outside, LIVE)
+    if not batch.moves_keys:
+        return stays
+    mine = exp.select(terms.number(1)).from_(terms.rows(batch.rows, alias=SHADOW))
+    forms = [batch.sameness.all_forms(batch.key, of=side) for side in (SHADOW, LIVE)]
+    return exp.and_(stays, exp.not_(batch.sameness.found(mine, *forms)))
+
+
+def _taken(names: Sequence[str], batch: AuditedRows, stays: exp.Expr) -> exp.Select:
+    """Return the values of live rows for which `stays` is true that the shadow has too."""
     # A lookup of the shadow's few keys keeps the many keys of the live table out of memory.
     mine = exp.select(terms.number(1)).from_(terms.rows(batch.rows, alias=SHADOW))
     forms = batch.sameness.named(names, of=LIVE)
     is_taken = batch.sameness.found(mine, batch.sameness.all_forms(names, of=SHADOW), [*forms.values()])
     live = exp.select(*_listed(forms)).from_(terms.table(batch.live, alias=LIVE))
-    return live.where(terms.qualified(outside, LIVE)).where(is_taken)
+    return live.where(stays).where(is_taken)
 
 
 def _listed(forms: Mapping[str, exp.Expr]) -> list[exp.Expr]:

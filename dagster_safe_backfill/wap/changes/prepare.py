@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 
 from sqlglot import exp
@@ -35,6 +35,8 @@ class PreparedChange:
         created: The name and the rows of the live table, if it doesn't exist yet.
         rewrites: True if the statements delete all rows of the slice and insert them again.
         scratch: Derived rows that the statements read.
+        moved: A mapping from each partition that rows leave for another of the slice to those others, as far as it is
+            known.
         deletes: The numbers of rows that the DELETE statements must delete, in their order. Another number shows that
             another session changed rows in between.
     """
@@ -45,6 +47,7 @@ class PreparedChange:
     rewrites: bool = False
     scratch: TableRef | None = None
     deletes: Sequence[int] = ()
+    moved: Mapping[str, Sequence[str]] = field(default_factory=dict[str, "Sequence[str]"])
 
     def run(self, session: Session, *, clone: TableRef | None = None) -> None:
         """Run the statements, and remove the derived rows that they read from the session.
@@ -179,8 +182,9 @@ def _merge(session: Session, write: SliceWrite, rows: Mapping[str, int]) -> Prep
         row_counts[key] = RowCounts(
             staged=staged, inserted=new, updated=count - new, deleted=gone.get(position, 0), unchanged=staged - count
         )
+    moved: dict[str, list[str]] = {}
     if differing > fresh and not identify_partitions(write.key, write.table_slice):
-        _count_moved(session, replace(write, shadow=scratch), row_counts)
+        moved = _count_moved(session, replace(write, shadow=scratch), row_counts)
     replaced = differing - fresh + missing
     # Measured on DuckDB: a MERGE is faster if few rows change, DELETE and INSERT if most do. But rows that don't change
     # keep their time in `updated_at_column`, and their values in columns that aren't computed, only if they are not
@@ -190,7 +194,7 @@ def _merge(session: Session, write: SliceWrite, rows: Mapping[str, int]) -> Prep
     is_referenced = bool(replaced) and session.tables.is_referenced(write.table)
     if is_better and not keeps_rows and not is_referenced:
         session.forget(scratch)
-        return _rewrite(write, row_counts, deletes=live)
+        return replace(_rewrite(write, row_counts, deletes=live), moved=moved)
     statements: list[tuple[Build, SliceWrite]] = []
     deletes: list[int] = []
     if gone:
@@ -211,7 +215,7 @@ def _merge(session: Session, write: SliceWrite, rows: Mapping[str, int]) -> Prep
         updated = tuple(name for name, count in zip(write.compared, counts, strict=True) if count)
         merged = replace(merged, updated=updated)
     statements.append((publishing.merge_changed, merged))
-    return PreparedChange(row_counts=row_counts, statements=statements, scratch=scratch, deletes=deletes)
+    return PreparedChange(row_counts=row_counts, statements=statements, scratch=scratch, deletes=deletes, moved=moved)
 
 
 def _check_deletable(write: SliceWrite, *, is_referenced: bool) -> None:
@@ -230,18 +234,23 @@ def _check_deletable(write: SliceWrite, *, is_referenced: bool) -> None:
         )
 
 
-def _count_moved(session: Session, changed: SliceWrite, row_counts: dict[str, RowCounts]) -> None:
+def _count_moved(session: Session, changed: SliceWrite, row_counts: dict[str, RowCounts]) -> dict[str, list[str]]:
     """Count the rows that move within the slice as deleted from one partition and inserted into the other.
 
-    Otherwise the partition that they leave would count as unchanged, and would not be archived.
+    Otherwise the partition that they leave would count as unchanged, and would not be archived. Return a mapping from
+    each such partition to those that its rows move to.
     """
     keys = changed.table_slice.keys
+    moved: dict[str, list[str]] = {}
     if len(keys) == 1:
-        return
+        return moved
     for was, now, count in session.query(publishing.moved_by_partition(changed)):
-        left, entered = row_counts[keys[was]], row_counts[keys[now]]
-        row_counts[keys[was]] = replace(left, deleted=left.deleted + count)
-        row_counts[keys[now]] = replace(entered, updated=entered.updated - count, inserted=entered.inserted + count)
+        source, target = keys[int(was)], keys[int(now)]
+        left, entered = row_counts[source], row_counts[target]
+        row_counts[source] = replace(left, deleted=left.deleted + count)
+        row_counts[target] = replace(entered, updated=entered.updated - count, inserted=entered.inserted + count)
+        moved.setdefault(source, []).append(target)
+    return moved
 
 
 def _rewrite(write: SliceWrite, row_counts: Mapping[str, RowCounts], *, deletes: int) -> PreparedChange:

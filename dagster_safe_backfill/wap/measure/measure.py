@@ -312,7 +312,8 @@ class _Measuring:
         ]
         return (
             f"({', '.join(names)}) is live in another partition, for {listed(rows)}. If a row moved, publish the"
-            " partition that it left and the one that it is in now in one run, or the one that it left first."
+            " partition that it left and the one that it is in now in one run, or the one that it left first; or let"
+            ' rows move with publish=Merge(on_moved_key="move").'
         )
 
     def _of_groups(self, audit: GroupAudit) -> AuditResult:

@@ -11,7 +11,7 @@ from dagster_safe_backfill.model.states import LiveRows, Staged
 from dagster_safe_backfill.model.tables import Column, TableRef
 from dagster_safe_backfill.sql import staging, terms
 from dagster_safe_backfill.sql.audited_rows import AuditedRows
-from dagster_safe_backfill.sql.slicing import inside, outside
+from dagster_safe_backfill.sql.slicing import identify_partitions, inside, outside
 from dagster_safe_backfill.warehouses.base import Session
 
 
@@ -40,6 +40,7 @@ def staged_rows(
         columns=staged.columns,
         counts=staged.rows,
         added=added,
+        moves_keys=staged.spec.on_moved_key == "move" and bool(staged.spec.unique_key),
         has_live=staged.live_columns is not None,
         looks_outside=looks_outside and staged.live_columns is not None,
         sample_columns=sample_columns,
@@ -55,6 +56,7 @@ def live_rows(session: Session, live: LiveRows, sample_columns: Sequence[str] | 
         columns=live.columns,
         counts=live.rows,
         added={},
+        moves_keys=False,
         has_live=True,
         looks_outside=True,
         sample_columns=sample_columns,
@@ -69,6 +71,7 @@ def _audited_rows(
     columns: Sequence[Column],
     counts: Mapping[str, int],
     added: Mapping[str, exp.Expr],
+    moves_keys: bool,
     has_live: bool,
     looks_outside: bool,
     sample_columns: Sequence[str] | None,
@@ -88,6 +91,7 @@ def _audited_rows(
         columns=tuple(columns),
         counts=counts,
         added=added,
+        moves_keys=moves_keys and not identify_partitions(table_slice.spec.unique_key, table_slice),
         instants=tuple(instants),
         dialect=session.dialect,
         sample_columns=None if sample_columns is None else tuple(sample_columns),

@@ -200,12 +200,12 @@ def _used(
     undone = {layer.publication_id for one in undoing.values() for layer in one.layers}
     newest = {change.key: change for change in history(session, spec.table)}
     for key, change in newest.items():
-        if key not in live.keys and change.event == "published" and change.publication_id not in undone:
+        if key not in live.keys and change.event != "rolled_back" and change.publication_id not in undone:
             used |= {*change.columns}.intersection(candidates)
     # Another publication may have added a column, too, and before this one.
     for one in undoing.values():
         beneath = one.history[one.lowest - 1] if one.lowest else None
-        if beneath is not None and beneath.event == "published":
+        if beneath is not None and beneath.event != "rolled_back":
             used |= {*beneath.columns}.intersection(candidates)
     # Also what nobody recorded, such as a value that was written by hand.
     added = [one for one in columns if one.name in candidates]

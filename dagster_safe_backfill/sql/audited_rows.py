@@ -38,6 +38,7 @@ class AuditedRows:
         dialect: The dialect of the warehouse.
         sample_columns: The columns that samples of failing rows may show. None for all columns.
         references: A mapping from the tables of reference audits, as these name them, to the columns of the tables.
+        expressions: A mapping from the SQL expressions that audits compare to their types and collations.
         sameness: How the columns are compared.
         names: The names of `columns`.
         live: The live table.
@@ -57,6 +58,7 @@ class AuditedRows:
     sample_columns: tuple[str, ...] | None = None
     moves_keys: bool = False
     references: Mapping[str, Sequence[Column]] = field(default_factory=dict[str, Sequence[Column]])
+    expressions: Mapping[str, Column] = field(default_factory=dict[str, Column])
     sameness: Sameness = field(init=False)
     names: tuple[str, ...] = field(init=False)
     live: TableRef = field(init=False)

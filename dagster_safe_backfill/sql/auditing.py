@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
+from typing import Literal, TypeGuard
 
 import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 from typing_extensions import assert_never
 
-from dagster_safe_backfill.audits.base import Value
-from dagster_safe_backfill.audits.groups import Aggregate, Total
+from dagster_safe_backfill.audits.base import Audit, Value
+from dagster_safe_backfill.audits.groups import Aggregate, GroupAudit
 from dagster_safe_backfill.audits.rows import (
     AcceptedValues,
     FailingRows,
@@ -59,6 +61,8 @@ def aggregated(aggregate: Aggregate | str, batch: AuditedRows, *, option: str) -
     if aggregate.of is None:
         return terms.parsed(aggregate.sql, dialect=batch.dialect.name, option=option)
     found = _value(aggregate.sql, batch, option, of=None)
+    if aggregate.of == "distinct":
+        return exp.Count(this=exp.Distinct(expressions=[*_exact(found, aggregate.sql, batch)]))
     return _percentile(found, aggregate.of) if not isinstance(aggregate.of, str) else _total(found, aggregate.of)
 
 
@@ -69,14 +73,12 @@ def _percentile(value: exp.Expr, share: float) -> exp.Expr:
     )
 
 
-def _total(value: exp.Expr, total: Total) -> exp.Expr:
+def _total(value: exp.Expr, total: Literal["total", "mean", "median"]) -> exp.Expr:
     match total:
         case "total":
             return exp.Sum(this=value)
         case "mean":
             return exp.Avg(this=value)
-        case "distinct":
-            return exp.Count(this=exp.Distinct(expressions=[value]))
         case "median":
             return _percentile(value, 0.5)
         case _:
@@ -94,8 +96,7 @@ def fails(audit: ByCondition | ByLookup, batch: AuditedRows) -> exp.Expr:
         case NotNull():
             return has_null(audit.columns)
         case AcceptedValues():
-            values = [_literal(value, audit.column, batch) for value in audit.values]
-            return exp.not_(terms.is_in(_value(audit.column, batch, f"audit {audit.name}"), values))
+            return _is_other(audit, batch)
         case InRange():
             return exp.not_(_is_between(audit, batch))
         case RowExpression():
@@ -108,14 +109,76 @@ def fails(audit: ByCondition | ByLookup, batch: AuditedRows) -> exp.Expr:
             assert_never(audit)
 
 
+def _is_other(audit: AcceptedValues, batch: AuditedRows) -> exp.Expr:
+    value = _value(audit.column, batch, f"audit {audit.name}")
+    values = [_literal(one, audit.column, batch) for one in audit.values]
+    column = _column(audit.column, batch)
+    here = _exact(value, audit.column, batch)
+    if column is None or [*here] == [value]:
+        return exp.not_(terms.is_in(value, values))
+    accepted: list[exp.Expr] = []
+    for one in values:
+        typed = terms.typed(one.copy(), column.type, dialect=batch.dialect.name)
+        accepted.append(_one([form.copy() for form in batch.dialect.exact(typed, column)]))
+    # Equal, too: the cast to the column's type alone would make a short float of a long one, and accept it.
+    is_accepted = exp.and_(terms.is_in(value, values), terms.is_in(_one(here), accepted))
+    is_given = exp.not_(exp.Is(this=value.copy(), expression=exp.Null()))
+    return exp.and_(is_given, exp.not_(is_accepted))
+
+
+def _one(forms: Sequence[exp.Expr]) -> exp.Expr:
+    return forms[0] if len(forms) == 1 else exp.Tuple(expressions=[*forms])
+
+
 def _is_between(audit: InRange, batch: AuditedRows) -> exp.Expr:
     value = _value(audit.column, batch, f"audit {audit.name}")
     bounds: list[exp.Expr] = []
     if audit.least is not None:
-        bounds.append(exp.GTE(this=value.copy(), expression=_literal(audit.least, audit.column, batch)))
+        least = _literal(audit.least, audit.column, batch)
+        bounds.append(exp.GTE(this=_ordered(value, audit, batch), expression=_ordered(least, audit, batch)))
     if audit.most is not None:
-        bounds.append(exp.LTE(this=value.copy(), expression=_literal(audit.most, audit.column, batch)))
+        most = _literal(audit.most, audit.column, batch)
+        bounds.append(exp.LTE(this=_ordered(value, audit, batch), expression=_ordered(most, audit, batch)))
     return exp.paren(terms.all_of(bounds))
+
+
+def _ordered(value: exp.Expr, audit: InRange, batch: AuditedRows) -> exp.Expr:
+    """Return a value in the form whose order counts: texts that have a collation are ordered by their bytes."""
+    column = _column(audit.column, batch)
+    bounds = [bound for bound in (audit.least, audit.most) if bound is not None]
+    if column is None or column.collation is None or not all(isinstance(bound, str) for bound in bounds):
+        return value.copy()
+    return batch.dialect.exact(value.copy(), column)[0]
+
+
+def _column(name: str, batch: AuditedRows) -> Column | None:
+    """Return the type and the collation of a column, or of an expression if they are known."""
+    known = {column.name.casefold(): column for column in batch.columns}
+    return known.get(name.casefold(), batch.expressions.get(name))
+
+
+def _exact(value: exp.Expr, name: str, batch: AuditedRows) -> Sequence[exp.Expr]:
+    """Return the value of a column or an expression in forms that are all equal only for identical values."""
+    column = _column(name, batch)
+    return (value,) if column is None else [form.copy() for form in batch.dialect.exact(value, column)]
+
+
+def compared_expressions(audits: Iterable[Audit], batch: AuditedRows) -> set[str]:
+    """Return the SQL expressions, other than columns, whose values audits compare."""
+    found: set[str] = set()
+    for audit in audits:
+        if isinstance(audit, AcceptedValues | InRange):
+            found.add(audit.column)
+        elif isinstance(audit, GroupAudit):
+            # What a user's own class raises is told where its aggregates are measured.
+            with suppress(Exception):
+                found.update(one.sql for one in audit.aggregates().values() if _is_distinct(one))
+    names = {name.casefold() for name in batch.names}
+    return {sql for sql in found if sql.casefold() not in names}
+
+
+def _is_distinct(aggregate: Aggregate | str) -> TypeGuard[Aggregate]:
+    return isinstance(aggregate, Aggregate) and aggregate.of == "distinct"
 
 
 def _value(column: str, batch: AuditedRows, option: str, *, of: str | None = SHADOW) -> exp.Expr:

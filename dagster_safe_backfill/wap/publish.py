@@ -294,7 +294,7 @@ class _Publication:
         )
         if moves.left:
             elsewhere = exp.paren(inside(moves.table_slice.only(moves.left)))
-            write = replace(write, table_slice=moves.table_slice, elsewhere=elsewhere)
+            write = replace(write, table_slice=moves.table_slice, elsewhere=elsewhere, moving=sum(moves.rows.values()))
         prepared = prepare_change(session, write, staged.rows, strategy=rules.strategy, live_exists=live_exists)
         prepared = replace(prepared, row_counts=moves.counted(prepared.row_counts, before))
         archive = Archive()

@@ -167,6 +167,7 @@ def _merge(session: Session, write: SliceWrite, rows: Mapping[str, int]) -> Prep
         by_position[position] = (count, new)
         differing, fresh, alike = differing + count, fresh + new, alike + sum(others)
     ((live,),) = session.query(publishing.count_inside(write))
+    live += write.moving
     matched = sum(rows.values()) - fresh
     # If no live row is unmatched, the search for missing keys is skipped: it would find none.
     gone: dict[int, int] = dict(session.query(publishing.gone_by_partition(write))) if live > matched else {}
@@ -254,13 +255,18 @@ def _count_moved(session: Session, changed: SliceWrite, row_counts: dict[str, Ro
 
 
 def _rewrite(write: SliceWrite, row_counts: Mapping[str, RowCounts], *, deletes: int) -> PreparedChange:
-    statements: list[tuple[Build, SliceWrite]] = [(publishing.delete_inside, write), (publishing.insert_staged, write)]
-    return PreparedChange(row_counts=row_counts, statements=statements, rewrites=True, deletes=[deletes])
+    builds: list[Build] = [publishing.delete_inside, publishing.insert_staged]
+    counts = [deletes]
+    if write.moving:
+        builds.insert(1, publishing.delete_moving)
+        counts = [deletes - write.moving, write.moving]
+    statements = [(build, write) for build in builds]
+    return PreparedChange(row_counts=row_counts, statements=statements, rewrites=True, deletes=counts)
 
 
 def _replace(session: Session, write: SliceWrite, rows: Mapping[str, int]) -> PreparedChange:
     live: dict[int, int] = dict(session.query(publishing.rows_inside(write)))
-    return _rewrite(write, _all_inserted(write, rows, deleted=live), deletes=sum(live.values()))
+    return _rewrite(write, _all_inserted(write, rows, deleted=live), deletes=sum(live.values()) + write.moving)
 
 
 def _all_inserted(write: SliceWrite, rows: Mapping[str, int], *, deleted: Mapping[int, int]) -> dict[str, RowCounts]:

@@ -30,14 +30,13 @@ from dagster_safe_backfill.errors import (
     StatementCancelledError,
 )
 from dagster_safe_backfill.model.states import Staged
-from dagster_safe_backfill.model.tables import Column, TableRef
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.model.transient import is_transient
 from dagster_safe_backfill.sql import audited_rows, auditing, terms
 from dagster_safe_backfill.sql.audited_rows import AuditedRows
 from dagster_safe_backfill.wap.measure.compare import Sampler, compared
 from dagster_safe_backfill.wap.measure.readings import Position, Readings, Unmeasured, readings
-from dagster_safe_backfill.wap.measure.rows import staged_rows
+from dagster_safe_backfill.wap.measure.rows import staged_rows, with_columns
 from dagster_safe_backfill.warehouses.base import Row, Session
 
 _BY_CONDITION = (NotNull, AcceptedValues, InRange, RowExpression, References)
@@ -69,7 +68,7 @@ def measure(session: Session, batch: AuditedRows, audits: Sequence[Audit], *, co
         audits: The audits, with distinct names.
         counts_live: True if live rows are counted even if no audit needs them.
     """
-    batch = _with_references(session, batch, audits)
+    batch = with_columns(session, batch, audits)
     questions = _Questions.of(audits, batch)
     keys = batch.table_slice.keys
     positions = len(keys)
@@ -95,19 +94,6 @@ def measure(session: Session, batch: AuditedRows, audits: Sequence[Audit], *, co
         with suppress(Unmeasured):
             live_counts = dict(zip(keys, map(there.rows, range(positions)), strict=True))
     return Measurement(results=tuple(map(measuring.result, audits)), live_rows=live_counts)
-
-
-def _with_references(session: Session, batch: AuditedRows, audits: Sequence[Audit]) -> AuditedRows:
-    """Add the columns of the tables that texts of the rows are looked up in: their collations count too."""
-    texts = {column.name.casefold() for column in batch.columns if session.dialect.keeps(column.type) == "text"}
-    tables: dict[str, Sequence[Column]] = {}
-    for audit in audits:
-        if isinstance(audit, References) and audit.table not in tables and texts & {*map(str.casefold, audit.columns)}:
-            # A name that isn't one is the problem of its audit alone, which will say so.
-            with suppress(ConfigurationError):
-                table = TableRef.parse(audit.table, default_schema=batch.live.schema)
-                tables[audit.table] = session.tables.columns(table) or ()
-    return replace(batch, references=tables) if tables else batch
 
 
 def key_result(session: Session, staged: Staged) -> AuditResult:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 
 from sqlglot import exp
 
+from dagster_safe_backfill.audits.base import Audit
+from dagster_safe_backfill.audits.rows import References
+from dagster_safe_backfill.errors import ConfigurationError, WarehouseError
 from dagster_safe_backfill.model.slices import TableSlice
 from dagster_safe_backfill.model.states import LiveRows, Staged
 from dagster_safe_backfill.model.tables import Column, TableRef
-from dagster_safe_backfill.sql import staging, terms
+from dagster_safe_backfill.sql import audited_rows, auditing, staging, terms
 from dagster_safe_backfill.sql.audited_rows import AuditedRows
+from dagster_safe_backfill.sql.sameness import collation_of
 from dagster_safe_backfill.sql.slicing import identify_partitions, inside, outside
 from dagster_safe_backfill.warehouses.base import Session
 
@@ -96,3 +102,35 @@ def _audited_rows(
         dialect=session.dialect,
         sample_columns=None if sample_columns is None else tuple(sample_columns),
     )
+
+
+def with_columns(session: Session, batch: AuditedRows, audits: Sequence[Audit]) -> AuditedRows:
+    """Add the types and collations of what the audits compare with the rows, besides their columns."""
+    return _with_expressions(session, _with_references(session, batch, audits), audits)
+
+
+def _with_references(session: Session, batch: AuditedRows, audits: Sequence[Audit]) -> AuditedRows:
+    """Add the columns of the tables that texts of the rows are looked up in: their collations count too."""
+    texts = {column.name.casefold() for column in batch.columns if session.dialect.keeps(column.type) == "text"}
+    tables: dict[str, Sequence[Column]] = {}
+    for audit in audits:
+        if isinstance(audit, References) and audit.table not in tables and texts & {*map(str.casefold, audit.columns)}:
+            # A name that isn't one is the problem of its audit alone, which will say so.
+            with suppress(ConfigurationError):
+                table = TableRef.parse(audit.table, default_schema=batch.live.schema)
+                tables[audit.table] = session.tables.columns(table) or ()
+    return replace(batch, references=tables) if tables else batch
+
+
+def _with_expressions(session: Session, batch: AuditedRows, audits: Sequence[Audit]) -> AuditedRows:
+    """Add the types and collations of the expressions whose values audits compare."""
+    found: dict[str, Column] = {}
+    known = {column.name.casefold(): column for column in batch.columns}
+    for sql in sorted(auditing.compared_expressions(audits, batch)):
+        # An expression that isn't one, or names no column, is the problem of its audit alone, which will say so.
+        with suppress(ConfigurationError, WarehouseError):
+            expression = terms.parsed(sql, dialect=batch.dialect.name, option="audit")
+            (described,) = session.describe(exp.select(expression.copy()).from_(audited_rows.shadow_rows(batch)))
+            read = [known.get(one.name.casefold()) for one in expression.find_all(exp.Column)]
+            found[sql] = replace(described, collation=collation_of(described, read, expression, batch.dialect))
+    return replace(batch, expressions=found) if found else batch

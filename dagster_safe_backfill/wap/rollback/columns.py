@@ -178,7 +178,10 @@ def _valued(
     conditions: list[exp.Expr] = []
     for column, default in staging.with_defaults(live.spec, columns, dialect=session.dialect.name).items():
         value = terms.typed(default or exp.null(), column.type, dialect=session.dialect.name)
-        differs = exp.NullSafeNEQ(this=terms.column(column.name), expression=value)
+        here, there = (session.dialect.exact(one, column) for one in (terms.column(column.name), value))
+        differs = terms.any_of(
+            [exp.NullSafeNEQ(this=one.copy(), expression=other.copy()) for one, other in zip(here, there, strict=True)]
+        )
         conditions.append(terms.count_where(differs))
     select = exp.select(*conditions).from_(terms.table(table)).where(where)
     (counts,) = session.query(select)

@@ -226,11 +226,13 @@ def _check_deletable(write: SliceWrite, *, is_referenced: bool) -> None:
         WriteError: The rows differ only in values that the database calls equal, so its UPDATE would not write them.
     """
     if write.is_partial or is_referenced:
-        why = "a foreign key refers to them" if is_referenced else "they have values in columns that aren't computed"
+        why, advice = "they have values in columns that aren't computed", "Compute all columns"
+        if is_referenced:
+            why, advice = "a foreign key refers to the table", "Drop the foreign key"
         raise WriteError(
             f"{write.table}: rows changed only in values that the database calls equal, such as 0.0 and -0.0, which it"
             f" writes only by a DELETE and an INSERT. These rows can't be deleted, because {why}. Nothing was"
-            " published. Compute all columns, or publish these partitions with another value.",
+            f" published. {advice} for this publication, or compute values that the database tells apart.",
             table=str(write.table),
         )
 

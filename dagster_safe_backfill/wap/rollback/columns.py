@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlglot import exp
 
-from dagster_safe_backfill.errors import ArchiveNotFoundError, RollbackConflictError
+from dagster_safe_backfill.errors import ArchiveNotFoundError, RollbackConflictError, RollbackError
 from dagster_safe_backfill.model.slices import TableSlice
 from dagster_safe_backfill.model.tables import Column, TableRef, names_of
 from dagster_safe_backfill.model.text import listed
@@ -219,6 +219,24 @@ def _used(
         if kept:
             used |= _valued(session, live, kept, archive, where=inside(live.only(keys)))
     return used
+
+
+def check_alterable(session: Session, table: TableRef, back: ColumnsBack) -> None:
+    """Refuse to change the columns of a table that a foreign key refers to.
+
+    Raises:
+        RollbackError: The columns can't be put back.
+    """
+    names = listed([*back.dropped, *(() if back.whole is None else names_of(back.restored))])
+    if names and session.tables.is_referenced(table):
+        # DuckDB 2.0: `Cannot alter entry "t" because there are entries that depend on it`, also for RENAME.
+        raise RollbackError(
+            f"{table}: the publication added, dropped or changed the columns {names}, and a foreign key of another"
+            " table refers to the table. The database changes and replaces no such table, so nothing was rolled back."
+            " Create the other table again without the foreign key, roll back, and add the key again. To put back only"
+            " rows, compute and publish these partitions again.",
+            table=str(table),
+        )
 
 
 def _check_last_and_whole(

@@ -33,7 +33,7 @@ from dagster_safe_backfill.wap.ledger.record import (
     upgrade_ledger,
 )
 from dagster_safe_backfill.wap.recovery import finish_interrupted_swap
-from dagster_safe_backfill.wap.rollback.columns import ColumnsBack, columns_back
+from dagster_safe_backfill.wap.rollback.columns import ColumnsBack, check_alterable, columns_back
 from dagster_safe_backfill.wap.rollback.histories import rollback_path
 from dagster_safe_backfill.wap.rollback.moves import check_moves
 from dagster_safe_backfill.wap.rollback.restore import (
@@ -143,6 +143,7 @@ class _Rollback:
             live, columns = self._live(undoing)
             now = self._now(committed, live, columns, undoing, altered)
         back = columns_back(self.session, live, columns, undoing, altered)
+        check_alterable(self.session, table, back)
         restoration = self._restoration(live, back, undoing)
         kept = {key: now[key].rows for key, one in undoing.items() if not one.has_rows}
         restoration = replace(restoration, unchanged=kept)

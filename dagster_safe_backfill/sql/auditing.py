@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Literal, TypeGuard
+from typing import Literal
 
 import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 from typing_extensions import assert_never
 
-from dagster_safe_backfill.audits.base import Audit, Value
-from dagster_safe_backfill.audits.groups import Aggregate, GroupAudit
+from dagster_safe_backfill.audits.base import Value
+from dagster_safe_backfill.audits.groups import Aggregate
 from dagster_safe_backfill.audits.rows import (
     AcceptedValues,
     FailingRows,
@@ -161,24 +160,6 @@ def _exact(value: exp.Expr, name: str, batch: AuditedRows) -> Sequence[exp.Expr]
     """Return the value of a column or an expression in forms that are all equal only for identical values."""
     column = _column(name, batch)
     return (value,) if column is None else [form.copy() for form in batch.dialect.exact(value, column)]
-
-
-def compared_expressions(audits: Iterable[Audit], batch: AuditedRows) -> set[str]:
-    """Return the SQL expressions, other than columns, whose values audits compare."""
-    found: set[str] = set()
-    for audit in audits:
-        if isinstance(audit, AcceptedValues | InRange):
-            found.add(audit.column)
-        elif isinstance(audit, GroupAudit):
-            # What a user's own class raises is told where its aggregates are measured.
-            with suppress(Exception):
-                found.update(one.sql for one in audit.aggregates().values() if _is_distinct(one))
-    names = {name.casefold() for name in batch.names}
-    return {sql for sql in found if sql.casefold() not in names}
-
-
-def _is_distinct(aggregate: Aggregate | str) -> TypeGuard[Aggregate]:
-    return isinstance(aggregate, Aggregate) and aggregate.of == "distinct"
 
 
 def _value(column: str, batch: AuditedRows, option: str, *, of: str | None = SHADOW) -> exp.Expr:

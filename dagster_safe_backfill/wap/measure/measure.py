@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Any, SupportsIndex, get_args
+from typing import Any, SupportsIndex, TypeGuard, get_args
 
 from sqlglot import exp
 
 from dagster_safe_backfill.audits.base import Audit, ColumnTypes, RowAudit
 from dagster_safe_backfill.audits.comparison import Comparison
-from dagster_safe_backfill.audits.groups import GroupAudit, Side
+from dagster_safe_backfill.audits.groups import Aggregate, GroupAudit, Side
 from dagster_safe_backfill.audits.rows import (
     AcceptedValues,
     FailingRows,
@@ -68,7 +68,7 @@ def measure(session: Session, batch: AuditedRows, audits: Sequence[Audit], *, co
         audits: The audits, with distinct names.
         counts_live: True if live rows are counted even if no audit needs them.
     """
-    batch = with_columns(session, batch, audits)
+    batch = with_columns(session, batch, audits, expressions=_compared(audits, batch))
     questions = _Questions.of(audits, batch)
     keys = batch.table_slice.keys
     positions = len(keys)
@@ -94,6 +94,24 @@ def measure(session: Session, batch: AuditedRows, audits: Sequence[Audit], *, co
         with suppress(Unmeasured):
             live_counts = dict(zip(keys, map(there.rows, range(positions)), strict=True))
     return Measurement(results=tuple(map(measuring.result, audits)), live_rows=live_counts)
+
+
+def _compared(audits: Sequence[Audit], batch: AuditedRows) -> set[str]:
+    """Return the SQL expressions, other than columns, whose values audits compare."""
+    found = set[str]()
+    for audit in audits:
+        if isinstance(audit, AcceptedValues | InRange):
+            found.add(audit.column)
+        elif isinstance(audit, GroupAudit):
+            # What a user's own class raises is told where its aggregates are measured.
+            with suppress(Exception):
+                found.update(one.sql for one in audit.aggregates().values() if _is_distinct(one))
+    names = {name.casefold() for name in batch.names}
+    return {sql for sql in found if sql.casefold() not in names}
+
+
+def _is_distinct(aggregate: Aggregate | str) -> TypeGuard[Aggregate]:
+    return isinstance(aggregate, Aggregate) and aggregate.of == "distinct"
 
 
 def key_result(session: Session, staged: Staged) -> AuditResult:

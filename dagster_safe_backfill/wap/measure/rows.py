@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from dagster_safe_backfill.errors import ConfigurationError, WarehouseError
 from dagster_safe_backfill.model.slices import TableSlice
 from dagster_safe_backfill.model.states import LiveRows, Staged
 from dagster_safe_backfill.model.tables import Column, TableRef
-from dagster_safe_backfill.sql import audited_rows, auditing, staging, terms
+from dagster_safe_backfill.sql import audited_rows, staging, terms
 from dagster_safe_backfill.sql.audited_rows import AuditedRows
 from dagster_safe_backfill.sql.sameness import collation_of
 from dagster_safe_backfill.sql.slicing import identify_partitions, inside, outside
@@ -104,9 +104,11 @@ def _audited_rows(
     )
 
 
-def with_columns(session: Session, batch: AuditedRows, audits: Sequence[Audit]) -> AuditedRows:
-    """Add the types and collations of what the audits compare with the rows, besides their columns."""
-    return _with_expressions(session, _with_references(session, batch, audits), audits)
+def with_columns(
+    session: Session, batch: AuditedRows, audits: Sequence[Audit], *, expressions: Iterable[str]
+) -> AuditedRows:
+    """Add the types and collations of what the audits compare, besides columns: `expressions`, and other tables."""
+    return _with_expressions(session, _with_references(session, batch, audits), expressions)
 
 
 def _with_references(session: Session, batch: AuditedRows, audits: Sequence[Audit]) -> AuditedRows:
@@ -122,11 +124,11 @@ def _with_references(session: Session, batch: AuditedRows, audits: Sequence[Audi
     return replace(batch, references=tables) if tables else batch
 
 
-def _with_expressions(session: Session, batch: AuditedRows, audits: Sequence[Audit]) -> AuditedRows:
-    """Add the types and collations of the expressions whose values audits compare."""
+def _with_expressions(session: Session, batch: AuditedRows, expressions: Iterable[str]) -> AuditedRows:
+    """Add the types and collations of expressions."""
     found: dict[str, Column] = {}
     known = {column.name.casefold(): column for column in batch.columns}
-    for sql in sorted(auditing.compared_expressions(audits, batch)):
+    for sql in sorted(expressions):
         # An expression that isn't one, or names no column, is the problem of its audit alone, which will say so.
         with suppress(ConfigurationError, WarehouseError):
             expression = terms.parsed(sql, dialect=batch.dialect.name, option="audit")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, cast, get_args
 from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.model.hours import AllowedHours
 from dagster_safe_backfill.model.table_options import TableOptions
-from dagster_safe_backfill.model.tables import OnSchemaChange, TableRef, TableSpec
+from dagster_safe_backfill.model.tables import OnMovedKey, OnSchemaChange, TableRef, TableSpec
 from dagster_safe_backfill.model.validation import (
     check_choice,
     check_count,
@@ -91,6 +91,10 @@ class Merge(_HowToPublish):
             rows. Columns that it doesn't name are NULL there. Needs `on_schema_change="add_columns"`.
         allow_mixed_versions: True if one backfill may publish partitions that were computed with different values of
             `code_version`.
+        on_moved_key: What happens to a computed row whose key is live in another partition: `"raise"` fails the audit
+            of the unique key, `"move"` deletes the live row there. The other partition is then part of the
+            publication: it is archived, recorded and rolled back with it, and nothing is published if it changed
+            after the rows were computed.
 
     Raises:
         ConfigurationError: A value isn't allowed, or `column_defaults` are given while no columns are added.
@@ -110,6 +114,12 @@ class Merge(_HowToPublish):
     strategy: ClassVar[Strategy] = "merge"
 
     on_schema_change: Literal["raise", "add_columns"] = "raise"
+    on_moved_key: OnMovedKey = "raise"
+
+    def __post_init__(self) -> None:
+        # Not `super()`, which means the class that `dataclass(slots=True)` makes this one from.
+        _HowToPublish.__post_init__(self)
+        check_choice("on_moved_key", self.on_moved_key, get_args(OnMovedKey))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -350,6 +360,7 @@ class AssetOptions:
             on_outside=self.table.on_outside,
             on_missing_column=self.table.on_missing_column,
             on_schema_change=self.publish.on_schema_change,
+            on_moved_key=self.publish.on_moved_key if isinstance(self.publish, Merge) else "raise",
             column_defaults=self.publish.column_defaults,
             keep_latest=self.table.keep_latest,
         )

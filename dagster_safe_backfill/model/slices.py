@@ -108,6 +108,7 @@ class PartitionSlice:
     Attributes:
         keys: Dagster's partition keys, each once, in the order of the partitions definition.
         dimensions: One dimension or, for multi-partitions, two; each has one entry per key.
+        every: All partitions of the asset, if rows may move between them. None otherwise.
 
     Raises:
         EmptySliceError: There is no key.
@@ -123,7 +124,8 @@ class PartitionSlice:
 
     keys: tuple[str, ...]
     dimensions: tuple[Dimension, ...]
-    # Not compared: slices of the same partitions are equal, whichever warehouse they belong to.
+    # Not compared: slices of the same partitions are equal, whichever others there are, in whichever warehouse.
+    every: PartitionSlice | None = field(default=None, repr=False, compare=False)
     _renderer: WhereRenderer | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -242,6 +244,21 @@ class PartitionSlice:
         wanted = set(keys)
         return self.chosen(i for i, key in enumerate(self.keys) if key in wanted)
 
+    def beside(self, keys: Iterable[str]) -> PartitionSlice:
+        """Return the slice of its own keys, followed by those of `keys` that `every` has and it hasn't.
+
+        The positions of its own keys stay the same.
+        """
+        others = set(keys) - set(self.keys)
+        if self.every is None or others.isdisjoint(self.every.keys):
+            return self
+        found = self.every.only(others)
+        return replace(
+            self,
+            keys=(*self.keys, *found.keys),
+            dimensions=tuple(_joined(*pair) for pair in zip(self.dimensions, found.dimensions, strict=True)),
+        )
+
     @property
     def _time(self) -> TimeDimension:
         for dimension in self.dimensions:
@@ -254,6 +271,14 @@ def _chosen(dimension: Dimension, positions: tuple[int, ...]) -> Dimension:
     if isinstance(dimension, TimeDimension):
         return replace(dimension, windows=tuple(dimension.windows[i] for i in positions))
     return replace(dimension, values=tuple(dimension.values[i] for i in positions))
+
+
+def _joined(one: Dimension, other: Dimension) -> Dimension:
+    if isinstance(one, TimeDimension) and isinstance(other, TimeDimension):
+        return replace(one, windows=(*one.windows, *other.windows))
+    assert isinstance(one, KeyDimension)
+    assert isinstance(other, KeyDimension)
+    return replace(one, values=(*one.values, *other.values))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -152,6 +152,8 @@ class StagedPartition:
         fingerprint: The fingerprint of the live partition when the rows were staged.
         columns: The names of the live table's columns when the rows were staged; None if there was no live table.
         rows: The number of staged rows.
+        left: A mapping from each other partition in which a key of the rows was live to its fingerprint before they
+            were computed, if keys may move.
         publication_id: The id of the publication that the rows were staged for, or of the change of the live table.
         recorded_at: The time of the event.
         computed_at: The time when the computation of the rows began. Ledgers of earlier versions have only the time
@@ -173,6 +175,7 @@ class StagedPartition:
     publication_id: str
     recorded_at: datetime
     computed_at: datetime
+    left: Mapping[str, Fingerprint] = field(default_factory=dict[str, Fingerprint])
 
     def knows(self, names: tuple[str, ...] | None) -> bool:
         """Return True if the rows were staged for a live table with these columns; `names` is None if there is none.
@@ -200,6 +203,7 @@ class Staged:
         replaces_shadow: True if an earlier attempt of the same run had left a shadow, which was discarded.
         fingerprints: A mapping from partition key to the fingerprint of the live partition before the rows were
             computed; empty if there was no live table.
+        left: A mapping from partition key to `StagedPartition.left`, without keys for which no row moves.
         copied_from: The shadows that hold the rows, if `shadow` is a copy for the session.
         moved: The staged partitions that no longer wait once these rows are published.
         rest: If the batch is a part of another one, the shadow that keeps the other partitions, and the positions in
@@ -221,6 +225,7 @@ class Staged:
     duplicates: int = 0
     replaces_shadow: bool = False
     fingerprints: Mapping[str, Fingerprint] = field(default_factory=dict[str, Fingerprint])
+    left: Mapping[str, Mapping[str, Fingerprint]] = field(default_factory=dict[str, "Mapping[str, Fingerprint]"])
     copied_from: tuple[TableRef, ...] = ()
     moved: tuple[StagedPartition, ...] = ()
     rest: tuple[TableRef, tuple[int, ...]] | None = None
@@ -339,7 +344,8 @@ class Published:
     Attributes:
         audited: The batch that was published.
         publication_id: The publication's id in the ledger.
-        row_counts: A mapping from partition key to the numbers of rows that changed.
+        row_counts: A mapping from partition key to the numbers of rows that changed, in the partitions of the batch and
+            then in those that rows left for it.
         archive: The table that keeps the replaced rows; None if no rows were replaced, or none are kept.
         expires_at: The time until which the archive is kept.
         is_repeated: True if an earlier attempt of the same run had already published the batch, so that this one
@@ -352,6 +358,11 @@ class Published:
     archive: TableRef | None = None
     expires_at: datetime | None = None
     is_repeated: bool = False
+
+    @property
+    def left(self) -> Mapping[str, RowCounts]:
+        """The row counts of the partitions that rows left for the batch."""
+        return {key: self.row_counts[key] for key in self.row_counts if key not in self.audited.staged.keys}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

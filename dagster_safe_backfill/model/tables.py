@@ -18,6 +18,7 @@ OnEmpty = Literal["refuse", "allow"]
 OnOutside = Literal["refuse", "drop"]
 OnMissingColumn = Literal["refuse", "fill"]
 OnSchemaChange = Literal["raise", "add_columns", "sync"]
+OnMovedKey = Literal["raise", "move"]
 
 SHADOW_INFIX = "__shadow_"
 ARCHIVE_INFIX = "__archive_"
@@ -141,6 +142,7 @@ class TableSpec:
         on_outside: See `TableOptions.on_outside`.
         on_missing_column: See `TableOptions.on_missing_column`.
         on_schema_change: See `Swap.on_schema_change`.
+        on_moved_key: See `Merge.on_moved_key`.
         column_defaults: See `Merge.column_defaults`.
         keep_latest: The column whose largest value selects the row of a key that is kept. None if duplicates are an
             error.
@@ -155,6 +157,7 @@ class TableSpec:
     on_outside: OnOutside = "refuse"
     on_missing_column: OnMissingColumn = "refuse"
     on_schema_change: OnSchemaChange = "raise"
+    on_moved_key: OnMovedKey = "raise"
     column_defaults: Mapping[str, str] = field(default_factory=dict[str, str])
     keep_latest: str | None = None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timezone
 from typing import TYPE_CHECKING, Any, cast
@@ -115,7 +115,7 @@ def partly_published(
     before: Sequence[str] = (),
 ) -> dg.Failure:
     """Return the failure of a run that published only the partitions that passed."""
-    count = sum(len(one.row_counts) for one in published) + len(before)
+    count = sum(len(one.row_counts) - len(one.left) for one in published) + len(before)
     missing = len(asked) - len(judged.staged.keys) - len(before)
     # Later batches are left out because of a canary or, if the asset reads itself, because they depend on this one.
     which = "The first batch" if len(parts) == 1 else "A batch on which they depend"
@@ -162,19 +162,50 @@ def numbers_by_partition(published: Sequence[Published], *, seconds: float | Non
     """Return a mapping from partition key to metadata of the partitions that were published."""
     numbers: dict[str, dict[str, Any]] = {}
     for one in published:
-        common: dict[str, Any] = {
-            **table_metadata(one.audited.staged.spec.table),
-            "publication_id": one.publication_id,
-        }
-        if one.archive is not None and one.expires_at is not None:
-            # In UTC, because the UI shows texts unchanged, whatever time zone the reader has.
-            until = one.expires_at.astimezone(timezone.utc)
-            common |= {"archive": str(one.archive), "archive_expires_at": f"{until:%Y-%m-%d %H:%M} UTC"}
+        common = _of_publication(one)
+        if one.left:
+            common["moved_from"] = listed([*one.left])
         if seconds is not None:
             common["seconds"] = round(seconds, 3)
         for key, changes in one.row_counts.items():
-            numbers[key] = {**common, "dagster/partition_row_count": changes.staged, **changes_metadata(changes)}
+            if key not in one.left:
+                numbers[key] = {**common, "dagster/partition_row_count": changes.staged, **changes_metadata(changes)}
     return numbers
+
+
+def _of_publication(published: Published) -> dict[str, Any]:
+    common: dict[str, Any] = {
+        **table_metadata(published.audited.staged.spec.table),
+        "publication_id": published.publication_id,
+    }
+    if published.archive is not None and published.expires_at is not None:
+        # In UTC, because the UI shows texts unchanged, whatever time zone the reader has.
+        until = published.expires_at.astimezone(timezone.utc)
+        common |= {"archive": str(published.archive), "archive_expires_at": f"{until:%Y-%m-%d %H:%M} UTC"}
+    return common
+
+
+def log_left(context: dg.AssetExecutionContext, published: Published, *, covered: Collection[str]) -> None:
+    """Log an event for each partition that rows left for those that were published.
+
+    That is a materialization, by which downstream assets notice the change, if the partition is green. It is an
+    observation if the partition is not green, because a run has yet to compute it, or if it is one of `covered`, which
+    this run or its backfill computes: Dagster takes each materialization in a backfill for its result.
+    """
+    if not published.left:
+        return
+    green = context.instance.get_materialized_partitions(context.asset_key)
+    to = published.audited.staged.partition_slice
+    for key, changes in published.left.items():
+        metadata = {
+            **_of_publication(published),
+            "moved_to": str(to),
+            "dagster/partition_row_count": changes.staged,
+            **changes_metadata(changes),
+        }
+        said = f"{counted(changes.deleted, 'row')} moved to {to}, by publication {published.publication_id}"
+        kind = dg.AssetMaterialization if key in green and key not in covered else dg.AssetObservation
+        context.log_event(kind(context.asset_key, partition=key, description=said, metadata=metadata))
 
 
 def earlier_numbers(published: Mapping[str, Change]) -> dict[str, dict[str, Any]]:

@@ -11,6 +11,7 @@ import dagster as dg
 from dagster_safe_backfill.audits.groups import ROWS, AggregateDrift
 from dagster_safe_backfill.audits.verdicts import AuditResult
 from dagster_safe_backfill.model.states import Audited, Rejected
+from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.reports.chart import rows_by_partition
 from dagster_safe_backfill.reports.checks import counted, shown_number, summary, table_value
 
@@ -35,20 +36,25 @@ def report(judged: Audited | Rejected) -> dict[str, Any]:
     # "blocked" is set last, so that it replaces "warned".
     for result in by_partition:
         verdicts |= dict.fromkeys(result.blocking_keys, "blocked")
-    keys = judged.staged.keys
-    if len(keys) > _SHOWN:
-        keys = _worst_first(verdicts)
+    shown = judged.staged.keys
+    if len(shown) > _SHOWN:
+        shown = _worst_first(verdicts)
     rows: list[dict[str, Any]] = []
-    for key in keys:
+    for key in shown:
         rows.append(_row(judged, by_partition, key, verdicts[key]))
     metadata: dict[str, Any] = {"report": table_value(rows)}
+    keys = {*judged.staged.keys}
+    moves = {now: [was for was in left if was not in keys] for now, left in judged.staged.left.items()}
+    if any(moves.values()):
+        said = [f"from {listed(left)} to {now}" for now, left in moves.items() if left]
+        metadata["moves"] = dg.MetadataValue.text(f"rows move with their keys {listed(said)}")
     if over_run:
         said = [f"{result.audit.name}: {summary(result)}" for result in over_run]
         metadata["report_over_the_run"] = dg.MetadataValue.text("; ".join(said))
-    if len(keys) < len(judged.staged.keys):
-        left_out = len(judged.staged.keys) - len(keys)
+    if len(shown) < len(keys):
+        left_out = len(keys) - len(shown)
         metadata["report_left_out"] = dg.MetadataValue.text(f"{left_out:,} partitions; passed ones were left out first")
-    if len(judged.staged.keys) >= _PICTURE_FROM:
+    if len(keys) >= _PICTURE_FROM:
         metadata["picture"] = _picture(judged, verdicts)
     return metadata
 

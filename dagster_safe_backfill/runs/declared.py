@@ -6,14 +6,14 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from dagster_safe_backfill.audits.base import Audit
 from dagster_safe_backfill.errors import ConfigurationError, NotStagedError
-from dagster_safe_backfill.model.options import AssetOptions
+from dagster_safe_backfill.model.options import AssetOptions, Merge
 from dagster_safe_backfill.model.provenance import digest_of_text
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.tables import TableRef, TableSpec
@@ -96,7 +96,17 @@ class LiveAsset:
                 keys=unknown,
             )
         # The ledger returns keys by time, and a slice needs them in the definition's order.
-        return slice_of_keys(definition, sorted(keys, key=order.__getitem__), instance=instance)
+        found = slice_of_keys(definition, sorted(keys, key=order.__getitem__), instance=instance)
+        return self.with_every(found, instance)
+
+    def with_every(self, partition_slice: PartitionSlice, instance: dg.DagsterInstance) -> PartitionSlice:
+        """Return a slice that knows all partitions of the asset, if rows may move between them."""
+        publish = self.options.publish
+        if not isinstance(publish, Merge) or publish.on_moved_key == "raise":
+            return partition_slice
+        definition: dg.PartitionsDefinition[Any] = self.partitions_def
+        keys = [*order_of(definition, instance)]
+        return replace(partition_slice, every=slice_of_keys(definition, keys, instance=instance))
 
 
 def keep_options(function: Callable[..., object], options: AssetOptions) -> None:

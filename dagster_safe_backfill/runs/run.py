@@ -331,7 +331,9 @@ def computing_run(
         spec=spec,
         origin=origin,
         publication_id=publication_id,
-        partition_slice=partition_slice.bound_to(partial(where, spec=spec, dialect=dialect)),
+        partition_slice=live.with_every(partition_slice, context.instance).bound_to(
+            partial(where, spec=spec, dialect=dialect)
+        ),
         asset=asset,
         arguments=arguments,
         parts=parts,

@@ -17,6 +17,7 @@ from dagster_safe_backfill.model.states import Audited, Published, Rejected, Sta
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.reports.events import (
     earlier_numbers,
+    log_left,
     numbers_by_partition,
     rejection,
     report_of,
@@ -213,6 +214,7 @@ def run_publish(context: dg.AssetExecutionContext, io_manager: object, *, staged
     published, before = run.attempt(attempt, deadline=run.deadline(f"publishing {wanted} of {table}"))
     if published is not None:
         warn(context, published)
+        log_left(context, published, covered=wanted.keys)
     if before:
         context.log.info(f"{table}: {listed([*before])} had been published before, and stay as they are")
     seconds = round(time.monotonic() - started, 3)

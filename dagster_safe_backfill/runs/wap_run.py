@@ -22,6 +22,7 @@ from dagster_safe_backfill.reports.events import (
     earlier_numbers,
     final_events,
     log_evaluation,
+    log_left,
     materialization_event,
     materialization_events,
     numbers_by_partition,
@@ -33,7 +34,7 @@ from dagster_safe_backfill.reports.events import (
     with_additions,
 )
 from dagster_safe_backfill.reports.progress import Progress
-from dagster_safe_backfill.runs.backfills import group_of
+from dagster_safe_backfill.runs.backfills import group_of, targeted_keys
 from dagster_safe_backfill.runs.declared import ComputedAsset
 from dagster_safe_backfill.runs.limits.allowed import check_hours
 from dagster_safe_backfill.runs.limits.deadlines import Deadline
@@ -107,11 +108,14 @@ def run_wap_asset(
     yield from _checked(run, report)
     for published in report.published:
         warn(context, published)
+        # With publish_each, each batch has logged its own.
+        if not is_each:
+            _log_left(run, published)
     numbers = numbers_by_partition(report.published, seconds=time.monotonic() - started)
     numbers |= earlier_numbers(left.published)
     # Once, as it is on all of the run: on the partition that Dagster logs last, which the asset's page shows.
     numbers[run.partition_slice.keys[-1]] |= report.shown
-    live = {key: one.publication_id for one in report.published for key in one.row_counts}
+    live = {key: one.publication_id for one in report.published for key in one.audited.staged.keys}
     live |= {key: change.publication_id for key, change in left.published.items()}
     # With publish_each, the batches of this run are recorded already.
     unrecorded = earlier_numbers(left.published) if is_each else numbers
@@ -176,6 +180,7 @@ def _run_batches(run: ComputingRun, batches: Sequence[Batch], gate: Gate) -> lis
             # Logged now, so that these partitions are green even if a later batch fails.
             for event in materialization_events(run.context.asset_key, one.published, run.additions):
                 run.context.log_event(event)
+            _log_left(run, one.published)
         # If a later batch is rejected, the others are still computed, so that one run finds all bad partitions.
         # Not if they would be computed from what was rejected.
         if isinstance(one.judged, Rejected) and (batch.is_canary or run.reads_itself):
@@ -354,6 +359,11 @@ def _report_and_publish(session: Session, run: ComputingRun, judged: Audited | R
     _check_partitions(session, run, run.origin)
     published = publish(session, judged, rules=run.options.publish, origin=run.origin)
     return replace(report, published=[published])
+
+
+def _log_left(run: ComputingRun, published: Published) -> None:
+    covered = {*run.partition_slice.keys, *(targeted_keys(run.context) if published.left else ())}
+    log_left(run.context, published, covered=covered)
 
 
 def _check_partitions(session: Session, run: ComputingRun, origin: Origin) -> None:

@@ -29,6 +29,7 @@ class AuditedRows:
         inside: A condition that is true for the live rows of the slice. Its columns have no table name.
         outside: A condition that is true for the live rows outside the slice. None if there are no such rows, or if the
             audits don't look at them.
+        moves_keys: True if the publication deletes live rows outside the slice that have a key of the audited rows.
         has_live: True if the live table exists.
         columns: The data columns of the audited rows.
         counts: The number of audited rows by partition key. Keys without rows may be missing.
@@ -37,6 +38,7 @@ class AuditedRows:
         dialect: The dialect of the warehouse.
         sample_columns: The columns that samples of failing rows may show. None for all columns.
         references: A mapping from the tables of reference audits, as these name them, to the columns of the tables.
+        expressions: A mapping from the SQL expressions that audits compare to their types and collations.
         sameness: How the columns are compared.
         names: The names of `columns`.
         live: The live table.
@@ -54,7 +56,9 @@ class AuditedRows:
     instants: tuple[str, ...]
     dialect: Dialect
     sample_columns: tuple[str, ...] | None = None
+    moves_keys: bool = False
     references: Mapping[str, Sequence[Column]] = field(default_factory=dict[str, Sequence[Column]])
+    expressions: Mapping[str, Column] = field(default_factory=dict[str, Column])
     sameness: Sameness = field(init=False)
     names: tuple[str, ...] = field(init=False)
     live: TableRef = field(init=False)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from typing import Literal
 
 import sqlglot
 from sqlglot import exp
@@ -13,7 +14,7 @@ from sqlglot.errors import SqlglotError
 from typing_extensions import assert_never
 
 from dagster_safe_backfill.audits.base import Value
-from dagster_safe_backfill.audits.groups import Aggregate, Total
+from dagster_safe_backfill.audits.groups import Aggregate
 from dagster_safe_backfill.audits.rows import (
     AcceptedValues,
     FailingRows,
@@ -59,6 +60,8 @@ def aggregated(aggregate: Aggregate | str, batch: AuditedRows, *, option: str) -
     if aggregate.of is None:
         return terms.parsed(aggregate.sql, dialect=batch.dialect.name, option=option)
     found = _value(aggregate.sql, batch, option, of=None)
+    if aggregate.of == "distinct":
+        return exp.Count(this=exp.Distinct(expressions=[*_exact(found, aggregate.sql, batch)]))
     return _percentile(found, aggregate.of) if not isinstance(aggregate.of, str) else _total(found, aggregate.of)
 
 
@@ -69,14 +72,12 @@ def _percentile(value: exp.Expr, share: float) -> exp.Expr:
     )
 
 
-def _total(value: exp.Expr, total: Total) -> exp.Expr:
+def _total(value: exp.Expr, total: Literal["total", "mean", "median"]) -> exp.Expr:
     match total:
         case "total":
             return exp.Sum(this=value)
         case "mean":
             return exp.Avg(this=value)
-        case "distinct":
-            return exp.Count(this=exp.Distinct(expressions=[value]))
         case "median":
             return _percentile(value, 0.5)
         case _:
@@ -94,8 +95,7 @@ def fails(audit: ByCondition | ByLookup, batch: AuditedRows) -> exp.Expr:
         case NotNull():
             return has_null(audit.columns)
         case AcceptedValues():
-            values = [_literal(value, audit.column, batch) for value in audit.values]
-            return exp.not_(terms.is_in(_value(audit.column, batch, f"audit {audit.name}"), values))
+            return _is_other(audit, batch)
         case InRange():
             return exp.not_(_is_between(audit, batch))
         case RowExpression():
@@ -108,14 +108,58 @@ def fails(audit: ByCondition | ByLookup, batch: AuditedRows) -> exp.Expr:
             assert_never(audit)
 
 
+def _is_other(audit: AcceptedValues, batch: AuditedRows) -> exp.Expr:
+    value = _value(audit.column, batch, f"audit {audit.name}")
+    values = [_literal(one, audit.column, batch) for one in audit.values]
+    column = _column(audit.column, batch)
+    here = _exact(value, audit.column, batch)
+    if column is None or [*here] == [value]:
+        return exp.not_(terms.is_in(value, values))
+    accepted: list[exp.Expr] = []
+    for one in values:
+        typed = terms.typed(one.copy(), column.type, dialect=batch.dialect.name)
+        accepted.append(_one([form.copy() for form in batch.dialect.exact(typed, column)]))
+    # Equal, too: the cast to the column's type alone would make a short float of a long one, and accept it.
+    is_accepted = exp.and_(terms.is_in(value, values), terms.is_in(_one(here), accepted))
+    is_given = exp.not_(exp.Is(this=value.copy(), expression=exp.Null()))
+    return exp.and_(is_given, exp.not_(is_accepted))
+
+
+def _one(forms: Sequence[exp.Expr]) -> exp.Expr:
+    return forms[0] if len(forms) == 1 else exp.Tuple(expressions=[*forms])
+
+
 def _is_between(audit: InRange, batch: AuditedRows) -> exp.Expr:
     value = _value(audit.column, batch, f"audit {audit.name}")
     bounds: list[exp.Expr] = []
     if audit.least is not None:
-        bounds.append(exp.GTE(this=value.copy(), expression=_literal(audit.least, audit.column, batch)))
+        least = _literal(audit.least, audit.column, batch)
+        bounds.append(exp.GTE(this=_ordered(value, audit, batch), expression=_ordered(least, audit, batch)))
     if audit.most is not None:
-        bounds.append(exp.LTE(this=value.copy(), expression=_literal(audit.most, audit.column, batch)))
+        most = _literal(audit.most, audit.column, batch)
+        bounds.append(exp.LTE(this=_ordered(value, audit, batch), expression=_ordered(most, audit, batch)))
     return exp.paren(terms.all_of(bounds))
+
+
+def _ordered(value: exp.Expr, audit: InRange, batch: AuditedRows) -> exp.Expr:
+    """Return a value in the form whose order counts: texts that have a collation are ordered by their bytes."""
+    column = _column(audit.column, batch)
+    bounds = [bound for bound in (audit.least, audit.most) if bound is not None]
+    if column is None or column.collation is None or not all(isinstance(bound, str) for bound in bounds):
+        return value.copy()
+    return batch.dialect.exact(value.copy(), column)[0]
+
+
+def _column(name: str, batch: AuditedRows) -> Column | None:
+    """Return the type and the collation of a column, or of an expression if they are known."""
+    known = {column.name.casefold(): column for column in batch.columns}
+    return known.get(name.casefold(), batch.expressions.get(name))
+
+
+def _exact(value: exp.Expr, name: str, batch: AuditedRows) -> Sequence[exp.Expr]:
+    """Return the value of a column or an expression in forms that are all equal only for identical values."""
+    column = _column(name, batch)
+    return (value,) if column is None else [form.copy() for form in batch.dialect.exact(value, column)]
 
 
 def _value(column: str, batch: AuditedRows, option: str, *, of: str | None = SHADOW) -> exp.Expr:
@@ -255,9 +299,10 @@ def _referenced(audit: References, batch: AuditedRows) -> exp.Expr:
     if str(table).casefold() != str(batch.live).casefold():
         return terms.table(table, alias=_OTHER)
     rows: exp.Query = exp.select(*terms.columns(audit.referenced)).from_(terms.rows(batch.rows))
-    if batch.outside is not None:
-        others = exp.select(*terms.columns(audit.referenced)).from_(terms.table(batch.live))
-        rows = exp.union(rows, others.where(batch.outside.copy()), distinct=False)
+    stays = _stays(batch)
+    if stays is not None:
+        others = exp.select(*terms.columns(audit.referenced)).from_(terms.table(batch.live, alias=LIVE))
+        rows = exp.union(rows, others.where(stays), distinct=False)
     return terms.subquery(rows, _OTHER)
 
 
@@ -282,11 +327,12 @@ def live_elsewhere(audit: Unique, batch: AuditedRows) -> exp.Select | None:
     None if there can be no such rows.
     """
     names = audit.columns or batch.key
-    if batch.outside is None or identify_partitions(names, batch.table_slice):
+    stays = _stays(batch)
+    if stays is None or identify_partitions(names, batch.table_slice):
         return None
     items = [expression(column).copy() for column in batch.table_slice.columns.values()]
     partitions = terms.named({f"{_OTHER}_{i}": terms.qualified(item, LIVE) for i, item in enumerate(items)})
-    taken = _taken(names, batch, batch.outside).select(*terms.columns(names, of=LIVE), *partitions, append=False)
+    taken = _taken(names, batch, stays).select(*terms.columns(names, of=LIVE), *partitions, append=False)
     return taken.order_by(*(terms.qualified(item, LIVE) for item in items))
 
 
@@ -304,19 +350,33 @@ def _repeated(audit: Unique, batch: AuditedRows) -> exp.Query:
     counted = exp.select(*_listed(forms)).from_(terms.rows(batch.rows))
     counted = counted.group_by(*(form.copy() for form in forms.values()))
     twice = counted.having(exp.GT(this=exp.Count(this=exp.Star()), expression=terms.number(1)))
-    if batch.outside is None or identify_partitions(names, batch.table_slice):
+    stays = _stays(batch)
+    # No row stays that has the key of an audited row, if these rows move.
+    if stays is None or identify_partitions(names, batch.table_slice) or (batch.moves_keys and is_of_key(audit, batch)):
         return twice
-    return exp.union(twice, _taken(names, batch, batch.outside), distinct=False)
+    return exp.union(twice, _taken(names, batch, stays), distinct=False)
 
 
-def _taken(names: Sequence[str], batch: AuditedRows, outside: exp.Expr) -> exp.Select:
-    """Return the values of live rows outside the slice that the shadow has too."""
+def _stays(batch: AuditedRows) -> exp.Expr | None:
+    """Return a condition that is true for the live rows, `LIVE`, that stay beside the audited rows; None if none do."""
+    if batch.outside is None:
+        return None
+    stays = terms.qualified(batch.outside, LIVE)
+    if not batch.moves_keys:
+        return stays
+    mine = exp.select(terms.number(1)).from_(terms.rows(batch.rows, alias=SHADOW))
+    forms = [batch.sameness.all_forms(batch.key, of=side) for side in (SHADOW, LIVE)]
+    return exp.and_(stays, exp.not_(batch.sameness.found(mine, *forms)))
+
+
+def _taken(names: Sequence[str], batch: AuditedRows, stays: exp.Expr) -> exp.Select:
+    """Return the values of live rows for which `stays` is true that the shadow has too."""
     # A lookup of the shadow's few keys keeps the many keys of the live table out of memory.
     mine = exp.select(terms.number(1)).from_(terms.rows(batch.rows, alias=SHADOW))
     forms = batch.sameness.named(names, of=LIVE)
     is_taken = batch.sameness.found(mine, batch.sameness.all_forms(names, of=SHADOW), [*forms.values()])
     live = exp.select(*_listed(forms)).from_(terms.table(batch.live, alias=LIVE))
-    return live.where(terms.qualified(outside, LIVE)).where(is_taken)
+    return live.where(stays).where(is_taken)
 
 
 def _listed(forms: Mapping[str, exp.Expr]) -> list[exp.Expr]:

@@ -47,9 +47,12 @@ COLUMNS: Mapping[str, str] = {
     "provenance": "TEXT",
     "computed_by": "TEXT",
     "asset_key": "TEXT",
+    # JSON: of staged rows, the fingerprints of the other partitions in which their keys were live; of a change, the
+    # partitions to which rows of the partition moved.
+    "moved": "TEXT",
 }
 
-_LATER = {"provenance", "computed_by", "asset_key"}
+_LATER = {"provenance", "computed_by", "asset_key", "moved"}
 """The columns that ledgers of earlier versions don't have until something is written to them."""
 
 _RANK = "_sb_rank"

@@ -12,9 +12,10 @@ from dagster_safe_backfill.model.slices import TableSlice
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.sameness import Sameness
-from dagster_safe_backfill.sql.slicing import PARTITION, inside, positioned
+from dagster_safe_backfill.sql.slicing import PARTITION, expression, inside, outside, positioned
 
 _LIVE, _SHADOW = "_sb_live", "_sb_shadow"
+_VALUE = "_sb_value_"
 _IS_NEW, _IS_ALIKE = "_sb_is_new", "_sb_is_alike"
 
 
@@ -26,6 +27,9 @@ class SliceWrite:
         table_slice: The slice. Its table may have no unique key.
         clone: A table that is written instead of the live table, and replaces it later. None to write the live table.
         inside: A predicate that is true for the live rows of the slice. Its columns have no table name.
+        elsewhere: A predicate that is true for the live rows of other partitions, from which rows of the shadow's keys
+            move. None if no row moves. `table_slice` has these partitions, too, after those of the shadow.
+        moving: The number of the rows that move.
         shadow: The table that holds the rows to write.
         columns: All data columns of the shadow.
         stamp: The column that stores the time of the publication, and that time. None if the asset has no such column
@@ -46,6 +50,8 @@ class SliceWrite:
     inside: exp.Expr
     shadow: TableRef
     columns: tuple[str, ...]
+    elsewhere: exp.Expr | None = None
+    moving: int = 0
     stamp: tuple[str, exp.Expr] | None = None
     unread: str | None = None
     clone: TableRef | None = None
@@ -62,6 +68,11 @@ class SliceWrite:
         object.__setattr__(self, "key", key)
         object.__setattr__(self, "compared", tuple(compared))
         object.__setattr__(self, "table", self.clone or self.table_slice.table)
+
+    @property
+    def matched(self) -> exp.Expr:
+        """A predicate that is true for the live rows that are replaced, if they have a key of the shadow."""
+        return self.inside.copy() if self.elsewhere is None else exp.paren(exp.or_(self.inside, self.elsewhere))
 
     @property
     def written(self) -> dict[str, exp.Expr]:
@@ -90,9 +101,18 @@ def delete_inside(write: SliceWrite) -> exp.Delete:
     return exp.delete(terms.table(write.table), where=write.inside.copy())
 
 
+def delete_moving(write: SliceWrite) -> exp.Delete:
+    """Return a DELETE of the rows of other partitions whose keys are in the shadow."""
+    assert write.elsewhere is not None
+    # Not a part of `delete_inside`: Snowflake may refuse an EXISTS within OR.
+    has_key = _is_in(write, write.sameness.all_forms(write.key, of=_LIVE))
+    is_moving = exp.and_(terms.qualified(write.elsewhere, _LIVE), has_key)
+    return exp.delete(terms.table(write.table, alias=_LIVE), where=is_moving)
+
+
 def rows_inside(write: SliceWrite) -> exp.Select:
     """Return `(position, number of live rows)` for each partition that has rows."""
-    return _by_partition(_positioned(write))
+    return _by_partition(_positioned(write, _live_rows(write, write.inside.copy())))
 
 
 def rows_by_partition(table: TableRef, table_slice: TableSlice) -> exp.Select:
@@ -115,7 +135,7 @@ def differing(write: SliceWrite) -> exp.Select:
     """
     # These rows are stored once, and are counted and merged from there, so that shadow and slice aren't joined twice.
     live = exp.select(*terms.columns(write.columns)).from_(terms.rows(write.table))
-    live = live.where(write.inside.copy())
+    live = live.where(write.matched)
     # A NULL key equals nothing, so NULL in the live key means that the join found no live row.
     is_new = exp.Is(this=terms.column(write.key[0], of=_LIVE), expression=exp.Null())
     items = terms.columns([*write.columns, PARTITION], of=_SHADOW)
@@ -138,7 +158,7 @@ def changes_by_column(write: SliceWrite) -> exp.Select:
     on = sameness.same(write.key, left=_LIVE, right=_SHADOW)
     join = exp.Join(this=terms.rows(write.table, alias=_LIVE), on=on)
     select = exp.select(*counts).from_(terms.rows(write.shadow, alias=_SHADOW)).join(join)
-    return select.where(terms.qualified(write.inside, _LIVE))
+    return select.where(terms.qualified(write.matched, _LIVE))
 
 
 def differing_by_partition(table: TableRef, write: SliceWrite) -> exp.Select:
@@ -158,7 +178,7 @@ def moved_by_partition(write: SliceWrite) -> exp.Select:
 
     The shadow is a table that holds `differing` rows. A row moves if its key is live in another partition of the slice.
     """
-    rows = terms.subquery(_positioned(write), _LIVE)
+    rows = terms.subquery(_positioned(write, _live_rows(write, write.matched)), _LIVE)
     was, now = terms.column(PARTITION, of=_LIVE), terms.column(PARTITION, of=_SHADOW)
     is_same = write.sameness.same(write.key, left=_LIVE, right=_SHADOW)
     select = exp.select(was, now, exp.Count(this=exp.Star())).from_(terms.rows(write.shadow, alias=_SHADOW))
@@ -168,7 +188,7 @@ def moved_by_partition(write: SliceWrite) -> exp.Select:
 
 def gone_by_partition(write: SliceWrite) -> exp.Select:
     """Return `(position, number of live rows whose key isn't in the shadow)` for each partition that has such rows."""
-    return _by_partition(_positioned(write)).where(_is_gone(write))
+    return _by_partition(_positioned(write, _live_rows(write, write.inside.copy()))).where(_is_gone(write))
 
 
 def _may_be_alike(write: SliceWrite) -> bool:
@@ -184,7 +204,7 @@ def delete_alike(write: SliceWrite) -> exp.Delete:
     return exp.delete(
         terms.table(write.table, alias=_LIVE),
         where=exp.and_(
-            terms.qualified(write.inside, _LIVE),
+            terms.qualified(write.matched, _LIVE),
             _is_in(write, write.sameness.all_forms(write.key, of=_LIVE), where=terms.column(_IS_ALIKE, of=_SHADOW)),
         ),
     )
@@ -226,13 +246,50 @@ def merge_changed(write: SliceWrite) -> exp.Merge:
     return exp.Merge(
         this=terms.table(write.table, alias=_LIVE),
         using=terms.rows(write.shadow, alias=_SHADOW),
-        on=exp.and_(write.sameness.same(write.key, left=_LIVE, right=_SHADOW), terms.qualified(write.inside, _LIVE)),
+        on=exp.and_(write.sameness.same(write.key, left=_LIVE, right=_SHADOW), terms.qualified(write.matched, _LIVE)),
         whens=exp.Whens(expressions=whens),
     )
 
 
-def _positioned(write: SliceWrite) -> exp.Select:
-    rows = exp.select(exp.Star()).from_(terms.rows(write.table)).where(write.inside.copy())
+def taken_elsewhere(
+    shadow: TableRef, table_slice: TableSlice, every: TableSlice, sameness: Sameness
+) -> tuple[exp.Select, exp.Select]:
+    """Return SELECTs of the live rows outside a slice that have a key of its shadow.
+
+    Args:
+        shadow: The rows of the slice.
+        table_slice: The slice.
+        every: All partitions of the asset.
+        sameness: How the key is compared.
+
+    Returns:
+        `(position in every, position in the slice, number of rows)`, and the keys and partition values of the rows that
+        are in none of the partitions.
+    """
+    key = table_slice.spec.unique_key
+    here = exp.select(terms.number(1)).from_(terms.rows(shadow, alias=_SHADOW))
+    forms = sameness.all_forms(key, of=_SHADOW)
+    # Only the rows that are found are matched with partitions, of which there may be many.
+    live = exp.select(exp.Star()).from_(terms.table(table_slice.table, alias=_LIVE))
+    live = live.where(terms.qualified(outside(inside(table_slice)), _LIVE))
+    live = live.where(sameness.found(here, forms, sameness.all_forms(key, of=_LIVE)))
+    values = [expression(column).copy() for column in every.columns.values()]
+    names = [f"{_VALUE}{i}" for i in range(len(values))]
+    items = [*terms.columns(key), *terms.named(dict(zip(names, values, strict=True)))]
+    found = terms.subquery(positioned(live, items, every), _LIVE)
+    was, now = terms.column(PARTITION, of=_LIVE), terms.column(PARTITION, of=_SHADOW)
+    is_same = sameness.same(key, left=_LIVE, right=_SHADOW)
+    counts = exp.select(was, now, exp.Count(this=exp.Star())).from_(terms.rows(shadow, alias=_SHADOW))
+    counts = counts.join(exp.Join(this=found, on=is_same)).group_by(was.copy(), now.copy())
+    nowhere = exp.select(*terms.columns([*key, *names], of=_LIVE)).from_(found.copy())
+    return counts, nowhere.where(exp.Is(this=was.copy(), expression=exp.Null()))
+
+
+def _live_rows(write: SliceWrite, where: exp.Expr) -> exp.Select:
+    return exp.select(exp.Star()).from_(terms.rows(write.table)).where(where)
+
+
+def _positioned(write: SliceWrite, rows: exp.Select) -> exp.Select:
     return positioned(rows, terms.columns(write.key), write.table_slice)
 
 

@@ -81,6 +81,12 @@ class Sameness:
         """
         return terms.looked_up(rows, there, here) if self.dialect is None else self.dialect.found(rows, there, here)
 
+    def ordered(self, name: str, *, of: str | None = None) -> exp.Expr:
+        """Return a column in the form whose order counts: texts that have a collation are ordered by their bytes."""
+        column = self.inexact.get(name.casefold())
+        is_collated = column is not None and column.collation is not None
+        return self.forms(name, of=of)[0] if is_collated else terms.column(name, of=of)
+
     def alike(self, names: Iterable[str], *, left: str, right: str) -> exp.Expr | None:
         """Return a condition that is true if a column differs and an UPDATE may not write it; None if none can.
 
@@ -118,3 +124,15 @@ def with_collations(columns: Iterable[Column], others: Iterable[Column]) -> tupl
             for column in columns
         ]
     )
+
+
+def collation_of(
+    described: Column, read: Iterable[Column | None], expression: exp.Expr, dialect: Dialect
+) -> str | None:
+    """Return the collation that an expression, whose type is given, has of the columns that it reads.
+
+    An expression that sets a collation compares as its user said.
+    """
+    if dialect.keeps(described.type) != "text" or expression.find(exp.Collate):
+        return None
+    return next((column.collation for column in read if column is not None and column.collation is not None), None)

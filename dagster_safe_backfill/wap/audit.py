@@ -115,6 +115,7 @@ def together(
         first.staged,
         table_slice=replace(first.staged.table_slice, partition_slice=partitions),
         rows={key: rows for part in parts for key, rows in part.staged.rows.items()},
+        left={key: left for part in parts for key, left in part.staged.left.items()},
         dropped=sum(part.staged.dropped for part in parts),
         duplicates=sum(part.staged.duplicates for part in parts),
     )

@@ -105,6 +105,7 @@ def gathered(
         rows=counted,
         live_columns=live_columns,
         fingerprints={one.key: one.fingerprint for one in found},
+        left={one.key: one.left for one in found if one.left},
         copied_from=() if into else tuple(sources),
         computed_at={one.key: one.computed_at for one in found},
         computed_by={one.key: one.computed_by for one in found},

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from sqlglot import exp
 from typing_extensions import assert_never
 
 from dagster_safe_backfill.errors import (
@@ -26,9 +27,11 @@ from dagster_safe_backfill.model.states import (
 from dagster_safe_backfill.model.tables import Column, TableRef, names_of
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import staging
+from dagster_safe_backfill.sql.slicing import inside
 from dagster_safe_backfill.wap.changes.archive import archived
 from dagster_safe_backfill.wap.changes.conflicts import check_conflict, check_written
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
+from dagster_safe_backfill.wap.changes.moves import Moves, moves_of
 from dagster_safe_backfill.wap.changes.prepare import PreparedChange, prepare_change, slice_write
 from dagster_safe_backfill.wap.changes.swap import swapped
 from dagster_safe_backfill.wap.columns import add_columns, check_kept
@@ -131,7 +134,9 @@ def publish(session: Session, audited: Audited, *, rules: Publish, origin: Origi
 
     Raises:
         OtherAssetError: The table belongs to another asset.
-        PublishConflictError: Partitions changed after their rows were computed, or after an earlier try published them.
+        PublishConflictError: Partitions changed after their rows were computed, or after an earlier try published them;
+            or a key became live in another partition.
+        KeyViolationError: A key that is live in another partition can't move. See `moves_of`.
         MixedVersionsError: Other code versions published partitions of the same backfill.
         SwapError: The table can't be swapped.
         SchemaMismatchError: The live table's columns changed after the rows were staged.
@@ -145,6 +150,23 @@ def publish(session: Session, audited: Audited, *, rules: Publish, origin: Origi
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What a publication finds in the live table.
+
+    Attributes:
+        live: The live table's columns; None if it doesn't exist.
+        moves: The partitions, and the rows that move into them from others.
+        before: The fingerprints of all these partitions.
+        compared: The same, over the columns that the table had when the rows were staged.
+    """
+
+    live: Sequence[Column] | None
+    moves: Moves
+    before: Mapping[str, Fingerprint]
+    compared: Mapping[str, Fingerprint]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Publication:
     session: Session
     audited: Audited
@@ -154,49 +176,43 @@ class _Publication:
     def run(self) -> Published:
         """Publish in the caller's transaction."""
         session, rules, origin, staged = self.session, self.rules, self.origin, self.audited.staged
-        table_slice = staged.table_slice
-        table = table_slice.spec.table
+        table = staged.spec.table
         # Snowflake's SWAP WITH is its own inverse, so a swap whose reply was lost is settled before the table is read.
         finish_interrupted_swap(session, table)
         # This locks the live table. All reads come after it, so no other session can change what they return.
         with session.tables.hold(table) as committed:
             # Before the look-up of `done`: another asset may have published in the same run, under the same id.
-            check_writer(committed, table, origin=origin, keys=table_slice.keys)
+            check_writer(committed, table, origin=origin, keys=staged.keys)
             live = committed.tables.columns(table)
-            names = names_of(live or ())
-            nothing = dict.fromkeys(table_slice.keys, Fingerprint())
-            before = live_fingerprints(committed, table_slice, live) if live else nothing
-            # Equal rows have other hashes over other columns: compare only the columns that existed at the staging.
-            shared = tuple(filter({*names}.__contains__, names_of(staged.live_columns or staged.columns)))
-            now = before
-            if shared != names:
-                now = live_fingerprints(committed, table_slice, live or (), shared) if shared else nothing
-        if live is not None and session.tables.columns(table) is None:
-            # A table that doesn't exist can't be locked; the next attempt can lock it.
-            raise TransactionConflictError(f"{table}: another transaction created the table after this one began")
-        # If the reply to COMMIT was lost, only the ledger shows whether an earlier try has published.
-        done = changes_by(session, table, origin.publication_id)
-        if done:
+            if live is not None and session.tables.columns(table) is None:
+                # A table that doesn't exist can't be locked; the next attempt can lock it.
+                raise TransactionConflictError(f"{table}: another transaction created the table after this one began")
+            # If the reply to COMMIT was lost, only the ledger shows whether an earlier try has published.
+            done = changes_by(session, table, origin.publication_id)
+            found = None if done else self._look(committed, live)
+        if found is None:
             published = self._repeated(done)
             # On Snowflake, tables are dropped after COMMIT, so the earlier try may not have dropped its shadow.
             self._clean_up()
             return published
         # After the ledger's look-up: the rows that an earlier try of this run published are no conflict.
-        self._check(now, live or ())
-        prepared, archive = self._write(before, names, live_exists=live is not None)
+        self._check(found.compared)
+        prepared, archive = self._write(found)
         # Read again, because the write may have created the table, or added or dropped columns.
         columns = session.tables.columns(table) or ()
-        after = live_fingerprints(session, table_slice, columns)
+        after = live_fingerprints(session, found.moves.table_slice, columns)
         # Snowflake's lock doesn't stop the INSERT of another session, so the numbers are checked before COMMIT.
-        check_written(session, staged, after)
+        check_written(session, staged, after, {key: one.staged for key, one in prepared.row_counts.items()})
         change = NewChange(
             event="published",
             strategy=rules.strategy,
             row_counts=prepared.row_counts,
-            before=before,
+            before=found.before,
             after=after,
             columns=names_of(columns),
             archive=archive,
+            moved={**prepared.moved, **found.moves.links},
+            left=found.moves.left,
         )
         record_change(session, table, change, origin=origin, staged=staged)
         if live is not None:
@@ -212,11 +228,34 @@ class _Publication:
             expires_at=archive.expires_at,
         )
 
-    def _check(self, now: Mapping[str, Fingerprint], live: Sequence[Column]) -> None:
-        """Refuse other code versions of the backfill, and a live table that changed since the staging.
+    def _look(self, committed: Session, live: Sequence[Column] | None) -> _Found:
+        """Return what the publication finds in the live table, whose columns are given.
 
         Raises:
             SchemaMismatchError: The live table has lost columns.
+            PublishConflictError: A key became live in another partition.
+            KeyViolationError: A key that is live in another partition can't move.
+        """
+        staged = self.audited.staged
+        if live is None:
+            nothing = dict.fromkeys(staged.keys, Fingerprint())
+            return _Found(live=live, moves=Moves(table_slice=staged.table_slice), before=nothing, compared=nothing)
+        # Before the conflicts: without these columns, rows that nobody changed look different.
+        check_kept(staged, live)
+        moves = moves_of(self.session, staged, origin=self.origin)
+        names = names_of(live)
+        before = live_fingerprints(committed, moves.table_slice, live)
+        # Equal rows have other hashes over other columns: compare only the columns that existed at the staging.
+        shared = tuple(filter({*names}.__contains__, names_of(staged.live_columns or staged.columns)))
+        compared = before
+        if shared != names:
+            compared = live_fingerprints(committed, moves.table_slice, live, shared) if shared else {}
+        return _Found(live=live, moves=moves, before=before, compared=compared)
+
+    def _check(self, now: Mapping[str, Fingerprint]) -> None:
+        """Refuse other code versions of the backfill, and live partitions that changed since the staging.
+
+        Raises:
             MixedVersionsError: Other code versions published partitions of the same backfill.
             PublishConflictError: Live partitions changed after their rows were computed.
         """
@@ -232,17 +271,13 @@ class _Publication:
                 table=str(table),
                 versions=[*others, origin.code_version],
             )
-        # Before the conflicts: without these columns, rows that nobody changed look different.
-        if live:
-            check_kept(staged, live)
         if rules.on_conflict == "raise":
             check_conflict(session, staged, now, origin=origin)
 
-    def _write(
-        self, before: Mapping[str, Fingerprint], names: tuple[str, ...], *, live_exists: bool
-    ) -> tuple[PreparedChange, Archive]:
+    def _write(self, found: _Found) -> tuple[PreparedChange, Archive]:
         """Write the rows to the live table; return the change, and the archive of the replaced rows."""
         session, rules, staged = self.session, self.rules, self.audited.staged
+        moves, before, live_exists = found.moves, found.before, found.live is not None
         publication_id = self.origin.publication_id
         match rules:
             case Swap() if live_exists:
@@ -252,19 +287,24 @@ class _Publication:
                 pass
             case _:
                 assert_never(rules)
-        table_slice = staged.table_slice
         # Before any row is written: on Snowflake, DDL commits the transaction, so it is begun again after it.
         add_columns(session, staged)
         write = slice_write(
-            session, table_slice, shadow=staged.shadow, columns=staged.columns, is_partial=staged.is_partial
+            session, staged.table_slice, shadow=staged.shadow, columns=staged.columns, is_partial=staged.is_partial
         )
+        if moves.left:
+            elsewhere = exp.paren(inside(moves.table_slice.only(moves.left)))
+            write = replace(write, table_slice=moves.table_slice, elsewhere=elsewhere, moving=sum(moves.rows.values()))
         prepared = prepare_change(session, write, staged.rows, strategy=rules.strategy, live_exists=live_exists)
+        prepared = replace(prepared, row_counts=moves.counted(prepared.row_counts, before))
         archive = Archive()
         replaced = prepared.replaced(before)
         if replaced and rules.archive_for:
-            of_replaced = table_slice.only(replaced)
+            of_replaced = moves.table_slice.only(replaced)
             keep_for = rules.archive_for
-            archive = archived(session, of_replaced, names, publication_id=publication_id, keep_for=keep_for)
+            archive = archived(
+                session, of_replaced, names_of(found.live or ()), publication_id=publication_id, keep_for=keep_for
+            )
         prepared.run(session)
         return prepared, archive
 
@@ -291,7 +331,8 @@ class _Publication:
         staged = self.audited.staged
         table, publication_id = staged.spec.table, done[0].publication_id
         last = {change.key: change for change in history(self.session, table, [one.key for one in done])}
-        lost = [change.key for change in done if last[change.key].publication_id != publication_id]
+        own = [change.key for change in done if change.event != "moved"]
+        lost = [key for key in own if last[key].publication_id != publication_id]
         changed = lost or [key for key in staged.keys if key not in last]
         if changed:
             raise PublishConflictError(

@@ -24,6 +24,7 @@ from dagster_safe_backfill.sql import staging, terms
 from dagster_safe_backfill.sql.sameness import Sameness
 from dagster_safe_backfill.sql.slicing import expression
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
+from dagster_safe_backfill.wap.changes.moves import Moves, moves_of
 from dagster_safe_backfill.wap.columns import data_columns, reconciled, respelled
 from dagster_safe_backfill.wap.ledger.owner import check_writer
 from dagster_safe_backfill.wap.ledger.record import create_ledger, record_intent, record_staged
@@ -75,6 +76,9 @@ def live_before(session: Session, *, spec: TableSpec, partition_slice: Partition
     recognised = live_slice(session, spec=spec, partition_slice=partition_slice, columns=live)
     # Before any work: a definition with ambiguous keys is refused without a call of the user's function.
     check_keys(session, recognised, live_rows(spec, names))
+    if spec.on_moved_key == "move" and partition_slice.every is not None:
+        # Only the rows will show which other partitions have their keys.
+        recognised = replace(recognised, partition_slice=partition_slice.every)
     return LiveBefore(at=at, columns=names, fingerprints=live_fingerprints(session, recognised, live))
 
 
@@ -123,7 +127,8 @@ def write(
         # A shadow's name holds the run's id, so an earlier try of this run has left it.
         session.tables.drop(target)
         staged = stage(session, source, spec=spec, partition_slice=partition_slice, shadow=target, like=like)
-        staged = replace(_fingerprinted(session, staged, before), replaces_shadow=is_left, provenance=made_by or {})
+        staged = _fingerprinted(session, staged, before, origin=origin)
+        staged = replace(staged, replaces_shadow=is_left, provenance=made_by or {})
         record_staged(session, "staged", staged, origin=origin)
         return staged
 
@@ -133,27 +138,44 @@ def write(
         return session.attempt(work)
 
 
-def _fingerprinted(session: Session, staged: Staged, before: LiveBefore | None) -> Staged:
-    """Add the live partitions' fingerprints before the rows were computed, so that the publication can find changes."""
-    keys = staged.table_slice.keys
+def _fingerprinted(session: Session, staged: Staged, before: LiveBefore | None, *, origin: Origin) -> Staged:
+    """Add the live partitions' fingerprints before the rows were computed, so that the publication can find changes.
+
+    Also those of other partitions, from which rows move.
+
+    Raises:
+        KeyViolationError: A key that is live in another partition can't move. See `moves_of`.
+    """
     if before is not None:
-        staged = replace(staged, computed_at=dict.fromkeys(keys, before.at))
+        staged = replace(staged, computed_at=dict.fromkeys(staged.keys, before.at))
     if staged.live_columns is None or staged.table_slice.partition_slice is None:
         return staged
-    names = names_of(staged.live_columns)
+    can_move = staged.spec.on_moved_key == "move"
+    moves = moves_of(session, staged, origin=origin) if can_move else Moves(table_slice=staged.table_slice)
+    seen = _fingerprints(session, moves.table_slice, staged.live_columns, before)
+    left: dict[str, dict[str, Fingerprint]] = {}
+    for was, now in moves.rows:
+        left.setdefault(now, {})[was] = seen[was]
+    return replace(staged, fingerprints={key: seen[key] for key in staged.keys}, left=left)
+
+
+def _fingerprints(
+    session: Session, table_slice: TableSlice, live: Sequence[Column], before: LiveBefore | None
+) -> dict[str, Fingerprint]:
+    """Return the fingerprints of live partitions before rows were computed, over the columns `live`."""
+    keys, names, nothing = table_slice.keys, names_of(live), Fingerprint()
     if before is not None and before.columns == names:
-        return replace(staged, fingerprints=before.fingerprints)
-    now = live_fingerprints(session, staged.table_slice, staged.live_columns)
+        return {key: before.fingerprints.get(key, nothing) for key in keys}
+    now = live_fingerprints(session, table_slice, live)
     if before is None:
-        return replace(staged, fingerprints=now)
+        return now
     # Equal rows have other hashes over other columns. Fingerprints over the earlier columns show which partitions
     # changed.
     known = before.columns or ()
     is_part = bool(known) and set(known) <= {*names}
-    then = live_fingerprints(session, staged.table_slice, staged.live_columns, known) if is_part else now
-    changed = {key for key in keys if then[key] != before.fingerprints.get(key, Fingerprint())}
-    kept = {key: before.fingerprints.get(key, Fingerprint()) for key in changed}
-    return replace(staged, fingerprints=now | kept)
+    then = live_fingerprints(session, table_slice, live, known) if is_part else now
+    was = {key: before.fingerprints.get(key, nothing) for key in keys}
+    return {key: now[key] if then[key] == was[key] else was[key] for key in keys}
 
 
 @contextmanager

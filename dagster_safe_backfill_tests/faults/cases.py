@@ -71,8 +71,8 @@ def case(folder: Path, transition: Transition, *, seed: int, rows: int) -> Case:
     work = Work(
         transition=transition,
         run_id="killed",
-        days=tuple(sorted(rng.sample(range(DAYS), rng.randint(1, DAYS)))),
-        has_key=transition == "merge" or rng.random() < 0.7,
+        days=tuple(sorted(rng.sample(range(DAYS), rng.randint(1, DAYS - (transition == "move"))))),
+        has_key=transition in ("merge", "move") or rng.random() < 0.7,
     )
     _fill(path, twin, work, rng, rows)
     if transition in ("rollback", "retention"):
@@ -92,10 +92,17 @@ def _fill(path: Path, twin: Path, work: Work, rng: random.Random, rows: int) -> 
         connection.execute(f"CREATE TABLE t AS {_rows(rng.getrandbits(30), rows, share=0)} AND {holes[0]}")
         connection.execute(f"CREATE TABLE batch AS {_rows(rng.getrandbits(30), rows, share)} AND {holes[1]}")
         connection.execute(f"DELETE FROM batch WHERE day NOT IN ({slice_})")
+        if work.moves:
+            for table in ("t", "batch"):
+                connection.execute(f"UPDATE {table} SET id = id + 1000000 * (day - DATE '{KEYS[0]}')")
+            moved = f"DATE '{KEYS[work.days[0]]}', id, value + 1, note FROM t WHERE day NOT IN ({slice_})"
+            connection.execute(f"INSERT INTO batch SELECT {moved} AND hash(id) % 7 = 0")
         if rng.random() < 0.4:
             connection.execute("CREATE INDEX t_value ON t (value)")
         connection.execute(f"CREATE TABLE twin.old AS SELECT {COLUMNS} FROM t")
         connection.execute(f"CREATE TABLE twin.new AS SELECT {COLUMNS} FROM t WHERE day NOT IN ({slice_})")
+        if work.moves:
+            connection.execute("DELETE FROM twin.new WHERE id IN (SELECT id FROM batch)")
         connection.execute(f"INSERT INTO twin.new SELECT {COLUMNS} FROM batch")
 
 

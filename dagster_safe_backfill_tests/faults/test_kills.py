@@ -20,7 +20,7 @@ from dagster_safe_backfill_tests.harness.open_files import kept_open
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="victims are forked")
 
-AT_LEAST: dict[Transition, int] = {"merge": 55, "replace": 55, "swap": 60, "rollback": 40, "retention": 20}
+AT_LEAST: dict[Transition, int] = {"merge": 55, "move": 55, "replace": 55, "swap": 60, "rollback": 40, "retention": 20}
 """How many kills each transition has to stand."""
 LONG = ("CREATE TABLE", "INSERT INTO", "MERGE", "DELETE", "COMMIT", CLOSING)
 SMALL, LARGE = 60, 30_000
@@ -131,14 +131,17 @@ def found_state(one: Case, copy: Path) -> State:
 
 def check_ledger(one: Case, connection: duckdb.DuckDBPyConnection, *, is_new: bool) -> None:
     """See that the ledger tells what happened, and that the archive that it names is all of what was replaced."""
-    recorded = ledger(connection, "published", "rolled_back")
+    recorded = ledger(connection, "published", "rolled_back", "moved")
     archives = [name for name in tables(connection, "t__archive_") if name not in one.tables]
     if not is_new:
         assert recorded == []
         assert archives == []
         return
-    slice_ = set(one.work.partition_keys)
-    assert {event for event, _, _ in recorded} == {"rolled_back" if is_rollback(one) else "published"}
+    left = {key for event, key, _ in recorded if event == "moved"}
+    assert left == (one.changed - set(one.work.partition_keys) if one.work.moves else set[str]())
+    slice_ = {*one.work.partition_keys, *left}
+    events = {event for event, key, _ in recorded if key not in left}
+    assert events == {"rolled_back" if is_rollback(one) else "published"}
     keys = [key for _, key, _ in recorded]
     assert len(keys) == len(set(keys))
     assert one.changed <= set(keys) <= slice_
@@ -157,7 +160,8 @@ def check_counts(connection: duckdb.DuckDBPyConnection) -> None:
     """See that the fingerprints that were recorded are of as many rows as each partition has."""
     sql = """
         SELECT partition_key FROM _safe_backfill_ledger
-        WHERE run_id = 'killed' AND event IN ('published', 'rolled_back') AND split_part(fingerprint, ':', 1)::BIGINT
+        WHERE run_id = 'killed' AND event IN ('published', 'rolled_back', 'moved')
+            AND split_part(fingerprint, ':', 1)::BIGINT
             <> (SELECT count(*) FROM twin.new WHERE day::VARCHAR = partition_key)
     """
     assert names(connection, sql) == []
@@ -198,7 +202,7 @@ def finish(one: Case, copy: Path, *, run_id: str) -> None:
             # No archive without a name, no publication that is recorded twice.
             sql = "SELECT DISTINCT archive FROM _safe_backfill_ledger WHERE archive IS NOT NULL"
             assert {*tables(connection, "t__archive_")} <= {*names(connection, sql)}
-            sql = "SELECT count(*) FROM _safe_backfill_ledger WHERE event IN ('published', 'rolled_back')"
+            sql = "SELECT count(*) FROM _safe_backfill_ledger WHERE event IN ('published', 'rolled_back', 'moved')"
             assert {*names(connection, f"{sql} GROUP BY publication_id, partition_key")} <= {1}
 
 

@@ -17,7 +17,7 @@ import time
 import traceback
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -37,7 +37,7 @@ from dagster_safe_backfill.warehouses.base import STATEMENTS, Session
 from dagster_safe_backfill.warehouses.duckdb.session import DuckDBWarehouse
 from dagster_safe_backfill_tests.harness.audited import KEYS, slice_of
 
-Transition = Literal["merge", "replace", "swap", "rollback", "retention"]
+Transition = Literal["merge", "move", "replace", "swap", "rollback", "retention"]
 
 COLUMNS = "day, id, value, note"
 CLOSING = "(closing the connection)"
@@ -63,13 +63,19 @@ class Work:
     is_published: bool = True
 
     @property
+    def moves(self) -> bool:
+        """Whether rows move from other days."""
+        return self.transition == "move"
+
+    @property
     def spec(self) -> TableSpec:
         """How `t` is kept."""
         return TableSpec(
             table=TableRef(schema="main", name="t"),
             partition_expr={None: "day"},
-            unique_key=("day", "id") if self.has_key else (),
+            unique_key=("id",) if self.moves else ("day", "id") if self.has_key else (),
             on_empty="allow",
+            on_moved_key="move" if self.moves else "raise",
         )
 
     @property
@@ -108,12 +114,13 @@ class Work:
                 origin=self.origin,
             )
         else:
-            rules = PUBLISH_BY_NAME[self.transition](archive_days=self.archive_for / 86400)
+            rules = PUBLISH_BY_NAME["merge" if self.moves else self.transition](archive_days=self.archive_for / 86400)
             self._publish(connection, rules)
 
     def _publish(self, connection: Session, rules: Publish) -> None:
         query = Query(f"SELECT {COLUMNS} FROM batch")
-        staged = write(connection, query, spec=self.spec, partition_slice=slice_of(self.days), origin=self.origin)
+        partitions = replace(slice_of(self.days), every=slice_of())
+        staged = write(connection, query, spec=self.spec, partition_slice=partitions, origin=self.origin)
         audited = audit(connection, staged, [unique()] if self.has_key else [], origin=self.origin, gate="run")
         assert isinstance(audited, Audited)
         if self.is_published:

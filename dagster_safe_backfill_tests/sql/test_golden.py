@@ -183,6 +183,19 @@ def statements(warehouse: str) -> Mapping[str, exp.Expr]:
         columns=("day",),
     )
 
+    # Rows of the day 2024-01-05 move with their keys to the other two days.
+    by_id = TableSlice(
+        spec=TableSpec(table=LIVE, unique_key=("it's",)), partition_slice=partition_slice, columns=columns
+    )
+    staying = replace(by_id, partition_slice=partition_slice.chosen([2]))
+    moving = replace(
+        _write(replace(by_id, partition_slice=partition_slice.chosen([0, 1]))),
+        table_slice=by_id,
+        elsewhere=exp.paren(inside(staying)),
+    )
+    taken, nowhere = publishing.taken_elsewhere(SHADOW, staying, by_id, Sameness(dialect=dialect))
+    measured_moving = replace(batch, table_slice=staying, moves_keys=True)
+
     def staged_in(table_slice: TableSlice) -> exp.Select:
         return staging.shadow_rows(rows, names=write.columns, table_slice=table_slice, sameness=Sameness())
 
@@ -231,6 +244,15 @@ def statements(warehouse: str) -> Mapping[str, exp.Expr]:
         "publishing: merge changed": publishing.merge_changed(stamped),
         "publishing: delete scope": publishing.delete_inside(write),
         "publishing: insert staged": publishing.insert_staged(stamped),
+        "publishing: keys that are live elsewhere": taken,
+        "publishing: keys that are live in no partition": nowhere,
+        "publishing: differing, with rows that move": publishing.differing(moving),
+        "publishing: moved by partition": publishing.moved_by_partition(moving),
+        "publishing: merge changed, with rows that move": publishing.merge_changed(moving),
+        "publishing: delete rows that move": publishing.delete_moving(moving),
+        "auditing: repeated values beside rows that stay": auditing.repeated_values(
+            sb.unique("value"), measured_moving
+        ),
         "publishing: create live": _created(born.table, publishing.staged_rows(born)),
     }
 

@@ -51,7 +51,7 @@ LEDGER = [
     ("scope", "VARCHAR"),
     ("computed_at", "TIMESTAMP WITH TIME ZONE"),
 ]
-PROVENANCE = [("provenance", "VARCHAR"), ("computed_by", "VARCHAR"), ("asset_key", "VARCHAR")]
+PROVENANCE = [("provenance", "VARCHAR"), ("computed_by", "VARCHAR"), ("asset_key", "VARCHAR"), ("moved", "VARCHAR")]
 EVENTS = {
     *("staged", "audited", "rejected", "approved", "refused"),
     *("taken_up", "published", "rolled_back", "expired", "discarded"),

@@ -142,6 +142,95 @@ def test_rows_that_are_referred_to_are_not_deleted_and_what_to_do_is_said(
     assert parent.live() == before
 
 
+@pytest.mark.parametrize(
+    ("strategy", "reason"),
+    [
+        ("merge", r"rows changed only in values that the database calls equal.*a foreign key refers to the table"),
+        ("replace", r"foreign key.*in place"),
+        ("swap", r"rows changed only in values that the database calls equal.*a foreign key refers to the table"),
+    ],
+)
+def test_values_that_the_database_calls_equal_in_rows_that_are_referred_to(
+    parent: Publications, strategy: Strategy, reason: str
+) -> None:
+    """DuckDB's UPDATE doesn't write them, and it doesn't delete the rows."""
+    parent.published(days_of(0.0, 1), [0], "1")
+    before = parent.live("id, value::TEXT")
+    with pytest.raises(sb.SafeBackfillError, match=reason):
+        parent.published(days_of(-0.0, 1), [0], "2", strategy=strategy)
+    assert parent.live("id, value::TEXT") == before
+    # Beside other changes in the same row they can't be written either; without them, the merge goes on.
+    rows: list[Row] = [(0, 0, -0.0, "more"), (0, 1, 0.0, None), (0, 2, 0.0, None)]
+    if strategy == "merge":
+        parent.published([(0, 0, 5.0, "more"), *rows[1:]], [0], "3")
+        assert parent.live("value, note")[-1] == (5.0, "more")
+
+
+DEFAULTED = (
+    "CREATE SEQUENCE numbers START 10",
+    "CREATE TABLE t (day DATE, id BIGINT, value DOUBLE, note VARCHAR, number BIGINT DEFAULT nextval('numbers'))",
+    "INSERT INTO t SELECT DATE '2024-01-01', i, 0.0, NULL, i FROM range(3) r(i)",
+)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_values_that_the_database_calls_equal_beside_columns_that_are_not_computed(
+    backend: Backend, strategy: Strategy
+) -> None:
+    table = with_table(backend, *DEFAULTED)
+    shown = "id, value::TEXT, number"
+    before = table.live(shown)
+    zeros = day_rows(0, -0.0)
+    if strategy == "replace":
+        # It deletes and inserts all rows, which get the default.
+        table.published(zeros, [0], "1", strategy=strategy)
+        assert [row[:2] for row in table.live(shown)] == [(i, "-0.0") for i in range(3)]
+        assert min(row[2] for row in table.live(shown)) >= 10
+        table.rollback("1")
+        assert table.live(shown) == before
+        return
+    for rows in (zeros, [zeros[0], *day_rows(0, 0.0)[1:]]):
+        with pytest.raises(
+            sb.WriteError, match=r"calls equal.*have values in columns that aren't computed.*all columns"
+        ):
+            table.published(rows, [0], f"of {len(rows)} {rows[1]}", strategy=strategy)
+        assert table.live(shown) == before
+    # What the message says works.
+    sql = (
+        "SELECT DATE '2024-01-01' AS day, i AS id, -0.0::DOUBLE AS value, NULL AS note, i AS number FROM range(3) r(i)"
+    )
+    computed = Query(sql)
+    table.published(computed, [0], "2", strategy=strategy)
+    assert table.live(shown) == [(i, "-0.0", i) for i in range(3)]
+    assert untouched(table.published(computed, [0], "3", strategy=strategy).row_counts)
+    table.rollback("2")
+    assert table.live(shown) == before
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_columns_of_a_table_that_a_foreign_key_refers_to_are_not_dropped(backend: Backend, dry_run: bool) -> None:
+    """DuckDB alters no table that another depends on, so a rollback of an added column says so, and what to do."""
+    table = with_table(
+        backend,
+        "CREATE TABLE t (day DATE, id BIGINT PRIMARY KEY, value DOUBLE, note VARCHAR)",
+        "CREATE TABLE child (k BIGINT REFERENCES t (id))",
+        "INSERT INTO t SELECT DATE '2024-01-01', i, 1, NULL FROM range(3) r(i)",
+        "INSERT INTO child VALUES (1)",
+        on_schema_change="add_columns",
+    )
+    before = table.live()
+    rows = Query("SELECT DATE '2024-01-01' AS day, i AS id, 2.0 AS value, 'n' AS note, i AS more FROM range(3) r(i)")
+    table.published(rows, [0], "1")
+    after = table.live()
+    with pytest.raises(sb.RollbackError, match=r"columns more, and a foreign key of another table refers to the table"):
+        table.rollback("1", dry_run=dry_run)
+    assert table.live() == after
+    # What the message says works.
+    table.do("CREATE TABLE kept AS FROM child", "DROP TABLE child")
+    undone(table, "1", before)
+    table.do("CREATE TABLE child (k BIGINT REFERENCES t (id))", "INSERT INTO child FROM kept")
+
+
 def test_a_merge_of_a_table_that_refers_to_itself(backend: Backend) -> None:
     table = with_table(
         backend,

@@ -15,14 +15,16 @@ from dagster_safe_backfill.warehouses.base import Session
 def check_conflict(session: Session, staged: Staged, now: Mapping[str, Fingerprint], *, origin: Origin) -> None:
     """Refuse to publish partitions whose live rows changed after the new rows were computed.
 
+    `now` has the fingerprints of these partitions, and of those that rows leave for them.
+
     Raises:
         PublishConflictError: Live partitions changed.
     """
-    nothing, keys = Fingerprint(), staged.table_slice.keys
+    nothing, seen = Fingerprint(), _seen(staged)
     changed: list[str] = []
-    for key in keys:
+    for key, found in now.items():
         # Not `is_like`: after an upgrade of DuckDB its hashes can't show that nothing changed, so this refuses.
-        if now[key] != staged.fingerprints.get(key, nothing):
+        if found != seen.get(key, nothing):
             changed.append(key)
     if not changed:
         return
@@ -38,7 +40,7 @@ def check_conflict(session: Session, staged: Staged, now: Mapping[str, Fingerpri
     }
     who = listed([f"{key}: {by.get(key, 'by no publication, so by hand')}" for key in changed])
     raise PublishConflictError(
-        f"{table}: {len(changed)} of the {len(keys)} partitions changed since they were computed ({who}), so nothing"
+        f"{table}: {len(changed)} of the {len(now)} partitions changed since they were computed ({who}), so nothing"
         f" was published; the rows are in {staged.place}. Look at what changed, and compute the partitions again."
         ' on_conflict="overwrite" in publish= would replace the changed rows and archive them.',
         table=str(table),
@@ -47,16 +49,26 @@ def check_conflict(session: Session, staged: Staged, now: Mapping[str, Fingerpri
     )
 
 
-def check_written(session: Session, staged: Staged, after: Mapping[str, Fingerprint]) -> None:
-    """Raise, so that the transaction is rolled back, if a live partition has another number of rows than was staged.
+def _seen(staged: Staged) -> Mapping[str, Fingerprint]:
+    """Return the fingerprints before the rows were computed: of their partitions, and of those that they leave."""
+    seen: dict[str, Fingerprint] = {}
+    # The earliest look at a partition counts: the rows don't know what changed after it.
+    for key in sorted(staged.left, key=lambda key: str(staged.computed_at.get(key, "")), reverse=True):
+        seen |= staged.left[key]
+    return seen | dict(staged.fingerprints)
+
+
+def check_written(
+    session: Session, staged: Staged, after: Mapping[str, Fingerprint], expected: Mapping[str, int]
+) -> None:
+    """Raise, so that the transaction is rolled back, if a live partition hasn't the expected number of rows.
 
     Raises:
         PublishError: A partition has another number of rows.
         TransactionConflictError: Partitions have more rows, which another session inserted meanwhile.
     """
-    expected = staged.rows
     wrong: list[str] = []
-    for key in staged.table_slice.keys:
+    for key in after:
         if after[key].rows != expected.get(key, 0):
             wrong.append(key)
     if not wrong:
@@ -66,7 +78,7 @@ def check_written(session: Session, staged: Staged, after: Mapping[str, Fingerpr
         session.tables.explain_more_rows(staged.spec.table, partitions=listed(wrong))
     shown = listed([f"{key}: {after[key].rows} and not {expected.get(key, 0)}" for key in wrong])
     raise PublishError(
-        f"{staged.spec.table}: after the publication, live partitions had other numbers of rows than were staged"
+        f"{staged.spec.table}: after the publication, live partitions had other numbers of rows than expected"
         f" ({shown}), so it was undone; the rows are in {staged.place}. This is a bug; please report it.",
         table=str(staged.spec.table),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 
 from sqlglot import exp
@@ -35,6 +35,8 @@ class PreparedChange:
         created: The name and the rows of the live table, if it doesn't exist yet.
         rewrites: True if the statements delete all rows of the slice and insert them again.
         scratch: Derived rows that the statements read.
+        moved: A mapping from each partition that rows leave for another of the slice to those others, as far as it is
+            known.
         deletes: The numbers of rows that the DELETE statements must delete, in their order. Another number shows that
             another session changed rows in between.
     """
@@ -45,6 +47,7 @@ class PreparedChange:
     rewrites: bool = False
     scratch: TableRef | None = None
     deletes: Sequence[int] = ()
+    moved: Mapping[str, Sequence[str]] = field(default_factory=dict[str, "Sequence[str]"])
 
     def run(self, session: Session, *, clone: TableRef | None = None) -> None:
         """Run the statements, and remove the derived rows that they read from the session.
@@ -164,6 +167,7 @@ def _merge(session: Session, write: SliceWrite, rows: Mapping[str, int]) -> Prep
         by_position[position] = (count, new)
         differing, fresh, alike = differing + count, fresh + new, alike + sum(others)
     ((live,),) = session.query(publishing.count_inside(write))
+    live += write.moving
     matched = sum(rows.values()) - fresh
     # If no live row is unmatched, the search for missing keys is skipped: it would find none.
     gone: dict[int, int] = dict(session.query(publishing.gone_by_partition(write))) if live > matched else {}
@@ -179,8 +183,9 @@ def _merge(session: Session, write: SliceWrite, rows: Mapping[str, int]) -> Prep
         row_counts[key] = RowCounts(
             staged=staged, inserted=new, updated=count - new, deleted=gone.get(position, 0), unchanged=staged - count
         )
+    moved: dict[str, list[str]] = {}
     if differing > fresh and not identify_partitions(write.key, write.table_slice):
-        _count_moved(session, replace(write, shadow=scratch), row_counts)
+        moved = _count_moved(session, replace(write, shadow=scratch), row_counts)
     replaced = differing - fresh + missing
     # Measured on DuckDB: a MERGE is faster if few rows change, DELETE and INSERT if most do. But rows that don't change
     # keep their time in `updated_at_column`, and their values in columns that aren't computed, only if they are not
@@ -190,7 +195,7 @@ def _merge(session: Session, write: SliceWrite, rows: Mapping[str, int]) -> Prep
     is_referenced = bool(replaced) and session.tables.is_referenced(write.table)
     if is_better and not keeps_rows and not is_referenced:
         session.forget(scratch)
-        return _rewrite(write, row_counts, deletes=live)
+        return replace(_rewrite(write, row_counts, deletes=live), moved=moved)
     statements: list[tuple[Build, SliceWrite]] = []
     deletes: list[int] = []
     if gone:
@@ -206,7 +211,7 @@ def _merge(session: Session, write: SliceWrite, rows: Mapping[str, int]) -> Prep
         deletes.append(alike)
     merges = _by_column(session, merged) if is_referenced and write.compared else [merged]
     statements += [(publishing.merge_changed, one) for one in merges]
-    return PreparedChange(row_counts=row_counts, statements=statements, scratch=scratch, deletes=deletes)
+    return PreparedChange(row_counts=row_counts, statements=statements, scratch=scratch, deletes=deletes, moved=moved)
 
 
 def _by_column(session: Session, merged: SliceWrite) -> list[SliceWrite]:
@@ -227,37 +232,49 @@ def _check_deletable(write: SliceWrite, *, is_referenced: bool) -> None:
         WriteError: The rows differ only in values that the database calls equal, so its UPDATE would not write them.
     """
     if write.is_partial or is_referenced:
-        why = "a foreign key refers to them" if is_referenced else "they have values in columns that aren't computed"
+        why, advice = "they have values in columns that aren't computed", "Compute all columns"
+        if is_referenced:
+            why, advice = "a foreign key refers to the table", "Drop the foreign key"
         raise WriteError(
             f"{write.table}: rows changed only in values that the database calls equal, such as 0.0 and -0.0, which it"
             f" writes only by a DELETE and an INSERT. These rows can't be deleted, because {why}. Nothing was"
-            " published. Compute all columns, or publish these partitions with another value.",
+            f" published. {advice} for this publication, or compute values that the database tells apart.",
             table=str(write.table),
         )
 
 
-def _count_moved(session: Session, changed: SliceWrite, row_counts: dict[str, RowCounts]) -> None:
+def _count_moved(session: Session, changed: SliceWrite, row_counts: dict[str, RowCounts]) -> dict[str, list[str]]:
     """Count the rows that move within the slice as deleted from one partition and inserted into the other.
 
-    Otherwise the partition that they leave would count as unchanged, and would not be archived.
+    Otherwise the partition that they leave would count as unchanged, and would not be archived. Return a mapping from
+    each such partition to those that its rows move to.
     """
     keys = changed.table_slice.keys
+    moved: dict[str, list[str]] = {}
     if len(keys) == 1:
-        return
+        return moved
     for was, now, count in session.query(publishing.moved_by_partition(changed)):
-        left, entered = row_counts[keys[was]], row_counts[keys[now]]
-        row_counts[keys[was]] = replace(left, deleted=left.deleted + count)
-        row_counts[keys[now]] = replace(entered, updated=entered.updated - count, inserted=entered.inserted + count)
+        source, target = keys[int(was)], keys[int(now)]
+        left, entered = row_counts[source], row_counts[target]
+        row_counts[source] = replace(left, deleted=left.deleted + count)
+        row_counts[target] = replace(entered, updated=entered.updated - count, inserted=entered.inserted + count)
+        moved.setdefault(source, []).append(target)
+    return moved
 
 
 def _rewrite(write: SliceWrite, row_counts: Mapping[str, RowCounts], *, deletes: int) -> PreparedChange:
-    statements: list[tuple[Build, SliceWrite]] = [(publishing.delete_inside, write), (publishing.insert_staged, write)]
-    return PreparedChange(row_counts=row_counts, statements=statements, rewrites=True, deletes=[deletes])
+    builds: list[Build] = [publishing.delete_inside, publishing.insert_staged]
+    counts = [deletes]
+    if write.moving:
+        builds.insert(1, publishing.delete_moving)
+        counts = [deletes - write.moving, write.moving]
+    statements = [(build, write) for build in builds]
+    return PreparedChange(row_counts=row_counts, statements=statements, rewrites=True, deletes=counts)
 
 
 def _replace(session: Session, write: SliceWrite, rows: Mapping[str, int]) -> PreparedChange:
     live: dict[int, int] = dict(session.query(publishing.rows_inside(write)))
-    return _rewrite(write, _all_inserted(write, rows, deleted=live), deletes=sum(live.values()))
+    return _rewrite(write, _all_inserted(write, rows, deleted=live), deletes=sum(live.values()) + write.moving)
 
 
 def _all_inserted(write: SliceWrite, rows: Mapping[str, int], *, deleted: Mapping[int, int]) -> dict[str, RowCounts]:

@@ -118,6 +118,10 @@ def _changed(
     rest = [one for one in found if one.key not in changed]
     if live is None or not rest:
         return changed
-    chosen = partition_slice.only(one.key for one in rest)
+    # Also the partitions that rows will leave once they are published.
+    chosen = partition_slice.only(one.key for one in rest).beside(key for one in rest for key in one.left)
     now = live_fingerprints(session, live_slice(session, spec=spec, partition_slice=chosen, columns=live), live)
-    return changed | {one.key for one in rest if now[one.key] != one.fingerprint}
+    for one in rest:
+        if any(now.get(key) != found for key, found in {**one.left, one.key: one.fingerprint}.items()):
+            changed.add(one.key)
+    return changed

@@ -21,7 +21,7 @@ from dagster_safe_backfill.warehouses.base import Row, Session
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """A publication or rollback of one live partition, as the ledger records it.
+    """A publication or rollback of one live partition, or a move of rows out of it, as the ledger records it.
 
     Attributes:
         fingerprint: The partition's fingerprint after the change. None if the library's version that wrote the row had
@@ -49,7 +49,7 @@ class Change:
     strategy: str | None
 
     def __str__(self) -> str:
-        what = "rolled back" if self.event == "rolled_back" else "published"
+        what = {"rolled_back": "rolled back", "moved": "left by rows that were published"}.get(self.event, "published")
         return f"{what} by {self.publication_id} at {self.recorded_at:%Y-%m-%d %H:%M:%S %Z}"
 
 

@@ -11,7 +11,7 @@ from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import ledger
 from dagster_safe_backfill.warehouses.base import Session
 
-_DONE = {"published": "published", "rolled_back": "rolled back", "stored": "wrote"}
+_DONE = {"published": "published", "moved": "published", "rolled_back": "rolled back", "stored": "wrote"}
 
 
 def check_owner(session: Session, table: TableRef, *, origin: Origin, keys: Sequence[str] = ()) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 
@@ -16,6 +16,7 @@ from dagster_safe_backfill.model.options import Strategy
 from dagster_safe_backfill.model.states import Archive, Fingerprint, Origin, RowCounts, Staged, StagedPartition
 from dagster_safe_backfill.model.tables import Column, TableRef, names_of
 from dagster_safe_backfill.sql import ledger, terms
+from dagster_safe_backfill.wap.ledger.moves import text_of_fingerprints
 from dagster_safe_backfill.warehouses.base import Session
 
 # The smallest difference that a TIMESTAMPTZ of DuckDB can hold.
@@ -38,6 +39,8 @@ class NewChange:
         columns: The live table's columns after the change, over which `after` was computed.
         archive: The archive of the replaced rows.
         undone: A mapping from partition key to the publications that a rollback undid; empty for a publication.
+        moved: A mapping from each partition that rows left to those that they moved to.
+        left: The partitions that were not published, and of which only rows moved out.
     """
 
     event: ChangeEvent
@@ -48,6 +51,8 @@ class NewChange:
     columns: Sequence[str]
     archive: Archive
     undone: Mapping[str, Sequence[str]] = field(default_factory=dict[str, "Sequence[str]"])
+    moved: Mapping[str, Sequence[str]] = field(default_factory=dict[str, "Sequence[str]"])
+    left: Collection[str] = ()
 
 
 def create_ledger(session: Session, table: TableRef) -> None:
@@ -119,6 +124,7 @@ def record_staged(
             "fingerprint": str(staged.fingerprints.get(key, nothing)),
             "fingerprinted_columns": live,
             "computed_at": staged.computed_at.get(key),
+            "moved": text_of_fingerprints(staged.left.get(key)),
             **_made_by(staged, key, origin),
         }
         rows.append(values)
@@ -161,8 +167,11 @@ def record_change(
             "archive": archive.table.name if archive.table and is_kept else None,
             "archive_expires_at": archive.expires_at if is_kept else None,
             "undone_publications": json.dumps([*change.undone[key]]) if change.undone else None,
+            "moved": json.dumps([*change.moved[key]]) if key in change.moved else None,
             **(_made_by(staged, key, origin) if staged is not None else {}),
         }
+        if key in change.left:
+            values = {**values, "event": "moved"}
         rows.append(values)
     record(session, change.event, table, rows, origin=origin)
 

@@ -8,19 +8,23 @@ from dataclasses import replace
 from functools import partial
 from typing import get_args
 
-from dagster_safe_backfill.model.events import CHANGES_OF_LIVE, Event, StagedEvent
+from dagster_safe_backfill.model.events import Event, StagedEvent
 from dagster_safe_backfill.model.provenance import Provenance
 from dagster_safe_backfill.model.states import Fingerprint, Origin, StagedPartition
 from dagster_safe_backfill.model.tables import TableRef, names_of
 from dagster_safe_backfill.sql import ledger, terms
+from dagster_safe_backfill.wap.ledger.moves import fingerprints_of
 from dagster_safe_backfill.warehouses.base import Row, Session
 
 _WAITING: tuple[Event, ...] = ("audited", "approved", "refused")
 """The last events of partitions that passed their own audits, and whose rows may still be published."""
 
+_DONE: tuple[Event, ...] = ("published", "rolled_back")
+"""The events after which a partition doesn't wait any more. It still does after rows moved out of it."""
+
 _COLUMNS = (
     *("partition_key", "event", "scope", "shadow", "run_id", "code_version"),
-    *("asset_key", "provenance", "computed_by"),
+    *("asset_key", "provenance", "computed_by", "moved"),
     *("fingerprint", "fingerprinted_columns", "rows_staged", "publication_id", "recorded_at", "computed_at"),
 )
 
@@ -46,7 +50,7 @@ def staged_partitions(
     columns = session.tables.columns(ledger.ledger_of(table)) or ()
     if not ledger.is_readable(columns):
         return []
-    conditions = [ledger.is_event(*get_args(StagedEvent), "taken_up", *CHANGES_OF_LIVE)]
+    conditions = [ledger.is_event(*get_args(StagedEvent), "taken_up", *_DONE)]
     if keys is not None:
         conditions.append(terms.is_in(terms.column("partition_key"), map(terms.text, keys)))
     if group is not None:
@@ -126,6 +130,7 @@ def _staged_partition(table: TableRef, row: Row) -> StagedPartition:
         fingerprint=Fingerprint.parse(fingerprint) if fingerprint else Fingerprint(),
         columns=None if columns is None else tuple(json.loads(columns)),
         rows=of["rows_staged"] or 0,
+        left=fingerprints_of(of["moved"]),
         publication_id=of["publication_id"],
         recorded_at=of["recorded_at"],
         computed_at=of["computed_at"] or of["recorded_at"],

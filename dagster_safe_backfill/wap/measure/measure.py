@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Any, SupportsIndex, get_args
+from typing import Any, SupportsIndex, TypeGuard, get_args
 
 from sqlglot import exp
 
 from dagster_safe_backfill.audits.base import Audit, ColumnTypes, RowAudit
 from dagster_safe_backfill.audits.comparison import Comparison
-from dagster_safe_backfill.audits.groups import GroupAudit, Side
+from dagster_safe_backfill.audits.groups import Aggregate, GroupAudit, Side
 from dagster_safe_backfill.audits.rows import (
     AcceptedValues,
     FailingRows,
@@ -30,14 +30,13 @@ from dagster_safe_backfill.errors import (
     StatementCancelledError,
 )
 from dagster_safe_backfill.model.states import Staged
-from dagster_safe_backfill.model.tables import Column, TableRef
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.model.transient import is_transient
 from dagster_safe_backfill.sql import audited_rows, auditing, terms
 from dagster_safe_backfill.sql.audited_rows import AuditedRows
 from dagster_safe_backfill.wap.measure.compare import Sampler, compared
 from dagster_safe_backfill.wap.measure.readings import Position, Readings, Unmeasured, readings
-from dagster_safe_backfill.wap.measure.rows import staged_rows
+from dagster_safe_backfill.wap.measure.rows import staged_rows, with_columns
 from dagster_safe_backfill.warehouses.base import Row, Session
 
 _BY_CONDITION = (NotNull, AcceptedValues, InRange, RowExpression, References)
@@ -69,7 +68,7 @@ def measure(session: Session, batch: AuditedRows, audits: Sequence[Audit], *, co
         audits: The audits, with distinct names.
         counts_live: True if live rows are counted even if no audit needs them.
     """
-    batch = _with_references(session, batch, audits)
+    batch = with_columns(session, batch, audits, expressions=_compared(audits, batch))
     questions = _Questions.of(audits, batch)
     keys = batch.table_slice.keys
     positions = len(keys)
@@ -97,17 +96,22 @@ def measure(session: Session, batch: AuditedRows, audits: Sequence[Audit], *, co
     return Measurement(results=tuple(map(measuring.result, audits)), live_rows=live_counts)
 
 
-def _with_references(session: Session, batch: AuditedRows, audits: Sequence[Audit]) -> AuditedRows:
-    """Add the columns of the tables that texts of the rows are looked up in: their collations count too."""
-    texts = {column.name.casefold() for column in batch.columns if session.dialect.keeps(column.type) == "text"}
-    tables: dict[str, Sequence[Column]] = {}
+def _compared(audits: Sequence[Audit], batch: AuditedRows) -> set[str]:
+    """Return the SQL expressions, other than columns, whose values audits compare."""
+    found = set[str]()
     for audit in audits:
-        if isinstance(audit, References) and audit.table not in tables and texts & {*map(str.casefold, audit.columns)}:
-            # A name that isn't one is the problem of its audit alone, which will say so.
-            with suppress(ConfigurationError):
-                table = TableRef.parse(audit.table, default_schema=batch.live.schema)
-                tables[audit.table] = session.tables.columns(table) or ()
-    return replace(batch, references=tables) if tables else batch
+        if isinstance(audit, AcceptedValues | InRange):
+            found.add(audit.column)
+        elif isinstance(audit, GroupAudit):
+            # What a user's own class raises is told where its aggregates are measured.
+            with suppress(Exception):
+                found.update(one.sql for one in audit.aggregates().values() if _is_distinct(one))
+    names = {name.casefold() for name in batch.names}
+    return {sql for sql in found if sql.casefold() not in names}
+
+
+def _is_distinct(aggregate: Aggregate | str) -> TypeGuard[Aggregate]:
+    return isinstance(aggregate, Aggregate) and aggregate.of == "distinct"
 
 
 def key_result(session: Session, staged: Staged) -> AuditResult:
@@ -312,7 +316,8 @@ class _Measuring:
         ]
         return (
             f"({', '.join(names)}) is live in another partition, for {listed(rows)}. If a row moved, publish the"
-            " partition that it left and the one that it is in now in one run, or the one that it left first."
+            " partition that it left and the one that it is in now in one run, or the one that it left first; or let"
+            ' rows move with publish=Merge(on_moved_key="move").'
         )
 
     def _of_groups(self, audit: GroupAudit) -> AuditResult:

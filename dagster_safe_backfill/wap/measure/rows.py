@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 
 from sqlglot import exp
 
+from dagster_safe_backfill.audits.base import Audit
+from dagster_safe_backfill.audits.rows import References
+from dagster_safe_backfill.errors import ConfigurationError, WarehouseError
 from dagster_safe_backfill.model.slices import TableSlice
 from dagster_safe_backfill.model.states import LiveRows, Staged
 from dagster_safe_backfill.model.tables import Column, TableRef
-from dagster_safe_backfill.sql import staging, terms
+from dagster_safe_backfill.sql import audited_rows, staging, terms
 from dagster_safe_backfill.sql.audited_rows import AuditedRows
-from dagster_safe_backfill.sql.slicing import inside, outside
+from dagster_safe_backfill.sql.sameness import collation_of
+from dagster_safe_backfill.sql.slicing import identify_partitions, inside, outside
 from dagster_safe_backfill.warehouses.base import Session
 
 
@@ -40,6 +46,7 @@ def staged_rows(
         columns=staged.columns,
         counts=staged.rows,
         added=added,
+        moves_keys=staged.spec.on_moved_key == "move" and bool(staged.spec.unique_key),
         has_live=staged.live_columns is not None,
         looks_outside=looks_outside and staged.live_columns is not None,
         sample_columns=sample_columns,
@@ -55,6 +62,7 @@ def live_rows(session: Session, live: LiveRows, sample_columns: Sequence[str] | 
         columns=live.columns,
         counts=live.rows,
         added={},
+        moves_keys=False,
         has_live=True,
         looks_outside=True,
         sample_columns=sample_columns,
@@ -69,6 +77,7 @@ def _audited_rows(
     columns: Sequence[Column],
     counts: Mapping[str, int],
     added: Mapping[str, exp.Expr],
+    moves_keys: bool,
     has_live: bool,
     looks_outside: bool,
     sample_columns: Sequence[str] | None,
@@ -88,7 +97,42 @@ def _audited_rows(
         columns=tuple(columns),
         counts=counts,
         added=added,
+        moves_keys=moves_keys and not identify_partitions(table_slice.spec.unique_key, table_slice),
         instants=tuple(instants),
         dialect=session.dialect,
         sample_columns=None if sample_columns is None else tuple(sample_columns),
     )
+
+
+def with_columns(
+    session: Session, batch: AuditedRows, audits: Sequence[Audit], *, expressions: Iterable[str]
+) -> AuditedRows:
+    """Add the types and collations of what the audits compare, besides columns: `expressions`, and other tables."""
+    return _with_expressions(session, _with_references(session, batch, audits), expressions)
+
+
+def _with_references(session: Session, batch: AuditedRows, audits: Sequence[Audit]) -> AuditedRows:
+    """Add the columns of the tables that texts of the rows are looked up in: their collations count too."""
+    texts = {column.name.casefold() for column in batch.columns if session.dialect.keeps(column.type) == "text"}
+    tables: dict[str, Sequence[Column]] = {}
+    for audit in audits:
+        if isinstance(audit, References) and audit.table not in tables and texts & {*map(str.casefold, audit.columns)}:
+            # A name that isn't one is the problem of its audit alone, which will say so.
+            with suppress(ConfigurationError):
+                table = TableRef.parse(audit.table, default_schema=batch.live.schema)
+                tables[audit.table] = session.tables.columns(table) or ()
+    return replace(batch, references=tables) if tables else batch
+
+
+def _with_expressions(session: Session, batch: AuditedRows, expressions: Iterable[str]) -> AuditedRows:
+    """Add the types and collations of expressions."""
+    found: dict[str, Column] = {}
+    known = {column.name.casefold(): column for column in batch.columns}
+    for sql in sorted(expressions):
+        # An expression that isn't one, or names no column, is the problem of its audit alone, which will say so.
+        with suppress(ConfigurationError, WarehouseError):
+            expression = terms.parsed(sql, dialect=batch.dialect.name, option="audit")
+            (described,) = session.describe(exp.select(expression.copy()).from_(audited_rows.shadow_rows(batch)))
+            read = [known.get(one.name.casefold()) for one in expression.find_all(exp.Column)]
+            found[sql] = replace(described, collation=collation_of(described, read, expression, batch.dialect))
+    return replace(batch, expressions=found) if found else batch

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlglot import exp
 
-from dagster_safe_backfill.errors import ArchiveNotFoundError, RollbackConflictError
+from dagster_safe_backfill.errors import ArchiveNotFoundError, RollbackConflictError, RollbackError
 from dagster_safe_backfill.model.slices import TableSlice
 from dagster_safe_backfill.model.tables import Column, TableRef, names_of
 from dagster_safe_backfill.model.text import listed
@@ -178,7 +178,10 @@ def _valued(
     conditions: list[exp.Expr] = []
     for column, default in staging.with_defaults(live.spec, columns, dialect=session.dialect.name).items():
         value = terms.typed(default or exp.null(), column.type, dialect=session.dialect.name)
-        differs = exp.NullSafeNEQ(this=terms.column(column.name), expression=value)
+        here, there = (session.dialect.exact(one, column) for one in (terms.column(column.name), value))
+        differs = terms.any_of(
+            [exp.NullSafeNEQ(this=one.copy(), expression=other.copy()) for one, other in zip(here, there, strict=True)]
+        )
         conditions.append(terms.count_where(differs))
     select = exp.select(*conditions).from_(terms.table(table)).where(where)
     (counts,) = session.query(select)
@@ -200,12 +203,12 @@ def _used(
     undone = {layer.publication_id for one in undoing.values() for layer in one.layers}
     newest = {change.key: change for change in history(session, spec.table)}
     for key, change in newest.items():
-        if key not in live.keys and change.event == "published" and change.publication_id not in undone:
+        if key not in live.keys and change.event != "rolled_back" and change.publication_id not in undone:
             used |= {*change.columns}.intersection(candidates)
     # Another publication may have added a column, too, and before this one.
     for one in undoing.values():
         beneath = one.history[one.lowest - 1] if one.lowest else None
-        if beneath is not None and beneath.event == "published":
+        if beneath is not None and beneath.event != "rolled_back":
             used |= {*beneath.columns}.intersection(candidates)
     # Also what nobody recorded, such as a value that was written by hand.
     added = [one for one in columns if one.name in candidates]
@@ -216,6 +219,24 @@ def _used(
         if kept:
             used |= _valued(session, live, kept, archive, where=inside(live.only(keys)))
     return used
+
+
+def check_alterable(session: Session, table: TableRef, back: ColumnsBack) -> None:
+    """Refuse to change the columns of a table that a foreign key refers to.
+
+    Raises:
+        RollbackError: The columns can't be put back.
+    """
+    names = listed([*back.dropped, *(() if back.whole is None else names_of(back.restored))])
+    if names and session.tables.is_referenced(table):
+        # DuckDB 2.0: `Cannot alter entry "t" because there are entries that depend on it`, also for RENAME.
+        raise RollbackError(
+            f"{table}: the publication added, dropped or changed the columns {names}, and a foreign key of another"
+            " table refers to the table. The database changes and replaces no such table, so nothing was rolled back."
+            " Create the other table again without the foreign key, roll back, and add the key again. To put back only"
+            " rows, compute and publish these partitions again.",
+            table=str(table),
+        )
 
 
 def _check_last_and_whole(

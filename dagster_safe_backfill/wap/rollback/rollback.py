@@ -33,8 +33,9 @@ from dagster_safe_backfill.wap.ledger.record import (
     upgrade_ledger,
 )
 from dagster_safe_backfill.wap.recovery import finish_interrupted_swap
-from dagster_safe_backfill.wap.rollback.columns import ColumnsBack, columns_back
+from dagster_safe_backfill.wap.rollback.columns import ColumnsBack, check_alterable, columns_back
 from dagster_safe_backfill.wap.rollback.histories import rollback_path
+from dagster_safe_backfill.wap.rollback.moves import check_moves
 from dagster_safe_backfill.wap.rollback.restore import (
     Restoration,
     by_partitions,
@@ -138,9 +139,11 @@ class _Rollback:
             if not undoing:
                 return result
             self._check_covered(undoing)
+            check_moves(self.session, table, undoing)
             live, columns = self._live(undoing)
             now = self._now(committed, live, columns, undoing, altered)
         back = columns_back(self.session, live, columns, undoing, altered)
+        check_alterable(self.session, table, back)
         restoration = self._restoration(live, back, undoing)
         kept = {key: now[key].rows for key, one in undoing.items() if not one.has_rows}
         restoration = replace(restoration, unchanged=kept)
@@ -363,6 +366,7 @@ class _Rollback:
             after=after,
             columns=names_of(columns),
             archive=archive,
+            moved=restoration.prepared.moved,
             undone={key: [layer.publication_id for layer in one.layers] for key, one in undoing.items()},
         )
         record_change(session, table, change, origin=self.origin)

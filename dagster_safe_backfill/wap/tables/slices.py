@@ -18,6 +18,7 @@ from dagster_safe_backfill.model.slices import (
 from dagster_safe_backfill.model.tables import Column, TableSpec, names_of
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.dialect import Dialect
+from dagster_safe_backfill.sql.sameness import collation_of
 from dagster_safe_backfill.sql.slicing import ambiguous_keys, inside
 from dagster_safe_backfill.warehouses.base import Session
 
@@ -68,17 +69,9 @@ def table_slice(
             keeps=session.dialect.keeps(described.type),
             timezone=spec.column_timezone,
             dialect=session.dialect,
-            collation=_collation(session, described, read, expressions[name]),
+            collation=collation_of(described, read, expressions[name], session.dialect),
         )
     return TableSlice(spec=spec, partition_slice=partition_slice, columns=found)
-
-
-def _collation(session: Session, described: Column, read: Sequence[Column], expression: exp.Expr) -> str | None:
-    """Return the collation that an expression has of the columns that it reads, if it doesn't set one itself."""
-    # An expression that names a collation compares as its user said.
-    if session.dialect.keeps(described.type) != "text" or expression.find(exp.Collate):
-        return None
-    return next((column.collation for column in read if column.collation is not None), None)
 
 
 def live_slice(

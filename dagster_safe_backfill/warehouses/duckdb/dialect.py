@@ -92,12 +92,17 @@ class DuckDBDialect(Dialect):
     def is_lost(self, value: exp.Expr, *, source: str, target: str) -> exp.Expr:
         """See `Dialect.is_lost`. DuckDB's TRY_CAST accepts values of any type."""
         kept = self._tried(value, target)
+        hidden = self.exact(value, Column(name="", type=source))[1:]
+        back = self.exact(self._tried(kept.copy(), source), Column(name="", type=source))[1:]
         if UNTYPED not in source and is_cast_back(target):
             # DuckDB compares an integer with a float as floats, so 2**53 + 1 would equal the float nearest to it.
             kept = self._tried(kept, source)
         # A value that can't be cast is not compared: DuckDB would cast it again for the comparison, and raise.
         is_given = exp.not_(exp.Is(this=value.copy(), expression=exp.Null()))
         is_changed = exp.NullSafeNEQ(this=kept.copy(), expression=value.copy())
+        if hidden:
+            # An integer and a decimal have no -0.0.
+            is_changed = exp.or_(is_changed, exp.not_(terms.equal(hidden, back)))
         is_refused = exp.Is(this=kept, expression=exp.Null())
         return exp.Case().when(is_refused, is_given).else_(is_changed)
 

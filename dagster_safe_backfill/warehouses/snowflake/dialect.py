@@ -104,7 +104,10 @@ class SnowflakeDialect(Dialect):
             return _is_lost_of_text(value, target=target)
         match base(target):
             case "NUMBER":
-                return _is_lost_in_number(value, source=source, target=target)
+                # A number has no -0.0.
+                hidden = self.exact(value, Column(name="", type=source))[1:] if base(source) == "FLOAT" else ()
+                is_lost = _is_lost_in_number(value, source=source, target=target)
+                return exp.or_(is_lost, terms.is_any_text(hidden)) if hidden else is_lost
             case "FLOAT":
                 return _is_lost_in_float(value, source=source)
             case "VARCHAR" | "BINARY":

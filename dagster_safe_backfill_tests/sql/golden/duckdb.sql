@@ -259,7 +259,15 @@ SELECT
   ) AS "_sb_1",
   SUM("value") AS "_sb_2",
   AVG("value") AS "_sb_3",
-  COUNT(DISTINCT "value") AS "_sb_4",
+  COUNT(
+    DISTINCT CASE
+      WHEN "value" IS NULL
+      THEN NULL
+      WHEN CASE WHEN "value" = 0 AND SIGNBIT("value") THEN '-' ELSE '' END IS NULL
+      THEN NULL
+      ELSE ("value", CASE WHEN "value" = 0 AND SIGNBIT("value") THEN '-' ELSE '' END)
+    END
+  ) AS "_sb_4",
   QUANTILE_CONT("value", 0.5
   ORDER BY
     "value") AS "_sb_5",
@@ -310,7 +318,15 @@ SELECT
   ) AS "_sb_1",
   SUM("value") AS "_sb_2",
   AVG("value") AS "_sb_3",
-  COUNT(DISTINCT "value") AS "_sb_4",
+  COUNT(
+    DISTINCT CASE
+      WHEN "value" IS NULL
+      THEN NULL
+      WHEN CASE WHEN "value" = 0 AND SIGNBIT("value") THEN '-' ELSE '' END IS NULL
+      THEN NULL
+      ELSE ("value", CASE WHEN "value" = 0 AND SIGNBIT("value") THEN '-' ELSE '' END)
+    END
+  ) AS "_sb_4",
   QUANTILE_CONT("value", 0.5
   ORDER BY
     "value") AS "_sb_5",
@@ -984,6 +1000,281 @@ SELECT
   "_sb_shadow"."value" AS "value",
   CAST('2024-01-01 00:00:00+00:00' AS TIMESTAMPTZ) AS "updated_at"
 FROM "main"."live__shadow_1" AS "_sb_shadow";
+
+-- publishing: keys that are live elsewhere
+SELECT
+  "_sb_live"."_sb_partition",
+  "_sb_shadow"."_sb_partition",
+  COUNT(*)
+FROM "main"."live__shadow_1" AS "_sb_shadow"
+JOIN (
+  SELECT
+    "it's",
+    day AS "_sb_value_0",
+    "_sb_map"."_sb_ordinal" AS "_sb_partition"
+  FROM (
+    SELECT
+      *
+    FROM "main"."live" AS "_sb_live"
+    WHERE
+      NOT COALESCE(
+        (
+          "_sb_live".day >= CAST('2024-01-05' AS DATE)
+          AND "_sb_live".day < CAST('2024-01-06' AS DATE)
+        ),
+        FALSE
+      )
+      AND EXISTS(
+        SELECT
+          1
+        FROM "main"."live__shadow_1" AS "_sb_shadow"
+        WHERE
+          "_sb_shadow"."it's" = "_sb_live"."it's"
+      )
+  ) AS "_sb_rows"
+  LEFT JOIN (
+    SELECT
+      "_sb_ordinal" AS "_sb_ordinal",
+      CAST("_sb_key0" AS DATE) AS "_sb_key0"
+    FROM (VALUES
+      (0, '2024-01-01'),
+      (1, '2024-01-02'),
+      (2, '2024-01-05')) AS "_sb_map"("_sb_ordinal", "_sb_key0")
+  ) AS "_sb_map"
+    ON "_sb_rows".day = "_sb_map"."_sb_key0"
+) AS "_sb_live"
+  ON "_sb_live"."it's" = "_sb_shadow"."it's"
+GROUP BY
+  "_sb_live"."_sb_partition",
+  "_sb_shadow"."_sb_partition";
+
+-- publishing: keys that are live in no partition
+SELECT
+  "_sb_live"."it's",
+  "_sb_live"."_sb_value_0"
+FROM (
+  SELECT
+    "it's",
+    day AS "_sb_value_0",
+    "_sb_map"."_sb_ordinal" AS "_sb_partition"
+  FROM (
+    SELECT
+      *
+    FROM "main"."live" AS "_sb_live"
+    WHERE
+      NOT COALESCE(
+        (
+          "_sb_live".day >= CAST('2024-01-05' AS DATE)
+          AND "_sb_live".day < CAST('2024-01-06' AS DATE)
+        ),
+        FALSE
+      )
+      AND EXISTS(
+        SELECT
+          1
+        FROM "main"."live__shadow_1" AS "_sb_shadow"
+        WHERE
+          "_sb_shadow"."it's" = "_sb_live"."it's"
+      )
+  ) AS "_sb_rows"
+  LEFT JOIN (
+    SELECT
+      "_sb_ordinal" AS "_sb_ordinal",
+      CAST("_sb_key0" AS DATE) AS "_sb_key0"
+    FROM (VALUES
+      (0, '2024-01-01'),
+      (1, '2024-01-02'),
+      (2, '2024-01-05')) AS "_sb_map"("_sb_ordinal", "_sb_key0")
+  ) AS "_sb_map"
+    ON "_sb_rows".day = "_sb_map"."_sb_key0"
+) AS "_sb_live"
+WHERE
+  "_sb_live"."_sb_partition" IS NULL;
+
+-- publishing: differing, with rows that move
+SELECT
+  "_sb_shadow"."day",
+  "_sb_shadow"."it's",
+  "_sb_shadow"."value",
+  "_sb_shadow"."_sb_partition",
+  "_sb_live"."it's" IS NULL AS "_sb_is_new"
+FROM "main"."live__shadow_1" AS "_sb_shadow"
+LEFT JOIN (
+  SELECT
+    "day",
+    "it's",
+    "value"
+  FROM "main"."live"
+  WHERE
+    (
+      (
+        day >= CAST('2024-01-01' AS DATE) AND day < CAST('2024-01-03' AS DATE)
+      )
+      OR (
+        day >= CAST('2024-01-05' AS DATE) AND day < CAST('2024-01-06' AS DATE)
+      )
+    )
+) AS "_sb_live"
+  ON "_sb_live"."it's" = "_sb_shadow"."it's"
+WHERE
+  "_sb_live"."it's" IS NULL
+  OR (
+    "_sb_live"."day" IS DISTINCT FROM "_sb_shadow"."day"
+    OR "_sb_live"."value" IS DISTINCT FROM "_sb_shadow"."value"
+  );
+
+-- publishing: moved by partition
+SELECT
+  "_sb_live"."_sb_partition",
+  "_sb_shadow"."_sb_partition",
+  COUNT(*)
+FROM "main"."live__shadow_1" AS "_sb_shadow"
+JOIN (
+  SELECT
+    "it's",
+    "_sb_map"."_sb_ordinal" AS "_sb_partition"
+  FROM (
+    SELECT
+      *
+    FROM "main"."live"
+    WHERE
+      (
+        (
+          day >= CAST('2024-01-01' AS DATE) AND day < CAST('2024-01-03' AS DATE)
+        )
+        OR (
+          day >= CAST('2024-01-05' AS DATE) AND day < CAST('2024-01-06' AS DATE)
+        )
+      )
+  ) AS "_sb_rows"
+  LEFT JOIN (
+    SELECT
+      "_sb_ordinal" AS "_sb_ordinal",
+      CAST("_sb_key0" AS DATE) AS "_sb_key0"
+    FROM (VALUES
+      (0, '2024-01-01'),
+      (1, '2024-01-02'),
+      (2, '2024-01-05')) AS "_sb_map"("_sb_ordinal", "_sb_key0")
+  ) AS "_sb_map"
+    ON "_sb_rows".day = "_sb_map"."_sb_key0"
+) AS "_sb_live"
+  ON "_sb_live"."it's" = "_sb_shadow"."it's"
+WHERE
+  "_sb_live"."_sb_partition" <> "_sb_shadow"."_sb_partition"
+GROUP BY
+  "_sb_live"."_sb_partition",
+  "_sb_shadow"."_sb_partition";
+
+-- publishing: merge changed, with rows that move
+MERGE INTO "main"."live" AS "_sb_live"
+USING "main"."live__shadow_1" AS "_sb_shadow"
+ON "_sb_live"."it's" = "_sb_shadow"."it's"
+AND (
+  (
+    "_sb_live".day >= CAST('2024-01-01' AS DATE)
+    AND "_sb_live".day < CAST('2024-01-03' AS DATE)
+  )
+  OR (
+    "_sb_live".day >= CAST('2024-01-05' AS DATE)
+    AND "_sb_live".day < CAST('2024-01-06' AS DATE)
+  )
+)
+WHEN MATCHED AND "_sb_live"."day" IS DISTINCT FROM "_sb_shadow"."day"
+OR "_sb_live"."value" IS DISTINCT FROM "_sb_shadow"."value" THEN UPDATE SET
+  "day" = "_sb_shadow"."day",
+  "value" = "_sb_shadow"."value"
+WHEN NOT MATCHED THEN INSERT ("day", "it's", "value") VALUES ("_sb_shadow"."day", "_sb_shadow"."it's", "_sb_shadow"."value");
+
+-- publishing: delete rows that move
+DELETE FROM "main"."live" AS "_sb_live"
+WHERE
+  (
+    "_sb_live".day >= CAST('2024-01-05' AS DATE)
+    AND "_sb_live".day < CAST('2024-01-06' AS DATE)
+  )
+  AND EXISTS(
+    SELECT
+      1
+    FROM "main"."live__shadow_1" AS "_sb_shadow"
+    WHERE
+      "_sb_shadow"."it's" = "_sb_live"."it's"
+  );
+
+-- auditing: repeated values beside rows that stay
+SELECT
+  COUNT(*)
+FROM (
+  SELECT
+    "value",
+    CASE WHEN "value" = 0 AND SIGNBIT("value") THEN '-' ELSE '' END AS "_sb_form_1_value"
+  FROM "main"."live__shadow_1"
+  GROUP BY
+    "value",
+    CASE WHEN "value" = 0 AND SIGNBIT("value") THEN '-' ELSE '' END
+  HAVING
+    COUNT(*) > 1
+  UNION ALL
+  SELECT
+    "_sb_live"."value",
+    CASE
+      WHEN "_sb_live"."value" = 0 AND SIGNBIT("_sb_live"."value")
+      THEN '-'
+      ELSE ''
+    END AS "_sb_form_1_value"
+  FROM "main"."live" AS "_sb_live"
+  WHERE
+    (
+      NOT COALESCE(
+        (
+          (
+            "_sb_live".day >= CAST('2024-01-01' AS DATE)
+            AND "_sb_live".day < CAST('2024-01-03' AS DATE)
+          )
+          OR (
+            "_sb_live".day >= CAST('2024-01-05' AS DATE)
+            AND "_sb_live".day < CAST('2024-01-06' AS DATE)
+          )
+        ),
+        FALSE
+      )
+      AND NOT EXISTS(
+        SELECT
+          1
+        FROM "main"."live__shadow_1" AS "_sb_shadow"
+        WHERE
+          "_sb_shadow"."it's" = "_sb_live"."it's"
+      )
+    )
+    AND COALESCE(
+      (
+        (
+          "_sb_live"."value",
+          CASE
+            WHEN "_sb_live"."value" = 0 AND SIGNBIT("_sb_live"."value")
+            THEN '-'
+            ELSE ''
+          END
+        ) IN (
+          SELECT
+            "_sb_shadow"."value",
+            CASE
+              WHEN "_sb_shadow"."value" = 0 AND SIGNBIT("_sb_shadow"."value")
+              THEN '-'
+              ELSE ''
+            END
+          FROM "main"."live__shadow_1" AS "_sb_shadow"
+          WHERE
+            NOT "_sb_shadow"."value" IS NULL
+            AND NOT CASE
+              WHEN "_sb_shadow"."value" = 0 AND SIGNBIT("_sb_shadow"."value")
+              THEN '-'
+              ELSE ''
+            END IS NULL
+        )
+      ),
+      FALSE
+    )
+) AS "_sb_other";
 
 -- publishing: create live
 CREATE TABLE "main"."born" AS

@@ -980,6 +980,252 @@ SELECT
   CAST('2024-01-01 00:00:00+00:00' AS TIMESTAMP_TZ) AS "UPDATED_AT"
 FROM "MAIN"."LIVE__SHADOW_1" AS "_SB_SHADOW";
 
+-- publishing: keys that are live elsewhere
+SELECT
+  "_SB_LIVE"."_SB_PARTITION",
+  "_SB_SHADOW"."_SB_PARTITION",
+  COUNT(*)
+FROM "MAIN"."LIVE__SHADOW_1" AS "_SB_SHADOW"
+JOIN (
+  SELECT
+    "IT'S",
+    day AS "_SB_VALUE_0",
+    "_SB_MAP"."_SB_ORDINAL" AS "_SB_PARTITION"
+  FROM (
+    SELECT
+      *
+    FROM "MAIN"."LIVE" AS "_SB_LIVE"
+    WHERE
+      NOT COALESCE(
+        (
+          "_SB_LIVE".day >= CAST('2024-01-05' AS DATE)
+          AND "_SB_LIVE".day < CAST('2024-01-06' AS DATE)
+        ),
+        FALSE
+      )
+      AND EXISTS(
+        SELECT
+          1
+        FROM "MAIN"."LIVE__SHADOW_1" AS "_SB_SHADOW"
+        WHERE
+          "_SB_SHADOW"."IT'S" = "_SB_LIVE"."IT'S"
+      )
+  ) AS "_SB_ROWS"
+  LEFT JOIN (
+    SELECT
+      "_SB_ORDINAL" AS "_SB_ORDINAL",
+      CAST("_SB_KEY0" AS DATE) AS "_SB_KEY0"
+    FROM (VALUES
+      (0, '2024-01-01'),
+      (1, '2024-01-02'),
+      (2, '2024-01-05')) AS "_SB_MAP"("_SB_ORDINAL", "_SB_KEY0")
+  ) AS "_SB_MAP"
+    ON "_SB_ROWS".day = "_SB_MAP"."_SB_KEY0"
+) AS "_SB_LIVE"
+  ON "_SB_LIVE"."IT'S" = "_SB_SHADOW"."IT'S"
+GROUP BY
+  "_SB_LIVE"."_SB_PARTITION",
+  "_SB_SHADOW"."_SB_PARTITION";
+
+-- publishing: keys that are live in no partition
+SELECT
+  "_SB_LIVE"."IT'S",
+  "_SB_LIVE"."_SB_VALUE_0"
+FROM (
+  SELECT
+    "IT'S",
+    day AS "_SB_VALUE_0",
+    "_SB_MAP"."_SB_ORDINAL" AS "_SB_PARTITION"
+  FROM (
+    SELECT
+      *
+    FROM "MAIN"."LIVE" AS "_SB_LIVE"
+    WHERE
+      NOT COALESCE(
+        (
+          "_SB_LIVE".day >= CAST('2024-01-05' AS DATE)
+          AND "_SB_LIVE".day < CAST('2024-01-06' AS DATE)
+        ),
+        FALSE
+      )
+      AND EXISTS(
+        SELECT
+          1
+        FROM "MAIN"."LIVE__SHADOW_1" AS "_SB_SHADOW"
+        WHERE
+          "_SB_SHADOW"."IT'S" = "_SB_LIVE"."IT'S"
+      )
+  ) AS "_SB_ROWS"
+  LEFT JOIN (
+    SELECT
+      "_SB_ORDINAL" AS "_SB_ORDINAL",
+      CAST("_SB_KEY0" AS DATE) AS "_SB_KEY0"
+    FROM (VALUES
+      (0, '2024-01-01'),
+      (1, '2024-01-02'),
+      (2, '2024-01-05')) AS "_SB_MAP"("_SB_ORDINAL", "_SB_KEY0")
+  ) AS "_SB_MAP"
+    ON "_SB_ROWS".day = "_SB_MAP"."_SB_KEY0"
+) AS "_SB_LIVE"
+WHERE
+  "_SB_LIVE"."_SB_PARTITION" IS NULL;
+
+-- publishing: differing, with rows that move
+SELECT
+  "_SB_SHADOW"."DAY",
+  "_SB_SHADOW"."IT'S",
+  "_SB_SHADOW"."VALUE",
+  "_SB_SHADOW"."_SB_PARTITION",
+  "_SB_LIVE"."IT'S" IS NULL AS "_SB_IS_NEW"
+FROM "MAIN"."LIVE__SHADOW_1" AS "_SB_SHADOW"
+LEFT JOIN (
+  SELECT
+    "DAY",
+    "IT'S",
+    "VALUE"
+  FROM "MAIN"."LIVE"
+  WHERE
+    (
+      (
+        day >= CAST('2024-01-01' AS DATE) AND day < CAST('2024-01-03' AS DATE)
+      )
+      OR (
+        day >= CAST('2024-01-05' AS DATE) AND day < CAST('2024-01-06' AS DATE)
+      )
+    )
+) AS "_SB_LIVE"
+  ON "_SB_LIVE"."IT'S" = "_SB_SHADOW"."IT'S"
+WHERE
+  "_SB_LIVE"."IT'S" IS NULL
+  OR (
+    "_SB_LIVE"."DAY" IS DISTINCT FROM "_SB_SHADOW"."DAY"
+    OR "_SB_LIVE"."VALUE" IS DISTINCT FROM "_SB_SHADOW"."VALUE"
+  );
+
+-- publishing: moved by partition
+SELECT
+  "_SB_LIVE"."_SB_PARTITION",
+  "_SB_SHADOW"."_SB_PARTITION",
+  COUNT(*)
+FROM "MAIN"."LIVE__SHADOW_1" AS "_SB_SHADOW"
+JOIN (
+  SELECT
+    "IT'S",
+    "_SB_MAP"."_SB_ORDINAL" AS "_SB_PARTITION"
+  FROM (
+    SELECT
+      *
+    FROM "MAIN"."LIVE"
+    WHERE
+      (
+        (
+          day >= CAST('2024-01-01' AS DATE) AND day < CAST('2024-01-03' AS DATE)
+        )
+        OR (
+          day >= CAST('2024-01-05' AS DATE) AND day < CAST('2024-01-06' AS DATE)
+        )
+      )
+  ) AS "_SB_ROWS"
+  LEFT JOIN (
+    SELECT
+      "_SB_ORDINAL" AS "_SB_ORDINAL",
+      CAST("_SB_KEY0" AS DATE) AS "_SB_KEY0"
+    FROM (VALUES
+      (0, '2024-01-01'),
+      (1, '2024-01-02'),
+      (2, '2024-01-05')) AS "_SB_MAP"("_SB_ORDINAL", "_SB_KEY0")
+  ) AS "_SB_MAP"
+    ON "_SB_ROWS".day = "_SB_MAP"."_SB_KEY0"
+) AS "_SB_LIVE"
+  ON "_SB_LIVE"."IT'S" = "_SB_SHADOW"."IT'S"
+WHERE
+  "_SB_LIVE"."_SB_PARTITION" <> "_SB_SHADOW"."_SB_PARTITION"
+GROUP BY
+  "_SB_LIVE"."_SB_PARTITION",
+  "_SB_SHADOW"."_SB_PARTITION";
+
+-- publishing: merge changed, with rows that move
+MERGE INTO "MAIN"."LIVE" AS "_SB_LIVE"
+USING "MAIN"."LIVE__SHADOW_1" AS "_SB_SHADOW"
+ON "_SB_LIVE"."IT'S" = "_SB_SHADOW"."IT'S"
+AND (
+  (
+    "_SB_LIVE".day >= CAST('2024-01-01' AS DATE)
+    AND "_SB_LIVE".day < CAST('2024-01-03' AS DATE)
+  )
+  OR (
+    "_SB_LIVE".day >= CAST('2024-01-05' AS DATE)
+    AND "_SB_LIVE".day < CAST('2024-01-06' AS DATE)
+  )
+)
+WHEN MATCHED AND "_SB_LIVE"."DAY" IS DISTINCT FROM "_SB_SHADOW"."DAY"
+OR "_SB_LIVE"."VALUE" IS DISTINCT FROM "_SB_SHADOW"."VALUE" THEN UPDATE SET
+  "DAY" = "_SB_SHADOW"."DAY",
+  "VALUE" = "_SB_SHADOW"."VALUE"
+WHEN NOT MATCHED THEN INSERT ("DAY", "IT'S", "VALUE") VALUES ("_SB_SHADOW"."DAY", "_SB_SHADOW"."IT'S", "_SB_SHADOW"."VALUE");
+
+-- publishing: delete rows that move
+DELETE FROM "MAIN"."LIVE" AS "_SB_LIVE"
+WHERE
+  (
+    "_SB_LIVE".day >= CAST('2024-01-05' AS DATE)
+    AND "_SB_LIVE".day < CAST('2024-01-06' AS DATE)
+  )
+  AND EXISTS(
+    SELECT
+      1
+    FROM "MAIN"."LIVE__SHADOW_1" AS "_SB_SHADOW"
+    WHERE
+      "_SB_SHADOW"."IT'S" = "_SB_LIVE"."IT'S"
+  );
+
+-- auditing: repeated values beside rows that stay
+SELECT
+  COUNT(*)
+FROM (
+  SELECT
+    "VALUE"
+  FROM "MAIN"."LIVE__SHADOW_1"
+  GROUP BY
+    "VALUE"
+  HAVING
+    COUNT(*) > 1
+  UNION ALL
+  SELECT
+    "_SB_LIVE"."VALUE"
+  FROM "MAIN"."LIVE" AS "_SB_LIVE"
+  WHERE
+    (
+      NOT COALESCE(
+        (
+          (
+            "_SB_LIVE".day >= CAST('2024-01-01' AS DATE)
+            AND "_SB_LIVE".day < CAST('2024-01-03' AS DATE)
+          )
+          OR (
+            "_SB_LIVE".day >= CAST('2024-01-05' AS DATE)
+            AND "_SB_LIVE".day < CAST('2024-01-06' AS DATE)
+          )
+        ),
+        FALSE
+      )
+      AND NOT EXISTS(
+        SELECT
+          1
+        FROM "MAIN"."LIVE__SHADOW_1" AS "_SB_SHADOW"
+        WHERE
+          "_SB_SHADOW"."IT'S" = "_SB_LIVE"."IT'S"
+      )
+    )
+    AND EXISTS(
+      SELECT
+        1
+      FROM "MAIN"."LIVE__SHADOW_1" AS "_SB_SHADOW"
+      WHERE
+        "_SB_SHADOW"."VALUE" = "_SB_LIVE"."VALUE"
+    )
+) AS "_SB_OTHER";
+
 -- publishing: create live
 CREATE TABLE "MAIN"."BORN" AS
 SELECT

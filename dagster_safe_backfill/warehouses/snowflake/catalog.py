@@ -321,7 +321,7 @@ def locking(table: TableRef, column: str) -> exp.Update:
     value = terms.column(column)
     # With a condition that is false for the compiler, such as FALSE, it might skip the table and so the lock. Only
     # warehouses/snowflake/test_live.py can show that this condition does lock.
-    random = exp.GT(this=exp.func("RANDOM", dialect=DIALECT), expression=terms.number(_NEVER))
+    random = exp.GT(this=exp.Rand(), expression=terms.number(_NEVER))
     never = exp.and_(exp.Is(this=value.copy(), expression=exp.Null()), random)
     return _updated(table, value, value.copy(), where=never)
 

@@ -27,7 +27,7 @@ from dagster_safe_backfill.model.tables import Column, TableRef, names_of
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import staging
 from dagster_safe_backfill.wap.changes.archive import archived
-from dagster_safe_backfill.wap.changes.conflicts import check_conflict, check_written
+from dagster_safe_backfill.wap.changes.conflicts import check_conflict, check_meanwhile, check_written, reader_of
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
 from dagster_safe_backfill.wap.changes.prepare import PreparedChange, prepare_change, slice_write
 from dagster_safe_backfill.wap.changes.swap import swapped
@@ -159,7 +159,7 @@ class _Publication:
         # Snowflake's SWAP WITH is its own inverse, so a swap whose reply was lost is settled before the table is read.
         finish_interrupted_swap(session, table)
         # This locks the live table. All reads come after it, so no other session can change what they return.
-        with session.tables.hold(table) as committed:
+        with session.tables.hold(table, run_id=origin.run_id) as committed:
             # Before the look-up of `done`: another asset may have published in the same run, under the same id.
             check_writer(committed, table, origin=origin, keys=table_slice.keys)
             live = committed.tables.columns(table)
@@ -175,7 +175,7 @@ class _Publication:
             # A table that doesn't exist can't be locked; the next attempt can lock it.
             raise TransactionConflictError(f"{table}: another transaction created the table after this one began")
         # If the reply to COMMIT was lost, only the ledger shows whether an earlier try has published.
-        done = changes_by(session, table, origin.publication_id)
+        done = changes_by(session.reader, table, origin.publication_id)
         if done:
             published = self._repeated(done)
             # On Snowflake, tables are dropped after COMMIT, so the earlier try may not have dropped its shadow.
@@ -183,10 +183,11 @@ class _Publication:
             return published
         # After the ledger's look-up: the rows that an earlier try of this run published are no conflict.
         self._check(now, live or ())
-        prepared, archive = self._write(before, names, live_exists=live is not None)
+        prepared, archive = self._write(before, live)
         # Read again, because the write may have created the table, or added or dropped columns.
         columns = session.tables.columns(table) or ()
-        after = live_fingerprints(session, table_slice, columns)
+        is_unchanged = not prepared.statements and live is not None and {*columns} == {*live}
+        after = before if is_unchanged else live_fingerprints(session, table_slice, columns)
         # Snowflake's lock doesn't stop the INSERT of another session, so the numbers are checked before COMMIT.
         check_written(session, staged, after)
         change = NewChange(
@@ -222,7 +223,7 @@ class _Publication:
         """
         session, rules, origin, staged = self.session, self.rules, self.origin, self.audited.staged
         table = staged.table_slice.spec.table
-        others = () if rules.allow_mixed_versions else other_versions(session, table, origin)
+        others = () if rules.allow_mixed_versions else other_versions(session.reader, table, origin)
         if others:
             raise MixedVersionsError(
                 f"{table}: backfill {origin.backfill_id} has published partitions of code_version {listed(others)}, and"
@@ -236,13 +237,14 @@ class _Publication:
         if live:
             check_kept(staged, live)
         if rules.on_conflict == "raise":
-            check_conflict(session, staged, now, origin=origin)
+            check_conflict(session.reader, staged, now, origin=origin)
 
     def _write(
-        self, before: Mapping[str, Fingerprint], names: tuple[str, ...], *, live_exists: bool
+        self, before: Mapping[str, Fingerprint], live: Sequence[Column] | None
     ) -> tuple[PreparedChange, Archive]:
         """Write the rows to the live table; return the change, and the archive of the replaced rows."""
         session, rules, staged = self.session, self.rules, self.audited.staged
+        live_exists, names = live is not None, names_of(live or ())
         publication_id = self.origin.publication_id
         match rules:
             case Swap() if live_exists:
@@ -255,10 +257,11 @@ class _Publication:
         table_slice = staged.table_slice
         # Before any row is written: on Snowflake, DDL commits the transaction, so it is begun again after it.
         add_columns(session, staged)
+        reader = reader_of(session, staged.shadow, table_slice, live or (), before)
         write = slice_write(
-            session, table_slice, shadow=staged.shadow, columns=staged.columns, is_partial=staged.is_partial
+            reader, table_slice, shadow=staged.shadow, columns=staged.columns, is_partial=staged.is_partial
         )
-        prepared = prepare_change(session, write, staged.rows, strategy=rules.strategy, live_exists=live_exists)
+        prepared = prepare_change(reader, write, staged.rows, strategy=rules.strategy, live_exists=live_exists)
         archive = Archive()
         replaced = prepared.replaced(before)
         if replaced and rules.archive_for:
@@ -266,6 +269,8 @@ class _Publication:
             keep_for = rules.archive_for
             archive = archived(session, of_replaced, names, publication_id=publication_id, keep_for=keep_for)
         prepared.run(session)
+        if live and prepared.statements:
+            check_meanwhile(session, table_slice, live, before)
         return prepared, archive
 
     def _clean_up(self) -> None:

@@ -15,8 +15,6 @@ from dagster_safe_backfill.warehouses.snowflake.generator import DIALECT, shown
 from dagster_safe_backfill.warehouses.snowflake.types import base
 
 _RETYPED = "_sb_retyped"
-_NEVER = 2**63 - 1
-"""The largest signed integer of 64 bits. RANDOM() returns no larger number."""
 _UNQUOTED = ("NUMBER", "FLOAT", "BOOLEAN")
 
 
@@ -126,13 +124,3 @@ def sql_of(expression: exp.Expr) -> str:
 
 def _text(value: str) -> str:
     return sql_of(terms.text(value))
-
-
-def locking(table: TableRef, column: str) -> exp.Update:
-    """Return an UPDATE that changes no row, but locks the table until its transaction ends."""
-    value = terms.column(column)
-    # With a condition that is false for the compiler, such as FALSE, it might skip the table and so the lock. Only
-    # warehouses/snowflake/test_live.py can show that this condition does lock.
-    random = exp.GT(this=exp.func("RANDOM", dialect=DIALECT), expression=terms.number(_NEVER))
-    never = exp.and_(exp.Is(this=value.copy(), expression=exp.Null()), random)
-    return exp.update(terms.table(table), {column: value}, where=never)

@@ -72,6 +72,19 @@ class TableLocks:
         with self._changed:
             self._written.setdefault(table, {})[session] = _Held(session, transaction, query_id)
 
+    def has(self, table: str, session: int) -> bool:
+        with self._changed:
+            held = self._held.get(table)
+            return held is not None and held.session == session
+
+    def release_one(self, table: str, session: int) -> None:
+        """Give up the lock of one table, as a statement that has changed no row has taken none."""
+        with self._changed:
+            held = self._held.get(table)
+            if held is not None and held.session == session:
+                del self._held[table]
+            self._changed.notify_all()
+
     def release(self, session: int) -> None:
         with self._changed:
             self._held = {table: held for table, held in self._held.items() if held.session != session}
@@ -81,6 +94,11 @@ class TableLocks:
 
     def held_by(self, session: int) -> frozenset[str]:
         return frozenset(table for table, holder in self.held().items() if holder == session)
+
+    def transactions(self) -> dict[str, int]:
+        """Return the transaction that holds each locked table."""
+        with self._changed:
+            return {table: held.transaction for table, held in self._held.items()}
 
     def held(self) -> dict[str, int]:
         """Return the session that holds each locked table."""

@@ -97,6 +97,8 @@ class Transaction:
     def begin(self, name: str = "") -> None:
         """Send BEGIN, unless it was sent, and then the INSERT that is pending.
 
+        A transaction with a name is one that is to hold a table: it is identified once it does.
+
         Without autocommit, statements that follow when the server has aborted the transaction are not committed one by
         one. They begin another transaction, which `commit` finds and rolls back.
         """
@@ -107,6 +109,8 @@ class Transaction:
             # Set before the statement, in case its reply is lost: a ROLLBACK without a transaction does nothing.
             self.has_begun, self.id = True, None
             self.own.execute(f"BEGIN TRANSACTION{f' NAME {name}' if name else ''}", is_stoppable=False)
+            if not name:
+                self.identify()
         if self.pending is not None:
             (sql, rows), self.pending = self.pending, None
             self.own.insert(sql, rows)

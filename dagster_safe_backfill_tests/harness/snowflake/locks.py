@@ -36,6 +36,8 @@ class TableLocks:
         self._held: dict[str, _Held] = {}
         self._written: dict[str, dict[int, _Held]] = {}
         self._changed = threading.Condition()
+        self.waiting: set[int] = set()
+        """The sessions that wait for a lock now."""
 
     def acquire(self, table: str, waiter: Waiter, *, on_blocked: Callable[[int], None], alone: bool = False) -> None:
         """Take the lock of a table, or wait for it as long as LOCK_TIMEOUT allows.
@@ -44,6 +46,14 @@ class TableLocks:
         for DDL, rows that another session has inserted and not committed are in the way, too.
         """
         deadline = time.monotonic() + waiter.patience
+        try:
+            self._acquire(table, waiter, deadline, on_blocked, alone=alone)
+        finally:
+            self.waiting.discard(waiter.session)
+
+    def _acquire(
+        self, table: str, waiter: Waiter, deadline: float, on_blocked: Callable[[int], None], *, alone: bool
+    ) -> None:
         while True:
             with self._changed:
                 held = self._in_the_way(table, waiter.session, alone=alone)
@@ -56,6 +66,7 @@ class TableLocks:
                     raise errors.lock_not_released(
                         held.query_id, name, held.transaction, waiter.query_id, waiter.patience
                     )
+                self.waiting.add(waiter.session)
                 self._changed.wait(min(left, 0.05))
             waiter.check()
             on_blocked(held.session)

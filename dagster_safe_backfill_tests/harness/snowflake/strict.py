@@ -301,7 +301,6 @@ class Session:
         finally:
             if not self.transaction.open:
                 self.account.locks.release(self.number)
-                self.stale.renew()
             elif self.account.locks_changes_only and not changed and not had:
                 self.account.locks.release_one(str(name), self.number)
 
@@ -342,6 +341,8 @@ class Session:
         if self.transaction.open:
             for table in self.transaction.written:
                 self.account.locks.wrote(str(table), self.number, self.transaction.number, self.query_id)
+        else:
+            self.stale.renew()
         return changed
 
     def loaded(self, mark: tuple[str, str, str], file: Path | None) -> None:

@@ -27,7 +27,13 @@ from dagster_safe_backfill.model.tables import Column, TableRef, names_of
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import staging
 from dagster_safe_backfill.wap.changes.archive import archived
-from dagster_safe_backfill.wap.changes.conflicts import check_conflict, check_meanwhile, check_written, reader_of
+from dagster_safe_backfill.wap.changes.conflicts import (
+    check_conflict,
+    check_meanwhile,
+    check_replaced,
+    check_written,
+    reader_of,
+)
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
 from dagster_safe_backfill.wap.changes.prepare import PreparedChange, prepare_change, slice_write
 from dagster_safe_backfill.wap.changes.swap import swapped
@@ -248,7 +254,10 @@ class _Publication:
         publication_id = self.origin.publication_id
         match rules:
             case Swap() if live_exists:
-                return swapped(session, staged, publication_id=publication_id, keep_for=rules.archive_for)
+                done = swapped(session, staged, publication_id=publication_id, keep_for=rules.archive_for)
+                aside = staged.spec.table.archive(publication_id)
+                check_replaced(session, staged.table_slice, aside, live or (), before)
+                return done
             # The first publication of a swap has no table to clone, so it creates one as the others do.
             case Merge() | Replace() | Swap():
                 pass

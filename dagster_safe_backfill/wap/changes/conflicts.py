@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from dagster_safe_backfill.errors import PublishConflictError, PublishError, TransactionConflictError
 from dagster_safe_backfill.model.slices import TableSlice
@@ -84,13 +85,39 @@ def check_meanwhile(
         TransactionConflictError: Another session has committed a change of the partitions.
     """
     latest = session.tables.reread()
-    if latest is None:
-        return
+    if latest is not None:
+        _check_same(latest, live, columns, before, table=live.table)
+
+
+def check_replaced(
+    session: Session, live: TableSlice, aside: TableRef, columns: Sequence[Column], before: Mapping[str, Fingerprint]
+) -> None:
+    """Raise, so that the table is swapped back, if others changed live partitions before the table was put aside.
+
+    Nothing is checked if the table was not replaced.
+
+    Raises:
+        TransactionConflictError: Another session has committed a change of the partitions.
+    """
+    latest = session.tables.reread()
+    if latest is not None and latest.tables.columns(aside) is not None:
+        old = replace(live, spec=replace(live.spec, table=aside))
+        _check_same(latest, old, columns, before, table=live.table)
+
+
+def _check_same(
+    latest: Session,
+    live: TableSlice,
+    columns: Sequence[Column],
+    before: Mapping[str, Fingerprint],
+    *,
+    table: TableRef,
+) -> None:
     now = live_fingerprints(latest, live, columns)
     changed = [key for key in live.keys if now[key] != before[key]]
     if changed:
         raise TransactionConflictError(
-            f"{live.table}: another session changed {listed(changed)} while these partitions were written, so nothing"
+            f"{table}: another session changed {listed(changed)} while these partitions were written, so nothing"
             " of this was committed"
         )
 

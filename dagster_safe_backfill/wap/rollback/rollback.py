@@ -13,7 +13,7 @@ from dagster_safe_backfill.model.tables import Column, TableSpec, names_of
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import ledger, staging
 from dagster_safe_backfill.wap.changes.archive import archived, expiry
-from dagster_safe_backfill.wap.changes.conflicts import check_meanwhile
+from dagster_safe_backfill.wap.changes.conflicts import check_meanwhile, check_replaced
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
 from dagster_safe_backfill.wap.ledger.alterations import Alteration, alterations
 from dagster_safe_backfill.wap.ledger.history import (
@@ -356,7 +356,9 @@ class _Rollback:
         session, table = self.session, self.spec.table
         archive = self._archived(restoration, live, back, now)
         restoration.run(session)
-        if restoration.aside is None and restoration.prepared.statements:
+        if restoration.aside is not None:
+            check_replaced(session, live, restoration.aside, every, now)
+        elif restoration.prepared.statements:
             check_meanwhile(session, live, every, now)
         if restoration.aside is not None and archive.table is None:
             session.tables.drop(restoration.aside)

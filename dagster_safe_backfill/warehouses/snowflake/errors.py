@@ -48,7 +48,7 @@ _UNREACHABLE = (range(250000, 254000), range(290000, 291000), range(580000, 5810
 """The connector's own errors: no connection, no answer, or an HTTP status, to which 290000 is added once or twice."""
 
 # Conflicts whose numbers aren't in `_ERRORS` are recognised by their texts.
-_PASSING = re.compile("deadlock|transaction .*was aborted|could not be locked", re.IGNORECASE)
+_PASSING = re.compile("deadlock|was aborted because|transaction .*was aborted|could not be locked", re.IGNORECASE)
 
 
 def is_missing(error: Exception) -> bool:

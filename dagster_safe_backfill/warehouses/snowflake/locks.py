@@ -104,7 +104,11 @@ def take(
             statements.release()
             if is_made:
                 raise
-            statements.own.execute(_making(table.lock))
+            try:
+                statements.own.execute(_making(table.lock))
+            except TableNotFoundError:
+                # There is no such schema, and so nothing to hold.
+                return
             is_made = True
         except TransactionConflictError as error:
             statements.release()

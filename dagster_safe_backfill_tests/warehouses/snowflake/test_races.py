@@ -66,7 +66,7 @@ def test_of_two_publications_one_wins(lax: Emulator, held: Strategy, other: Stra
     table = Publications(SnowflakeBackend(lax), live=None if is_first else OLD)
     works = publishing(table, HELD, strategy=held), publishing(table, OTHER, strategy=other)
     wins: Counter[str] = Counter()
-    for race in races(lax, table, *works):
+    for race in races(lax, table, *works, step=1 if held == other else 3):
         winner, loser = (HELD, OTHER) if isinstance(race.held, Published) else (OTHER, HELD)
         assert day(race) == ROWS[winner], (race.at, race.statement)
         assert isinstance(race.outcomes[winner], Published), (race.at, race.statement, race.outcomes)
@@ -76,7 +76,7 @@ def test_of_two_publications_one_wins(lax: Emulator, held: Strategy, other: Stra
             assert day(race, 1) == WAS
         wins[winner] += 1
     told(f"{held} against {other}, {'first' if is_first else 'again'}", wins.total())
-    assert wins.total() >= 25
+    assert wins.total() >= (25 if held == other else 8)
     assert wins[HELD]
     assert wins[OTHER]
 
@@ -120,7 +120,7 @@ def test_publications_that_overwrite_both_happen_one_after_the_other(lax: Emulat
     table = Publications(SnowflakeBackend(lax), live=OLD)
     rules = {"on_conflict": "overwrite", "strategy": strategy}
     works = publishing(table, HELD, **rules), publishing(table, OTHER, **rules)
-    for race in races(lax, table, *works, step=2):
+    for race in races(lax, table, *works, step=3):
         assert isinstance(race.held, Published), (race.at, race.statement, race.held)
         assert isinstance(race.other, Published), (race.at, race.statement, race.other)
         first, last = published_ids(race)
@@ -137,7 +137,7 @@ def test_one_that_the_server_aborts_for_the_other_commits_nothing_of_its_own(lax
     wins: Counter[str] = Counter()
     lax.abort_idle_after(0.0)
     try:
-        for race in races(lax, table, *works, until="it ends"):
+        for race in races(lax, table, *works, step=2, until="it ends"):
             winner, loser = (HELD, OTHER) if isinstance(race.held, Published) else (OTHER, HELD)
             assert day(race) == ROWS[winner], (race.at, race.statement)
             assert isinstance(race.outcomes[loser], sb.PublishConflictError), (race.at, race.statement, race.outcomes)
@@ -156,7 +156,7 @@ BY_HAND = {
 
 
 @pytest.mark.parametrize("edit", BY_HAND)
-@pytest.mark.parametrize("strategy", ["merge", "replace"])
+@pytest.mark.parametrize("strategy", ["merge", "replace", "swap"])
 def test_what_somebody_changes_by_hand_is_not_lost(lax: Emulator, strategy: Strategy, edit: str) -> None:
     """It makes the publication fail, or comes after it: then it is there, and the ledger doesn't know of it."""
     sql, change = BY_HAND[edit]
@@ -168,11 +168,15 @@ def test_what_somebody_changes_by_hand_is_not_lost(lax: Emulator, strategy: Stra
             session.cursor().execute(sql)
 
     ends: Counter[str] = Counter()
-    for race in races(lax, table, publishing(table, HELD, strategy=strategy), by_hand):
+    for race in races(
+        lax, table, publishing(table, HELD, strategy=strategy), by_hand, step=2 if strategy != "swap" else 3
+    ):
         assert race.other is None, (race.at, race.statement, race.other)
-        is_published = isinstance(race.held, Published)
+        # After SWAP WITH, and before the ledger knows of it, to go back would lose the row: a person has to look at it.
+        is_published = isinstance(race.held, Published | sb.SwapError)
         assert is_published or isinstance(race.held, sb.PublishConflictError), (race.at, race.statement, race.held)
+        assert strategy == "swap" or not isinstance(race.held, sb.SwapError)
         assert day(race) == {**(ROWS[HELD] if is_published else WAS), **change}, (race.at, race.statement)
         ends[type(race.held).__name__] += 1
     told(f"{strategy} against {edit} by hand", ends.total())
-    assert len(ends) == 2
+    assert {"Published", "PublishConflictError"} <= {*ends}

@@ -22,6 +22,7 @@ OnMovedKey = Literal["raise", "move"]
 
 SHADOW_INFIX = "__shadow_"
 ARCHIVE_INFIX = "__archive_"
+LOCK_INFIX = "__lock"
 _LONGEST_WORD = 38
 """The length of a UUID without hyphens and the number of a batch."""
 _DIGITS = 16
@@ -78,6 +79,11 @@ class TableRef:
     def shadow(self, run_id: str, *, batch: int | None = None) -> TableRef:
         """Return the name of this table's shadow for a run, or for one of its batches; every run has its own."""
         return self._beside(SHADOW_INFIX, run_id if batch is None else f"{run_id}_{batch}")
+
+    @property
+    def lock(self) -> TableRef:
+        """The name of the table whose row a transaction changes to hold this table, where it takes one."""
+        return self._beside(LOCK_INFIX, "")
 
     def _beside(self, infix: str, text: str) -> TableRef:
         # Does not depend on the length of the word that follows, so that all shadows have the same prefix.

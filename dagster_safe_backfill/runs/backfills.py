@@ -200,3 +200,9 @@ def is_over(instance: dg.DagsterInstance, run_id: str) -> bool:
     run = instance.get_run_by_id(run_id)
     # Dagster reports no further status of a deleted run, so its shadows would be kept forever.
     return run is None or run.is_finished
+
+
+def has_ended(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Return True if Dagster knows that a run has ended. A run that it doesn't know may be another deployment's."""
+    run = instance.get_run_by_id(run_id)
+    return run is not None and run.is_finished

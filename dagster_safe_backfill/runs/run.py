@@ -21,7 +21,7 @@ from dagster_safe_backfill.model.states import Origin, StagedPartition
 from dagster_safe_backfill.model.tables import TableSpec
 from dagster_safe_backfill.model.transient import is_transient
 from dagster_safe_backfill.model.validation import column_names
-from dagster_safe_backfill.runs.backfills import BACKFILL_TAG, is_over
+from dagster_safe_backfill.runs.backfills import BACKFILL_TAG, has_ended, is_over
 from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, TableIO, table_io_of
 from dagster_safe_backfill.runs.limits.allowed import check_partition_count
 from dagster_safe_backfill.runs.limits.deadlines import Deadline
@@ -160,6 +160,7 @@ class Run:
                 table, run_id=run_id, publication_id=self.publication_id, read_only=read_only
             )
             with attempt, opened as session, deadline.over(session):
+                session.run_has_ended = partial(has_ended, self.context.instance)
                 return work(session)
         raise AssertionError("the last attempt returns or raises")
 

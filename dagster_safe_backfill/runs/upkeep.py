@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import timedelta, timezone
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -16,7 +17,7 @@ from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import Origin, RolledBack, RowCounts
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.reports.events import changes_metadata, table_metadata
-from dagster_safe_backfill.runs.backfills import is_over
+from dagster_safe_backfill.runs.backfills import has_ended, is_over
 from dagster_safe_backfill.runs.declared import TableIO
 from dagster_safe_backfill.runs.partitions import slice_of_keys
 from dagster_safe_backfill.wap.ledger.history import partition_keys
@@ -66,6 +67,7 @@ def roll_back(
     """
     spec = table_io.spec_of(asset.key, options)
     with table_io.connected(spec.table, run_id=context.run_id, publication_id=context.run_id) as session:
+        session.run_has_ended = partial(has_ended, context.instance)
         done = rollback(
             session,
             chosen,

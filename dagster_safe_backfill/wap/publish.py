@@ -29,7 +29,13 @@ from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import staging
 from dagster_safe_backfill.sql.slicing import inside
 from dagster_safe_backfill.wap.changes.archive import archived
-from dagster_safe_backfill.wap.changes.conflicts import check_conflict, check_written
+from dagster_safe_backfill.wap.changes.conflicts import (
+    check_conflict,
+    check_meanwhile,
+    check_replaced,
+    check_written,
+    reader_of,
+)
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
 from dagster_safe_backfill.wap.changes.moves import Moves, moves_of
 from dagster_safe_backfill.wap.changes.prepare import PreparedChange, prepare_change, slice_write
@@ -180,7 +186,7 @@ class _Publication:
         # Snowflake's SWAP WITH is its own inverse, so a swap whose reply was lost is settled before the table is read.
         finish_interrupted_swap(session, table)
         # This locks the live table. All reads come after it, so no other session can change what they return.
-        with session.tables.hold(table) as committed:
+        with session.tables.hold(table, run_id=origin.run_id) as committed:
             # Before the look-up of `done`: another asset may have published in the same run, under the same id.
             check_writer(committed, table, origin=origin, keys=staged.keys)
             live = committed.tables.columns(table)
@@ -188,7 +194,7 @@ class _Publication:
                 # A table that doesn't exist can't be locked; the next attempt can lock it.
                 raise TransactionConflictError(f"{table}: another transaction created the table after this one began")
             # If the reply to COMMIT was lost, only the ledger shows whether an earlier try has published.
-            done = changes_by(session, table, origin.publication_id)
+            done = changes_by(session.reader, table, origin.publication_id)
             found = None if done else self._look(committed, live)
         if found is None:
             published = self._repeated(done)
@@ -200,7 +206,8 @@ class _Publication:
         prepared, archive = self._write(found)
         # Read again, because the write may have created the table, or added or dropped columns.
         columns = session.tables.columns(table) or ()
-        after = live_fingerprints(session, found.moves.table_slice, columns)
+        is_unchanged = not prepared.statements and live is not None and {*columns} == {*live}
+        after = found.before if is_unchanged else live_fingerprints(session, found.moves.table_slice, columns)
         # Snowflake's lock doesn't stop the INSERT of another session, so the numbers are checked before COMMIT.
         check_written(session, staged, after, {key: one.staged for key, one in prepared.row_counts.items()})
         change = NewChange(
@@ -242,7 +249,7 @@ class _Publication:
             return _Found(live=live, moves=Moves(table_slice=staged.table_slice), before=nothing, compared=nothing)
         # Before the conflicts: without these columns, rows that nobody changed look different.
         check_kept(staged, live)
-        moves = moves_of(self.session, staged, origin=self.origin)
+        moves = moves_of(self.session.reader, staged, origin=self.origin)
         names = names_of(live)
         before = live_fingerprints(committed, moves.table_slice, live)
         # Equal rows have other hashes over other columns: compare only the columns that existed at the staging.
@@ -261,7 +268,7 @@ class _Publication:
         """
         session, rules, origin, staged = self.session, self.rules, self.origin, self.audited.staged
         table = staged.table_slice.spec.table
-        others = () if rules.allow_mixed_versions else other_versions(session, table, origin)
+        others = () if rules.allow_mixed_versions else other_versions(session.reader, table, origin)
         if others:
             raise MixedVersionsError(
                 f"{table}: backfill {origin.backfill_id} has published partitions of code_version {listed(others)}, and"
@@ -272,7 +279,7 @@ class _Publication:
                 versions=[*others, origin.code_version],
             )
         if rules.on_conflict == "raise":
-            check_conflict(session, staged, now, origin=origin)
+            check_conflict(session.reader, staged, now, origin=origin)
 
     def _write(self, found: _Found) -> tuple[PreparedChange, Archive]:
         """Write the rows to the live table; return the change, and the archive of the replaced rows."""
@@ -281,7 +288,10 @@ class _Publication:
         publication_id = self.origin.publication_id
         match rules:
             case Swap() if live_exists:
-                return swapped(session, staged, publication_id=publication_id, keep_for=rules.archive_for)
+                done = swapped(session, staged, publication_id=publication_id, keep_for=rules.archive_for)
+                aside = staged.spec.table.archive(publication_id)
+                check_replaced(session, staged.table_slice, aside, found.live or (), before)
+                return done
             # The first publication of a swap has no table to clone, so it creates one as the others do.
             case Merge() | Replace() | Swap():
                 pass
@@ -289,13 +299,14 @@ class _Publication:
                 assert_never(rules)
         # Before any row is written: on Snowflake, DDL commits the transaction, so it is begun again after it.
         add_columns(session, staged)
+        reader = reader_of(session, staged.shadow, moves.table_slice, found.live or (), before)
         write = slice_write(
-            session, staged.table_slice, shadow=staged.shadow, columns=staged.columns, is_partial=staged.is_partial
+            reader, staged.table_slice, shadow=staged.shadow, columns=staged.columns, is_partial=staged.is_partial
         )
         if moves.left:
             elsewhere = exp.paren(inside(moves.table_slice.only(moves.left)))
             write = replace(write, table_slice=moves.table_slice, elsewhere=elsewhere, moving=sum(moves.rows.values()))
-        prepared = prepare_change(session, write, staged.rows, strategy=rules.strategy, live_exists=live_exists)
+        prepared = prepare_change(reader, write, staged.rows, strategy=rules.strategy, live_exists=live_exists)
         prepared = replace(prepared, row_counts=moves.counted(prepared.row_counts, before))
         archive = Archive()
         replaced = prepared.replaced(before)
@@ -306,6 +317,8 @@ class _Publication:
                 session, of_replaced, names_of(found.live or ()), publication_id=publication_id, keep_for=keep_for
             )
         prepared.run(session)
+        if found.live and prepared.statements:
+            check_meanwhile(session, moves.table_slice, found.live, before)
         return prepared, archive
 
     def _clean_up(self) -> None:

@@ -33,6 +33,10 @@ DerivedKind = Literal["rows", "view"]
 _Result = TypeVar("_Result")
 
 
+def _is_unknown(run_id: str) -> bool:  # noqa: ARG001 - no run is known
+    return False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replacement:
     """A table that is being replaced by a clone.
@@ -152,16 +156,26 @@ class Tables(ABC):
         """
 
     @abstractmethod
-    def hold(self, table: TableRef) -> AbstractContextManager[Session]:
+    def hold(self, table: TableRef, *, run_id: str = "") -> AbstractContextManager[Session]:
         """Keep others from changing a table until this transaction ends. Call it first in the transaction.
 
-        Of two transactions that change the table, the later one fails. The session that the block gets reads the rows
-        that are committed at that moment; this transaction itself may not see the newest of them. A table that doesn't
-        exist isn't held, without an error.
+        Of two transactions that hold the table, the later one waits or fails. The session that the block gets reads the
+        rows that are committed at that moment; this transaction itself may not see the newest of them.
+
+        Args:
+            table: The table. One that doesn't exist may not be held, without an error.
+            run_id: The run that holds the table, for those who wait for it.
 
         Raises:
             TransactionConflictError: Another session holds the table.
         """
+
+    def reread(self) -> Session | None:
+        """Return a session that reads the rows which are committed now, if others can change a table that is held.
+
+        Return None if they can't. Call it after the transaction has changed rows, which others then can't change.
+        """
+        return None
 
     @abstractmethod
     def replace(
@@ -227,11 +241,22 @@ class Session(ABC):
         dialect: The SQL of the database, where it differs from that of others.
         tables: The session's tables.
         conflict_timeout: Seconds for which `attempt` repeats a transaction that lost against another one.
+        run_has_ended: Returns True if a run is known to have ended, so that a transaction that it left open may be
+            aborted.
     """
 
     dialect: Dialect
     tables: Tables
     conflict_timeout: float = 60.0
+    run_has_ended: Callable[[str], bool] = staticmethod(_is_unknown)
+
+    @property
+    def reader(self) -> Session:
+        """The session that reads what others have committed: this one, or the one that `Tables.hold` returned.
+
+        A session may not see at once what others commit. It doesn't read what this session has not committed.
+        """
+        return self
 
     @abstractmethod
     def transaction(self) -> AbstractContextManager[None]:
@@ -301,6 +326,10 @@ class Session(ABC):
     @abstractmethod
     def scratch(self, name: str) -> TableRef:
         """Return the name for a table that only this session sees, and that is dropped when the session ends."""
+
+    def is_scratch(self, table: TableRef) -> bool:  # noqa: ARG002 - by default, `reader` is this session
+        """Return True if `reader` doesn't see a table, because only this session sees it."""
+        return False
 
     @abstractmethod
     def derive(self, name: str, select: exp.Query, *, kind: DerivedKind = "rows") -> TableRef:

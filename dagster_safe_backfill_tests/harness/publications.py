@@ -13,7 +13,7 @@ import pyarrow as pa
 from dagster_safe_backfill import Audit
 from dagster_safe_backfill.model.options import PUBLISH_BY_NAME, Publish, Strategy
 from dagster_safe_backfill.model.states import Audited, Origin, Published, RolledBack
-from dagster_safe_backfill.model.tables import Query
+from dagster_safe_backfill.model.tables import LOCK_INFIX, Query
 from dagster_safe_backfill.wap.audit import audit
 from dagster_safe_backfill.wap.publish import publish
 from dagster_safe_backfill.wap.retention import Retired, owners, retire
@@ -132,8 +132,9 @@ class Publications(Bench):
         return found
 
     def tables(self, infix: str = "") -> list[str]:
-        """Return the names of the tables that have `infix` in theirs."""
-        return [name for (name,) in self.read("SELECT table_name FROM duckdb_tables() ORDER BY 1") if infix in name]
+        """Return the names of the tables that have `infix` in theirs, without that of the lock, which stays."""
+        found = self.read("SELECT table_name FROM duckdb_tables() ORDER BY 1")
+        return [name for (name,) in found if infix in name and not name.endswith(LOCK_INFIX)]
 
     def events(self) -> list[tuple[str, str | None, str]]:
         """Return `(event, partition, publication)` of the ledger, in order, without what was only intended."""

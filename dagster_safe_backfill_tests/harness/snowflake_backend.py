@@ -47,9 +47,10 @@ class SnowflakeBackend(Backend):
         )
 
     @contextmanager
-    def session(self) -> Iterator[snowflake.connector.SnowflakeConnection]:
+    def session(self, **others: Any) -> Iterator[snowflake.connector.SnowflakeConnection]:
         """Yield a session of somebody else."""
-        with snowflake.connector.connect(**self.emulator.connect_arguments(self.database, _SCHEMA)) as connection:
+        arguments = self.emulator.connect_arguments(self.database, _SCHEMA, **others)
+        with snowflake.connector.connect(**arguments) as connection:
             yield connection
 
     @contextmanager

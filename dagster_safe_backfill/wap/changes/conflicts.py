@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from dagster_safe_backfill.errors import PublishConflictError, PublishError
+from dagster_safe_backfill.errors import PublishConflictError, PublishError, TransactionConflictError
+from dagster_safe_backfill.model.slices import TableSlice
 from dagster_safe_backfill.model.states import Fingerprint, Origin, Staged
-from dagster_safe_backfill.model.tables import names_of
+from dagster_safe_backfill.model.tables import Column, TableRef, names_of
 from dagster_safe_backfill.model.text import listed
+from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
 from dagster_safe_backfill.wap.ledger.history import history, staged_at
 from dagster_safe_backfill.warehouses.base import Session
 
@@ -56,6 +59,78 @@ def _seen(staged: Staged) -> Mapping[str, Fingerprint]:
     for key in sorted(staged.left, key=lambda key: str(staged.computed_at.get(key, "")), reverse=True):
         seen |= staged.left[key]
     return seen | dict(staged.fingerprints)
+
+
+def reader_of(
+    session: Session, shadow: TableRef, live: TableSlice, columns: Sequence[Column], before: Mapping[str, Fingerprint]
+) -> Session:
+    """Return the session that compares the live rows with a shadow: one that sees both as they are committed.
+
+    Args:
+        session: The session of the transaction, which holds the table.
+        shadow: The table that is compared with the live one.
+        live: The live partitions.
+        columns: The live table's columns; empty if it doesn't exist.
+        before: The fingerprints of the partitions as they are committed.
+
+    Raises:
+        TransactionConflictError: Only the transaction's session sees the shadow, and it doesn't see the live rows yet.
+    """
+    reader = session.reader
+    if reader is session or not session.is_scratch(shadow):
+        return reader
+    if columns and live_fingerprints(session, live, columns) != before:
+        raise TransactionConflictError(f"{live.table}: this session doesn't see yet what another one has committed")
+    return session
+
+
+def check_meanwhile(
+    session: Session, live: TableSlice, columns: Sequence[Column], before: Mapping[str, Fingerprint]
+) -> None:
+    """Raise, so that the transaction is rolled back, if others changed live partitions after they were read.
+
+    Call it after the transaction has changed the rows. From then on others can't change these rows. They can still
+    insert rows, which stay beside those of this transaction and differ from its fingerprints in the ledger.
+
+    Raises:
+        TransactionConflictError: Another session has committed a change of the partitions.
+    """
+    latest = session.tables.reread()
+    if latest is not None:
+        _check_same(latest, live, columns, before, table=live.table)
+
+
+def check_replaced(
+    session: Session, live: TableSlice, aside: TableRef, columns: Sequence[Column], before: Mapping[str, Fingerprint]
+) -> None:
+    """Raise, so that the table is swapped back, if others changed live partitions before the table was put aside.
+
+    Nothing is checked if the table was not replaced.
+
+    Raises:
+        TransactionConflictError: Another session has committed a change of the partitions.
+    """
+    latest = session.tables.reread()
+    if latest is not None and latest.tables.columns(aside) is not None:
+        old = replace(live, spec=replace(live.spec, table=aside))
+        _check_same(latest, old, columns, before, table=live.table)
+
+
+def _check_same(
+    latest: Session,
+    live: TableSlice,
+    columns: Sequence[Column],
+    before: Mapping[str, Fingerprint],
+    *,
+    table: TableRef,
+) -> None:
+    now = live_fingerprints(latest, live, columns)
+    changed = [key for key in live.keys if now[key] != before[key]]
+    if changed:
+        raise TransactionConflictError(
+            f"{table}: another session changed {listed(changed)} while these partitions were written, so nothing"
+            " of this was committed"
+        )
 
 
 def check_written(

@@ -67,17 +67,25 @@ def upgrade_ledger(session: Session, table: TableRef) -> None:
         create_ledger(session, table)
 
 
-def record(session: Session, event: Event, table: TableRef, rows: Sequence[Values], *, origin: Origin) -> None:
+def record(
+    session: Session,
+    event: Event,
+    table: TableRef,
+    rows: Sequence[Values],
+    *,
+    origin: Origin,
+    reader: Session | None = None,
+) -> None:
     """Append rows to the ledger, in the caller's transaction.
 
     `recorded_at` is later than in every earlier row of the table, even if the clocks of machines differ, so that it
-    gives the order of events.
+    gives the order of events. The earlier rows are those that `reader` sees, by default the session itself.
     """
     if not rows:
         return
     name, target = str(table), ledger.ledger_of(table)
     latest = exp.Max(this=terms.column("recorded_at"))
-    ((last,),) = session.query(ledger.rows_of(table, [latest]))
+    ((last,),) = (reader or session).query(ledger.rows_of(table, [latest]))
     now = datetime.now(timezone.utc)
     common: Values = {
         "recorded_at": now if last is None else max(now, last + _TICK),
@@ -173,7 +181,8 @@ def record_change(
         if key in change.left:
             values = {**values, "event": "moved"}
         rows.append(values)
-    record(session, change.event, table, rows, origin=origin)
+    # This is the first of the transaction's rows, so none of its own is to be seen.
+    record(session, change.event, table, rows, origin=origin, reader=session.reader)
 
 
 def record_intent(

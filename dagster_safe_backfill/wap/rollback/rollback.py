@@ -13,6 +13,7 @@ from dagster_safe_backfill.model.tables import Column, TableSpec, names_of
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import ledger, staging
 from dagster_safe_backfill.wap.changes.archive import archived, expiry
+from dagster_safe_backfill.wap.changes.conflicts import check_meanwhile, check_replaced
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
 from dagster_safe_backfill.wap.ledger.alterations import Alteration, alterations
 from dagster_safe_backfill.wap.ledger.history import (
@@ -123,7 +124,7 @@ class _Rollback:
         finish_interrupted_swap(self.session, table)
         upgrade_ledger(self.session, table)
         # This locks the live table, so that no other session changes what is read from here on.
-        with self.session.tables.hold(table) as committed:
+        with self.session.tables.hold(table, run_id=self.origin.run_id) as committed:
             if not ledger.is_readable(committed.tables.columns(ledger.ledger_of(table))):
                 raise self._not_found("its ledger has no publication that could be rolled back")
             check_owner(committed, table, origin=self.origin, keys=chosen.keys)
@@ -131,7 +132,7 @@ class _Rollback:
             if repeated is not None:
                 return repeated
             published = self._published(chosen)
-            altered = alterations(self.session, table)
+            altered = alterations(self.session.reader, table)
             paths = self._paths(published, altered)
             result = self._nothing(published, paths)
             settled = {*result.already, *result.untouched}
@@ -147,7 +148,7 @@ class _Rollback:
         restoration = self._restoration(live, back, undoing)
         kept = {key: now[key].rows for key, one in undoing.items() if not one.has_rows}
         restoration = replace(restoration, unchanged=kept)
-        archive = Archive() if self.dry_run else self._applied(restoration, live, back, undoing, now)
+        archive = Archive() if self.dry_run else self._applied(restoration, live, columns, back, undoing, now=now)
         restoration.close(self.session)
         return replace(
             result,
@@ -176,7 +177,7 @@ class _Rollback:
     def _restoration(self, live: TableSlice, back: ColumnsBack, undoing: Mapping[str, UndonePartition]) -> Restoration:
         aside = self.spec.table.archive(self.origin.publication_id)
         if back.whole is not None:
-            return of_table(self.session, live, back.whole, aside=aside)
+            return of_table(self.session.reader, live, back.whole, aside=aside)
         with_rows = {key: one for key, one in undoing.items() if one.has_rows}
         sources = sources_of(self.session, self.spec, with_rows)
         added = back.missing
@@ -187,7 +188,9 @@ class _Rollback:
             added = ()
         if with_rows:
             only = live.only([*with_rows])
-            restoration = by_partitions(self.session, only, back.remaining, sources, added=added, dropped=back.dropped)
+            restoration = by_partitions(
+                self.session.reader, only, back.remaining, sources, added=added, dropped=back.dropped
+            )
         else:
             restoration = of_columns(live, back.remaining)
         return replace(restoration, strategy="swap", dropped=back.dropped, aside=aside) if back.dropped else restoration
@@ -198,7 +201,7 @@ class _Rollback:
 
     def _repeated(self) -> RolledBack | None:
         """Return the result of an earlier try of the same run, if it committed."""
-        done = changes_by(self.session, self.spec.table, self.origin.publication_id)
+        done = changes_by(self.session.reader, self.spec.table, self.origin.publication_id)
         if not done:
             return None
         return RolledBack(
@@ -231,15 +234,15 @@ class _Rollback:
     def _chosen(self, chosen: Chosen) -> list[Change]:
         table = self.spec.table
         if chosen.backfill_id is not None:
-            changes = changes_by_backfill(self.session, table, chosen.backfill_id)
+            changes = changes_by_backfill(self.session.reader, table, chosen.backfill_id)
             what = f"no publication of backfill {chosen.backfill_id} is in its ledger"
         else:
-            publication = chosen.publication_id or newest_publication(self.session, table)
-            changes = [] if publication is None else changes_by(self.session, table, publication)
+            publication = chosen.publication_id or newest_publication(self.session.reader, table)
+            changes = [] if publication is None else changes_by(self.session.reader, table, publication)
             what = "its ledger has no publication that could be rolled back"
             if publication is not None and not changes:
                 # With Batches(publish_each=True), the id names a run, and each of its batches has its own publication.
-                changes = changes_in(self.session, table, publication)
+                changes = changes_in(self.session.reader, table, publication)
                 what = f"no publication or rollback {publication} is in its ledger"
         if not changes:
             raise self._not_found(what)
@@ -249,7 +252,7 @@ class _Rollback:
         """Return the partitions in which the publications changed any row or column, with the changes to undo."""
         chosen = {name for names in published.values() for name in names}
         histories: dict[str, list[Change]] = {key: [] for key in published}
-        for change in history(self.session, self.spec.table, [*published]):
+        for change in history(self.session.reader, self.spec.table, [*published]):
             # A publication that changed no row of a partition doesn't stand in the way of a rollback of that partition.
             if change.row_counts.touched or change.undone or change.publication_id in altered:
                 histories[change.key].append(change)
@@ -331,9 +334,10 @@ class _Rollback:
             if gone or columns == names:
                 now |= found
         if changed and not self.force:
+            cause = cause_of_change(self.session.reader, live, changed)
             raise RollbackConflictError(
                 f"{live.table}: {listed(sorted(changed))} changed since the last publication there,"
-                f" {cause_of_change(self.session, live, changed)}, so nothing was rolled back. Look at what changed."
+                f" {cause}, so nothing was rolled back. Look at what changed."
                 " With force, the rollback replaces the changed rows and archives them.",
                 table=str(live.table),
                 keys=sorted(changed),
@@ -345,14 +349,20 @@ class _Rollback:
         self,
         restoration: Restoration,
         live: TableSlice,
+        every: Sequence[Column],
         back: ColumnsBack,
         undoing: Mapping[str, UndonePartition],
+        *,
         now: Mapping[str, Fingerprint],
     ) -> Archive:
         """Run the restoration, and return the archive of the rows that it replaced."""
         session, table = self.session, self.spec.table
         archive = self._archived(restoration, live, back, now)
         restoration.run(session)
+        if restoration.aside is not None:
+            check_replaced(session, live, restoration.aside, every, now)
+        elif restoration.prepared.statements:
+            check_meanwhile(session, live, every, now)
         if restoration.aside is not None and archive.table is None:
             session.tables.drop(restoration.aside)
         columns = session.tables.columns(table) or ()

@@ -93,7 +93,7 @@ def _claim(session: Session, table: TableRef, *, origin: Origin, keys: Sequence[
     """
     create_ledger(session, table)
     # The second of two assets that write the table for the first time waits here, or begins again.
-    with session.tables.hold(table) as committed:
+    with session.tables.hold(table, run_id=origin.run_id) as committed:
         check_owner(committed, table, origin=origin, keys=keys)
 
 

@@ -156,7 +156,7 @@ class DuckDBTables(Tables):
         self._execute(f"CREATE TABLE {self._names.of(archive)} AS {self._names.sql(rows)}", ())
 
     @contextmanager
-    def hold(self, table: TableRef) -> Generator[Session, None, None]:
+    def hold(self, table: TableRef, *, run_id: str = "") -> Generator[Session, None, None]:  # noqa: ARG002 - no run is named
         """See `Tables.hold`. A table is held by a statement that sets its comment to the comment that it has.
 
         Since DuckDB 2.0, a write to a table fails if another transaction changed the table's definition. Before, only a

@@ -28,8 +28,6 @@ from dagster_safe_backfill.warehouses.snowflake.generator import DIALECT, shown
 from dagster_safe_backfill.warehouses.snowflake.types import base, described
 
 _RETYPED = "_sb_retyped"
-_NEVER = 2**63 - 1
-"""The largest signed integer of 64 bits. RANDOM() returns no larger number."""
 _IDENTITY = re.compile(r"(IDENTITY|AUTOINCREMENT)\b", re.IGNORECASE)
 _TABLE_TYPES = ("BASE TABLE", "TEMPORARY TABLE", "LOCAL TEMPORARY")
 """The values of TABLE_TYPE for tables that rows can be written to."""
@@ -53,7 +51,7 @@ def _described(connection: Connection, table: TableRef) -> list[dict[str, Any]] 
     # https://docs.snowflake.com/en/sql-reference/info-schema/columns
     sql = f"DESCRIBE TABLE {name_of(table)}"
     try:
-        rows = connection.named(sql)
+        rows = connection.shown(sql)
     except TableNotFoundError:
         return None
     check_case([row["name"] for row in rows], sql)
@@ -116,18 +114,18 @@ class Facts:
 def facts_of(connection: Connection, table: TableRef) -> Facts | None:
     """Return the properties of a table, or None if there is no such table."""
     # All columns, because which there are depends on the release: IS_DYNAMIC was added later than others.
-    rows = connection.named(
+    rows = connection.shown(
         "SELECT * FROM INFORMATION_SCHEMA.TABLES"
         f" WHERE TABLE_SCHEMA = {_text(table.schema.upper())} AND TABLE_NAME = {_text(table.name.upper())}"
     )
     if not rows:
         return None
     (row,) = rows
-    return Facts(comment=row["COMMENT"] or "", is_transient=row["IS_TRANSIENT"] == "YES", kind=_kind(row))
+    return Facts(comment=row["comment"] or "", is_transient=row["is_transient"] == "YES", kind=_kind(row))
 
 
 def _kind(row: Mapping[str, Any]) -> str | None:
-    kind = "DYNAMIC TABLE" if row.get("IS_DYNAMIC") == "YES" else str(row["TABLE_TYPE"])
+    kind = "DYNAMIC TABLE" if row.get("is_dynamic") == "YES" else str(row["table_type"])
     return None if kind in _TABLE_TYPES else kind.lower()
 
 
@@ -314,16 +312,6 @@ def sql_of(expression: exp.Expr) -> str:
 
 def _text(value: str) -> str:
     return sql_of(terms.text(value))
-
-
-def locking(table: TableRef, column: str) -> exp.Update:
-    """Return an UPDATE that changes no row, but locks the table until its transaction ends."""
-    value = terms.column(column)
-    # With a condition that is false for the compiler, such as FALSE, it might skip the table and so the lock. Only
-    # warehouses/snowflake/test_live.py can show that this condition does lock.
-    random = exp.GT(this=exp.Rand(), expression=terms.number(_NEVER))
-    never = exp.and_(exp.Is(this=value.copy(), expression=exp.Null()), random)
-    return _updated(table, value, value.copy(), where=never)
 
 
 def _updated(table: TableRef, column: exp.Column, value: exp.Expr, *, where: exp.Expr) -> exp.Update:

@@ -108,6 +108,7 @@ class Connection:
         self._driver = driver
         self._stopping = stopping
         self._is_stoppable = False
+        self._is_autocommitting = True
         self.is_lost = False
 
     @property
@@ -120,26 +121,36 @@ class Connection:
         """The session's id if a statement runs that may be stopped, else None. Read it while you hold the lock."""
         return self._driver.session_id if self._is_stoppable else None
 
-    def execute(self, sql: str, *, is_stoppable: bool = True) -> list[Row]:
-        """Run one statement and return its rows: integers as `int`, times with a zone in UTC."""
+    def execute(self, sql: str, *, is_stoppable: bool = True, lock_timeout: int | None = None) -> list[Row]:
+        """Run one statement and return its rows: integers as `int`, times with a zone in UTC.
+
+        `lock_timeout` is the LOCK_TIMEOUT of this statement. Defaults to that of the session.
+        """
         STATEMENTS.debug(sql)
+        parameters = None if lock_timeout is None else {"LOCK_TIMEOUT": str(lock_timeout)}
         with self._translating(sql, is_stoppable=is_stoppable), self._driver.cursor() as cursor:
-            found: Any = cursor.execute(sql)
+            found: Any = cursor.execute(sql, _statement_params=parameters)
             return [tuple(map(_value, row)) for row in found.fetchall()]
 
-    def named(self, sql: str) -> list[dict[str, Any]]:
-        """Run one statement and return its rows, each as a mapping from column name to value."""
+    def shown(self, sql: str) -> list[dict[str, Any]]:
+        """Run a statement, and return its rows by the names of its columns, in lower case."""
         STATEMENTS.debug(sql)
         with self._translating(sql), self._driver.cursor() as cursor:
             found: Any = cursor.execute(sql)
-            names = [column.name for column in found.description]
+            names = [column.name.lower() for column in found.description]
             return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 
-    def insert(self, sql: str, rows: Sequence[Row]) -> None:
+    def set_autocommit(self, value: bool) -> None:
+        """Set whether a statement that changes rows outside of a transaction is committed at once."""
+        if value != self._is_autocommitting:
+            self.execute(f"ALTER SESSION SET AUTOCOMMIT = {'TRUE' if value else 'FALSE'}", is_stoppable=False)
+            self._is_autocommitting = value
+
+    def insert(self, sql: str, rows: Sequence[Row], *, is_stoppable: bool = True) -> None:
         """Run an INSERT with one row of placeholders once for all rows, whose values are bound as texts."""
         STATEMENTS.debug(sql)
         texts = [[None if value is None else _text(value) for value in row] for row in rows]
-        with self._translating(sql), self._driver.cursor() as cursor:
+        with self._translating(sql, is_stoppable=is_stoppable), self._driver.cursor() as cursor:
             # With `qmark`, the connector sends one statement with a list of values for each column.
             cursor.executemany(sql, texts)
 
@@ -224,17 +235,33 @@ class Connections:
         self._stopping = threading.Lock()
         self._open: list[Connection] = []
         self._canceller: Connection | None = None
+        self._second: Connection | None = None
 
     def opened(self) -> Connection:
         """Open a connection."""
         connection = Connection(self._logged_in(), stopping=self._stopping)
-        self._open.append(connection)
+        with self._stopping:
+            self._open.append(connection)
         return connection
 
     @property
     def beside(self) -> Connection:
         """The second connection, which commits each statement, for statements outside the first one's transaction."""
-        return self._open[1] if len(self._open) > 1 else self.opened()
+        return self._second or self.renewed()
+
+    def renewed(self) -> Connection:
+        """Open the second connection, in place of the one that is open: a new session sees all that is committed.
+
+        An older session may miss what others have committed since it was opened. See READ_CONSISTENCY_MODE:
+        https://docs.snowflake.com/en/sql-reference/parameters
+        """
+        before, self._second = self._second, None
+        if before is not None:
+            with self._stopping:
+                self._open.remove(before)
+            before.close()
+        self._second = self.opened()
+        return self._second
 
     @contextmanager
     def apart(self) -> Generator[Connection, None, None]:

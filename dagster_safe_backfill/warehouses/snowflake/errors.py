@@ -34,7 +34,9 @@ _ERRORS: Mapping[int, tuple[type[SafeBackfillError], str]] = {
     # 604: SQL execution canceled. 630: the statement reached its time-out.
     604: (StatementCancelledError, "the statement was stopped from outside"),
     630: (StatementCancelledError, _TIMED_OUT),
+    # 615: the transaction was aborted, by SYSTEM$ABORT_TRANSACTION or because it was idle and blocked another one.
     # 625: LOCK_TIMEOUT ended. 638: victim of a deadlock. 639: too many statements wait for the lock.
+    615: (TransactionConflictError, "the transaction was aborted from outside, and its changes were undone"),
     625: (TransactionConflictError, f"another transaction held the table for all of lock_timeout. {_HELD}"),
     638: (TransactionConflictError, f"another transaction holds the table. {_HELD}"),
     639: (TransactionConflictError, f"too many other statements wait for the table. {_HELD}"),
@@ -89,7 +91,7 @@ _LACKING: Sequence[tuple[re.Pattern[str], str, str]] = (
 _SUSPENDED = re.compile(r"warehouse .*\b(suspended|can(not|'t) be resumed)", re.IGNORECASE)
 
 # Conflicts whose numbers aren't in `_ERRORS` are recognised by their texts.
-_PASSING = re.compile("deadlock|was aborted because|could not be locked", re.IGNORECASE)
+_PASSING = re.compile("deadlock|was aborted because|transaction .*was aborted|could not be locked", re.IGNORECASE)
 
 
 def is_missing(error: Exception) -> bool:

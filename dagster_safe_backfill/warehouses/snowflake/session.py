@@ -158,7 +158,9 @@ class SnowflakeSession(Session):
         self._schema = schema
         self._statements = Statements(own, connections, read_only=read_only)
         self.conflict_timeout = conflict_timeout
-        self.tables = SnowflakeTables(self._statements, beside=self._beside)
+        self.tables = SnowflakeTables(self._statements, session=self)
+        self._reader: SnowflakeSession | None = None
+        self._scratch: set[str] = set()
         self._loaded: LoadedFrame | None = None
 
     def transaction(self) -> AbstractContextManager[None]:
@@ -230,6 +232,7 @@ class SnowflakeSession(Session):
 
     def fetch(self, select: exp.Query, load_type: type) -> object:
         """See `Session.fetch`."""
+        self._statements.send_pending()
         reading = Reading(self._own.described(sql_of(select)))
         try:
             rows = self._own.arrow(sql_of(reading.select(select)))
@@ -242,7 +245,13 @@ class SnowflakeSession(Session):
         """See `Session.scratch`."""
         # A temporary table is in an ordinary schema and would hide a table of the same name there.
         # https://docs.snowflake.com/en/user-guide/tables-temp-transient
-        return TableRef(schema=self._schema, name=f"{name}_{uuid.uuid4().hex}")
+        table = TableRef(schema=self._schema, name=f"{name}_{uuid.uuid4().hex}")
+        self._scratch.add(table.name)
+        return table
+
+    def is_scratch(self, table: TableRef) -> bool:
+        """See `Session.is_scratch`."""
+        return table.name in self._scratch
 
     def derive(self, name: str, select: exp.Query, *, kind: DerivedKind = "rows") -> TableRef:  # noqa: ARG002 - no object
         """See `Session.derive`. The rows aren't stored: a table would need DDL, which ends the transaction."""
@@ -251,12 +260,19 @@ class SnowflakeSession(Session):
     def forget(self, derived: TableRef) -> None:
         """See `Session.forget`."""
 
-    def _beside(self) -> Session:
-        """Return a session on the connection that commits each statement."""
-        return SnowflakeSession(
-            self._connections.beside,
+    @property
+    def reader(self) -> Session:
+        """See `Session.reader`."""
+        transaction = self._statements.transaction
+        return self._reader if transaction is not None and transaction.is_held and self._reader is not None else self
+
+    def renewed_reader(self) -> SnowflakeSession:
+        """Log in anew, and return a session that sees all that is committed by now."""
+        self._reader = SnowflakeSession(
+            self._statements.renew_beside(),
             self._connections,
             schema=self._schema,
             read_only=True,
             conflict_timeout=self.conflict_timeout,
         )
+        return self._reader

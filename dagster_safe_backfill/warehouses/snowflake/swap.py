@@ -67,8 +67,17 @@ class Swap:
         self._check(connection, self.aside)
 
     def undo(self, connection: Connection) -> None:
-        """Swap back if the tables were swapped, and drop the clone."""
-        _swap_back(connection, self.table, self.aside)
+        """Swap back if the tables were swapped, and drop the clone.
+
+        Raises:
+            SwapError: The table was changed after the swap, and those changes would be lost.
+        """
+        facts = catalog.facts_of(connection, self.table)
+        found = None if facts is None else half_done(facts, self.table)
+        if found is not None:
+            found.discard(connection)
+        else:
+            _swap_back(connection, self.table, self.aside)
 
     def _check(self, connection: Connection, old: TableRef) -> None:
         if fingerprint(connection, old) != self.before:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from sqlglot import exp
 
@@ -13,8 +14,12 @@ from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.warehouses.base import Replacement, Session, TableKind, Tables
 from dagster_safe_backfill.warehouses.snowflake import catalog
 from dagster_safe_backfill.warehouses.snowflake.catalog import name_of, sql_of
+from dagster_safe_backfill.warehouses.snowflake.locks import take
 from dagster_safe_backfill.warehouses.snowflake.swap import begun, half_done
 from dagster_safe_backfill.warehouses.snowflake.transaction import BeginAnewError, Statements
+
+if TYPE_CHECKING:
+    from dagster_safe_backfill.warehouses.snowflake.session import SnowflakeSession
 
 _ROWS = "_sb_rows"
 # A transient table has no fail-safe, which would cost storage. A shadow's rows can be computed again.
@@ -30,12 +35,12 @@ class SnowflakeTables(Tables):
 
     Args:
         statements: Runs the statements, in the transaction or outside of it.
-        beside: Returns the session that commits each statement.
+        session: The session.
     """
 
-    def __init__(self, statements: Statements, *, beside: Callable[[], Session]) -> None:
+    def __init__(self, statements: Statements, *, session: SnowflakeSession) -> None:
         self._statements = statements
-        self._beside = beside
+        self._session = session
         self._facts: dict[str, catalog.Facts | None] = {}
 
     def columns(self, table: TableRef) -> tuple[Column, ...] | None:
@@ -90,8 +95,9 @@ class SnowflakeTables(Tables):
             return
         if kind == "live":
             none = exp.select(exp.Star()).from_(terms.subquery(rows.copy(), _ROWS)).where(exp.false())
-            # Another session may create it at the same moment. It isn't dropped by a rollback, because others may have
-            # filled it.
+            # DDL would commit the transaction. Another session may create the table at the same moment, so it isn't
+            # dropped by a rollback, because others may have filled it.
+            transaction.release()
             self._statements.define(f"CREATE {what} IF NOT EXISTS {name} AS {sql_of(none)}")
             raise BeginAnewError(f"{name} was created without rows, and the next attempt fills it")
         # A table that this transaction dropped still exists until COMMIT, though its name must be free at once.
@@ -148,16 +154,23 @@ class SnowflakeTables(Tables):
             self._statements.transaction.created.append(name)
 
     @contextmanager
-    def hold(self, table: TableRef) -> Generator[Session, None, None]:
-        """See `Tables.hold`. Others can still INSERT: only UPDATE, DELETE and MERGE wait for the lock."""
-        columns = self.columns(table)
-        if columns:
-            self.check_writable(table)
-            # BEGIN takes no lock in Snowflake. An UPDATE takes the table's lock until COMMIT.
-            # https://docs.snowflake.com/en/sql-reference/transactions
-            self._statements.begin()
-            self._statements.own.execute(sql_of(catalog.locking(table, columns[0].name)))
-        yield self._beside()
+    def hold(self, table: TableRef, *, run_id: str = "") -> Generator[Session, None, None]:
+        """See `Tables.hold`. Only this library waits for the lock. What others change, `reread` shows."""
+        session = self._session
+        self.check_writable(table)
+        take(
+            self._statements,
+            table,
+            run_id=run_id,
+            timeout=session.conflict_timeout,
+            has_ended=session.run_has_ended,
+        )
+        # A session that was opened before may miss what was committed by those who held the table before.
+        yield session.renewed_reader()
+
+    def reread(self) -> Session | None:
+        """See `Tables.reread`. It is another new session: the one that `hold` opened may miss what came after it."""
+        return self._session.renewed_reader()
 
     @contextmanager
     def replace(

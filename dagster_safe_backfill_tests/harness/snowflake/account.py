@@ -7,8 +7,10 @@ import secrets
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Any
 
 import duckdb
@@ -41,14 +43,47 @@ class Record:
     """How often the client asked for it again by the same request id."""
 
 
-class Account:
-    """What all sessions share."""
+@dataclass
+class Begun:
+    """A transaction that a session has begun: what SHOW and DESCRIBE TRANSACTION tell of it, also later."""
 
-    def __init__(self, *, idle_abort: float = 300, timezone: str = parameters.DEFAULTS["TIMEZONE"]) -> None:
+    number: int
+    user: str
+    session: int
+    name: str
+    started_on: str
+    state: str = "running"
+    ended_on: str | None = None
+
+    def end(self, state: str) -> None:
+        if self.state == "running":
+            self.state, self.ended_on = state, moment()
+
+
+def moment() -> str:
+    return datetime.now(timezone.utc).isoformat(sep=" ")
+
+
+class Account:
+    """What all sessions share.
+
+    Attributes:
+        locks_changes_only: Whether a statement that changes no row takes no lock, and waits for none.
+        is_stale: Whether the sessions that log in from now on see what others commit only late: as of their login, or
+            of their own last commit (READ_CONSISTENCY_MODE = 'session').
+    """
+
+    def __init__(self, *, idle_abort: float = 300, time_zone: str = parameters.DEFAULTS["TIMEZONE"]) -> None:
+        self.locks_changes_only = False
+        self.is_stale = False
+        self.transactions: dict[int, Begun] = {}
+        self.logins = 0
+        self.most_sessions: dict[str | None, int] = {}
+        """The most sessions that were open at once with each database."""
         # Several threads for a few rows wait for each other.
         self.duck = duckdb.connect(config={"checkpoint_threshold": "1TB", "threads": 1})
         self.idle_abort = idle_abort
-        self.defaults = {**parameters.DEFAULTS, "TIMEZONE": timezone}
+        self.defaults = {**parameters.DEFAULTS, "TIMEZONE": time_zone}
         self.users: dict[str, User] = {}
         self.commits = Commits()
         self.relations = catalog.Relations(Duck(self.duck.cursor()))
@@ -109,6 +144,9 @@ class Account:
         token = secrets.token_urlsafe(16)
         with self._lock:
             self.sessions[token] = session
+            self.logins += 1
+            count = sum(one.database == session.database for one in self.sessions.values())
+            self.most_sessions[session.database] = max(count, self.most_sessions.get(session.database, 0))
         return token
 
     def session(self, token: str) -> Any:
@@ -123,13 +161,13 @@ class Account:
             raise errors.session_gone()
         return found
 
-    def end(self, number: int) -> None:
+    def end(self, session: int) -> None:
         """End a session: what it runs is cancelled, what it has open is rolled back, its locks are released."""
         with self._lock:
-            token = next((token for token, session in self.sessions.items() if session.number == number), None)
-            session = self.sessions.pop(token) if token else None
-        if session:
-            session.close()
+            token = next((token for token, one in self.sessions.items() if one.number == session), None)
+            ended = self.sessions.pop(token) if token else None
+        if ended:
+            ended.close()
 
     def blocked_by(self, number: int) -> None:
         """Abort the transaction of a session that blocks others and has been idle for too long, as Snowflake does."""
@@ -140,6 +178,15 @@ class Account:
             return
         if session.idle_since and time.monotonic() - session.idle_since > self.idle_abort:
             session.abort()
+
+    def abort(self, number: int, user: str | None = None) -> None:
+        """Abort a running transaction, of a user if one is given; one that has ended stays as it is."""
+        begun = self.transactions.get(number)
+        if begun is None or user not in (None, begun.user):
+            raise errors.no_transaction(number)
+        if begun.state == "running":
+            with suppress(errors.SnowflakeError):
+                self.by_number(begun.session).abort(number)
 
     def record(self, **known: Any) -> Record:
         with self._lock:
@@ -169,22 +216,35 @@ class Account:
     def recorded(self, database: str | None = None) -> list[dict[str, Any]]:
         return [dict(vars(record)) for record in [*self.history] if database is None or record.database == database]
 
+    def switch(self, **switches: bool) -> None:
+        """Set `locks_changes_only` or `is_stale`."""
+        for name, value in switches.items():
+            setattr(self, name, value)
+
+    def abort_of(self, token: str) -> None:
+        """Abort what a session has open."""
+        number = self.session(token).transaction.number
+        if number in self.transactions:
+            self.abort(number)
+
+    def abort_idle_after(self, seconds: float) -> None:
+        self.idle_abort = seconds
+
     def command(self, command: str, body: dict[str, Any]) -> Any:
         """Do what tests ask beside the connector's back."""
-        if command == "database":
-            return self.create_database(body["name"])
-        if command == "drop":
-            return self.drop_database(body["name"])
-        if command == "history":
-            return self.recorded(body.get("database"))
-        if command == "end":
-            return self.end(body["session"])
-        if command == "sessions":
-            return self.open_sessions()
-        if command == "idle_abort":
-            self.idle_abort = body["seconds"]
-            return None
-        raise errors.unsupported(command)
+        known: dict[str, Callable[..., Any]] = {
+            "database": self.create_database,
+            "drop": self.drop_database,
+            "history": self.recorded,
+            "end": self.end,
+            "sessions": self.open_sessions,
+            "switch": self.switch,
+            "abort": self.abort_of,
+            "idle_abort": self.abort_idle_after,
+        }
+        if command not in known:
+            raise errors.unsupported(command)
+        return known[command](**body)
 
     def close(self) -> None:
         for session in [*self.sessions.values()]:

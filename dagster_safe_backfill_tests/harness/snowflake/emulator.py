@@ -92,6 +92,14 @@ class Emulator:
         """Let a transaction that blocks another be aborted once idle for so long (Snowflake: 5 minutes)."""
         self._ask("idle_abort", seconds=seconds)
 
+    def switch(self, **switches: bool) -> None:
+        """Set `locks_changes_only` or `is_stale`; see `account.Account`."""
+        self._ask("switch", **switches)
+
+    def abort_transaction_of(self, token: str) -> None:
+        """Abort what the session of a token has open, as the server may: its client hears nothing of it."""
+        self._ask("abort", token=token)
+
     def _ask(self, command: str, **body: Any) -> Any:
         if self.account is not None:
             return self.account.command(command, body)

@@ -51,6 +51,14 @@ def lock_not_released(holder: str, table: str, transaction: int, waiter: str, se
     return SnowflakeError(625, "57014", message)
 
 
+def transaction_aborted(transaction: int) -> SnowflakeError:
+    return SnowflakeError(615, "57014", f"Transaction '{transaction}' was aborted, SQL execution canceled.")
+
+
+def no_transaction(transaction: int) -> SnowflakeError:
+    return SnowflakeError(2, "42601", f"Transaction {transaction} does not exist or you are not its user.")
+
+
 def timed_out(seconds: float) -> SnowflakeError:
     message = f"Statement reached its statement or warehouse timeout of {seconds:g} second(s) and was canceled."
     return SnowflakeError(630, "57014", message)

@@ -1,5 +1,8 @@
 """The fault table: for each statement of each change, what a fault left, and what the rerun did.
 
+Besides, the server aborts each transaction before each of its statements, as it does when the transaction is idle and
+blocks another one: nobody tells the client.
+
 `python -m dagster_safe_backfill_tests.harness.snowflake.faults` prints it. Of statements that only read one fault is
 tried, in turn, as all are alike to the server; of the others each. The tests take every fourth of the former, and one
 fault in turn of the latter, but each of what no ROLLBACK undoes.
@@ -42,7 +45,7 @@ NEW = [*day_rows(0, 1.0)[:2], (0, 2, 2.0, None), *day_rows(1, 1.0)[1:], *day_row
 LIVE_THEN = sorted([*NEW, *day_rows(3, 1.0)])
 
 
-FATAL: tuple[How, ...] = get_args(How)
+FATAL: tuple[How, ...] = ("refuse", "lose reply", "end session", "cut off")
 PASSING: tuple[How, ...] = ("refuse", "lose reply")
 """The faults for a client that gives up, and those that one that tries again survives."""
 COMMITS = re.compile("COMMIT|CREATE .*CLONE|ALTER TABLE .*SWAP", re.DOTALL)
@@ -52,7 +55,10 @@ CALLED: dict[How, str] = {
     "lose reply": "reply lost",
     "end session": "session lost",
     "cut off": "cut off",
+    "abort": "aborted",
 }
+ABORTABLE = re.compile(r"BEGIN\b", re.IGNORECASE), re.compile(r"COMMIT|ROLLBACK", re.IGNORECASE)
+"""What begins a transaction, and what ends it."""
 
 
 class ProxiedBackend(SnowflakeBackend):
@@ -186,7 +192,11 @@ def outcomes(proxy: Proxy, work: Work, *, is_thorough: bool = True) -> Iterator[
             count = 1 if is_thorough or statement.number % 4 == 1 else 0
         else:
             count = len(FATAL) if is_thorough or COMMITS.match(statement.sql) else 1
-        for turn, kind in enumerate(itertools.islice(turns, count)):
+        kinds: list[How] = list(itertools.islice(turns, count))
+        # The server can abort a transaction before each of its statements. The client isn't told, and goes on.
+        if statement.number in in_transactions(statements):
+            kinds.append("abort")
+        for turn, kind in enumerate(kinds):
             found = Outcome(work=work, number=statement.number, statement=shown(statement), fault=CALLED[kind])
             with bench.fresh(is_patient=False) as database:
                 yield tried(bench, database, kind, found, again=turn and statement.number + turn)
@@ -218,6 +228,21 @@ def tried(bench: Bench, database: Publications, how: How, found: Outcome, *, aga
         found.rerun = type(error).__name__
         found.unfinished.append(f"the rerun failed: {error}"[:500])
     found.unfinished += wrong_in_the_end(bench, database)
+    return found
+
+
+def in_transactions(statements: Sequence[Passed]) -> set[int]:
+    """Return the numbers of the statements that are sent while their session has a transaction, with its end."""
+    open_sessions: set[str] = set()
+    found: set[int] = set()
+    for one in statements:
+        if one.session in open_sessions:
+            found.add(one.number)
+        begins, ends = ABORTABLE
+        if begins.match(one.sql):
+            open_sessions.add(one.session)
+        elif ends.match(one.sql):
+            open_sessions.discard(one.session)
     return found
 
 
@@ -329,7 +354,7 @@ def counted(database: Publications) -> Iterator[str]:
 
 def leftovers(bench: Bench, database: Publications, state: str) -> list[str]:
     """Return the tables that a fault left, named without what is random."""
-    expected = {*bench.tables, "_safe_backfill_ledger"}
+    expected = {*bench.tables, "_safe_backfill_ledger", "t__lock"}
     if state == "new":
         expected.add(f"t__archive_{RUN}")
     return sorted(plain(name) for name in set(tables(database)) - expected)
@@ -358,7 +383,7 @@ def shown(statement: Passed) -> str:
 
 def plain(text: str) -> str:
     """Return a text without random names."""
-    return re.sub(r"[0-9a-fA-F]{32}", "...", text)
+    return re.sub(r"[0-9a-fA-F]{32}|(?<=TRANSACTION )\d+", "...", text)
 
 
 def markdown(rows: Sequence[Outcome]) -> str:

@@ -97,6 +97,10 @@ _NO_TREE = re.compile(
 _TYPED = re.compile(r":: (\w+)(?: \( [\d ,]*\))?$|^CAST \( .* AS (\w+)(?: \( [\d ,]*\))? \)$")
 
 
+_UNKNOWN = re.compile(r"DESCRIBE TRANSACTION \d+")
+"""What sqlfluff can't read: https://docs.snowflake.com/en/sql-reference/sql/desc-transaction"""
+
+
 def snowflake_problems(sql: str, *, columns: Mapping[str, str] | None = None) -> list[str]:
     """Return what is wrong with a statement; nothing, if nothing was found.
 
@@ -104,6 +108,8 @@ def snowflake_problems(sql: str, *, columns: Mapping[str, str] | None = None) ->
         sql: One statement, as it is sent.
         columns: The types of columns, by their names in capitals, to find TRY_CAST of what isn't text.
     """
+    if _UNKNOWN.fullmatch(sql):
+        return []
     tokens = sqlglot.tokenize(sql, dialect="snowflake")
     found = [f"can't be parsed: {text!r}" for text in unparsable(shortened(sql, tokens))]
     if tokens and tokens[0].text.upper() in ("PUT", "GET"):

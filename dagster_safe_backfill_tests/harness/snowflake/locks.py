@@ -36,6 +36,8 @@ class TableLocks:
         self._held: dict[str, _Held] = {}
         self._written: dict[str, dict[int, _Held]] = {}
         self._changed = threading.Condition()
+        self.waiting: set[int] = set()
+        """The sessions that wait for a lock now."""
 
     def acquire(self, table: str, waiter: Waiter, *, on_blocked: Callable[[int], None], alone: bool = False) -> None:
         """Take the lock of a table, or wait for it as long as LOCK_TIMEOUT allows.
@@ -44,6 +46,14 @@ class TableLocks:
         for DDL, rows that another session has inserted and not committed are in the way, too.
         """
         deadline = time.monotonic() + waiter.patience
+        try:
+            self._acquire(table, waiter, deadline, on_blocked, alone=alone)
+        finally:
+            self.waiting.discard(waiter.session)
+
+    def _acquire(
+        self, table: str, waiter: Waiter, deadline: float, on_blocked: Callable[[int], None], *, alone: bool
+    ) -> None:
         while True:
             with self._changed:
                 held = self._in_the_way(table, waiter.session, alone=alone)
@@ -56,6 +66,7 @@ class TableLocks:
                     raise errors.lock_not_released(
                         held.query_id, name, held.transaction, waiter.query_id, waiter.patience
                     )
+                self.waiting.add(waiter.session)
                 self._changed.wait(min(left, 0.05))
             waiter.check()
             on_blocked(held.session)
@@ -72,6 +83,19 @@ class TableLocks:
         with self._changed:
             self._written.setdefault(table, {})[session] = _Held(session, transaction, query_id)
 
+    def has(self, table: str, session: int) -> bool:
+        with self._changed:
+            held = self._held.get(table)
+            return held is not None and held.session == session
+
+    def release_one(self, table: str, session: int) -> None:
+        """Give up the lock of one table, as a statement that has changed no row has taken none."""
+        with self._changed:
+            held = self._held.get(table)
+            if held is not None and held.session == session:
+                del self._held[table]
+            self._changed.notify_all()
+
     def release(self, session: int) -> None:
         with self._changed:
             self._held = {table: held for table, held in self._held.items() if held.session != session}
@@ -81,6 +105,11 @@ class TableLocks:
 
     def held_by(self, session: int) -> frozenset[str]:
         return frozenset(table for table, holder in self.held().items() if holder == session)
+
+    def transactions(self) -> dict[str, int]:
+        """Return the transaction that holds each locked table."""
+        with self._changed:
+            return {table: held.transaction for table, held in self._held.items()}
 
     def held(self) -> dict[str, int]:
         """Return the session that holds each locked table."""

@@ -32,9 +32,10 @@ from snowflake.connector.network import RetryRequest
 
 from dagster_safe_backfill_tests.harness.snowflake.emulator import HOST, Emulator
 
-How = Literal["refuse", "lose reply", "end session", "cut off"]
+How = Literal["refuse", "lose reply", "end session", "cut off", "abort"]
 """Refuse: 503 before the server hears of it. Lose reply: it runs, the client never hears. End session: before it.
-Cut off: it doesn't run, and from it on no request of anybody gets through, until it is healed."""
+Cut off: it doesn't run, and from it on no request of anybody gets through, until it is healed.
+Abort: before it, the server aborts the session's transaction, and doesn't tell."""
 
 FOREVER = 1_000_000
 _Reply = tuple[int, bytes, str]
@@ -190,6 +191,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.proxy.is_cut_off = True
             self._hang_up()
             return
+        if fault == "abort":
+            self.proxy.emulator.abort_transaction_of(session.removeprefix('Snowflake Token="').removesuffix('"'))
         if fault == "end session":
             self._end_session()
         reply = self._forward(body)

@@ -166,6 +166,7 @@ class Service:
 
     def _run(self, session: Session, query_id: str, base_url: str, body: dict[str, Any]) -> dict[str, Any]:
         described = bool(body.get("describeOnly"))
+        before = dict(session.parameters)
         try:
             sql = physical(bound(body["sqlText"], body.get("bindings") or {}))
             for name, value in (body.get("parameters") or {}).items():
@@ -176,6 +177,13 @@ class Service:
             return refused(error, query_id)
         except Exception as error:
             return refused(errors.failed(error), query_id)
+        finally:
+            # They are the statement's only.
+            for name in map(str.upper, body.get("parameters") or {}):
+                if name in before:
+                    session.parameters[name] = before[name]
+                else:
+                    session.parameters.pop(name, None)
         if result.upload:
             return _done({**result.upload, "queryId": query_id})
         rows = (

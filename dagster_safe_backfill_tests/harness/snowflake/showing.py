@@ -112,6 +112,24 @@ def grants(session: Any, written: str) -> Result:
     return Result(0x4400, [results.column(one, "VARCHAR") for one in ("privilege", "grantee_name")], rows=rows)
 
 
+def transactions(session: Any, number: int | None = None) -> Result:
+    """SHOW TRANSACTIONS, those that run of the session's user; or DESCRIBE TRANSACTION, one of any state."""
+    known = session.account.transactions
+    if number is not None and number not in known:
+        raise errors.no_transaction(number)
+    found = [one for one in [*known.values()] if one.user == session.user and one.state == "running"]
+    rows: list[list[str | None]] = []
+    for one in found if number is None else [known[number]]:
+        common = [str(one.number), one.user, str(one.session)]
+        rows.append(
+            [*common, one.name, one.started_on, one.state, "0"]
+            if number is None
+            else [*common, one.started_on, one.state, one.ended_on]
+        )
+    names = ("name", "started_on", "state", "scope") if number is None else ("started_on", "state", "ended_on")
+    return Result(0x4400, [results.column(name, "VARCHAR") for name in ("id", "user", "session", *names)], rows=rows)
+
+
 def show(session: Any, tree: exp.Expression) -> Result:
     if isinstance(tree, exp.Describe):
         return _describe(session, tree)
@@ -120,9 +138,10 @@ def show(session: Any, tree: exp.Expression) -> Result:
         return _listing(session, tree, kind)
     if kind == "LOCKS":
         rows: list[list[str | None]] = [
-            [table, "PARTITIONS", "HOLDING", str(holder)] for table, holder in session.account.locks.held().items()
+            [table, "PARTITIONS", str(holder), "HOLDING"]
+            for table, holder in session.account.locks.transactions().items()
         ]
-        names = ("resource", "type", "status", "session")
+        names = ("resource", "type", "transaction", "status")
         return Result(0x4400, [results.column(name, "VARCHAR") for name in names], rows=rows)
     raise errors.unsupported(f"SHOW {kind} in the emulator")
 

@@ -6,6 +6,7 @@ import contextlib
 import re
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,18 +29,19 @@ from dagster_safe_backfill_tests.harness.snowflake import (
     tables,
     translate,
 )
-from dagster_safe_backfill_tests.harness.snowflake.account import Account, Record
+from dagster_safe_backfill_tests.harness.snowflake.account import Account, Begun, Record, moment
 from dagster_safe_backfill_tests.harness.snowflake.catalog import Name, Relation
 from dagster_safe_backfill_tests.harness.snowflake.duck import Duck
 from dagster_safe_backfill_tests.harness.snowflake.locks import Waiter
 from dagster_safe_backfill_tests.harness.snowflake.names import Resolver
 from dagster_safe_backfill_tests.harness.snowflake.prepared import Statement
 from dagster_safe_backfill_tests.harness.snowflake.results import Result, text
+from dagster_safe_backfill_tests.harness.snowflake.stale import Stale
 from dagster_safe_backfill_tests.harness.snowflake.transactions import Transaction
 from dagster_safe_backfill_tests.harness.snowflake.translating_errors import translated
 
 _TRANSACTION = re.compile(
-    r"^\s*(?P<begin>BEGIN(\s+(WORK|TRANSACTION))?(\s+NAME\s+\w+)?|START\s+TRANSACTION(\s+NAME\s+\w+)?)\s*;?\s*$"
+    r"^\s*(?P<begin>(BEGIN(\s+(WORK|TRANSACTION))?|START\s+TRANSACTION)(\s+NAME\s+(?P<name>\w+))?)\s*;?\s*$"
     r"|^\s*(?P<commit>COMMIT)(\s+WORK)?\s*;?\s*$|^\s*(?P<rollback>ROLLBACK)(\s+WORK)?\s*;?\s*$",
     re.IGNORECASE,
 )
@@ -63,11 +65,13 @@ class Session:
         self.temporary: dict[Name, Name] = {}
         self.duck = account.connection()
         self.transaction = Transaction(self.duck, account.commits)
+        self.stale = Stale(account if account.is_stale else None)
         self.idle_since: float | None = None
         self.query_id = ""
         self._running = threading.RLock()
         self._cancelling = threading.Lock()
         self._is_busy = False
+        self._thread: threading.Thread | None = None
         self._interrupted: errors.SnowflakeError | None = None
         self._closed = False
         self._purged: list[Path] = []
@@ -84,6 +88,7 @@ class Session:
             if self._closed:
                 raise errors.session_gone()
             self.query_id, self.idle_since, self._is_busy = query_id, None, True
+            self._thread = threading.current_thread()
             record = self._record(sql)
             try:
                 with self._timed():
@@ -115,7 +120,7 @@ class Session:
     def _execute(self, sql: str, record: Record, base_url: str, *, describe_only: bool) -> Result:
         if found := _TRANSACTION.match(sql):
             record.kind = next(kind for kind, written in found.groupdict().items() if written)
-            return self._control(record.kind)
+            return self._control(record.kind, name=found["name"])
         refusals.check_text(sql)
         self.transaction.catch_up()
         for kind, (pattern, run) in _BY_TEXT.items():
@@ -146,16 +151,20 @@ class Session:
 
     # --- transactions
 
-    def _control(self, kind: str) -> Result:
+    def _control(self, kind: str, *, name: str | None) -> Result:
         if kind == "begin":
             if not self.transaction.open:
-                self._begin()
+                self._begin(name)
         elif self.transaction.open:
             self.end_transaction(commit=kind == "commit")
         return text(_TCL, status="Statement executed successfully.")
 
-    def _begin(self) -> None:
-        self.transaction.begin(int(time.time() * 1000) * 1000 + self.account.next_number())
+    def _begin(self, name: str | None = None) -> None:
+        number = int(time.time() * 1000) * 1000 + self.account.next_number()
+        self.transaction.begin(number)
+        self.account.transactions[number] = Begun(
+            number=number, user=self.user, session=self.number, name=name or str(uuid.uuid4()), started_on=moment()
+        )
 
     def begin_implicitly(self) -> None:
         if not self.parameter("AUTOCOMMIT") and not self.transaction.open:
@@ -167,10 +176,18 @@ class Session:
             (self.transaction.commit if commit else self.transaction.rollback)()
             if commit:
                 self._settle()
+                self.stale.renew()
+            self._ended("committed" if commit else "rolled back")
         finally:
+            self._ended("rolled back")
             self._purged.clear()
             self._loads.clear()
             self.account.locks.release(self.number)
+
+    def _ended(self, state: str) -> None:
+        begun = self.account.transactions.get(self.transaction.number)
+        if begun is not None:
+            begun.end(state)
 
     def ddl(self, sql: str) -> Result:
         """Commit what is open, then run."""
@@ -188,6 +205,7 @@ class Session:
         finally:
             self.account.commits.count += 1
             self.account.locks.release(self.number)
+            self.stale.renew()
 
     def lock(self, name: Name, *, alone: bool = False) -> None:
         """Take a table's lock, or wait for it; for DDL alone, with nobody's rows pending."""
@@ -264,7 +282,9 @@ class Session:
             described[:] = [(name, str(kind)) for name, kind in zip(relation.columns, relation.types, strict=True)]
             return None if describe_only else odd.cut(relation.to_arrow_table(), self.parameter("ROWS_PER_RESULTSET"))
 
-        table = self.transaction.read(run)
+        table = self.stale.read(run, duck_sql, own=self.transaction.written)
+        if table is None:
+            table = self.transaction.read(run)
         rowtype = [results.column(name, kind, kinds.get(name)) for name, kind in described]
         return Result(type_id, rowtype, table=table if table is not None else pa.table({}))
 
@@ -279,17 +299,33 @@ class Session:
         if describe_only:
             return Result(statement_type_id(tree), [results.column(word, "BIGINT") for word in words])
         self.begin_implicitly()
-        if not isinstance(tree, exp.Insert):
+        had = self.account.locks.has(str(name), self.number)
+        if not isinstance(tree, exp.Insert) and not self._changes_nothing(statement):
             self.lock(name)
+        changed = 1
         try:
             type_id = statement_type_id(tree)
             duck_sql, _ = self._compiled(statement)
             counts: list[int] = []
-            self.run_write(name, duck_sql, counts, merge=isinstance(tree, exp.Merge), words=words)
+            changed = self.run_write(name, duck_sql, counts, merge=isinstance(tree, exp.Merge), words=words)
             return text(type_id, **dict(zip(words, counts, strict=True)))
         finally:
             if not self.transaction.open:
                 self.account.locks.release(self.number)
+            elif self.account.locks_changes_only and not changed and not had:
+                self.account.locks.release_one(str(name), self.number)
+
+    def _changes_nothing(self, statement: Statement) -> bool:
+        """Return whether an UPDATE or a DELETE takes no lock, as it finds no row."""
+        tree = statement.shape
+        if not self.account.locks_changes_only or not isinstance(tree, exp.Update | exp.Delete):
+            return False
+        tree = statement.tree()
+        select = exp.select(exp.Literal.number(1)).from_(tree.this.copy()).limit(1)
+        if where := tree.args.get("where"):
+            select = select.where(where.this.copy())
+        duck_sql, _ = self.prepared(select)
+        return not self.transaction.read(lambda duck: duck.sql(duck_sql).to_arrow_table()).num_rows
 
     def run_write(
         self,
@@ -316,6 +352,8 @@ class Session:
         if self.transaction.open:
             for table in self.transaction.written:
                 self.account.locks.wrote(str(table), self.number, self.transaction.number, self.query_id)
+        else:
+            self.stale.renew()
         return changed
 
     def loaded(self, mark: tuple[str, str, str], file: Path | None) -> None:
@@ -370,11 +408,19 @@ class Session:
                 self.interrupt(errors.canceled())
             return self._is_busy
 
-    def abort(self) -> None:
-        """Roll back the open transaction of an idle session."""
-        if self._running.acquire(blocking=False):
+    def abort(self, number: int | None = None) -> None:
+        """Roll back the open transaction of an idle session; one that is named, also if a statement of it runs.
+
+        Its client isn't told: the next statements begin a transaction of their own, or commit one by one.
+        """
+        if number is not None:
+            with self._cancelling:
+                if self._is_busy and threading.current_thread() is not self._thread:
+                    self.interrupt(errors.transaction_aborted(number))
+        if self._running.acquire(blocking=number is not None):
             try:
-                self.end_transaction(commit=False)
+                if self.transaction.open and number in (None, self.transaction.number):
+                    self.end_transaction(commit=False)
             finally:
                 self._running.release()
 
@@ -390,6 +436,7 @@ class Session:
                     self.duck.execute(f"DROP TABLE IF EXISTS {name.sql}")
                 for stage in [name for name, owner in self.account.stages.items() if owner == self.number]:
                     loading.drop_stage(self.account, stage)
+            self.stale.close()
             self.account.put_back(self.duck)
 
 
@@ -416,6 +463,13 @@ def _cancel_all(session: Session, number: int) -> Result:
     return text(0x1000, **{f"SYSTEM$CANCEL_ALL_QUERIES({number})": f"{count} cancelled."})
 
 
+def _abort(session: Session, number: int) -> Result:
+    """SYSTEM$ABORT_TRANSACTION, of a transaction of the same user."""
+    session.account.abort(number, session.user)
+    state = session.account.transactions[number].state
+    return text(0x1000, **{f"SYSTEM$ABORT_TRANSACTION({number})": f"transaction {number} is {state}."})
+
+
 _BY_TEXT: dict[str, tuple[re.Pattern[str], Callable[[Session, str, re.Match[str]], Result]]] = {
     "ddl": (
         re.compile(r"\s*(CREATE|ALTER(?!\s+SESSION)|DROP|TRUNCATE|COMMENT|GRANT|REVOKE|UNDROP)\b", re.IGNORECASE),
@@ -436,6 +490,18 @@ _BY_TEXT: dict[str, tuple[re.Pattern[str], Callable[[Session, str, re.Match[str]
     "cancel": (
         re.compile(r"\s*SELECT\s+SYSTEM\$CANCEL_ALL_QUERIES\s*\(\s*(\d+)\s*\)\s*;?\s*$", re.IGNORECASE),
         lambda session, sql, found: _cancel_all(session, int(found[1])),
+    ),
+    "abort": (
+        re.compile(r"\s*SELECT\s+SYSTEM\$ABORT_TRANSACTION\s*\(\s*(\d+)\s*\)\s*;?\s*$", re.IGNORECASE),
+        lambda session, sql, found: _abort(session, int(found[1])),
+    ),
+    "transactions": (
+        re.compile(r"\s*SHOW\s+TRANSACTIONS\s*;?\s*$", re.IGNORECASE),
+        lambda session, sql, found: showing.transactions(session),
+    ),
+    "transaction": (
+        re.compile(r"\s*DESC(?:RIBE)?\s+TRANSACTION\s+(\d+)\s*;?\s*$", re.IGNORECASE),
+        lambda session, sql, found: showing.transactions(session, int(found[1])),
     ),
     "show": (
         re.compile(r"\s*SHOW\s+GRANTS\s+ON\s+TABLE\s+([^\s;]+)", re.IGNORECASE),

@@ -15,6 +15,7 @@ from dagster_safe_backfill.model.options import Strategy
 from dagster_safe_backfill.model.states import Origin
 from dagster_safe_backfill.wap import publish, write
 from dagster_safe_backfill.wap.ledger.record import record_intent
+from dagster_safe_backfill.warehouses.snowflake.driver import Connection, Connections
 from dagster_safe_backfill.warehouses.snowflake.tables import SnowflakeTables
 from dagster_safe_backfill.warehouses.snowflake.transaction import Transaction
 from dagster_safe_backfill_tests.harness.publications import STRATEGIES, Publications, day_rows
@@ -98,8 +99,15 @@ def test_an_archive_that_was_never_recorded_is_dropped_or_made_anew(
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("how", ["lose reply", "refuse"])
 def test_a_commit_in_doubt_is_settled_by_the_ledger(
-    emulator: Emulator, proxy: Proxy, strategy: Strategy, how: How
+    emulator: Emulator, proxy: Proxy, strategy: Strategy, how: How, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    renewed = Connections.renewed
+
+    def unreachable(self: Connections) -> Connection:
+        if any(failed.faults for failed in proxy.statements):
+            raise sb.WarehouseUnavailableError("Snowflake can't be reached")
+        return renewed(self)
+
     account = SnowflakeBackend(replace(emulator, port=proxy.port))
     table = Publications(account, live=OLD)
     staged = table.stage(NEW, [0], "1")
@@ -107,10 +115,15 @@ def test_a_commit_in_doubt_is_settled_by_the_ledger(
     with table.warehouse.connect() as connection:
         record_intent(connection, table.spec.table, origin=Origin(run_id="1", publication_id="1"), archive=archive)
     patient, table.warehouse = table.warehouse, account.manager(network_timeout=1).warehouse()
-    proxy.fail(when="^COMMIT", how=how, times=FOREVER)
-    with pytest.raises(sb.WarehouseUnavailableError, match="COMMIT"):
+    # After a swap nothing but the ledger's row is left to be committed.
+    last = r"INSERT INTO \S+_LEDGER" if strategy == "swap" else "COMMIT"
+    proxy.fail(when=f"^{last}", how=how, times=FOREVER)
+    # Nobody can be asked.
+    monkeypatch.setattr(Connections, "renewed", unreachable)
+    with pytest.raises(sb.WarehouseUnavailableError, match=last):
         table.publish(staged, "1", strategy=strategy)
     proxy.heal()
+    monkeypatch.undo()
     table.warehouse = patient
     again = table.publish(staged, "1", strategy=strategy)
     assert again.is_repeated == (how == "lose reply")

@@ -17,6 +17,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from sqlglot import exp
 
 import dagster_safe_backfill as sb
 from dagster_safe_backfill.errors import TransactionConflictError
@@ -186,40 +187,41 @@ def test_a_stream_sees_what_changed_and_goes_on(account: Account, instance: dg.D
     assert sorted(seen) == [("DELETE", True, 1.0), ("INSERT", True, 77.0)]
 
 
-def test_the_first_statement_of_a_publication_locks_the_table(account: Account, instance: dg.DagsterInstance) -> None:
-    """It changes no row, on purpose; the emulator takes it for granted that Snowflake locks all the same."""
+def test_a_table_is_held_by_one_transaction_at_a_time(account: Account, instance: dg.DagsterInstance) -> None:
+    """Who waits too long is told for whom."""
     from dagster_safe_backfill.model.tables import TableRef
 
     account.publish(instance)
-    with account.io_manager.warehouse().connect() as connection, closing(account.opened()) as other:
-        with other.cursor() as cursor:
-            cursor.execute("ALTER SESSION SET LOCK_TIMEOUT = 2")
+    table = TableRef(schema=account.schema, name="events")
+    warehouse = account.io_manager.warehouse()
+    with warehouse.connect() as one, warehouse.connect() as other:
         with (
-            connection.transaction(),
-            connection.tables.hold(TableRef(schema=account.schema, name="events")),
-            pytest.raises(Exception, match="000625"),
-            other.cursor() as cursor,
-        ):
-            cursor.execute(f"UPDATE {account.table} SET value = 5")
-        with other.cursor() as cursor:
-            cursor.execute(f"UPDATE {account.table} SET value = 5")
-
-
-def test_who_waits_too_long_is_told(account: Account, instance: dg.DagsterInstance) -> None:
-    from dagster_safe_backfill.model.tables import TableRef
-
-    account.publish(instance)
-    with closing(account.opened()) as other, other.cursor() as cursor:
-        cursor.execute("BEGIN")
-        cursor.execute(f"UPDATE {account.table} SET value = value + 1")
-        with (
-            account.io_manager.warehouse().connect() as connection,
-            pytest.raises(TransactionConflictError),
-            connection.transaction(),
-            connection.tables.hold(TableRef(schema=account.schema, name="events")),
+            one.transaction(),
+            one.tables.hold(table, run_id="live-test"),
+            pytest.raises(TransactionConflictError, match="of run live-test"),
+            other.transaction(),
+            other.tables.hold(table, run_id="other"),
         ):
             pytest.fail("two held it")
-        cursor.execute("ROLLBACK")
+        with other.transaction(), other.tables.hold(table, run_id="other"):
+            pass
+
+
+def test_a_transaction_that_was_aborted_commits_nothing(account: Account, instance: dg.DagsterInstance) -> None:
+    from dagster_safe_backfill.model.tables import TableRef
+
+    account.publish(instance)
+    table = TableRef(schema=account.schema, name="events")
+    with (
+        account.io_manager.warehouse().connect() as connection,
+        pytest.raises(TransactionConflictError),
+        connection.transaction(),
+        connection.tables.hold(table, run_id="live-test"),
+    ):
+        ((number,),) = connection.query(exp.select(exp.Anonymous(this="CURRENT_TRANSACTION")))
+        account.sql(f"SELECT SYSTEM$ABORT_TRANSACTION({number})")
+        connection.append(table, ["id"], [(99,)])
+    assert account.sql(f"SELECT COUNT(*) FROM {account.table} WHERE id = 99") == [(0,)]
 
 
 @pytest.mark.parametrize("strategy", ["merge", "replace", "swap"])

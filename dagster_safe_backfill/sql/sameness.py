@@ -86,19 +86,26 @@ class Sameness:
         conditions: list[exp.Expr] = []
         for name in names:
             column = self.inexact.get(name.casefold())
-            if column is not None and column.collation is None:
-                sides = [terms.column(name, of=side) for side in (left, right)]
-                is_equal = exp.NullSafeEQ(this=sides[0], expression=sides[1])
-                conditions.append(exp.and_(is_equal, self.differ([name], left=left, right=right)))
+            if column is not None and column.collation is None and self.dialect is not None:
+                here, there = terms.column(name, of=left), terms.column(name, of=right)
+                conditions.append(self.dialect.alike(here, there, column))
         return terms.any_of(conditions) if conditions else None
 
     def differ(self, names: Iterable[str], *, left: str, right: str) -> exp.Expr:
         """Return a condition that is true if at least one column differs in two relations. NULL is the same as NULL."""
-        unequal: list[exp.Expr] = []
-        for name in names:
-            for here, there in zip(self.forms(name, of=left), self.forms(name, of=right), strict=True):
-                unequal.append(exp.NullSafeNEQ(this=here, expression=there))
-        return terms.any_of(unequal)
+        return terms.any_of(
+            [self._differ(name, terms.column(name, of=left), terms.column(name, of=right)) for name in names]
+        )
+
+    def _differ(self, name: str, here: exp.Expr, there: exp.Expr) -> exp.Expr:
+        column = self.inexact.get(name.casefold())
+        if column is None or self.dialect is None:
+            return terms.unequal(here, there)
+        if column.collation is not None:
+            # If the bytes differ, so do the texts.
+            pairs = zip(self.dialect.exact(here, column), self.dialect.exact(there, column), strict=True)
+            return terms.any_of([terms.unequal(*pair) for pair in pairs])
+        return exp.or_(terms.unequal(here, there), self.dialect.alike(here, there, column))
 
 
 def with_collations(columns: Iterable[Column], others: Iterable[Column]) -> tuple[Column, ...]:

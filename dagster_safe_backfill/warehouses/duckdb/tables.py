@@ -29,7 +29,17 @@ Execute = Callable[[str, Sequence[Any]], list[Row]]
 # the tables of `temp` and of attached databases.
 _IS_TABLE = "database_name = current_database() AND lower(schema_name) = lower($1) AND lower(table_name) = lower($2)"
 
-
+_COLUMNS = (
+    "SELECT column_name, data_type, column_default, is_nullable, definition, column_index FROM"
+    f" (SELECT * FROM duckdb_columns() WHERE {_IS_TABLE}) LEFT JOIN"
+    f" (SELECT sql AS definition FROM duckdb_tables() WHERE {_IS_TABLE}"
+    " AND (contains(sql, ' COLLATE ') OR contains(sql, ' GENERATED '))) ON true"
+    " ORDER BY column_index"
+)
+_VIEWS = (
+    "SELECT sql FROM duckdb_views() WHERE database_name = current_database()"
+    " AND lower(schema_name) = lower($1) AND lower(view_name) = lower($2)"
+)
 _KEYS = (
     "SELECT schema_name || '.' || table_name, constraint_text FROM duckdb_constraints()"
     " WHERE database_name = current_database() AND constraint_type = 'FOREIGN KEY'"
@@ -52,18 +62,24 @@ class DuckDBTables(Tables):
 
     def columns(self, table: TableRef) -> tuple[Column, ...] | None:
         """See `Tables.columns`."""
+        return self._columns(self._execute(_COLUMNS, (table.schema, table.name)))
+
+    def writable_columns(self, table: TableRef) -> tuple[Column, ...] | None:
+        """See `Tables.writable_columns`."""
         rows = self._execute(
-            "SELECT column_name, data_type, column_default, is_nullable, definition FROM"
-            f" (SELECT * FROM duckdb_columns() WHERE {_IS_TABLE}) LEFT JOIN"
-            f" (SELECT sql AS definition FROM duckdb_tables() WHERE {_IS_TABLE}"
-            " AND (contains(sql, ' COLLATE ') OR contains(sql, ' GENERATED '))) ON true"
+            f"SELECT listed.*, view FROM ({_COLUMNS}) AS listed LEFT JOIN (SELECT sql AS view FROM ({_VIEWS})) ON true"
             " ORDER BY column_index",
             (table.schema, table.name),
         )
+        if rows:
+            _check_table(table, rows[0][-1])
+        return self._columns(rows)
+
+    def _columns(self, rows: Sequence[Row]) -> tuple[Column, ...] | None:
         definition = rows[0][4] if rows and rows[0][4] else ""
         collations, generated = collations_of(definition), generated_of(definition)
         columns: list[Column] = []
-        for name, type_name, default, is_nullable, _ in rows:
+        for name, type_name, default, is_nullable, *_ in rows:
             # The catalog shows the expression of a generated column as its default.
             if name in generated:
                 continue
@@ -76,19 +92,6 @@ class DuckDBTables(Tables):
         """See `Tables.generated`."""
         rows = self._execute(f"SELECT sql FROM duckdb_tables() WHERE {_IS_TABLE}", (table.schema, table.name))
         return generated_of(rows[0][0]) if rows else ()
-
-    def check_writable(self, table: TableRef) -> None:
-        """See `Tables.check_writable`."""
-        found = self._execute(
-            "SELECT sql FROM duckdb_views() WHERE database_name = current_database()"
-            " AND lower(schema_name) = lower($1) AND lower(view_name) = lower($2)",
-            (table.schema, table.name),
-        )
-        if found:
-            raise ConfigurationError(
-                f"{table} is a view ({found[0][0].strip().removesuffix(';')[:200]}), and an asset's rows need a table,"
-                " so nothing was written. Rename or drop the view, or give the asset another name or schema."
-            )
 
     def is_referenced(self, table: TableRef) -> bool:
         """See `Tables.is_referenced`."""
@@ -167,7 +170,8 @@ class DuckDBTables(Tables):
         if found:
             self._comment("TABLE", self._names.of(table), found[0][0])
         else:
-            self.check_writable(table)
+            for (view,) in self._execute(_VIEWS, (table.schema, table.name)):
+                _check_table(table, view)
         # A transaction of DuckDB sees what was committed when it began, and others may have committed since.
         with self._beside() as committed:
             yield committed
@@ -305,6 +309,15 @@ class DuckDBTables(Tables):
     def _comment(self, kind: str, name: str, text: str | None) -> None:
         literal = "NULL" if text is None else terms.text(text).sql("duckdb")
         self._execute(f"COMMENT ON {kind} {name} IS {literal}", ())
+
+
+def _check_table(table: TableRef, view: str | None) -> None:
+    """Raise if a name is that of a view, whose definition is given."""
+    if view is not None:
+        raise ConfigurationError(
+            f"{table} is a view ({view.strip().removesuffix(';')[:200]}), and an asset's rows need a table, so nothing"
+            " was written. Rename or drop the view, or give the asset another name or schema."
+        )
 
 
 def collations_of(definition: str) -> dict[str, str]:

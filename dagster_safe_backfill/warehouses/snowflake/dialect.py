@@ -54,24 +54,21 @@ class SnowflakeDialect(Dialect):
         """See `Dialect.row_hash`."""
         if not rare:
             return _hashed(values)
-        others = exp.Case().when(terms.is_any_text(rare), _hashed(rare)).else_(terms.number(0))
+        others = exp.Case().when(terms.is_any_rare(rare), _hashed(rare)).else_(terms.number(0))
         return exp.Add(this=_hashed(values), expression=others)
 
     def exact(self, value: exp.Expr, column: Column) -> Sequence[exp.Expr]:
         """See `Dialect.exact`. Snowflake's descriptions of columns don't tell their collations."""
         if column.collation is not None:
             return (exp.func("HEX_ENCODE", value, dialect=DIALECT),)
-        shown = exp.cast(value.copy(), _TYPES.VARCHAR)
         match base(column.type):
             case "FLOAT":
-                is_negative = exp.and_(value.copy().eq(0), exp.func("STARTSWITH", shown, terms.text("-")))
-                return (value, exp.Case().when(is_negative, terms.text("-")).else_(terms.text("")))
+                return (value, exp.Case().when(_is_negative_zero(value), terms.text("-")).else_(terms.text("")))
             case "TIMESTAMP_TZ":
                 # Equal instants with different offsets are equal.
                 # https://docs.snowflake.com/en/sql-reference/data-types-datetime
                 offset = exp.func("TO_CHAR", value.copy(), terms.text("TZHTZM"), dialect=DIALECT)
-                is_utc = exp.or_(exp.Is(this=value.copy(), expression=exp.Null()), offset.eq(terms.text("+0000")))
-                return (value, exp.Case().when(is_utc, terms.text("")).else_(offset.copy()))
+                return (value, exp.Case().when(offset.neq(terms.text("+0000")), offset.copy()).else_(terms.text("")))
             case _:
                 return (value,)
 
@@ -146,6 +143,11 @@ class SnowflakeDialect(Dialect):
         return plain(type_name) == plain(wanted)
 
 
+def _is_negative_zero(value: exp.Expr) -> exp.Expr:
+    shown = exp.cast(value.copy(), _TYPES.VARCHAR)
+    return exp.and_(value.copy().eq(0), exp.func("STARTSWITH", shown, terms.text("-")))
+
+
 def _hashed(values: Sequence[exp.Expr]) -> exp.Expr:
     # HASH returns a signed integer of 64 bits. Adding 2**63 makes it non-negative, and NUMBER(38,0) holds the sums.
     # https://docs.snowflake.com/en/sql-reference/functions/hash
@@ -185,6 +187,8 @@ def _is_lost_in_number(value: exp.Expr, *, source: str, target: str) -> exp.Expr
     if base(source) == "NUMBER" and _precision(source) - _scale(source) <= precision - scale:
         too_large = exp.false()
     changed = exp.NEQ(this=_round(value, scale), expression=value.copy())
+    if base(source) == "FLOAT":
+        changed = exp.or_(changed, _is_negative_zero(value))
     # NaN needs no condition: in Snowflake it equals itself and is larger than any number, so it counts as too large.
     return exp.or_(too_large, changed)
 

@@ -223,8 +223,11 @@ def _add_columns(run: ComputingRun, key: str, dtypes: Mapping[str, str]) -> None
     """Add a frame's columns to the event of one partition of a call: they may be many."""
     shown = columns_metadata(dtypes)
     if shown:
-        own = run.additions.get(key, dg.AssetMaterialization(run.context.asset_key, partition=key))
-        run.additions[key] = own.with_metadata({**shown, **own.metadata})
+        asset, own = run.context.asset_key, run.additions.get(key)
+        metadata = {**shown, **own.metadata} if own else shown
+        run.additions[key] = dg.AssetMaterialization(
+            asset, partition=key, metadata=metadata, tags=own.tags if own else None
+        )
 
 
 def _judge(

@@ -24,7 +24,7 @@ from dagster_safe_backfill.sql import staging, terms
 from dagster_safe_backfill.sql.sameness import Sameness
 from dagster_safe_backfill.sql.slicing import expression
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
-from dagster_safe_backfill.wap.columns import data_columns, reconciled, respelled
+from dagster_safe_backfill.wap.columns import data_columns, naming_generated, reconciled, respelled
 from dagster_safe_backfill.wap.ledger.owner import check_writer
 from dagster_safe_backfill.wap.ledger.record import create_ledger, record_intent, record_staged
 from dagster_safe_backfill.wap.recovery import finish_interrupted_swap
@@ -71,7 +71,8 @@ def live_before(session: Session, *, spec: TableSpec, partition_slice: Partition
     if live is None:
         return LiveBefore(at=at)
     names = names_of(live)
-    recognised = live_slice(session, spec=spec, partition_slice=partition_slice, columns=live)
+    with naming_generated(session, spec):
+        recognised = live_slice(session, spec=spec, partition_slice=partition_slice, columns=live)
     # Before any work: a definition with ambiguous keys is refused without a call of the user's function.
     check_keys(session, recognised, live_rows(spec, names))
     return LiveBefore(at=at, columns=names, fingerprints=live_fingerprints(session, recognised, live))
@@ -262,9 +263,10 @@ def stage(
     for column in columns:
         staged_columns.append(column.staged)
     names = names_of(staged_columns)
-    spec = respelled(spec, names)
     rows = staging.typed_rows(source, columns, dialect=session.dialect.name)
-    recognised = table_slice(session, rows, spec=spec, partition_slice=partition_slice, columns=staged_columns)
+    with naming_generated(session, spec):
+        spec = respelled(spec, names)
+        recognised = table_slice(session, rows, spec=spec, partition_slice=partition_slice, columns=staged_columns)
     # The collation is that of the live table, which may lack a column that its publication adds.
     is_kept = _has_partition(live, recognised)
     check_keys(session, recognised, live_rows(spec, names_of(live or ())) if is_kept else rows)

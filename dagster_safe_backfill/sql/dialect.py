@@ -71,6 +71,13 @@ class Dialect(ABC):
         differ = [exp.NullSafeNEQ(this=here.copy(), expression=there.copy()) for here, there in pairs]
         return exp.and_(exp.NullSafeEQ(this=one.copy(), expression=other.copy()), exp.or_(*differ))
 
+    def sorted_by(self, value: exp.Expr) -> exp.Expr:
+        """Return an expression that sorts and groups rows as `value` does, a column whose equality isn't identity.
+
+        A dialect overrides it if its database changes values by which it sorts.
+        """
+        return value
+
     @abstractmethod
     def found(self, rows: exp.Select, there: Sequence[exp.Expr], here: Sequence[exp.Expr]) -> exp.Expr:
         """Return a condition that is true if a row of another relation has the values of this row. It is never NULL.

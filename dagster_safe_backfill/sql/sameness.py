@@ -70,6 +70,13 @@ class Sameness:
                 found[f"{_FORM}{i}_{name}" if i else name] = form
         return found
 
+    def sorted_by(self, name: str) -> exp.Expr:
+        """Return an expression by which rows are sorted as by the column, so that its values stay what they are."""
+        value, column = terms.column(name), self.inexact.get(name.casefold())
+        if column is None or column.collation is not None or self.dialect is None:
+            return value
+        return self.dialect.sorted_by(value)
+
     def same(self, names: Sequence[str], *, left: str, right: str) -> exp.Expr:
         """Return a condition that is true if columns are the same in two relations. NULL is the same as nothing."""
         return terms.equal(self.all_forms(names, of=left), self.all_forms(names, of=right))

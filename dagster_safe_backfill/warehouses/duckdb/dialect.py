@@ -53,6 +53,10 @@ class DuckDBDialect(Dialect):
         both = exp.func("xor", usual, exp.func("hash", *rare, dialect=self.name), dialect=self.name)
         return _case(_is_any_rare(rare), both, usual.copy())
 
+    def sorted_by(self, value: exp.Expr) -> exp.Expr:
+        """See `Dialect.sorted_by`. DuckDB before 2.0 makes 0.0 of the -0.0 in a column by which it sorts."""
+        return exp.func("list_value", value, dialect=self.name)
+
     def found(self, rows: exp.Select, there: Sequence[exp.Expr], here: Sequence[exp.Expr]) -> exp.Expr:
         """See `Dialect.found`."""
         if all(isinstance(value, exp.Column) for value in here):

@@ -71,6 +71,11 @@ class Dialect(ABC):
         differ = [exp.NullSafeNEQ(this=here.copy(), expression=there.copy()) for here, there in pairs]
         return exp.and_(exp.NullSafeEQ(this=one.copy(), expression=other.copy()), exp.or_(*differ))
 
+    def differ(self, one: exp.Expr, other: exp.Expr, column: Column) -> exp.Expr:
+        """Return a condition that is true if two values of a column without a collation differ. It is never NULL."""
+        unequal = exp.NullSafeNEQ(this=one.copy(), expression=other.copy())
+        return exp.or_(unequal, self.alike(one, other, column))
+
     def sorted_by(self, value: exp.Expr) -> exp.Expr:
         """Return an expression that sorts and groups rows as `value` does, a column whose equality isn't identity.
 

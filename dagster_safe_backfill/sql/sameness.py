@@ -112,7 +112,7 @@ class Sameness:
             # If the bytes differ, so do the texts.
             pairs = zip(self.dialect.exact(here, column), self.dialect.exact(there, column), strict=True)
             return terms.any_of([terms.unequal(*pair) for pair in pairs])
-        return exp.or_(terms.unequal(here, there), self.dialect.alike(here, there, column))
+        return self.dialect.differ(here, there, column)
 
 
 def with_collations(columns: Iterable[Column], others: Iterable[Column]) -> tuple[Column, ...]:

@@ -53,6 +53,10 @@ class DuckDBDialect(Dialect):
         both = exp.func("xor", usual, exp.func("hash", *rare, dialect=self.name), dialect=self.name)
         return _case(_is_any_rare(rare), both, usual.copy())
 
+    def differ(self, one: exp.Expr, other: exp.Expr, column: Column) -> exp.Expr:
+        """See `Dialect.differ`. Without the CASE of `alike`, which takes longer than the conditions themselves."""
+        return exp.or_(terms.unequal(one, other), *_apart(one, other, terms.data_type(column.type, dialect=self.name)))
+
     def sorted_by(self, value: exp.Expr) -> exp.Expr:
         """See `Dialect.sorted_by`. DuckDB before 2.0 makes 0.0 of the -0.0 in a column by which it sorts."""
         return exp.func("list_value", value, dialect=self.name)

@@ -112,6 +112,11 @@ def publications(*, turns: int) -> Publications:
     return json.loads(_python("-m", "bench.publications", str(turns)).splitlines()[-1])
 
 
+def sameness(*, turns: int) -> dict[str, dict[str, float]]:
+    """Return what `bench.sameness` measured."""
+    return json.loads(_python("-m", "bench.sameness", str(turns)).splitlines()[-1])
+
+
 def batches(*, turns: int) -> Batches:
     """Return what `bench.batches` measured."""
     return json.loads(_python("-m", "bench.batches", str(turns)).splitlines()[-1])

@@ -10,10 +10,12 @@ from bench.contenders import BARE, BUILT_IN, CHECKS, FORMS, NO_OP, SAFE, TIGHT, 
 from bench.data import MEMORY_LIMIT_MB
 from bench.measure import Batches, Measured, Publications
 from bench.publications import DAYS, LIBRARY, RIVALS
+from bench.sameness import DATA_PART, EXACT, PLAIN
 
 USUAL, MANY_AUDITS = len(CHECKS), 20
 MAX_OVER_BARE, MAX_OVER_LIMIT_MB, MAX_IMPORT = 1.25, 100, 1.1
 MAX_MORE_SCANS = 3
+MAX_FOR_EXACT = 0.05
 MAX_OVER_GROUP_BY, MIN_UNDER_CHECKS = 3, 3
 MAX_OVER_BARE_PUBLICATION = 1.3
 _PUBLICATION = ("write", "publish")
@@ -34,6 +36,7 @@ class Report:
         audits: Seconds of eight audits, and of what they are compared with; see `bench.audits`.
         publications: What publications and rollbacks took, by case, contender, step and quantity.
         batches: What the ways to cut a backfill took, by way and quantity.
+        sameness: CPU seconds of exact and plain comparison and of a merge's writes, by type; see `bench.sameness`.
     """
 
     results: Mapping[tuple[str, int, int], Measured]
@@ -42,6 +45,7 @@ class Report:
     audits: Mapping[str, float]
     publications: Publications
     batches: Batches
+    sameness: Mapping[str, Mapping[str, float]]
 
     @property
     def days(self) -> list[int]:
@@ -74,6 +78,9 @@ class Report:
         yield ", ".join(f"{name} {value:.3g}" for name, value in self.audits.items())
         yield from _Undoable(measured=self.publications).tables()
         yield from _cut(self.batches)
+        yield "\n### CPU seconds of fingerprints and comparison, exact and plain, and of a merge's writes\n"
+        for kind, one in self.sameness.items():
+            yield f"- {kind}: " + ", ".join(f"{name} {seconds:.3f}" for name, seconds in one.items())
         yield "\n### Import\n"
         yield ", ".join(f"{module} {seconds:.2f} s" for module, seconds in self.imports.items())
 
@@ -92,6 +99,10 @@ class Report:
             bound = TIGHT_MB + MAX_OVER_LIMIT_MB
             yield f"{days:,} days, query, {TIGHT_MB} MB: at most {bound} above (c)", f"{above:.0f}", above <= bound
         yield from self._flatness()
+        for kind, one in self.sameness.items():
+            more = (one[EXACT] - one[PLAIN]) / (one[PLAIN] + one[DATA_PART])
+            what = f"exact comparison of {kind} columns: at most {MAX_FOR_EXACT:.0%} of the data part"
+            yield what, f"{more:.1%}", more <= MAX_FOR_EXACT
         ours = self.audits["audits"]
         ratio = ours / self.audits["bare"]
         yield (

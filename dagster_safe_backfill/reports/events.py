@@ -18,6 +18,7 @@ from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.reports.checks import check_results, counted, evaluations_by_partition, summary
 from dagster_safe_backfill.reports.report import report
 from dagster_safe_backfill.runs.private_dagster import without_version
+from dagster_safe_backfill.wap.tables.read import text_of_slice
 
 if TYPE_CHECKING:
     from dagster_safe_backfill.wap.ledger.history import Change
@@ -170,6 +171,8 @@ def numbers_by_partition(published: Sequence[Published], *, seconds: float | Non
         for key, changes in one.row_counts.items():
             if key not in one.left:
                 numbers[key] = {**common, "dagster/partition_row_count": changes.staged, **changes_metadata(changes)}
+        # Once for all of them, as the SQL names each key: on the partition that Dagster shows.
+        numbers[one.audited.staged.keys[-1]]["Query"] = text_of_slice(one.audited.staged.table_slice)
     return numbers
 
 
@@ -318,6 +321,12 @@ def table_metadata(table: TableRef) -> dict[str, str]:
     if table.storage_kind:
         shown["dagster/storage_kind"] = table.storage_kind
     return shown
+
+
+def columns_metadata(dtypes: Mapping[str, str]) -> dict[str, Any]:
+    """Return the metadata of a frame's columns, as Dagster's own I/O managers have it; empty without columns."""
+    columns = [dg.TableColumn(name=name, type=kind) for name, kind in dtypes.items()]
+    return {"dataframe_columns": dg.MetadataValue.table_schema(dg.TableSchema(columns=columns))} if columns else {}
 
 
 def changes_metadata(changes: RowCounts) -> dict[str, int]:

@@ -16,7 +16,7 @@ from dagster_safe_backfill.model.options import AssetOptions
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import Origin, RolledBack, RowCounts
 from dagster_safe_backfill.model.text import listed
-from dagster_safe_backfill.reports.events import changes_metadata, table_metadata
+from dagster_safe_backfill.reports.events import changes_metadata, columns_metadata, table_metadata
 from dagster_safe_backfill.runs.backfills import has_ended, is_over
 from dagster_safe_backfill.runs.declared import TableIO
 from dagster_safe_backfill.runs.partitions import slice_of_keys
@@ -114,8 +114,7 @@ def drop_expired(
 
 def frame_metadata(frame: object) -> dict[str, Any]:
     """Return the names and dtypes of a frame's columns, as Dagster's own I/O managers report them."""
-    columns = [dg.TableColumn(name=name, type=kind) for name, kind in dtypes_of(frame).items()]
-    return {"dataframe_columns": dg.MetadataValue.table_schema(dg.TableSchema(columns=columns))} if columns else {}
+    return columns_metadata(dtypes_of(frame))
 
 
 def _origin_of(context: dg.OpExecutionContext, key: dg.AssetKey, options: AssetOptions) -> Origin:

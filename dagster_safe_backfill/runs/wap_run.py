@@ -19,6 +19,7 @@ from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.reports.events import (
     RunReport,
     all_done,
+    columns_metadata,
     earlier_numbers,
     final_events,
     log_evaluation,
@@ -49,7 +50,7 @@ from dagster_safe_backfill.wap.ledger.waiting import staged_partitions
 from dagster_safe_backfill.wap.publish import publish
 from dagster_safe_backfill.wap.write import LiveBefore, write
 from dagster_safe_backfill.warehouses.base import Session
-from dagster_safe_backfill.warehouses.frames import rereadable
+from dagster_safe_backfill.warehouses.frames import dtypes_of, rereadable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +220,19 @@ def _begin(run: ComputingRun, batch: Batch) -> _Work:
     made_by = run.made_by(piece, reads_now=True)
     # A retry writes the rows again, and an Arrow stream can be read only once.
     rows = rereadable(run.compute(piece, deadline))
+    _add_columns(run, piece.keys[-1], dtypes_of(rows))
     return _Work(batch=batch, deadline=deadline, before=before, made_by=made_by, rows=rows)
+
+
+def _add_columns(run: ComputingRun, key: str, dtypes: Mapping[str, str]) -> None:
+    """Add a frame's columns to the event of one partition of a call: they may be many."""
+    shown = columns_metadata(dtypes)
+    if shown:
+        asset, own = run.context.asset_key, run.additions.get(key)
+        metadata = {**shown, **own.metadata} if own else shown
+        run.additions[key] = dg.AssetMaterialization(
+            asset, partition=key, metadata=metadata, tags=own.tags if own else None
+        )
 
 
 def _judge(

@@ -45,15 +45,16 @@ class Dialect(ABC):
         Equal values have equal hashes in every session, and sums of hashes don't overflow.
 
         Args:
-            values: The values of the row.
-            rare: Texts that belong to the row too. If all of them are empty, they don't change the hash.
+            values: The values of the row, or their forms; see `exact`.
+            rare: The forms that are a CASE. They change the hash only if one of them is rare.
         """
 
     def exact(self, value: exp.Expr, column: Column) -> Sequence[exp.Expr]:  # noqa: ARG002 - for types with more forms
         """Return a value of a column in forms that are all equal only for identical values.
 
         That is the value itself, unless the database calls values of the column equal that differ: texts with a
-        collation, or 0.0 and -0.0. All forms but the first are texts, never NULL, and empty for most values.
+        collation, or 0.0 and -0.0. A form that is a CASE is never NULL, and has the value of its ELSE for most values:
+        the others are rare, see `terms.is_any_rare`.
 
         Args:
             value: The value, or the column itself.
@@ -67,6 +68,27 @@ class Dialect(ABC):
         The column's equality isn't identity. Rows in which it isn't overwritten are deleted and inserted.
         """
         return column.collation is not None
+
+    def alike(self, one: exp.Expr, other: exp.Expr, column: Column) -> exp.Expr:
+        """Return a condition that is true if two values of a column are equal for the database, and not identical.
+
+        A dialect overrides it if there is a quicker condition than a comparison of all forms of `exact`.
+        """
+        pairs = zip(self.exact(one, column), self.exact(other, column), strict=True)
+        differ = [exp.NullSafeNEQ(this=here.copy(), expression=there.copy()) for here, there in pairs]
+        return exp.and_(exp.NullSafeEQ(this=one.copy(), expression=other.copy()), exp.or_(*differ))
+
+    def differ(self, one: exp.Expr, other: exp.Expr, column: Column) -> exp.Expr:
+        """Return a condition that is true if two values of a column without a collation differ. It is never NULL."""
+        unequal = exp.NullSafeNEQ(this=one.copy(), expression=other.copy())
+        return exp.or_(unequal, self.alike(one, other, column))
+
+    def sorted_by(self, value: exp.Expr) -> exp.Expr:
+        """Return an expression that sorts and groups rows as `value` does, a column whose equality isn't identity.
+
+        A dialect overrides it if its database changes values by which it sorts.
+        """
+        return value
 
     @abstractmethod
     def found(self, rows: exp.Select, there: Sequence[exp.Expr], here: Sequence[exp.Expr]) -> exp.Expr:

@@ -221,7 +221,7 @@ def delete_gone(write: SliceWrite) -> exp.Delete:
 
 
 def merge_changed(write: SliceWrite) -> exp.Merge:
-    """Return a MERGE that updates only the rows that differ and inserts the new ones."""
+    """Return a MERGE of `differing` rows, the shadow here: it updates those that are live and inserts the new ones."""
     written = write.written
     compared = write.compared if write.updated is None else write.updated
     unset = {*write.key, *write.compared}.difference(compared)
@@ -238,9 +238,10 @@ def merge_changed(write: SliceWrite) -> exp.Merge:
     )
     whens = [exp.When(matched=False, then=insert)]
     if compared:
-        # Without the condition, MERGE would update every matched row, and give unchanged rows a new stamp.
-        is_changed = write.sameness.differ(compared, left=_LIVE, right=_SHADOW)
-        whens.insert(0, exp.When(matched=True, condition=is_changed, then=update))
+        # All rows differ, and to compare them again takes as long as to update them. But one of several MERGEs, each of
+        # which sets some columns, leaves the rows alone that don't differ in these.
+        condition = write.sameness.differ(compared, left=_LIVE, right=_SHADOW) if write.updated is not None else None
+        whens.insert(0, exp.When(matched=True, condition=condition, then=update))
     # The shadow's keys were checked before: for a key that occurs twice, DuckDB 2.0 and Snowflake raise, and DuckDB 1.x
     # updates twice. The limits of the slice are literals in ON, so that Snowflake reads only their micro-partitions.
     return exp.Merge(

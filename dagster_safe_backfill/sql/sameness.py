@@ -70,6 +70,13 @@ class Sameness:
                 found[f"{_FORM}{i}_{name}" if i else name] = form
         return found
 
+    def sorted_by(self, name: str) -> exp.Expr:
+        """Return an expression by which rows are sorted as by the column, so that its values stay what they are."""
+        value, column = terms.column(name), self.inexact.get(name.casefold())
+        if column is None or column.collation is not None or self.dialect is None:
+            return value
+        return self.dialect.sorted_by(value)
+
     def same(self, names: Sequence[str], *, left: str, right: str) -> exp.Expr:
         """Return a condition that is true if columns are the same in two relations. NULL is the same as nothing."""
         return terms.equal(self.all_forms(names, of=left), self.all_forms(names, of=right))
@@ -96,18 +103,25 @@ class Sameness:
         for name in names:
             column = self.inexact.get(name.casefold())
             if column is not None and self.dialect is not None and not self.dialect.is_overwritten(column):
-                sides = [terms.column(name, of=side) for side in (left, right)]
-                is_equal = exp.NullSafeEQ(this=sides[0], expression=sides[1])
-                conditions.append(exp.and_(is_equal, self.differ([name], left=left, right=right)))
+                here, there = terms.column(name, of=left), terms.column(name, of=right)
+                conditions.append(self.dialect.alike(here, there, column))
         return terms.any_of(conditions) if conditions else None
 
     def differ(self, names: Iterable[str], *, left: str, right: str) -> exp.Expr:
         """Return a condition that is true if at least one column differs in two relations. NULL is the same as NULL."""
-        unequal: list[exp.Expr] = []
-        for name in names:
-            for here, there in zip(self.forms(name, of=left), self.forms(name, of=right), strict=True):
-                unequal.append(exp.NullSafeNEQ(this=here, expression=there))
-        return terms.any_of(unequal)
+        return terms.any_of(
+            [self._differ(name, terms.column(name, of=left), terms.column(name, of=right)) for name in names]
+        )
+
+    def _differ(self, name: str, here: exp.Expr, there: exp.Expr) -> exp.Expr:
+        column = self.inexact.get(name.casefold())
+        if column is None or self.dialect is None:
+            return terms.unequal(here, there)
+        if column.collation is not None:
+            # If the bytes differ, so do the texts.
+            pairs = zip(self.dialect.exact(here, column), self.dialect.exact(there, column), strict=True)
+            return terms.any_of([terms.unequal(*pair) for pair in pairs])
+        return self.dialect.differ(here, there, column)
 
 
 def with_collations(columns: Iterable[Column], others: Iterable[Column]) -> tuple[Column, ...]:

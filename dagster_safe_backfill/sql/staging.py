@@ -98,15 +98,20 @@ def shadow_rows(rows: exp.Select, *, names: Sequence[str], table_slice: TableSli
 
 
 def _ranks(key: Sequence[str], latest: str, sameness: Sameness) -> dict[str, exp.Expr]:
-    by_key, value = sameness.all_forms(key), sameness.ordered(latest)
+    by_key = [
+        sameness.sorted_by(form.name) if isinstance(form, exp.Column) else form for form in sameness.all_forms(key)
+    ]
+    by_latest = sameness.sorted_by(latest)
     # Spelled out, because DuckDB has a setting (default_null_order) for the place of NULLs.
     is_null = exp.Ordered(this=exp.Is(this=terms.column(latest), expression=exp.Null()))
-    order = exp.Order(expressions=[is_null, exp.Ordered(this=value, desc=True, nulls_first=False)])
+    order = exp.Order(expressions=[is_null, exp.Ordered(this=by_latest, desc=True, nulls_first=False)])
     # ROW_NUMBER, not RANK, so that exactly one row of each key has rank 1; equal latest values are counted as ties.
     rank = exp.Window(this=exp.RowNumber(), partition_by=by_key, order=order)
     # Rows with NULL in their key aren't duplicates of each other: the audit of the unique key rejects them later.
     has_key = exp.not_(terms.any_of(exp.Is(this=column.copy(), expression=exp.Null()) for column in terms.columns(key)))
-    same = exp.Window(this=exp.Count(this=exp.Star()), partition_by=[*(form.copy() for form in by_key), value.copy()])
+    same = exp.Window(
+        this=exp.Count(this=exp.Star()), partition_by=[*(form.copy() for form in by_key), by_latest.copy()]
+    )
     one = terms.number(1)
     return {
         _RANK: exp.Case().when(has_key, rank).else_(one),

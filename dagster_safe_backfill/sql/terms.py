@@ -177,6 +177,16 @@ def equal(here: Iterable[exp.Expr], there: Iterable[exp.Expr]) -> exp.Expr:
     return all_of([exp.EQ(this=one.copy(), expression=other.copy()) for one, other in pairs])
 
 
+def same(one: exp.Expr, other: exp.Expr) -> exp.Expr:
+    """Return a condition that is true if two values are equal. NULL equals NULL. It is never NULL."""
+    return exp.NullSafeEQ(this=one.copy(), expression=other.copy())
+
+
+def unequal(one: exp.Expr, other: exp.Expr) -> exp.Expr:
+    """Return a condition that is true if two values aren't equal. NULL equals NULL. It is never NULL."""
+    return exp.NullSafeNEQ(this=one.copy(), expression=other.copy())
+
+
 def looked_up(other_rows: exp.Select, there: Iterable[exp.Expr], here: Iterable[exp.Expr]) -> exp.Expr:
     """Return an EXISTS that is true if a row of `other_rows` has the values of this row.
 
@@ -190,9 +200,9 @@ def looked_up(other_rows: exp.Select, there: Iterable[exp.Expr], here: Iterable[
     return exists
 
 
-def is_any_text(texts: Iterable[exp.Expr]) -> exp.Expr:
-    """Return a condition that is true if at least one of `texts` isn't empty."""
-    return any_of([exp.NEQ(this=one.copy(), expression=text("")) for one in texts])
+def is_any_rare(forms: Iterable[exp.Expr]) -> exp.Expr:
+    """Return a condition that is true if the condition of at least one CASE is. See `Dialect.exact`."""
+    return any_of([form.args["ifs"][0].this.copy() for form in forms])
 
 
 def qualified(expression: exp.Expr, relation_name: str) -> exp.Expr:

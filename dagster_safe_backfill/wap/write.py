@@ -25,7 +25,7 @@ from dagster_safe_backfill.sql.sameness import Sameness
 from dagster_safe_backfill.sql.slicing import expression
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
 from dagster_safe_backfill.wap.changes.moves import Moves, moves_of
-from dagster_safe_backfill.wap.columns import data_columns, reconciled, respelled
+from dagster_safe_backfill.wap.columns import data_columns, naming_generated, reconciled, respelled
 from dagster_safe_backfill.wap.ledger.owner import check_writer
 from dagster_safe_backfill.wap.ledger.record import create_ledger, record_intent, record_staged
 from dagster_safe_backfill.wap.recovery import finish_interrupted_swap
@@ -68,12 +68,12 @@ def live_before(session: Session, *, spec: TableSpec, partition_slice: Partition
     # Taken first, so that a change during the reads below counts as later.
     at = datetime.now(timezone.utc)
     finish_interrupted_swap(session, spec.table)
-    live = session.tables.columns(spec.table)
+    live = session.tables.writable_columns(spec.table)
     if live is None:
         return LiveBefore(at=at)
-    session.tables.check_writable(spec.table)
     names = names_of(live)
-    recognised = live_slice(session, spec=spec, partition_slice=partition_slice, columns=live)
+    with naming_generated(session, spec):
+        recognised = live_slice(session, spec=spec, partition_slice=partition_slice, columns=live)
     # Before any work: a definition with ambiguous keys is refused without a call of the user's function.
     check_keys(session, recognised, live_rows(spec, names))
     if spec.on_moved_key == "move" and partition_slice.every is not None:
@@ -215,13 +215,17 @@ def readable(session: Session, data: object, *, spec: TableSpec) -> Generator[ex
 
 def _names_if_empty(session: Session, source: exp.Table, spec: TableSpec) -> Sequence[str]:
     """Return the live names of the columns if there are no rows, which have no types, and that is allowed."""
-    if spec.on_empty == "refuse" or session.query(exp.select(exp.Literal.number(1)).from_(source.copy()).limit(1)):
+    if spec.on_empty == "refuse" or not _is_empty(session, source):
         return ()
     live = {name.casefold(): name for name in names_of(session.tables.columns(spec.table) or ())}
     found = names_of(session.describe(exp.select(exp.Star()).from_(source.copy())))
     known = [live[name.casefold()] for name in found if name.casefold() in live]
     # Another name is an error, and a new column may be added: both need the types.
     return known if len(known) == len(found) else ()
+
+
+def _is_empty(session: Session, source: exp.Table) -> bool:
+    return not session.query(exp.select(exp.Literal.number(1)).from_(source.copy()).limit(1))
 
 
 def _no_rows(session: Session, table: TableRef, names: Sequence[str] = ()) -> Query:
@@ -258,9 +262,7 @@ def stage(
         SliceError: A partition expression names a column that the rows don't have, or doesn't tell the partitions
             apart.
     """
-    live = session.tables.columns(spec.table)
-    if live is not None:
-        session.tables.check_writable(spec.table)
+    live = session.tables.writable_columns(spec.table)
     found = session.describe(exp.select(exp.Star()).from_(source.copy()))
     # All batches of a publication must have the same columns, since their shadows are copied into one.
     of_batch = () if like is None else data_columns(session, like)
@@ -269,16 +271,24 @@ def stage(
         strict = replace(spec, on_schema_change="raise", column_defaults={}, updated_at_column=None)
         # The live table's columns say what default they have.
         known = {column: column for column in live or ()}
-        columns = reconciled(session, source, found, [known.get(column, column) for column in of_batch], strict)
+        expected, rules = [known.get(column, column) for column in of_batch], strict
     else:
-        columns = reconciled(session, source, found, live, spec)
+        expected, rules = live, spec
+    try:
+        columns = reconciled(session, source, found, expected, rules)
+    except SchemaMismatchError as error:
+        # Columns of no rows have no types that could differ: what is wrong is that there are none.
+        if spec.on_empty == "refuse" and _is_empty(session, source):
+            raise _empty_error(spec, str(partition_slice or spec.table)) from error
+        raise
     staged_columns: list[Column] = []
     for column in columns:
         staged_columns.append(column.staged)
     names = names_of(staged_columns)
-    spec = respelled(spec, names)
     rows = staging.typed_rows(source, columns, dialect=session.dialect.name)
-    recognised = table_slice(session, rows, spec=spec, partition_slice=partition_slice, columns=staged_columns)
+    with naming_generated(session, spec):
+        spec = respelled(spec, names)
+        recognised = table_slice(session, rows, spec=spec, partition_slice=partition_slice, columns=staged_columns)
     # The collation is that of the live table, which may lack a column that its publication adds.
     is_kept = _has_partition(live, recognised)
     check_keys(session, recognised, live_rows(spec, names_of(live or ())) if is_kept else rows)

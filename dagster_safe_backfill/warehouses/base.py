@@ -70,12 +70,13 @@ class Tables(ABC):
         """Return the names of the columns that a table computes from its others; `columns` leaves them out."""
         return ()
 
-    def check_writable(self, table: TableRef) -> None:  # noqa: B027 - by default, the first statement says so
-        """Raise if the name is that of something that isn't a table, such as a view.
+    def writable_columns(self, table: TableRef) -> tuple[Column, ...] | None:
+        """Return the `columns` of a table that is going to be written.
 
         Raises:
-            ConfigurationError: It is.
+            ConfigurationError: The name is that of something that isn't a table, such as a view.
         """
+        return self.columns(table)
 
     def is_referenced(self, table: TableRef) -> bool:  # noqa: ARG002 - by default, foreign keys are not enforced
         """Return True if rows of the table can't be deleted and inserted again, because a foreign key refers to it."""

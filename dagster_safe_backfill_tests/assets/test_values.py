@@ -20,7 +20,7 @@ from dagster_duckdb_pandas import DuckDBPandasIOManager
 
 import dagster_safe_backfill as sb
 from dagster_safe_backfill.model.options import Strategy
-from dagster_safe_backfill_tests.harness.assets import DAYS, failure_of, metadata_by_partition, run_key
+from dagster_safe_backfill_tests.harness.assets import DAYS, failure_of, metadata_by_partition, run_key, run_range
 from dagster_safe_backfill_tests.harness.backends import DuckDBBackend
 from dagster_safe_backfill_tests.harness.publications import STRATEGIES
 
@@ -123,6 +123,22 @@ REFUSED: list[tuple[str, Callable[[], object], str]] = [
     ("keys of dictionaries", lambda: column({1: 2}), "whose key 1 is a int"),
     ("decimals of too many digits", lambda: column(Decimal("1e-20"), Decimal("1e30")), "in row 1 (1E+30)"),
     ("integers of too many digits", lambda: column(1, 10**40), "needs more than 38 digits"),
+    (
+        "dictionaries with other keys",
+        lambda: column({"a": 1}, None, {"a": 1, "b": 2}),
+        "in rows 0 and 2: that in row 0 has no 'b'",
+    ),
+    (
+        "dictionaries with fewer keys",
+        lambda: column({"a": 1, "b": 2}, {"b": 2}),
+        "in rows 0 and 1: that in row 1 has no 'a'",
+    ),
+    ("an empty dictionary", lambda: column({"a": 1}, {}), "that in row 1 has no 'a'"),
+    ("other keys in lists", lambda: column([{"a": 1}], [{"b": 2}]), "different keys in rows 0 and 1"),
+    ("a number as a label", lambda: pd.DataFrame({"x": [1], 7: [2]}), "column 2 of the frame has the label 7, a int"),
+    ("None as a label", lambda: pd.DataFrame({None: [1]}), "column 1 of the frame has the label None, a NoneType"),
+    ("a tuple as a label", lambda: pd.DataFrame({("a", "b"): [1]}), "has the label ('a', 'b'), a tuple"),
+    ("a day as a label", lambda: pd.DataFrame({date(2024, 1, 2): [1]}), "a date"),
     ("a column without a name", lambda: pd.DataFrame({"x": [1], "": [2]}), "column 2 of the frame has an empty name"),
     ("a column without a name, of polars", lambda: pl.DataFrame({"": [2]}), "column 1 of the frame has an empty name"),
 ]
@@ -264,6 +280,41 @@ def test_an_empty_frame_has_no_types_to_differ(frame: Any, backend: DuckDBBacken
     assert backend.read("SELECT * FROM x") == []
     with pytest.raises(sb.SchemaMismatchError, match="moment is missing"):
         written(backend, frame[["n", "items"]], on_empty="allow")
+
+
+@pytest.mark.parametrize(
+    "frame", [pd.DataFrame({"n": ["x"]})[:0], pl.DataFrame({"n": [b"x"]}).clear(), sb.Query("SELECT 'x' AS n LIMIT 0")]
+)
+def test_an_empty_frame_that_is_refused_is_refused_for_its_rows(frame: object, backend: DuckDBBackend) -> None:
+    backend.change("CREATE TABLE x (n INTEGER, m DATE)", "INSERT INTO x VALUES (1, NULL)")
+    with pytest.raises(sb.EmptyFrameError, match=r"main\.x: no rows were computed"):
+        written(backend, frame)
+    assert backend.read("SELECT * FROM x") == [(1, None)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("BIGINT", pa.array([1.0, -0.0])),
+        ("DECIMAL(9,2)", pa.array([1.5, -0.0])),
+        ("UTINYINT", pa.array([-0.0, 1.0], pa.float32())),
+        ("BIGINT[]", pa.array([[1.0], [0.0, -0.0]])),
+        ("STRUCT(a BIGINT)", pa.array([{"a": 1.0}, {"a": -0.0}])),
+    ],
+)
+def test_a_negative_zero_does_not_become_another_zero(kind: str, values: Any, backend: DuckDBBackend) -> None:
+    backend.change(f"CREATE TABLE x (n {kind})")
+    with pytest.raises(sb.SchemaMismatchError, match=r"1 values of n .* don't fit .* -0\.0"):
+        written(backend, pa.table({"n": values}))
+    assert backend.read("SELECT * FROM x") == []
+
+
+@pytest.mark.parametrize("kind", ["FLOAT", "DOUBLE"])
+def test_a_negative_zero_goes_into_another_float(kind: str, backend: DuckDBBackend) -> None:
+    backend.change(f"CREATE TABLE x (n {kind})")
+    for values in (pa.array([-0.0, 0.5]), pa.array([-0.0, 0.5], pa.float32())):
+        written(backend, pa.table({"n": values}))
+        assert backend.read("SELECT n, signbit(n) FROM x ORDER BY n") == [(-0.0, True), (0.5, False)]
 
 
 def test_the_types_of_a_query_stay(backend: DuckDBBackend) -> None:
@@ -508,3 +559,36 @@ def test_a_wap_assets_events_name_the_database(backend: DuckDBBackend, instance:
     told = metadata_by_partition(result, "x")[DAY]
     assert told["dagster/table_name"] == f"{backend.path}.main.x"
     assert told["dagster/storage_kind"] == "duckdb"
+
+
+@pytest.mark.parametrize("batches", [None, sb.Batches(size=2, publish_each=True)], ids=["one", "batches"])
+def test_the_columns_and_the_query_are_on_a_wap_assets_last_event(
+    batches: sb.Batches | None, backend: DuckDBBackend, instance: dg.DagsterInstance
+) -> None:
+    @sb.wap_asset(
+        partitions_def=DAYS, partition_expr="day", backfill_policy=sb.single_run(), batches=batches or sb.Batches()
+    )
+    def x(partitions: sb.PartitionSlice) -> pd.DataFrame:
+        return pd.DataFrame({"day": [date.fromisoformat(key) for key in partitions.keys], "n": 1})
+
+    keys = DAYS.get_partition_keys()[:4]
+    told = metadata_by_partition(
+        run_range([x], keys[0], keys[3], io_manager=backend.io_manager, instance=instance), "x"
+    )
+    ends = [keys[1], keys[3]] if batches else [keys[3]]
+    assert [key for key in keys if "Query" in told[key]] == ends
+    assert [key for key in keys if "dataframe_columns" in told[key]] == ends
+    schema = told[keys[3]]["dataframe_columns"]
+    assert [(one.name, one.type) for one in schema.columns] == [("day", "object"), ("n", "int64")]
+    read = [row for key in ends for row in backend.read(told[key]["Query"])]
+    assert sorted(read) == [(date.fromisoformat(key), 1) for key in keys]
+
+
+def test_a_query_has_no_frame_on_its_event(backend: DuckDBBackend, instance: dg.DagsterInstance) -> None:
+    @sb.wap_asset(partitions_def=DAYS, partition_expr="day")
+    def x() -> sb.Query:
+        return sb.Query(f"SELECT DATE '{DAY}' AS day")
+
+    told = metadata_by_partition(run_key([x], DAY, io_manager=backend.io_manager, instance=instance), "x")[DAY]
+    assert backend.read(told["Query"]) == [(date.fromisoformat(DAY),)]
+    assert "dataframe_columns" not in told

@@ -5,12 +5,14 @@ from __future__ import annotations
 from datetime import date
 from typing import Any
 
+import dagster as dg
 import pyarrow as pa
 import pytest
 
 import dagster_safe_backfill as sb
 from dagster_safe_backfill.model.options import Strategy
 from dagster_safe_backfill.model.tables import Query
+from dagster_safe_backfill_tests.harness.assets import DAYS, failure_of, run_key
 from dagster_safe_backfill_tests.harness.audited import Row
 from dagster_safe_backfill_tests.harness.backends import Backend
 from dagster_safe_backfill_tests.harness.publications import STRATEGIES, Publications, day_rows
@@ -348,6 +350,44 @@ def test_a_generated_column_is_left_out(backend: Backend, strategy: Strategy, ch
         table.rollback("1")
         assert table.live() == before
     assert "GENERATED" in table.read("SELECT sql FROM duckdb_tables() WHERE table_name = 't'")[0][0]
+
+
+@pytest.mark.parametrize("is_computed", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"partition_expr": "of_day"},
+        {"partition_expr": "OF_DAY::DATE"},
+        {"partition_expr": "day", "unique_key": ["day", "twice"]},
+        {"partition_expr": "day", "unique_key": ["id"], "on_duplicate": sb.keep_latest("twice")},
+    ],
+    ids=["partition", "expression", "key", "latest"],
+)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_rows_can_not_be_told_apart_by_a_generated_column(
+    backend: Backend, strategy: Strategy, options: dict[str, Any], is_computed: bool
+) -> None:
+    backend.change(
+        "CREATE TABLE t (day DATE, id BIGINT, twice BIGINT AS (id * 2), of_day DATE AS (day))",
+        "INSERT INTO t (day, id) VALUES ('2024-01-01', 1)",
+    )
+    publish = "merge" if "unique_key" in options and strategy == "replace" else strategy
+    if publish == "merge" and "unique_key" not in options:
+        options = {**options, "unique_key": ["id"]}
+    table = sb.TableOptions(**{key: value for key, value in options.items() if key == "on_duplicate"})
+    more = {key: value for key, value in options.items() if key != "on_duplicate"}
+    computed = "SELECT DATE '2024-01-01' AS day, 2 AS id" + (", 4 AS twice, day AS of_day" if is_computed else "")
+
+    @sb.wap_asset(partitions_def=DAYS, publish=publish, table=table, **more)
+    def t() -> sb.Query:
+        return sb.Query(computed)
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = run_key([t], "2024-01-01", io_manager=backend.io_manager, instance=instance)
+        message = failure_of(result, "t")
+    assert "main.t: " in message
+    assert "is a column that the table generates from others" in message
+    assert backend.read("SELECT day, id FROM t") == [(date(2024, 1, 1), 1)]
 
 
 def test_a_generated_column_can_be_asked_in_audits(backend: Backend) -> None:

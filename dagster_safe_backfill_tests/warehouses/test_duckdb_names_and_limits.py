@@ -125,9 +125,14 @@ LARGE = sb.Query(
 )
 
 
-def large(strategy: Strategy, rows: int) -> dg.AssetsDefinition:
+def large(strategy: Strategy, rows: int, *audits: sb.Audit) -> dg.AssetsDefinition:
     @sb.wap_asset(
-        partitions_def=DAYS, partition_expr="day", code_version="1", unique_key=["day", "id"], publish=strategy
+        partitions_def=DAYS,
+        partition_expr="day",
+        code_version="1",
+        unique_key=["day", "id"],
+        publish=strategy,
+        audits=audits,
     )
     def large(partitions: sb.PartitionSlice) -> sb.Query:
         return sb.Query(LARGE.sql.format(rows=rows))
@@ -179,6 +184,35 @@ def test_a_statement_without_room_says_what_to_change(
     enough = sb.RangeDuckDBIOManager(database=str(path), schema="sales")
     assert run_range([large(strategy, 10)], FIRST, FIRST, io_manager=enough, instance=instance).success
     assert rows_of(path, "SELECT count(*) FROM sales.large") == [(10,)]
+
+
+LONG = "SELECT list(i ORDER BY -i) FROM range(20000000) AS r(i)"
+"""A SELECT that needs more memory than 60 MB."""
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(
+    "audit",
+    [
+        sb.failing_rows(f"SELECT * FROM batch WHERE id IN (SELECT len(({LONG})) + 1)", name="none"),
+        sb.aggregate_between(f"max(id + (SELECT len(({LONG}))))", 0),
+    ],
+    ids=["failing rows", "aggregate"],
+)
+def test_an_audit_without_room_blocks_and_says_what_to_change(
+    tmp_path: Path, strategy: Strategy, audit: sb.Audit
+) -> None:
+    path = tmp_path / "w.duckdb"
+    small(path)
+    before = rows_of(path, "FROM sales.large")
+    config = {"temp_directory": "", "memory_limit": "60MB", "threads": "1"}
+    io_manager = sb.RangeDuckDBIOManager(database=str(path), schema="sales", connection_config=config)
+    instance = dg.DagsterInstance.ephemeral()
+    result = run_range([large(strategy, 10, audit)], FIRST, FIRST, io_manager=io_manager, instance=instance)
+    message = failure_of(result, "large")
+    assert "nothing was published, because 1 of 2 audits block it" in message
+    assert re.search(r"needs more memory than DuckDB may use\. .*raise memory_limit", message), message
+    assert rows_of(path, "FROM sales.large") == before
 
 
 @contextmanager

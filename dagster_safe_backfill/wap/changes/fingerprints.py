@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sqlglot import exp
+
 from dagster_safe_backfill.model.slices import TableSlice
 from dagster_safe_backfill.model.states import Fingerprint
 from dagster_safe_backfill.model.tables import Column, names_of
@@ -27,8 +29,9 @@ def live_fingerprints(
     """
     dialect, keys = session.dialect, table_slice.keys
     sameness = Sameness.of(columns, dialect)
-    forms = [sameness.forms(name) for name in (names_of(columns) if names is None else names)]
-    row_hash = dialect.row_hash([first for first, *_ in forms], rare=[text for _, *rare in forms for text in rare])
+    forms = sameness.all_forms(names_of(columns) if names is None else names)
+    rare = [form for form in forms if isinstance(form, exp.Case)]
+    row_hash = dialect.row_hash([form for form in forms if form not in rare], rare=rare)
     select = sql.fingerprints(table_slice, row_hash)
     found = dict.fromkeys(keys, Fingerprint())
     algorithm = dialect.hash_algorithm

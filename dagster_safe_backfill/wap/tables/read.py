@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from sqlglot import exp
 
 from dagster_safe_backfill.errors import TableNotFoundError
-from dagster_safe_backfill.model.slices import PartitionSlice
+from dagster_safe_backfill.model.slices import PartitionSlice, TableSlice
 from dagster_safe_backfill.model.tables import TableSpec
 from dagster_safe_backfill.sql import terms
+from dagster_safe_backfill.sql.dialect import Dialect
 from dagster_safe_backfill.sql.slicing import inside
 from dagster_safe_backfill.wap.tables.slices import live_slice
 from dagster_safe_backfill.warehouses.base import Session
@@ -51,6 +52,13 @@ def select_text(session: Session, *, spec: TableSpec, partition_slice: Partition
         TableNotFoundError: The table doesn't exist.
     """
     return _select(session, spec, partition_slice, ()).sql(dialect=session.dialect.name)
+
+
+def text_of_slice(table_slice: TableSlice) -> str:
+    """Return the SQL of a SELECT of the slice's rows, without a look at the table."""
+    select = exp.select(exp.Star()).from_(terms.table(table_slice.table)).where(inside(table_slice))
+    dialect: Dialect | None = next((column.dialect for column in table_slice.columns.values()), None)
+    return select.sql(dialect=None if dialect is None else dialect.name)
 
 
 def _select(

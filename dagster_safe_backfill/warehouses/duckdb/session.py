@@ -207,7 +207,9 @@ class DuckDBSession(Session):
 
         if isinstance(data, Query):
             select = self._one_select(data)
-            check_names([row[0] for row in self._execute(f"DESCRIBE {select}")], of="the query")
+            described = self._execute(f"DESCRIBE {select}")
+            check_names([row[0] for row in described], of="the query")
+            has_texts = any("VARCHAR" in row[1] for row in described)
             # Not stoppable: a view whose CREATE was interrupted after it took effect would not be dropped below.
             self._execute(f'CREATE TEMP VIEW "{_SOURCE}" AS {select}', is_stoppable=False)
             remove = f'DROP VIEW IF EXISTS "{_SOURCE}"'
@@ -220,9 +222,9 @@ class DuckDBSession(Session):
             except duckdb.Error as error:
                 columns = " ".join(str(table.schema.remove_metadata()).split())
                 raise FrameError(f"DuckDB can't read the frame ({columns}): {error}") from error
-            remove = None
+            remove, has_texts = None, False
         try:
-            self._collations = self._collations_of_source() if remove else {}
+            self._collations = self._collations_of_source() if has_texts else {}
             yield terms.table(TableRef(schema="", name=_SOURCE))
         finally:
             self._untyped, self._collations = frozenset(), {}
@@ -298,14 +300,12 @@ class DuckDBSession(Session):
 
     def _collations_of_source(self) -> dict[str, str]:
         """Return a mapping from column name to collation of the rows of the loaded query."""
-        # DESCRIBE doesn't show them, but the definition of a table with these columns does.
+        # DESCRIBE doesn't show them, but the definition of a table with these columns does. The table has no rows, and
+        # stays until the session ends.
         probe = f'CREATE OR REPLACE TEMP TABLE "{_PROBE}" AS SELECT * FROM "{_SOURCE}" LIMIT 0'
         self._execute(probe, is_stoppable=False)
-        try:
-            found = self._execute("SELECT sql FROM duckdb_tables() WHERE temporary AND table_name = $1", (_PROBE,))
-            return collations_of(found[0][0]) if found else {}
-        finally:
-            self._quietly(f'DROP TABLE IF EXISTS "{_PROBE}"')
+        found = self._execute("SELECT sql FROM duckdb_tables() WHERE temporary AND table_name = $1", (_PROBE,))
+        return collations_of(found[0][0]) if found else {}
 
     def _execute(
         self, sql: str, parameters: Sequence[Any] = (), *, in_arrow: bool = False, is_stoppable: bool = True

@@ -29,7 +29,17 @@ Execute = Callable[[str, Sequence[Any]], list[Row]]
 # the tables of `temp` and of attached databases.
 _IS_TABLE = "database_name = current_database() AND lower(schema_name) = lower($1) AND lower(table_name) = lower($2)"
 
-
+# Columns are numbered from 1. A JOIN and an ORDER BY would take DuckDB a fifth longer, and this runs several times a
+# batch.
+_DEFINITION, _VIEW = 0, -1
+_COLUMNS = (
+    f"SELECT column_index, column_name, data_type, column_default, is_nullable FROM duckdb_columns() WHERE {_IS_TABLE}"
+    f" UNION ALL SELECT {_DEFINITION}, sql, NULL, NULL, NULL FROM duckdb_tables() WHERE {_IS_TABLE}"
+)
+_VIEWS = (
+    f"SELECT {_VIEW}, sql, NULL, NULL, NULL FROM duckdb_views() WHERE database_name = current_database()"
+    " AND lower(schema_name) = lower($1) AND lower(view_name) = lower($2)"
+)
 _KEYS = (
     "SELECT schema_name || '.' || table_name, constraint_text FROM duckdb_constraints()"
     " WHERE database_name = current_database() AND constraint_type = 'FOREIGN KEY'"
@@ -52,43 +62,20 @@ class DuckDBTables(Tables):
 
     def columns(self, table: TableRef) -> tuple[Column, ...] | None:
         """See `Tables.columns`."""
-        # Columns are numbered from 1, and the row with the number 0 holds the definition. A JOIN and an ORDER BY would
-        # take DuckDB a fifth longer, and this runs several times a batch.
-        rows = self._execute(
-            "SELECT column_index, column_name, data_type, column_default, is_nullable FROM duckdb_columns()"
-            f" WHERE {_IS_TABLE} UNION ALL SELECT 0, sql, NULL, NULL, NULL FROM duckdb_tables() WHERE {_IS_TABLE}",
-            (table.schema, table.name),
-        )
-        definition = "".join(row[1] for row in rows if row[0] == 0)
-        collations = collations_of(definition) if " COLLATE " in definition else {}
-        generated = generated_of(definition) if " GENERATED " in definition else ()
-        columns: list[Column] = []
-        for _, name, type_name, default, is_nullable in sorted(row for row in rows if row[0] > 0):
-            # The catalog shows the expression of a generated column as its default.
-            if name in generated:
-                continue
-            collation = collations.get(name)
-            column = Column(name=name, type=type_name, collation=collation, default=default, is_nullable=is_nullable)
-            columns.append(column)
-        return tuple(columns) or None
+        return _listed(self._execute(_COLUMNS, (table.schema, table.name)))
+
+    def writable_columns(self, table: TableRef) -> tuple[Column, ...] | None:
+        """See `Tables.writable_columns`."""
+        rows = self._execute(f"{_COLUMNS} UNION ALL {_VIEWS}", (table.schema, table.name))
+        for number, view, *_ in rows:
+            if number == _VIEW:
+                raise _is_view(table, view)
+        return _listed(rows)
 
     def generated(self, table: TableRef) -> tuple[str, ...]:
         """See `Tables.generated`."""
         rows = self._execute(f"SELECT sql FROM duckdb_tables() WHERE {_IS_TABLE}", (table.schema, table.name))
         return generated_of(rows[0][0]) if rows else ()
-
-    def check_writable(self, table: TableRef) -> None:
-        """See `Tables.check_writable`."""
-        found = self._execute(
-            "SELECT sql FROM duckdb_views() WHERE database_name = current_database()"
-            " AND lower(schema_name) = lower($1) AND lower(view_name) = lower($2)",
-            (table.schema, table.name),
-        )
-        if found:
-            raise ConfigurationError(
-                f"{table} is a view ({found[0][0].strip().removesuffix(';')[:200]}), and an asset's rows need a table,"
-                " so nothing was written. Rename or drop the view, or give the asset another name or schema."
-            )
 
     def is_referenced(self, table: TableRef) -> bool:
         """See `Tables.is_referenced`."""
@@ -167,7 +154,8 @@ class DuckDBTables(Tables):
         if found:
             self._comment("TABLE", self._names.of(table), found[0][0])
         else:
-            self.check_writable(table)
+            for _, view, *_ in self._execute(_VIEWS, (table.schema, table.name)):
+                raise _is_view(table, view)
         # A transaction of DuckDB sees what was committed when it began, and others may have committed since.
         with self._beside() as committed:
             yield committed
@@ -305,6 +293,30 @@ class DuckDBTables(Tables):
     def _comment(self, kind: str, name: str, text: str | None) -> None:
         literal = "NULL" if text is None else terms.text(text).sql("duckdb")
         self._execute(f"COMMENT ON {kind} {name} IS {literal}", ())
+
+
+def _listed(rows: Sequence[Row]) -> tuple[Column, ...] | None:
+    """Return the columns that a look at the catalog found, without the generated ones."""
+    definition = "".join(row[1] for row in rows if row[0] == _DEFINITION)
+    collations = collations_of(definition) if " COLLATE " in definition else {}
+    generated = generated_of(definition) if " GENERATED " in definition else ()
+    columns: list[Column] = []
+    for _, name, type_name, default, is_nullable in sorted(row for row in rows if row[0] > 0):
+        # The catalog shows the expression of a generated column as its default.
+        if name in generated:
+            continue
+        collation = collations.get(name)
+        column = Column(name=name, type=type_name, collation=collation, default=default, is_nullable=is_nullable)
+        columns.append(column)
+    return tuple(columns) or None
+
+
+def _is_view(table: TableRef, view: str) -> ConfigurationError:
+    """Return the error for a name that is that of a view, whose definition is given."""
+    return ConfigurationError(
+        f"{table} is a view ({view.strip().removesuffix(';')[:200]}), and an asset's rows need a table, so nothing"
+        " was written. Rename or drop the view, or give the asset another name or schema."
+    )
 
 
 def collations_of(definition: str) -> dict[str, str]:

@@ -113,6 +113,7 @@ class _Objects:
     def __init__(self, name: str) -> None:
         self._name = name
         self._first: dict[str, tuple[str, int, object]] = {}
+        self._keys: dict[str, tuple[frozenset[object], int]] = {}
 
     def plain(self, value: Any, row: int, place: str = "") -> Any:
         """Return the value of a row, with masked values as None and arrays of pandas and numpy as lists."""
@@ -136,7 +137,20 @@ class _Objects:
                     f" {type(key).__name__}. Use texts as keys."
                 )
             plain[key] = self.plain(item, row, f"{place}.{key}")
+        self._check_keys(frozenset(value), row, place)
         return plain
+
+    def _check_keys(self, keys: frozenset[object], row: int, place: str) -> None:
+        """Refuse keys that differ from those of the first dictionary: a missing one would be written as NULL."""
+        first, first_row = self._keys.setdefault(place, (keys, row))
+        if first != keys:
+            lacking = row if first - keys else first_row
+            missing = sorted(map(repr, (first - keys) or (keys - first)))
+            raise FrameError(
+                f"the column {self._name} has dictionaries with different keys in rows {first_row} and {row}: that in"
+                f" row {lacking} has no {', '.join(missing)}, and a STRUCT would have NULL there. Give all of them the"
+                " same keys, or compute lists of pairs for a MAP, or texts of JSON."
+            )
 
     def _check(self, kind: str, row: int, value: object, place: str) -> None:
         if kind in _REFUSED:

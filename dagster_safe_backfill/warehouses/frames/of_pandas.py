@@ -7,7 +7,7 @@ dtype, which holds every value: a date of the year 300000, a float column with b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 from uuid import UUID
 
@@ -20,6 +20,7 @@ Kind = Literal["integer", "uuid", "enum"]
 """What the values of a column are that Arrow has no type for: integers of 128 bits, UUIDs, or an ENUM in its order."""
 
 _MICROSECONDS_OF_A_DAY = 86_400_000_000
+_SAMPLE = 1_000
 _MOST_DAYS = 2**63 // _MICROSECONDS_OF_A_DAY
 
 
@@ -31,6 +32,7 @@ def table_of_pandas(frame: Any) -> Any:
     """
     pa = arrow()
     _check_index(frame)
+    _check_labels(list(frame.columns))
     names = [str(name) for name in frame.columns]
     columns: list[Any] = []
     for i, name in enumerate(names):
@@ -48,6 +50,15 @@ def _check_index(frame: Any) -> None:
         f"the frame has {', '.join(named)} in its index, which is not written. Return frame.reset_index({drop}) if the"
         " index is a column of the table; otherwise remove its name."
     )
+
+
+def _check_labels(labels: Sequence[Any]) -> None:
+    for i, label in enumerate(labels):
+        if not isinstance(label, str):
+            raise FrameError(
+                f"column {i + 1} of the frame has the label {label!r}, a {type(label).__name__}, and columns of a table"
+                " are named by texts. Rename it, for example with frame.set_axis([…], axis=1)."
+            )
 
 
 def _array(series: Any, name: str) -> Any:
@@ -111,8 +122,9 @@ def _usual() -> list[tuple[Callable[[Any], bool], Callable[[Any], Any]]]:
         (types.is_date, _dates),
         (types.is_decimal128, _as_pandas_does),
         (types.is_timestamp, _as_pandas_does),
-        (types.is_string, _as_pandas_does),
-        (types.is_large_string, _as_pandas_does),
+        (types.is_string, _texts),
+        (types.is_large_string, _texts),
+        (types.is_time64, _times),
         (types.is_binary, _as_pandas_does),
         (types.is_dictionary, _as_pandas_does),
         (types.is_interval, _intervals),
@@ -150,14 +162,38 @@ def _dates(column: Any) -> Any:
     return _as_pandas_does(column.cast(pa.timestamp("us")))
 
 
+def _texts(column: Any) -> Any:
+    # Equal texts are one object, which saves memory. To look for them where hardly any are equal takes three times as
+    # long as all the rest.
+    first = column.slice(0, _SAMPLE)
+    found: Any = column.to_pandas(deduplicate_objects=len(first.unique()) <= len(first) / 2)
+    found.name = None
+    return found
+
+
+def _times(column: Any) -> Any:
+    pa = arrow()
+    try:
+        found: Any = column.cast(pa.time64("us")).to_pandas(deduplicate_objects=False)
+    except (pa.ArrowException, ValueError):
+        # Python has no 24:00:00 and no nanoseconds.
+        return None
+    found.name = None
+    return found
+
+
 def _intervals(column: Any) -> Any:
     pa = arrow()
-    values = column.to_pylist()
-    if any(value is not None and (value.months or value.days) for value in values):
+    values = _one(column)
+    # https://arrow.apache.org/docs/format/Columnar.html: months and days of 32 bits, and nanoseconds of 64 bits.
+    parts = pa.Array.from_buffers(pa.int64(), 2 * (values.offset + len(values)), [None, values.buffers()[1]]).to_numpy()
+    days, nanoseconds = parts.reshape(-1, 2)[values.offset :].T
+    is_null = values.is_null().to_numpy(zero_copy_only=False)
+    if days[~is_null].any():
         # As objects of pandas' DateOffset.
         return _if_exact(_as_pandas_does(column), column)
-    nanoseconds = pa.array([value and value.nanoseconds for value in values], type=pa.int64())
-    return _as_pandas_does(nanoseconds.cast(pa.duration("ns")).cast(pa.duration("us")))
+    counts = pa.array(nanoseconds, mask=is_null)
+    return _as_pandas_does(counts.cast(pa.duration("ns")).cast(pa.duration("us")))
 
 
 def _objects(column: Any) -> Any:

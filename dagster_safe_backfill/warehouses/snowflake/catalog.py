@@ -103,7 +103,11 @@ class Facts:
     kind: str | None = None
 
     def check_writable(self, table: TableRef) -> None:
-        """See `Tables.check_writable`."""
+        """Refuse what isn't a table.
+
+        Raises:
+            ConfigurationError: It is a view, or another kind that rows can't be written to.
+        """
         if self.kind is not None:
             raise ConfigurationError(
                 f"{table} is {'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind}, and an asset's rows need a table,"

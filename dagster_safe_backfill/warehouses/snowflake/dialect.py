@@ -53,7 +53,7 @@ class SnowflakeDialect(Dialect):
         """See `Dialect.row_hash`."""
         if not rare:
             return _hashed(values)
-        others = exp.Case().when(terms.is_any_text(rare), _hashed(rare)).else_(terms.number(0))
+        others = exp.Case().when(terms.is_any_rare(rare), _hashed(rare)).else_(terms.number(0))
         return exp.Add(this=_hashed(values), expression=others)
 
     def exact(self, value: exp.Expr, column: Column) -> Sequence[exp.Expr]:
@@ -107,7 +107,7 @@ class SnowflakeDialect(Dialect):
                 # A number has no -0.0.
                 hidden = self.exact(value, Column(name="", type=source))[1:] if base(source) == "FLOAT" else ()
                 is_lost = _is_lost_in_number(value, source=source, target=target)
-                return exp.or_(is_lost, terms.is_any_text(hidden)) if hidden else is_lost
+                return exp.or_(is_lost, terms.is_any_rare(hidden)) if hidden else is_lost
             case "FLOAT":
                 return _is_lost_in_float(value, source=source)
             case "VARCHAR" | "BINARY":
@@ -244,6 +244,8 @@ def _is_lost_in_number(value: exp.Expr, *, source: str, target: str) -> exp.Expr
     if base(source) == "NUMBER" and _precision(source) - _scale(source) <= precision - scale:
         too_large = exp.false()
     changed = exp.NEQ(this=_round(value, scale), expression=value.copy())
+    if base(source) == "FLOAT":
+        changed = exp.or_(changed, _is_negative_zero(value))
     # NaN needs no condition: in Snowflake it equals itself and is larger than any number, so it counts as too large.
     return exp.or_(too_large, changed)
 

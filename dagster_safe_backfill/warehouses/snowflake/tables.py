@@ -51,8 +51,12 @@ class SnowflakeTables(Tables):
         """See `Tables.generated`."""
         return catalog.virtual_columns(self._statements.own, table)
 
-    def check_writable(self, table: TableRef) -> None:
-        """See `Tables.check_writable`. The catalog is only asked if `recover` wasn't called for the table before."""
+    def writable_columns(self, table: TableRef) -> tuple[Column, ...] | None:
+        """See `Tables.writable_columns`. The kind is only asked for if `recover` wasn't called for the table before."""
+        self._check_writable(table)
+        return self.columns(table)
+
+    def _check_writable(self, table: TableRef) -> None:
         name = name_of(table)
         if name not in self._facts:
             self._facts[name] = catalog.facts_of(self._statements.own, table)
@@ -157,7 +161,7 @@ class SnowflakeTables(Tables):
     def hold(self, table: TableRef, *, run_id: str = "") -> Generator[Session, None, None]:
         """See `Tables.hold`. Only this library waits for the lock. What others change, `reread` shows."""
         session = self._session
-        self.check_writable(table)
+        self._check_writable(table)
         take(
             self._statements,
             table,

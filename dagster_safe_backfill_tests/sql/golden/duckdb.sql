@@ -965,7 +965,7 @@ AND (
     AND "_sb_live".day < CAST('2024-01-06' AS DATE)
   )
 )
-WHEN MATCHED AND "_sb_live"."value" IS DISTINCT FROM "_sb_shadow"."value" THEN UPDATE SET
+WHEN MATCHED THEN UPDATE SET
   "value" = "_sb_shadow"."value",
   "updated_at" = CAST('2024-01-01 00:00:00+00:00' AS TIMESTAMPTZ)
 WHEN NOT MATCHED THEN INSERT ("day", "it's", "value", "updated_at") VALUES (

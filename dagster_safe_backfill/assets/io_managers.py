@@ -292,14 +292,8 @@ class RangeSnowflakeIOManager(RangeIOManager):
     additional_snowflake_connection_args: dict[str, Any] | None = Field(
         default=None, description="Further arguments of snowflake.connector.connect."
     )
-    lock_timeout: float = Field(
-        # A process that is killed leaves its transaction open. Snowflake ends its running statement after five minutes,
-        # and the transaction after another five, if it blocks another one.
-        # https://docs.snowflake.com/en/sql-reference/transactions
-        default=660.0,
-        description="Seconds to wait while another session changes the table. Snowflake ends the transaction of a"
-        " process that was killed only after up to ten minutes.",
-    )
+    # Snowflake ends the transaction of a killed process after up to ten minutes (docs/snowflake.md).
+    lock_timeout: float = Field(default=660.0, description="Seconds to wait while another session changes the table.")
     statement_timeout: int | None = Field(
         default=None, description="The seconds after which Snowflake cancels a statement. Defaults to the account's."
     )

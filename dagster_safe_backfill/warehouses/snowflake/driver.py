@@ -140,6 +140,14 @@ class Connection:
             names = [column.name.lower() for column in found.description]
             return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 
+    def ending_of(self, transaction: str | None) -> str:
+        """Return whether a transaction of any session, also an earlier one, is committed, rolled back or running.
+
+        https://docs.snowflake.com/en/sql-reference/sql/desc-transaction
+        """
+        found = self.shown(f"DESCRIBE TRANSACTION {transaction}")
+        return str(found[0].get("state", "")).lower().replace("_", " ") if found else ""
+
     def set_autocommit(self, value: bool) -> None:
         """Set whether a statement that changes rows outside of a transaction is committed at once."""
         if value != self._is_autocommitting:

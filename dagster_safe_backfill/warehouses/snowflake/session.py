@@ -19,6 +19,7 @@ from dagster_safe_backfill.warehouses.snowflake.catalog import name_of, sql_of
 from dagster_safe_backfill.warehouses.snowflake.dialect import SnowflakeDialect
 from dagster_safe_backfill.warehouses.snowflake.driver import Connection, Connections
 from dagster_safe_backfill.warehouses.snowflake.loading import LoadedFrame, as_relation, by_bytes, one_select
+from dagster_safe_backfill.warehouses.snowflake.locks import take
 from dagster_safe_backfill.warehouses.snowflake.reading import Reading, out_of_range
 from dagster_safe_backfill.warehouses.snowflake.tables import SnowflakeTables
 from dagster_safe_backfill.warehouses.snowflake.transaction import BeginAnewError, Statements
@@ -265,6 +266,13 @@ class SnowflakeSession(Session):
         """See `Session.reader`."""
         transaction = self._statements.transaction
         return self._reader if transaction is not None and transaction.is_held and self._reader is not None else self
+
+    def holding(self, table: TableRef, *, run_id: str) -> SnowflakeSession:
+        """Hold a table, and return the session that reads it. See `Tables.hold`."""
+        timeout, has_ended = self.conflict_timeout, self.run_has_ended
+        take(self._statements, table, run_id=run_id, timeout=timeout, has_ended=has_ended)
+        # A session that was opened before may miss what was committed by those who held the table before.
+        return self.renewed_reader()
 
     def renewed_reader(self) -> SnowflakeSession:
         """Log in anew, and return a session that sees all that is committed by now."""

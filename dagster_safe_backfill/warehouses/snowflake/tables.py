@@ -14,7 +14,6 @@ from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.warehouses.base import Replacement, Session, TableKind, Tables
 from dagster_safe_backfill.warehouses.snowflake import catalog
 from dagster_safe_backfill.warehouses.snowflake.catalog import name_of, sql_of
-from dagster_safe_backfill.warehouses.snowflake.locks import take
 from dagster_safe_backfill.warehouses.snowflake.swap import begun, half_done
 from dagster_safe_backfill.warehouses.snowflake.transaction import BeginAnewError, Statements
 
@@ -160,17 +159,8 @@ class SnowflakeTables(Tables):
     @contextmanager
     def hold(self, table: TableRef, *, run_id: str = "") -> Generator[Session, None, None]:
         """See `Tables.hold`. Only this library waits for the lock. What others change, `reread` shows."""
-        session = self._session
         self._check_writable(table)
-        take(
-            self._statements,
-            table,
-            run_id=run_id,
-            timeout=session.conflict_timeout,
-            has_ended=session.run_has_ended,
-        )
-        # A session that was opened before may miss what was committed by those who held the table before.
-        yield session.renewed_reader()
+        yield self._session.holding(table, run_id=run_id)
 
     def reread(self) -> Session | None:
         """See `Tables.reread`. It is another new session: the one that `hold` opened may miss what came after it."""

@@ -22,10 +22,6 @@ from dagster_safe_backfill.warehouses.snowflake.driver import Connection, Connec
 _LOG = logging.getLogger(__name__)
 
 
-_COMMITTED, _ROLLED_BACK = "committed", "rolled back"
-"""States of a transaction: https://docs.snowflake.com/en/sql-reference/sql/desc-transaction"""
-
-
 class BeginAnewError(TransactionConflictError):
     """A change that a transaction needs was made outside of it. `attempt` starts the transaction again at once."""
 
@@ -173,11 +169,11 @@ class Transaction:
                 raise
             return
         try:
-            state = _state_of(self.own, self.id)
+            state = self.own.ending_of(self.id)
         except SafeBackfillError as error:
             _LOG.debug("%s", error)
             return
-        if state == _ROLLED_BACK:
+        if state == "rolled back":
             self.is_in_doubt = self.has_begun = False
             raise TransactionConflictError("the transaction was aborted from outside just before COMMIT")
 
@@ -190,12 +186,12 @@ class Transaction:
         try:
             other = self.elsewhere()
             other.execute(f"SELECT SYSTEM$ABORT_TRANSACTION({self.id})", is_stoppable=False)
-            state = _state_of(other, self.id)
+            state = other.ending_of(self.id)
         except SafeBackfillError as error:
             _LOG.warning("it is not known whether transaction %s was committed: %s", self.id, error)
             return False
         _LOG.warning("the reply to COMMIT was lost; Snowflake says that transaction %s is %s", self.id, state)
-        if state != _COMMITTED:
+        if state != "committed":
             return False
         self.own = other
         return True
@@ -392,12 +388,6 @@ class Statements:
             if self.transaction is not None:
                 self.transaction.failure = error
             raise
-
-
-def _state_of(connection: Connection, transaction: str | None) -> str:
-    """Return how a transaction has ended, or that it is running; also of one that ended earlier."""
-    found = connection.shown(f"DESCRIBE TRANSACTION {transaction}")
-    return str(found[0].get("state", "")).lower().replace("_", " ") if found else ""
 
 
 def quietly(connection: Connection, sql: str) -> bool:

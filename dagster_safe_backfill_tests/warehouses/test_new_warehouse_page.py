@@ -23,7 +23,7 @@ WAREHOUSES = {
     "DuckDB": (DuckDBDialect, DuckDBSession, DuckDBTables, DuckDBWarehouse),
     "Snowflake": (SnowflakeDialect, SnowflakeSession, SnowflakeTables, SnowflakeWarehouse),
 }
-ATTRIBUTES = {"dialect", "tables", "conflict_timeout"}
+ATTRIBUTES = {"dialect", "tables", "conflict_timeout", "run_has_ended"}
 """What `Session` and `Warehouse` have, and is no method."""
 
 

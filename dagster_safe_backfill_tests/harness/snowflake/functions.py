@@ -33,7 +33,8 @@ KNOWN = frozenset(
     regexp_substr_all regr_avgx regr_avgy regr_count regr_intercept regr_r2 regr_slope regr_sxx regr_sxy regr_syy repeat
     replace result_scan reverse right rlike round row_number rpad rtrim rtrimmed_length second seq1 seq2 seq4 seq8 sha1
     sha1_binary sha1_hex sha2 sha2_binary sha2_hex sign sin sinh skew soundex space split split_part split_to_table sqrt
-    square startswith stddev stddev_pop stddev_samp strip_null_value strtok strtok_to_array substr substring sum sysdate
+    square startswith stddev stddev_pop stddev_samp strip_null_value strtok strtok_to_array substr substring sum
+    sysdate system$cancel_all_queries
     table tan tanh time time_from_parts time_slice timeadd timediff timestamp_from_parts timestamp_ltz_from_parts
     timestamp_ntz_from_parts timestamp_tz_from_parts timestampadd timestampdiff to_array to_binary to_boolean to_char
     to_date to_decimal to_double to_geography to_json to_number to_numeric to_object to_time to_timestamp

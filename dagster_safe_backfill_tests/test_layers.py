@@ -35,7 +35,7 @@ THIRD_PARTY = {
     "model": _STANDARD_ONLY,
     "audits": _STANDARD_ONLY,
     "sql": {"sqlglot", "typing_extensions"},
-    "warehouses": {"sqlglot", "duckdb", "snowflake", "pyarrow", "pandas", "polars"},
+    "warehouses": {"sqlglot", "duckdb", "snowflake", "pyarrow", "pandas", "polars", "typing_extensions"},
     "wap": {"sqlglot", "typing_extensions"},
     "runs": {"dagster", "typing_extensions"},
     "reports": {"dagster", "pygal", "typing_extensions"},

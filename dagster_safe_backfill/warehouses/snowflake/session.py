@@ -18,9 +18,15 @@ from dagster_safe_backfill.warehouses.frames import check_names, from_arrow
 from dagster_safe_backfill.warehouses.snowflake.catalog import name_of, sql_of
 from dagster_safe_backfill.warehouses.snowflake.dialect import SnowflakeDialect
 from dagster_safe_backfill.warehouses.snowflake.driver import Connection, Connections
-from dagster_safe_backfill.warehouses.snowflake.loading import LoadedFrame, as_relation, by_bytes, one_select
+from dagster_safe_backfill.warehouses.snowflake.frames import (
+    LoadedFrame,
+    Reading,
+    as_relation,
+    by_bytes,
+    one_select,
+    out_of_range,
+)
 from dagster_safe_backfill.warehouses.snowflake.locks import take
-from dagster_safe_backfill.warehouses.snowflake.reading import Reading, out_of_range
 from dagster_safe_backfill.warehouses.snowflake.tables import SnowflakeTables
 from dagster_safe_backfill.warehouses.snowflake.transaction import BeginAnewError, Statements
 

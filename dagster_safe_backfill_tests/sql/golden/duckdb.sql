@@ -1179,8 +1179,7 @@ AND (
     AND "_sb_live".day < CAST('2024-01-06' AS DATE)
   )
 )
-WHEN MATCHED AND "_sb_live"."day" IS DISTINCT FROM "_sb_shadow"."day"
-OR "_sb_live"."value" IS DISTINCT FROM "_sb_shadow"."value" THEN UPDATE SET
+WHEN MATCHED THEN UPDATE SET
   "day" = "_sb_shadow"."day",
   "value" = "_sb_shadow"."value"
 WHEN NOT MATCHED THEN INSERT ("day", "it's", "value") VALUES ("_sb_shadow"."day", "_sb_shadow"."it's", "_sb_shadow"."value");

@@ -19,8 +19,8 @@ from dagster_safe_backfill.model.tables import Column, Query, TableRef
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.wap.tables.store import store
 from dagster_safe_backfill.warehouses.snowflake.driver import Connection
+from dagster_safe_backfill.warehouses.snowflake.frames import file_literal
 from dagster_safe_backfill.warehouses.snowflake.generator import DIALECT
-from dagster_safe_backfill.warehouses.snowflake.loading import file_literal
 from dagster_safe_backfill_tests.harness.audited import frame
 from dagster_safe_backfill_tests.harness.publications import STRATEGIES, Publications, day_rows
 from dagster_safe_backfill_tests.harness.snowflake.emulator import Emulator

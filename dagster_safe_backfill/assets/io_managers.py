@@ -292,14 +292,13 @@ class RangeSnowflakeIOManager(RangeIOManager):
     additional_snowflake_connection_args: dict[str, Any] | None = Field(
         default=None, description="Further arguments of snowflake.connector.connect."
     )
-    # Snowflake ends the transaction of a killed process after up to ten minutes (docs/snowflake.md).
+    # Longer than the ten minutes for which Snowflake may keep a killed process's transaction (docs/snowflake.md).
     lock_timeout: float = Field(default=660.0, description="Seconds to wait while another session changes the table.")
     statement_timeout: int | None = Field(
         default=None, description="The seconds after which Snowflake cancels a statement. Defaults to the account's."
     )
     query_tag: dict[str, str] = Field(
-        default={},
-        description="Further fields of the statements' query tag, beside tool, table, run_id and publication_id.",
+        default={}, description="Further fields of the query tag, beside tool, table, run_id and publication_id."
     )
 
     def warehouse(self) -> Warehouse:

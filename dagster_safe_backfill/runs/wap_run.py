@@ -96,9 +96,8 @@ def run_wap_asset(
     is_each = asset.live.options.batches.publish_each
     # With publish_each, every batch gets an id of its own when it is published, so the run's sessions have none.
     publication_id = None if is_each else context.run_id
-    run = computing_run(
-        context, io_manager, arguments, asset=asset, group=context.run_id, publication_id=publication_id
-    )
+    group = context.run_id
+    run = computing_run(context, io_manager, arguments, asset=asset, group=group, publication_id=publication_id)
     left = remaining(run)
     if is_each:
         report = _publish_each(run, left)

@@ -289,8 +289,10 @@ class _Publication:
         match rules:
             case Swap() if live_exists:
                 done = swapped(session, staged, publication_id=publication_id, keep_for=rules.archive_for)
-                aside = staged.spec.table.archive(publication_id)
-                check_replaced(session, staged.table_slice, aside, found.live or (), before)
+                # Without statements, the rows are as they were, and the table wasn't swapped.
+                if done[0].statements:
+                    aside = staged.spec.table.archive(publication_id)
+                    check_replaced(session, staged.table_slice, aside, found.live or (), before)
                 return done
             # The first publication of a swap has no table to clone, so it creates one as the others do.
             case Merge() | Replace() | Swap():

@@ -175,9 +175,9 @@ class _Rollback:
         )
 
     def _restoration(self, live: TableSlice, back: ColumnsBack, undoing: Mapping[str, UndonePartition]) -> Restoration:
-        aside = self.spec.table.archive(self.origin.publication_id)
+        reader, aside = self.session.reader, self.spec.table.archive(self.origin.publication_id)
         if back.whole is not None:
-            return of_table(self.session.reader, live, back.whole, aside=aside)
+            return of_table(reader, live, back.whole, aside=aside)
         with_rows = {key: one for key, one in undoing.items() if one.has_rows}
         sources = sources_of(self.session, self.spec, with_rows)
         added = back.missing
@@ -188,9 +188,7 @@ class _Rollback:
             added = ()
         if with_rows:
             only = live.only([*with_rows])
-            restoration = by_partitions(
-                self.session.reader, only, back.remaining, sources, added=added, dropped=back.dropped
-            )
+            restoration = by_partitions(reader, only, back.remaining, sources, added=added, dropped=back.dropped)
         else:
             restoration = of_columns(live, back.remaining)
         return replace(restoration, strategy="swap", dropped=back.dropped, aside=aside) if back.dropped else restoration

@@ -397,5 +397,5 @@ def test_sessions_are_few(late: Emulator, strategy: Strategy, instance: dg.Dagst
         assert late.account.most_sessions[account.database] <= 2
         source.rows_per_day += 1
     sys.stdout.write(f"{strategy}: {counts[2] - counts[1]} logins a batch, {counts[1]} for a run of one\n")
-    assert counts[2] - counts[1] <= (3 if strategy == "swap" else 4)
+    assert counts[2] - counts[1] <= 4
     late.drop(account.database)

@@ -100,8 +100,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     if hasattr(config, "workeroutput"):
         config.workeroutput["shapes"] = sorted(shapes.SEEN)
-    elif _is_whole(config) and session.exitstatus == 0 and (dead := shapes.dead()):
-        session.exitstatus = 1
+    elif _is_whole(config) and (dead := shapes.dead()):
+        session.exitstatus = session.exitstatus or 1
         print(f"\nNobody sends these rows of {shapes.GOLDEN.name} any more:", *dead, sep="\n\n")  # noqa: T201
 
 
@@ -114,7 +114,8 @@ def pytest_testnodedown(node: Any) -> None:
 def _is_whole(config: pytest.Config) -> bool:
     """Return whether all tests are run, those on Snowflake too."""
     is_part = config.getoption("--quick") or config.option.keyword or config.option.markexpr
-    return bool(shapes.SEEN) and not is_part and config.args == config.getini("testpaths")
+    places = [Path(argument).resolve() for argument in config.args]
+    return bool(shapes.SEEN) and not is_part and places == [Path(__file__).parent]
 
 
 def pytest_unconfigure() -> None:

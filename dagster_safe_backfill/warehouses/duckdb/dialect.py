@@ -50,7 +50,7 @@ class DuckDBDialect(Dialect):
         if not rare:
             return usual
         # Not a sum, which would overflow the 64 bits.
-        both = exp.func("xor", usual, exp.func("hash", *rare, dialect=self.name), dialect=self.name)
+        both = exp.BitwiseXor(this=usual, expression=exp.func("hash", *rare, dialect=self.name))
         return _case(_is_any_rare(rare), both, usual.copy())
 
     def differ(self, one: exp.Expr, other: exp.Expr, column: Column) -> exp.Expr:

@@ -91,6 +91,9 @@ def _shapes(sql: str) -> frozenset[str]:
     tokens = _tokens(sql)
     if not tokens:
         return frozenset()
+    if tokens[:3] == ["BEGIN", "TRANSACTION", "NAME"]:
+        # Its name has the run's id.
+        return frozenset({"BEGIN TRANSACTION NAME N"})
     created = next((at for at, token in enumerate(tokens) if token == "AS" and tokens[at + 1] in _ROWS), None)
     if tokens[0] == "CREATE" and created is not None:
         clauses, pieces = _query(tokens[created + 1 :])

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 TESTS := dagster_safe_backfill_tests
 
-.PHONY: demo quick test lint types docs bench lock
+.PHONY: demo quick test lint types docs bench live lock
 
 demo:  ## a safe backfill of a month of real flights
 	$(PYTHON) -m example_project
@@ -28,6 +28,9 @@ docs:  ## run the examples of the docs and docstrings, and check the links
 
 bench: .venv/installed  ## speed, memory and statements, side by side
 	.venv/bin/python -m bench
+
+live: .venv/installed  ## what only a Snowflake account can show; DSB_SNOWFLAKE_* tell how to log in
+	.venv/bin/python -m dagster_safe_backfill_tests.snowflake.live
 
 lock:  ## resolve the locked versions anew
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --no-emit-package dagster-safe-backfill \

@@ -344,12 +344,11 @@ class Published:
     Attributes:
         audited: The batch that was published.
         publication_id: The publication's id in the ledger.
-        row_counts: A mapping from partition key to the numbers of rows that changed, in the partitions of the batch and
-            then in those that rows left for it.
+        row_counts: A mapping from partition key to row counts: of the batch, then of what rows left for it.
         archive: The table that keeps the replaced rows; None if no rows were replaced, or none are kept.
         expires_at: The time until which the archive is kept.
-        is_repeated: True if an earlier attempt of the same run had already published the batch, so that this one
-            changed nothing.
+        is_repeated: True if an earlier attempt of the run had published the batch, so that this one changed nothing.
+        select: The SQL of a SELECT of the batch's live rows.
     """
 
     audited: Audited
@@ -358,6 +357,7 @@ class Published:
     archive: TableRef | None = None
     expires_at: datetime | None = None
     is_repeated: bool = False
+    select: str = ""
 
     @property
     def left(self) -> Mapping[str, RowCounts]:

@@ -18,7 +18,6 @@ from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.reports.checks import check_results, counted, evaluations_by_partition, summary
 from dagster_safe_backfill.reports.report import report
 from dagster_safe_backfill.runs.private_dagster import without_version
-from dagster_safe_backfill.wap.tables.read import text_of_slice
 
 if TYPE_CHECKING:
     from dagster_safe_backfill.wap.ledger.history import Change
@@ -172,7 +171,7 @@ def numbers_by_partition(published: Sequence[Published], *, seconds: float | Non
             if key not in one.left:
                 numbers[key] = {**common, "dagster/partition_row_count": changes.staged, **changes_metadata(changes)}
         # Once for all of them, as the SQL names each key: on the partition that Dagster shows.
-        numbers[one.audited.staged.keys[-1]]["Query"] = text_of_slice(one.audited.staged.table_slice)
+        numbers[one.audited.staged.keys[-1]]["Query"] = one.select
     return numbers
 
 

@@ -52,6 +52,7 @@ from dagster_safe_backfill.wap.ledger.record import (
 )
 from dagster_safe_backfill.wap.ledger.waiting import emptied, newest, staged_partitions
 from dagster_safe_backfill.wap.recovery import finish_interrupted_swap
+from dagster_safe_backfill.wap.tables.read import text_of_slice
 from dagster_safe_backfill.warehouses.base import Session
 
 _LOG = logging.getLogger(__name__)
@@ -229,6 +230,7 @@ class _Publication:
         self._clean_up()
         return Published(
             audited=self.audited,
+            select=text_of_slice(self.audited.staged.table_slice),
             publication_id=origin.publication_id,
             row_counts=prepared.row_counts,
             archive=archive.table,
@@ -360,6 +362,7 @@ class _Publication:
         _LOG.warning("%s: an earlier try of this run published %s", table, publication_id)
         return Published(
             audited=self.audited,
+            select=text_of_slice(self.audited.staged.table_slice),
             publication_id=publication_id,
             row_counts={change.key: change.row_counts for change in done},
             archive=next((change.archive for change in done if change.archive), None),

@@ -14,12 +14,13 @@ from sqlglot import exp
 from dagster_safe_backfill.errors import SafeBackfillError
 from dagster_safe_backfill.model.options import Merge
 from dagster_safe_backfill.model.states import Audited, Origin
-from dagster_safe_backfill.model.tables import Query
+from dagster_safe_backfill.model.tables import Query, TableRef
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.wap.audit import audit
 from dagster_safe_backfill.wap.publish import publish
 from dagster_safe_backfill.wap.tables.store import store
 from dagster_safe_backfill.wap.write import write
+from dagster_safe_backfill.warehouses.snowflake.generator import DIALECT
 from dagster_safe_backfill_tests.harness.audited import slice_of
 from dagster_safe_backfill_tests.snowflake.account import COLUMNS, Account, Table
 from dagster_safe_backfill_tests.snowflake.lines import line
@@ -183,3 +184,45 @@ def errors(account: Account) -> str:
         return f"{len(ERRORS) - len(others)} of {len(ERRORS)} are the emulator's too"
     assert not others, "\n".join(others)
     return f"{len(ERRORS)} numbers"
+
+
+@line("collations are described, and what differs in any byte is told apart")
+def same(account: Account) -> str:
+    """COLLATE compares bytes, and JSON, type and hash tell what a VARIANT holds."""
+    account.account_only("the emulator keeps the order of an object's keys")
+    name = f"{account.schema}.SAME"
+    account.sql(
+        f"CREATE TABLE {name} (t VARCHAR COLLATE 'en-ci', v VARIANT, f FLOAT,"
+        " n INT AUTOINCREMENT, w NUMBER(38, 0) AS (n * 2), d VARCHAR(9) NOT NULL DEFAULT 'new')"
+    )
+    table = TableRef(schema=account.schema.lower(), name="same")
+    with account.io_manager.warehouse().connect(read_only=True) as session:
+        columns = {column.name: column for column in session.tables.columns(table) or ()}
+        assert [*columns] == ["t", "v", "f", "n", "d"]
+        assert session.tables.generated(table) == ("w",)
+        assert columns["t"].collation == "en-ci"
+        assert columns["d"].default == "'new'"
+        assert not columns["d"].is_nullable
+        assert columns["n"].default is not None
+        exact = {one: session.dialect.exact(terms.column(one), column) for one, column in columns.items()}
+    forms = ", ".join(form.sql(dialect=DIALECT) for one in ("t", "v", "f") for form in exact[one])
+    values = [
+        ("'a'", "PARSE_JSON('1')", "0"),
+        ("'A'", "PARSE_JSON('1')", "0"),
+        ("'a'", "1.0::FLOAT::VARIANT", "0"),
+        ("'a'", "'1'::VARIANT", "0"),
+        ("'a'", "PARSE_JSON('null')", "0"),
+        ("'a'", "NULL", "0"),
+        ("'a'", "OBJECT_CONSTRUCT('d', '2024-01-01'::DATE)", "0"),
+        ("'a'", "OBJECT_CONSTRUCT('d', '2024-01-01')", "0"),
+        ("'a'", "PARSE_JSON('1')", "'-0.0'::FLOAT"),
+        ("'a'", "PARSE_JSON('1')", "'nan'::FLOAT"),
+        ("'a'", """PARSE_JSON('{"b": 1, "a": 2}')""", "0"),
+    ]
+    for row in values:
+        account.sql(f"INSERT INTO {name} (t, v, f) SELECT {', '.join(row)}")
+    account.sql(f"""INSERT INTO {name} (t, v, f) SELECT 'a', PARSE_JSON('{{"a": 2, "b": 1}}'), 0""")
+    found = account.sql(f"SELECT {forms} FROM {name}")
+    # The order of an object's keys is no difference, and nothing else is alike.
+    assert len({*found}) == len(values)
+    return f"{len(values)} values"

@@ -19,7 +19,7 @@ def check_moves(session: Session, table: TableRef, undoing: Mapping[str, UndoneP
     """
     layers = {key: {layer.publication_id for layer in one.layers} for key, one in undoing.items()}
     undone = set[str]().union(*layers.values())
-    for publication, pairs in moved_rows(session, table, sorted(undone)).items():
+    for publication, pairs in moved_rows(session.reader, table, sorted(undone)).items():
         for was, now in sorted(pairs):
             keys = [key for key in (was, now) if publication in layers.get(key, ())]
             if len(keys) == 1:

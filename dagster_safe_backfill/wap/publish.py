@@ -251,7 +251,9 @@ class _Publication:
             return _Found(live=live, moves=Moves(table_slice=staged.table_slice), before=nothing, compared=nothing)
         # Before the conflicts: without these columns, rows that nobody changed look different.
         check_kept(staged, live)
-        moves = moves_of(self.session.reader, staged, origin=self.origin)
+        # Only the transaction's session sees scratch tables. `reader_of` checks later that it sees the live rows, too.
+        reader = self.session if self.session.is_scratch(staged.shadow) else self.session.reader
+        moves = moves_of(reader, staged, origin=self.origin)
         names = names_of(live)
         before = live_fingerprints(committed, moves.table_slice, live)
         # Equal rows have other hashes over other columns: compare only the columns that existed at the staging.

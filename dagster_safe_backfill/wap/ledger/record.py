@@ -205,11 +205,16 @@ def record_intent(
         session.tables.ensure_schema(table.schema)
         create_ledger(session, table)
         if archive is not None:
-            is_known = terms.column("archive").eq(terms.text(archive.name))
+            is_archive = terms.column("archive").eq(terms.text(archive.name))
+            known = ledger.rows_of(table, [terms.number(1)], is_archive).limit(1)
             # An earlier try of this publication recorded the archive, and may have created it.
-            if session.query(ledger.rows_of(table, [terms.number(1)], is_known).limit(1)):
+            if session.query(known):
                 return
             if session.tables.columns(archive) is not None:
+                # On Snowflake, a session may see what another one created before the row that it committed.
+                latest = session.tables.reread()
+                if latest is not None and latest.query(known):
+                    return
                 raise PublishError(
                     f"{table}: the table {archive} exists, but no publication made it. This publication needs its name"
                     " for its archive, and archives are never overwritten, so nothing was published. Rename it.",

@@ -170,7 +170,9 @@ def _hidden(value: exp.Expr, kind: exp.DataType) -> list[exp.Expr]:
         # Intervals are equal if they are equally long, with 30 days in a month and 24 hours in a day.
         return [_func("datepart", terms.text(part), value) for part in _PARTS]
     if kind.this == exp.DataType.Type.STRUCT:
-        return [form for name, of in _fields(kind) for form in _hidden(_field(value, name), of)]
+        forms = [form for name, of in _fields(kind) for form in _hidden(_field(value, name), of)]
+        # A field that is NULL is told by the struct's own equality. A form that is NULL would equal nothing.
+        return [form if isinstance(form, exp.Case) else exp.func("coalesce", form, terms.number(0)) for form in forms]
     if not _leaves(kind) & _INEXACT_LEAVES:
         return []
     return [_case(_is_rare(value, kind), _shown(value), terms.text(""))]

@@ -96,13 +96,12 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Of a run of all tests, tell the golden rows that nobody sends any more."""
+    """Of a run of all tests, tell the golden rows that nobody sent; some are sent only in a race, or if drawn."""
     config = session.config
     if hasattr(config, "workeroutput"):
         config.workeroutput["shapes"] = sorted(shapes.SEEN)
     elif _is_whole(config) and (dead := shapes.dead()):
-        session.exitstatus = session.exitstatus or 1
-        print(f"\nNobody sends these rows of {shapes.GOLDEN.name} any more:", *dead, sep="\n\n")  # noqa: T201
+        print(f"\nNobody sent these rows of {shapes.GOLDEN.name}:", *dead, sep="\n\n")  # noqa: T201
 
 
 @pytest.hookimpl(optionalhook=True)

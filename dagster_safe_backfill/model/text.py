@@ -19,12 +19,15 @@ def listed(values: Sequence[object], *, shown: int = _SHOWN) -> str:
 
 @contextmanager
 def about(table: object) -> Generator[None, None, None]:
-    """Put the table's name before the message of a `SafeBackfillError` raised in the block, unless it is in it."""
+    """Put the table's name before the message of a `SafeBackfillError` raised in the block, unless it is in it.
+
+    A name in the SQL of a statement that the message ends with doesn't count.
+    """
     try:
         yield
     except SafeBackfillError as error:
         message, *rest = error.args
-        if str(table) not in str(message):
+        if str(table) not in str(message).partition("(while running")[0]:
             # Changed in place, so that the error keeps its class, attributes, cause and traceback.
             error.args = (f"{table}: {message}", *rest)
         raise

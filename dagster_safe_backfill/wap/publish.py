@@ -349,7 +349,7 @@ class _Publication:
         """
         staged = self.audited.staged
         table, publication_id = staged.spec.table, done[0].publication_id
-        last = {change.key: change for change in history(self.session, table, [one.key for one in done])}
+        last = {change.key: change for change in history(self.session.reader, table, [one.key for one in done])}
         own = [change.key for change in done if change.event != "moved"]
         lost = [key for key in own if last[key].publication_id != publication_id]
         changed = lost or [key for key in staged.keys if key not in last]

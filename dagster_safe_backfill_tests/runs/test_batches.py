@@ -249,7 +249,8 @@ def test_rows_that_are_left_out_are_counted_over_all_batches(
     )
     def events(partitions: sb.PartitionSlice) -> sb.Query:
         day = DAYS.get_partition_keys().index(partitions.keys[0])
-        return sb.Query(f"SELECT DATE '2024-01-01' + i AS day, i AS id FROM unnest([{day}, {day + 20}]) AS t(i)")
+        numbers = f"SELECT {day} AS i UNION ALL SELECT {day + 20}"
+        return sb.Query(f"SELECT DATE '2024-01-01' + i AS day, i AS id FROM ({numbers}) AS t")
 
     assert run_range([events], TWELVE[0], TWELVE[2], io_manager=io_manager, instance=instance).success
     assert "left out 3 rows outside" in capfd.readouterr().err

@@ -71,12 +71,13 @@ def rereadable(data: object) -> object:
 def dtypes_of(data: object) -> dict[str, str]:
     """Return a mapping from column name to dtype, as the frame's library calls it; empty for other data."""
     frame: Any = data
+    # A column of a frame is of the same library, and is refused later.
     match library_of(type(data)):
-        case "pandas":
+        case "pandas" if hasattr(frame, "columns"):
             found: Any = dict(frame.dtypes.items())
-        case "polars":
+        case "polars" if hasattr(frame, "collect_schema"):
             found = frame.collect_schema()
-        case "pyarrow":
+        case "pyarrow" if hasattr(frame, "schema"):
             found = dict(zip(frame.schema.names, frame.schema.types, strict=True))
         case _:
             found = {}

@@ -191,7 +191,8 @@ def outcomes(proxy: Proxy, work: Work, *, is_thorough: bool = True) -> Iterator[
         if is_reading(statement):
             count = 1 if is_thorough or statement.number % 4 == 1 else 0
         else:
-            count = len(FATAL) if is_thorough or COMMITS.match(statement.sql) else 1
+            # What stages has few statements, of which each commits.
+            count = len(FATAL) if is_thorough or work == "stage" or COMMITS.match(statement.sql) else 1
         kinds: list[How] = list(itertools.islice(turns, count))
         # The server can abort a transaction before each of its statements. The client isn't told, and goes on.
         if statement.number in in_transactions(statements):

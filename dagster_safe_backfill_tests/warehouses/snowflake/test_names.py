@@ -186,12 +186,12 @@ def stopped_at(monkeypatch: pytest.MonkeyPatch, at: int) -> Iterator[list[str]]:
     execute = Connection.execute
     seen: list[str] = []
 
-    def dying(self: Connection, sql: str, *, is_stoppable: bool = True) -> Any:
+    def dying(self: Connection, sql: str, **options: Any) -> Any:
         if sql.startswith(("ALTER", "UPDATE", "COMMENT")):
             seen.append(sql)
         if len(seen) > at:
             raise KeyboardInterrupt
-        return execute(self, sql, is_stoppable=is_stoppable)
+        return execute(self, sql, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(Connection, "execute", dying)

@@ -71,11 +71,14 @@ class Sameness:
         return found
 
     def sorted_by(self, name: str) -> exp.Expr:
-        """Return an expression by which rows are sorted as by the column, so that its values stay what they are."""
+        """Return an expression by which rows are sorted as by the column, so that its values stay what they are.
+
+        Texts that have a collation are sorted by their bytes.
+        """
         value, column = terms.column(name), self.inexact.get(name.casefold())
-        if column is None or column.collation is not None or self.dialect is None:
+        if column is None or self.dialect is None:
             return value
-        return self.dialect.sorted_by(value)
+        return self.dialect.sorted_by(value) if column.collation is None else self.dialect.exact(value, column)[0]
 
     def same(self, names: Sequence[str], *, left: str, right: str) -> exp.Expr:
         """Return a condition that is true if columns are the same in two relations. NULL is the same as nothing."""
@@ -87,12 +90,6 @@ class Sameness:
         See `Dialect.found`.
         """
         return terms.looked_up(rows, there, here) if self.dialect is None else self.dialect.found(rows, there, here)
-
-    def ordered(self, name: str, *, of: str | None = None) -> exp.Expr:
-        """Return a column in the form whose order counts: texts that have a collation are ordered by their bytes."""
-        column = self.inexact.get(name.casefold())
-        is_collated = column is not None and column.collation is not None
-        return self.forms(name, of=of)[0] if is_collated else terms.column(name, of=of)
 
     def alike(self, names: Iterable[str], *, left: str, right: str) -> exp.Expr | None:
         """Return a condition that is true if a column differs and an UPDATE may not write it; None if none can.
@@ -119,8 +116,7 @@ class Sameness:
             return terms.unequal(here, there)
         if column.collation is not None:
             # If the bytes differ, so do the texts.
-            pairs = zip(self.dialect.exact(here, column), self.dialect.exact(there, column), strict=True)
-            return terms.any_of([terms.unequal(*pair) for pair in pairs])
+            return terms.any_unequal(self.dialect.exact(here, column), self.dialect.exact(there, column))
         return self.dialect.differ(here, there, column)
 
 

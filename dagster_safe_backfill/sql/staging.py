@@ -101,8 +101,7 @@ def _ranks(key: Sequence[str], latest: str, sameness: Sameness) -> dict[str, exp
     by_key = [
         sameness.sorted_by(form.name) if isinstance(form, exp.Column) else form for form in sameness.all_forms(key)
     ]
-    ordered = sameness.ordered(latest)
-    by_latest = sameness.sorted_by(latest) if isinstance(ordered, exp.Column) else ordered
+    by_latest = sameness.sorted_by(latest)
     # Spelled out, because DuckDB has a setting (default_null_order) for the place of NULLs.
     is_null = exp.Ordered(this=exp.Is(this=terms.column(latest), expression=exp.Null()))
     order = exp.Order(expressions=[is_null, exp.Ordered(this=by_latest, desc=True, nulls_first=False)])

@@ -187,6 +187,11 @@ def unequal(one: exp.Expr, other: exp.Expr) -> exp.Expr:
     return exp.NullSafeNEQ(this=one.copy(), expression=other.copy())
 
 
+def any_unequal(here: Iterable[exp.Expr], there: Iterable[exp.Expr]) -> exp.Expr:
+    """Return a condition that is true if one of some values isn't equal to the other of its pair. It is never NULL."""
+    return any_of([unequal(*pair) for pair in zip(here, there, strict=True)])
+
+
 def looked_up(other_rows: exp.Select, there: Iterable[exp.Expr], here: Iterable[exp.Expr]) -> exp.Expr:
     """Return an EXISTS that is true if a row of `other_rows` has the values of this row.
 

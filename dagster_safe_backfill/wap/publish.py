@@ -35,6 +35,7 @@ from dagster_safe_backfill.wap.changes.conflicts import (
     check_replaced,
     check_written,
     reader_of,
+    seeing,
 )
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
 from dagster_safe_backfill.wap.changes.moves import Moves, moves_of
@@ -252,8 +253,7 @@ class _Publication:
         # Before the conflicts: without these columns, rows that nobody changed look different.
         check_kept(staged, live)
         # Only the transaction's session sees scratch tables. `reader_of` checks later that it sees the live rows, too.
-        reader = self.session if self.session.is_scratch(staged.shadow) else self.session.reader
-        moves = moves_of(reader, staged, origin=self.origin)
+        moves = moves_of(seeing(self.session, staged.shadow), staged, origin=self.origin)
         names = names_of(live)
         before = live_fingerprints(committed, moves.table_slice, live)
         # Equal rows have other hashes over other columns: compare only the columns that existed at the staging.

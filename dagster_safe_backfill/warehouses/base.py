@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from sqlglot import exp
 
-from dagster_safe_backfill.errors import TransactionConflictError
+from dagster_safe_backfill.errors import ConfigurationError, TransactionConflictError
 from dagster_safe_backfill.model.tables import Column, TableRef
 from dagster_safe_backfill.sql.dialect import Dialect
 from dagster_safe_backfill.warehouses.backoff import Backoff
@@ -35,6 +35,14 @@ _Result = TypeVar("_Result")
 
 def _is_unknown(run_id: str) -> bool:  # noqa: ARG001 - no run is known
     return False
+
+
+def not_a_table(table: TableRef, kind: str, *, shown: str = "") -> ConfigurationError:
+    """Return the error for a name that rows can't be written to, because it is that of a view or the like."""
+    return ConfigurationError(
+        f"{table} is {'an' if kind[0] in 'aeiou' else 'a'} {kind}{shown}, and an asset's rows need a table, so nothing"
+        f" was written. Rename or drop the {kind}, or give the asset another name or schema."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

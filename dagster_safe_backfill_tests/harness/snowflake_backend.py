@@ -64,6 +64,16 @@ class SnowflakeBackend(Backend):
 
     most_examples = 15
 
+    @classmethod
+    @contextmanager
+    def fresh(cls, emulator: Emulator) -> Iterator[SnowflakeBackend]:
+        """Yield a fresh database of an emulator. No DDL is ever to come in a transaction there."""
+        made = cls(emulator)
+        yield made
+        in_transactions = emulator.ddl_in_transactions(made.database)
+        emulator.drop(made.database)
+        assert in_transactions == [], "DDL commits the transaction that it is in"
+
     @contextmanager
     def another(self) -> Iterator[Backend]:
         made = SnowflakeBackend(self.emulator)

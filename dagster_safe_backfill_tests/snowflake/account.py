@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import dagster_safe_backfill as sb
 from dagster_safe_backfill.model.options import PUBLISH_BY_NAME, Strategy
 from dagster_safe_backfill.model.states import Audited, Origin, Published, RolledBack
-from dagster_safe_backfill.model.tables import TableRef, TableSpec
+from dagster_safe_backfill.model.tables import Query, TableRef, TableSpec
 from dagster_safe_backfill.wap.audit import audit
 from dagster_safe_backfill.wap.publish import publish
 from dagster_safe_backfill.wap.rollback.rollback import Chosen, rollback
@@ -58,6 +58,17 @@ def login_of_environment() -> Login | None:
     return Login(options=given, address=address)
 
 
+def opened(login: Login, **parameters: Any) -> SnowflakeConnection:
+    """Open a session, with session parameters."""
+    import snowflake.connector
+
+    names = {"private_key_path": "private_key_file"}
+    options = {names.get(name, name): value for name, value in login.options.items()}
+    address = dict(login.address)
+    session = {**address.pop("session_parameters", {}), **parameters}
+    return snowflake.connector.connect(**options, **address, session_parameters=session)
+
+
 class Account:
     """A schema of its own, dropped at the end, with a session to look at it."""
 
@@ -65,7 +76,7 @@ class Account:
         self.login = login
         self.schema = f"DSB_{uuid.uuid4().hex}".upper()
         self.io_manager = self.manager()
-        self._session = self.opened()
+        self._session = opened(login)
         self.sql(f"CREATE SCHEMA {self.schema}")
         self.sql(f"USE SCHEMA {self.schema}")
 
@@ -90,16 +101,6 @@ class Account:
             **{"lock_timeout": 1 if self.is_emulated else 5, **self.login.options, **options},
         )
 
-    def opened(self, **parameters: Any) -> SnowflakeConnection:
-        """Open a session, with session parameters."""
-        import snowflake.connector
-
-        names = {"private_key_path": "private_key_file"}
-        options = {names.get(name, name): value for name, value in self.login.options.items()}
-        address = dict(self.login.address)
-        session = {**address.pop("session_parameters", {}), **parameters}
-        return snowflake.connector.connect(**options, **address, session_parameters=session)
-
     def sql(self, sql: str) -> list[tuple[Any, ...]]:
         """Run a statement in a session that the library doesn't know of."""
         return run(self._session, sql)
@@ -107,7 +108,7 @@ class Account:
     @contextmanager
     def session(self, **parameters: Any) -> Iterator[Callable[[str], list[tuple[Any, ...]]]]:
         """Yield what runs statements in another session, in the schema."""
-        connection = self.opened(**parameters)
+        connection = opened(self.login, **parameters)
         try:
             run(connection, f"USE SCHEMA {self.schema}")
             yield lambda sql: run(connection, sql)
@@ -160,13 +161,13 @@ class Table:
         if columns is not None:
             account.sql(f"CREATE {kind} {self.name} ({columns})")
 
-    def staged(self, rows: Sequence[Row], days: Sequence[int], run_id: str, **spec: Any) -> Audited:
+    def staged(self, rows: Sequence[Row] | Query, days: Sequence[int], run_id: str, **spec: Any) -> Audited:
         """Stage and audit rows."""
         origin = Origin(run_id=run_id, publication_id=run_id)
         with self.warehouse.connect() as session:
             staged = write(
                 session,
-                frame(rows),
+                rows if isinstance(rows, Query) else frame(rows),
                 spec=replace(self.spec, **spec),
                 partition_slice=slice_of(days),
                 origin=origin,
@@ -182,7 +183,13 @@ class Table:
             return publish(session, audited, rules=PUBLISH_BY_NAME[strategy](), origin=origin)
 
     def published(
-        self, rows: Sequence[Row], days: Sequence[int], run_id: str, *, strategy: Strategy = "merge", **spec: Any
+        self,
+        rows: Sequence[Row] | Query,
+        days: Sequence[int],
+        run_id: str,
+        *,
+        strategy: Strategy = "merge",
+        **spec: Any,
     ) -> Published:
         """Stage, audit and publish rows."""
         return self.publish(self.staged(rows, days, run_id, **spec), run_id, strategy=strategy)
@@ -199,6 +206,12 @@ class Table:
                 origin=origin,
                 archive_for=timedelta(days=30),
             )
+
+    def fact(self, column: str) -> Any:
+        """Return what a column of INFORMATION_SCHEMA.TABLES says of the table."""
+        where = f"TABLE_SCHEMA = '{self.account.schema}' AND TABLE_NAME = '{self.name.partition('.')[2]}'"
+        ((found,),) = self.account.sql(f"SELECT {column} FROM INFORMATION_SCHEMA.TABLES WHERE {where}")
+        return found
 
     def rows(self, columns: str = "DAY, ID, VALUE, NOTE") -> list[tuple[Any, ...]]:
         """Return the live rows, in order."""

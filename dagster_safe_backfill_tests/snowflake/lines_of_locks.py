@@ -162,11 +162,8 @@ def blocked_merge(account: Account) -> str:
 
 _KILLED = """
 import os, sys
-from dagster_safe_backfill_tests.snowflake.account import login_of_environment, Account
-import snowflake.connector
-account = object.__new__(Account)
-account.login = login_of_environment()
-session = account.opened()
+from dagster_safe_backfill_tests.snowflake.account import login_of_environment, opened
+session = opened(login_of_environment())
 for sql in sys.argv[1:]:
     session.cursor().execute(sql)
 os._exit(9)

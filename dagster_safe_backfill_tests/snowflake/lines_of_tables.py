@@ -45,10 +45,7 @@ def swap_keeps(account: Account) -> str:
     before = _grants(account, table)
     table.published(NEW, [0], "2", strategy="swap")
     assert _grants(account, table) == before
-    ((comment,),) = account.sql(
-        f"SELECT COMMENT FROM INFORMATION_SCHEMA.TABLES WHERE TABLE_SCHEMA = '{account.schema}' AND TABLE_NAME = 'T'"
-    )
-    assert comment == "it's ours", comment
+    assert table.fact("COMMENT") == "it's ours"
     return f"{len(before)} grants"
 
 
@@ -66,10 +63,7 @@ def swap_keeps_more(account: Account) -> str:
     except SafeBackfillError as error:
         return f"refused: {error}"
     ((tag,),) = account.sql(f"SELECT SYSTEM$GET_TAG('OWNER_TAG', '{table.name}', 'TABLE')")
-    ((clustering,),) = account.sql(
-        f"SELECT CLUSTERING_KEY FROM INFORMATION_SCHEMA.TABLES WHERE TABLE_SCHEMA = '{account.schema}'"
-        " AND TABLE_NAME = 'T'"
-    )
+    clustering = table.fact("CLUSTERING_KEY")
     try:
         seen = len(account.sql("SELECT * FROM CHANGES"))
     except Error as error:
@@ -81,12 +75,10 @@ def swap_keeps_more(account: Account) -> str:
 @lines("a swap keeps the kind of table", "TABLE", "TRANSIENT TABLE")
 def kind(account: Account, kind: str) -> str:
     table = Table(account, kind=kind)
-    where = f"TABLE_SCHEMA = '{account.schema}' AND TABLE_NAME = 'T'"
-    sql = f"SELECT IS_TRANSIENT FROM INFORMATION_SCHEMA.TABLES WHERE {where}"
-    before = account.sql(sql)
+    before = table.fact("IS_TRANSIENT")
     table.published(NEW, [0], "1", strategy="swap")
-    assert account.sql(sql) == before == [("YES" if "TRANSIENT" in kind else "NO",)]
-    return f"transient: {before[0][0]}"
+    assert table.fact("IS_TRANSIENT") == before == ("YES" if "TRANSIENT" in kind else "NO")
+    return f"transient: {before}"
 
 
 @lines("a stream sees what changed, and goes on", "merge", "replace")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import date, datetime, time, timezone
 from decimal import Decimal
 from typing import Any
@@ -12,14 +11,10 @@ from snowflake.connector.errors import Error
 from sqlglot import exp
 
 from dagster_safe_backfill.errors import SafeBackfillError
-from dagster_safe_backfill.model.options import Merge
-from dagster_safe_backfill.model.states import Audited, Origin
+from dagster_safe_backfill.model.states import Origin
 from dagster_safe_backfill.model.tables import Query, TableRef
 from dagster_safe_backfill.sql import terms
-from dagster_safe_backfill.wap.audit import audit
-from dagster_safe_backfill.wap.publish import publish
 from dagster_safe_backfill.wap.tables.store import store
-from dagster_safe_backfill.wap.write import write
 from dagster_safe_backfill.warehouses.snowflake.generator import DIALECT
 from dagster_safe_backfill_tests.harness.audited import slice_of
 from dagster_safe_backfill_tests.snowflake.account import COLUMNS, Account, Table
@@ -106,15 +101,8 @@ def defaults(account: Account) -> str:
 
 
 def _publish_with_column(table: Table, kind: str, value: str) -> None:
-
     query = Query(f"SELECT '2024-01-01'::DATE AS DAY, 1 AS ID, 2.0::FLOAT AS VALUE, 'n' AS NOTE, {value}::{kind} AS C")
-    spec = replace(table.spec, on_schema_change="add_columns", column_defaults={"c": value})
-    origin = Origin(run_id="1", publication_id="1")
-    with table.warehouse.connect() as session:
-        staged = write(session, query, spec=spec, partition_slice=slice_of([0]), origin=origin)
-        audited = audit(session, staged, [], origin=origin, gate="run")
-        assert isinstance(audited, Audited)
-        publish(session, audited, rules=Merge(), origin=origin)
+    table.published(query, [0], "1", on_schema_change="add_columns", column_defaults={"c": value})
 
 
 ODD = {

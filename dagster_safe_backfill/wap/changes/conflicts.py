@@ -61,6 +61,11 @@ def _seen(staged: Staged) -> Mapping[str, Fingerprint]:
     return seen | dict(staged.fingerprints)
 
 
+def seeing(session: Session, shadow: TableRef) -> Session:
+    """Return the session that reads what is committed, or the given one if only that sees the shadow."""
+    return session if session.is_scratch(shadow) else session.reader
+
+
 def reader_of(
     session: Session, shadow: TableRef, live: TableSlice, columns: Sequence[Column], before: Mapping[str, Fingerprint]
 ) -> Session:
@@ -76,8 +81,8 @@ def reader_of(
     Raises:
         TransactionConflictError: Only the transaction's session sees the shadow, and it doesn't see the live rows yet.
     """
-    reader = session.reader
-    if reader is session or not session.is_scratch(shadow):
+    reader = seeing(session, shadow)
+    if reader is session.reader:
         return reader
     if columns and live_fingerprints(session, live, columns) != before:
         raise TransactionConflictError(f"{live.table}: this session doesn't see yet what another one has committed")

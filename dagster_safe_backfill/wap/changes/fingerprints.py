@@ -31,7 +31,7 @@ def live_fingerprints(
     sameness = Sameness.of(columns, dialect)
     forms = sameness.all_forms(names_of(columns) if names is None else names)
     rare = [form for form in forms if isinstance(form, exp.Case)]
-    row_hash = dialect.row_hash([form for form in forms if form not in rare], rare=rare)
+    row_hash = dialect.row_hash([form for form in forms if not isinstance(form, exp.Case)], rare=rare)
     select = sql.fingerprints(table_slice, row_hash)
     found = dict.fromkeys(keys, Fingerprint())
     algorithm = dialect.hash_algorithm

@@ -179,10 +179,7 @@ def _valued(
     for column, default in staging.with_defaults(live.spec, columns, dialect=session.dialect.name).items():
         value = terms.typed(default or exp.null(), column.type, dialect=session.dialect.name)
         here, there = (session.dialect.exact(one, column) for one in (terms.column(column.name), value))
-        differs = terms.any_of(
-            [exp.NullSafeNEQ(this=one.copy(), expression=other.copy()) for one, other in zip(here, there, strict=True)]
-        )
-        conditions.append(terms.count_where(differs))
+        conditions.append(terms.count_where(terms.any_unequal(here, there)))
     select = exp.select(*conditions).from_(terms.table(table)).where(where)
     (counts,) = session.query(select)
     return {column.name for column, count in zip(columns, counts, strict=True) if count}

@@ -18,7 +18,7 @@ from dagster_safe_backfill.errors import (
 )
 from dagster_safe_backfill.model.tables import Column, TableRef, names_of
 from dagster_safe_backfill.sql import terms
-from dagster_safe_backfill.warehouses.base import Replacement, Row, Session, TableKind, Tables
+from dagster_safe_backfill.warehouses.base import Replacement, Row, Session, TableKind, Tables, not_a_table
 from dagster_safe_backfill.warehouses.duckdb.names import TEMPORARY, Names, quoted
 
 _TOKEN = re.compile(r""""(?:[^"]|"")*"|'(?:[^']|'')*'|[\w.]+|\S""")
@@ -313,10 +313,7 @@ def _listed(rows: Sequence[Row]) -> tuple[Column, ...] | None:
 
 def _is_view(table: TableRef, view: str) -> ConfigurationError:
     """Return the error for a name that is that of a view, whose definition is given."""
-    return ConfigurationError(
-        f"{table} is a view ({view.strip().removesuffix(';')[:200]}), and an asset's rows need a table, so nothing"
-        " was written. Rename or drop the view, or give the asset another name or schema."
-    )
+    return not_a_table(table, "view", shown=f" ({view.strip().removesuffix(';')[:200]})")
 
 
 def collations_of(definition: str) -> dict[str, str]:

@@ -131,8 +131,8 @@ def _usual() -> list[tuple[Callable[[Any], bool], Callable[[Any], Any]]]:
     ]
 
 
-def _as_pandas_does(column: Any) -> Any:
-    found: Any = column.to_pandas()
+def _as_pandas_does(column: Any, **options: Any) -> Any:
+    found: Any = column.to_pandas(**options)
     found.name = None
     return found
 
@@ -166,20 +166,16 @@ def _texts(column: Any) -> Any:
     # Equal texts are one object, which saves memory. To look for them where hardly any are equal takes three times as
     # long as all the rest.
     first = column.slice(0, _SAMPLE)
-    found: Any = column.to_pandas(deduplicate_objects=len(first.unique()) <= len(first) / 2)
-    found.name = None
-    return found
+    return _as_pandas_does(column, deduplicate_objects=len(first.unique()) <= len(first) / 2)
 
 
 def _times(column: Any) -> Any:
     pa = arrow()
     try:
-        found: Any = column.cast(pa.time64("us")).to_pandas(deduplicate_objects=False)
+        return _as_pandas_does(column.cast(pa.time64("us")), deduplicate_objects=False)
     except (pa.ArrowException, ValueError):
         # Python has no 24:00:00 and no nanoseconds.
         return None
-    found.name = None
-    return found
 
 
 def _intervals(column: Any) -> Any:

@@ -11,7 +11,6 @@ from typing import Any, cast
 from sqlglot import exp
 
 from dagster_safe_backfill.errors import (
-    ConfigurationError,
     OutOfResourcesError,
     StatementCancelledError,
     SwapError,
@@ -22,6 +21,7 @@ from dagster_safe_backfill.errors import (
 )
 from dagster_safe_backfill.model.tables import Column, TableRef
 from dagster_safe_backfill.sql import terms
+from dagster_safe_backfill.warehouses.base import not_a_table
 from dagster_safe_backfill.warehouses.snowflake.driver import Connection, check_case
 from dagster_safe_backfill.warehouses.snowflake.errors import EXISTS, is_numbered
 from dagster_safe_backfill.warehouses.snowflake.generator import DIALECT, shown
@@ -109,10 +109,7 @@ class Facts:
             ConfigurationError: It is a view, or another kind that rows can't be written to.
         """
         if self.kind is not None:
-            raise ConfigurationError(
-                f"{table} is {'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind}, and an asset's rows need a table,"
-                f" so nothing was written. Rename or drop the {self.kind}, or give the asset another name or schema."
-            )
+            raise not_a_table(table, self.kind)
 
 
 def facts_of(connection: Connection, table: TableRef) -> Facts | None:

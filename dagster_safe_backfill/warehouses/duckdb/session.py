@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import threading
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from sqlglot import exp
 
-from dagster_safe_backfill.errors import ConfigurationError, TableNotFoundError, WarehouseError, WarehouseLockedError
+from dagster_safe_backfill.errors import ConfigurationError, WarehouseError
 from dagster_safe_backfill.model.tables import Column, Query, TableRef
 from dagster_safe_backfill.sql import terms
-from dagster_safe_backfill.warehouses.backoff import Backoff
 from dagster_safe_backfill.warehouses.base import STATEMENTS, DerivedKind, Row, Session, Warehouse
 from dagster_safe_backfill.warehouses.duckdb.dialect import DuckDBDialect
-from dagster_safe_backfill.warehouses.duckdb.errors import is_lock, is_own_lock, translated
+from dagster_safe_backfill.warehouses.duckdb.errors import translated
+from dagster_safe_backfill.warehouses.duckdb.files import DatabaseFile
 from dagster_safe_backfill.warehouses.duckdb.names import TEMPORARY, Names, quoted
 from dagster_safe_backfill.warehouses.duckdb.reading import reading, too_large
 from dagster_safe_backfill.warehouses.duckdb.tables import DuckDBTables, collations_of
@@ -62,14 +61,12 @@ class DuckDBWarehouse(Warehouse):
                 "config sets default_collation, by which partition keys that differ would be equal in all tables, also"
                 " in the library's own. Give columns a collation instead, as in VARCHAR COLLATE NOCASE."
             )
-        self._database = database
-        self._lock_timeout = lock_timeout
-        self._config = dict(config or {})
+        self._file = DatabaseFile(path=database, lock_timeout=lock_timeout, config=dict(config or {}))
 
     @contextmanager
     def connect(self, *, read_only: bool = False) -> Generator[DuckDBSession, None, None]:
         """See `Warehouse.connect`. A read-only session works while this process has the file open for writing."""
-        driver = self._opened(read_only=read_only)
+        driver = self._file.open(read_only=read_only)
         try:
             # DuckDB prints its progress bar to standard output, so it would be in the logs of runs and in piped output.
             driver.execute("SET enable_progress_bar = false")
@@ -77,52 +74,10 @@ class DuckDBWarehouse(Warehouse):
             driver.execute("SET python_enable_replacements = false")
             # DuckDB takes the database's name from that of the file.
             ((database,),) = driver.execute("SELECT current_database()").fetchall()
-            timeout = self._lock_timeout
+            timeout = self._file.lock_timeout
             yield DuckDBSession(driver, names=Names(database), read_only=read_only, conflict_timeout=timeout)
         finally:
             driver.close()
-
-    def _opened(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
-        import duckdb
-
-        backoff = Backoff(self._lock_timeout)
-        while True:
-            try:
-                return self._open_once(read_only=read_only)
-            except duckdb.Error as error:
-                if not is_lock(error):
-                    raise translated(error, "opening the database") from error
-                if not backoff.sleep():
-                    raise self._locked(error) from error
-
-    def _open_once(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
-        import duckdb
-
-        try:
-            return duckdb.connect(self._database, read_only=read_only, config=self._config)
-        except duckdb.ConnectionException:
-            # A process can open a file only in one mode. A reader joins a writer, and its transactions are read-only
-            # by their BEGIN. A writer has to wait until this process has closed its readers.
-            if not read_only:
-                raise
-            return duckdb.connect(self._database, read_only=False, config=self._config)
-        except duckdb.IOException as error:
-            if read_only and "does not exist" in str(error):
-                raise TableNotFoundError(
-                    f"there is no database at {self._database}, so nothing can be read. Materialize an asset first."
-                ) from error
-            raise
-
-    def _locked(self, error: Exception) -> WarehouseLockedError:
-        found = re.search(r"\(PID (\d+)\)", str(error))
-        pid = int(found.group(1)) if found else None
-        holder = "this process, in another session" if is_own_lock(error) else "another process"
-        return WarehouseLockedError(
-            f"{self._database} is locked by {f'the process with PID {pid}' if pid else holder}, and was locked for all"
-            f" {self._lock_timeout:g} s of lock_timeout. End or close what holds it, or raise lock_timeout.",
-            database=self._database,
-            pid=pid,
-        )
 
 
 class DuckDBSession(Session):

@@ -37,6 +37,10 @@ class Names:
         name = f"{quoted(table.schema)}.{quoted(table.name)}" if table.schema else quoted(table.name)
         return f"{quoted(self._database)}.{name}" if self._is_ambiguous(table.schema) else name
 
+    def full(self, table: TableRef) -> str:
+        """Return a table's name with its database, quoted, which no temporary table can have."""
+        return f"{quoted(self._database)}.{quoted(table.schema)}.{quoted(table.name)}"
+
     def schema(self, schema: str) -> str:
         """Return a schema's name, quoted for a statement."""
         return f"{quoted(self._database)}.{quoted(schema)}" if self._is_ambiguous(schema) else quoted(schema)

@@ -123,9 +123,10 @@ def write(
         # Where DDL is part of transactions, `record_intent` does nothing, and no ledger may exist yet.
         create_ledger(session, spec.table)
         check_writer(session, spec.table, origin=origin, keys=partition_slice.keys)
-        is_left = session.tables.columns(target) is not None
         # A shadow's name holds the run's id, so an earlier try of this run has left it.
-        session.tables.drop(target)
+        is_left = target in session.tables.list(target.schema, target.name)
+        if is_left:
+            session.tables.drop(target)
         staged = stage(session, source, spec=spec, partition_slice=partition_slice, shadow=target, like=like)
         staged = _fingerprinted(session, staged, before, origin=origin)
         staged = replace(staged, replaces_shadow=is_left, provenance=made_by or {})

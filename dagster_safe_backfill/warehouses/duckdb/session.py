@@ -91,7 +91,7 @@ class DuckDBSession(Session):
         self._driver = driver
         self.conflict_timeout = conflict_timeout
         self._names = names
-        self.tables = DuckDBTables(self._execute, self._beside, self._names)
+        self.tables = self._tables = DuckDBTables(self._execute, self._beside, self._names)
         self._untyped: frozenset[str] = frozenset()
         self._collations: Mapping[str, str] = {}
         self._begin = "BEGIN TRANSACTION READ ONLY" if read_only else "BEGIN TRANSACTION"
@@ -106,7 +106,8 @@ class DuckDBSession(Session):
         # 2.0 it reports a COMMIT as cancelled although it is done.
         self._execute(self._begin, is_stoppable=False)
         try:
-            yield
+            with self._tables.unchanging():
+                yield
             self._execute("COMMIT", is_stoppable=False)
         except BaseException:
             # A COMMIT after a failed statement succeeds and loses everything, so ROLLBACK is sent instead. After a

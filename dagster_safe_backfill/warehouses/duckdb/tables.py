@@ -51,20 +51,46 @@ class DuckDBTables(Tables):
         self._execute = execute
         self._beside = beside
         self._names = names
+        self._known: dict[TableRef, tuple[Column, ...] | None] | None = None
+
+    @contextmanager
+    def unchanging(self) -> Generator[None, None, None]:
+        """Look up each table once in a transaction, in which only its own statements change the definitions it sees."""
+        self._known = {}
+        try:
+            yield
+        finally:
+            self._known = None
 
     def columns(self, table: TableRef) -> tuple[Column, ...] | None:
         """See `Tables.columns`."""
-        found = self._described(table)
+        found = self._looked_up(table)
         if found is None and self._view(table) is not None:
             return _listed(self._execute(f"DESCRIBE {self._names.full(table)}", ()), definition="")
         return found
 
     def writable_columns(self, table: TableRef) -> tuple[Column, ...] | None:
         """See `Tables.writable_columns`."""
-        found = self._described(table)
+        found = self._looked_up(table)
         if found is None:
             self._check_not_a_view(table)
         return found
+
+    def _looked_up(self, table: TableRef) -> tuple[Column, ...] | None:
+        """Return what `_described` does, or what it returned before in this transaction."""
+        if self._known is None:
+            return self._described(table)
+        folded = _folded(table)
+        if folded not in self._known:
+            self._known[folded] = self._described(table)
+        return self._known[folded]
+
+    def _define(self, statement: str, *tables: TableRef) -> None:
+        """Run a statement that changes the definitions of tables."""
+        self._execute(statement, ())
+        if self._known is not None:
+            for table in tables:
+                self._known.pop(_folded(table), None)
 
     def _described(self, table: TableRef) -> tuple[Column, ...] | None:
         """Return the columns of a table, but not of a view."""
@@ -132,15 +158,15 @@ class DuckDBTables(Tables):
         names = {*map(str.casefold, names_of(known or ()))}
         missing = [f"{quoted(name)} {kind}" for name, kind in columns.items() if name.casefold() not in names]
         if known is None:
-            self._execute(f"CREATE TABLE IF NOT EXISTS {self._names.of(table)} ({', '.join(missing)})", ())
+            self._define(f"CREATE TABLE IF NOT EXISTS {self._names.of(table)} ({', '.join(missing)})", table)
             return
         for column in missing:
-            self._execute(f"ALTER TABLE {self._names.of(table)} ADD COLUMN {column}", ())
+            self._define(f"ALTER TABLE {self._names.of(table)} ADD COLUMN {column}", table)
 
     def create(self, table: TableRef, rows: exp.Query, *, kind: TableKind) -> None:
         """See `Tables.create`."""
         temporary = "TEMPORARY " if kind == "scratch" else ""
-        self._execute(f"CREATE {temporary}TABLE {self._names.of(table)} AS {self._names.sql(rows)}", ())
+        self._define(f"CREATE {temporary}TABLE {self._names.of(table)} AS {self._names.sql(rows)}", table)
 
     def copy(self, rows: exp.Select, *, into: TableRef, columns: Sequence[str]) -> None:
         """See `Tables.copy`."""
@@ -153,11 +179,11 @@ class DuckDBTables(Tables):
 
     def drop(self, table: TableRef) -> None:
         """See `Tables.drop`."""
-        self._execute(f"DROP TABLE IF EXISTS {self._names.of(table)}", ())
+        self._define(f"DROP TABLE IF EXISTS {self._names.of(table)}", table)
 
     def archive(self, table: TableRef, archive: TableRef, rows: exp.Select) -> None:  # noqa: ARG002 - the rows name it
         """See `Tables.archive`."""
-        self._execute(f"CREATE TABLE {self._names.of(archive)} AS {self._names.sql(rows)}", ())
+        self._define(f"CREATE TABLE {self._names.of(archive)} AS {self._names.sql(rows)}", archive)
 
     @contextmanager
     def hold(self, table: TableRef, *, run_id: str = "") -> Generator[Session, None, None]:  # noqa: ARG002 - no run is named
@@ -182,7 +208,7 @@ class DuckDBTables(Tables):
             for column, value in columns.items():
                 default = "" if value is None else f" DEFAULT ({value.sql('duckdb')})"
                 name = quoted(column.name)
-                self._execute(f"ALTER TABLE {self._names.of(table)} ADD COLUMN {name} {column.type}{default}", ())
+                self._define(f"ALTER TABLE {self._names.of(table)} ADD COLUMN {name} {column.type}{default}", table)
 
     def reshape(
         self,
@@ -196,9 +222,9 @@ class DuckDBTables(Tables):
         alter = f"ALTER TABLE {self._names.of(table)}"
         try:
             for name in dropped:
-                self._execute(f"{alter} DROP COLUMN {quoted(name)}", ())
+                self._define(f"{alter} DROP COLUMN {quoted(name)}", table)
             for column in retyped:
-                self._execute(f"{alter} ALTER COLUMN {quoted(column.name)} TYPE {column.type}", ())
+                self._define(f"{alter} ALTER COLUMN {quoted(column.name)} TYPE {column.type}", table)
         except (StatementCancelledError, OutOfResourcesError):
             raise
         except WarehouseError as error:
@@ -234,7 +260,7 @@ class DuckDBTables(Tables):
             self._rename(table, aside)
             # The catalog's CREATE TABLE text has the keys, checks, defaults, collations and generated columns, which
             # CREATE TABLE AS would lose. It contains the table's name, so the old table is renamed first.
-            self._execute(self._names.definition(definition, table), ())
+            self._define(self._names.definition(definition, table), table)
             # The catalog's text doesn't contain comments.
             self._comment("TABLE", self._names.of(table), comment)
             for column, text in comments:
@@ -262,7 +288,7 @@ class DuckDBTables(Tables):
         self._execute(f"DELETE FROM {self._names.of(table)} WHERE false", ())
 
     def _rename(self, table: TableRef, to: TableRef) -> None:
-        self._execute(f"ALTER TABLE {self._names.of(table)} RENAME TO {quoted(to.name)}", ())
+        self._define(f"ALTER TABLE {self._names.of(table)} RENAME TO {quoted(to.name)}", table, to)
 
     def _check_clone(self, table: TableRef) -> None:
         own = self._execute(f"{_KEYS} AND {_IS_TABLE}", (table.schema, table.name))
@@ -309,6 +335,10 @@ class DuckDBTables(Tables):
     def _comment(self, kind: str, name: str, text: str | None) -> None:
         literal = "NULL" if text is None else terms.text(text).sql("duckdb")
         self._execute(f"COMMENT ON {kind} {name} IS {literal}", ())
+
+
+def _folded(table: TableRef) -> TableRef:
+    return TableRef(schema=table.schema.casefold(), name=table.name.casefold())
 
 
 def _listed(described: Sequence[Row], *, definition: str) -> tuple[Column, ...]:

@@ -78,10 +78,17 @@ class Dialect(ABC):
         differ = [exp.NullSafeNEQ(this=here.copy(), expression=there.copy()) for here, there in pairs]
         return exp.and_(exp.NullSafeEQ(this=one.copy(), expression=other.copy()), exp.or_(*differ))
 
-    def differ(self, one: exp.Expr, other: exp.Expr, column: Column) -> exp.Expr:
-        """Return a condition that is true if two values of a column without a collation differ. It is never NULL."""
-        unequal = exp.NullSafeNEQ(this=one.copy(), expression=other.copy())
-        return exp.or_(unequal, self.alike(one, other, column))
+    def differ(self, pairs: Sequence[tuple[exp.Expr, exp.Expr, Column]]) -> exp.Expr:
+        """Return a condition that is true if the two values of at least one pair differ. It is never NULL.
+
+        Args:
+            pairs: At least one pair of values, with their column. It has no collation, and its equality isn't identity.
+        """
+        differ: list[exp.Expr] = []
+        for one, other, column in pairs:
+            unequal = exp.NullSafeNEQ(this=one.copy(), expression=other.copy())
+            differ += [unequal, self.alike(one, other, column)]
+        return exp.or_(*differ)
 
     def sorted_by(self, value: exp.Expr) -> exp.Expr:
         """Return an expression that sorts and groups rows as `value` does, a column whose equality isn't identity.

@@ -106,18 +106,21 @@ class Sameness:
 
     def differ(self, names: Iterable[str], *, left: str, right: str) -> exp.Expr:
         """Return a condition that is true if at least one column differs in two relations. NULL is the same as NULL."""
-        return terms.any_of(
-            [self._differ(name, terms.column(name, of=left), terms.column(name, of=right)) for name in names]
-        )
-
-    def _differ(self, name: str, here: exp.Expr, there: exp.Expr) -> exp.Expr:
-        column = self.inexact.get(name.casefold())
-        if column is None or self.dialect is None:
-            return terms.unequal(here, there)
-        if column.collation is not None:
-            # If the bytes differ, so do the texts.
-            return terms.any_unequal(self.dialect.exact(here, column), self.dialect.exact(there, column))
-        return self.dialect.differ(here, there, column)
+        conditions: list[exp.Expr] = []
+        pairs: list[tuple[exp.Expr, exp.Expr, Column]] = []
+        for name in names:
+            here, there = terms.column(name, of=left), terms.column(name, of=right)
+            column = self.inexact.get(name.casefold())
+            if column is None or self.dialect is None:
+                conditions.append(terms.unequal(here, there))
+            elif column.collation is not None:
+                # If the bytes differ, so do the texts.
+                conditions.append(terms.any_unequal(*(self.dialect.exact(one, column) for one in (here, there))))
+            else:
+                pairs.append((here, there, column))
+        if pairs and self.dialect is not None:
+            conditions.append(self.dialect.differ(pairs))
+        return terms.any_of(conditions)
 
 
 def with_collations(columns: Iterable[Column], others: Iterable[Column]) -> tuple[Column, ...]:

@@ -50,12 +50,17 @@ class DuckDBDialect(Dialect):
         if not rare:
             return usual
         # Not a sum, which would overflow the 64 bits.
-        both = exp.BitwiseXor(this=usual, expression=exp.func("hash", *rare, dialect=self.name))
-        return _case(_is_any_rare(rare), both, usual.copy())
+        both = exp.BitwiseXor(this=usual.copy(), expression=exp.func("hash", *rare, dialect=self.name))
+        exact = _case(terms.is_any_rare(rare), both, usual.copy())
+        # First what holds for most rows: DuckDB copies all values of a chunk whose rows aren't all in the first branch.
+        return _case(_is_usual(rare), usual, exact)
 
-    def differ(self, one: exp.Expr, other: exp.Expr, column: Column) -> exp.Expr:
-        """See `Dialect.differ`. Without the CASE of `alike`, which takes longer than the conditions themselves."""
-        return exp.or_(terms.unequal(one, other), *_apart(one, other, terms.data_type(column.type, dialect=self.name)))
+    def differ(self, pairs: Sequence[tuple[exp.Expr, exp.Expr, Column]]) -> exp.Expr:
+        """See `Dialect.differ`."""
+        kinds = [terms.data_type(column.type, dialect=self.name) for _, _, column in pairs]
+        floats = [(one, other) for (one, other, _), kind in zip(pairs, kinds, strict=True) if kind.this in _FLOATS]
+        others = [(*pair[:2], kind) for pair, kind in zip(pairs, kinds, strict=True) if kind.this not in _FLOATS]
+        return terms.any_of([*([_floats_differ(floats)] if floats else []), *(_differ(*other) for other in others)])
 
     def sorted_by(self, value: exp.Expr) -> exp.Expr:
         """See `Dialect.sorted_by`. DuckDB before 2.0 makes 0.0 of the -0.0 in a column by which it sorts."""
@@ -89,9 +94,9 @@ class DuckDBDialect(Dialect):
         """See `Dialect.alike`."""
         if column.collation is not None:
             return super().alike(one, other, column)
-        # A CASE, because DuckDB tries the operands of AND in any order, and few values have anything to compare.
-        is_apart = terms.any_of(_apart(one, other, terms.data_type(column.type, dialect=self.name)))
-        return _case(is_apart, terms.same(one, other), exp.false())
+        # A CASE, because DuckDB tries the operands of AND in any order.
+        apart = _apart(one, other, terms.data_type(column.type, dialect=self.name))
+        return _case(one.copy().eq(other), terms.any_of(apart), exp.false())
 
     def fit(self, *, source: str, target: str) -> Fit:
         """See `Dialect.fit`."""
@@ -151,14 +156,55 @@ class DuckDBDialect(Dialect):
         return join, exp.Case().when(ends[0], position)
 
 
-def _is_any_rare(forms: Sequence[exp.Expr]) -> exp.Expr:
-    """Return `terms.is_any_rare`, with one search for a zero in all floats, which is much cheaper than one in each."""
-    floats = [form for form in forms if form.find(exp.EQ)]
-    is_any = terms.is_any_rare(floats)
-    zeros = [found.this.copy() for found in is_any.find_all(exp.EQ)]
-    searched = _case(exp.In(this=terms.number(0), expressions=zeros), is_any, exp.false())
-    others = [form for form in forms if form not in floats]
-    return terms.any_of(([searched] if floats else []) + ([terms.is_any_rare(others)] if others else []))
+def _is_usual(rare: Sequence[exp.Expr]) -> exp.Expr:
+    """Return a condition that is quickly evaluated, and only true if no form is rare. It is never NULL."""
+    floats: list[exp.Expr] = []
+    others: list[exp.Expr] = []
+    for form in rare:
+        condition = form.args["ifs"][0].this
+        zero = condition.find(exp.EQ)
+        if zero is not None:
+            floats.append(zero.this)
+        else:
+            others.append((condition.args["ifs"][0].this if isinstance(condition, exp.Case) else condition).copy())
+    usual = [_is_not_true(terms.any_of(others))] if others else []
+    return terms.all_of([*usual, *([_has_no_zero(floats)] if floats else [])])
+
+
+def _has_no_zero(floats: Sequence[exp.Expr]) -> exp.Expr:
+    """Return a condition that is true if none of some floats is 0.0 or -0.0. It is never NULL."""
+    # With NULLs, hashes are compared in a fraction of the time of the floats; without them, the floats are quicker.
+    # 0.0 and -0.0 have one hash.
+    floats = [value.copy() for value in floats]
+    are_given = terms.all_of(exp.not_(exp.Is(this=value.copy(), expression=exp.Null())) for value in floats)
+    hashes = [_func("hash", exp.cast(value.copy(), exp.DataType.Type.DOUBLE)) for value in floats]
+    hashed = exp.In(this=_func("hash", exp.cast(terms.number(0), exp.DataType.Type.DOUBLE)), expressions=hashes)
+    return _case(are_given, exp.not_(exp.In(this=terms.number(0), expressions=floats)), exp.not_(hashed))
+
+
+def _floats_differ(pairs: Sequence[tuple[exp.Expr, exp.Expr]]) -> exp.Expr:
+    """Return a condition that is true if a float differs from the other of its pair. It is never NULL."""
+    # `=` of all pairs takes half of the time of IS DISTINCT FROM, which only the rows with NULLs or changes need.
+    unequal = exp.and_(
+        _is_not_true(terms.all_of(one.copy().eq(other) for one, other in pairs)),
+        terms.any_of(terms.unequal(one, other) for one, other in pairs),
+    )
+    return exp.or_(unequal, *(_signs_differ(one, other) for one, other in pairs))
+
+
+def _signs_differ(one: exp.Expr, other: exp.Expr) -> exp.Expr:
+    return exp.and_(one.copy().eq(0), terms.unequal(_func("signbit", one), _func("signbit", other)))
+
+
+def _differ(one: exp.Expr, other: exp.Expr, kind: exp.DataType) -> exp.Expr:
+    """Return a condition that is true if two values differ. It is never NULL."""
+    # Nested NULLs are equal to each other, so `=` is NULL only if one of the values is.
+    apart, unequal = _apart(one, other, kind), terms.unequal(one, other)
+    return _case(one.copy().eq(other), terms.any_of(apart), unequal) if apart else unequal
+
+
+def _is_not_true(condition: exp.Expr) -> exp.Expr:
+    return exp.not_(exp.Is(this=exp.paren(condition), expression=exp.true()))
 
 
 def _hidden(value: exp.Expr, kind: exp.DataType) -> list[exp.Expr]:
@@ -179,22 +225,27 @@ def _hidden(value: exp.Expr, kind: exp.DataType) -> list[exp.Expr]:
 
 
 def _apart(one: exp.Expr, other: exp.Expr, kind: exp.DataType) -> list[exp.Expr]:
-    """Return conditions of which one is true if two values differ that DuckDB calls equal."""
+    """Return conditions of which one is true if two values differ. DuckDB calls the values equal; neither is NULL."""
     if kind.this in _FLOATS:
-        signs = terms.unequal(_func("signbit", one), _func("signbit", other))
-        return [exp.and_(one.copy().eq(0), signs)]
+        return [_signs_differ(one, other)]
     if kind.this == exp.DataType.Type.INTERVAL:
-        return [
-            terms.unequal(*(_func("datepart", terms.text(part), value) for value in (one, other))) for part in _PARTS
-        ]
+        # Intervals that are equally long, with as many days, differ by the hours of whole months, if at all.
+        pairs = [[_func("datepart", terms.text(part), value) for value in (one, other)] for part in ("day", "hour")]
+        return [here.neq(there) for here, there in pairs]
     if kind.this == exp.DataType.Type.STRUCT:
-        return [
-            condition for name, of in _fields(kind) for condition in _apart(_field(one, name), _field(other, name), of)
-        ]
+        return [*_fields_apart(one, other, kind)]
     if not _leaves(kind) & _INEXACT_LEAVES:
         return []
-    texts = terms.unequal(_shown(one), _shown(other))
+    texts = _shown(one).neq(_shown(other))
     return [_case(_has_zero(one), texts, exp.false()) if _is_vector(kind) else texts]
+
+
+def _fields_apart(one: exp.Expr, other: exp.Expr, kind: exp.DataType) -> Iterator[exp.Expr]:
+    for name, of in _fields(kind):
+        here, there = _field(one, name), _field(other, name)
+        apart = _apart(here, there, of)
+        if apart:
+            yield _case(here.eq(there), terms.any_of(apart), exp.false())
 
 
 def _is_rare(value: exp.Expr, kind: exp.DataType) -> exp.Expr:

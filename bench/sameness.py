@@ -41,7 +41,8 @@ def _measured(columns: str, kind: str, turns: int) -> dict[str, float]:
         warehouse.execute(f"CREATE TABLE live AS SELECT i AS k, {columns} FROM range({ROWS}) r(i)")
         warehouse.execute("CREATE TABLE shadow AS FROM live")
         names = [row[0] for row in warehouse.execute("DESCRIBE live").fetchall()]
-        exact = Sameness.of([Column(name=name, type=kind) for name in names[1:]], dialect)
+        columns = [Column(name=name, type=kind) for name in names[1:]]
+        exact = Sameness.of(columns, dialect)
         statements: dict[str, list[str]] = {}
         for which, sameness in ((EXACT, exact), (PLAIN, Sameness())):
             forms = sameness.all_forms(names)

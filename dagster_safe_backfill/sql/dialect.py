@@ -62,6 +62,13 @@ class Dialect(ABC):
         """
         return (value,)
 
+    def hashed(self, value: exp.Expr, column: Column) -> Sequence[exp.Expr]:
+        """Return a value of a column in forms whose hashes are all equal only for identical values.
+
+        They are those of `exact`. A dialect adds others if its database hashes values alike that it calls unequal.
+        """
+        return self.exact(value, column)
+
     def is_overwritten(self, column: Column) -> bool:
         """Return True if an UPDATE writes a value that the database calls equal to the present one, and that differs.
 

@@ -123,6 +123,13 @@ class Sameness:
         return terms.any_of(conditions)
 
 
+def hash_of(columns: Iterable[Column], dialect: Dialect) -> exp.Expr:
+    """Return the hash of a row by all values of some columns. See `Dialect.row_hash`."""
+    forms = [form for column in columns for form in dialect.hashed(terms.column(column.name), column)]
+    rare = [form for form in forms if isinstance(form, exp.Case)]
+    return dialect.row_hash([form for form in forms if not isinstance(form, exp.Case)], rare=rare)
+
+
 def with_collations(columns: Iterable[Column], others: Iterable[Column]) -> tuple[Column, ...]:
     """Return columns, each with the collation that it has, or else that of the other column of its name.
 

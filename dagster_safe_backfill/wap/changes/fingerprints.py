@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlglot import exp
-
 from dagster_safe_backfill.model.slices import TableSlice
 from dagster_safe_backfill.model.states import Fingerprint
-from dagster_safe_backfill.model.tables import Column, names_of
+from dagster_safe_backfill.model.tables import Column
 from dagster_safe_backfill.sql import fingerprints as sql
-from dagster_safe_backfill.sql.sameness import Sameness
+from dagster_safe_backfill.sql.sameness import hash_of
 from dagster_safe_backfill.warehouses.base import Session
 
 
@@ -28,11 +26,11 @@ def live_fingerprints(
         names: The columns to read. Defaults to all of them.
     """
     dialect, keys = session.dialect, table_slice.keys
-    sameness = Sameness.of(columns, dialect)
-    forms = sameness.all_forms(names_of(columns) if names is None else names)
-    rare = [form for form in forms if isinstance(form, exp.Case)]
-    row_hash = dialect.row_hash([form for form in forms if not isinstance(form, exp.Case)], rare=rare)
-    select = sql.fingerprints(table_slice, row_hash)
+    read = [*columns]
+    if names is not None:
+        by_name = {column.name: column for column in columns}
+        read = [by_name[name] for name in names]
+    select = sql.fingerprints(table_slice, hash_of(read, dialect))
     found = dict.fromkeys(keys, Fingerprint())
     algorithm = dialect.hash_algorithm
     for position, rows, total in session.query(select):

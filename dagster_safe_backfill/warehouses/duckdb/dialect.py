@@ -28,6 +28,15 @@ _PARTS = ("year", "month", "day")
 _INEXACT = ("FLOAT", "DOUBLE", "INTERVAL", "VARIANT")
 """Words in the names of the types of which DuckDB calls values equal that differ."""
 
+_NESTED = ("[", "STRUCT", "MAP", "UNION")
+"""Parts of the names of nested types."""
+_SHAPES = {
+    exp.DataType.Type.ARRAY: "len",
+    exp.DataType.Type.MAP: "cardinality",
+    exp.DataType.Type.UNION: "union_tag",
+}
+"""The function that tells values of a nested type apart whose elements are the same scalars."""
+
 
 class DuckDBDialect(Dialect):
     """The SQL of DuckDB 1.4 and later."""
@@ -89,6 +98,13 @@ class DuckDBDialect(Dialect):
         if not any(name in column.type for name in _INEXACT):
             return (value,)
         return (value, *_hidden(value, terms.data_type(column.type, dialect=self.name)))
+
+    def hashed(self, value: exp.Expr, column: Column) -> Sequence[exp.Expr]:
+        """See `Dialect.hashed`. DuckDB hashes `NULL`, `[]` and `[NULL]` alike, and `[[1], [2]]` as `[[1, 2]]`."""
+        forms = self.exact(value, column)
+        if not any(name in column.type for name in _NESTED):
+            return forms
+        return (*forms, *_shape(value, terms.data_type(column.type, dialect=self.name)))
 
     def alike(self, one: exp.Expr, other: exp.Expr, column: Column) -> exp.Expr:
         """See `Dialect.alike`."""
@@ -246,6 +262,19 @@ def _fields_apart(one: exp.Expr, other: exp.Expr, kind: exp.DataType) -> Iterato
         apart = _apart(here, there, of)
         if apart:
             yield _case(here.eq(there), terms.any_of(apart), exp.false())
+
+
+def _shape(value: exp.Expr, kind: exp.DataType) -> list[exp.Expr]:
+    """Return forms that tell values of a nested type apart whose elements have the same hashes."""
+    if kind.this == exp.DataType.Type.STRUCT:
+        is_null = exp.Is(this=value.copy(), expression=exp.Null())
+        return [is_null, *(form for name, of in _fields(kind) for form in _shape(_field(value, name), of))]
+    if kind.this not in _SHAPES:
+        return []
+    elements = [part.args.get("kind", part) for part in kind.expressions]
+    # A text shows what is nested deeper; NULL, quotes and brackets can't be mistaken for each other in it.
+    is_deep = any(element.this in (*_SHAPES, exp.DataType.Type.STRUCT) for element in elements)
+    return [_func(_SHAPES[kind.this], value), *([_shown(value)] if is_deep else [])]
 
 
 def _is_rare(value: exp.Expr, kind: exp.DataType) -> exp.Expr:

@@ -14,9 +14,9 @@ from typing import cast
 from sqlglot import exp
 
 from dagster_safe_backfill.errors import SwapError, TransactionConflictError
-from dagster_safe_backfill.model.tables import TableRef, names_of
+from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import terms
-from dagster_safe_backfill.sql.sameness import Sameness
+from dagster_safe_backfill.sql.sameness import hash_of
 from dagster_safe_backfill.warehouses.snowflake import catalog
 from dagster_safe_backfill.warehouses.snowflake.dialect import SnowflakeDialect
 from dagster_safe_backfill.warehouses.snowflake.driver import Connection
@@ -178,8 +178,7 @@ def half_done(facts: catalog.Facts, table: TableRef) -> HalfDone | None:
 def fingerprint(connection: Connection, table: TableRef) -> str:
     """Return the number of a table's rows and the sum of their hashes, which don't depend on the order of the rows."""
     columns = catalog.columns_of(connection, table) or ()
-    dialect = SnowflakeDialect()
-    row_hash = dialect.row_hash(Sameness.of(columns, dialect).all_forms(names_of(columns)))
+    row_hash = hash_of(columns, SnowflakeDialect())
     select = exp.select(exp.Count(this=exp.Star()), exp.Sum(this=row_hash)).from_(terms.table(table))
     ((rows, total),) = connection.execute(catalog.sql_of(select))
     return f"{rows}:{total or 0:x}"

@@ -39,6 +39,8 @@ class Record:
     parameters: dict[str, Any] = field(default_factory=dict)
     """The session's parameters that aren't the defaults."""
     error: str | None = None
+    is_described: bool = False
+    """Whether it was only compiled."""
     repeated: int = 0
     """How often the client asked for it again by the same request id."""
 

@@ -91,6 +91,7 @@ class Session:
             self.query_id, self.idle_since, self._is_busy = query_id, None, True
             self._thread = threading.current_thread()
             record = self._record(sql)
+            record.is_described = describe_only
             try:
                 with self._timed():
                     return self._execute(sql, record, base_url, describe_only=describe_only)
@@ -476,6 +477,18 @@ def _cancel_all(session: Session, number: int) -> Result:
     return text(0x1000, **{f"SYSTEM$CANCEL_ALL_QUERIES({number})": f"{count} cancelled."})
 
 
+def _explain(session: Session, sql: str) -> Result:
+    """Compile a statement that reads or changes rows."""
+    refusals.check_text(sql)
+    statement = session.parsed(sql)
+    if isinstance(statement.shape, _CHANGES):
+        session._change(statement, describe_only=True)
+        session._compiled(statement)
+    else:
+        session._query(statement, describe_only=True)
+    return text(0x1000, step="GlobalStats")
+
+
 def _abort(session: Session, number: int) -> Result:
     """SYSTEM$ABORT_TRANSACTION, of a transaction of the same user."""
     session.account.abort(number, session.user)
@@ -515,6 +528,10 @@ _BY_TEXT: dict[str, tuple[re.Pattern[str], Callable[[Session, str, re.Match[str]
     "streams": (
         re.compile(r"\s*SHOW\s+STREAMS\s+IN\s+ACCOUNT\s*;?\s*$", re.IGNORECASE),
         lambda session, sql, found: properties.streams(session),
+    ),
+    "explain": (
+        re.compile(r"\s*EXPLAIN\s+(.*)$", re.IGNORECASE | re.DOTALL),
+        lambda session, sql, found: _explain(session, found[1]),
     ),
     "transactions": (
         re.compile(r"\s*SHOW\s+TRANSACTIONS\s*;?\s*$", re.IGNORECASE),

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal, cast, get_args
 from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.model.hours import AllowedHours
 from dagster_safe_backfill.model.table_options import TableOptions
-from dagster_safe_backfill.model.tables import OnMovedKey, OnSchemaChange, TableRef, TableSpec
+from dagster_safe_backfill.model.tables import Loss, OnMovedKey, OnSchemaChange, TableRef, TableSpec
 from dagster_safe_backfill.model.validation import (
     check_choice,
     check_count,
     check_flag,
     check_number,
+    choices,
     closest,
     column_names,
     refused,
@@ -152,6 +153,9 @@ class Swap(_HowToPublish):
     Attributes:
         on_schema_change: `"raise"`, `"add_columns"`, or `"sync"`, which gives the table the computed columns: it adds
             the missing ones, drops those that weren't computed, and changes types that don't fit.
+        may_lose: What the table may lose in a swap on Snowflake, which otherwise refuses: `"streams"`, because streams
+            follow the old table into the archive, and `"owner"`, if the role can't give the new table to the owner of
+            the old one. A rollback that swaps the table obeys it, too.
 
     Raises:
         ConfigurationError: A value isn't allowed, or `column_defaults` are given while no columns are added.
@@ -163,6 +167,13 @@ class Swap(_HowToPublish):
     """
 
     strategy: ClassVar[Strategy] = "swap"
+
+    may_lose: Sequence[Loss] = ()
+
+    def __post_init__(self) -> None:
+        # Not super(): a dataclass with slots is another class than the one that this method was written in.
+        _HowToPublish.__post_init__(self)
+        object.__setattr__(self, "may_lose", choices("may_lose", self.may_lose, get_args(Loss)))
 
     def _check_schema_change(self) -> None:
         check_choice("on_schema_change", self.on_schema_change, get_args(OnSchemaChange))
@@ -363,4 +374,5 @@ class AssetOptions:
             on_moved_key=self.publish.on_moved_key if isinstance(self.publish, Merge) else "raise",
             column_defaults=self.publish.column_defaults,
             keep_latest=self.table.keep_latest,
+            may_lose=tuple(self.publish.may_lose) if isinstance(self.publish, Swap) else (),
         )

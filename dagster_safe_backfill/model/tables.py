@@ -19,6 +19,8 @@ OnOutside = Literal["refuse", "drop"]
 OnMissingColumn = Literal["refuse", "fill"]
 OnSchemaChange = Literal["raise", "add_columns", "sync"]
 OnMovedKey = Literal["raise", "move"]
+Loss = Literal["streams", "owner"]
+"""Something of a table that a swap may lose, if it is allowed to. See `Swap.may_lose`."""
 
 SHADOW_INFIX = "__shadow_"
 ARCHIVE_INFIX = "__archive_"
@@ -152,6 +154,7 @@ class TableSpec:
         column_defaults: See `Merge.column_defaults`.
         keep_latest: The column whose largest value selects the row of a key that is kept. None if duplicates are an
             error.
+        may_lose: See `Swap.may_lose`.
     """
 
     table: TableRef
@@ -166,6 +169,7 @@ class TableSpec:
     on_moved_key: OnMovedKey = "raise"
     column_defaults: Mapping[str, str] = field(default_factory=dict[str, str])
     keep_latest: str | None = None
+    may_lose: tuple[Loss, ...] = ()
 
     @property
     def rules(self) -> str:
@@ -173,7 +177,7 @@ class TableSpec:
         rules: list[str] = []
         for one in fields(self):
             value: Any = getattr(self, one.name)
-            if one.name != "table":
+            if one.name not in ("table", "may_lose"):
                 # The order of a mapping doesn't count.
                 rules.append(f"{one.name}={sorted(value.items(), key=repr) if hasattr(value, 'items') else value!r}")
         return ", ".join(rules)

@@ -42,6 +42,21 @@ def check_choice(option: str, value: object, allowed: Sequence[str], *, hint: st
     raise refused(option, _listed(allowed), value, hint=meant)
 
 
+def choices(option: str, value: object, allowed: Sequence[str]) -> tuple[str, ...]:
+    """Return a list of some of the `allowed` texts as a tuple.
+
+    Raises:
+        ConfigurationError: The value isn't such a list, or is a single text.
+    """
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray):
+        near = closest(value, allowed)
+        hint = f'did you mean ["{near}"]?' if near else None
+        raise refused(option, f"a list of {_listed(allowed)}", value, hint=hint)
+    for one in cast("Sequence[object]", value):
+        check_choice(f"each of {option}", one, allowed)
+    return tuple(cast("Sequence[str]", value))
+
+
 def _listed(allowed: Sequence[str]) -> str:
     *others, last = (f'"{one}"' for one in allowed)
     return f"{', '.join(others)} or {last}"

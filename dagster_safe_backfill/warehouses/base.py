@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 from sqlglot import exp
 
 from dagster_safe_backfill.errors import ConfigurationError, TransactionConflictError
-from dagster_safe_backfill.model.tables import Column, TableRef
+from dagster_safe_backfill.model.tables import Column, Loss, TableRef
 from dagster_safe_backfill.sql.dialect import Dialect
 from dagster_safe_backfill.warehouses.backoff import Backoff
 
@@ -188,14 +188,14 @@ class Tables(ABC):
 
     @abstractmethod
     def replace(
-        self, table: TableRef, *, aside: TableRef, kept: exp.Expr | None = None
+        self, table: TableRef, *, aside: TableRef, kept: exp.Expr | None = None, may_lose: Sequence[Loss] = ()
     ) -> AbstractContextManager[Replacement]:
         """Replace `table` by a clone with the rows for which `kept` is true (no rows if None), and keep the old table.
 
         Change the clone within the block. At the end of the block the clone is named `table` and the old table `aside`.
         The clone has the same columns, constraints, defaults, comments and indexes. The old table has no secondary
         indexes any more, because the clone's indexes have their names. Call it in a transaction that has changed
-        nothing yet.
+        nothing yet. What the table can only lose is given up if `may_lose` names it.
 
         Raises:
             SwapError: The table can't be replaced without losing something.
@@ -203,10 +203,10 @@ class Tables(ABC):
         """
 
     @abstractmethod
-    def put_back(self, table: TableRef, *, archive: TableRef, aside: TableRef) -> None:
+    def put_back(self, table: TableRef, *, archive: TableRef, aside: TableRef, may_lose: Sequence[Loss] = ()) -> None:
         """Rename `table` to `aside`, and replace it by a copy of `archive` with the indexes of `table`.
 
-        Call it in a transaction that has changed nothing yet.
+        Call it in a transaction that has changed nothing yet. See `replace` about `may_lose`.
 
         Raises:
             SwapError: The table can't be replaced without losing something.

@@ -112,9 +112,13 @@ class SnowflakeBackend(Backend):
             else:
                 with self._outside() as cursor:
                     cursor.execute(statement)
+                assert self.emulator.account is not None
+                self.emulator.account.touch()
 
     def create(self, name: str, rows: pa.Table) -> None:
         items = ", ".join(f'"{column}" AS "{column.upper()}"' for column in rows.column_names)
         with self._outside() as cursor:
             cursor.register("_rows", rows)
             cursor.execute(f'CREATE TABLE "{name.upper()}" AS SELECT {items} FROM _rows')
+        assert self.emulator.account is not None
+        self.emulator.account.touch()

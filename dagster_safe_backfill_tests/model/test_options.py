@@ -121,6 +121,8 @@ def test_options_that_contradict_each_other_are_refused(options: dict[str, Any],
 BAD: list[tuple[Callable[..., Any], str, object, str]] = [
     *((kind, "on_conflict", "rasie", 'did you mean "raise"?') for kind in (Merge, Replace, Swap)),
     (Merge, "on_conflict", ["raise"], '"raise" or "overwrite"'),
+    (Swap, "may_lose", "streams", 'did you mean ["streams"]?'),
+    (Swap, "may_lose", ["stream"], 'did you mean "streams"?'),
     (Merge, "on_moved_key", "moove", 'did you mean "move"?'),
     (Merge, "on_moved_key", True, '"raise" or "move"'),
     (Merge, "on_schema_change", "sync", 'publish=Swap(on_schema_change="sync")'),

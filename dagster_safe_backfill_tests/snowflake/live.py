@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from dagster_safe_backfill_tests.snowflake import lines_of_locks, lines_of_tables, lines_of_values
+from dagster_safe_backfill_tests.snowflake import lines_of_locks, lines_of_statements, lines_of_tables, lines_of_values
 from dagster_safe_backfill_tests.snowflake.account import (
     NEEDED,
     PREFIX,
@@ -32,7 +32,7 @@ from dagster_safe_backfill_tests.snowflake.account import (
 from dagster_safe_backfill_tests.snowflake.lines import LINES, Line
 
 assert lines_of_locks, lines_of_tables  # imported for their lines
-assert lines_of_values
+assert lines_of_statements, lines_of_values
 
 Outcome = Literal["pass", "FAIL", "account only"]
 

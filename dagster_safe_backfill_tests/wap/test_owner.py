@@ -340,14 +340,14 @@ class TestEngine:
         """Between its look at the owner and its own claim, another asset writes the table."""
         if exists:
             backend.change("CREATE TABLE t (day DATE, id BIGINT, value DOUBLE, note VARCHAR)")
-        claim: Any = store_module._claim  # pyright: ignore[reportPrivateUsage]
+        create: Any = store_module.create_ledger
 
         def write_first(*given: Any, **options: Any) -> None:
-            monkeypatch.setattr(store_module, "_claim", claim)
+            monkeypatch.setattr(store_module, "create_ledger", create)
             self.store(backend, "eu/t")
-            claim(*given, **options)
+            create(*given, **options)
 
-        monkeypatch.setattr(store_module, "_claim", write_first)
+        monkeypatch.setattr(store_module, "create_ledger", write_first)
         with pytest.raises(sb.OtherAssetError):
             self.store(backend, "us/t")
         assert backend.read("SELECT note FROM t") == [("eu/t",)]

@@ -89,6 +89,20 @@ def reader_of(
     return session
 
 
+def check_seen(
+    session: Session, committed: Session, shadow: TableRef, live: TableSlice, columns: Sequence[Column]
+) -> None:
+    """Raise, so that the transaction is tried again, if its session doesn't see the live rows as they are committed.
+
+    Only that session sees a scratch table, so the live rows are compared with it there. See `reader_of`.
+
+    Raises:
+        TransactionConflictError: Another session's rows aren't seen yet.
+    """
+    if columns and seeing(session, shadow) is not session.reader:
+        reader_of(session, shadow, live, columns, live_fingerprints(committed, live, columns))
+
+
 def check_meanwhile(
     session: Session, live: TableSlice, columns: Sequence[Column], before: Mapping[str, Fingerprint]
 ) -> None:

@@ -51,7 +51,7 @@ def swapped(
         # The prepared change would delete the rows of the slice, so they are not copied into the clone.
         is_rewritten = prepared is not None and prepared.rewrites
         kept = outside(inside(staged.table_slice)) if is_rewritten else exp.true()
-        with session.tables.replace(table, aside=aside, kept=kept) as new:
+        with session.tables.replace(table, aside=aside, kept=kept, may_lose=staged.spec.may_lose) as new:
             # In the clone: on Snowflake, readers of the live table would see the new columns before the swap.
             add_columns(session, staged, clone=new.clone)
             # A change that was prepared for the table also fits its clone, unless columns were added to the clone.
@@ -96,7 +96,7 @@ def _reshape(session: Session, staged: Staged, live: Sequence[Column], *, aside:
     write = slice_write(session, staged.table_slice, shadow=staged.shadow, columns=staged.columns)
     prepared = prepare_change(session, write, staged.rows, strategy="replace", live_exists=True)
     added = staging.with_defaults(spec, staged.added, dialect=session.dialect.name)
-    with session.tables.replace(spec.table, aside=aside) as new:
+    with session.tables.replace(spec.table, aside=aside, may_lose=spec.may_lose) as new:
         session.tables.reshape(
             new.clone,
             dropped=[column.name for column in live if column not in kept],

@@ -11,7 +11,7 @@ from dagster_safe_backfill.errors import ArchiveNotFoundError, RollbackError
 from dagster_safe_backfill.model.options import Strategy
 from dagster_safe_backfill.model.slices import TableSlice
 from dagster_safe_backfill.model.states import Fingerprint, RowCounts
-from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec, names_of
+from dagster_safe_backfill.model.tables import Column, Loss, TableRef, TableSpec, names_of
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import publishing, staging, terms
 from dagster_safe_backfill.sql.sameness import Sameness
@@ -46,6 +46,7 @@ class Restoration:
         remaining: The names of the columns after the rollback.
         unchanged: A mapping from each partition whose rows stay as they are to their number.
         derived: The views of the session that the statements read, to be dropped at the end.
+        may_lose: See `Swap.may_lose`.
     """
 
     strategy: Strategy
@@ -59,6 +60,7 @@ class Restoration:
     remaining: tuple[str, ...] = ()
     unchanged: Mapping[str, int] = field(default_factory=dict[str, int])
     derived: tuple[TableRef, ...] = ()
+    may_lose: tuple[Loss, ...] = ()
 
     @property
     def row_counts(self) -> Mapping[str, RowCounts]:
@@ -74,12 +76,12 @@ class Restoration:
             self._run_in_clone(session, self.aside)
         else:
             (archive,) = self.sources
-            session.tables.put_back(self.table, archive=archive, aside=self.aside)
+            session.tables.put_back(self.table, archive=archive, aside=self.aside, may_lose=self.may_lose)
 
     def _run_in_clone(self, session: Session, aside: TableRef) -> None:
         """Replace the live table by a clone that doesn't have the dropped columns, and restore the rows in it."""
         kept = outside(inside(self.live)) if self.live is not None and self.prepared.rewrites else exp.true()
-        with session.tables.replace(self.table, aside=aside) as new:
+        with session.tables.replace(self.table, aside=aside, may_lose=self.may_lose) as new:
             session.tables.reshape(new.clone, dropped=self.dropped, retyped=(), added={})
             rows = exp.select(*terms.columns(self.remaining)).from_(terms.table(new.old)).where(kept)
             session.tables.copy(rows, into=new.clone, columns=self.remaining)
@@ -161,6 +163,7 @@ def by_partitions(
         table=live.table,
         remaining=names,
         derived=(view,) if wider is None else (view, wider),
+        may_lose=live.spec.may_lose,
     )
 
 
@@ -230,6 +233,7 @@ def of_columns(live: TableSlice, columns: Sequence[Column]) -> Restoration:
         prepared=PreparedChange(row_counts={}),
         live=None,
         table=live.table,
+        may_lose=live.spec.may_lose,
         remaining=names_of(columns),
     )
 
@@ -251,6 +255,7 @@ def of_table(session: Session, live: TableSlice, archive: TableRef, *, aside: Ta
         live=live,
         table=live.table,
         aside=aside,
+        may_lose=live.spec.may_lose,
     )
 
 

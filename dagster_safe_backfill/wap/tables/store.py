@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from dagster_safe_backfill.errors import ConfigurationError, KeyViolationError, WarehouseError
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import Origin, RowCounts, Staged
-from dagster_safe_backfill.model.tables import TableRef, TableSpec
+from dagster_safe_backfill.model.tables import TableSpec
 from dagster_safe_backfill.model.text import listed
+from dagster_safe_backfill.wap.changes.conflicts import check_seen
 from dagster_safe_backfill.wap.changes.prepare import prepare_change, slice_write
 from dagster_safe_backfill.wap.columns import add_columns
 from dagster_safe_backfill.wap.ledger.owner import check_owner
@@ -57,12 +58,17 @@ def store(
         session.tables.ensure_schema(spec.table.schema)
         owner = check_owner(session, spec.table, origin=origin, keys=keys)
         staged = stage(session, source, spec=spec, partition_slice=partition_slice, shadow=shadow, is_scratch=True)
+        is_first = owner != origin.asset_key
+        if is_first:
+            create_ledger(session, spec.table)
+        # Others that write the table wait here, or begin again: two that insert don't see each other's rows.
+        with session.tables.hold(spec.table, run_id=origin.run_id) as committed:
+            if is_first:
+                check_owner(committed, spec.table, origin=origin, keys=keys)
+            check_seen(session, committed, shadow, staged.table_slice, staged.live_columns or ())
         if staged.spec.unique_key:
             # A plain asset or op has no audits, so the unique key is checked here.
             _check_key(session, staged)
-        is_first = owner != origin.asset_key
-        if is_first:
-            _claim(session, spec.table, origin=origin, keys=keys)
         add_columns(session, staged)
         write = slice_write(
             session, staged.table_slice, shadow=shadow, columns=staged.columns, is_partial=staged.is_partial
@@ -83,18 +89,6 @@ def store(
     # Loaded before the transaction: `attempt` may repeat that, and Snowflake's DDL to load a frame would commit it.
     with readable(session, data, spec=spec) as source:
         return session.attempt(work)
-
-
-def _claim(session: Session, table: TableRef, *, origin: Origin, keys: Sequence[str]) -> None:
-    """Prepare the ledger for an asset's first write of a table, and refuse other assets that write it at the same time.
-
-    Raises:
-        OtherAssetError: The table belongs to another asset.
-    """
-    create_ledger(session, table)
-    # The second of two assets that write the table for the first time waits here, or begins again.
-    with session.tables.hold(table, run_id=origin.run_id) as committed:
-        check_owner(committed, table, origin=origin, keys=keys)
 
 
 def _check_key(session: Session, staged: Staged) -> None:

@@ -16,7 +16,7 @@ from dagster_safe_backfill.errors import (
     SwapError,
     WarehouseError,
 )
-from dagster_safe_backfill.model.tables import Column, TableRef, names_of
+from dagster_safe_backfill.model.tables import Column, Loss, TableRef, names_of
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.warehouses.base import Replacement, Row, Session, TableKind, Tables, not_a_table
 from dagster_safe_backfill.warehouses.duckdb.names import TEMPORARY, Names, quoted
@@ -235,7 +235,12 @@ class DuckDBTables(Tables):
 
     @contextmanager
     def replace(
-        self, table: TableRef, *, aside: TableRef, kept: exp.Expr | None = None
+        self,
+        table: TableRef,
+        *,
+        aside: TableRef,
+        kept: exp.Expr | None = None,
+        may_lose: Sequence[Loss] = (),  # noqa: ARG002 - there are neither streams nor owners
     ) -> Generator[Replacement, None, None]:
         """See `Tables.replace`. The clone has the table's name from the start of the block."""
         columns = () if kept is None else tuple(column.name for column in self.columns(table) or ())
@@ -267,7 +272,14 @@ class DuckDBTables(Tables):
                 self._comment("COLUMN", f"{self._names.of(table)}.{quoted(column)}", text)
             yield
 
-    def put_back(self, table: TableRef, *, archive: TableRef, aside: TableRef) -> None:
+    def put_back(
+        self,
+        table: TableRef,
+        *,
+        archive: TableRef,
+        aside: TableRef,
+        may_lose: Sequence[Loss] = (),  # noqa: ARG002 - there are neither streams nor owners
+    ) -> None:
         """See `Tables.put_back`."""
         self._check_clone(table)
         self._read_indexes(table)

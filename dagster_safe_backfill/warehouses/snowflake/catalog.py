@@ -79,13 +79,20 @@ def _is_virtual(row: Mapping[str, Any]) -> bool:
 
 def named(connection: Connection, schema: str, prefix: str) -> tuple[TableRef, ...]:
     """See `Tables.list`."""
-    # Not LIKE: the names hold underscores, which match any character there.
-    rows = connection.execute(
-        "SELECT TABLE_NAME FROM INFORMATION_SCHEMA.TABLES"
-        f" WHERE TABLE_SCHEMA = {_text(schema.upper())} AND STARTSWITH(TABLE_NAME, {_text(prefix.upper())})"
-        " ORDER BY TABLE_NAME"
-    )
-    return tuple(TableRef(schema=schema, name=shown(name)) for (name,) in rows)
+    rows = shown_tables(connection, schema, prefix.upper(), is_terse=True)
+    return tuple(TableRef(schema=schema, name=shown(row["name"])) for row in rows)
+
+
+def shown_tables(connection: Connection, schema: str, prefix: str, *, is_terse: bool = False) -> list[dict[str, Any]]:
+    """Return a row of SHOW TABLES for each table whose name begins with a prefix; none if there is no such schema."""
+    # Unlike INFORMATION_SCHEMA, SHOW needs no virtual warehouse. Unlike STARTS WITH, LIKE has wildcards, which names
+    # contain, and ignores case. https://docs.snowflake.com/en/sql-reference/sql/show-tables
+    terse = "TERSE " if is_terse else ""
+    try:
+        rows = connection.shown(f"SHOW {terse}TABLES IN SCHEMA {schema_of(schema)} STARTS WITH {_text(prefix)}")
+    except TableNotFoundError:
+        return []
+    return sorted(rows, key=lambda row: row["name"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,8 +281,9 @@ def commented(table: TableRef, comment: str) -> str:
 
 def has_schema(connection: Connection, schema: str) -> bool:
     """Return True if a schema exists and the role may see it."""
-    where = f"SCHEMA_NAME = {_text(schema.upper())}"
-    return bool(connection.execute(f"SELECT 1 FROM INFORMATION_SCHEMA.SCHEMATA WHERE {where}"))
+    # LIKE has wildcards, and ignores case.
+    rows = connection.shown(f"SHOW TERSE SCHEMAS LIKE {_text(schema.upper())}")
+    return any(row["name"] == schema.upper() for row in rows)
 
 
 def create_schema(connection: Connection, schema: str) -> None:

@@ -32,6 +32,8 @@ _LOG = logging.getLogger(__name__)
 
 _FIRST_WAIT, _LONGEST_WAIT = 5.0, 60.0
 """Seconds for which one statement waits for the lock. Between two of them the library looks who holds it."""
+_OWN_WAIT = 30.0
+"""Seconds after which a run aborts the transaction of an earlier try of its own."""
 _HOLDER = re.compile(r"in transaction (\d+)")
 _NAMED = re.compile(r"SB_[0-9A-F]{8}_(\w+)", re.IGNORECASE)
 _COLUMNS = {
@@ -49,12 +51,14 @@ class Holder:
 
     Attributes:
         transaction: The transaction's id.
+        name: The name of the transaction; empty if it isn't shown.
         run_id: The run whose transaction it is, with underscores for other characters than letters and digits. None if
             it isn't a transaction of this library and user.
         shown: The user, the session and the begin of the transaction, in words.
     """
 
     transaction: str
+    name: str
     run_id: str | None
     shown: str
 
@@ -86,13 +90,15 @@ def take(
 
     If the transaction that holds it belongs to a run that has ended, it is aborted: a process that was killed leaves
     its transaction open, and Snowflake aborts it only after it has blocked another one for five minutes, or ten if a
-    statement ran.
+    statement ran. If it belongs to the same run, it is that of an earlier try, whose session was lost, and is aborted
+    after `_OWN_WAIT` seconds. Two ops of a run may write one table, and are given that time to end.
 
     Raises:
         TransactionConflictError: Another transaction held the row for all of `timeout` seconds.
         WarehouseError: The lock table has no row.
     """
-    deadline, wait, is_made = time.monotonic() + timeout, _FIRST_WAIT, False
+    begun = time.monotonic()
+    deadline, wait, is_made = begun + timeout, _FIRST_WAIT, False
     name, sql = transaction_name(table, run_id), sql_of(_changing(table.lock, run_id))
     while True:
         left = deadline - time.monotonic()
@@ -113,7 +119,9 @@ def take(
         except TransactionConflictError as error:
             statements.release()
             holder = holder_of(statements.own, error)
-            if holder is not None and _is_aborted(statements.own, table, holder, has_ended=has_ended):
+            is_late = wait >= left or time.monotonic() - begun >= _OWN_WAIT
+            why = _why_over(holder, name if is_late else None, has_ended=has_ended)
+            if holder is not None and why is not None and _is_aborted(statements.own, table, holder, why=why):
                 continue
             if wait >= left:
                 raise _still_held(table, holder, timeout=timeout, error=error) from error
@@ -147,19 +155,31 @@ def holder_of(connection: Connection, error: Exception) -> Holder | None:
     shown = [f"{word} {found[key]}" for key, word in (("user", "user"), ("session", "session")) if found.get(key)]
     since = f", begun at {found['started_on']}" if found.get("started_on") else ""
     who = f" ({', '.join(shown)})" if shown else ""
-    return Holder(transaction=number, run_id=name[1] if name else None, shown=who + since)
+    return Holder(
+        transaction=number,
+        name=str(found.get("name", "")),
+        run_id=name[1] if name else None,
+        shown=who + since,
+    )
 
 
-def _is_aborted(connection: Connection, table: TableRef, holder: Holder, *, has_ended: Callable[[str], bool]) -> bool:
-    """Abort the transaction of a run that has ended; return False if it hasn't, or if this user isn't allowed to."""
-    if holder.run_id is None or not has_ended(holder.run):
-        return False
+def _why_over(holder: Holder | None, own: str | None, *, has_ended: Callable[[str], bool]) -> str | None:
+    """Return why nobody works in a transaction any more; None if somebody may. `own` is the name of the run's own."""
+    if holder is None or holder.run_id is None:
+        return None
+    if holder.name.upper() == own:
+        return "it is that of an earlier try of this run"
+    return "its run has ended" if has_ended(holder.run) else None
+
+
+def _is_aborted(connection: Connection, table: TableRef, holder: Holder, *, why: str) -> bool:
+    """Abort a transaction; return False if this user isn't allowed to."""
     try:
         connection.execute(f"SELECT SYSTEM$ABORT_TRANSACTION({holder.transaction})")
     except SafeBackfillError as error:
         _LOG.warning("%s: %s can't be aborted: %s", table, holder, error)
         return False
-    _LOG.warning("%s: aborted %s, because its run has ended", table, holder)
+    _LOG.warning("%s: aborted %s, because %s", table, holder, why)
     return True
 
 

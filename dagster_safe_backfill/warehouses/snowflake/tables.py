@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sqlglot import exp
 
 from dagster_safe_backfill.errors import TransactionConflictError, WarehouseError
-from dagster_safe_backfill.model.tables import Column, TableRef
+from dagster_safe_backfill.model.tables import Column, Loss, TableRef
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.warehouses.base import Replacement, Session, TableKind, Tables
 from dagster_safe_backfill.warehouses.snowflake import catalog
@@ -168,24 +168,30 @@ class SnowflakeTables(Tables):
 
     @contextmanager
     def replace(
-        self, table: TableRef, *, aside: TableRef, kept: exp.Expr | None = None
+        self, table: TableRef, *, aside: TableRef, kept: exp.Expr | None = None, may_lose: Sequence[Loss] = ()
     ) -> Generator[Replacement, None, None]:
         """See `Tables.replace`. Until the swap, the clone is named `aside`."""
-        with self._replaced(table, aside=aside, source=table, is_empty=kept is None):
+        with self._replaced(table, aside=aside, source=table, is_empty=kept is None, may_lose=may_lose):
             # The clone starts with all rows, because a clone copies no data. Only rows that aren't kept cost a DELETE.
             if kept is not None and kept != exp.true():
                 delete = exp.delete(terms.table(aside), where=exp.not_(exp.paren(kept.copy())))
                 self._statements.change(sql_of(delete))
             yield Replacement(clone=aside, old=table)
 
-    def put_back(self, table: TableRef, *, archive: TableRef, aside: TableRef) -> None:
+    def put_back(self, table: TableRef, *, archive: TableRef, aside: TableRef, may_lose: Sequence[Loss] = ()) -> None:
         """See `Tables.put_back`."""
-        with self._replaced(table, aside=aside, source=archive):
+        with self._replaced(table, aside=aside, source=archive, may_lose=may_lose):
             pass
 
     @contextmanager
     def _replaced(
-        self, table: TableRef, *, aside: TableRef, source: TableRef, is_empty: bool = False
+        self,
+        table: TableRef,
+        *,
+        aside: TableRef,
+        source: TableRef,
+        may_lose: Sequence[Loss],
+        is_empty: bool = False,
     ) -> Generator[None, None, None]:
         """Create a clone, which the caller changes within the block, and swap it in at the end of the block."""
         transaction = self._statements.transaction
@@ -194,7 +200,7 @@ class SnowflakeTables(Tables):
         # The clone is made by the second connection while this transaction still holds the lock, so the clone has the
         # rows that the conflict check read.
         beside, created = self._statements.beside, transaction.created
-        swap = begun(beside, table, aside=aside, source=source, is_empty=is_empty, created=created)
+        swap = begun(beside, table, aside=aside, source=source, is_empty=is_empty, created=created, may_lose=may_lose)
         transaction.release()
         transaction.swap = swap
         yield

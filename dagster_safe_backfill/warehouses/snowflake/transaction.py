@@ -34,9 +34,8 @@ class Swap(Protocol):
     is_begun: bool
     is_swapped: bool
 
-    @property
-    def comment_sql(self) -> str:
-        """The statement that restores the live table's own comment."""
+    def closing(self, *, is_archived: bool) -> list[str]:
+        """Return the statements that complete the swap after it was recorded."""
         ...
 
     def undo(self, connection: Connection) -> None:
@@ -236,7 +235,7 @@ class Transaction:
         after = [*self.dropped.values()] if is_committed else []
         # The mark is removed only after COMMIT: until then, `recover` needs it to see that the tables were swapped.
         if self.swap is not None and is_committed:
-            after.append(self.swap.comment_sql)
+            after += self.swap.closing(is_archived=name_of(self.swap.aside) not in self.dropped)
         for statement in [*self.removed, *after]:
             quietly(self.own, statement)
 

@@ -39,6 +39,8 @@ class Record:
     parameters: dict[str, Any] = field(default_factory=dict)
     """The session's parameters that aren't the defaults."""
     error: str | None = None
+    is_described: bool = False
+    """Whether it was only compiled."""
     repeated: int = 0
     """How often the client asked for it again by the same request id."""
 
@@ -69,13 +71,16 @@ class Account:
 
     Attributes:
         locks_changes_only: Whether a statement that changes no row takes no lock, and waits for none.
+        is_restless: Whether SYSTEM$LAST_CHANGE_COMMIT_TIME has another answer each time, though nothing changed.
         is_stale: Whether the sessions that log in from now on see what others commit only late: as of their login, or
             of their own last commit (READ_CONSISTENCY_MODE = 'session').
     """
 
     def __init__(self, *, idle_abort: float = 300, time_zone: str = parameters.DEFAULTS["TIMEZONE"]) -> None:
         self.locks_changes_only = False
-        self.is_stale = False
+        self.is_stale = self.is_restless = False
+        self.tokens: dict[str, int] = {}
+        """The answers of SYSTEM$LAST_CHANGE_COMMIT_TIME."""
         self.transactions: dict[int, Begun] = {}
         self.logins = 0
         self.most_sessions: dict[str | None, int] = {}
@@ -136,6 +141,25 @@ class Account:
     def forget_loads(self, table: str) -> None:
         """A table that is made anew has loaded nothing."""
         self.loaded = {mark for mark in self.loaded if mark[0] != table}
+
+    def touch(self, *names: catalog.Name) -> None:
+        """Note that something of these tables was committed; of all, if none is named."""
+        with self.commits.lock:
+            for name in map(str, names) if names else [*self.tokens]:
+                self.tokens.pop(name, None)
+
+    def token(self, name: catalog.Name, seen: dict[str, int] | None = None) -> int:
+        """Return the token of a table's last change, as it is now or as a session sees it that looks at a snapshot."""
+        with self.commits.lock:
+            if self.is_restless:
+                self.touch(name)
+            now = self.tokens.setdefault(str(name), time.time_ns() // 1000 * 1000 + self.next_number())
+            return (seen or {}).get(str(name), now)
+
+    def swap_tokens(self, one: catalog.Name, other: catalog.Name) -> None:
+        """What changed last goes with the table."""
+        with self.commits.lock:
+            self.tokens[str(one)], self.tokens[str(other)] = self.token(other), self.token(one)
 
     def query_id(self) -> str:
         return f"01emu{secrets.token_hex(3)}-0000-0000-{self.next_number():012d}"
@@ -217,7 +241,7 @@ class Account:
         return [dict(vars(record)) for record in [*self.history] if database is None or record.database == database]
 
     def switch(self, **switches: bool) -> None:
-        """Set `locks_changes_only` or `is_stale`."""
+        """Set `locks_changes_only`, `is_restless` or `is_stale`."""
         for name, value in switches.items():
             setattr(self, name, value)
 

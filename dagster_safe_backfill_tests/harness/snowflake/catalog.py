@@ -53,6 +53,12 @@ class Facts:
     """The expressions of virtual columns, in DuckDB's words."""
     is_dynamic: bool = False
     grants: tuple[str, ...] = ()
+    owner: str = "SYSADMIN"
+    cluster_by: str | None = None
+    reclusters: bool = False
+    """Whether Automatic Clustering is on."""
+    streams: tuple[str, ...] = ()
+    """The streams on the table, which go with it whatever it is called."""
     created: str = ""
     session: int | None = None
     """The only session that sees a temporary table."""
@@ -88,7 +94,8 @@ def _views(database: str) -> dict[str, str]:
     hidden = f"t.database_name = {literal(database)} AND t.schema_name NOT IN ('main', '{INFORMATION_SCHEMA}')"
     tables = f"""
         SELECT t.database_name AS TABLE_CATALOG, t.schema_name AS TABLE_SCHEMA,
-               coalesce({of_json("shown")}, t.table_name) AS TABLE_NAME, 'SYSADMIN' AS TABLE_OWNER,
+               coalesce({of_json("shown")}, t.table_name) AS TABLE_NAME,
+               coalesce({of_json("owner")}, 'SYSADMIN') AS TABLE_OWNER,
                CASE {of_json("kind")} WHEN 'TEMPORARY' THEN 'LOCAL TEMPORARY' ELSE 'BASE TABLE' END AS TABLE_TYPE,
                CASE {of_json("kind")} WHEN 'TRANSIENT' THEN 'YES' ELSE 'NO' END AS IS_TRANSIENT,
                t.estimated_size AS ROW_COUNT, 0 AS BYTES, 1 AS RETENTION_TIME,
@@ -96,12 +103,13 @@ def _views(database: str) -> dict[str, str]:
                {of_json("comment")} AS COMMENT,
                CASE {of_json("kind")} WHEN 'TEMPORARY' THEN 'YES' ELSE 'NO' END AS IS_TEMPORARY,
                CASE {of_json("is_dynamic")} WHEN 'true' THEN 'YES' ELSE 'NO' END AS IS_DYNAMIC,
-               'NO' AS IS_ICEBERG, 'NO' AS IS_HYBRID,
+               'NO' AS IS_ICEBERG, 'NO' AS IS_HYBRID, {of_json("cluster_by")} AS CLUSTERING_KEY,
+               CASE {of_json("reclusters")} WHEN 'true' THEN 'YES' ELSE 'NO' END AS AUTO_CLUSTERING_ON,
                {of_json("session")}::BIGINT AS _SESSION
         FROM duckdb_tables() AS t WHERE {hidden}
         UNION ALL
         SELECT t.database_name, t.schema_name, t.view_name, 'SYSADMIN', 'VIEW', 'NO', NULL, NULL, NULL,
-               NULL, NULL, t.comment, 'NO', 'NO', 'NO', 'NO', NULL
+               NULL, NULL, t.comment, 'NO', 'NO', 'NO', 'NO', NULL, 'NO', NULL
         FROM duckdb_views() AS t WHERE {hidden}"""
     shown_type = "json_extract_string(t.comment, '$.types.' || to_json(c.column_name))"
     data_type = f"""
@@ -185,7 +193,7 @@ def facts(duck: Duck, name: Name) -> Facts:
     if not found[0]:
         return Facts()
     read = json.loads(found[0])
-    return Facts(**{**read, "grants": tuple(read["grants"])})
+    return Facts(**{**read, "grants": tuple(read["grants"]), "streams": tuple(read["streams"])})
 
 
 @dataclass(frozen=True)

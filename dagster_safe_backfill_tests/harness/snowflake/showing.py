@@ -180,14 +180,26 @@ def _listing(session: Any, tree: exp.Expression, kind: str) -> Result:
             database, schema = (parts[0] if len(parts) > 1 else session.database), parts[-1]
     elif str(tree.args.get("scope_kind") or "").upper() in {"ACCOUNT", "DATABASE"}:
         schema = None
+    if schema and kind != "SCHEMAS" and not session.account.relations.has_schema(session.duck, database, schema):
+        raise errors.does_not_exist("Object", f"{database}.{schema}")
     shown = {
         "TABLES": """SELECT CREATED AS "created_on", TABLE_NAME AS "name", TABLE_CATALOG AS "database_name",
                      TABLE_SCHEMA AS "schema_name", CASE WHEN IS_TEMPORARY = 'YES' THEN 'TEMPORARY'
                      WHEN IS_TRANSIENT = 'YES' THEN 'TRANSIENT' ELSE 'TABLE' END AS "kind",
-                     coalesce(COMMENT, '') AS "comment", ROW_COUNT AS "rows", TABLE_OWNER AS "owner" """,
+                     coalesce(COMMENT, '') AS "comment", coalesce(CLUSTERING_KEY, '') AS "cluster_by",
+                     ROW_COUNT AS "rows", TABLE_OWNER AS "owner", RETENTION_TIME::VARCHAR AS "retention_time",
+                     CASE AUTO_CLUSTERING_ON WHEN 'YES' THEN 'ON' ELSE 'OFF' END AS "automatic_clustering",
+                     'N' AS "is_external", CASE IS_DYNAMIC WHEN 'YES' THEN 'Y' ELSE 'N' END AS "is_dynamic",
+                     'ROLE' AS "owner_role_type" """,
         "SCHEMAS": 'SELECT SCHEMA_NAME AS "name", CATALOG_NAME AS "database_name"',
         "COLUMNS": 'SELECT TABLE_NAME AS "table_name", TABLE_SCHEMA AS "schema_name", COLUMN_NAME AS "column_name"',
     }[kind]
+    if tree.args.get("terse"):
+        shown = {
+            "TABLES": 'SELECT CREATED AS "created_on", TABLE_NAME AS "name", TABLE_TYPE AS "kind"',
+            "SCHEMAS": 'SELECT NULL AS "created_on", SCHEMA_NAME AS "name", NULL AS "kind"',
+            "COLUMNS": shown,
+        }[kind]
     source = "SCHEMATA" if kind == "SCHEMAS" else kind
     view = f"{catalog.quoted(database)}.{catalog.INFORMATION_SCHEMA}.{source}"
     conditions = ["TRUE"]
@@ -195,9 +207,24 @@ def _listing(session: Any, tree: exp.Expression, kind: str) -> Result:
         conditions += ["TABLE_TYPE <> 'VIEW'", f"coalesce(_SESSION, {session.number}) = {session.number}"]
     if schema and kind != "SCHEMAS":
         conditions.append(f"TABLE_SCHEMA = {literal(schema)}")
-    if like := tree.args.get("like"):
-        name = {"TABLES": "TABLE_NAME", "SCHEMAS": "SCHEMA_NAME", "COLUMNS": "COLUMN_NAME"}[kind]
-        conditions.append(f"{name} ILIKE {literal(like.name if isinstance(like, exp.Expression) else like)}")
+    conditions += _of_names(tree, {"TABLES": "TABLE_NAME", "SCHEMAS": "SCHEMA_NAME", "COLUMNS": "COLUMN_NAME"}[kind])
     table = session.duck.sql(f"{shown} FROM {view} WHERE {' AND '.join(conditions)} ORDER BY ALL").to_arrow_table()
-    rows = [[None if value is None else str(value) for value in row.values()] for row in table.to_pylist()]
+    rows = [
+        [None if value is None else shown_schema(str(value)) for value in row.values()] for row in table.to_pylist()
+    ]
     return Result(0x4400, [results.column(one, "VARCHAR") for one in table.column_names], rows=rows)
+
+
+def _of_names(tree: exp.Expression, name: str) -> list[str]:
+    """Return the conditions of LIKE, and of STARTS WITH, which tells cases apart and has no wildcards."""
+    found: list[str] = []
+    if like := tree.args.get("like"):
+        found.append(f"{name} ILIKE {literal(like.name if isinstance(like, exp.Expression) else like)}")
+    if start := tree.args.get("starts_with"):
+        found.append(f"starts_with({name}, {literal(start.name)})")
+    return found
+
+
+def shown_schema(name: str) -> str:
+    """Return a schema's name: DuckDB has one called main in each database."""
+    return "MAIN" if name == "MAIN_" else name

@@ -26,6 +26,8 @@ class Stale:
     def __init__(self, account: Account | None) -> None:
         self._account = account
         self._duck: Duck | None = None if account is None else account.connection()
+        self.tokens: dict[str, int] | None = None
+        """See `Account.tokens`; None if all is seen at once."""
         self.renew()
 
     def renew(self) -> None:
@@ -35,6 +37,8 @@ class Stale:
             self._duck.execute("BEGIN")
             # A snapshot of a database begins with the first look at it.
             self._duck.execute("SELECT count(*) FROM duckdb_tables()")
+            assert self._account is not None
+            self.tokens = {**self._account.tokens}
 
     def read(self, statement: Callable[[Duck], _Result], sql: str, *, own: Collection[Name]) -> _Result | None:
         """Run a query; return None if it is of tables that the session itself has changed, or of newer ones."""

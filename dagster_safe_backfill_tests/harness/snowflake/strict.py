@@ -23,6 +23,7 @@ from dagster_safe_backfill_tests.harness.snowflake import (
     loading,
     odd,
     parameters,
+    properties,
     refusals,
     results,
     showing,
@@ -90,6 +91,7 @@ class Session:
             self.query_id, self.idle_since, self._is_busy = query_id, None, True
             self._thread = threading.current_thread()
             record = self._record(sql)
+            record.is_described = describe_only
             try:
                 with self._timed():
                     return self._execute(sql, record, base_url, describe_only=describe_only)
@@ -173,7 +175,12 @@ class Session:
     def end_transaction(self, *, commit: bool) -> None:
         """Commit or roll back, and release the locks, whatever happens."""
         try:
-            (self.transaction.commit if commit else self.transaction.rollback)()
+            written = self.transaction.written if commit else ()
+            # In one, so that no token is of another moment than the rows.
+            with self.account.commits.lock:
+                (self.transaction.commit if commit else self.transaction.rollback)()
+                if written:
+                    self.account.touch(*written)
             if commit:
                 self._settle()
                 self.stale.renew()
@@ -196,6 +203,9 @@ class Session:
         copy_grants = bool(tables.COPY_GRANTS.search(refusals.without_literals(sql)))
         plain = tables.COPY_GRANTS.sub("", sql) if copy_grants else sql
         try:
+            with self.account.commits.lock, self.duck.sheltered(), self.account.relations.change(()):
+                if (done := properties.define(self, sql)) is not None:
+                    return done
             tree = self.parsed(plain).tree()
             for name in tables.changed_by(self, tree):
                 self.lock(name, alone=True)
@@ -348,7 +358,11 @@ class Session:
                 counts[:] = by_action
             return sum(by_action)
 
-        changed = self.transaction.write(name, run, locked=str(name) in self.account.locks.held_by(self.number))
+        with self.account.commits.lock:
+            locked = str(name) in self.account.locks.held_by(self.number)
+            changed = self.transaction.write(name, run, locked=locked)
+            if not self.transaction.open:
+                self.account.touch(name)
         if self.transaction.open:
             for table in self.transaction.written:
                 self.account.locks.wrote(str(table), self.number, self.transaction.number, self.query_id)
@@ -463,6 +477,18 @@ def _cancel_all(session: Session, number: int) -> Result:
     return text(0x1000, **{f"SYSTEM$CANCEL_ALL_QUERIES({number})": f"{count} cancelled."})
 
 
+def _explain(session: Session, sql: str) -> Result:
+    """Compile a statement that reads or changes rows."""
+    refusals.check_text(sql)
+    statement = session.parsed(sql)
+    if isinstance(statement.shape, _CHANGES):
+        session._change(statement, describe_only=True)
+        session._compiled(statement)
+    else:
+        session._query(statement, describe_only=True)
+    return text(0x1000, step="GlobalStats")
+
+
 def _abort(session: Session, number: int) -> Result:
     """SYSTEM$ABORT_TRANSACTION, of a transaction of the same user."""
     session.account.abort(number, session.user)
@@ -494,6 +520,18 @@ _BY_TEXT: dict[str, tuple[re.Pattern[str], Callable[[Session, str, re.Match[str]
     "abort": (
         re.compile(r"\s*SELECT\s+SYSTEM\$ABORT_TRANSACTION\s*\(\s*(\d+)\s*\)\s*;?\s*$", re.IGNORECASE),
         lambda session, sql, found: _abort(session, int(found[1])),
+    ),
+    "token": (
+        re.compile(r"\s*SELECT\s+SYSTEM\$LAST_CHANGE_COMMIT_TIME\s*\(\s*'([^']+)'\s*\)\s*;?\s*$", re.IGNORECASE),
+        lambda session, sql, found: properties.last_change(session, found[1]),
+    ),
+    "streams": (
+        re.compile(r"\s*SHOW\s+STREAMS\s+IN\s+ACCOUNT\s*;?\s*$", re.IGNORECASE),
+        lambda session, sql, found: properties.streams(session),
+    ),
+    "explain": (
+        re.compile(r"\s*EXPLAIN\s+(.*)$", re.IGNORECASE | re.DOTALL),
+        lambda session, sql, found: _explain(session, found[1]),
     ),
     "transactions": (
         re.compile(r"\s*SHOW\s+TRANSACTIONS\s*;?\s*$", re.IGNORECASE),

@@ -35,7 +35,7 @@ def create_table(session: Any, tree: exp.Create, *, copy_grants: bool) -> Result
     if there == "view" or (there and not tree.args.get("replace")):
         raise errors.already_exists(str(shown))
     old = catalog.facts(session.duck, name) if there else Facts()
-    known = Facts(kind=kind, comment=comment, created=catalog.now(), is_dynamic=is_dynamic)
+    known = Facts(kind=kind, comment=comment, created=catalog.now(), is_dynamic=is_dynamic, owner=_creator(session))
     if kind == "TEMPORARY":
         known = replace(known, session=session.number, shown=shown.table)
     source = tree.args.get("clone") or next(iter(tree.find_all(exp.LikeProperty)), None)
@@ -43,13 +43,20 @@ def create_table(session: Any, tree: exp.Create, *, copy_grants: bool) -> Result
         known = _like(session, name, resolver.existing(source.this), known, clone=bool(tree.args.get("clone")))
     else:
         known = _defined(session, tree, name, known)
-    if copy_grants and not known.grants:
+    if copy_grants and there:
+        # Of the table that is replaced, and not of the one that is cloned:
+        # https://docs.snowflake.com/en/sql-reference/sql/create-table
         known = replace(known, grants=old.grants)
     catalog.record(session.duck, name, known if copy_grants else replace(known, grants=()))
     session.account.forget_loads(str(name))
+    session.account.touch(name)
     if kind == "TEMPORARY":
         session.temporary[shown] = name
     return text(DDL, status=f"Table {shown.table} successfully created.")
+
+
+def _creator(session: Any) -> str:
+    return session.role or "SYSADMIN"
 
 
 def _properties(tree: exp.Create) -> tuple[Kind, str | None]:
@@ -91,7 +98,8 @@ def _like(session: Any, name: Name, source: Name, known: Facts, *, clone: bool) 
     session.duck.execute("COMMIT")
     comment = known.comment or (theirs.comment if clone else None)
     of_columns = {"types": theirs.types, "defaults": theirs.defaults, "virtual": theirs.virtual}
-    return replace(known, comment=comment, grants=theirs.grants, **of_columns)
+    # Automatic Clustering is suspended for the new table, and no stream is on it.
+    return replace(known, comment=comment, grants=theirs.grants, cluster_by=theirs.cluster_by, **of_columns)
 
 
 def _defined(session: Any, tree: exp.Create, name: Name, known: Facts) -> Facts:
@@ -140,6 +148,7 @@ def swap(session: Any, one: Name, other: Name) -> Result:
         duck.execute("ROLLBACK")
         raise
     duck.execute("COMMIT")
+    session.account.swap_tokens(one, other)
     return text(DDL, status="Statement executed successfully.")
 
 
@@ -159,6 +168,8 @@ def alter_table(session: Any, tree: exp.Alter) -> Result:
             return text(DDL, status="Statement executed successfully.")
     name = resolver.existing(tree.this)
     for action in tree.args["actions"]:
+        if not isinstance(action, exp.SwapTable):
+            session.account.touch(name)
         _alter(session, resolver, name, action)
     return text(DDL, status="Statement executed successfully.")
 
@@ -309,6 +320,7 @@ def run(session: Any, tree: exp.Expression, sql: str, *, copy_grants: bool) -> R
         if isinstance(tree, exp.TruncateTable):
             name = Resolver(session).existing(tree.expressions[0])
             session.duck.execute(f"DELETE FROM {name.sql}")
+            session.account.touch(name)
             return text(DDL, status="Statement executed successfully.")
     raise errors.unsupported(f"{sql[:100]} in the emulator")
 

@@ -13,7 +13,12 @@ _RULES: tuple[tuple[type[Exception], str, int, str], ...] = (
     (duckdb.ConstraintException, r"NOT NULL constraint failed: .*?(\w+)$", 100072, "22000"),
     (duckdb.ConversionException, r"", 100038, "22018"),
     (duckdb.OutOfRangeException, r"", 100039, "22003"),
-    (duckdb.BinderException, r"Referenced column|not found in FROM|does not have a column", 904, "42000"),
+    (
+        duckdb.BinderException,
+        r"Referenced column|not found in FROM|have a column|before it is def",
+        904,
+        "42000",
+    ),
     (duckdb.BinderException, r"already exists", 1430, "42601"),
     (duckdb.CatalogException, r"Function with name", 2140, "42601"),
     (duckdb.CatalogException, r"already exists", 2002, "42710"),

@@ -104,6 +104,62 @@ def test_a_swap_is_its_own_inverse_and_takes_comments_kinds_and_grants_along(run
     assert [row[4:6] for row in run("SHOW TABLES LIKE 'A%'")] == [("TRANSIENT", "new")]
 
 
+def test_what_a_clone_gets_of_its_source(run: Run, connect: Connect) -> None:
+    """Not the owner, not Automatic Clustering, no stream; with COPY GRANTS those of a table that it replaces."""
+    run("CREATE TABLE t (a INT)")
+    run("ALTER TABLE t CLUSTER BY (a)")
+    run("GRANT SELECT ON TABLE t TO ROLE reader")
+    run("CREATE STREAM changes ON TABLE t")
+    clone = connect(role="LOADER").cursor()
+    clone.execute("CREATE TABLE made (b INT)")
+    clone.execute("CREATE OR REPLACE TABLE made CLONE t COPY GRANTS")
+    shown = {row[1]: row for row in run("SHOW TABLES IN SCHEMA PUBLIC")}
+    assert [(shown[name][6], shown[name][8], shown[name][10]) for name in ("T", "MADE")] == [
+        ("LINEAR(a)", "SYSADMIN", "ON"),
+        ("LINEAR(a)", "LOADER", "OFF"),
+    ]
+    assert run("SHOW GRANTS ON TABLE made") == []
+    run("ALTER TABLE made RESUME RECLUSTER")
+    run("GRANT OWNERSHIP ON TABLE made TO ROLE sysadmin COPY CURRENT GRANTS")
+    assert run("SHOW TABLES LIKE 'MADE'")[0][8:11:2] == ("SYSADMIN", "ON")
+    assert [row[2].rpartition(".")[2] for row in run("SHOW STREAMS IN ACCOUNT")] == ["T"]
+    run("ALTER TABLE t SWAP WITH made")
+    assert [row[2].rpartition(".")[2] for row in run("SHOW STREAMS IN ACCOUNT")] == ["MADE"]
+
+
+def test_ownership_is_only_given_away_with_a_word_about_grants(run: Run) -> None:
+    run("CREATE TABLE t (a INT)")
+    run("GRANT SELECT ON TABLE t TO ROLE reader")
+    with pytest.raises(ProgrammingError, match="Dependent grant of privilege exists"):
+        run("GRANT OWNERSHIP ON TABLE t TO ROLE other")
+    run("GRANT OWNERSHIP ON TABLE t TO ROLE other REVOKE CURRENT GRANTS")
+    assert run("SHOW GRANTS ON TABLE t") == []
+
+
+def test_the_token_of_the_last_change_moves_with_each_commit_and_goes_with_a_swap(run: Run, other: Run) -> None:
+    def token(name: str) -> int:
+        return int(other(f"SELECT SYSTEM$LAST_CHANGE_COMMIT_TIME('PUBLIC.{name}')")[0][0])
+
+    run("CREATE TABLE t (a INT)")
+    run("CREATE TABLE u (a INT)")
+    seen = [token("t")]
+    run("INSERT INTO t VALUES (1)")
+    seen.append(token("t"))
+    run("BEGIN TRANSACTION")
+    run("INSERT INTO t VALUES (2)")
+    seen.append(token("t"))
+    run("COMMIT")
+    seen.append(token("t"))
+    assert seen[1] == seen[2], "what isn't committed doesn't count"
+    assert len({*seen}) == 3
+    run("ALTER TABLE t SWAP WITH u")
+    assert token("u") == seen[-1]
+    run("BEGIN TRANSACTION")
+    run("DELETE FROM u")
+    run("ROLLBACK")
+    assert token("u") == seen[-1]
+
+
 def test_results_have_snowflakes_types(run: Run, connect: Connect) -> None:
     run(TYPED)
     run(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -110,6 +112,54 @@ def test_the_transaction_of_a_run_that_has_ended_is_aborted(
     assert f"of run {RUN}" in caplog.text
     assert "because its run has ended" in caplog.text
     assert table.values() == {0: [2.0] * 3, 1: [1.0] * 3}
+
+
+def test_the_transaction_of_an_earlier_try_of_the_same_run_is_aborted(
+    table: Publications, killed: Callable[[str], int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its session was lost, and the run goes on, so that Dagster never says that it has ended."""
+    staged = table.stage(day_rows(0, 2.0), [0], RUN)
+    killed(RUN)
+    with table.warehouse.connect() as session:
+        session.run_has_ended = lambda run_id: False
+        published_in(session, staged, RUN)
+    assert "because it is that of an earlier try of this run" in caplog.text
+    assert table.values() == {0: [2.0] * 3, 1: [1.0] * 3}
+
+
+def test_a_run_waits_for_its_own_transactions_before_it_aborts_them(
+    account: SnowflakeBackend, killed: Callable[[str], int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two ops of a run may write one table."""
+    patient = account.manager(lock_timeout=20).warehouse()
+    killed(RUN)
+    (session,) = [one for one in account.emulator.sessions() if one["locks"]]
+    with ThreadPoolExecutor(1) as pool, patient.connect() as other:
+        other.run_has_ended = lambda run_id: False
+
+        def wait() -> None:
+            with other.transaction(), other.tables.hold(T, run_id=RUN):
+                pass
+
+        waiting = pool.submit(wait)
+        assert not waits_less_than(waiting, 1.0)
+        assert session in account.emulator.sessions()
+        account.emulator.end_session(session["session"])
+        waiting.result(timeout=30)
+    assert "aborted" not in caplog.text
+
+
+def waits_less_than(waiting: Future[None], seconds: float) -> bool:
+    try:
+        waiting.result(timeout=seconds)
+    except FutureTimeoutError:
+        return False
+    return True
+
+
+def test_names_of_transactions_tell_tables_and_runs_apart() -> None:
+    assert transaction_name(T, RUN) != transaction_name(TableRef(schema="main", name="u"), RUN)
+    assert transaction_name(T, RUN) != transaction_name(T, "another")
 
 
 @pytest.mark.parametrize("is_known", [True, False])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -12,8 +13,9 @@ pytest.importorskip("fakesnow", reason="fakesnow needs Python 3.11")
 
 import dagster_safe_backfill as sb
 from dagster_safe_backfill.model.options import Strategy
-from dagster_safe_backfill.model.states import Published, RolledBack
-from dagster_safe_backfill_tests.harness.audited import KEYS, Row
+from dagster_safe_backfill.model.states import Origin, Published, RolledBack
+from dagster_safe_backfill.wap.tables.store import store
+from dagster_safe_backfill_tests.harness.audited import KEYS, Row, frame, slice_of
 from dagster_safe_backfill_tests.harness.publications import Publications, day_rows
 from dagster_safe_backfill_tests.harness.snowflake.emulator import Emulator, serve
 from dagster_safe_backfill_tests.harness.snowflake.races import HELD, OTHER, Race, Work, races
@@ -22,7 +24,11 @@ from dagster_safe_backfill_tests.harness.snowflake_backend import SnowflakeBacke
 Rows = dict[int, float]
 OLD: list[Row] = [row for day in range(2) for row in day_rows(day, 1.0)]
 WAS: Rows = {0: 1.0, 1: 1.0, 2: 1.0}
-ROWS: dict[str, Rows] = {HELD: {0: 2.0, 1: 2.0, 2: 1.0, 3: 2.0}, OTHER: {0: 1.0, 1: 3.0, 2: 3.0, 5: 3.0}}
+ROWS: dict[str, Rows] = {
+    "earlier": {0: 0.0},
+    HELD: {0: 2.0, 1: 2.0, 2: 1.0, 3: 2.0},
+    OTHER: {0: 1.0, 1: 3.0, 2: 3.0, 5: 3.0},
+}
 """What each of the two computes of a day, as many rows: numbers of rows alone don't tell them apart."""
 
 
@@ -180,3 +186,51 @@ def test_what_somebody_changes_by_hand_is_not_lost(lax: Emulator, strategy: Stra
         ends[type(race.held).__name__] += 1
     told(f"{strategy} against {edit} by hand", ends.total())
     assert {"Published", "PublishConflictError"} <= {*ends}
+
+
+def storing(who: str, *, is_whole: bool = False) -> Work:
+    """Return what a plain asset's run does, which takes no part in write, audit and publish."""
+
+    def work(table: Publications) -> object:
+        with table.warehouse.connect() as session:
+            return store(
+                session,
+                frame(computed(who)),
+                spec=replace(table.spec, partition_expr={}) if is_whole else table.spec,
+                partition_slice=None if is_whole else slice_of([0]),
+                origin=Origin(run_id=who, publication_id=who, asset_key="t"),
+            )
+
+    return work
+
+
+@pytest.mark.parametrize("live", [None, [], OLD], ids=["first", "empty", "again"])
+@pytest.mark.parametrize("unique_key", [("day", "id"), ()], ids=["merge", "replace"])
+def test_of_two_plain_writes_the_rows_of_one_stay(
+    lax: Emulator, unique_key: tuple[str, ...], live: list[Row] | None
+) -> None:
+    table = Publications(SnowflakeBackend(lax), live=None if live is None else OLD[3:], unique_key=unique_key)
+    if live is not None:
+        # The asset owns the table already, so that nothing is to be claimed.
+        storing("earlier")(table)
+        table.do("DELETE FROM t WHERE day = '2024-01-01'")
+    if live:
+        table.do("INSERT INTO t SELECT DATE '2024-01-01', i, 1.0, NULL FROM range(3) AS r (i)")
+    count = 0
+    for race in races(lax, table, storing(HELD), storing(OTHER), step=4):
+        assert not any(isinstance(outcome, Exception) for outcome in race.outcomes.values()), (race.at, race.outcomes)
+        assert day(race) in (ROWS[HELD], ROWS[OTHER]), (race.at, race.statement)
+        if live is not None:
+            assert day(race, 1) == WAS
+        count += 1
+    told("two plain writes", count)
+
+
+def test_of_two_plain_writes_of_a_whole_table_the_rows_of_one_stay(lax: Emulator) -> None:
+    table = Publications(SnowflakeBackend(lax), live=[], unique_key=())
+    storing("earlier", is_whole=True)(table)
+    table.do("DELETE FROM t")
+    works = storing(HELD, is_whole=True), storing(OTHER, is_whole=True)
+    for race in races(lax, table, *works, step=4):
+        assert not any(isinstance(outcome, Exception) for outcome in race.outcomes.values()), (race.at, race.outcomes)
+        assert day(race) in (ROWS[HELD], ROWS[OTHER]), (race.at, race.statement)

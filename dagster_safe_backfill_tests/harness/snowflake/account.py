@@ -76,6 +76,7 @@ class Account:
     def __init__(self, *, idle_abort: float = 300, time_zone: str = parameters.DEFAULTS["TIMEZONE"]) -> None:
         self.locks_changes_only = False
         self.is_stale = False
+        self.failing_clones = 0
         self.transactions: dict[int, Begun] = {}
         self.logins = 0
         self.most_sessions: dict[str | None, int] = {}
@@ -85,6 +86,9 @@ class Account:
         self.idle_abort = idle_abort
         self.defaults = {**parameters.DEFAULTS, "TIMEZONE": time_zone}
         self.users: dict[str, User] = {}
+        self.policies: dict[str, Any] = {}
+        self.tags: dict[str, str | None] = {}
+        """The masking policy of each tag."""
         self.commits = Commits()
         self.relations = catalog.Relations(Duck(self.duck.cursor()))
         self.locks = TableLocks()

@@ -52,6 +52,12 @@ class Facts:
     virtual: dict[str, str] = field(default_factory=dict)
     """The expressions of virtual columns, in DuckDB's words."""
     is_dynamic: bool = False
+    variety: str | None = None
+    """What it is if it isn't a standard table: ICEBERG, HYBRID, EXTERNAL or EVENT."""
+    retention: int = 1
+    policies: tuple[Any, ...] = ()
+    """The policies on it; see `policies.Applied`."""
+    owner: str = "SYSADMIN"
     grants: tuple[str, ...] = ()
     created: str = ""
     session: int | None = None
@@ -88,15 +94,20 @@ def _views(database: str) -> dict[str, str]:
     hidden = f"t.database_name = {literal(database)} AND t.schema_name NOT IN ('main', '{INFORMATION_SCHEMA}')"
     tables = f"""
         SELECT t.database_name AS TABLE_CATALOG, t.schema_name AS TABLE_SCHEMA,
-               coalesce({of_json("shown")}, t.table_name) AS TABLE_NAME, 'SYSADMIN' AS TABLE_OWNER,
-               CASE {of_json("kind")} WHEN 'TEMPORARY' THEN 'LOCAL TEMPORARY' ELSE 'BASE TABLE' END AS TABLE_TYPE,
+               coalesce({of_json("shown")}, t.table_name) AS TABLE_NAME,
+               coalesce({of_json("owner")}, 'SYSADMIN') AS TABLE_OWNER,
+               CASE WHEN {of_json("kind")} = 'TEMPORARY' THEN 'LOCAL TEMPORARY'
+                    WHEN {of_json("variety")} IN ('EXTERNAL', 'EVENT') THEN {of_json("variety")} || ' TABLE'
+                    ELSE 'BASE TABLE' END AS TABLE_TYPE,
                CASE {of_json("kind")} WHEN 'TRANSIENT' THEN 'YES' ELSE 'NO' END AS IS_TRANSIENT,
-               t.estimated_size AS ROW_COUNT, 0 AS BYTES, 1 AS RETENTION_TIME,
+               t.estimated_size AS ROW_COUNT, 0 AS BYTES,
+               coalesce({of_json("retention")}::BIGINT, 1) AS RETENTION_TIME,
                {of_json("created")}::TIMESTAMPTZ AS CREATED, {of_json("created")}::TIMESTAMPTZ AS LAST_ALTERED,
                {of_json("comment")} AS COMMENT,
                CASE {of_json("kind")} WHEN 'TEMPORARY' THEN 'YES' ELSE 'NO' END AS IS_TEMPORARY,
                CASE {of_json("is_dynamic")} WHEN 'true' THEN 'YES' ELSE 'NO' END AS IS_DYNAMIC,
-               'NO' AS IS_ICEBERG, 'NO' AS IS_HYBRID,
+               CASE {of_json("variety")} WHEN 'ICEBERG' THEN 'YES' ELSE 'NO' END AS IS_ICEBERG,
+               CASE {of_json("variety")} WHEN 'HYBRID' THEN 'YES' ELSE 'NO' END AS IS_HYBRID,
                {of_json("session")}::BIGINT AS _SESSION
         FROM duckdb_tables() AS t WHERE {hidden}
         UNION ALL
@@ -185,7 +196,7 @@ def facts(duck: Duck, name: Name) -> Facts:
     if not found[0]:
         return Facts()
     read = json.loads(found[0])
-    return Facts(**{**read, "grants": tuple(read["grants"])})
+    return Facts(**{**read, "grants": tuple(read["grants"]), "policies": tuple(read["policies"])})
 
 
 @dataclass(frozen=True)
@@ -199,6 +210,8 @@ class Relation:
     """See `Facts`."""
     virtual: frozenset[str] = frozenset()
     is_dynamic: bool = False
+    variety: str | None = None
+    policies: tuple[Any, ...] = ()
 
 
 class Relations:
@@ -289,6 +302,8 @@ def _relation(duck: Duck, name: Name) -> Relation | None:
         types=known.get("types", {}),
         virtual=frozenset(known.get("virtual", ())),
         is_dynamic=known.get("is_dynamic", False),
+        variety=known.get("variety"),
+        policies=tuple(known.get("policies", ())),
     )
 
 

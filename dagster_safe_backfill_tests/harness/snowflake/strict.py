@@ -23,6 +23,7 @@ from dagster_safe_backfill_tests.harness.snowflake import (
     loading,
     odd,
     parameters,
+    policies,
     refusals,
     results,
     showing,
@@ -189,19 +190,27 @@ class Session:
         if begun is not None:
             begun.end(state)
 
+    def set_policy(self, sql: str) -> Result:
+        """Commit what is open, then define or set a policy."""
+        if self.transaction.open:
+            self.end_transaction(commit=True)
+        with self.account.commits.lock, self.duck.sheltered(), self.account.relations.change():
+            self.account.commits.count += 1
+            return policies.run(self, sql)
+
     def ddl(self, sql: str) -> Result:
         """Commit what is open, then run."""
         if self.transaction.open:
             self.end_transaction(commit=True)
         copy_grants = bool(tables.COPY_GRANTS.search(refusals.without_literals(sql)))
-        plain = tables.COPY_GRANTS.sub("", sql) if copy_grants else sql
+        plain, variety = tables.of_variety(tables.COPY_GRANTS.sub("", sql) if copy_grants else sql)
         try:
             tree = self.parsed(plain).tree()
             for name in tables.changed_by(self, tree):
                 self.lock(name, alone=True)
             changing = self.account.relations.change(tables.named(tree))
             with self.account.commits.lock, self.duck.sheltered(), changing:
-                return tables.run(self, tree, sql, copy_grants=copy_grants)
+                return tables.run(self, tree, sql, copy_grants=copy_grants, variety=variety)
         finally:
             self.account.commits.count += 1
             self.account.locks.release(self.number)
@@ -250,7 +259,7 @@ class Session:
             if isinstance(tree, exp.Merge):
                 showing.returning(tree)
             duck_sql, kinds, resolver = self._prepared(tree)
-            if not is_odd:
+            if not is_odd and not resolver.has_policies:
                 statement.remember(self, duck_sql, kinds, resolver.written)
             known = duck_sql, kinds
         duck_sql, kinds = known
@@ -471,6 +480,12 @@ def _abort(session: Session, number: int) -> Result:
 
 
 _BY_TEXT: dict[str, tuple[re.Pattern[str], Callable[[Session, str, re.Match[str]], Result]]] = {
+    "policy": (policies.STATEMENT, lambda session, sql, found: session.set_policy(sql)),
+    "policies": (
+        policies.REFERENCES,
+        lambda session, sql, found: policies.references(session, found[1]),
+    ),
+    "counted": (policies.COUNTED, lambda session, sql, found: policies.counted(session, found[1])),
     "ddl": (
         re.compile(r"\s*(CREATE|ALTER(?!\s+SESSION)|DROP|TRUNCATE|COMMENT|GRANT|REVOKE|UNDROP)\b", re.IGNORECASE),
         lambda session, sql, found: session.ddl(sql),

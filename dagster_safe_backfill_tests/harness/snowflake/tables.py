@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from sqlglot import exp
@@ -14,10 +15,25 @@ from dagster_safe_backfill_tests.harness.snowflake.names import Resolver
 from dagster_safe_backfill_tests.harness.snowflake.results import Result, text
 
 DDL = 0x6000
+_VARIETY = re.compile(
+    r"^\s*CREATE\s+(?P<replace>OR\s+REPLACE\s+)?(?P<variety>ICEBERG|HYBRID|EXTERNAL|EVENT)\s+TABLE\b", re.IGNORECASE
+)
+_RETENTION = re.compile(r"\bDATA_RETENTION_TIME_IN_DAYS\s*=\s*(\d+)", re.IGNORECASE)
 COPY_GRANTS = re.compile(r"\s+COPY\s+GRANTS\b", re.IGNORECASE)
 
 
-def create_table(session: Any, tree: exp.Create, *, copy_grants: bool) -> Result:
+def of_variety(sql: str) -> tuple[str, str | None]:
+    """Return CREATE TABLE without the word that says what other kind of table it makes, and that word."""
+    found = _VARIETY.match(sql)
+    if found is None:
+        return sql, None
+    variety, rest = found["variety"].upper(), sql[found.end() :]
+    if variety == "EVENT" and "(" not in rest:
+        rest += " (TIMESTAMP TIMESTAMP_NTZ, RECORD VARIANT, VALUE VARIANT)"
+    return f"CREATE {found['replace'] or ''}TABLE{rest}", variety
+
+
+def create_table(session: Any, tree: exp.Create, sql: str, *, copy_grants: bool, variety: str | None = None) -> Result:
     """CREATE TABLE in all its forms: columns, AS, LIKE, CLONE."""
     resolver = Resolver(session)
     target = tree.this.this if isinstance(tree.this, exp.Schema) else tree.this
@@ -35,7 +51,16 @@ def create_table(session: Any, tree: exp.Create, *, copy_grants: bool) -> Result
     if there == "view" or (there and not tree.args.get("replace")):
         raise errors.already_exists(str(shown))
     old = catalog.facts(session.duck, name) if there else Facts()
-    known = Facts(kind=kind, comment=comment, created=catalog.now(), is_dynamic=is_dynamic)
+    retention = _RETENTION.search(sql)
+    known = Facts(
+        kind=kind,
+        comment=comment,
+        created=catalog.now(),
+        is_dynamic=is_dynamic,
+        variety=variety,
+        retention=int(retention[1]) if retention else 1,
+        owner=session.role or "SYSADMIN",
+    )
     if kind == "TEMPORARY":
         known = replace(known, session=session.number, shown=shown.table)
     source = tree.args.get("clone") or next(iter(tree.find_all(exp.LikeProperty)), None)
@@ -69,6 +94,11 @@ def _properties(tree: exp.Create) -> tuple[Kind, str | None]:
 def _like(session: Any, name: Name, source: Name, known: Facts, *, clone: bool) -> Facts:
     """Make a table with another's columns, defaults and nullability; a clone has its rows, comment and types too."""
     theirs = catalog.facts(session.duck, source)
+    if clone and session.account.failing_clones:
+        session.account.failing_clones -= 1
+        raise errors.no_time_travel(str(source))
+    if clone and theirs.variety:
+        raise errors.unsupported(f"CLONE of an {theirs.variety} table to a standard table")
     if clone and theirs.kind != "PERMANENT" and known.kind == "PERMANENT":
         raise errors.SnowflakeError(
             2119,
@@ -91,7 +121,8 @@ def _like(session: Any, name: Name, source: Name, known: Facts, *, clone: bool) 
     session.duck.execute("COMMIT")
     comment = known.comment or (theirs.comment if clone else None)
     of_columns = {"types": theirs.types, "defaults": theirs.defaults, "virtual": theirs.virtual}
-    return replace(known, comment=comment, grants=theirs.grants, **of_columns)
+    policies = theirs.policies if clone else ()
+    return replace(known, comment=comment, grants=theirs.grants, policies=policies, **of_columns)
 
 
 def _defined(session: Any, tree: exp.Create, name: Name, known: Facts) -> Facts:
@@ -293,10 +324,12 @@ def named(tree: exp.Expression) -> set[str] | None:
     return {table.name for table in tree.find_all(exp.Table)} or None if kind in {"TABLE", "VIEW"} else None
 
 
-def run(session: Any, tree: exp.Expression, sql: str, *, copy_grants: bool) -> Result:
+def run(session: Any, tree: exp.Expression, sql: str, *, copy_grants: bool, variety: str | None = None) -> Result:
     """Run one DDL statement."""
     if isinstance(tree, exp.Create):
-        return _create(session, tree, copy_grants=copy_grants)
+        is_table = tree.args["kind"].upper() == "TABLE"
+        made = partial(create_table, sql=sql, copy_grants=copy_grants, variety=variety) if is_table else _create
+        return made(session, tree)
     if isinstance(tree, exp.Drop):
         return drop(session, tree)
     if isinstance(tree, exp.Grant):
@@ -313,10 +346,8 @@ def run(session: Any, tree: exp.Expression, sql: str, *, copy_grants: bool) -> R
     raise errors.unsupported(f"{sql[:100]} in the emulator")
 
 
-def _create(session: Any, tree: exp.Create, *, copy_grants: bool) -> Result:
+def _create(session: Any, tree: exp.Create) -> Result:
     kind = tree.args["kind"].upper()
-    if kind == "TABLE":
-        return create_table(session, tree, copy_grants=copy_grants)
     if kind == "SCHEMA":
         return create_schema(session, tree)
     if kind == "STAGE":

@@ -100,6 +100,10 @@ class Tables(ABC):
         """
 
     @abstractmethod
+    def find(self, name: str) -> tuple[TableRef, ...]:
+        """Return the tables of this name in all schemas that the session may see. The case of the name is ignored."""
+
+    @abstractmethod
     def ensure_schema(self, schema: str) -> None:
         """Create a schema if it doesn't exist."""
 

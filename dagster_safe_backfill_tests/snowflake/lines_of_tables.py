@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import cast
 
 from snowflake.connector.errors import Error
@@ -169,6 +170,27 @@ def other_kind(account: Account, kind: str) -> str:
         said = str(error)
     assert f"{kind.lower()} table" in said.lower(), said
     return said
+
+
+@line("with a wap_schema, future grants show nobody what is made beside a table")
+def wap_schema(account: Account) -> str:
+    beside = f"{account.schema}_WAP"
+    table = Table(account, columns=None, io_manager=account.manager(wap_schema=beside.lower()))
+    table.spec = replace(table.spec, table=replace(table.spec.table, wap_schema=beside.lower()))
+    account.sql(f"GRANT SELECT ON FUTURE TABLES IN SCHEMA {account.schema} TO ROLE PUBLIC")
+    try:
+        table.published(OLD, range(4), "1")
+        audited = table.staged(NEW, [0], "2")
+        made = [str(row[1]) for row in account.sql(f"SHOW TABLES IN SCHEMA {beside}")]
+        readable = [name for name in made if "PUBLIC" in str(account.sql(f"SHOW GRANTS ON TABLE {beside}.{name}"))]
+        own = [str(row[1]) for row in account.sql(f"SHOW TABLES IN SCHEMA {account.schema}")]
+        table.publish(audited, "2")
+        table.rollback("2")
+    finally:
+        account.sql(f"DROP SCHEMA IF EXISTS {beside}")
+    assert (own, readable) == (["T"], [])
+    assert "PUBLIC" in str(_grants(account, table))
+    return f"{len(made)} tables, of which nobody else may read one"
 
 
 @line("a role with the documented privileges is enough, with future grants to others")

@@ -94,6 +94,13 @@ def named(connection: Connection, schema: str, prefix: str) -> tuple[TableRef, .
     return tuple(TableRef(schema=schema, name=shown(name)) for (name,) in rows)
 
 
+def in_any_schema(connection: Connection, name: str) -> tuple[TableRef, ...]:
+    """See `Tables.find`."""
+    where = f"TABLE_NAME = {_text(name.upper())}"
+    rows = connection.execute(f"SELECT TABLE_SCHEMA FROM INFORMATION_SCHEMA.TABLES WHERE {where} ORDER BY TABLE_SCHEMA")
+    return tuple(TableRef(schema=shown(schema), name=name) for (schema,) in rows)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """The properties of a table in the catalog, without its columns.

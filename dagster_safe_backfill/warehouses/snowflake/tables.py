@@ -78,6 +78,10 @@ class SnowflakeTables(Tables):
         """See `Tables.list`."""
         return catalog.named(self._statements.own, schema, prefix)
 
+    def find(self, name: str) -> tuple[TableRef, ...]:
+        """See `Tables.find`."""
+        return catalog.in_any_schema(self._statements.own, name)
+
     def ensure_schema(self, schema: str) -> None:
         """See `Tables.ensure_schema`."""
         self._statements.ensure_schema(schema)

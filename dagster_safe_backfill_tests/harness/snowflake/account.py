@@ -87,6 +87,8 @@ class Account:
         self.defaults = {**parameters.DEFAULTS, "TIMEZONE": time_zone}
         self.users: dict[str, User] = {}
         self.policies: dict[str, Any] = {}
+        self.future_grants: dict[tuple[str, str], tuple[str, ...]] = {}
+        """What each new table of a schema is granted."""
         self.tags: dict[str, str | None] = {}
         """The masking policy of each tag."""
         self.commits = Commits()

@@ -42,6 +42,7 @@ def create_table(session: Any, tree: exp.Create, sql: str, *, copy_grants: bool,
     is_dynamic = any(isinstance(item, exp.DynamicProperty) for item in tree.find_all(exp.Property))
     if not session.account.relations.has_schema(session.duck, shown.database, shown.schema):
         raise errors.does_not_exist("Schema", f"{shown.database}.{shown.schema}")
+    session.settings.check(f"CREATE TABLE ON {shown.schema}", f"schema '{shown.schema}'")
     name = session.temporary.get(shown, shown)
     if kind == "TEMPORARY":
         name = replace(shown, table=f"{shown.table}~{session.number}")
@@ -70,7 +71,8 @@ def create_table(session: Any, tree: exp.Create, sql: str, *, copy_grants: bool,
         known = _defined(session, tree, name, known)
     if copy_grants and not known.grants:
         known = replace(known, grants=old.grants)
-    catalog.record(session.duck, name, known if copy_grants else replace(known, grants=()))
+    future = session.account.future_grants.get((name.database, name.schema), ()) if kind != "TEMPORARY" else ()
+    catalog.record(session.duck, name, replace(known, grants=(*(known.grants if copy_grants else ()), *future)))
     session.account.forget_loads(str(name))
     if kind == "TEMPORARY":
         session.temporary[shown] = name
@@ -332,7 +334,7 @@ def run(session: Any, tree: exp.Expression, sql: str, *, copy_grants: bool, vari
         return made(session, tree)
     if isinstance(tree, exp.Drop):
         return drop(session, tree)
-    if isinstance(tree, exp.Grant):
+    if isinstance(tree, exp.Grant) or _FUTURE.match(sql):
         return grant(session, sql)
     if str(tree.args.get("kind") or "TABLE").upper() == "TABLE":
         if isinstance(tree, exp.Alter):
@@ -379,8 +381,21 @@ _GRANT = re.compile(
 )
 
 
+_FUTURE = re.compile(
+    r"^\s*GRANT\s+(?P<what>.+?)\s+ON\s+FUTURE\s+TABLES\s+IN\s+SCHEMA\s+(?P<schema>\S+)"
+    r"\s+TO\s+(?:ROLE\s+)?(?P<role>\S+?)\s*;?\s*$",
+    re.I,
+)
+
+
 def grant(session: Any, sql: str) -> Result:
     """GRANT on a table, kept as text so that a test can read what a swap or a clone did to it."""
+    found = _FUTURE.match(sql)
+    if found is not None:
+        key = (session.database, found["schema"].strip('"').upper())
+        made = f"{found['what'].upper()} TO {found['role'].upper()}"
+        session.account.future_grants[key] = (*session.account.future_grants.get(key, ()), made)
+        return text(DDL, status="Statement executed successfully.")
     found = _GRANT.match(sql)
     if found is None:
         raise errors.unsupported(f"{sql[:100]} in the emulator")

@@ -33,7 +33,7 @@ def test_each_line_passes_on_the_emulator_or_says_that_it_needs_an_account(tmp_p
     assert failed == {}
     assert status == 0
     assert {line for line, one in verdicts.items() if one["outcome"] == "account only"} == ACCOUNT_ONLY
-    assert len(verdicts) == 37
+    assert len(verdicts) == 38
 
 
 def test_without_a_login_it_says_what_to_set(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import dagster as dg
 import pytest
 
 import dagster_safe_backfill as sb
 from dagster_safe_backfill.model.options import Strategy
+from dagster_safe_backfill.wap import publish
+from dagster_safe_backfill.warehouses.snowflake.transaction import Transaction
 from dagster_safe_backfill_tests.harness.assets import Source, events, failure_of, run_range
-from dagster_safe_backfill_tests.harness.publications import STRATEGIES
+from dagster_safe_backfill_tests.harness.publications import STRATEGIES, Publications, day_rows
 from dagster_safe_backfill_tests.harness.snowflake.users import User
 from dagster_safe_backfill_tests.harness.snowflake_backend import SnowflakeBackend
 
@@ -97,3 +102,79 @@ def test_a_wap_schema_that_the_role_may_not_make_is_named(
     finally:
         del account.emulator.account.users["LIMITED"]
     assert "the schema \"WAP\" doesn't exist, or the role isn't allowed to see it" in failure_of(failed, "events")
+
+
+def beside(account: SnowflakeBackend) -> Publications:
+    """Return a table whose shadows, archives and ledger are in `wap`."""
+    table = Publications(account, live=day_rows(0, 1.0))
+    table.spec = replace(table.spec, table=replace(table.spec.table, wap_schema="wap"))
+    return table
+
+
+def killed_before_the_ledger(table: Publications, strategy: Strategy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Publish rows of 2.0, and be killed before the ledger has it: nothing is rolled back, and nothing cleaned up."""
+
+    def killed(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    staged = table.stage(day_rows(0, 2.0), [0], "1")
+    with monkeypatch.context() as patch:
+        patch.setattr(Transaction, "roll_back", lambda self: self.own.execute("ROLLBACK"))
+        patch.setattr(Transaction, "close", lambda self, *, is_committed: None)
+        patch.setattr(publish, "record_change", killed)
+        with pytest.raises(KeyboardInterrupt):
+            table.publish(staged, "1", strategy=strategy)
+
+
+def test_a_swap_that_this_ledger_does_not_know_is_undone(
+    account: SnowflakeBackend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = beside(account)
+    before = table.live()
+    killed_before_the_ledger(table, "swap", monkeypatch)
+    assert table.values() == {0: [2.0] * 3}, "it was swapped"
+    with caplog.at_level("WARNING"):
+        table.published(day_rows(0, 3.0), [0], "2", strategy="swap")
+    assert "was not recorded, and is undone" in caplog.text
+    assert table.values() == {0: [3.0] * 3}
+    table.rollback("2")
+    assert table.live() == before
+
+
+def test_a_swap_that_this_ledger_knows_is_completed(
+    account: SnowflakeBackend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = beside(account)
+    before = table.live()
+    staged = table.stage(day_rows(0, 2.0), [0], "1")
+    with monkeypatch.context() as patch:
+        patch.setattr(Transaction, "close", lambda self, *, is_committed: None)
+        table.publish(staged, "1", strategy="swap")
+    with caplog.at_level("WARNING"):
+        table.rollback("1")
+    assert "was recorded, and is completed" in caplog.text
+    assert table.live() == before
+
+
+def test_an_archive_that_a_crash_left_there_is_dropped(
+    account: SnowflakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = beside(account)
+    before = table.live()
+    killed_before_the_ledger(table, "merge", monkeypatch)
+    assert table.live() == before
+    dropped = table.retire()
+    assert [str(one) for one in dropped.archives] == ["wap.main__t__archive_1"]
+    assert [str(one) for one in dropped.shadows] == ["wap.main__t__shadow_1"]
+
+
+def test_another_wap_schema_is_refused(account: SnowflakeBackend, instance: dg.DagsterInstance) -> None:
+    source = Source()
+    asset = events(source)
+    assert run_range([asset], *DAYS, io_manager=account.manager(wap_schema="wap"), instance=instance).success
+    for other in ("wap2", None):
+        failed = run_range([asset], *DAYS, io_manager=account.manager(wap_schema=other), instance=instance)
+        assert "wap_schema='wap'" in failure_of(failed, "events")
+    assert len(source.calls) == 1
+    # The same by another spelling.
+    assert run_range([asset], *DAYS, io_manager=account.manager(wap_schema="WAP"), instance=instance).success

@@ -465,6 +465,15 @@ def _facts(session: Session, sql: str, found: re.Match[str]) -> Result:
     return session.account.relations.answered(Name(session.database, found[2], found[3]), found[1], ask)
 
 
+def _schemas_of(session: Session, sql: str) -> Result:
+    """In which schemas a table of a name is; the schema MAIN has another name here, which nobody is to see."""
+    duck_sql, _ = session.prepared(session.parsed(sql).tree())
+    rows: list[list[str | None]] = [
+        [name.removesuffix("_") if name == "MAIN_" else name] for (name,) in session.duck.execute(duck_sql).fetchall()
+    ]
+    return Result(0x1000, [results.column("TABLE_SCHEMA", "VARCHAR")], rows=rows)
+
+
 def _cancel_all(session: Session, number: int) -> Result:
     """SYSTEM$CANCEL_ALL_QUERIES, of a session of the same user."""
     found = [one for one in [*session.account.sessions.values()] if one.number == number and one.user == session.user]
@@ -484,6 +493,10 @@ _BY_TEXT: dict[str, tuple[re.Pattern[str], Callable[[Session, str, re.Match[str]
     "policies": (
         policies.REFERENCES,
         lambda session, sql, found: policies.references(session, found[1]),
+    ),
+    "schemas": (
+        re.compile(r"SELECT TABLE_SCHEMA FROM INFORMATION_SCHEMA\.TABLES WHERE TABLE_NAME = '[^']+' ORDER BY \w+$"),
+        lambda session, sql, found: _schemas_of(session, sql),
     ),
     "counted": (policies.COUNTED, lambda session, sql, found: policies.counted(session, found[1])),
     "ddl": (

@@ -23,13 +23,13 @@ from dagster_safe_backfill.assets.metadata import (
     schema_of,
     table_of_asset,
     table_of_output,
+    wap_schema_of,
 )
+from dagster_safe_backfill.assets.outputs import origin_of, run_id_of, write_metadata
 from dagster_safe_backfill.errors import ConfigurationError, TableNotFoundError
 from dagster_safe_backfill.model.options import AssetOptions
-from dagster_safe_backfill.model.states import Origin, RowCounts
-from dagster_safe_backfill.model.tables import TableRef, TableSpec
+from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.model.text import about
-from dagster_safe_backfill.reports.events import changes_metadata, table_metadata
 from dagster_safe_backfill.runs.declared import TableIO, first_key
 from dagster_safe_backfill.runs.partitions import reads_nothing, slice_of_input, slice_of_output
 from dagster_safe_backfill.runs.private_dagster import consuming_assets
@@ -59,6 +59,12 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
 
     Subclasses return their database from `warehouse` and their schema from `default_schema`.
     """
+
+    wap_schema: str | None = Field(
+        default=None,
+        description="A schema of its own for the shadows, archives, ledger and locks of all tables. Defaults to the"
+        " schema of each table.",
+    )
 
     @abstractmethod
     def warehouse(self) -> Warehouse:
@@ -118,13 +124,13 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
                 " annotate the function `-> None`."
             )
         partition_slice = slice_of_output(context)
-        with self.connected(spec.table, run_id=_run_id(context)) as connection:
+        with self.connected(spec.table, run_id=run_id_of(context)) as connection:
             changes = _upkeep().store(
-                connection, obj, spec=spec, partition_slice=partition_slice, origin=_origin_of(context, options)
+                connection, obj, spec=spec, partition_slice=partition_slice, origin=origin_of(context, options)
             )
             query = _upkeep().select_text(connection, spec=spec, partition_slice=partition_slice)
         of_frame = _upkeep().frame_metadata(obj)
-        context.add_output_metadata(_write_metadata(context, spec, changes) | of_frame | {"Query": query})  # pyright: ignore[reportUnknownMemberType]: MetadataValue is generic
+        context.add_output_metadata(write_metadata(context, spec, changes) | of_frame | {"Query": query})  # pyright: ignore[reportUnknownMemberType]: MetadataValue is generic
 
     def load_input(self, context: dg.InputContext) -> object:
         """Read the upstream partitions of an input, as the type that its annotation names; a pandas frame without one.
@@ -145,7 +151,7 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
         # slice_of_input raises for an input without partitions.
         is_empty = reads_nothing(context)
         try:
-            with self.connected(table, run_id=_run_id(context), read_only=True) as connection:
+            with self.connected(table, run_id=run_id_of(context), read_only=True) as connection:
                 return _upkeep().read(
                     connection,
                     spec=options_of_metadata(metadata).table_spec(table),
@@ -168,7 +174,13 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
     def _here(self, table: TableRef) -> TableRef:
         """Return a table with what is to be known of the database that it is in."""
         database, kind = self.database_shown
-        return replace(table, longest_name=self.warehouse().dialect.longest_name, database=database, storage_kind=kind)
+        return replace(
+            table,
+            longest_name=self.warehouse().dialect.longest_name,
+            database=database,
+            storage_kind=kind,
+            wap_schema=wap_schema_of(table, self.wap_schema),
+        )
 
     def _output_table(self, context: dg.OutputContext) -> TableRef:
         metadata = context.definition_metadata or {}
@@ -314,7 +326,9 @@ class RangeSnowflakeIOManager(RangeIOManager):
         from dagster_safe_backfill.warehouses.snowflake.session import SnowflakeWarehouse
 
         connect = partial(self._connect, tags)
-        return SnowflakeWarehouse(connect, schema=self.schema_, lock_timeout=self.lock_timeout)
+        # Temporary tables hold computed rows, too.
+        schema = self.wap_schema or self.schema_
+        return SnowflakeWarehouse(connect, schema=schema, lock_timeout=self.lock_timeout)
 
     @property
     def default_schema(self) -> str | None:
@@ -377,24 +391,3 @@ def _upkeep():
     from dagster_safe_backfill.runs import upkeep
 
     return upkeep
-
-
-def _run_id(context: dg.InputContext | dg.OutputContext) -> str | None:
-    """Return the id of the run that reads or writes; None outside of runs, for example in `load_asset_value`."""
-    try:
-        return context.step_context.run_id
-    except dg.DagsterInvariantViolationError:
-        return None
-
-
-def _origin_of(context: dg.OutputContext, options: AssetOptions) -> Origin:
-    """Return who writes an output; an op's output belongs to no asset."""
-    run_id = _run_id(context) or ""
-    key = context.asset_key.to_user_string() if context.has_asset_key else None
-    return Origin(run_id=run_id, publication_id=run_id, asset_key=key, former_keys=options.table.former_keys)
-
-
-def _write_metadata(context: dg.OutputContext, spec: TableSpec, changes: Mapping[str, RowCounts]) -> dict[str, Any]:
-    total = sum(changes.values(), RowCounts())
-    rows = "dagster/partition_row_count" if context.has_partition_key else "dagster/row_count"
-    return {**table_metadata(spec.table), rows: total.staged, **changes_metadata(total)}

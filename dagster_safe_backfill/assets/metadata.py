@@ -145,6 +145,23 @@ def names(metadata: Mapping[str, Any], option: str) -> tuple[str, ...]:
     return () if value is None else column_names(option, value)
 
 
+def wap_schema_of(table: TableRef, option: str | None) -> str | None:
+    """Return the schema of a table's shadows, archives, ledger and lock, as the I/O manager's option names it.
+
+    Raises:
+        ConfigurationError: The option is blank, or it names the table's own schema.
+    """
+    if option is None:
+        return None
+    check_text("wap_schema", option, what="the name of a schema")
+    if option.casefold() == table.schema.casefold():
+        raise ConfigurationError(
+            f"{table}: wap_schema is {option!r}, the schema of the table itself. Name a schema that has no assets'"
+            " tables, or leave wap_schema out."
+        )
+    return option
+
+
 def schema_of(metadata: Mapping[str, Any]) -> str | None:
     """Return the schema in metadata; None if there is none.
 

@@ -40,6 +40,7 @@ class TableRef:
         longest_name: The maximum length of the names of the table's shadows and archives, in bytes.
         database: The name or path of the database, for Dagster's events; empty if it isn't known.
         storage_kind: The kind of the database, as Dagster's UI names it; empty if it isn't known.
+        wap_schema: The schema of the table's shadows, archives, ledger and lock. None if it is the table's own.
     """
 
     schema: str
@@ -48,6 +49,7 @@ class TableRef:
     longest_name: int = field(default=255, compare=False, repr=False)
     database: str = field(default="", compare=False, repr=False)
     storage_kind: str = field(default="", compare=False, repr=False)
+    wap_schema: str | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
@@ -70,6 +72,16 @@ class TableRef:
         return cls(schema=parts[0] if len(parts) == 2 else default_schema, name=parts[-1])
 
     @property
+    def schema_beside(self) -> str:
+        """The schema of the table's shadows, archives, ledger and lock."""
+        return self.wap_schema or self.schema
+
+    @property
+    def schemas(self) -> tuple[str, ...]:
+        """The schemas that a write needs: the table's own, and `wap_schema` if there is one."""
+        return (self.schema,) if self.wap_schema is None else (self.schema, self.wap_schema)
+
+    @property
     def shadow_prefix(self) -> str:
         """The prefix of the names of this table's shadows; shadows of other tables have other prefixes."""
         return self._beside(SHADOW_INFIX, "").name
@@ -77,6 +89,32 @@ class TableRef:
     def archive(self, publication_id: str) -> TableRef:
         """Return the name of the archive that keeps the rows that one publication replaced in this table."""
         return self._beside(ARCHIVE_INFIX, publication_id)
+
+    def aside(self, publication_id: str) -> TableRef:
+        """Return the name of the archive of a publication that swaps the table.
+
+        It is the old table, which stays in its schema: DuckDB can't move a table to another schema, and the readers of
+        its schema could read it before. Without a `wap_schema`, it is the name that `archive` returns.
+        """
+        return replace(self, wap_schema=None).archive(publication_id)
+
+    def archives(self, publication_id: str) -> tuple[TableRef, ...]:
+        """Return the names that a publication's archive may have: `archive` and, if it is another one, `aside`."""
+        return tuple(dict.fromkeys((self.archive(publication_id), self.aside(publication_id))))
+
+    def archive_named(self, name: str) -> TableRef:
+        """Return the archive with a name that the ledger holds; the name shows whether it is in the `wap_schema`."""
+        prefix = self._beside(ARCHIVE_INFIX, "").name
+        is_beside = name.casefold().startswith(prefix.casefold())
+        return TableRef(schema=self.schema_beside if is_beside else self.schema, name=name)
+
+    def shadow_named(self, text: str) -> TableRef:
+        """Return the shadow that the ledger names as `schema.name`; it may be older than the `wap_schema`."""
+        # Not split at the dot: the name of a schema or table may contain one.
+        for schema in dict.fromkeys((self.schema_beside, self.schema)):
+            if text.casefold().startswith(f"{schema.casefold()}."):
+                return TableRef(schema=schema, name=text[len(schema) + 1 :])
+        return TableRef(schema=self.schema_beside, name=text.partition(".")[2])
 
     def shadow(self, run_id: str, *, batch: int | None = None) -> TableRef:
         """Return the name of this table's shadow for a run, or for one of its batches; every run has its own."""
@@ -90,10 +128,21 @@ class TableRef:
     def _beside(self, infix: str, text: str) -> TableRef:
         # Does not depend on the length of the word that follows, so that all shadows have the same prefix.
         longest = self.longest_name - len(infix) - min(_LONGEST_WORD, self.longest_name // 3)
-        prefix = _shortened(self.name, longest) + infix
+        prefix = _shortened(self._name_beside, longest) + infix
         # A UUID is shorter without its hyphens.
         word = re.sub(r"\W", "_", text.replace("-", ""))
-        return replace(self, name=prefix + _shortened(word, self.longest_name - len(prefix.encode())))
+        name = prefix + _shortened(word, self.longest_name - len(prefix.encode()))
+        return replace(self, schema=self.schema_beside, name=name, wap_schema=None)
+
+    @property
+    def _name_beside(self) -> str:
+        """The table's name; in a `wap_schema`, which tables of several schemas may share, with that of its schema."""
+        if self.wap_schema is None:
+            return self.name
+        name = f"{self.schema}__{self.name}"
+        # `a__b` and `c` would have the same name as `a` and `b__c`.
+        is_clear = name.count("__") == 1 and "___" not in name
+        return name if is_clear else f"{name}_{_digest(f'{len(self.schema)}.{name}')}"
 
 
 def _shortened(name: str, longest: int) -> str:
@@ -103,10 +152,13 @@ def _shortened(name: str, longest: int) -> str:
     """
     if len(name.encode()) <= longest:
         return name
-    # DuckDB ignores the case of identifiers, even of quoted ones (its docs, "Keywords and Identifiers").
-    digest = sha256(name.casefold().encode()).hexdigest()[:_DIGITS]
     # The cut may split a character of several bytes, of which "ignore" drops the rest.
-    return name.encode()[: longest - _DIGITS - 1].decode(errors="ignore") + f"_{digest}"
+    return name.encode()[: longest - _DIGITS - 1].decode(errors="ignore") + f"_{_digest(name)}"
+
+
+def _digest(name: str) -> str:
+    # DuckDB ignores the case of identifiers, even of quoted ones (its docs, "Keywords and Identifiers").
+    return sha256(name.casefold().encode()).hexdigest()[:_DIGITS]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import get_args
 
 from sqlglot import exp
@@ -59,8 +59,8 @@ _RANK = "_sb_rank"
 
 
 def ledger_of(table: TableRef) -> TableRef:
-    """Return the name of the ledger of a table. All tables of a schema share one ledger."""
-    return TableRef(schema=table.schema, name=LEDGER)
+    """Return the name of the ledger of a table. All tables of a schema, or of a `wap_schema`, share one ledger."""
+    return TableRef(schema=table.schema_beside, name=LEDGER)
 
 
 def is_readable(found: Iterable[Column] | None) -> bool:
@@ -97,6 +97,16 @@ def newest_by_partition(table: TableRef, items: Mapping[str, exp.Expr], *conditi
     ranked = rows_of(table, terms.named({**items, "scope": group(), _RANK: rank}), *conditions)
     select = exp.select(*terms.columns(items)).from_(terms.subquery(ranked, "_sb_events"))
     return select.where(terms.column(_RANK).eq(terms.number(1))).order_by(at.copy())
+
+
+def schemas_that_know(table: TableRef, ledgers: Sequence[TableRef]) -> exp.Query:
+    """Return a query for the schemas of those of some ledgers that have rows of a table."""
+    is_of_table = exp.Lower(this=terms.column("table_name")).eq(exp.Lower(this=terms.text(str(table))))
+    selects: list[exp.Query] = [
+        exp.select(terms.text(one.schema)).from_(terms.table(one)).where(is_of_table.copy()).distinct()
+        for one in ledgers
+    ]
+    return selects[0] if len(selects) == 1 else exp.union(*selects, distinct=False)
 
 
 def last_writer(table: TableRef, own: Iterable[str], *, run_id: str) -> exp.Select:

@@ -153,7 +153,8 @@ def publish(session: Session, audited: Audited, *, rules: Publish, origin: Origi
     table = audited.staged.table_slice.spec.table
     publication = _Publication(session=session, audited=audited, rules=rules, origin=origin)
     # In a transaction of its own: on Snowflake a crash leaves the archive, which retention finds by this row.
-    record_intent(session, table, origin=origin, archive=table.archive(origin.publication_id))
+    archive = table.aside(origin.publication_id) if isinstance(rules, Swap) else table.archive(origin.publication_id)
+    record_intent(session, table, origin=origin, archives=[archive])
     return session.attempt(publication.run)
 
 
@@ -295,7 +296,7 @@ class _Publication:
                 done = swapped(session, staged, publication_id=publication_id, keep_for=rules.archive_for)
                 # Without statements, the rows are as they were, and the table wasn't swapped.
                 if done[0].statements:
-                    aside = staged.spec.table.archive(publication_id)
+                    aside = staged.spec.table.aside(publication_id)
                     check_replaced(session, staged.table_slice, aside, found.live or (), before)
                 return done
             # The first publication of a swap has no table to clone, so it creates one as the others do.

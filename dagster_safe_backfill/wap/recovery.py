@@ -24,7 +24,7 @@ def finish_interrupted_swap(session: Session, table: TableRef) -> None:
             return False
         found = session.query(ledger.changes_of(table, ["publication_id"]))
         # Snowflake stores unquoted names in upper case.
-        return aside.name.casefold() in {table.archive(one).name.casefold() for (one,) in found}
+        return aside.name.casefold() in {table.aside(one).name.casefold() for (one,) in found}
 
     finished = session.tables.recover(table, is_recorded=is_recorded)
     if finished is not None:

@@ -87,7 +87,7 @@ def retire(
         owned = shadow_owners(session, table)
         shadows: list[TableRef] = []
         kept: list[TableRef] = []
-        for shadow in session.tables.list(table.schema, table.shadow_prefix):
+        for shadow in session.tables.list(table.schema_beside, table.shadow_prefix):
             made_by = owned.get(shadow.name.casefold())
             # Only the ledger shows that a table is a shadow; users may have tables with such names.
             if made_by is not None:

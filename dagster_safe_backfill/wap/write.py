@@ -119,7 +119,8 @@ def write(
 
     def work() -> Staged:
         finish_interrupted_swap(session, spec.table)
-        session.tables.ensure_schema(spec.table.schema)
+        for schema in spec.table.schemas:
+            session.tables.ensure_schema(schema)
         # Where DDL is part of transactions, `record_intent` does nothing, and no ledger may exist yet.
         create_ledger(session, spec.table)
         check_writer(session, spec.table, origin=origin, keys=partition_slice.keys)

@@ -39,9 +39,11 @@ def _is_unknown(run_id: str) -> bool:  # noqa: ARG001 - no run is known
 
 def not_a_table(table: TableRef, kind: str, *, shown: str = "") -> ConfigurationError:
     """Return the error for a name that rows can't be written to, because it is that of a view or the like."""
+    article = "an" if kind[0].lower() in "aeiou" else "a"
+    needed = "a standard table" if kind.endswith("table") else "a table"
     return ConfigurationError(
-        f"{table} is {'an' if kind[0] in 'aeiou' else 'a'} {kind}{shown}, and an asset's rows need a table, so nothing"
-        f" was written. Rename or drop the {kind}, or give the asset another name or schema."
+        f"{table} is {article} {kind}{shown}, and an asset's rows need {needed}, so nothing was written. Rename or drop"
+        f" the {kind}, or give the asset another name or schema."
     )
 
 
@@ -96,6 +98,10 @@ class Tables(ABC):
 
         The case of both names is ignored.
         """
+
+    @abstractmethod
+    def find(self, name: str) -> tuple[TableRef, ...]:
+        """Return the tables of this name in all schemas that the session may see. The case of the name is ignored."""
 
     @abstractmethod
     def ensure_schema(self, schema: str) -> None:

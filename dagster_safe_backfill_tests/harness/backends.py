@@ -34,6 +34,10 @@ class Backend(ABC):
         """Return another fresh one, which goes at the end of the block."""
 
     @abstractmethod
+    def manager(self, **options: Any) -> RangeIOManager:
+        """Return an I/O manager, with some options of its own."""
+
+    @abstractmethod
     def own(self, *, duckdb: str, snowflake: str) -> str:
         """Return what is this one's SQL, of two that mean the same."""
 
@@ -55,7 +59,13 @@ class DuckDBBackend(Backend):
 
     def __init__(self, folder: Path | str, *, name: str = "warehouse.duckdb", lock_timeout: float = 5) -> None:
         self.path = str(Path(folder, name))
-        self.io_manager = RangeDuckDBIOManager(database=self.path, schema="main", lock_timeout=lock_timeout)
+        self._lock_timeout = lock_timeout
+        self.io_manager = self.manager()
+
+    def manager(self, **options: Any) -> RangeIOManager:
+        return RangeDuckDBIOManager(
+            database=self.path, **{"schema": "main", "lock_timeout": self._lock_timeout, **options}
+        )
 
     @contextmanager
     def another(self) -> Iterator[Backend]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import cast
 
 from snowflake.connector.errors import Error
@@ -153,7 +154,6 @@ def time_travel(account: Account) -> str:
 
 @line("a column that a policy masks is refused, or the role sees all of it")
 def masked(account: Account) -> str:
-    account.account_only("the emulator has no policies")
     table = Table(account)
     table.published([(0, 1, 1.0, "secret")], [0], "1")
     account.sql("CREATE MASKING POLICY HIDDEN AS (V VARCHAR) RETURNS VARCHAR -> '***'")
@@ -168,6 +168,72 @@ def masked(account: Account) -> str:
     assert table.rows("NOTE") == [("secret",)], "a masked value was written"
     assert said, "a table with a masked column was rolled back"
     return said
+
+
+@line("a table with a row access policy is refused, whether or not the role is told of it")
+def filtered(account: Account) -> str:
+    table = Table(account)
+    table.published(OLD, range(4), "1")
+    account.sql("CREATE ROW ACCESS POLICY FEW AS (I NUMBER) RETURNS BOOLEAN -> I = 0")
+    account.sql(f"ALTER TABLE {table.name} ADD ROW ACCESS POLICY FEW ON (ID)")
+    said = ""
+    try:
+        table.published(NEW, [0], "2", strategy="replace")
+    except SafeBackfillError as error:
+        said = str(error)
+    account.sql(f"ALTER TABLE {table.name} DROP ROW ACCESS POLICY FEW")
+    assert len(table.rows("ID")) == len(OLD), "rows that the role didn't see were left beside the new ones"
+    assert said, "a table with a row access policy was published"
+    return said
+
+
+@lines("a table of another kind is refused by its name", "HYBRID", "DYNAMIC", "EVENT", "ICEBERG")
+def other_kind(account: Account, kind: str) -> str:
+    """An account may lack what such a table needs."""
+    table = Table(account, columns=None)
+    account.sql(f"CREATE TABLE SOURCE ({COLUMNS})")
+    warehouse = account.login.options.get("warehouse", "NONE")
+    made = {
+        "HYBRID": f"CREATE HYBRID TABLE {table.name} ({COLUMNS}, PRIMARY KEY (ID))",
+        "DYNAMIC": f"CREATE DYNAMIC TABLE {table.name} TARGET_LAG = '1 day' WAREHOUSE = {warehouse}"
+        " AS SELECT * FROM SOURCE",
+        "EVENT": f"CREATE EVENT TABLE {table.name}",
+        "ICEBERG": f"CREATE ICEBERG TABLE {table.name} ({COLUMNS}) CATALOG = 'SNOWFLAKE' BASE_LOCATION = 'T'",
+    }
+    try:
+        account.sql(made[kind])
+    except Error as error:
+        if account.is_emulated:
+            raise
+        return f"the account can't make one: {error}"
+    said = ""
+    try:
+        table.published(NEW, [0], "1")
+    except SafeBackfillError as error:
+        said = str(error)
+    assert f"{kind.lower()} table" in said.lower(), said
+    return said
+
+
+@line("with a wap_schema, future grants show nobody what is made beside a table")
+def wap_schema(account: Account) -> str:
+    beside = f"{account.schema}_WAP"
+    table = Table(account, columns=None, io_manager=account.manager(wap_schema=beside.lower()))
+    table.spec = replace(table.spec, table=replace(table.spec.table, wap_schema=beside.lower()))
+    account.sql(f"GRANT SELECT ON FUTURE TABLES IN SCHEMA {account.schema} TO ROLE PUBLIC")
+    try:
+        table.published(OLD, range(4), "1")
+        audited = table.staged(NEW, [0], "2")
+        made = [str(row[1]) for row in account.sql(f"SHOW TABLES IN SCHEMA {beside}")]
+        readable = [name for name in made if "PUBLIC" in str(account.sql(f"SHOW GRANTS ON TABLE {beside}.{name}"))]
+        own = [str(row[1]) for row in account.sql(f"SHOW TABLES IN SCHEMA {account.schema}")]
+        table.publish(audited, "2")
+        table.rollback("2")
+    finally:
+        account.sql(f"DROP SCHEMA IF EXISTS {beside}")
+    assert (own, readable) == (["T"], [])
+    assert "PUBLIC" in str(_grants(account, table))
+    return f"{len(made)} tables, of which nobody else may read one"
 
 
 @line("a role with the documented privileges is enough, with future grants to others")

@@ -88,6 +88,19 @@ def test_tables_are_found_by_their_prefix(warehouse: Warehouse) -> None:
         assert session.tables.list("nowhere", "t") == ()
 
 
+def test_tables_of_one_name_are_found_in_all_schemas(warehouse: Warehouse) -> None:
+    with warehouse.connect() as session:
+        for schema in ("a", "b"):
+            session.tables.ensure_schema(schema)
+            session.tables.ensure_table(TableRef(schema=schema, name="Here"), {"x": "BIGINT"})
+        session.tables.ensure_table(TableRef(schema="b", name="here_not"), {"x": "BIGINT"})
+        assert [(table.schema, table.name.lower()) for table in session.tables.find("here")] == [
+            ("a", "here"),
+            ("b", "here"),
+        ]
+        assert session.tables.find("nowhere") == ()
+
+
 def test_columns_are_added_with_what_their_rows_have(warehouse: Warehouse, read: Read) -> None:
     with warehouse.connect() as session:
         fill(session)

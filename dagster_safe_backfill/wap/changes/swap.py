@@ -36,7 +36,7 @@ def swapped(
             after the rows were staged.
     """
     table = staged.spec.table
-    aside = table.archive(publication_id)
+    aside = table.aside(publication_id)
     live = session.tables.columns(table) or ()
     change = changed_columns(live, staged.columns, apart_from=staged.spec.updated_at_column)
     if staged.spec.on_schema_change == "sync" and change.gone:

@@ -158,7 +158,7 @@ def shadow_owners(session: Session, table: TableRef) -> dict[str, Owner]:
     found = session.query(select.distinct().order_by(terms.column("recorded_at")))
     return {
         # The column `shadow` holds `schema.name`. Rows come in order of time, so the last one of a shadow counts.
-        name.casefold().removeprefix(f"{table.schema.casefold()}."): Owner(run_id=run_id, last_used=at, asset_key=asset)
+        table.shadow_named(name).name.casefold(): Owner(run_id=run_id, last_used=at, asset_key=asset)
         for name, run_id, at, asset in found
     }
 
@@ -169,7 +169,7 @@ def archives(session: Session, table: TableRef) -> dict[TableRef, datetime]:
     items = [archive, exp.Max(this=expiry)]
     select = ledger.rows_of(table, items, ledger.is_event(*CHANGES_OF_LIVE), ledger.is_given("archive"))
     found = session.query(select.group_by(archive.copy()))
-    return {TableRef(schema=table.schema, name=name): at for name, at in found}
+    return {table.archive_named(name): at for name, at in found}
 
 
 def unrecorded_archives(session: Session, table: TableRef) -> dict[TableRef, Owner]:
@@ -177,7 +177,7 @@ def unrecorded_archives(session: Session, table: TableRef) -> dict[TableRef, Own
     items = terms.columns(["archive", "run_id", "recorded_at"])
     found = session.query(ledger.rows_of(table, items, ledger.is_event("intended"), ledger.is_given("archive")))
     recorded = archives(session, table)
-    named = {TableRef(schema=table.schema, name=name): Owner(run_id=run_id, last_used=at) for name, run_id, at in found}
+    named = {table.archive_named(name): Owner(run_id=run_id, last_used=at) for name, run_id, at in found}
     return {one: owner for one, owner in named.items() if one not in recorded}
 
 
@@ -218,7 +218,7 @@ def _change(table: TableRef, row: Row) -> Change:
         fingerprint=Fingerprint.parse(fingerprint) if fingerprint else None,
         columns=tuple(json.loads(columns or "[]")),
         replaced=Fingerprint.parse(replaced) if replaced else None,
-        archive=TableRef(schema=table.schema, name=archive) if archive else None,
+        archive=table.archive_named(archive) if archive else None,
         expires_at=expires_at,
         undone=tuple(json.loads(undone or "[]")),
         strategy=strategy,

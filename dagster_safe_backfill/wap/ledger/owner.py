@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dagster_safe_backfill.errors import OtherAssetError
+from dagster_safe_backfill.errors import ConfigurationError, OtherAssetError
 from dagster_safe_backfill.model.states import Origin
 from dagster_safe_backfill.model.tables import TableRef, names_of
 from dagster_safe_backfill.model.text import listed
@@ -34,13 +34,35 @@ def check_owner(session: Session, table: TableRef, *, origin: Origin, keys: Sequ
 
     Raises:
         OtherAssetError: Another asset wrote the table last, or has staged rows for it in the same run.
+        ConfigurationError: The table's history is in the ledger of another schema.
     """
     if origin.asset_key is None:
         return None
     columns = session.tables.columns(ledger.ledger_of(table))
-    if columns is None or "asset_key" not in map(str.casefold, names_of(columns)):
+    if columns is not None and "asset_key" not in map(str.casefold, names_of(columns)):
         return None
-    return check_writer(session, table, origin=origin, keys=keys)
+    owner = None if columns is None else check_writer(session, table, origin=origin, keys=keys)
+    if owner is None:
+        _check_ledgers(session, table)
+    return owner
+
+
+def _check_ledgers(session: Session, table: TableRef) -> None:
+    """Refuse a table that its ledger doesn't know, and the ledger of another schema does."""
+    own = ledger.ledger_of(table)
+    others = [one for one in session.tables.find(ledger.LEDGER) if one.schema.casefold() != own.schema.casefold()]
+    if not others:
+        return
+    found = [schema for (schema,) in session.query(ledger.schemas_that_know(table, others))]
+    if found:
+        was_own = found[0].casefold() == table.schema.casefold()
+        before = "leave it out" if was_own else f"wap_schema={found[0]!r}"
+        raise ConfigurationError(
+            f"{table}: its history is in {found[0]}.{ledger.LEDGER}, and the ledger is to be {own} now. It would begin"
+            " without the history, and earlier publications could not be rolled back, so nothing was done. Set the I/O"
+            f" manager's wap_schema as it was before ({before}), or move the ledger's rows of this table to {own};"
+            " docs/isolation.md has the statements."
+        )
 
 
 def check_writer(session: Session, table: TableRef, *, origin: Origin, keys: Sequence[str] = ()) -> str | None:

@@ -191,42 +191,54 @@ def record_intent(
     *,
     origin: Origin,
     shadow: TableRef | None = None,
-    archive: TableRef | None = None,
+    archives: Sequence[TableRef] = (),
 ) -> None:
     """Record the name of a shadow or an archive before the table is created, on warehouses whose DDL isn't undone.
 
     After a crash, `retire` finds the table by this row. See `Tables.record_first`. An archive is recorded once.
 
+    Args:
+        session: An open session, outside a transaction.
+        table: The live table.
+        origin: The run that creates the table.
+        shadow: The name of the shadow.
+        archives: The names of which the archive gets one.
+
     Raises:
-        PublishError: A table with the archive's name exists, and no try of this publication made it.
+        PublishError: A table with an archive's name exists, and no try of this publication made it.
     """
 
     def intend() -> None:
-        session.tables.ensure_schema(table.schema)
+        for schema in table.schemas:
+            session.tables.ensure_schema(schema)
         create_ledger(session, table)
-        if archive is not None:
-            is_archive = terms.column("archive").eq(terms.text(archive.name))
-            known = ledger.rows_of(table, [terms.number(1)], is_archive).limit(1)
+        if archives:
+            named = terms.is_in(terms.column("archive"), [terms.text(one.name) for one in archives])
+            known = ledger.rows_of(table, [terms.number(1)], named).limit(1)
             # An earlier try of this publication recorded the archive, and may have created it.
             if session.query(known):
                 return
-            if session.tables.columns(archive) is not None:
-                # On Snowflake, a session may see what another one created before the row that it committed.
-                latest = session.tables.reread()
-                if latest is not None and latest.query(known):
-                    return
-                raise PublishError(
-                    f"{table}: the table {archive} exists, but no publication made it. This publication needs its name"
-                    " for its archive, and archives are never overwritten, so nothing was published. Rename it.",
-                    table=str(table),
-                )
-        values: Values = {
-            "shadow": None if shadow is None else str(shadow),
-            "archive": None if archive is None else archive.name,
-        }
-        record(session, "intended", table, [values], origin=origin)
+            if any(_is_taken(session, table, one, known) for one in archives):
+                return
+        values: list[Values] = [{"archive": one.name} for one in archives]
+        record(session, "intended", table, values or [{"shadow": str(shadow)}], origin=origin)
 
     session.tables.record_first(intend)
+
+
+def _is_taken(session: Session, table: TableRef, archive: TableRef, known: exp.Select) -> bool:
+    """Return True if an earlier try of this publication has recorded its archive meanwhile; refuse others' tables."""
+    if session.tables.columns(archive) is None:
+        return False
+    # On Snowflake, a session may see what another one created before the row that it committed.
+    latest = session.tables.reread()
+    if latest is not None and latest.query(known):
+        return True
+    raise PublishError(
+        f"{table}: the table {archive} exists, but no publication made it. This publication needs its name"
+        " for its archive, and archives are never overwritten, so nothing was published. Rename it.",
+        table=str(table),
+    )
 
 
 def _failures(results: Iterable[AuditResult]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:

@@ -79,7 +79,7 @@ def standing(session: Session, table: TableRef, found: Sequence[StagedPartition]
         return found
     names: set[str] = set()
     # One statement for all shadows, so that their number doesn't change the number of statements.
-    for shadow in session.tables.list(table.schema, table.shadow_prefix):
+    for shadow in session.tables.list(table.schema_beside, table.shadow_prefix):
         names.add(shadow.name.casefold())
     return [one for one in found if one.shadow is not None and one.shadow.name.casefold() in names]
 
@@ -120,8 +120,7 @@ def _staged_partition(table: TableRef, row: Row) -> StagedPartition:
         key=of["partition_key"],
         event=of["event"],
         group=of["scope"],
-        # Not split at the dot: the name of a schema or table may contain one.
-        shadow=TableRef(schema=table.schema, name=shadow[len(table.schema) + 1 :]) if shadow else None,
+        shadow=table.shadow_named(shadow) if shadow else None,
         run_id=of["run_id"],
         code_version=of["code_version"],
         asset_key=of["asset_key"],

@@ -105,7 +105,7 @@ def rollback(
     )
     check_owner(session, spec.table, origin=origin, keys=chosen.keys)
     if not dry_run:
-        record_intent(session, spec.table, origin=origin, archive=spec.table.archive(origin.publication_id))
+        record_intent(session, spec.table, origin=origin, archives=spec.table.archives(origin.publication_id))
     return session.attempt(lambda: step.run(chosen))
 
 
@@ -175,7 +175,7 @@ class _Rollback:
         )
 
     def _restoration(self, live: TableSlice, back: ColumnsBack, undoing: Mapping[str, UndonePartition]) -> Restoration:
-        reader, aside = self.session.reader, self.spec.table.archive(self.origin.publication_id)
+        reader, aside = self.session.reader, self.spec.table.aside(self.origin.publication_id)
         if back.whole is not None:
             return of_table(reader, live, back.whole, aside=aside)
         with_rows = {key: one for key, one in undoing.items() if one.has_rows}

@@ -54,9 +54,11 @@ def store(
     keys = () if partition_slice is None else partition_slice.keys
 
     def work() -> Mapping[str, RowCounts]:
-        finish_interrupted_swap(session, spec.table)
-        session.tables.ensure_schema(spec.table.schema)
+        # Before a swap is undone that only the ledger of another schema records.
         owner = check_owner(session, spec.table, origin=origin, keys=keys)
+        finish_interrupted_swap(session, spec.table)
+        for schema in spec.table.schemas:
+            session.tables.ensure_schema(schema)
         staged = stage(session, source, spec=spec, partition_slice=partition_slice, shadow=shadow, is_scratch=True)
         is_first = owner != origin.asset_key
         if is_first:

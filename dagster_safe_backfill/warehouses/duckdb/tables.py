@@ -143,6 +143,16 @@ class DuckDBTables(Tables):
         tables: Sequence[TableRef] = [TableRef(schema=schema_name, name=name) for schema_name, name in rows]
         return tuple(tables)
 
+    def find(self, name: str) -> tuple[TableRef, ...]:
+        """See `Tables.find`."""
+        rows = self._execute(
+            "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = current_database()"
+            " AND lower(table_name) = lower($1) ORDER BY schema_name",
+            (name,),
+        )
+        tables: Sequence[TableRef] = [TableRef(schema=schema_name, name=found) for schema_name, found in rows]
+        return tuple(tables)
+
     def ensure_schema(self, schema: str) -> None:
         """See `Tables.ensure_schema`."""
         if schema.casefold() == TEMPORARY:

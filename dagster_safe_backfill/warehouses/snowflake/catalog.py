@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 from sqlglot import exp
 
 from dagster_safe_backfill.errors import (
+    ConfigurationError,
     OutOfResourcesError,
     StatementCancelledError,
     SwapError,
@@ -27,10 +29,14 @@ from dagster_safe_backfill.warehouses.snowflake.errors import EXISTS, is_numbere
 from dagster_safe_backfill.warehouses.snowflake.generator import DIALECT, shown
 from dagster_safe_backfill.warehouses.snowflake.types import base, described
 
-_RETYPED = "_sb_retyped"
+_LOG = logging.getLogger(__name__)
+
 _IDENTITY = re.compile(r"(IDENTITY|AUTOINCREMENT)\b", re.IGNORECASE)
 _TABLE_TYPES = ("BASE TABLE", "TEMPORARY TABLE", "LOCAL TEMPORARY")
 """The values of TABLE_TYPE for tables that rows can be written to."""
+_OTHER_KINDS = {"is_dynamic": "dynamic table", "is_iceberg": "Iceberg table", "is_hybrid": "hybrid table"}
+"""The columns of INFORMATION_SCHEMA.TABLES that mark tables of other kinds, whose TABLE_TYPE may be BASE TABLE."""
+_LOOKS = 3
 _UNFILLED = "dagster_safe_backfill_unfilled"
 """In a table's comment, the columns that were added to it and aren't filled yet. See `add_columns`."""
 
@@ -95,6 +101,13 @@ def shown_tables(connection: Connection, schema: str, prefix: str, *, is_terse: 
     return sorted(rows, key=lambda row: row["name"])
 
 
+def in_any_schema(connection: Connection, name: str) -> tuple[TableRef, ...]:
+    """See `Tables.find`."""
+    where = f"TABLE_NAME = {_text(name.upper())}"
+    rows = connection.execute(f"SELECT TABLE_SCHEMA FROM INFORMATION_SCHEMA.TABLES WHERE {where} ORDER BY TABLE_SCHEMA")
+    return tuple(TableRef(schema=shown(schema), name=name) for (schema,) in rows)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """The properties of a table in the catalog, without its columns.
@@ -103,11 +116,13 @@ class Facts:
         comment: The comment.
         is_transient: True if the table has no fail-safe.
         kind: What the name stands for if that isn't a table that rows can be written to, such as "view".
+        owner: The role that owns the table, if the catalog shows it.
     """
 
     comment: str
     is_transient: bool
     kind: str | None = None
+    owner: str | None = None
 
     def check_writable(self, table: TableRef) -> None:
         """Refuse what isn't a table.
@@ -129,37 +144,89 @@ def facts_of(connection: Connection, table: TableRef) -> Facts | None:
     if not rows:
         return None
     (row,) = rows
-    return Facts(comment=row["comment"] or "", is_transient=row["is_transient"] == "YES", kind=_kind(row))
+    return Facts(
+        comment=row["comment"] or "",
+        is_transient=row["is_transient"] == "YES",
+        kind=_kind(row),
+        owner=row.get("table_owner"),
+    )
 
 
 def _kind(row: Mapping[str, Any]) -> str | None:
-    kind = "DYNAMIC TABLE" if row.get("is_dynamic") == "YES" else str(row["table_type"])
-    return None if kind in _TABLE_TYPES else kind.lower()
+    other = next((kind for column, kind in _OTHER_KINDS.items() if row.get(column) in ("YES", "Y")), None)
+    kind = str(row["table_type"])
+    return other or (None if kind in _TABLE_TYPES else kind.lower())
 
 
-def reshape(connection: Connection, table: TableRef, *, dropped: Sequence[str], retyped: Sequence[Column]) -> None:
-    """Drop columns of an empty table, and replace columns whose type changes by new ones at the end of the table.
+def check_seen(connection: Connection, table: TableRef, facts: Facts) -> None:
+    """Refuse a table of which the role may not see all: it would write what it sees, and copies would be unprotected.
+
+    Snowflake shows all policies of a table to its owner. To others it may show none. Then the columns' policies and the
+    number of rows decide.
 
     Raises:
-        SwapError: The table can't be altered.
+        ConfigurationError: The table has a policy, or more rows than the role sees.
     """
-    alter = f"ALTER TABLE {name_of(table)}"
+    found = _policies(connection, table)
+    if not found and facts.owner == connection.role:
+        return
+    found = found or [
+        f"the masking policy {row['policy name']} of the column {shown(row['name'])}"
+        for row in _described(connection, table) or ()
+        if row.get("policy name")
+    ]
+    if found:
+        raise ConfigurationError(
+            f"{table} has {', '.join(found)}. The role {connection.role} may not see the table as it is. A publication"
+            " or a rollback would write what the role sees, and shadows and archives would show others what the policy"
+            " hides. So nothing was written. Take the policy off the table, and set it on a view for its readers."
+        )
+    _check_rows(connection, table)
+    _LOG.info(
+        "the role %s doesn't own %s, so Snowflake may not show it all policies. It sees all rows. Whether a tag masks"
+        " columns isn't known",
+        connection.role,
+        table,
+    )
+
+
+def _policies(connection: Connection, table: TableRef) -> list[str]:
+    """Return the table's policies that the role may see, in words."""
+    # https://docs.snowflake.com/en/sql-reference/functions/policy_references
+    of = f"REF_ENTITY_NAME => {_text(name_of(table))}, REF_ENTITY_DOMAIN => 'TABLE'"
     try:
-        # ALTER COLUMN only lengthens a VARCHAR or changes the precision of a NUMBER, so the column is replaced.
-        # https://docs.snowflake.com/en/sql-reference/sql/alter-table-column
-        for column in retyped:
-            name, aside = sql_of(terms.column(column.name)), sql_of(terms.column(_RETYPED))
-            connection.execute(f"{alter} ADD COLUMN {aside} {column.type}")
-            connection.execute(f"{alter} DROP COLUMN {name}")
-            connection.execute(f"{alter} RENAME COLUMN {aside} TO {name}")
-        for name in dropped:
-            connection.execute(f"{alter} DROP COLUMN {sql_of(terms.column(name))}")
-    except (StatementCancelledError, OutOfResourcesError):
+        rows = connection.shown(f"SELECT * FROM TABLE(INFORMATION_SCHEMA.POLICY_REFERENCES({of}))")
+    except (TransactionConflictError, StatementCancelledError, OutOfResourcesError, WarehouseUnavailableError):
         raise
     except WarehouseError as error:
-        raise SwapError(
-            f"{table}: its columns can't be changed to those of the computed rows: {error}", table=str(table)
-        ) from error
+        _LOG.debug("%s", error)
+        return []
+    return list(map(_policy, rows))
+
+
+def _policy(row: Mapping[str, Any]) -> str:
+    kind = str(row["policy_kind"]).replace("_", " ").lower()
+    column = f" of the column {shown(row['ref_column_name'])}" if row.get("ref_column_name") else ""
+    tag = f", by the tag {row['tag_name']}" if row.get("tag_name") else ""
+    return f"the {kind} {row['policy_name']}{column}{tag}"
+
+
+def _check_rows(connection: Connection, table: TableRef) -> None:
+    there = visible = 0
+    for _ in range(_LOOKS):
+        # A row access policy hides rows from COUNT(*), and not from the catalog.
+        found = connection.execute(
+            f"SELECT ROW_COUNT, (SELECT COUNT(*) FROM {name_of(table)}) AS SEEN FROM INFORMATION_SCHEMA.TABLES"
+            f" WHERE TABLE_SCHEMA = {_text(table.schema.upper())} AND TABLE_NAME = {_text(table.name.upper())}"
+        )
+        there, visible = found[0] if found else (None, 0)
+        if there is None or visible >= there:
+            return
+    raise ConfigurationError(
+        f"{table}: the role {connection.role} sees {visible:,} of the {there:,} rows, so the table has a row access"
+        " policy. A publication would leave or double the rows that the role doesn't see, so nothing was written. Take"
+        " the policy off the table, and set it on a view for its readers."
+    )
 
 
 def add_columns(

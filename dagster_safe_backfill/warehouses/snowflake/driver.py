@@ -117,6 +117,11 @@ class Connection:
         return self._driver.schema
 
     @property
+    def role(self) -> str | None:
+        """The session's role."""
+        return self._driver.role
+
+    @property
     def running(self) -> int | None:
         """The session's id if a statement runs that may be stopped, else None. Read it while you hold the lock."""
         return self._driver.session_id if self._is_stoppable else None

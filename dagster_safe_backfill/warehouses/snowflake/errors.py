@@ -40,6 +40,8 @@ _ERRORS: Mapping[int, tuple[type[SafeBackfillError], str]] = {
     625: (TransactionConflictError, f"another transaction held the table for all of lock_timeout. {_HELD}"),
     638: (TransactionConflictError, f"another transaction holds the table. {_HELD}"),
     639: (TransactionConflictError, f"too many other statements wait for the table. {_HELD}"),
+    # 707: a table without retention was changed while it was cloned. The rows that the clone reads are gone.
+    707: (TransactionConflictError, "another session changed the table while it was cloned"),
     606: (ConfigurationError, "the session has no virtual warehouse. Name one with warehouse=…"),
 }
 _AS_IT_WAS = "The live table is as it was"

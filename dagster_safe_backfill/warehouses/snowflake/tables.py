@@ -8,12 +8,19 @@ from typing import TYPE_CHECKING
 
 from sqlglot import exp
 
-from dagster_safe_backfill.errors import TransactionConflictError, WarehouseError
+from dagster_safe_backfill.errors import (
+    OutOfResourcesError,
+    StatementCancelledError,
+    SwapError,
+    TransactionConflictError,
+    WarehouseError,
+)
 from dagster_safe_backfill.model.tables import Column, Loss, TableRef
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.warehouses.base import Replacement, Session, TableKind, Tables
 from dagster_safe_backfill.warehouses.snowflake import catalog
 from dagster_safe_backfill.warehouses.snowflake.catalog import name_of, sql_of
+from dagster_safe_backfill.warehouses.snowflake.driver import Connection
 from dagster_safe_backfill.warehouses.snowflake.swap import begun, half_done
 from dagster_safe_backfill.warehouses.snowflake.transaction import BeginAnewError, Statements
 
@@ -21,6 +28,7 @@ if TYPE_CHECKING:
     from dagster_safe_backfill.warehouses.snowflake.session import SnowflakeSession
 
 _ROWS = "_sb_rows"
+_RETYPED = "_sb_retyped"
 # A transient table has no fail-safe, which would cost storage. A shadow's rows can be computed again.
 _KINDS: Mapping[TableKind, str] = {"live": "TABLE", "shadow": "TRANSIENT TABLE", "scratch": "TEMPORARY TABLE"}
 
@@ -41,6 +49,7 @@ class SnowflakeTables(Tables):
         self._statements = statements
         self._session = session
         self._facts: dict[str, catalog.Facts | None] = {}
+        self._seen: set[str] = set()
 
     def columns(self, table: TableRef) -> tuple[Column, ...] | None:
         """See `Tables.columns`."""
@@ -60,12 +69,18 @@ class SnowflakeTables(Tables):
         if name not in self._facts:
             self._facts[name] = catalog.facts_of(self._statements.own, table)
         facts = self._facts[name]
-        if facts is not None:
+        if facts is not None and name not in self._seen:
             facts.check_writable(table)
+            catalog.check_seen(self._statements.own, table, facts)
+            self._seen.add(name)
 
     def list(self, schema: str, prefix: str) -> tuple[TableRef, ...]:
         """See `Tables.list`."""
         return catalog.named(self._statements.own, schema, prefix)
+
+    def find(self, name: str) -> tuple[TableRef, ...]:
+        """See `Tables.find`."""
+        return catalog.in_any_schema(self._statements.own, name)
 
     def ensure_schema(self, schema: str) -> None:
         """See `Tables.ensure_schema`."""
@@ -145,7 +160,7 @@ class SnowflakeTables(Tables):
         added: Mapping[Column, exp.Expr | None],
     ) -> None:
         """See `Tables.reshape`."""
-        catalog.reshape(self._statements.own, table, dropped=dropped, retyped=retyped)
+        _reshape(self._statements.own, table, dropped=dropped, retyped=retyped)
         self.add_columns(table, added)
 
     def archive(self, table: TableRef, archive: TableRef, rows: exp.Select) -> None:  # noqa: ARG002 - it has them all
@@ -227,3 +242,28 @@ class SnowflakeTables(Tables):
     def explain_more_rows(self, table: TableRef, *, partitions: str) -> None:
         """See `Tables.explain_more_rows`."""
         raise TransactionConflictError(f"another session inserted rows into {table}: {partitions}")
+
+
+def _reshape(connection: Connection, table: TableRef, *, dropped: Sequence[str], retyped: Sequence[Column]) -> None:
+    """Drop columns of an empty table, and replace columns whose type changes by new ones at the end of the table.
+
+    Raises:
+        SwapError: The table can't be altered.
+    """
+    alter = f"ALTER TABLE {name_of(table)}"
+    try:
+        # ALTER COLUMN only lengthens a VARCHAR or changes the precision of a NUMBER, so the column is replaced.
+        # https://docs.snowflake.com/en/sql-reference/sql/alter-table-column
+        for column in retyped:
+            name, aside = sql_of(terms.column(column.name)), sql_of(terms.column(_RETYPED))
+            connection.execute(f"{alter} ADD COLUMN {aside} {column.type}")
+            connection.execute(f"{alter} DROP COLUMN {name}")
+            connection.execute(f"{alter} RENAME COLUMN {aside} TO {name}")
+        for name in dropped:
+            connection.execute(f"{alter} DROP COLUMN {sql_of(terms.column(name))}")
+    except (StatementCancelledError, OutOfResourcesError):
+        raise
+    except WarehouseError as error:
+        raise SwapError(
+            f"{table}: its columns can't be changed to those of the computed rows: {error}", table=str(table)
+        ) from error

@@ -79,6 +79,7 @@ class Account:
     def __init__(self, *, idle_abort: float = 300, time_zone: str = parameters.DEFAULTS["TIMEZONE"]) -> None:
         self.locks_changes_only = False
         self.is_stale = self.is_restless = False
+        self.failing_clones = 0
         self.tokens: dict[str, int] = {}
         """The answers of SYSTEM$LAST_CHANGE_COMMIT_TIME."""
         self.transactions: dict[int, Begun] = {}
@@ -90,6 +91,11 @@ class Account:
         self.idle_abort = idle_abort
         self.defaults = {**parameters.DEFAULTS, "TIMEZONE": time_zone}
         self.users: dict[str, User] = {}
+        self.policies: dict[str, Any] = {}
+        self.future_grants: dict[tuple[str, str], tuple[str, ...]] = {}
+        """What each new table of a schema is granted."""
+        self.tags: dict[str, str | None] = {}
+        """The masking policy of each tag."""
         self.commits = Commits()
         self.relations = catalog.Relations(Duck(self.duck.cursor()))
         self.locks = TableLocks()

@@ -52,8 +52,13 @@ class Facts:
     virtual: dict[str, str] = field(default_factory=dict)
     """The expressions of virtual columns, in DuckDB's words."""
     is_dynamic: bool = False
-    grants: tuple[str, ...] = ()
+    variety: str | None = None
+    """What it is if it isn't a standard table: ICEBERG, HYBRID, EXTERNAL or EVENT."""
+    retention: int = 1
+    policies: tuple[Any, ...] = ()
+    """The policies on it; see `policies.Applied`."""
     owner: str = "SYSADMIN"
+    grants: tuple[str, ...] = ()
     cluster_by: str | None = None
     reclusters: bool = False
     """Whether Automatic Clustering is on."""
@@ -96,14 +101,19 @@ def _views(database: str) -> dict[str, str]:
         SELECT t.database_name AS TABLE_CATALOG, t.schema_name AS TABLE_SCHEMA,
                coalesce({of_json("shown")}, t.table_name) AS TABLE_NAME,
                coalesce({of_json("owner")}, 'SYSADMIN') AS TABLE_OWNER,
-               CASE {of_json("kind")} WHEN 'TEMPORARY' THEN 'LOCAL TEMPORARY' ELSE 'BASE TABLE' END AS TABLE_TYPE,
+               CASE WHEN {of_json("kind")} = 'TEMPORARY' THEN 'LOCAL TEMPORARY'
+                    WHEN {of_json("variety")} IN ('EXTERNAL', 'EVENT') THEN {of_json("variety")} || ' TABLE'
+                    ELSE 'BASE TABLE' END AS TABLE_TYPE,
                CASE {of_json("kind")} WHEN 'TRANSIENT' THEN 'YES' ELSE 'NO' END AS IS_TRANSIENT,
-               t.estimated_size AS ROW_COUNT, 0 AS BYTES, 1 AS RETENTION_TIME,
+               t.estimated_size AS ROW_COUNT, 0 AS BYTES,
+               coalesce({of_json("retention")}::BIGINT, 1) AS RETENTION_TIME,
                {of_json("created")}::TIMESTAMPTZ AS CREATED, {of_json("created")}::TIMESTAMPTZ AS LAST_ALTERED,
                {of_json("comment")} AS COMMENT,
                CASE {of_json("kind")} WHEN 'TEMPORARY' THEN 'YES' ELSE 'NO' END AS IS_TEMPORARY,
                CASE {of_json("is_dynamic")} WHEN 'true' THEN 'YES' ELSE 'NO' END AS IS_DYNAMIC,
-               'NO' AS IS_ICEBERG, 'NO' AS IS_HYBRID, {of_json("cluster_by")} AS CLUSTERING_KEY,
+               CASE {of_json("variety")} WHEN 'ICEBERG' THEN 'YES' ELSE 'NO' END AS IS_ICEBERG,
+               CASE {of_json("variety")} WHEN 'HYBRID' THEN 'YES' ELSE 'NO' END AS IS_HYBRID,
+               {of_json("cluster_by")} AS CLUSTERING_KEY,
                CASE {of_json("reclusters")} WHEN 'true' THEN 'YES' ELSE 'NO' END AS AUTO_CLUSTERING_ON,
                {of_json("session")}::BIGINT AS _SESSION
         FROM duckdb_tables() AS t WHERE {hidden}
@@ -193,7 +203,7 @@ def facts(duck: Duck, name: Name) -> Facts:
     if not found[0]:
         return Facts()
     read = json.loads(found[0])
-    return Facts(**{**read, "grants": tuple(read["grants"]), "streams": tuple(read["streams"])})
+    return Facts(**{**read, **{name: tuple(read[name]) for name in ("grants", "streams", "policies")}})
 
 
 @dataclass(frozen=True)
@@ -207,6 +217,8 @@ class Relation:
     """See `Facts`."""
     virtual: frozenset[str] = frozenset()
     is_dynamic: bool = False
+    variety: str | None = None
+    policies: tuple[Any, ...] = ()
 
 
 class Relations:
@@ -297,6 +309,8 @@ def _relation(duck: Duck, name: Name) -> Relation | None:
         types=known.get("types", {}),
         virtual=frozenset(known.get("virtual", ())),
         is_dynamic=known.get("is_dynamic", False),
+        variety=known.get("variety"),
+        policies=tuple(known.get("policies", ())),
     )
 
 

@@ -131,8 +131,8 @@ def again(column: str, kind: str, null: str, default: str | None, known: Facts) 
 
 def check_written(relation: Relation, table: Name, tree: exp.Expression) -> None:
     """Refuse DML that gives a virtual column a value, or that is of a view or a dynamic table."""
-    if relation.kind == "view" or relation.is_dynamic:
-        what = "View" if relation.kind == "view" else "Dynamic Table"
+    if relation.kind == "view" or relation.is_dynamic or relation.variety in ("EXTERNAL", "EVENT"):
+        what = "View" if relation.kind == "view" else f"{(relation.variety or 'DYNAMIC').title()} Table"
         raise errors.SnowflakeError(
             2118, "42601", f"SQL compilation error:\nThe target of DML, {table.table}, is a {what} and not a table."
         )

@@ -55,6 +55,11 @@ def transaction_aborted(transaction: int) -> SnowflakeError:
     return SnowflakeError(615, "57014", f"Transaction '{transaction}' was aborted, SQL execution canceled.")
 
 
+def no_time_travel(table: str) -> SnowflakeError:
+    """CLONE of a table without retention that others change: https://docs.snowflake.com/en/user-guide/object-clone"""
+    return SnowflakeError(707, "02000", f"Time travel data is not available for table {table}.")
+
+
 def no_transaction(transaction: int) -> SnowflakeError:
     return SnowflakeError(2, "42601", f"Transaction {transaction} does not exist or you are not its user.")
 

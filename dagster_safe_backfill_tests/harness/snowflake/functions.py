@@ -28,8 +28,9 @@ KNOWN = frozenset(
     md5_binary md5_hex md5_number_lower64 md5_number_upper64 median min min_by minhash minute mod mode month monthname
     months_between next_day normal nth_value ntile nullif nullifzero nvl nvl2 object_agg object_construct
     object_construct_keep_null object_delete object_insert object_keys object_pick octet_length parse_ip parse_json
-    parse_url percent_rank percentile_cont percentile_disc pi position pow power previous_day quarter radians randstr
-    random rank ratio_to_report reduce regexp regexp_count regexp_instr regexp_like regexp_replace regexp_substr
+    parse_url percent_rank percentile_cont percentile_disc pi policy_references position pow power previous_day
+    quarter radians randstr random
+    rank ratio_to_report reduce regexp regexp_count regexp_instr regexp_like regexp_replace regexp_substr
     regexp_substr_all regr_avgx regr_avgy regr_count regr_intercept regr_r2 regr_slope regr_sxx regr_sxy regr_syy repeat
     replace result_scan reverse right rlike round row_number rpad rtrim rtrimmed_length second seq1 seq2 seq4 seq8 sha1
     sha1_binary sha1_hex sha2 sha2_binary sha2_hex sign sin sinh skew soundex space split split_part split_to_table sqrt

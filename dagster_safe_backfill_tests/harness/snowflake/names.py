@@ -19,6 +19,7 @@ class Resolver:
         self._columns: dict[str, set[str]] = {}
         self.written: list[tuple[Name, Name]] = []
         """The tables, each as it is written and as it is stored."""
+        self.has_policies = False
 
     @property
     def tables(self) -> list[Name]:
@@ -80,6 +81,14 @@ class Resolver:
         table.set("this", exp.to_identifier(name.table, quoted=True))
         table.set("db", exp.to_identifier(name.schema, quoted=True))
         table.set("catalog", exp.to_identifier(name.database, quoted=True))
+        if relation.policies:
+            self.has_policies = True
+            self._seen(table, relation)
+
+    def _seen(self, table: exp.Table, relation: catalog.Relation) -> None:
+        from dagster_safe_backfill_tests.harness.snowflake import policies
+
+        policies.seen(self._session, table, relation)
 
     def _information_schema(self, table: exp.Table) -> exp.Subquery:
         """Return the emulated view, without other sessions' temporary tables."""

@@ -138,7 +138,7 @@ class Service:
                     "databaseName": session.database,
                     "schemaName": session.schema,
                     "warehouseName": session.warehouse,
-                    "roleName": session.role,
+                    "roleName": session.role or "SYSADMIN",
                 },
             }
         )
@@ -200,7 +200,7 @@ class Service:
                 "finalDatabaseName": session.database,
                 "finalSchemaName": session.schema,
                 "finalWarehouseName": session.warehouse,
-                "finalRoleName": session.role,
+                "finalRoleName": session.role or "SYSADMIN",
                 "numberOfBinds": 0,
                 "arrayBindSupported": False,
                 **rows,

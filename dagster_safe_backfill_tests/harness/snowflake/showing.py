@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlglot import exp
 
-from dagster_safe_backfill_tests.harness.snowflake import catalog, errors, prepared, results, translate
+from dagster_safe_backfill_tests.harness.snowflake import catalog, errors, policies, prepared, results, translate
 from dagster_safe_backfill_tests.harness.snowflake.catalog import literal
 from dagster_safe_backfill_tests.harness.snowflake.names import Resolver
 from dagster_safe_backfill_tests.harness.snowflake.results import Result
@@ -162,7 +162,8 @@ def _describe(session: Any, tree: exp.Describe) -> Result:
         column_kind = "VIRTUAL" if expression else "COLUMN"
         default = None if expression else known.defaults.get(column, plain)
         is_null = "Y" if null == "YES" else "N"
-        rows.append([column, shown, column_kind, is_null, default, "N", "N", None, expression, None, None])
+        policy = policies.shown_of_column(session, name, column) if known.policies else None
+        rows.append([column, shown, column_kind, is_null, default, "N", "N", None, expression, None, policy])
     names = "name", "type", "kind", "null?", "default", "primary key", "unique key", "check", "expression", "comment"
     return Result(0x4500, [results.column(one, "VARCHAR") for one in (*names, "policy name")], rows=rows)
 

@@ -23,6 +23,7 @@ from dagster_safe_backfill_tests.harness.snowflake import (
     loading,
     odd,
     parameters,
+    policies,
     properties,
     refusals,
     results,
@@ -196,12 +197,20 @@ class Session:
         if begun is not None:
             begun.end(state)
 
+    def set_policy(self, sql: str) -> Result:
+        """Commit what is open, then define or set a policy."""
+        if self.transaction.open:
+            self.end_transaction(commit=True)
+        with self.account.commits.lock, self.duck.sheltered(), self.account.relations.change():
+            self.account.commits.count += 1
+            return policies.run(self, sql)
+
     def ddl(self, sql: str) -> Result:
         """Commit what is open, then run."""
         if self.transaction.open:
             self.end_transaction(commit=True)
         copy_grants = bool(tables.COPY_GRANTS.search(refusals.without_literals(sql)))
-        plain = tables.COPY_GRANTS.sub("", sql) if copy_grants else sql
+        plain, variety = tables.of_variety(tables.COPY_GRANTS.sub("", sql) if copy_grants else sql)
         try:
             with self.account.commits.lock, self.duck.sheltered(), self.account.relations.change(()):
                 if (done := properties.define(self, sql)) is not None:
@@ -211,7 +220,7 @@ class Session:
                 self.lock(name, alone=True)
             changing = self.account.relations.change(tables.named(tree))
             with self.account.commits.lock, self.duck.sheltered(), changing:
-                return tables.run(self, tree, sql, copy_grants=copy_grants)
+                return tables.run(self, tree, sql, copy_grants=copy_grants, variety=variety)
         finally:
             self.account.commits.count += 1
             self.account.locks.release(self.number)
@@ -260,7 +269,7 @@ class Session:
             if isinstance(tree, exp.Merge):
                 showing.returning(tree)
             duck_sql, kinds, resolver = self._prepared(tree)
-            if not is_odd:
+            if not is_odd and not resolver.has_policies:
                 statement.remember(self, duck_sql, kinds, resolver.written)
             known = duck_sql, kinds
         duck_sql, kinds = known
@@ -470,6 +479,15 @@ def _facts(session: Session, sql: str, found: re.Match[str]) -> Result:
     return session.account.relations.answered(Name(session.database, found[2], found[3]), found[1], ask)
 
 
+def _schemas_of(session: Session, sql: str) -> Result:
+    """In which schemas a table of a name is; the schema MAIN has another name here, which nobody is to see."""
+    duck_sql, _ = session.prepared(session.parsed(sql).tree())
+    rows: list[list[str | None]] = [
+        [name.removesuffix("_") if name == "MAIN_" else name] for (name,) in session.duck.execute(duck_sql).fetchall()
+    ]
+    return Result(0x1000, [results.column("TABLE_SCHEMA", "VARCHAR")], rows=rows)
+
+
 def _cancel_all(session: Session, number: int) -> Result:
     """SYSTEM$CANCEL_ALL_QUERIES, of a session of the same user."""
     found = [one for one in [*session.account.sessions.values()] if one.number == number and one.user == session.user]
@@ -497,6 +515,16 @@ def _abort(session: Session, number: int) -> Result:
 
 
 _BY_TEXT: dict[str, tuple[re.Pattern[str], Callable[[Session, str, re.Match[str]], Result]]] = {
+    "policy": (policies.STATEMENT, lambda session, sql, found: session.set_policy(sql)),
+    "policies": (
+        policies.REFERENCES,
+        lambda session, sql, found: policies.references(session, found[1]),
+    ),
+    "schemas": (
+        re.compile(r"SELECT TABLE_SCHEMA FROM INFORMATION_SCHEMA\.TABLES WHERE TABLE_NAME = '[^']+' ORDER BY \w+$"),
+        lambda session, sql, found: _schemas_of(session, sql),
+    ),
+    "counted": (policies.COUNTED, lambda session, sql, found: policies.counted(session, found[1])),
     "ddl": (
         re.compile(r"\s*(CREATE|ALTER(?!\s+SESSION)|DROP|TRUNCATE|COMMENT|GRANT|REVOKE|UNDROP)\b", re.IGNORECASE),
         lambda session, sql, found: session.ddl(sql),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from sqlglot import exp
@@ -14,10 +15,25 @@ from dagster_safe_backfill_tests.harness.snowflake.names import Resolver
 from dagster_safe_backfill_tests.harness.snowflake.results import Result, text
 
 DDL = 0x6000
+_VARIETY = re.compile(
+    r"^\s*CREATE\s+(?P<replace>OR\s+REPLACE\s+)?(?P<variety>ICEBERG|HYBRID|EXTERNAL|EVENT)\s+TABLE\b", re.IGNORECASE
+)
+_RETENTION = re.compile(r"\bDATA_RETENTION_TIME_IN_DAYS\s*=\s*(\d+)", re.IGNORECASE)
 COPY_GRANTS = re.compile(r"\s+COPY\s+GRANTS\b", re.IGNORECASE)
 
 
-def create_table(session: Any, tree: exp.Create, *, copy_grants: bool) -> Result:
+def of_variety(sql: str) -> tuple[str, str | None]:
+    """Return CREATE TABLE without the word that says what other kind of table it makes, and that word."""
+    found = _VARIETY.match(sql)
+    if found is None:
+        return sql, None
+    variety, rest = found["variety"].upper(), sql[found.end() :]
+    if variety == "EVENT" and "(" not in rest:
+        rest += " (TIMESTAMP TIMESTAMP_NTZ, RECORD VARIANT, VALUE VARIANT)"
+    return f"CREATE {found['replace'] or ''}TABLE{rest}", variety
+
+
+def create_table(session: Any, tree: exp.Create, sql: str, *, copy_grants: bool, variety: str | None = None) -> Result:
     """CREATE TABLE in all its forms: columns, AS, LIKE, CLONE."""
     resolver = Resolver(session)
     target = tree.this.this if isinstance(tree.this, exp.Schema) else tree.this
@@ -26,6 +42,7 @@ def create_table(session: Any, tree: exp.Create, *, copy_grants: bool) -> Result
     is_dynamic = any(isinstance(item, exp.DynamicProperty) for item in tree.find_all(exp.Property))
     if not session.account.relations.has_schema(session.duck, shown.database, shown.schema):
         raise errors.does_not_exist("Schema", f"{shown.database}.{shown.schema}")
+    session.settings.check(f"CREATE TABLE ON {shown.schema}", f"schema '{shown.schema}'")
     name = session.temporary.get(shown, shown)
     if kind == "TEMPORARY":
         name = replace(shown, table=f"{shown.table}~{session.number}")
@@ -35,7 +52,16 @@ def create_table(session: Any, tree: exp.Create, *, copy_grants: bool) -> Result
     if there == "view" or (there and not tree.args.get("replace")):
         raise errors.already_exists(str(shown))
     old = catalog.facts(session.duck, name) if there else Facts()
-    known = Facts(kind=kind, comment=comment, created=catalog.now(), is_dynamic=is_dynamic, owner=_creator(session))
+    retention = _RETENTION.search(sql)
+    known = Facts(
+        kind=kind,
+        comment=comment,
+        created=catalog.now(),
+        is_dynamic=is_dynamic,
+        variety=variety,
+        retention=int(retention[1]) if retention else 1,
+        owner=_creator(session),
+    )
     if kind == "TEMPORARY":
         known = replace(known, session=session.number, shown=shown.table)
     source = tree.args.get("clone") or next(iter(tree.find_all(exp.LikeProperty)), None)
@@ -47,7 +73,8 @@ def create_table(session: Any, tree: exp.Create, *, copy_grants: bool) -> Result
         # Of the table that is replaced, and not of the one that is cloned:
         # https://docs.snowflake.com/en/sql-reference/sql/create-table
         known = replace(known, grants=old.grants)
-    catalog.record(session.duck, name, known if copy_grants else replace(known, grants=()))
+    future = session.account.future_grants.get((name.database, name.schema), ()) if kind != "TEMPORARY" else ()
+    catalog.record(session.duck, name, replace(known, grants=(*(known.grants if copy_grants else ()), *future)))
     session.account.forget_loads(str(name))
     session.account.touch(name)
     if kind == "TEMPORARY":
@@ -76,6 +103,11 @@ def _properties(tree: exp.Create) -> tuple[Kind, str | None]:
 def _like(session: Any, name: Name, source: Name, known: Facts, *, clone: bool) -> Facts:
     """Make a table with another's columns, defaults and nullability; a clone has its rows, comment and types too."""
     theirs = catalog.facts(session.duck, source)
+    if clone and session.account.failing_clones:
+        session.account.failing_clones -= 1
+        raise errors.no_time_travel(str(source))
+    if clone and theirs.variety:
+        raise errors.unsupported(f"CLONE of an {theirs.variety} table to a standard table")
     if clone and theirs.kind != "PERMANENT" and known.kind == "PERMANENT":
         raise errors.SnowflakeError(
             2119,
@@ -98,8 +130,10 @@ def _like(session: Any, name: Name, source: Name, known: Facts, *, clone: bool) 
     session.duck.execute("COMMIT")
     comment = known.comment or (theirs.comment if clone else None)
     of_columns = {"types": theirs.types, "defaults": theirs.defaults, "virtual": theirs.virtual}
+    policies = theirs.policies if clone else ()
     # Automatic Clustering is suspended for the new table, and no stream is on it.
-    return replace(known, comment=comment, grants=theirs.grants, cluster_by=theirs.cluster_by, **of_columns)
+    kept = {"grants": theirs.grants, "policies": policies, "cluster_by": theirs.cluster_by}
+    return replace(known, comment=comment, **kept, **of_columns)
 
 
 def _defined(session: Any, tree: exp.Create, name: Name, known: Facts) -> Facts:
@@ -304,13 +338,15 @@ def named(tree: exp.Expression) -> set[str] | None:
     return {table.name for table in tree.find_all(exp.Table)} or None if kind in {"TABLE", "VIEW"} else None
 
 
-def run(session: Any, tree: exp.Expression, sql: str, *, copy_grants: bool) -> Result:
+def run(session: Any, tree: exp.Expression, sql: str, *, copy_grants: bool, variety: str | None = None) -> Result:
     """Run one DDL statement."""
     if isinstance(tree, exp.Create):
-        return _create(session, tree, copy_grants=copy_grants)
+        is_table = tree.args["kind"].upper() == "TABLE"
+        made = partial(create_table, sql=sql, copy_grants=copy_grants, variety=variety) if is_table else _create
+        return made(session, tree)
     if isinstance(tree, exp.Drop):
         return drop(session, tree)
-    if isinstance(tree, exp.Grant):
+    if isinstance(tree, exp.Grant) or _FUTURE.match(sql):
         return grant(session, sql)
     if str(tree.args.get("kind") or "TABLE").upper() == "TABLE":
         if isinstance(tree, exp.Alter):
@@ -325,10 +361,8 @@ def run(session: Any, tree: exp.Expression, sql: str, *, copy_grants: bool) -> R
     raise errors.unsupported(f"{sql[:100]} in the emulator")
 
 
-def _create(session: Any, tree: exp.Create, *, copy_grants: bool) -> Result:
+def _create(session: Any, tree: exp.Create) -> Result:
     kind = tree.args["kind"].upper()
-    if kind == "TABLE":
-        return create_table(session, tree, copy_grants=copy_grants)
     if kind == "SCHEMA":
         return create_schema(session, tree)
     if kind == "STAGE":
@@ -360,8 +394,21 @@ _GRANT = re.compile(
 )
 
 
+_FUTURE = re.compile(
+    r"^\s*GRANT\s+(?P<what>.+?)\s+ON\s+FUTURE\s+TABLES\s+IN\s+SCHEMA\s+(?P<schema>\S+)"
+    r"\s+TO\s+(?:ROLE\s+)?(?P<role>\S+?)\s*;?\s*$",
+    re.I,
+)
+
+
 def grant(session: Any, sql: str) -> Result:
     """GRANT on a table, kept as text so that a test can read what a swap or a clone did to it."""
+    found = _FUTURE.match(sql)
+    if found is not None:
+        key = (session.database, found["schema"].strip('"').upper())
+        made = f"{found['what'].upper()} TO {found['role'].upper()}"
+        session.account.future_grants[key] = (*session.account.future_grants.get(key, ()), made)
+        return text(DDL, status="Statement executed successfully.")
     found = _GRANT.match(sql)
     if found is None:
         raise errors.unsupported(f"{sql[:100]} in the emulator")

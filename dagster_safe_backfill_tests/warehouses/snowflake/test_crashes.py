@@ -113,7 +113,7 @@ def test_a_commit_in_doubt_is_settled_by_the_ledger(
     staged = table.stage(NEW, [0], "1")
     archive = table.spec.table.archive("1")
     with table.warehouse.connect() as connection:
-        record_intent(connection, table.spec.table, origin=Origin(run_id="1", publication_id="1"), archive=archive)
+        record_intent(connection, table.spec.table, origin=Origin(run_id="1", publication_id="1"), archives=[archive])
     patient, table.warehouse = table.warehouse, account.manager(network_timeout=1).warehouse()
     # After a swap nothing but the ledger's row is left to be committed.
     last = r"INSERT INTO \S+_LEDGER" if strategy == "swap" else "COMMIT"

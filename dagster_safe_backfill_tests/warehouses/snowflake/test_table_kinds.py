@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import dagster as dg
 import pytest
 
 import dagster_safe_backfill as sb
 from dagster_safe_backfill.model.options import Strategy
 from dagster_safe_backfill.model.tables import Query
+from dagster_safe_backfill_tests.harness.assets import run_range
 from dagster_safe_backfill_tests.harness.publications import STRATEGIES, Publications, day_rows
 from dagster_safe_backfill_tests.harness.snowflake_backend import SnowflakeBackend
 
+DAYS = "2024-01-01", "2024-01-01"
 DAY = "CAST('2024-01-01' AS DATE) AS day"
 by_each = pytest.mark.parametrize("strategy", STRATEGIES)
 
@@ -114,6 +117,70 @@ def test_a_dynamic_table_is_named(account: SnowflakeBackend) -> None:
             sb.ConfigurationError, match=r"main\.t is a dynamic table.*Rename or drop the dynamic table"
         ):
             table.published(day_rows(0, 1.0), [0], "1", strategy=strategy)
+
+
+@pytest.mark.parametrize("word", ["ICEBERG", "HYBRID", "EXTERNAL", "EVENT"])
+def test_a_table_of_another_kind_is_named_before_anything_is_computed(
+    account: SnowflakeBackend, word: str, instance: dg.DagsterInstance
+) -> None:
+    calls: list[sb.PartitionSlice] = []
+
+    @sb.wap_asset(
+        partitions_def=dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-05"),
+        partition_expr="day",
+        backfill_policy=sb.single_run(),
+    )
+    def t(partitions: sb.PartitionSlice) -> sb.Query:
+        calls.append(partitions)
+        return computed("value", "note")
+
+    account.change(f"CREATE {word} TABLE t (day DATE, id BIGINT, value FLOAT, note VARCHAR)")
+    kind = "Iceberg" if word == "ICEBERG" else word.lower()
+    match = rf"main\.t is an? {kind} table, .*Rename or drop the {kind} table"
+    with pytest.raises(sb.ConfigurationError, match=match):
+        run_range([t], *DAYS, io_manager=account.io_manager, instance=instance, raise_on_error=True)
+    assert calls == []
+    table = Publications(account, live=None)
+    for strategy in STRATEGIES:
+        with pytest.raises(sb.ConfigurationError, match=match):
+            table.published(day_rows(0, 1.0), [0], "1", strategy=strategy)
+    assert table.tables("__shadow") == table.tables("__archive") == []
+
+
+@pytest.mark.parametrize(
+    "made",
+    ["CREATE TRANSIENT TABLE t ({})", "CREATE TABLE t ({}) DATA_RETENTION_TIME_IN_DAYS = 0"],
+    ids=["transient", "retention 0"],
+)
+@by_each
+def test_a_table_without_time_travel_has_a_way_back(account: SnowflakeBackend, strategy: Strategy, made: str) -> None:
+    """Archives are tables of their own, so nothing rests on time travel."""
+    table = Publications(account, live=None)
+    account.change(made.format("day DATE, id BIGINT, value FLOAT, note VARCHAR"))
+    table.published(day_rows(0, 1.0), [0], "0", strategy=strategy)
+    before = table.live()
+    table.published(day_rows(0, 2.0), [0], "1", strategy=strategy)
+    assert table.values() == {0: [2.0] * 3}
+    if strategy != "replace":
+        assert untouched(table.published(day_rows(0, 2.0), [0], "2", strategy=strategy))
+    table.rollback("1", force=strategy == "replace")
+    assert table.live() == before
+
+
+@by_each
+def test_a_clone_that_lacks_what_others_just_removed_is_tried_again(
+    account: SnowflakeBackend, strategy: Strategy, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without retention, a change during CLONE removes what the clone reads: error 707."""
+    assert account.emulator.account is not None
+    table = Publications(account, live=day_rows(0, 1.0))
+    staged = table.stage(day_rows(0, 2.0), [0], "1")
+    account.emulator.account.failing_clones = 1
+    table.publish(staged, "1", strategy=strategy)
+    assert account.emulator.account.failing_clones == 0
+    assert table.values() == {0: [2.0] * 3}
+    table.rollback("1")
+    assert table.values() == {0: [1.0] * 3}
 
 
 def test_catalog_looks_are_not_more_than_before(account: SnowflakeBackend) -> None:

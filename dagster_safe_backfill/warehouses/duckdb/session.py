@@ -14,12 +14,13 @@ from dagster_safe_backfill.errors import ConfigurationError, WarehouseError
 from dagster_safe_backfill.model.tables import Column, Query, TableRef
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.warehouses.base import STATEMENTS, DerivedKind, Row, Session, Warehouse
+from dagster_safe_backfill.warehouses.duckdb.definitions import collations_of
 from dagster_safe_backfill.warehouses.duckdb.dialect import DuckDBDialect
 from dagster_safe_backfill.warehouses.duckdb.errors import translated
 from dagster_safe_backfill.warehouses.duckdb.files import DatabaseFile
 from dagster_safe_backfill.warehouses.duckdb.names import TEMPORARY, Names, quoted
 from dagster_safe_backfill.warehouses.duckdb.reading import reading, too_large
-from dagster_safe_backfill.warehouses.duckdb.tables import DuckDBTables, collations_of
+from dagster_safe_backfill.warehouses.duckdb.tables import DuckDBTables
 from dagster_safe_backfill.warehouses.duckdb.types import INSTANT_NS, UNTYPED
 from dagster_safe_backfill.warehouses.frames import (
     FrameError,

@@ -80,13 +80,14 @@ def known_columns(names: Iterable[str], found: Iterable[Column]) -> dict[str, ex
 def rows_of(table: TableRef, items: Iterable[exp.Expr], *conditions: exp.Expr) -> exp.Select:
     """Return `items` of the ledger's rows of one table for which all conditions are true."""
     is_of_table = terms.column("table_name").eq(terms.text(str(table)))
-    return exp.select(*items).from_(terms.table(ledger_of(table))).where(is_of_table, *conditions)
+    select = exp.select(*items).from_(terms.table(ledger_of(table)), copy=False)
+    return select.where(is_of_table, *conditions, copy=False)
 
 
 def changes_of(table: TableRef, names: Iterable[str], *conditions: exp.Expr) -> exp.Select:
     """Return some columns of the ledger's changes of a live table, the oldest first."""
     select = rows_of(table, terms.columns(names), is_event(*CHANGES_OF_LIVE), *conditions)
-    return select.order_by(terms.column("recorded_at"))
+    return select.order_by(terms.column("recorded_at"), copy=False)
 
 
 def newest_by_partition(table: TableRef, items: Mapping[str, exp.Expr], *conditions: exp.Expr) -> exp.Select:

@@ -143,13 +143,13 @@ def positioned(rows: exp.Query, items: Sequence[exp.Expr], table_slice: TableSli
     """
     source = terms.subquery(rows, ROWS)
     if table_slice.partition_slice is None:
-        return exp.select(*items, *terms.named({PARTITION: terms.number(0)})).from_(source)
+        return exp.select(*items, *terms.named({PARTITION: terms.number(0)})).from_(source, copy=False)
     marks: list[_Mark] = []
     for place, dimension in enumerate(table_slice.partition_slice.dimensions):
         marks.append(_mark(place, dimension, table_slice.columns[dimension.name]))
     if len(marks) == 1 and marks[0].counts_days:
         # Consecutive days need no join: the position is a difference of dates.
-        return exp.select(*items, *terms.named({PARTITION: marks[0].days_since_first()})).from_(source)
+        return exp.select(*items, *terms.named({PARTITION: marks[0].days_since_first()})).from_(source, copy=False)
     # Values are joined by equality. Windows may be irregular (cron, months, DST nights, excluded days), so a dialect
     # may join them with ASOF, which takes one pass over sorted windows.
     dialect: Dialect = marks[0].column.dialect
@@ -159,7 +159,7 @@ def positioned(rows: exp.Query, items: Sequence[exp.Expr], table_slice: TableSli
         ends=[mark.is_before_end() for mark in marks if mark.is_window],
         position=terms.column(_ORDINAL, of=_MAP),
     )
-    return exp.select(*items, *terms.named({PARTITION: position})).from_(source).join(join)
+    return exp.select(*items, *terms.named({PARTITION: position})).from_(source, copy=False).join(join, copy=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from typing import Literal
 
 from sqlglot import exp
@@ -188,14 +189,22 @@ def _is_usual(rare: Sequence[exp.Expr]) -> exp.Expr:
 
 
 def _has_no_zero(floats: Sequence[exp.Expr]) -> exp.Expr:
-    """Return a condition that is true if none of some floats is 0.0 or -0.0. It is never NULL."""
-    # With NULLs, hashes are compared in a fraction of the time of the floats; without them, the floats are quicker.
-    # 0.0 and -0.0 have one hash.
-    floats = [value.copy() for value in floats]
+    """Return a condition that is true if none of some floats is 0.0 or -0.0. It may be false then, too. Never NULL."""
+    # With NULLs, hashes are compared in a fraction of the time of the floats; without them, a product takes the least.
+    # It is no number or too small if one is zero, and else in rare cases, in which only more is looked at.
+    floats = [exp.cast(value.copy(), exp.DataType.Type.DOUBLE) for value in floats]
     are_given = terms.all_of(exp.not_(exp.Is(this=value.copy(), expression=exp.Null())) for value in floats)
-    hashes = [_func("hash", exp.cast(value.copy(), exp.DataType.Type.DOUBLE)) for value in floats]
-    hashed = exp.In(this=_func("hash", exp.cast(terms.number(0), exp.DataType.Type.DOUBLE)), expressions=hashes)
-    return _case(are_given, exp.not_(exp.In(this=terms.number(0), expressions=floats)), exp.not_(hashed))
+    product = reduce(lambda one, other: exp.Mul(this=one, expression=other), [value.copy() for value in floats])
+    # NaN is greater than infinity.
+    is_far = exp.Between(this=exp.Abs(this=product), low=_double("1e-300"), high=_double("inf"))
+    # 0.0 and -0.0 have one hash.
+    hashes = [_func("hash", value) for value in floats]
+    hashed = exp.In(this=_func("hash", _double("0")), expressions=hashes)
+    return _case(are_given, is_far, exp.not_(hashed))
+
+
+def _double(text: str) -> exp.Expr:
+    return exp.cast(terms.text(text), exp.DataType.Type.DOUBLE)
 
 
 def _floats_differ(pairs: Sequence[tuple[exp.Expr, exp.Expr]]) -> exp.Expr:
@@ -205,7 +214,14 @@ def _floats_differ(pairs: Sequence[tuple[exp.Expr, exp.Expr]]) -> exp.Expr:
         _is_not_true(terms.all_of(one.copy().eq(other) for one, other in pairs)),
         terms.any_of(terms.unequal(one, other) for one, other in pairs),
     )
-    return exp.or_(unequal, *(_signs_differ(one, other) for one, other in pairs))
+    return exp.or_(unequal, _any_sign_differs(pairs))
+
+
+def _any_sign_differs(pairs: Sequence[tuple[exp.Expr, exp.Expr]]) -> exp.Expr:
+    """Return a condition that is true if a zero has another sign than the other of its pair. It is never NULL."""
+    # One look for a zero spares most rows the rest.
+    has_zero = exp.In(this=terms.number(0), expressions=[one.copy() for one, _ in pairs])
+    return _case(has_zero, terms.any_of(_signs_differ(one, other) for one, other in pairs), exp.false())
 
 
 def _signs_differ(one: exp.Expr, other: exp.Expr) -> exp.Expr:
@@ -314,7 +330,7 @@ def _func(name: str, *arguments: exp.Expr) -> exp.Expr:
 
 
 def _case(condition: exp.Expr, then: exp.Expr, otherwise: exp.Expr) -> exp.Expr:
-    return exp.Case().when(condition, then).else_(otherwise)
+    return exp.Case().when(condition, then, copy=False).else_(otherwise, copy=False)
 
 
 def _shown(value: exp.Expr) -> exp.Expr:

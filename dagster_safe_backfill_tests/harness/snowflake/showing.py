@@ -198,6 +198,6 @@ def _listing(session: Any, tree: exp.Expression, kind: str) -> Result:
     if like := tree.args.get("like"):
         name = {"TABLES": "TABLE_NAME", "SCHEMAS": "SCHEMA_NAME", "COLUMNS": "COLUMN_NAME"}[kind]
         conditions.append(f"{name} ILIKE {literal(like.name if isinstance(like, exp.Expression) else like)}")
-    table = session.duck.sql(f"{shown} FROM {view} WHERE {' AND '.join(conditions)} ORDER BY ALL").to_arrow_table()
+    _, table = session.duck.query(f"{shown} FROM {view} WHERE {' AND '.join(conditions)} ORDER BY ALL")
     rows = [[None if value is None else str(value) for value in row.values()] for row in table.to_pylist()]
     return Result(0x4400, [results.column(one, "VARCHAR") for one in table.column_names], rows=rows)

@@ -278,9 +278,11 @@ class Session:
         described: list[tuple[str, str]] = []
 
         def run(duck: Duck) -> pa.Table | None:
-            relation = duck.sql(duck_sql)
-            described[:] = [(name, str(kind)) for name, kind in zip(relation.columns, relation.types, strict=True)]
-            return None if describe_only else odd.cut(relation.to_arrow_table(), self.parameter("ROWS_PER_RESULTSET"))
+            if describe_only:
+                described[:] = duck.columns(duck_sql)
+                return None
+            described[:], rows = duck.query(duck_sql)
+            return odd.cut(rows, self.parameter("ROWS_PER_RESULTSET"))
 
         table = self.stale.read(run, duck_sql, own=self.transaction.written)
         if table is None:
@@ -325,7 +327,7 @@ class Session:
         if where := tree.args.get("where"):
             select = select.where(where.this.copy())
         duck_sql, _ = self.prepared(select)
-        return not self.transaction.read(lambda duck: duck.sql(duck_sql).to_arrow_table()).num_rows
+        return not self.transaction.read(lambda duck: duck.query(duck_sql)[1]).num_rows
 
     def run_write(
         self,

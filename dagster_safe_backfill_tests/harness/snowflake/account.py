@@ -86,7 +86,7 @@ class Account:
         self.defaults = {**parameters.DEFAULTS, "TIMEZONE": time_zone}
         self.users: dict[str, User] = {}
         self.commits = Commits()
-        self.relations = catalog.Relations(Duck(self.duck.cursor()))
+        self.relations = catalog.Relations(Duck.hasty(self.duck))
         self.locks = TableLocks()
         self.history: list[Record] = []
         self.sessions: dict[str, Any] = {}
@@ -103,9 +103,8 @@ class Account:
         """Return a connection for a session, with the macros."""
         with suppress(IndexError):
             return self._spare.pop()
-        made = Duck(self.duck.cursor())
-        # Few rows are found sooner than it is found out how to find them best.
-        made.execute(f"PRAGMA disable_optimizer;{translate.macros()}{odd.MACROS}")
+        made = Duck.hasty(self.duck)
+        made.execute(translate.macros() + odd.MACROS)
         return made
 
     def put_back(self, duck: Duck) -> None:
@@ -118,7 +117,7 @@ class Account:
 
     def create_database(self, name: str) -> None:
         with self.commits.lock:
-            catalog.create_database(Duck(self.duck.cursor()), name)
+            catalog.create_database(Duck.hasty(self.duck), name)
 
     def drop_database(self, name: str) -> None:
         """Forget a database with all its sessions."""

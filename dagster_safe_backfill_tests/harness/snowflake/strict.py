@@ -458,6 +458,18 @@ def _facts(session: Session, sql: str, found: re.Match[str]) -> Result:
     return session.account.relations.answered(Name(session.database, found[2], found[3]), found[1], ask)
 
 
+def _schema(session: Session, sql: str, found: re.Match[str]) -> Result:
+    """Whether there is a schema: one that is stays until all that is remembered is forgotten."""
+
+    def ask() -> Result:
+        return session._query(session.parsed(sql), describe_only=False)
+
+    if session.database is None:
+        return ask()
+    known = session.account.relations.answered(Name(session.database, found[1], ""), sql, ask)
+    return known if known.table is not None and known.table.num_rows else ask()
+
+
 def _cancel_all(session: Session, number: int) -> Result:
     """SYSTEM$CANCEL_ALL_QUERIES, of a session of the same user."""
     found = [one for one in [*session.account.sessions.values()] if one.number == number and one.user == session.user]
@@ -488,6 +500,10 @@ _BY_TEXT: dict[str, tuple[re.Pattern[str], Callable[[Session, str, re.Match[str]
             r" WHERE TABLE_SCHEMA = '(\w+)' AND TABLE_NAME = '(\w+)'$"
         ),
         _facts,
+    ),
+    "schema": (
+        re.compile(r"SELECT 1 FROM INFORMATION_SCHEMA\.SCHEMATA WHERE SCHEMA_NAME = '(\w+)'$"),
+        _schema,
     ),
     "cancel": (
         re.compile(r"\s*SELECT\s+SYSTEM\$CANCEL_ALL_QUERIES\s*\(\s*(\d+)\s*\)\s*;?\s*$", re.IGNORECASE),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import reduce
 from typing import Literal
 
 from sqlglot import exp
@@ -192,13 +191,15 @@ def _has_no_zero(floats: Sequence[exp.Expr]) -> exp.Expr:
     """Return a condition that is true if none of some floats is 0.0 or -0.0. It may be false then, too. Never NULL."""
     # With NULLs, hashes are compared in a fraction of the time of the floats; without them, a product takes the least.
     # It is no number or too small if one is zero, and else in rare cases, in which only more is looked at.
-    floats = [exp.cast(value.copy(), exp.DataType.Type.DOUBLE) for value in floats]
+    doubles = [exp.cast(value.copy(), exp.DataType.Type.DOUBLE) for value in floats]
     are_given = terms.all_of(exp.not_(exp.Is(this=value.copy(), expression=exp.Null())) for value in floats)
-    product = reduce(lambda one, other: exp.Mul(this=one, expression=other), [value.copy() for value in floats])
+    product: exp.Expr = doubles[0].copy()
+    for value in doubles[1:]:
+        product = exp.Mul(this=product, expression=value.copy())
     # NaN is greater than infinity.
     is_far = exp.Between(this=exp.Abs(this=product), low=_double("1e-300"), high=_double("inf"))
     # 0.0 and -0.0 have one hash.
-    hashes = [_func("hash", value) for value in floats]
+    hashes = [_func("hash", value) for value in doubles]
     hashed = exp.In(this=_func("hash", _double("0")), expressions=hashes)
     return _case(are_given, is_far, exp.not_(hashed))
 

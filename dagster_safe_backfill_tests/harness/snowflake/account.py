@@ -97,7 +97,7 @@ class Account:
         self.tags: dict[str, str | None] = {}
         """The masking policy of each tag."""
         self.commits = Commits()
-        self.relations = catalog.Relations(Duck(self.duck.cursor()))
+        self.relations = catalog.Relations(Duck.hasty(self.duck))
         self.locks = TableLocks()
         self.history: list[Record] = []
         self.sessions: dict[str, Any] = {}
@@ -114,7 +114,7 @@ class Account:
         """Return a connection for a session, with the macros."""
         with suppress(IndexError):
             return self._spare.pop()
-        made = Duck(self.duck.cursor())
+        made = Duck.hasty(self.duck)
         made.execute(translate.macros() + odd.MACROS)
         return made
 
@@ -128,7 +128,7 @@ class Account:
 
     def create_database(self, name: str) -> None:
         with self.commits.lock:
-            catalog.create_database(Duck(self.duck.cursor()), name)
+            catalog.create_database(Duck.hasty(self.duck), name)
 
     def drop_database(self, name: str) -> None:
         """Forget a database with all its sessions."""

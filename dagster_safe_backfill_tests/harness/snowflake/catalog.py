@@ -169,10 +169,10 @@ def relation_kind(duck: Duck, name: Name) -> Literal["table", "view"] | None:
     return found[0] if found else None
 
 
-def _described(duck: Duck, name: Name) -> dict[str, str] | None:
-    """Return the columns with DuckDB's types of what has a name, in which DuckDB doesn't tell the cases apart."""
+def _described(duck: Duck, name: Name) -> list[tuple[Any, ...]] | None:
+    """Return what DuckDB says of the columns of what has a name, in which it doesn't tell the cases apart."""
     try:
-        return {column: kind for column, kind, *_ in duck.execute(f"DESCRIBE {name.sql}").fetchall()}
+        return duck.execute(f"DESCRIBE {name.sql}").fetchall()
     except (duckdb.CatalogException, duckdb.BinderException):
         return None
 
@@ -200,9 +200,13 @@ def facts(duck: Duck, name: Name) -> Facts:
     found = duck.execute(sql, [name.database, name.schema, name.table]).fetchone()
     if found is None:
         raise errors.does_not_exist("Object", str(name))
-    if not found[0]:
+    return _read(found[0])
+
+
+def _read(comment: str | None) -> Facts:
+    if not comment:
         return Facts()
-    read = json.loads(found[0])
+    read = json.loads(comment)
     return Facts(**{**read, **{name: tuple(read[name]) for name in ("grants", "streams", "policies")}})
 
 
@@ -219,6 +223,9 @@ class Relation:
     is_dynamic: bool = False
     variety: str | None = None
     policies: tuple[Any, ...] = ()
+    facts: Facts = field(default_factory=Facts, compare=False)
+    described: tuple[tuple[Any, ...], ...] = field(default=(), compare=False)
+    """What DuckDB's DESCRIBE says of the columns."""
 
 
 class Relations:
@@ -230,6 +237,7 @@ class Relations:
     def __init__(self, duck: Duck) -> None:
         self._duck = duck
         self._known: dict[Name, Relation | None] = {}
+        self._before: dict[Name, Relation | None] = {}
         self._answers: dict[tuple[Name, str], Any] = {}
         self._schemas: set[tuple[str, str]] = set()
         self._changing = self._changes = 0
@@ -247,6 +255,13 @@ class Relations:
             if self._changes == before and not self._changing:
                 self._known[name] = found
         return found
+
+    def before(self, name: Name) -> Relation | None:
+        """Return what had exactly this name when the DDL began that asks. DDL comes one at a time."""
+        with self._lock:
+            if name in self._before:
+                return self._before[name]
+        return self.find(name)
 
     def answered(self, name: Name, asked: str, answer: Callable[[], _Answer]) -> _Answer:
         """Return what a query says of this table alone, and nothing of its rows."""
@@ -277,6 +292,7 @@ class Relations:
         with self._lock:
             self._changing += 1
             self._changes += 1
+            self._before = self._known.copy()
             if tables is None:
                 self._known.clear()
                 self._answers.clear()
@@ -289,6 +305,7 @@ class Relations:
         finally:
             with self._lock:
                 self._changing -= 1
+                self._before = {}
 
 
 def _may_change(name: Name, known: Relation | None, tables: Collection[str]) -> bool:
@@ -302,15 +319,17 @@ def _relation(duck: Duck, name: Name) -> Relation | None:
     if described is None or found is None:
         return None
     kind, comment = found
-    known = json.loads(comment) if comment else {}
+    known = _read(comment)
     return Relation(
         kind=kind,
-        columns=described,
-        types=known.get("types", {}),
-        virtual=frozenset(known.get("virtual", ())),
-        is_dynamic=known.get("is_dynamic", False),
-        variety=known.get("variety"),
-        policies=tuple(known.get("policies", ())),
+        columns={column: duck_type for column, duck_type, *_ in described},
+        types=known.types,
+        virtual=frozenset(known.virtual),
+        is_dynamic=known.is_dynamic,
+        variety=known.variety,
+        policies=known.policies,
+        facts=known,
+        described=tuple(described),
     )
 
 

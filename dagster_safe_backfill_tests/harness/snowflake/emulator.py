@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dagster_safe_backfill_tests.harness.snowflake.account import Account
+    from dagster_safe_backfill_tests.harness.snowflake.server import Answer
 
 HOST = "127.0.0.1"
 _numbers = itertools.count(1)
@@ -40,6 +41,8 @@ class Emulator:
     host: str = HOST
     account: Account | None = field(default=None, repr=False, compare=False)
     """What it serves, if it runs in this process."""
+    answer: Answer | None = field(default=None, repr=False, compare=False)
+    """How it answers a request, if it runs in this process."""
 
     def database(self, name: str | None = None) -> str:
         """Create a database, by default under a name that no other test uses, and return the name."""
@@ -134,7 +137,7 @@ def serve(port: int = 0, *, idle_abort: float = 300, direct: bool = False) -> It
                 from dagster_safe_backfill_tests.harness.snowflake.direct import answering
 
                 stack.enter_context(answering(answer, port=taken))
-            yield Emulator(port=taken, account=account)
+            yield Emulator(port=taken, account=account, answer=answer)
     finally:
         account.close()
 

@@ -76,13 +76,16 @@ _BY_TEXT: dict[re.Pattern[str], Callable[[Any, re.Match[str], Name], None]] = {
 }
 
 
-def define(session: Any, sql: str) -> Result | None:
-    """Run a statement about a table's properties; return None for another one."""
-    for pattern, run in _BY_TEXT.items():
-        if found := pattern.match(sql):
-            run(session, found, named(session, found["table"]))
-            return text(_DDL, status=_DONE)
-    return None
+def is_meant(sql: str) -> bool:
+    """Return whether a statement is about a table's properties."""
+    return any(pattern.match(sql) for pattern in _BY_TEXT)
+
+
+def define(session: Any, sql: str) -> Result:
+    """Run a statement about a table's properties."""
+    run, found = next((run, found) for pattern, run in _BY_TEXT.items() if (found := pattern.match(sql)))
+    run(session, found, named(session, found["table"]))
+    return text(_DDL, status=_DONE)
 
 
 def last_change(session: Any, written: str) -> Result:

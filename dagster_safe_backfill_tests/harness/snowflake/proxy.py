@@ -31,6 +31,7 @@ from snowflake.connector.errors import Error, OperationalError
 from snowflake.connector.network import RetryRequest
 
 from dagster_safe_backfill_tests.harness.snowflake.emulator import HOST, Emulator
+from dagster_safe_backfill_tests.harness.snowflake.server import encoded, requested
 
 How = Literal["refuse", "lose reply", "end session", "cut off", "abort"]
 """Refuse: 503 before the server hears of it. Lose reply: it runs, the client never hears. End session: before it.
@@ -211,14 +212,22 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _forward(self, body: bytes) -> _Reply | None:
         """Return the emulator's reply; None if there is none any more."""
+        # The Host header stays the proxy's, so that files are uploaded through it as well.
+        headers = {name: value for name, value in self.headers.items() if name.lower() != "accept-encoding"}
+        return self._asked(self.command, self.path, headers, body)
+
+    def _asked(self, method: str, path: str, headers: dict[str, str], body: bytes = b"") -> _Reply | None:
         emulator = self.proxy.emulator
+        if emulator.answer is not None:
+            # A socket to the same process would say the same.
+            url = f"http://{headers.get('Host', '')}{path}"
+            status, reply = emulator.answer(requested(method, url, headers, body))
+            return status, encoded(reply), "application/json"
         connection = http.client.HTTPConnection(emulator.host, emulator.port, timeout=600)
         try:
-            # The Host header stays the proxy's, so that files are uploaded through it as well.
-            headers = {name: value for name, value in self.headers.items() if name.lower() != "accept-encoding"}
-            connection.request(self.command, self.path, body=body, headers=headers)
-            reply = connection.getresponse()
-            return reply.status, reply.read(), reply.headers.get("Content-Type", "application/json")
+            connection.request(method, path, body=body, headers=headers)
+            answered = connection.getresponse()
+            return answered.status, answered.read(), answered.headers.get("Content-Type", "application/json")
         except OSError:
             return None
         finally:
@@ -241,11 +250,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def _end_session(self) -> None:
-        emulator = self.proxy.emulator
-        connection = http.client.HTTPConnection(emulator.host, emulator.port, timeout=60)
-        connection.request("POST", "/session?delete=true", headers={"Authorization": self.headers["Authorization"]})
-        connection.getresponse().read()
-        connection.close()
+        self._asked("POST", "/session?delete=true", {"Authorization": self.headers["Authorization"]})
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
         """Say nothing."""

@@ -107,7 +107,11 @@ def grants(session: Any, written: str) -> Result:
     """SHOW GRANTS ON TABLE: the privilege and the role of each."""
     table = exp.to_table(written, dialect="snowflake")
     prepared.fold(table)
-    known = catalog.facts(session.duck, Resolver(session).existing(table))
+    name = Resolver(session).existing(table)
+    relation = session.relation(name)
+    if relation.kind != "table":
+        raise errors.does_not_exist("Object", str(name))
+    known = relation.facts
     rows: list[list[str | None]] = [[*grant.split(" TO ")] for grant in known.grants]
     return Result(0x4400, [results.column(one, "VARCHAR") for one in ("privilege", "grantee_name")], rows=rows)
 
@@ -153,10 +157,10 @@ def _describe(session: Any, tree: exp.Describe) -> Result:
         raise errors.unsupported(f"DESCRIBE {kind} in the emulator")
     resolver = Resolver(session)
     name = resolver.existing(table)
-    there = catalog.relation_kind(session.duck, name)
-    known = catalog.facts(session.duck, name) if there == "table" else catalog.Facts()
+    relation = session.relation(name)
+    known = relation.facts
     rows: list[list[str | None]] = []
-    for column, duck_type, null, _, plain, _ in session.duck.execute(f"DESCRIBE {name.sql}").fetchall():
+    for column, duck_type, null, _, plain, _ in relation.described:
         shown = snowflake_type(duck_type, known.types.get(column))
         expression = known.virtual.get(column)
         column_kind = "VIRTUAL" if expression else "COLUMN"
@@ -209,7 +213,7 @@ def _listing(session: Any, tree: exp.Expression, kind: str) -> Result:
     if schema and kind != "SCHEMAS":
         conditions.append(f"TABLE_SCHEMA = {literal(schema)}")
     conditions += _of_names(tree, {"TABLES": "TABLE_NAME", "SCHEMAS": "SCHEMA_NAME", "COLUMNS": "COLUMN_NAME"}[kind])
-    table = session.duck.sql(f"{shown} FROM {view} WHERE {' AND '.join(conditions)} ORDER BY ALL").to_arrow_table()
+    _, table = session.duck.query(f"{shown} FROM {view} WHERE {' AND '.join(conditions)} ORDER BY ALL")
     rows = [
         [None if value is None else shown_schema(str(value)) for value in row.values()] for row in table.to_pylist()
     ]

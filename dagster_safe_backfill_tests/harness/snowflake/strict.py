@@ -212,9 +212,9 @@ class Session:
         copy_grants = bool(tables.COPY_GRANTS.search(refusals.without_literals(sql)))
         plain, variety = tables.of_variety(tables.COPY_GRANTS.sub("", sql) if copy_grants else sql)
         try:
-            with self.account.commits.lock, self.duck.sheltered(), self.account.relations.change(()):
-                if (done := properties.define(self, sql)) is not None:
-                    return done
+            if properties.is_meant(sql):
+                with self.account.commits.lock, self.duck.sheltered(), self.account.relations.change():
+                    return properties.define(self, sql)
             tree = self.parsed(plain).tree()
             for name in tables.changed_by(self, tree):
                 self.lock(name, alone=True)
@@ -297,9 +297,11 @@ class Session:
         described: list[tuple[str, str]] = []
 
         def run(duck: Duck) -> pa.Table | None:
-            relation = duck.sql(duck_sql)
-            described[:] = [(name, str(kind)) for name, kind in zip(relation.columns, relation.types, strict=True)]
-            return None if describe_only else odd.cut(relation.to_arrow_table(), self.parameter("ROWS_PER_RESULTSET"))
+            if describe_only:
+                described[:] = duck.columns(duck_sql)
+                return None
+            described[:], rows = duck.query(duck_sql)
+            return odd.cut(rows, self.parameter("ROWS_PER_RESULTSET"))
 
         table = self.stale.read(run, duck_sql, own=self.transaction.written)
         if table is None:
@@ -344,7 +346,7 @@ class Session:
         if where := tree.args.get("where"):
             select = select.where(where.this.copy())
         duck_sql, _ = self.prepared(select)
-        return not self.transaction.read(lambda duck: duck.sql(duck_sql).to_arrow_table()).num_rows
+        return not self.transaction.read(lambda duck: duck.query(duck_sql)[1]).num_rows
 
     def run_write(
         self,
@@ -488,6 +490,18 @@ def _schemas_of(session: Session, sql: str) -> Result:
     return Result(0x1000, [results.column("TABLE_SCHEMA", "VARCHAR")], rows=rows)
 
 
+def _schema(session: Session, sql: str, found: re.Match[str]) -> Result:
+    """Whether there is a schema: one that is stays until all that is remembered is forgotten."""
+
+    def ask() -> Result:
+        return session._query(session.parsed(sql), describe_only=False)
+
+    if session.database is None:
+        return ask()
+    known = session.account.relations.answered(Name(session.database, found[1], ""), sql, ask)
+    return known if known.table is not None and known.table.num_rows else ask()
+
+
 def _cancel_all(session: Session, number: int) -> Result:
     """SYSTEM$CANCEL_ALL_QUERIES, of a session of the same user."""
     found = [one for one in [*session.account.sessions.values()] if one.number == number and one.user == session.user]
@@ -540,6 +554,10 @@ _BY_TEXT: dict[str, tuple[re.Pattern[str], Callable[[Session, str, re.Match[str]
             r" WHERE TABLE_SCHEMA = '(\w+)' AND TABLE_NAME = '(\w+)'$"
         ),
         _facts,
+    ),
+    "schema": (
+        re.compile(r"SELECT 1 FROM INFORMATION_SCHEMA\.SCHEMATA WHERE SCHEMA_NAME = '(\w+)'$"),
+        _schema,
     ),
     "cancel": (
         re.compile(r"\s*SELECT\s+SYSTEM\$CANCEL_ALL_QUERIES\s*\(\s*(\d+)\s*\)\s*;?\s*$", re.IGNORECASE),

@@ -10,7 +10,7 @@ from typing import Any
 from sqlglot import exp
 
 from dagster_safe_backfill_tests.harness.snowflake import catalog, columns, errors, loading, prepared, translate
-from dagster_safe_backfill_tests.harness.snowflake.catalog import Facts, Kind, Name
+from dagster_safe_backfill_tests.harness.snowflake.catalog import Facts, Kind, Name, Relation
 from dagster_safe_backfill_tests.harness.snowflake.names import Resolver
 from dagster_safe_backfill_tests.harness.snowflake.results import Result, text
 
@@ -46,12 +46,12 @@ def create_table(session: Any, tree: exp.Create, sql: str, *, copy_grants: bool,
     name = session.temporary.get(shown, shown)
     if kind == "TEMPORARY":
         name = replace(shown, table=f"{shown.table}~{session.number}")
-    there = catalog.relation_kind(session.duck, name)
+    there = session.account.relations.before(name)
     if there and tree.args.get("exists"):
         return text(DDL, status=f"{shown.table} already exists, statement succeeded.")
-    if there == "view" or (there and not tree.args.get("replace")):
+    if there and (there.kind == "view" or not tree.args.get("replace")):
         raise errors.already_exists(str(shown))
-    old = catalog.facts(session.duck, name) if there else Facts()
+    old = there.facts if there else Facts()
     retention = _RETENTION.search(sql)
     known = Facts(
         kind=kind,
@@ -102,7 +102,8 @@ def _properties(tree: exp.Create) -> tuple[Kind, str | None]:
 
 def _like(session: Any, name: Name, source: Name, known: Facts, *, clone: bool) -> Facts:
     """Make a table with another's columns, defaults and nullability; a clone has its rows, comment and types too."""
-    theirs = catalog.facts(session.duck, source)
+    relation = _table_before(session, source)
+    theirs = relation.facts
     if clone and session.account.failing_clones:
         session.account.failing_clones -= 1
         raise errors.no_time_travel(str(source))
@@ -114,9 +115,10 @@ def _like(session: Any, name: Name, source: Name, known: Facts, *, clone: bool) 
             "0A000",
             f"SQL compilation error:\n{theirs.kind.title()} object cannot be cloned to a permanent object.",
         )
-    rows = session.duck.execute(f"DESCRIBE {source.sql}").fetchall()
-    parts = [columns.again(column, kind, null, default, theirs) for column, kind, null, _, default, _ in rows]
-    written = ", ".join(catalog.quoted(column) for column, *_ in rows if column not in theirs.virtual)
+    parts = [
+        columns.again(column, kind, null, default, theirs) for column, kind, null, _, default, _ in relation.described
+    ]
+    written = ", ".join(catalog.quoted(column) for column in relation.columns if column not in theirs.virtual)
     temporary = name == source
     session.duck.execute("BEGIN")
     try:
@@ -134,6 +136,14 @@ def _like(session: Any, name: Name, source: Name, known: Facts, *, clone: bool) 
     # Automatic Clustering is suspended for the new table, and no stream is on it.
     kept = {"grants": theirs.grants, "policies": policies, "cluster_by": theirs.cluster_by}
     return replace(known, comment=comment, **kept, **of_columns)
+
+
+def _table_before(session: Any, name: Name) -> Relation:
+    """Return the table that had a name when the statement began."""
+    found = session.account.relations.before(name)
+    if found is None or found.kind != "table":
+        raise errors.does_not_exist("Object", str(name))
+    return found
 
 
 def _defined(session: Any, tree: exp.Create, name: Name, known: Facts) -> Facts:
@@ -171,7 +181,7 @@ def swap(session: Any, one: Name, other: Name) -> Result:
         raise errors.unsupported("SWAP WITH across schemas in the emulator")
     aside = replace(one, table=f"{one.table}~swap")
     duck = session.duck
-    kinds = {name: catalog.facts(duck, name).kind for name in (one, other)}
+    kinds = {name: _table_before(session, name).facts.kind for name in (one, other)}
     if "TEMPORARY" in kinds.values() and len(set(kinds.values())) > 1:
         raise errors.unsupported("SWAP of a temporary table with another")
     duck.execute("BEGIN")
@@ -273,7 +283,8 @@ def drop(session: Any, tree: exp.Drop) -> Result:
         return text(DDL, status=f"{_dropped(tree).name} successfully dropped.")
     shown = resolver.name(_dropped(tree))
     name = session.temporary.get(shown, shown)
-    there = catalog.relation_kind(session.duck, name)
+    relation = session.account.relations.before(name)
+    there = relation and relation.kind
     if there != kind.lower():
         if tree.args.get("exists") and there is None:
             return text(DDL, status="Drop statement executed successfully (object already dropped).")

@@ -172,10 +172,8 @@ class Transaction:
         """Take this transaction's rows of a table, and return what puts them into another snapshot of it."""
         locked = table in self._locked
         columns = ", ".join(f'"{name}"' for name in self._columns(table))
-        own = self.duck.sql(f"SELECT {columns} FROM {table.sql} WHERE rowid >= {_LOCAL_ROW_ID}").to_arrow_table()
-        left = self.duck.sql(
-            f"SELECT rowid AS _row, {columns} FROM {table.sql} WHERE rowid < {_LOCAL_ROW_ID}"
-        ).to_arrow_table()
+        _, own = self.duck.query(f"SELECT {columns} FROM {table.sql} WHERE rowid >= {_LOCAL_ROW_ID}")
+        _, left = self.duck.query(f"SELECT rowid AS _row, {columns} FROM {table.sql} WHERE rowid < {_LOCAL_ROW_ID}")
 
         def put_back(duck: Duck) -> None:
             if locked:

@@ -147,8 +147,8 @@ def _is_bare_select(select: exp.Expr | None) -> bool:
 
 def all_of(conditions: Iterable[exp.Expr]) -> exp.Expr:
     """Return a condition that is true if all `conditions` are, and TRUE if there are none."""
-    # sqlglot's `and_` and `or_` raise without operands. To copy these took a third of a run's time in Python. A node may
-    # be part of several trees, because each statement is generated from a copy of its own.
+    # sqlglot's `and_` and `or_` raise without operands. To copy these took a third of a run's time in Python. A node
+    # may be part of several trees, because each statement is generated from a copy of its own.
     return exp.and_(*conditions, copy=False) if (conditions := list(conditions)) else exp.true()
 
 

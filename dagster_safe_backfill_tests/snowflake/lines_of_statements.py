@@ -33,7 +33,7 @@ _SCHEMA = re.compile(r'"(?:MAIN|DSB_0A)"(?=\.")')
 _WHY_NOT = {
     r"ALTER TABLE N ADD COLUMN": "the line about defaults of each type runs it",
     r"ALTER TABLE N (RESUME|SUSPEND) RECLUSTER": "the line about a swap and clustering runs it",
-    r"CREATE OR REPLACE TRANSIENT TABLE N CLONE N COPY GRANTS": "as without TRANSIENT, for a transient table",
+    r"CREATE (OR REPLACE )?TRANSIENT TABLE N CLONE N COPY GRANTS": "as without TRANSIENT, for a transient table",
     r"CREATE SCHEMA": "the script makes its schema itself",
     r"DROP TABLE N": "undoes a swap, after an error only",
     r"GRANT OWNERSHIP": "needs a table of another role, whose privileges this one has",

@@ -32,10 +32,14 @@ from dagster_safe_backfill.warehouses.snowflake.types import base, described
 _LOG = logging.getLogger(__name__)
 
 _IDENTITY = re.compile(r"(IDENTITY|AUTOINCREMENT)\b", re.IGNORECASE)
-_TABLE_TYPES = ("BASE TABLE", "TEMPORARY TABLE", "LOCAL TEMPORARY")
-"""The values of TABLE_TYPE for tables that rows can be written to."""
-_OTHER_KINDS = {"is_dynamic": "dynamic table", "is_iceberg": "Iceberg table", "is_hybrid": "hybrid table"}
-"""The columns of INFORMATION_SCHEMA.TABLES that mark tables of other kinds, whose TABLE_TYPE may be BASE TABLE."""
+_OTHER_KINDS = {
+    "is_dynamic": "dynamic table",
+    "is_iceberg": "Iceberg table",
+    "is_hybrid": "hybrid table",
+    "is_external": "external table",
+    "is_event": "event table",
+}
+"""The columns of SHOW TABLES that mark tables of other kinds."""
 _LOOKS = 3
 _UNFILLED = "dagster_safe_backfill_unfilled"
 """In a table's comment, the columns that were added to it and aren't filled yet. See `add_columns`."""
@@ -91,11 +95,14 @@ def named(connection: Connection, schema: str, prefix: str) -> tuple[TableRef, .
 
 def shown_tables(connection: Connection, schema: str, prefix: str, *, is_terse: bool = False) -> list[dict[str, Any]]:
     """Return a row of SHOW TABLES for each table whose name begins with a prefix; none if there is no such schema."""
+    return _shown(connection, "TERSE TABLES" if is_terse else "TABLES", schema, prefix)
+
+
+def _shown(connection: Connection, what: str, schema: str, prefix: str) -> list[dict[str, Any]]:
     # Unlike INFORMATION_SCHEMA, SHOW needs no virtual warehouse. Unlike STARTS WITH, LIKE has wildcards, which names
     # contain, and ignores case. https://docs.snowflake.com/en/sql-reference/sql/show-tables
-    terse = "TERSE " if is_terse else ""
     try:
-        rows = connection.shown(f"SHOW {terse}TABLES IN SCHEMA {schema_of(schema)} STARTS WITH {_text(prefix)}")
+        rows = connection.shown(f"SHOW {what} IN SCHEMA {schema_of(schema)} STARTS WITH {_text(prefix)}")
     except TableNotFoundError:
         return []
     return sorted(rows, key=lambda row: row["name"])
@@ -136,26 +143,26 @@ class Facts:
 
 def facts_of(connection: Connection, table: TableRef) -> Facts | None:
     """Return the properties of a table, or None if there is no such table."""
-    # All columns, because which there are depends on the release: IS_DYNAMIC was added later than others.
-    rows = connection.shown(
-        "SELECT * FROM INFORMATION_SCHEMA.TABLES"
-        f" WHERE TABLE_SCHEMA = {_text(table.schema.upper())} AND TABLE_NAME = {_text(table.name.upper())}"
-    )
+    name = table.name.upper()
+    rows = [row for row in shown_tables(connection, table.schema, name) if row["name"] == name]
     if not rows:
-        return None
-    (row,) = rows
+        return _facts_of_view(connection, table)
+    # A temporary table hides another one of its name.
+    row = min(rows, key=lambda row: row["kind"] != "TEMPORARY")
+    # Which columns there are depends on the release: `is_dynamic` was added later than others.
+    other = next((kind for column, kind in _OTHER_KINDS.items() if row.get(column) in ("YES", "Y")), None)
     return Facts(
-        comment=row["comment"] or "",
-        is_transient=row["is_transient"] == "YES",
-        kind=_kind(row),
-        owner=row.get("table_owner"),
+        comment=row["comment"] or "", is_transient=row["kind"] == "TRANSIENT", kind=other, owner=row.get("owner")
     )
 
 
-def _kind(row: Mapping[str, Any]) -> str | None:
-    other = next((kind for column, kind in _OTHER_KINDS.items() if row.get(column) in ("YES", "Y")), None)
-    kind = str(row["table_type"])
-    return other or (None if kind in _TABLE_TYPES else kind.lower())
+def _facts_of_view(connection: Connection, table: TableRef) -> Facts | None:
+    name = table.name.upper()
+    for row in _shown(connection, "VIEWS", table.schema, name):
+        if row["name"] == name:
+            kind = "materialized view" if row.get("is_materialized") in ("true", True) else "view"
+            return Facts(comment=row["comment"] or "", is_transient=False, kind=kind)
+    return None
 
 
 def check_seen(connection: Connection, table: TableRef, facts: Facts) -> None:

@@ -138,7 +138,7 @@ def show(session: Any, tree: exp.Expression) -> Result:
     if isinstance(tree, exp.Describe):
         return _describe(session, tree)
     kind = tree.name.upper()
-    if kind in {"TABLES", "SCHEMAS", "COLUMNS"}:
+    if kind in {"TABLES", "VIEWS", "SCHEMAS", "COLUMNS"}:
         return _listing(session, tree, kind)
     if kind == "LOCKS":
         rows: list[list[str | None]] = [
@@ -194,25 +194,32 @@ def _listing(session: Any, tree: exp.Expression, kind: str) -> Result:
                      coalesce(COMMENT, '') AS "comment", coalesce(CLUSTERING_KEY, '') AS "cluster_by",
                      ROW_COUNT AS "rows", TABLE_OWNER AS "owner", RETENTION_TIME::VARCHAR AS "retention_time",
                      CASE AUTO_CLUSTERING_ON WHEN 'YES' THEN 'ON' ELSE 'OFF' END AS "automatic_clustering",
-                     'N' AS "is_external", CASE IS_DYNAMIC WHEN 'YES' THEN 'Y' ELSE 'N' END AS "is_dynamic",
+                     CASE TABLE_TYPE WHEN 'EXTERNAL TABLE' THEN 'Y' ELSE 'N' END AS "is_external",
+                     CASE TABLE_TYPE WHEN 'EVENT TABLE' THEN 'Y' ELSE 'N' END AS "is_event",
+                     IS_ICEBERG[1] AS "is_iceberg", IS_HYBRID[1] AS "is_hybrid", IS_DYNAMIC[1] AS "is_dynamic",
                      'ROLE' AS "owner_role_type" """,
+        "VIEWS": """SELECT CREATED AS "created_on", TABLE_NAME AS "name", TABLE_SCHEMA AS "schema_name",
+                    coalesce(COMMENT, '') AS "comment", 'false' AS "is_materialized" """,
         "SCHEMAS": 'SELECT SCHEMA_NAME AS "name", CATALOG_NAME AS "database_name"',
         "COLUMNS": 'SELECT TABLE_NAME AS "table_name", TABLE_SCHEMA AS "schema_name", COLUMN_NAME AS "column_name"',
     }[kind]
     if tree.args.get("terse"):
         shown = {
             "TABLES": 'SELECT CREATED AS "created_on", TABLE_NAME AS "name", TABLE_TYPE AS "kind"',
+            "VIEWS": 'SELECT CREATED AS "created_on", TABLE_NAME AS "name", TABLE_TYPE AS "kind"',
             "SCHEMAS": 'SELECT NULL AS "created_on", SCHEMA_NAME AS "name", NULL AS "kind"',
             "COLUMNS": shown,
         }[kind]
-    source = "SCHEMATA" if kind == "SCHEMAS" else kind
+    source = {"SCHEMAS": "SCHEMATA", "VIEWS": "TABLES"}.get(kind, kind)
     view = f"{catalog.quoted(database)}.{catalog.INFORMATION_SCHEMA}.{source}"
     conditions = ["TRUE"]
+    if kind == "VIEWS":
+        conditions.append("TABLE_TYPE = 'VIEW'")
     if kind == "TABLES":
         conditions += ["TABLE_TYPE <> 'VIEW'", f"coalesce(_SESSION, {session.number}) = {session.number}"]
     if schema and kind != "SCHEMAS":
         conditions.append(f"TABLE_SCHEMA = {literal(schema)}")
-    conditions += _of_names(tree, {"TABLES": "TABLE_NAME", "SCHEMAS": "SCHEMA_NAME", "COLUMNS": "COLUMN_NAME"}[kind])
+    conditions += _of_names(tree, {"SCHEMAS": "SCHEMA_NAME", "COLUMNS": "COLUMN_NAME"}.get(kind, "TABLE_NAME"))
     _, table = session.duck.query(f"{shown} FROM {view} WHERE {' AND '.join(conditions)} ORDER BY ALL")
     rows = [
         [None if value is None else shown_schema(str(value)) for value in row.values()] for row in table.to_pylist()

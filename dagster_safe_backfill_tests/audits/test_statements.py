@@ -29,7 +29,7 @@ def selects(
     ]
     between = texts[staged:audited]
     # The catalog tells the collations of the tables that are referred to.
-    others = ("_safe_backfill_ledger", "duckdb_columns()")
+    others = ("_safe_backfill_ledger", "duckdb_tables()")
     return [text for text in between if text.startswith("SELECT") and not any(other in text for other in others)]
 
 

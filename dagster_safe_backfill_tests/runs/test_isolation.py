@@ -21,7 +21,7 @@ from dagster_safe_backfill.wap.retention import owners, retire
 from dagster_safe_backfill_tests.harness.assets import DAYS, metadata_by_partition, run_range
 
 PAGE = Path(__file__).parents[2] / "docs" / "isolation.md"
-PIN, PIN_AFTERWARDS, UNPIN = re.findall(r"```sql\n(.*?)```", PAGE.read_text(), re.DOTALL)
+PIN, PIN_AFTERWARDS, UNPIN, *_ = re.findall(r"```sql\n(.*?)```", PAGE.read_text(), re.DOTALL)
 ON_DASHBOARD = "SELECT * FROM nyc.flights_on_dashboard ORDER BY ALL"
 LIVE = "SELECT * FROM nyc.flights ORDER BY ALL"
 KEYS = DAYS.get_partition_keys()

@@ -229,4 +229,5 @@ def test_statements_do_not_grow_with_the_partitions(backend: Backend, caplog: py
         with backend.another() as fresh:
             counts.append(statements_for(count, fresh, caplog))
     assert len(set(counts)) == 1
-    assert 0 < counts[0] <= int(backend.own(duckdb="40", snowflake="61")), counts
+    # On Snowflake, two ask for the table's policies, and two for a view of its name before the first publication.
+    assert 0 < counts[0] <= int(backend.own(duckdb="40", snowflake="64")), counts

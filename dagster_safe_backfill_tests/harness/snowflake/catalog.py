@@ -305,6 +305,8 @@ class Relations:
         finally:
             with self._lock:
                 self._changing -= 1
+                # Who asked during the change was told of what was before it.
+                self._changes += 1
                 self._before = {}
 
 

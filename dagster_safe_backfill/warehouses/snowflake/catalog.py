@@ -144,20 +144,14 @@ class Facts:
 def facts_of(connection: Connection, table: TableRef) -> Facts | None:
     """Return the properties of a table, or None if there is no such table."""
     name = table.name.upper()
-    rows = [row for row in shown_tables(connection, table.schema, name) if row["name"] == name]
-    if not rows:
-        return _facts_of_view(connection, table)
-    # A temporary table hides another one of its name.
-    row = min(rows, key=lambda row: row["kind"] != "TEMPORARY")
-    # Which columns there are depends on the release: `is_dynamic` was added later than others.
-    other = next((kind for column, kind in _OTHER_KINDS.items() if row.get(column) in ("YES", "Y")), None)
-    return Facts(
-        comment=row["comment"] or "", is_transient=row["kind"] == "TRANSIENT", kind=other, owner=row.get("owner")
-    )
-
-
-def _facts_of_view(connection: Connection, table: TableRef) -> Facts | None:
-    name = table.name.upper()
+    tables = [row for row in shown_tables(connection, table.schema, name) if row["name"] == name]
+    if tables:
+        # A temporary table hides another one of its name.
+        row = min(tables, key=lambda row: row["kind"] != "TEMPORARY")
+        # Which columns there are depends on the release: `is_dynamic` was added later than others.
+        kind = next((kind for column, kind in _OTHER_KINDS.items() if row.get(column) in ("YES", "Y")), None)
+        is_transient = row["kind"] == "TRANSIENT"
+        return Facts(comment=row["comment"] or "", is_transient=is_transient, kind=kind, owner=row.get("owner"))
     for row in _shown(connection, "VIEWS", table.schema, name):
         if row["name"] == name:
             kind = "materialized view" if row.get("is_materialized") in ("true", True) else "view"

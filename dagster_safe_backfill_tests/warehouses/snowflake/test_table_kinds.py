@@ -174,6 +174,8 @@ def test_a_clone_that_lacks_what_others_just_removed_is_tried_again(
     """Without retention, a change during CLONE removes what the clone reads: error 707."""
     assert account.emulator.account is not None
     table = Publications(account, live=day_rows(0, 1.0))
+    # Longer than an attempt takes, also on a busy machine: the next is only made within this time.
+    table.warehouse = account.manager(lock_timeout=20).warehouse()
     staged = table.stage(day_rows(0, 2.0), [0], "1")
     account.emulator.account.failing_clones = 1
     table.publish(staged, "1", strategy=strategy)

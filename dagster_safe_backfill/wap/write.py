@@ -125,7 +125,7 @@ def write(
         create_ledger(session, spec.table)
         check_writer(session, spec.table, origin=origin, keys=partition_slice.keys)
         # A shadow's name holds the run's id, so an earlier try of this run has left it.
-        is_left = target in session.tables.list(target.schema, target.name)
+        is_left = session.tables.columns(target) is not None
         if is_left:
             session.tables.drop(target)
         staged = stage(session, source, spec=spec, partition_slice=partition_slice, shadow=target, like=like)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import duckdb
@@ -256,3 +257,9 @@ def test_publications_hold_writers_by_hand_off(table: Publications) -> None:
             other.execute("UPDATE t SET value = 5")
         other.execute("UPDATE t SET value = 6")
     assert set(table.values()[0]) == {6.0}
+
+
+def test_a_shadow_that_an_earlier_try_left_is_replaced_whatever_the_case_of_its_schema(table: Publications) -> None:
+    table.spec = replace(table.spec, table=replace(table.spec.table, schema="MAIN"))
+    assert not table.stage(NEW, [0, 1], "1").staged.replaces_shadow
+    assert table.stage(NEW, [0, 1], "1").staged.replaces_shadow

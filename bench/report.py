@@ -101,7 +101,7 @@ class Report:
         yield from self._flatness()
         for kind, one in self.sameness.items():
             more = one[EXACT] / one[PLAIN] - 1
-            what = f"exact comparison of {kind} columns: at most {MAX_FOR_EXACT:.0%} of the data part"
+            what = f"exact comparison of {kind} columns: at most {MAX_FOR_EXACT:.0%} of a write and merge"
             yield what, f"{more:.1%}", more <= MAX_FOR_EXACT
         ours = self.audits["audits"]
         ratio = ours / self.audits["bare"]

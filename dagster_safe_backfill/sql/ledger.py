@@ -102,9 +102,8 @@ def newest_by_partition(table: TableRef, items: Mapping[str, exp.Expr], *conditi
 
 def schemas_that_know(table: TableRef, ledgers: Sequence[TableRef]) -> exp.Query:
     """Return a query for the schemas of those of some ledgers that have rows of a table."""
-    is_of_table = exp.Lower(this=terms.column("table_name")).eq(exp.Lower(this=terms.text(str(table))))
     selects: list[exp.Query] = [
-        exp.select(terms.text(one.schema)).from_(terms.table(one)).where(is_of_table.copy()).distinct()
+        exp.select(terms.text(one.schema)).from_(terms.table(one)).where(_is_of_table(table)).distinct()
         for one in ledgers
     ]
     return selects[0] if len(selects) == 1 else exp.union(*selects, distinct=False)
@@ -121,11 +120,14 @@ def last_writer(table: TableRef, own: Iterable[str], *, run_id: str) -> exp.Sele
     is_in_run = terms.column("run_id").eq(terms.text(run_id))
     is_change = is_event(*CHANGES_OF_LIVE, "stored")
     of_run = exp.and_(is_in_run, is_event(*get_args(StagedEvent), "intended"), is_other)
-    # DuckDB ignores the case of a table's name, and so does Snowflake here: other spellings are the same table.
-    is_of_table = exp.Lower(this=terms.column("table_name")).eq(exp.Lower(this=terms.text(str(table))))
     select = exp.select(asset.copy(), terms.column("event")).from_(terms.table(ledger_of(table)))
-    select = select.where(is_of_table, is_given("asset_key"), exp.or_(is_change, of_run))
+    select = select.where(_is_of_table(table), is_given("asset_key"), exp.or_(is_change, of_run))
     return select.order_by(terms.column("recorded_at").desc()).limit(1)
+
+
+def _is_of_table(table: TableRef) -> exp.Expr:
+    # DuckDB ignores the case of a table's name, and so does Snowflake here: other spellings are the same table.
+    return exp.Lower(this=terms.column("table_name")).eq(exp.Lower(this=terms.text(str(table))))
 
 
 def is_of_asset(assets: Iterable[str]) -> exp.Expr:

@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from sqlglot import exp
 
-from dagster_safe_backfill.errors import ConfigurationError, TransactionConflictError
+from dagster_safe_backfill.errors import (
+    ConfigurationError,
+    OutOfResourcesError,
+    StatementCancelledError,
+    SwapError,
+    TransactionConflictError,
+    WarehouseError,
+)
 from dagster_safe_backfill.model.tables import Column, Loss, TableRef
 from dagster_safe_backfill.sql.dialect import Dialect
 from dagster_safe_backfill.warehouses.backoff import Backoff
@@ -45,6 +52,19 @@ def not_a_table(table: TableRef, kind: str, *, shown: str = "") -> Configuration
         f"{table} is {article} {kind}{shown}, and an asset's rows need {needed}, so nothing was written. Rename or drop"
         f" the {kind}, or give the asset another name or schema."
     )
+
+
+@contextmanager
+def reshaping(table: TableRef) -> Generator[None, None, None]:
+    """Raise a `SwapError` if a statement of the block can't drop or retype columns of a table."""
+    try:
+        yield
+    except (StatementCancelledError, OutOfResourcesError):
+        raise
+    except WarehouseError as error:
+        raise SwapError(
+            f"{table}: its columns can't be changed to those of the computed rows: {error}", table=str(table)
+        ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,10 +26,8 @@ def live_fingerprints(
         names: The columns to read. Defaults to all of them.
     """
     dialect, keys = session.dialect, table_slice.keys
-    read = [*columns]
-    if names is not None:
-        by_name = {column.name: column for column in columns}
-        read = [by_name[name] for name in names]
+    by_name = {column.name: column for column in columns}
+    read = columns if names is None else [by_name[name] for name in names]
     select = sql.fingerprints(table_slice, hash_of(read, dialect))
     found = dict.fromkeys(keys, Fingerprint())
     algorithm = dialect.hash_algorithm

@@ -10,14 +10,12 @@ from sqlglot import exp
 
 from dagster_safe_backfill.errors import (
     ConfigurationError,
-    OutOfResourcesError,
-    StatementCancelledError,
     SwapError,
     WarehouseError,
 )
 from dagster_safe_backfill.model.tables import Column, Loss, TableRef, names_of
 from dagster_safe_backfill.sql import terms
-from dagster_safe_backfill.warehouses.base import Replacement, Row, Session, TableKind, Tables, not_a_table
+from dagster_safe_backfill.warehouses.base import Replacement, Row, Session, TableKind, Tables, not_a_table, reshaping
 from dagster_safe_backfill.warehouses.duckdb.definitions import collations_of, generated_of
 from dagster_safe_backfill.warehouses.duckdb.names import TEMPORARY, Names, quoted
 
@@ -28,8 +26,10 @@ Execute = Callable[[str, Sequence[Any]], list[Row]]
 _IS_TABLE = "database_name = current_database() AND lower(schema_name) = lower($1) AND lower(table_name) = lower($2)"
 
 _DEFINITION = f"SELECT sql FROM duckdb_tables() WHERE {_IS_TABLE}"
-_OF_VIEW = "database_name = current_database() AND lower(schema_name) = lower($1) AND lower(view_name) = lower($2)"
-_VIEWS = f"SELECT sql FROM duckdb_views() WHERE {_OF_VIEW}"
+_VIEWS = (
+    "SELECT sql FROM duckdb_views() WHERE database_name = current_database()"
+    " AND lower(schema_name) = lower($1) AND lower(view_name) = lower($2)"
+)
 _KEYS = (
     "SELECT schema_name || '.' || table_name, constraint_text FROM duckdb_constraints()"
     " WHERE database_name = current_database() AND constraint_type = 'FOREIGN KEY'"
@@ -138,8 +138,7 @@ class DuckDBTables(Tables):
             " ORDER BY table_name",
             (schema, prefix),
         )
-        tables: Sequence[TableRef] = [TableRef(schema=schema_name, name=name) for schema_name, name in rows]
-        return tuple(tables)
+        return _tables(rows)
 
     def find(self, name: str) -> tuple[TableRef, ...]:
         """See `Tables.find`."""
@@ -148,8 +147,7 @@ class DuckDBTables(Tables):
             " AND lower(table_name) = lower($1) ORDER BY schema_name",
             (name,),
         )
-        tables: Sequence[TableRef] = [TableRef(schema=schema_name, name=found) for schema_name, found in rows]
-        return tuple(tables)
+        return _tables(rows)
 
     def ensure_schema(self, schema: str) -> None:
         """See `Tables.ensure_schema`."""
@@ -228,17 +226,11 @@ class DuckDBTables(Tables):
     ) -> None:
         """See `Tables.reshape`."""
         alter = f"ALTER TABLE {self._names.of(table)}"
-        try:
+        with reshaping(table):
             for name in dropped:
                 self._define(f"{alter} DROP COLUMN {quoted(name)}", table)
             for column in retyped:
                 self._define(f"{alter} ALTER COLUMN {quoted(column.name)} TYPE {column.type}", table)
-        except (StatementCancelledError, OutOfResourcesError):
-            raise
-        except WarehouseError as error:
-            raise SwapError(
-                f"{table}: its columns can't be changed to those of the computed rows: {error}", table=str(table)
-            ) from error
         self.add_columns(table, added)
 
     @contextmanager
@@ -355,6 +347,11 @@ class DuckDBTables(Tables):
     def _comment(self, kind: str, name: str, text: str | None) -> None:
         literal = "NULL" if text is None else terms.text(text).sql("duckdb")
         self._execute(f"COMMENT ON {kind} {name} IS {literal}", ())
+
+
+def _tables(rows: Sequence[Row]) -> tuple[TableRef, ...]:
+    tables: Sequence[TableRef] = [TableRef(schema=schema, name=name) for schema, name in rows]
+    return tuple(tables)
 
 
 def _folded(table: TableRef) -> TableRef:

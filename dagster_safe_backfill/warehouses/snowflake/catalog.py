@@ -89,16 +89,20 @@ def _is_virtual(row: Mapping[str, Any]) -> bool:
 
 def named(connection: Connection, schema: str, prefix: str) -> tuple[TableRef, ...]:
     """See `Tables.list`."""
-    rows = shown_tables(connection, schema, prefix.upper(), is_terse=True)
+    rows = _shown(connection, "TERSE TABLES", schema, prefix.upper())
     return tuple(TableRef(schema=schema, name=shown(row["name"])) for row in rows)
 
 
-def shown_tables(connection: Connection, schema: str, prefix: str, *, is_terse: bool = False) -> list[dict[str, Any]]:
-    """Return a row of SHOW TABLES for each table whose name begins with a prefix; none if there is no such schema."""
-    return _shown(connection, "TERSE TABLES" if is_terse else "TABLES", schema, prefix)
+def shown_table(connection: Connection, table: TableRef) -> dict[str, Any] | None:
+    """Return a table's row of SHOW TABLES, or None if there is no such table."""
+    name = table.name.upper()
+    rows = [row for row in _shown(connection, "TABLES", table.schema, name) if row["name"] == name]
+    # A temporary table hides another one of its name.
+    return min(rows, key=lambda row: row["kind"] != "TEMPORARY", default=None)
 
 
 def _shown(connection: Connection, what: str, schema: str, prefix: str) -> list[dict[str, Any]]:
+    """Return the rows of SHOW for names that begin with a prefix; none if there is no such schema."""
     # Unlike INFORMATION_SCHEMA, SHOW needs no virtual warehouse. Unlike STARTS WITH, LIKE has wildcards, which names
     # contain, and ignores case. https://docs.snowflake.com/en/sql-reference/sql/show-tables
     try:
@@ -143,17 +147,14 @@ class Facts:
 
 def facts_of(connection: Connection, table: TableRef) -> Facts | None:
     """Return the properties of a table, or None if there is no such table."""
-    name = table.name.upper()
-    tables = [row for row in shown_tables(connection, table.schema, name) if row["name"] == name]
-    if tables:
-        # A temporary table hides another one of its name.
-        row = min(tables, key=lambda row: row["kind"] != "TEMPORARY")
+    row = shown_table(connection, table)
+    if row is not None:
         # Which columns there are depends on the release: `is_dynamic` was added later than others.
         kind = next((kind for column, kind in _OTHER_KINDS.items() if row.get(column) in ("YES", "Y")), None)
         is_transient = row["kind"] == "TRANSIENT"
         return Facts(comment=row["comment"] or "", is_transient=is_transient, kind=kind, owner=row.get("owner"))
-    for row in _shown(connection, "VIEWS", table.schema, name):
-        if row["name"] == name:
+    for row in _shown(connection, "VIEWS", table.schema, table.name.upper()):
+        if row["name"] == table.name.upper():
             kind = "materialized view" if row.get("is_materialized") in ("true", True) else "view"
             return Facts(comment=row["comment"] or "", is_transient=False, kind=kind)
     return None

@@ -163,7 +163,8 @@ def begun(
         SwapError: The source is transient and the live table isn't, one of them doesn't exist, or a stream is on the
             live table.
     """
-    live, of_source = catalog.facts_of(connection, table), catalog.facts_of(connection, source)
+    live = catalog.facts_of(connection, table)
+    of_source = live if source == table else catalog.facts_of(connection, source)
     properties = _properties_of(connection, table)
     if live is None or of_source is None or properties is None:
         raise SwapError(f"{table} or {source} doesn't exist any more.", table=str(table))
@@ -230,19 +231,17 @@ class _Properties:
 
 
 def _properties_of(connection: Connection, table: TableRef) -> _Properties | None:
-    # STARTS WITH, because LIKE has wildcards. SHOW needs no virtual warehouse.
-    name = table.name.upper()
-    for row in catalog.shown_tables(connection, table.schema, name):
-        if row["name"] == name:
-            kind = str(row.get("owner_role_type") or "ROLE").replace("_", " ")
-            owner = str(row.get("owner") or "").replace('"', '""')
-            return _Properties(
-                database=row["database_name"],
-                owner=f'{kind} "{owner}"' if owner else None,
-                is_clustered=bool(row.get("cluster_by")),
-                is_reclustered=row.get("automatic_clustering") == "ON",
-            )
-    return None
+    row = catalog.shown_table(connection, table)
+    if row is None:
+        return None
+    kind = str(row.get("owner_role_type") or "ROLE").replace("_", " ")
+    owner = str(row.get("owner") or "").replace('"', '""')
+    return _Properties(
+        database=row["database_name"],
+        owner=f'{kind} "{owner}"' if owner else None,
+        is_clustered=bool(row.get("cluster_by")),
+        is_reclustered=row.get("automatic_clustering") == "ON",
+    )
 
 
 def _check_streams(connection: Connection, table: TableRef, properties: _Properties) -> None:

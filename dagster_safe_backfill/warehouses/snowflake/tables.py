@@ -8,16 +8,10 @@ from typing import TYPE_CHECKING
 
 from sqlglot import exp
 
-from dagster_safe_backfill.errors import (
-    OutOfResourcesError,
-    StatementCancelledError,
-    SwapError,
-    TransactionConflictError,
-    WarehouseError,
-)
+from dagster_safe_backfill.errors import TransactionConflictError, WarehouseError
 from dagster_safe_backfill.model.tables import Column, Loss, TableRef
 from dagster_safe_backfill.sql import terms
-from dagster_safe_backfill.warehouses.base import Replacement, Session, TableKind, Tables
+from dagster_safe_backfill.warehouses.base import Replacement, Session, TableKind, Tables, reshaping
 from dagster_safe_backfill.warehouses.snowflake import catalog
 from dagster_safe_backfill.warehouses.snowflake.catalog import name_of, sql_of
 from dagster_safe_backfill.warehouses.snowflake.driver import Connection
@@ -251,7 +245,7 @@ def _reshape(connection: Connection, table: TableRef, *, dropped: Sequence[str],
         SwapError: The table can't be altered.
     """
     alter = f"ALTER TABLE {name_of(table)}"
-    try:
+    with reshaping(table):
         # ALTER COLUMN only lengthens a VARCHAR or changes the precision of a NUMBER, so the column is replaced.
         # https://docs.snowflake.com/en/sql-reference/sql/alter-table-column
         for column in retyped:
@@ -261,9 +255,3 @@ def _reshape(connection: Connection, table: TableRef, *, dropped: Sequence[str],
             connection.execute(f"{alter} RENAME COLUMN {aside} TO {name}")
         for name in dropped:
             connection.execute(f"{alter} DROP COLUMN {sql_of(terms.column(name))}")
-    except (StatementCancelledError, OutOfResourcesError):
-        raise
-    except WarehouseError as error:
-        raise SwapError(
-            f"{table}: its columns can't be changed to those of the computed rows: {error}", table=str(table)
-        ) from error

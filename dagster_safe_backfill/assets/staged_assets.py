@@ -24,7 +24,7 @@ from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.model.options import AssetOptions, Batches, Checks, Limits, Publish, Strategy
 from dagster_safe_backfill.model.table_options import TableOptions
 from dagster_safe_backfill.reports.checks import are_partitioned, check_specs
-from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, StagedAsset, keep_options
+from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, StagedAsset, keep_computed, keep_options
 from dagster_safe_backfill.runs.function.user_function import ComputeFunction, Run, doc_of
 from dagster_safe_backfill.runs.limits.allowed import no_vain_retries
 from dagster_safe_backfill.runs.private_dagster import as_wap_asset, keep_function, quiet_about_previews
@@ -169,7 +169,7 @@ def build_staged_wap_assets(
         return staged_runs.run_publish(context, io_manager, staged=staged)
 
     with quiet_about_previews():
-        shadow = as_wap_asset(group.shadow(compute, stage))
+        shadow = as_wap_asset(group.shadow(computed, stage))
         if asset.get("code_version") is None and compute.digest() is None:
             raise ConfigurationError(
                 f"{group.key.to_user_string()}: a value in the function's closure or defaults can't be compared,"
@@ -208,15 +208,17 @@ class _Group:
         audits = self.options.audits
         return [audit for audit in audits if not audit.is_over_run and not isinstance(audit, Comparison)]
 
-    def shadow(self, compute: ComputeFunction, run: Run) -> dg.AssetsDefinition:
+    def shadow(self, computed: ComputedAsset, run: Run) -> dg.AssetsDefinition:
         """Return `x__shadow`."""
         key = self._beside("__shadow")
         # Dagster refuses required_resource_keys together with resource parameters, so the I/O manager is requested in
         # the same way as the user's resources.
         resources = self.asset.get("required_resource_keys")
         partitioned = self.partitions_def if self.is_partitioned else None
+        function = computed.compute.replaced_by(run, takes_resource=not resources)
+        keep_computed(function, computed)
         shadow = dg.asset(
-            compute.replaced_by(run, takes_resource=not resources),
+            function,
             key=key,
             description=f"The staged partitions of {self.key.to_user_string()}. {self.description}".strip(),
             required_resource_keys=resources and {*resources, self.io_manager_key},

@@ -21,7 +21,7 @@ from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.model.options import Batches, Checks, Limits, Publish, Strategy
 from dagster_safe_backfill.model.table_options import TableOptions
 from dagster_safe_backfill.reports.checks import are_partitioned, check_specs
-from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, keep_options
+from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, keep_computed, keep_options
 from dagster_safe_backfill.runs.function.user_function import ComputeFunction, doc_of
 from dagster_safe_backfill.runs.private_dagster import as_wap_asset, function_of, quiet_about_previews
 
@@ -134,6 +134,7 @@ def wap_asset(
         resources = asset.get("required_resource_keys")
         run = compute.replaced_by(wap, takes_resource=not resources)
         keep_options(run, options)
+        keep_computed(run, computed)
         arguments: dict[str, Any] = {
             **asset,
             # @dg.asset refuses a name or key_prefix beside a key.

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dagster_safe_backfill.warehouses.base import Session, Warehouse
 
 _OPTIONS = "__safe_backfill_options__"
+_COMPUTED = "__safe_backfill_computed__"
 
 
 class TableIO(ABC):
@@ -172,3 +173,13 @@ class StagedAsset:
     def live(self) -> LiveAsset:
         """The asset whose table it is."""
         return self.computed.live
+
+
+def keep_computed(function: Callable[..., object], computed: ComputedAsset) -> None:
+    """Store what an asset's runs compute on the function that computes the asset, where `computed_of` finds it."""
+    keep_value(function, _COMPUTED, computed)
+
+
+def computed_of(asset: dg.AssetsDefinition) -> ComputedAsset | None:
+    """Return what the runs of an asset compute; None if the asset computes no rows for this library."""
+    return kept_value(asset, _COMPUTED)

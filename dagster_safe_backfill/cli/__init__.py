@@ -1,0 +1,1 @@
+"""The command `safe-backfill`: plan, launch, watch and undo backfills from a terminal, through Dagster."""

@@ -1,0 +1,183 @@
+"""The GraphQL documents that the command sends."""
+
+_METADATA = """
+metadataEntries {
+  __typename label
+  ... on TextMetadataEntry { text }
+  ... on IntMetadataEntry { intRepr }
+  ... on FloatMetadataEntry { floatValue }
+  ... on BoolMetadataEntry { boolValue }
+  ... on JsonMetadataEntry { jsonString }
+  ... on PathMetadataEntry { path }
+  ... on UrlMetadataEntry { url }
+}
+"""
+_ERRORS = "... on Error { message }"
+_RUN = "runId status jobName tags { key value } startTime endTime"
+_BACKFILL = """
+id status title timestamp endTimestamp isAssetBackfill
+tags { key value }
+error { message }
+assetBackfillData {
+  assetBackfillStatuses {
+    ... on AssetPartitionsStatusCounts {
+      assetKey { path }
+      numPartitionsTargeted numPartitionsInProgress numPartitionsMaterialized numPartitionsFailed
+    }
+    ... on UnpartitionedAssetStatus { assetKey { path } inProgress materialized failed }
+  }
+}
+"""
+_STATUSES_OF_TIME = "... on TimePartitionStatuses { ranges { startKey endKey status } }"
+_STATUSES_OF_KEYS = (
+    "... on DefaultPartitionStatuses { materializedPartitions failedPartitions materializingPartitions }"
+)
+
+VERSION = "query { version }"
+
+ASSET_KEYS = "query { assetNodes { assetKey { path } } }"
+
+ASSETS = f"""
+query ($keys: [AssetKeyInput!]) {{
+  assetNodes(assetKeys: $keys) {{
+    assetKey {{ path }}
+    repository {{ name location {{ name }} }}
+    partitionDefinition {{ type dimensionTypes {{ name }} }}
+    partitionKeys
+    backfillPolicy {{ policyType maxPartitionsPerRun }}
+    opVersion
+    dependencyKeys {{ path }}
+    dependedByKeys {{ path }}
+    jobNames
+    {_METADATA}
+  }}
+}}
+"""
+
+STATUSES = f"""
+query ($key: AssetKeyInput!) {{
+  assetNodeOrError(assetKey: $key) {{
+    ... on AssetNode {{
+      assetPartitionStatuses {{
+        {_STATUSES_OF_TIME}
+        {_STATUSES_OF_KEYS}
+        ... on MultiPartitionStatuses {{
+          primaryDimensionName
+          ranges {{
+            primaryDimStartKey primaryDimEndKey
+            secondaryDim {{ {_STATUSES_OF_TIME} {_STATUSES_OF_KEYS} }}
+          }}
+        }}
+      }}
+    }}
+  }}
+}}
+"""
+
+NEWEST = f"""
+query ($key: AssetKeyInput!, $partitions: [String!]) {{
+  assetNodeOrError(assetKey: $key) {{
+    ... on AssetNode {{
+      latestMaterializationByPartition(partitions: $partitions) {{
+        partition runId timestamp {_METADATA}
+      }}
+    }}
+  }}
+}}
+"""
+
+NEWEST_OF_ASSET = f"""
+query ($key: AssetKeyInput!) {{
+  assetNodeOrError(assetKey: $key) {{
+    ... on AssetNode {{ assetMaterializations(limit: 1) {{ partition runId timestamp {_METADATA} }} }}
+  }}
+}}
+"""
+
+BACKFILL = f"""
+query ($id: String!, $runs: Int!) {{
+  partitionBackfillOrError(backfillId: $id) {{
+    __typename
+    ... on PartitionBackfill {{ {_BACKFILL} runs(limit: $runs) {{ {_RUN} }} }}
+    {_ERRORS}
+  }}
+}}
+"""
+
+BACKFILLS = f"""
+query ($limit: Int!, $filters: BulkActionsFilter) {{
+  partitionBackfillsOrError(limit: $limit, filters: $filters) {{
+    __typename
+    ... on PartitionBackfills {{ results {{ {_BACKFILL} }} }}
+    {_ERRORS}
+  }}
+}}
+"""
+
+LAUNCH_BACKFILL = f"""
+mutation ($params: LaunchBackfillParams!) {{
+  launchPartitionBackfill(backfillParams: $params) {{
+    __typename
+    ... on LaunchBackfillSuccess {{ backfillId }}
+    {_ERRORS}
+  }}
+}}
+"""
+
+REEXECUTE_BACKFILL = f"""
+mutation ($params: ReexecutionParams!) {{
+  reexecutePartitionBackfill(reexecutionParams: $params) {{
+    __typename
+    ... on LaunchBackfillSuccess {{ backfillId }}
+    {_ERRORS}
+  }}
+}}
+"""
+
+CANCEL_BACKFILL = f"""
+mutation ($id: String!) {{
+  cancelPartitionBackfill(backfillId: $id) {{
+    __typename
+    ... on CancelBackfillSuccess {{ backfillId }}
+    {_ERRORS}
+  }}
+}}
+"""
+
+TERMINATE_RUNS = f"""
+mutation ($ids: [String!]!) {{
+  terminateRuns(runIds: $ids) {{ __typename {_ERRORS} }}
+}}
+"""
+
+RUN = f"""
+query ($id: ID!) {{
+  runOrError(runId: $id) {{ __typename ... on Run {{ {_RUN} }} {_ERRORS} }}
+}}
+"""
+
+RUNS = f"""
+query ($filter: RunsFilter, $limit: Int!) {{
+  runsOrError(filter: $filter, limit: $limit) {{
+    __typename
+    ... on Runs {{ results {{ {_RUN} }} }}
+    {_ERRORS}
+  }}
+}}
+"""
+
+LAUNCH_RUN = f"""
+mutation ($params: ExecutionParams!) {{
+  launchRun(executionParams: $params) {{
+    __typename
+    ... on LaunchRunSuccess {{ run {{ runId }} }}
+    {_ERRORS}
+  }}
+}}
+"""
+
+DAEMONS = """
+query {
+  instance { daemonHealth { allDaemonStatuses { daemonType required healthy lastHeartbeatTime } } }
+}
+"""

@@ -1,0 +1,179 @@
+"""The user's definitions, loaded into this process: the way to the ledger, the shadows and the live tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import dagster as dg
+
+from dagster_safe_backfill.assets.metadata import options_of_asset
+from dagster_safe_backfill.cli.answers import unreachable, usage_error
+from dagster_safe_backfill.errors import WarehouseLockedError, WarehouseUnavailableError
+from dagster_safe_backfill.model.options import AssetOptions
+from dagster_safe_backfill.model.slices import PartitionSlice
+from dagster_safe_backfill.model.tables import TableSpec
+from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, TableIO, computed_of, table_io_of
+
+if TYPE_CHECKING:
+    from dagster_safe_backfill.warehouses.base import Session
+
+_Result = TypeVar("_Result")
+_SHADOW = "__shadow"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedAsset:
+    """An asset of the definitions, with its table.
+
+    Attributes:
+        definition: Its definition; of the staged shape that of `x`, whose table it is.
+        computed_by: The definition whose runs compute its rows: its own, or that of its `x__shadow`.
+        computed: What they compute; None for a plain `@dg.asset`.
+        options: Its options.
+        table_io: Opens sessions on its warehouse.
+        instance: Dagster's instance.
+    """
+
+    definition: dg.AssetsDefinition
+    computed_by: dg.AssetsDefinition
+    computed: ComputedAsset | None
+    options: AssetOptions
+    table_io: TableIO
+    instance: dg.DagsterInstance
+
+    @property
+    def key(self) -> dg.AssetKey:
+        """The key of the live asset."""
+        return self.definition.key
+
+    @property
+    def name(self) -> str:
+        """The key of the live asset, as `a/b`."""
+        return self.key.to_user_string()
+
+    @property
+    def is_staged(self) -> bool:
+        """True if it has an `x__shadow` of its own."""
+        return self.computed_by.key != self.key
+
+    @property
+    def spec(self) -> TableSpec:
+        """How its table is kept."""
+        return self.table_io.spec_of(self.key, self.options)
+
+    def slice_of(self, keys: Sequence[str]) -> PartitionSlice:
+        """Return the slice of some of its partition keys, in any order.
+
+        Raises:
+            NotStagedError: It doesn't have some of the keys.
+        """
+        definition = self.definition.partitions_def
+        if definition is None:
+            raise usage_error("no_partitions", f"{self.name} has no partitions")
+        return LiveAsset(key=self.key, options=self.options, partitions_def=definition).slice_of(self.instance, keys)
+
+    def code(self) -> str | None:
+        """Return the digest of what computes its rows, as its runs record it; None if it can't be told."""
+        if self.computed is None:
+            version = self.definition.code_versions_by_key.get(self.key)
+            return None if version is None else f"code_version {version}"
+        return self.computed.provenance(self.spec, computed_by=self.computed_by)["code"]
+
+    def read(self, work: Callable[[Session], _Result]) -> _Result:
+        """Return the result of `work` in a read-only session on the asset's warehouse.
+
+        Raises:
+            CommandError: A DuckDB file is held by another process, or the warehouse can't be reached.
+            TableNotFoundError: The database doesn't exist yet.
+        """
+        table = self.spec.table
+        try:
+            with self.table_io.connected(table, run_id=None, read_only=True) as session:
+                return work(session)
+        except WarehouseLockedError as error:
+            raise unreachable(
+                "warehouse_locked", str(error), hint="a run holds the file; ask again when it has ended"
+            ) from error
+        except WarehouseUnavailableError as error:
+            raise unreachable("warehouse_unreachable", str(error)) from error
+
+
+class Definitions:
+    """The definitions of some code locations.
+
+    Args:
+        repositories: Their repository definitions.
+        instance: Dagster's instance.
+    """
+
+    def __init__(self, repositories: Sequence[Any], instance: dg.DagsterInstance) -> None:
+        self._repositories = repositories
+        self._instance = instance
+
+    @cached_property
+    def _assets(self) -> Mapping[dg.AssetKey, tuple[dg.AssetsDefinition, Any]]:
+        found: dict[dg.AssetKey, tuple[dg.AssetsDefinition, Any]] = {}
+        for repository in self._repositories:
+            found |= {key: (one, repository) for key, one in repository.assets_defs_by_key.items()}
+        return found
+
+    def live_assets(self) -> list[str]:
+        """Return the keys of the assets that compute rows for this library; of the staged shape that of `x`."""
+        found = [_live(key) for key, (one, _repository) in self._assets.items() if computed_of(one) is not None]
+        return sorted(key.to_user_string() for key in found)
+
+    def jobs(self, name: str) -> Sequence[dg.JobDefinition]:
+        """Return the jobs of an asset's code location."""
+        _definition, repository = self._found(name)
+        return repository.get_all_jobs()
+
+    @contextmanager
+    def asset(self, name: str) -> Generator[LoadedAsset, None, None]:
+        """Open an asset, with the resource that is its I/O manager; `x__shadow` and `x__audit` stand for `x`.
+
+        Raises:
+            CommandError: There is no such asset.
+            ConfigurationError: Its I/O manager isn't one of this library's, or its options are wrong.
+        """
+        definition, repository = self._found(name)
+        key = definition.key
+        computed_by, _ = self._assets.get(_beside(key, _SHADOW), (definition, repository))
+        if computed_of(computed_by) is None:
+            computed_by = definition
+        manager = definition.get_io_manager_key_for_asset_key(key)
+        resources = {**repository.get_top_level_resources(), **definition.resource_defs}
+        with dg.build_resources({manager: resources[manager]}, instance=self._instance) as built:
+            yield LoadedAsset(
+                definition=definition,
+                computed_by=computed_by,
+                computed=computed_of(computed_by),
+                options=options_of_asset(definition),
+                table_io=table_io_of(getattr(built, manager), key),
+                instance=self._instance,
+            )
+
+    def _found(self, name: str) -> tuple[dg.AssetsDefinition, Any]:
+        asked = dg.AssetKey.from_user_string(name)
+        live = self._assets.get(_live(asked)) or self._assets.get(asked)
+        if live is None:
+            known = ", ".join(self.live_assets()[:10]) or "none"
+            raise usage_error("unknown_asset", f"the definitions have no asset {name}", hint=f"there are {known}")
+        return live
+
+
+def _live(key: dg.AssetKey) -> dg.AssetKey:
+    """Return the key of `x` for those of `x__shadow` and `x__audit`."""
+    *prefix, last = key.path
+    for ending in (_SHADOW, "__audit"):
+        if last.endswith(ending):
+            return dg.AssetKey([*prefix, last.removesuffix(ending)])
+    return key
+
+
+def _beside(key: dg.AssetKey, ending: str) -> dg.AssetKey:
+    *prefix, last = key.path
+    return dg.AssetKey([*prefix, f"{last}{ending}"])

@@ -1,0 +1,106 @@
+"""Where answers go: JSON or a screen on stdout; progress, warnings and errors on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from dagster_safe_backfill.cli.answers import Answer, CommandError, envelope
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_WIDTH = 120
+"""The width of a screen that isn't a terminal, such as a pipe or a log of CI."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """How one call of the command prints.
+
+    Attributes:
+        verb: The verb; None before it is known.
+        as_json: True to print the JSON envelope on stdout.
+        is_colorful: False to print no colors, whatever the terminal can do.
+        is_quiet: True to print only the answer's `brief`, and errors.
+    """
+
+    verb: str | None = None
+    as_json: bool = False
+    is_colorful: bool = True
+    is_quiet: bool = False
+
+    @cached_property
+    def screen(self) -> Console:
+        """The console on stdout, for answers."""
+        return self._console(stderr=False)
+
+    @cached_property
+    def log(self) -> Console:
+        """The console on stderr, for progress, warnings and errors."""
+        return self._console(stderr=True)
+
+    @property
+    def is_interactive(self) -> bool:
+        """True if a person reads the screen and can answer a question."""
+        return sys.stdin.isatty() and sys.stderr.isatty() and not self.as_json
+
+    def note(self, text: str) -> None:
+        """Print a line for people on stderr, such as what is waited for."""
+        if not (self.is_quiet or self.as_json):
+            self.log.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def tell(self, answer: Answer) -> None:
+        """Print an answer."""
+        if self.as_json:
+            told = envelope(
+                self.verb, exit_code=answer.exit_code, data=answer.data, warnings=answer.warnings, errors=answer.errors
+            )
+            print_json(told)
+            return
+        if self.is_quiet:
+            if answer.brief:
+                self._line(answer.brief)
+        else:
+            answer.show(self.screen)
+            for warning in answer.warnings:
+                self.log.print(f"warning: {warning}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        for one in answer.errors:
+            self._problem(one.message, one.hint)
+
+    def fail(self, error: CommandError) -> None:
+        """Print an error."""
+        if self.as_json:
+            print_json(envelope(self.verb, exit_code=error.exit_code, errors=[error.problem]))
+        else:
+            self._problem(error.problem.message, error.problem.hint)
+
+    def _problem(self, message: str, hint: str | None) -> None:
+        self.log.print(f"error: {message}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+        if hint is not None:
+            self.log.print(f"hint: {hint}", highlight=False, markup=False, soft_wrap=True)
+
+    def _line(self, text: str) -> None:
+        sys.stdout.write(f"{text}\n")
+
+    def _console(self, *, stderr: bool) -> Console:
+        from rich.console import Console
+
+        stream = sys.stderr if stderr else sys.stdout
+        width = None if stream.isatty() or "COLUMNS" in os.environ else _WIDTH
+        return Console(stderr=stderr, no_color=not self.is_colorful or None, width=width, highlight=False)
+
+
+def print_json(told: dict[str, Any]) -> None:
+    """Print one JSON document on stdout."""
+    sys.stdout.write(json.dumps(told, indent=2, ensure_ascii=False, default=_plain) + "\n")
+
+
+def _plain(value: object) -> object:
+    """Return a value of a warehouse as JSON has it: a time in ISO 8601, anything else as its text."""
+    return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -11,6 +11,7 @@ from typing import NoReturn
 import click
 
 from dagster_safe_backfill.cli.answers import CommandError, Exit, usage_error
+from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.output import Output
 
 VERBS = {
@@ -72,7 +73,7 @@ def run(arguments: Sequence[str]) -> int:
     verb = next((one for one in arguments if one in VERBS), None)
     output = Output(verb=verb, as_json="--json" in arguments, is_colorful="--no-color" not in arguments)
     try:
-        ending = group.main([*arguments], prog_name="safe-backfill", standalone_mode=False)
+        ending = group.main([*arguments], prog_name="safe-backfill", standalone_mode=False, obj=Connection)
         return int(ending) if isinstance(ending, int) else Exit.DONE
     except CommandError as error:
         output.fail(error)

@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from dagster_safe_backfill.cli.answers import Answer
-from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.output import Output
 
 _PLACE = (
@@ -57,7 +56,8 @@ def verb(name: str, *options: Callable[[Any], Any]) -> Callable[[Callable[..., A
             **own: Any,
         ) -> int:
             output = Output(verb=name, as_json=as_json, is_colorful=not no_color, is_quiet=quiet)
-            connection = Connection(
+            # Made by `main`, which passes the class as the context's object.
+            connection = click.get_current_context().obj(
                 url=url,
                 token=token,
                 modules=modules,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -107,6 +107,10 @@ class Connection:
         )
         self._stack.callback(made.close)
         return made
+
+    def daemon(self, backfill_id: str) -> AbstractContextManager[None]:
+        """Do what Dagster's daemon does for one backfill while the block runs; `launches` must be True."""
+        return self._workspace.daemon(backfill_id)
 
     @property
     def instance(self) -> Any:

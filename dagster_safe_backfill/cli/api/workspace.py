@@ -89,7 +89,7 @@ class WorkspaceTransport(Transport):
         while not stop.is_set():
             backfill = self.instance.get_backfill(backfill_id)
             if backfill is not None and backfill.status not in BULK_ACTION_TERMINAL_STATUSES:
-                work_on: Any = daemon_of_backfills.execute_backfill_jobs
+                work_on = cast("Any", daemon_of_backfills).execute_backfill_jobs
                 deque(work_on(self.process_context, logger, [backfill]), maxlen=0)
             if queue is not None:
                 deque(queue.run_iteration(self.process_context), maxlen=0)

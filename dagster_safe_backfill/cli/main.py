@@ -88,6 +88,9 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         output.fail(CommandError("detached", "interrupted", exit_code=Exit.DETACHED))
         return Exit.DETACHED
+    except SystemExit as ending:
+        # Of click's shell completion.
+        return int(ending.code or 0)
     except BrokenPipeError:
         # Whoever reads the output, such as `head`, has enough of it; Python must not flush it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

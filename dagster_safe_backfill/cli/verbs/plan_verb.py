@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dagster_safe_backfill.cli.answers import Answer
+from dagster_safe_backfill.cli.api.completion import complete_asset
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.options import argument, option, verb
 from dagster_safe_backfill.cli.output import Output
@@ -17,7 +18,7 @@ from dagster_safe_backfill.cli.plans.screen import show_plan
 
 @verb(
     "plan",
-    argument("assets", nargs=-1, required=True, metavar="ASSET..."),
+    argument("assets", nargs=-1, required=True, metavar="ASSET...", shell_complete=complete_asset),
     *OPTIONS,
     option("--out", type=str, metavar="FILE", help="Where to save the plan. [default: backfills/<id>.json]"),
     option("--dry-run", is_flag=True, help="Don't save it."),

@@ -1,0 +1,43 @@
+"""Shell completion of asset keys and partition keys, which Dagster is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from dagster_safe_backfill.cli.api.client import Dagster
+
+_MOST = 200
+_PLACE = ("url", "token", "modules", "files", "workspaces", "working_directory", "attribute")
+
+
+def complete_asset(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the asset keys that begin as the word on the command line does."""
+    return _items(ctx, incomplete, lambda dagster: dagster.asset_keys())
+
+
+def complete_key(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the partition keys, of the assets on the command line, that begin as its last word does."""
+    given: Any = ctx.params.get("assets") or ctx.params.get("targets") or ctx.params.get("asset") or ()
+    names: Sequence[str] = [given] if isinstance(given, str) else [*given]
+    # Of "a,b,c", only what follows the last comma is completed.
+    before, comma, last = incomplete.rpartition(",")
+
+    def keys(dagster: Dagster) -> list[str]:
+        return [f"{before}{comma}{key}" for key in dagster.assets(names[:1])[0].keys if key.startswith(last)]
+
+    return _items(ctx, incomplete, keys) if names else []
+
+
+def _items(ctx: click.Context, incomplete: str, read: Callable[[Dagster], Sequence[str]]) -> list[CompletionItem]:
+    given = {name: value for name in _PLACE if (value := ctx.params.get(name)) is not None}
+    try:
+        with ctx.find_root().obj(**given) as connection:
+            found = read(connection.dagster)
+    except Exception:
+        # A shell that completes has no place for errors; the call itself tells them.
+        return []
+    return [CompletionItem(one) for one in found if one.startswith(incomplete)][:_MOST]

@@ -15,7 +15,7 @@ def _completed(terminal: Terminal, monkeypatch: pytest.MonkeyPatch, *words: str)
     monkeypatch.setenv("COMP_CWORD", str(len(words)))
     terminal.capture.readouterr()
     assert run([]) == 0
-    return [line.partition(",")[2] for line in terminal.capture.readouterr().out.splitlines()]
+    return [line.partition(",")[2] for line in terminal.capture.readouterr().out.splitlines() if line]
 
 
 def test_verbs(offline: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,8 @@ def complete_asset(ctx: click.Context, _param: click.Parameter, incomplete: str)
 
 def complete_key(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the partition keys, of the assets on the command line, that begin as its last word does."""
-    given: Any = ctx.params.get("assets") or ctx.params.get("targets") or ctx.params.get("asset") or ()
+    params = _params(ctx)
+    given: Any = params.get("assets") or params.get("targets") or params.get("asset") or ()
     names: Sequence[str] = [given] if isinstance(given, str) else [*given]
     # Of "a,b,c", only what follows the last comma is completed.
     before, comma, last = incomplete.rpartition(",")
@@ -33,7 +34,8 @@ def complete_key(ctx: click.Context, _param: click.Parameter, incomplete: str) -
 
 
 def _items(ctx: click.Context, incomplete: str, read: Callable[[Dagster], Sequence[str]]) -> list[CompletionItem]:
-    given = {name: value for name in _PLACE if (value := ctx.params.get(name)) is not None}
+    params = _params(ctx)
+    given = {name: value for name in _PLACE if (value := params.get(name)) is not None}
     try:
         with ctx.find_root().obj(**given) as connection:
             found = read(connection.dagster)
@@ -41,3 +43,11 @@ def _items(ctx: click.Context, incomplete: str, read: Callable[[Dagster], Sequen
         # A shell that completes has no place for errors; the call itself tells them.
         return []
     return [CompletionItem(one) for one in found if one.startswith(incomplete)][:_MOST]
+
+
+def _params(ctx: click.Context) -> dict[str, Any]:
+    """Return the parameters that are given before the word that is completed."""
+    # Where that word is an option's value, click 8 stops at the option and leaves all others unparsed.
+    if ctx.args:
+        return ctx.command.make_context(ctx.info_name, [*ctx.args], parent=ctx.parent, resilient_parsing=True).params
+    return ctx.params

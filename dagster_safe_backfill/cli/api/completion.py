@@ -47,7 +47,8 @@ def _items(ctx: click.Context, incomplete: str, read: Callable[[Dagster], Sequen
 
 def _params(ctx: click.Context) -> dict[str, Any]:
     """Return the parameters that are given before the word that is completed."""
-    # Where that word is an option's value, click 8 stops at the option and leaves all others unparsed.
-    if ctx.args:
-        return ctx.command.make_context(ctx.info_name, [*ctx.args], parent=ctx.parent, resilient_parsing=True).params
-    return ctx.params
+    if not ctx.args:
+        return ctx.params
+    # Where that word is an option's value, click 8 stops at the option, and leaves the arguments unparsed.
+    rest = ctx.command.make_context(ctx.info_name, [*ctx.args], parent=ctx.parent, resilient_parsing=True)
+    return {**ctx.params, **{name: value for name, value in rest.params.items() if value}}

@@ -53,7 +53,7 @@ class _Verbs(click.Group):
 
 @click.group(
     cls=_Verbs,
-    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "SAFE_BACKFILL"},
+    context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 refused by a guard, 4 differences found, 5 unreachable or locked,"
     " 6 time is up and it still runs, 130 detached.",
 )

@@ -8,8 +8,6 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from dagster_safe_backfill.cli.api.client import Dagster
-
 _MOST = 200
 _PLACE = ("url", "token", "modules", "files", "workspaces", "working_directory", "attribute")
 
@@ -27,13 +25,13 @@ def complete_key(ctx: click.Context, _param: click.Parameter, incomplete: str) -
     # Of "a,b,c", only what follows the last comma is completed.
     before, comma, last = incomplete.rpartition(",")
 
-    def keys(dagster: Dagster) -> list[str]:
+    def keys(dagster: Any) -> list[str]:
         return [f"{before}{comma}{key}" for key in dagster.assets(names[:1])[0].keys if key.startswith(last)]
 
     return _items(ctx, incomplete, keys) if names else []
 
 
-def _items(ctx: click.Context, incomplete: str, read: Callable[[Dagster], Sequence[str]]) -> list[CompletionItem]:
+def _items(ctx: click.Context, incomplete: str, read: Callable[[Any], Sequence[str]]) -> list[CompletionItem]:
     params = _params(ctx)
     given = {name: value for name in _PLACE if (value := params.get(name)) is not None}
     try:

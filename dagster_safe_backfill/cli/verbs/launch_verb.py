@@ -25,9 +25,8 @@ from dagster_safe_backfill.cli.plans.launching import (
 )
 from dagster_safe_backfill.cli.plans.making import Planning, Wish, make_plan, planning_of
 from dagster_safe_backfill.cli.plans.plan import load, path_of
-from dagster_safe_backfill.cli.plans.screen import show_plan
+from dagster_safe_backfill.cli.plans.screen import nothing_to_do, planned_answer, show_plan
 from dagster_safe_backfill.cli.selection import Selection
-from dagster_safe_backfill.cli.verbs.plan_verb import nothing_to_do, planned_answer
 
 
 @verb(

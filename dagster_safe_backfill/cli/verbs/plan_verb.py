@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.options import argument, option, verb
 from dagster_safe_backfill.cli.output import Output
 from dagster_safe_backfill.cli.plans.asked import OPTIONS, asked_of
-from dagster_safe_backfill.cli.plans.making import Planning, make_plan
-from dagster_safe_backfill.cli.plans.screen import show_plan
+from dagster_safe_backfill.cli.plans.making import make_plan
+from dagster_safe_backfill.cli.plans.screen import nothing_to_do, planned_answer
 
 
 @verb(
@@ -37,28 +36,3 @@ def command(
         return nothing_to_do(assets)
     path = None if dry_run else planning.plan.save(None if out is None else Path(out))
     return planned_answer(planning, path)
-
-
-def nothing_to_do(assets: tuple[str, ...]) -> Answer:
-    """Return the answer for a selection that no partition fits."""
-    return Answer(
-        data={"plan": None, "path": None, "guards": []},
-        show=lambda screen: screen.print(
-            f"No partition of {', '.join(assets)} is as you asked for, so there is nothing to do.", markup=False
-        ),
-    )
-
-
-def planned_answer(planning: Planning, path: Path | None) -> Answer:
-    """Return the answer that shows a plan."""
-    broken = [f"{guard.name}: {guard.message}" for guard in planning.guards if not guard.holds]
-    return Answer(
-        data={
-            "plan": planning.plan.as_json,
-            "path": None if path is None else str(path),
-            "guards": [asdict(guard) for guard in planning.guards],
-        },
-        show=lambda screen: show_plan(screen, planning, path),
-        brief="" if path is None else str(path),
-        warnings=[*planning.warnings, *broken],
-    )

@@ -1,0 +1,1 @@
+"""How far a backfill is: reading it partition by partition, showing it, and following it until it ends."""

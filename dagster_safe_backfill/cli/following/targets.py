@@ -1,0 +1,91 @@
+"""Which partitions of which assets a backfill covers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dagster_safe_backfill.cli.api import documents
+from dagster_safe_backfill.cli.api.client import Dagster
+from dagster_safe_backfill.cli.api.reading import asset_of, keys_of
+from dagster_safe_backfill.cli.api.values import Asset, Backfill
+from dagster_safe_backfill.cli.following.documents import JOB, targets
+from dagster_safe_backfill.cli.following.runs import OwnRun
+
+
+@dataclass(kw_only=True)
+class Targets:
+    """The partitions that a backfill or a run covers, asked for once.
+
+    Attributes:
+        dagster: The Dagster that knows it.
+        assets: A mapping from key to the definition of each asset.
+        partitions: A mapping from asset to its partitions, in the asset's order; None stands for an asset without
+            partitions. Of a backfill of a job, the job stands for its assets.
+        job: The job of a backfill of a job.
+    """
+
+    dagster: Dagster
+    assets: dict[str, Asset] = field(default_factory=dict[str, Asset])
+    partitions: dict[str, Sequence[str | None]] = field(default_factory=dict[str, "Sequence[str | None]"])
+    job: str | None = None
+    _undefined: dict[str, None] = field(default_factory=dict[str, None])
+
+    @property
+    def warnings(self) -> list[str]:
+        """What can't be told."""
+        return [f"{name} isn't defined any more, so its partitions can't be told" for name in self._undefined]
+
+    def define(self, names: Sequence[str]) -> None:
+        """Read the definitions of assets that aren't known yet."""
+        known = {*self.assets, *self._undefined, self.job}
+        missing = [name for name in dict.fromkeys(names) if name not in known]
+        if not missing:
+            return
+        keys = [{"path": name.split("/")} for name in missing]
+        found = map(asset_of, self.dagster.ask(documents.ASSETS, keys=keys)["assetNodes"])
+        self.assets |= {one.key: one for one in found}
+        self._undefined |= dict.fromkeys(name for name in missing if name not in self.assets)
+
+    def partitioned(self, names: Sequence[str]) -> Asset | None:
+        """Return the first of some assets that has partitions: all of a run that have some have the same."""
+        return next((self.assets[name] for name in names if name in self.assets and self.assets[name].kind), None)
+
+    def read(self, backfill: Backfill) -> None:
+        """Read what a backfill covers, unless it is known."""
+        if self.partitions:
+            return
+        if not backfill.is_of_assets:
+            told = self.dagster.ask(JOB, id=backfill.id)["partitionBackfillOrError"]
+            job = str(told["partitionSetName"] or "the job").removesuffix("_partition_set")
+            self.job, self.partitions = job, {job: told["partitionNames"] or ()}
+            return
+        self.define([*backfill.assets])
+        defined = [self.assets[name] for name in backfill.assets if name in self.assets]
+        self.partitions = {one.key: (None,) for one in defined}
+        self._read_partitions(backfill.id, [one for one in defined if one.kind is not None])
+
+    def read_run(self, run: OwnRun) -> None:
+        """Take over what a run covers."""
+        for name in run.assets:
+            if name in self.assets:
+                asset, keys = self.assets[name], run.keys or ()
+                own = [key for key in asset.keys if key in keys]
+                self.partitions[name] = (None,) if asset.kind is None else own
+
+    def _read_partitions(self, backfill_id: str, assets: Sequence[Asset]) -> None:
+        if not assets:
+            return
+        paths = {f"k{number}": {"path": one.path} for number, one in enumerate(assets)}
+        told = self.dagster.ask(targets(len(assets)), id=backfill_id, **paths)["partitionBackfillOrError"]
+        for number, one in enumerate(assets):
+            of: Mapping[str, Any] = told[f"k{number}"] or {}
+            if of.get("ranges") is not None:
+                ranges: list[tuple[str, str]] = [(piece["start"], piece["end"]) for piece in of["ranges"]]
+                self.partitions[one.key] = keys_of(ranges, one.keys)
+            else:
+                named: set[str] = {*(of.get("partitionKeys") or ())}
+                # Those that were deleted since come last.
+                gone = sorted(named.difference(one.keys))
+                self.partitions[one.key] = [*(key for key in one.keys if key in named), *gone]

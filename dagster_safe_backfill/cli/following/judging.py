@@ -17,8 +17,8 @@ _ROW_COUNT = "dagster/partition_row_count"
 _ROWS = ("rows_staged", "rows_inserted", "rows_updated", "rows_deleted", "rows_unchanged")
 _WAITING = frozenset({"QUEUED", "NOT_STARTED", "MANAGED"})
 """The statuses of runs that have no process yet."""
-_HELD_BACK = "it passed, and wasn't published, because others of its run were rejected"
-_UNTOLD = "it was materialized, and again by another run since, so its numbers are those of the other"
+_HELD_BACK = "passed, and not published, because others of the run were rejected"
+_UNTOLD = "done, and materialized again by another run since, whose numbers would be shown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +166,7 @@ def _failed(state: PartitionState, outcome: AssetOutcome, *, of: int) -> Partiti
         return replace(state, state="rejected", audits=audits, rows=rows)
     if outcome.was_audited(key, of=of):
         return replace(state, state="staged", audits=audits, rows=rows, note=_HELD_BACK)
-    return replace(state, state="failed", note="it wasn't computed, because others of its run were rejected before")
+    return replace(state, state="failed", note="not computed, because others of the run were rejected before")
 
 
 def _without_run(backfill: Backfill | None, key: str | None) -> PartitionState:
@@ -176,8 +176,8 @@ def _without_run(backfill: Backfill | None, key: str | None) -> PartitionState:
         return state
     if backfill.status in {"CANCELING", "CANCELED"}:
         return replace(state, state="cancelled")
-    why = "the backfill ended before: " + (backfill.error or "what it reads failed").splitlines()[0]
-    return replace(state, state="failed", note=f"no run was started for it; {why}")
+    why = (backfill.error or "what it reads failed").splitlines()[0]
+    return replace(state, state="failed", note=f"no run was started, because the backfill ended before: {why}")
 
 
 def _materialized(key: str | None, newest: Materialization) -> PartitionState:

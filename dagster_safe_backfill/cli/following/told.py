@@ -7,6 +7,7 @@ from typing import Any
 
 from dagster_safe_backfill.cli.answers import Problem
 from dagster_safe_backfill.cli.api.values import Run
+from dagster_safe_backfill.cli.following.next_steps import NextCommand
 from dagster_safe_backfill.cli.following.states import (
     BAD,
     AssetProgress,
@@ -15,14 +16,22 @@ from dagster_safe_backfill.cli.following.states import (
     PartitionState,
     Progress,
     RunFailure,
+    State,
 )
 
-def told(progress: Progress, commands: Mapping[str, str]) -> dict[str, Any]:
+_ENDED: Mapping[State, str] = {
+    "rejected": "were rejected by audits",
+    "failed": "failed",
+    "cancelled": "were cancelled",
+}
+
+
+def told(progress: Progress, commands: Sequence[NextCommand]) -> dict[str, Any]:
     """Return how far a backfill is, as JSON values; times are in seconds since the epoch.
 
     Args:
         progress: How far it is.
-        commands: What can be done next, by what it does.
+        commands: What can be done next.
     """
     done, rows = progress.computed
     seconds = progress.seconds
@@ -49,31 +58,34 @@ def told(progress: Progress, commands: Mapping[str, str]) -> dict[str, Any]:
         },
         "assets": [_asset(one) for one in progress.assets],
         "runs": [_run(one) for one in progress.runs],
-        "commands": dict(commands),
+        "commands": [{"to": one.to, "command": one.command} for one in commands],
     }
 
 
 def problems(progress: Progress) -> list[Problem]:
-    """Return why a backfill failed, an error for each run and asset, and one for what was cancelled."""
-    found = [_problem(asset, one) for asset in progress.assets for one in asset.failures]
+    """Return why a backfill failed, an error for each asset and kind of ending; the data has the runs' own errors."""
+    found: list[Problem] = []
     for asset in progress.assets:
-        cancelled = [one.partition or asset.asset for one in asset.partitions if one.state == "cancelled"]
-        if cancelled:
-            message = f"{len(cancelled):,} of {len(asset.partitions):,} partitions of {asset.asset} were cancelled"
-            found.append(Problem(code="cancelled", message=message, partitions=cancelled))
+        for state in BAD:
+            bad = [one.partition for one in asset.partitions if one.state == state]
+            if bad:
+                message = f"{len(bad):,} of {len(asset.partitions):,} partitions of {asset.asset} {_ENDED[state]}"
+                keys = [key for key in bad if key is not None]
+                found.append(Problem(code=f"partitions_{state}", message=message, partitions=keys))
+        found += _not_reached(progress, asset)
     if progress.backfill is not None and progress.backfill.error:
         said = progress.backfill.error.splitlines()[0]
         found.append(Problem(code="backfill_failed", message=f"Dagster gave the backfill up: {said}"))
     return found
 
 
-def _problem(asset: AssetProgress, failure: RunFailure) -> Problem:
-    bad = [one for one in asset.partitions if one.state in BAD and one.run_id == failure.run_id]
-    return Problem(
-        code="rejected" if failure.is_rejection else "run_failed",
-        message=f"run {failure.run_id[:8]}: {failure.message}",
-        partitions=[one.partition for one in bad if one.partition is not None],
-    )
+def _not_reached(progress: Progress, asset: AssetProgress) -> list[Problem]:
+    """Return an error if a backfill that is over left partitions staged that were to go live."""
+    left = [one.partition for one in asset.partitions if one.state == "staged"]
+    if not progress.is_over or asset.goal == "staged" or not left:
+        return []
+    message = f"{len(left):,} of {len(asset.partitions):,} partitions of {asset.asset} are staged, and not live"
+    return [Problem(code="partitions_not_live", message=message, partitions=[key for key in left if key is not None])]
 
 
 def _asset(one: AssetProgress) -> dict[str, Any]:

@@ -49,7 +49,13 @@ class Targets:
         self._undefined |= dict.fromkeys(name for name in missing if name not in self.assets)
 
     def partitioned(self, names: Sequence[str]) -> Asset | None:
-        """Return the first of some assets that has partitions: all of a run that have some have the same."""
+        """Return the first of some assets that has partitions: all of a run that have some have the same.
+
+        The job of a backfill of a job stands for its assets.
+        """
+        if self.job is not None:
+            keys = tuple(key for key in self.partitions[self.job] if key is not None)
+            return Asset(key=self.job, location="", repository="", kind="static", keys=keys)
         return next((self.assets[name] for name in names if name in self.assets and self.assets[name].kind), None)
 
     def read(self, backfill: Backfill) -> None:

@@ -6,7 +6,7 @@ import click
 
 from dagster_safe_backfill.cli.answers import Answer
 from dagster_safe_backfill.cli.connection import Connection
-from dagster_safe_backfill.cli.following.follow import PATIENCE, follow
+from dagster_safe_backfill.cli.following.watching import PATIENCE, follow
 from dagster_safe_backfill.cli.options import argument, option, verb
 from dagster_safe_backfill.cli.output import Output
 

@@ -19,7 +19,6 @@ from dagster_safe_backfill.cli.api.transport import HttpTransport
 
 if TYPE_CHECKING:
     from dagster_safe_backfill.cli.api.workspace import WorkspaceTransport
-    from dagster_safe_backfill.cli.definitions import Definitions
 
 _API = "dagster_safe_backfill.cli.api.workspace"
 _DEFAULT_FILES = ("workspace.yaml", "pyproject.toml")
@@ -76,8 +75,10 @@ class Connection:
         return Dagster(self._workspace)
 
     @cached_property
-    def definitions(self) -> Definitions:
-        """The user's definitions.
+    def definitions(self) -> Any:
+        """The user's definitions, as a `cli.definitions.Definitions`.
+
+        Verbs that need no warehouse don't import that module, nor know its type.
 
         Raises:
             CommandError: They aren't named, or can't be loaded.

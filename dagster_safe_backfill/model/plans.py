@@ -6,7 +6,7 @@ short digests: one for the code of each asset, one for the live rows of each par
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import b64decode, urlsafe_b64encode
 from binascii import Error
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -59,8 +59,8 @@ class Expected:
             ValueError: It isn't such a text.
         """
         try:
-            raw = urlsafe_b64decode(text.encode())
-        except (Error, UnicodeEncodeError) as error:
+            raw = b64decode(text.encode(), altchars=b"-_", validate=True)
+        except Error as error:
             raise ValueError(f"{EXPECTED_TAG} is not what a plan writes") from error
         if len(raw) % _BYTES:
             raise ValueError(f"{EXPECTED_TAG} is cut off")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.api.values import Asset, Materialization, Statuses
@@ -11,6 +11,10 @@ from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.plans.live import LiveFacts
 from dagster_safe_backfill.cli.selection import Filter, Selection
 
+_WITHOUT_CODE = (
+    "without the definitions (-m, -f or -w), the plan knows neither the code nor the live rows: changes by hand aren't"
+    " noticed, and runs don't check what changed after the plan"
+)
 _ASKED = "asked for"
 _MISSING = "never materialized"
 _FAILED = "its last run failed"
@@ -31,50 +35,26 @@ class Facts:
     statuses: Statuses
     reasons: Mapping[str, Sequence[str]]
     newest: Mapping[str, Materialization]
-    live: LiveFacts | None = None
-    warnings: Sequence[str] = field(default_factory=tuple[str, ...])
-
-    @property
-    def keys(self) -> list[str]:
-        """The chosen keys, in order."""
-        return [*self.reasons]
-
-
-def facts_of(connection: Connection, asset: Asset, selection: Selection) -> Facts:
-    """Return what is known of an asset, and which of its partitions a selection chooses.
-
-    Raises:
-        CommandError: A key isn't the asset's, or Dagster or the warehouse can't be reached.
-    """
-    dagster = connection.dagster
-    named = selection.of(asset)
-    statuses = dagster.statuses(asset) if asset.kind is not None else Statuses()
-    may_be = named if _looks_at_all(selection) else [key for key in named if _is_wanted(key, statuses, selection.only)]
-    newest = dagster.newest(asset, may_be)
-    live, warnings = None, list[str]()
-    if connection.has_code:
-        with connection.definitions.asset(asset.key) as loaded:
-            live = loaded.facts(may_be)
-        changed = live.changed
-    else:
-        changed = _newer_upstream(dagster, asset, newest)
-        warnings.append(
-            "without the definitions (-m, -f or -w), the plan knows neither the code nor the live rows: changes by hand"
-            " aren't noticed, and runs don't check what changed after the plan"
-        )
+    live = _live(connection, asset.key, may_be) if connection.has_code else None
+    changed = _newer_upstream(dagster, asset, newest) if live is None else live.changed
     reasons: dict[str, list[str]] = {}
     for key in may_be:
-        found = _reasons(key, statuses, changed)
-        if (
-            not selection.only
-            or _is_wanted(key, statuses, selection.only)
-            or ("changed" in selection.only and key in changed)
-        ):
-            reasons[key] = found or [_ASKED]
-    chosen_newest = {key: one for key, one in newest.items() if key in reasons}
+        is_changed = "changed" in selection.only and key in changed
+        if not selection.only or is_changed or _is_wanted(key, statuses, selection.only):
+            reasons[key] = _reasons(key, statuses, changed) or [_ASKED]
     return Facts(
-        asset=asset, statuses=statuses, reasons=reasons, newest=chosen_newest, live=live, warnings=tuple(warnings)
+        asset=asset,
+        statuses=statuses,
+        reasons=reasons,
+        newest={key: one for key, one in newest.items() if key in reasons},
+        live=live,
+        warnings=() if live is not None else (_WITHOUT_CODE,),
     )
+
+
+def _live(connection: Connection, name: str, keys: Sequence[str]) -> LiveFacts:
+    with connection.definitions.asset(name) as loaded:
+        return loaded.facts(keys)
 
 
 def _looks_at_all(selection: Selection) -> bool:

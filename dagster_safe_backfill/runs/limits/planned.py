@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from dagster_safe_backfill.errors import PlanChangedError
+from dagster_safe_backfill.errors import ConfigurationError, PlanChangedError
 from dagster_safe_backfill.model.plans import EXPECTED_TAG, PLAN_TAG, Expected
 from dagster_safe_backfill.model.states import Fingerprint
 from dagster_safe_backfill.model.tables import TableRef
@@ -93,14 +93,22 @@ class PlannedAsset:
 
 
 def planned_asset(run: dg.DagsterRun, asset: str, table: TableRef, instance: dg.DagsterInstance) -> PlannedAsset | None:
-    """Return what the plan of a run's backfill expects of an asset; None if it expects nothing, or there is none."""
+    """Return what the plan of a run's backfill expects of an asset; None if it expects nothing, or there is none.
+
+    Raises:
+        ConfigurationError: The run's tag isn't one that a plan wrote.
+    """
     text = run.tags.get(EXPECTED_TAG)
     if text is None:
         return None
+    try:
+        expected = Expected.parse(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{error}, so the run can't check whether its plan is still true") from error
     return PlannedAsset(
         plan=run.tags.get(PLAN_TAG, ""),
         asset=asset,
         table=table,
-        expected=Expected.parse(text),
+        expected=expected,
         instance=instance,
     )

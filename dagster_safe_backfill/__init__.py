@@ -17,6 +17,7 @@ if _typing.TYPE_CHECKING:
         build_rollback_job,
     )
     from dagster_safe_backfill.assets.policies import batched, per_partition, single_run
+    from dagster_safe_backfill.assets.slices import partition_slice
     from dagster_safe_backfill.assets.staged_assets import StagedWapAssets, build_staged_wap_assets
     from dagster_safe_backfill.assets.wap_asset import compute_function, wap_asset
     from dagster_safe_backfill.audits.base import Audit, column_types
@@ -56,6 +57,7 @@ if _typing.TYPE_CHECKING:
         OutsideAllowedHoursError,
         PartitionColumnError,
         PartitionsChangedError,
+        PlanChangedError,
         PublicationNotFoundError,
         PublishConflictError,
         PublishError,
@@ -94,6 +96,7 @@ _NAMES = {
         "per_partition",
         "single_run",
     ),
+    "assets.slices": ("partition_slice",),
     "audits.base": (
         "Audit",
         "column_types",
@@ -159,6 +162,7 @@ _NAMES = {
         "OutsideAllowedHoursError",
         "PartitionColumnError",
         "PartitionsChangedError",
+        "PlanChangedError",
         "PublicationNotFoundError",
         "PublishConflictError",
         "PublishError",
@@ -228,6 +232,7 @@ __all__ = [
     "PartitionColumnError",
     "PartitionSlice",
     "PartitionsChangedError",
+    "PlanChangedError",
     "PublicationNotFoundError",
     "PublishConflictError",
     "PublishError",
@@ -278,6 +283,7 @@ __all__ = [
     "in_range",
     "keep_latest",
     "not_null",
+    "partition_slice",
     "pause_during_backfill",
     "per_partition",
     "references",

@@ -9,6 +9,7 @@ SafeBackfillError
 │   ├── PartitionColumnError      the partition column can't identify the rows of each partition
 │   └── PartitionsChangedError    partitions of the run were deleted, or reordered, while it computed
 ├── OtherAssetError           the table belongs to another asset; nothing was changed
+├── PlanChangedError          code or live rows aren't those that the run's plan was made from; nothing was computed
 ├── WriteError                the computed rows can't be written
 │   ├── EmptyFrameError           there are no rows at all
 │   ├── SchemaMismatchError       columns or types differ from the table's
@@ -118,6 +119,20 @@ class OtherAssetError(SafeBackfillError):
         self.table = table
         self.asset = asset
         self.other = other
+        self.keys = tuple(keys)
+
+
+class PlanChangedError(SafeBackfillError):
+    """The code or live rows changed after the plan of the run's backfill was made.
+
+    Attributes:
+        plan: The plan's id.
+        keys: The keys of the partitions that it is about.
+    """
+
+    def __init__(self, message: str, *, plan: str, keys: Sequence[str]) -> None:
+        super().__init__(message)
+        self.plan = plan
         self.keys = tuple(keys)
 
 

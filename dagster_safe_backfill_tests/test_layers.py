@@ -39,7 +39,7 @@ THIRD_PARTY = {
     "wap": {"sqlglot", "typing_extensions"},
     "runs": {"dagster", "typing_extensions"},
     "reports": {"dagster", "pygal", "typing_extensions"},
-    "cli": {"click", "rich", "dagster", "dagster_graphql", "dagster_shared", "typing_extensions"},
+    "cli": {"click", "rich", "yaml", "dagster", "dagster_graphql", "dagster_shared", "typing_extensions"},
     "assets": {"dagster", "dagster_snowflake", "snowflake", "pydantic", "pandas", "typing_extensions"},
 }
 PRIVATE_DAGSTER = {"runs.private_dagster", "cli.api.workspace"}

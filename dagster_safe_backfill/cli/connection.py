@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,6 @@ from dagster_safe_backfill.cli.api.transport import HttpTransport
 
 if TYPE_CHECKING:
     from dagster_safe_backfill.cli.api.workspace import WorkspaceTransport
-    from dagster_safe_backfill.cli.definitions import Definitions
 
 _API = "dagster_safe_backfill.cli.api.workspace"
 _DEFAULT_FILES = ("workspace.yaml", "pyproject.toml")
@@ -80,8 +79,10 @@ class Connection:
         return Dagster(self._workspace)
 
     @cached_property
-    def definitions(self) -> Definitions:
-        """The user's definitions.
+    def definitions(self) -> Any:
+        """The user's definitions, as a `cli.definitions.Definitions`.
+
+        Verbs that need no warehouse don't import that module, nor know its type.
 
         Raises:
             CommandError: They aren't named, or can't be loaded.
@@ -111,6 +112,10 @@ class Connection:
         )
         self._stack.callback(made.close)
         return made
+
+    def daemon(self, backfill_id: str) -> AbstractContextManager[None]:
+        """Do what Dagster's daemon does for one backfill while the block runs; `launches` must be True."""
+        return self._workspace.daemon(backfill_id)
 
     @property
     def instance(self) -> Any:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,11 +13,18 @@ import dagster as dg
 
 from dagster_safe_backfill.assets.metadata import options_of_asset
 from dagster_safe_backfill.cli.answers import unreachable, usage_error
-from dagster_safe_backfill.errors import WarehouseLockedError, WarehouseUnavailableError
+from dagster_safe_backfill.cli.plans.live import LiveFacts
+from dagster_safe_backfill.errors import TableNotFoundError, WarehouseLockedError, WarehouseUnavailableError
+from dagster_safe_backfill.model.events import CHANGES_OF_LIVE
 from dagster_safe_backfill.model.options import AssetOptions
+from dagster_safe_backfill.model.provenance import Provenance, digest_of_text
 from dagster_safe_backfill.model.slices import PartitionSlice
+from dagster_safe_backfill.model.states import Fingerprint, StagedPartition
 from dagster_safe_backfill.model.tables import TableSpec
 from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, TableIO, computed_of, table_io_of
+from dagster_safe_backfill.runs.provenance.inputs import changed_inputs
+from dagster_safe_backfill.wap.ledger.waiting import staged_partitions
+from dagster_safe_backfill.wap.write import LiveBefore, live_before
 
 if TYPE_CHECKING:
     from dagster_safe_backfill.warehouses.base import Session
@@ -82,6 +90,84 @@ class LoadedAsset:
             version = self.definition.code_versions_by_key.get(self.key)
             return None if version is None else f"code_version {version}"
         return self.computed.provenance(self.spec, computed_by=self.computed_by)["code"]
+
+    def facts(self, keys: Sequence[str]) -> LiveFacts:
+        """Return what the definition, the ledger and the live table say of some partitions.
+
+        Raises:
+            CommandError: The warehouse is locked, or can't be reached.
+        """
+        spec, live = self.spec, LiveBefore(at=datetime.now(timezone.utc))
+        known: Sequence[StagedPartition] = ()
+        partition_slice = self.slice_of(keys) if keys else None
+        if partition_slice is not None:
+
+            def look(session: Session) -> tuple[LiveBefore, Sequence[StagedPartition]]:
+                before = live_before(session, spec=spec, partition_slice=partition_slice)
+                return before, staged_partitions(session, spec.table, keys=keys)
+
+            # Without it, there is no database yet.
+            with suppress(TableNotFoundError):
+                live, known = self.read(look)
+        newest = {one.key: one for one in known if one.event in CHANGES_OF_LIVE}
+        fingerprints = {key: live.fingerprints.get(key, Fingerprint()) for key in keys}
+        limits = self.options.limits
+        return LiveFacts(
+            table=str(spec.table),
+            code=self.code(),
+            definition=digest_of_text(repr((partition_slice and partition_slice.meanings, spec.rules))),
+            fingerprints={key: str(one) for key, one in fingerprints.items()},
+            rows={key: one.rows for key, one in newest.items()},
+            changed=self._changed(newest, fingerprints, partition_slice),
+            batch_size=self.options.batches.size,
+            goes_live=self._goes_live(),
+            limit=limits.max_partitions,
+            hours=None
+            if limits.hours is None
+            else (str(limits.hours), limits.hours.allows(datetime.now(timezone.utc))),
+            launched=self._launched(),
+            reads_itself=self.key in self.computed_by.asset_deps[self.computed_by.key],
+        )
+
+    def _changed(
+        self,
+        newest: Mapping[str, StagedPartition],
+        fingerprints: Mapping[str, Fingerprint],
+        partition_slice: PartitionSlice | None,
+    ) -> dict[str, list[str]]:
+        """Return what changed since the newest publication of each partition."""
+        changed: dict[str, list[str]] = {}
+        made_by = {key: one.provenance for key, one in newest.items() if one.event == "published" and one.provenance}
+        if self.computed is not None and partition_slice is not None:
+            now = self.computed.provenance(self.spec, computed_by=self.computed_by)
+            meanings = partition_slice.meanings
+            for key, provenance in made_by.items():
+                reason = provenance.why_defined_otherwise(Provenance({**now, "partition": meanings[key]}))
+                if reason is not None:
+                    changed.setdefault(key, []).append(reason)
+        # An instance in memory knows no events, so all would seem to have changed.
+        if made_by and not self.instance.is_ephemeral:
+            inputs = changed_inputs(self.computed_by, self.computed_by.key, made_by, instance=self.instance)
+            for key, reason in inputs.items():
+                changed.setdefault(key, []).append(reason)
+        for key, one in newest.items():
+            if one.fingerprint != fingerprints[key]:
+                changed.setdefault(key, []).append("its rows were changed outside of this library")
+        return changed
+
+    def _goes_live(self) -> str:
+        batches = self.options.batches
+        if self.computed is None:
+            return "each run writes its partitions in one transaction, without audits and without a way back"
+        if self.is_staged:
+            return f"all of it goes live together, once {_beside(self.key, '__audit').to_user_string()} has passed"
+        if batches.publish_each:
+            return "each batch goes live as soon as its audits pass"
+        return "each run goes live in one transaction once all its audits pass, or nothing of it does"
+
+    def _launched(self) -> list[str]:
+        keys = [_beside(self.key, _SHADOW), _beside(self.key, "__audit"), self.key] if self.is_staged else [self.key]
+        return [key.to_user_string() for key in keys]
 
     def read(self, work: Callable[[Session], _Result]) -> _Result:
         """Return the result of `work` in a read-only session on the asset's warehouse.

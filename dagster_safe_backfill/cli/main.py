@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -65,6 +66,9 @@ def group() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit."""
+    # Dagster's warnings are for those who write definitions; `python -W` shows them.
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 

@@ -79,6 +79,8 @@ def remaining(run: ComputingRun) -> Remaining:
     The first batch shows which columns the user's function returns now. See `fitting`.
     """
     partitions, size = run.partition_slice, run.options.batches.size
+    if run.plan is not None:
+        run.plan.check_code(run.parts.get("code"), partitions.keys)
     found = _look(run, cut(partitions, partitions.keys, size=size)[0])
     earlier = found.earlier
     # Without this, the shadow of a run that was killed between write and audit would wait for the retention job.
@@ -92,6 +94,8 @@ def remaining(run: ComputingRun) -> Remaining:
         del missing[one.key]
         used.add(one.shadow)
     slices = cut(partitions, missing, size=size)
+    if run.is_newest_first:
+        slices.reverse()
     shadows = _free_shadows(run, len(slices) + bool(staged), used)
     batches: list[Batch] = []
     for piece, shadow in zip(slices, shadows, strict=False):
@@ -164,7 +168,7 @@ def _look(run: ComputingRun, first: PartitionSlice) -> _Found:
     def attempt(session: Session) -> _Found:
         check_owner(session, spec.table, origin=run.origin, keys=partitions.keys)
         if not expected:
-            return _Found(before=live_before(session, spec=spec, partition_slice=first))
+            return _Found(before=_planned(run, session, first))
         earlier = checkpoints(
             session,
             spec=spec,
@@ -178,13 +182,13 @@ def _look(run: ComputingRun, first: PartitionSlice) -> _Found:
             ids = {one.publication_id for one in earlier.published}
             changes = changes_by(session, spec.table, *ids) if ids else []
             return _Found(earlier=earlier, unfit=unfit, changes={change.key: change for change in changes})
-        return _Found(earlier=earlier, before=live_before(session, spec=spec, partition_slice=first))
+        return _Found(earlier=earlier, before=_planned(run, session, first))
 
     deadline = run.deadline(f"looking for what is staged of {partitions} of {spec.table}")
     try:
         return run.attempt(attempt, deadline=deadline, read_only=True)
     except TableNotFoundError:
-        return _Found(before=LiveBefore(at=now))
+        return _Found(before=_without_database(run, first, now))
 
 
 def _discard(run: ComputingRun, unaudited: Sequence[StagedPartition]) -> None:
@@ -205,16 +209,35 @@ def _discard(run: ComputingRun, unaudited: Sequence[StagedPartition]) -> None:
 
 
 def look_at_live(run: ComputingRun, partition_slice: PartitionSlice, deadline: Deadline) -> LiveBefore:
-    """Return what live is now, in a read-only session."""
+    """Return what live is now, in a read-only session.
+
+    Raises:
+        PlanChangedError: It isn't what the run's plan was made from.
+    """
     now = datetime.now(timezone.utc)
 
     def attempt(session: Session) -> LiveBefore:
-        return live_before(session, spec=run.spec, partition_slice=partition_slice)
+        return _planned(run, session, partition_slice)
 
     try:
         return run.attempt(attempt, deadline=deadline, read_only=True)
     except TableNotFoundError:
-        return LiveBefore(at=now)
+        return _without_database(run, partition_slice, now)
+
+
+def _planned(run: ComputingRun, session: Session, partition_slice: PartitionSlice) -> LiveBefore:
+    """Return what live is now, if it is what the run's plan was made from."""
+    before = live_before(session, spec=run.spec, partition_slice=partition_slice)
+    if run.plan is not None:
+        run.plan.check_live(session, partition_slice.keys, before.fingerprints)
+    return before
+
+
+def _without_database(run: ComputingRun, partition_slice: PartitionSlice, at: datetime) -> LiveBefore:
+    before = LiveBefore(at=at)
+    if run.plan is not None:
+        run.plan.check_live(None, partition_slice.keys, before.fingerprints)
+    return before
 
 
 def cut(partition_slice: PartitionSlice, keys: Iterable[str], *, size: int | None) -> list[PartitionSlice]:

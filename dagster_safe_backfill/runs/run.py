@@ -15,6 +15,7 @@ import dagster as dg
 
 from dagster_safe_backfill.errors import ConfigurationError, TableNotFoundError
 from dagster_safe_backfill.model.options import AssetOptions
+from dagster_safe_backfill.model.plans import NEWEST_FIRST, ORDER_TAG
 from dagster_safe_backfill.model.provenance import Provenance
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import Origin, StagedPartition
@@ -25,6 +26,7 @@ from dagster_safe_backfill.runs.backfills import BACKFILL_TAG, has_ended, is_ove
 from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, TableIO, table_io_of
 from dagster_safe_backfill.runs.limits.allowed import check_partition_count
 from dagster_safe_backfill.runs.limits.deadlines import Deadline
+from dagster_safe_backfill.runs.limits.planned import PlannedAsset, planned_asset
 from dagster_safe_backfill.runs.partitions import slice_of_run
 from dagster_safe_backfill.runs.private_dagster import (
     loaded_into,
@@ -193,6 +195,7 @@ class ComputingRun(Run):
         inputs: The upstream assets that each partition reads, as they were when the step began.
         own_input: The parameter that takes rows of the asset's own earlier partitions, if each batch loads it anew.
         additions: What the user's function adds to the events of partitions, by key.
+        plan: What the plan of the run's backfill expects; None without one.
     """
 
     partition_slice: PartitionSlice
@@ -202,6 +205,12 @@ class ComputingRun(Run):
     inputs: Mapping[str, Mapping[str, str | None]]
     additions: dict[str, dg.AssetMaterialization]
     own_input: str | None = None
+    plan: PlannedAsset | None = None
+
+    @property
+    def is_newest_first(self) -> bool:
+        """True if its batches begin with the newest partitions; not of an asset that reads its earlier ones."""
+        return self.context.run.tags.get(ORDER_TAG) == NEWEST_FIRST and not self.reads_itself
 
     @property
     def reads_itself(self) -> bool:
@@ -346,6 +355,7 @@ def computing_run(
         ),
         own_input=own_input,
         additions={},
+        plan=planned_asset(context.run, live.key.to_user_string(), spec.table, context.instance),
     )
 
 

@@ -16,6 +16,7 @@ from dagster_safe_backfill.cli.api.reading import (
     asset_of,
     backfill_of,
     key_of,
+    keys_of,
     materialization_of,
     run_of,
     statuses_of,
@@ -113,6 +114,17 @@ class Dagster:
         told = self._ask(documents.BACKFILLS, limit=limit, filters=filters)["partitionBackfillsOrError"]
         return [backfill_of(one) for one in _answered(told)["results"]]
 
+    def targeted(self, backfill_id: str, asset: Asset) -> list[str]:
+        """Return the partitions of an asset that a backfill of assets covers, in the asset's order."""
+        told = self._ask(documents.TARGETED, id=backfill_id, key={"path": asset.path})["partitionBackfillOrError"]
+        found = told.get("partitionsTargetedForAssetKey")
+        if found is None:
+            return []
+        if found["partitionKeys"] is not None:
+            named = {*found["partitionKeys"]}
+            return [key for key in asset.keys if key in named]
+        return keys_of([(one["start"], one["end"]) for one in found["ranges"] or ()], asset.keys)
+
     def launch_backfill(
         self,
         asset_keys: Sequence[str],
@@ -186,6 +198,23 @@ class Dagster:
             wanted["pipelineName"] = job
         told = _answered(self._ask(documents.RUNS, filter=wanted, limit=limit)["runsOrError"])
         return [run_of(one) for one in told["results"]]
+
+    def runs_by_id(self, run_ids: Sequence[str]) -> list[Run]:
+        """Return those of some runs that Dagster knows."""
+        if not run_ids:
+            return []
+        wanted = {"runIds": [*run_ids]}
+        told = _answered(self._ask(documents.RUNS, filter=wanted, limit=len(run_ids))["runsOrError"])
+        return [run_of(one) for one in told["results"]]
+
+    def set_pool_limit(self, pool: str, limit: int) -> None:
+        """Set how many steps of a pool run at a time."""
+        self._change(documents.SET_POOL_LIMIT, pool=pool, limit=limit)
+
+    def edges(self) -> dict[str, list[str]]:
+        """Return a mapping from each asset's key to the keys of the assets that read it."""
+        nodes = self._ask(documents.EDGES)["assetNodes"]
+        return {key_of(node["assetKey"]): [key_of(one) for one in node["dependedByKeys"]] for node in nodes}
 
     def launch_job(self, asset: Asset, job: str, *, run_config: Mapping[str, Any], tags: Mapping[str, str]) -> str:
         """Launch a run of a job in an asset's code location, and return the run's id."""

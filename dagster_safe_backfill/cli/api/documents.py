@@ -49,6 +49,7 @@ query ($keys: [AssetKeyInput!]) {{
     dependencyKeys {{ path }}
     dependedByKeys {{ path }}
     jobNames
+    pools
     {_METADATA}
   }}
 }}
@@ -180,4 +181,20 @@ DAEMONS = """
 query {
   instance { daemonHealth { allDaemonStatuses { daemonType required healthy lastHeartbeatTime } } }
 }
+"""
+
+TARGETED = """
+query ($id: String!, $key: AssetKeyInput!) {
+  partitionBackfillOrError(backfillId: $id) {
+    ... on PartitionBackfill {
+      partitionsTargetedForAssetKey(assetKey: $key) { ranges { start end } partitionKeys }
+    }
+  }
+}
+"""
+
+EDGES = "query { assetNodes { assetKey { path } dependedByKeys { path } } }"
+
+SET_POOL_LIMIT = """
+mutation ($pool: String!, $limit: Int!) { setConcurrencyLimit(concurrencyKey: $pool, limit: $limit) }
 """

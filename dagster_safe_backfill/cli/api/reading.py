@@ -50,6 +50,7 @@ def asset_of(node: Mapping[str, Any]) -> Asset:
         downstream=tuple(key_of(one) for one in node["dependedByKeys"]),
         metadata={name: str(value) for name, value in _metadata(node["metadataEntries"]).items()},
         jobs=tuple(node["jobNames"]),
+        pools=tuple(node["pools"]),
     )
 
 

@@ -31,6 +31,7 @@ class Asset:
         downstream: The keys of the assets that read it.
         metadata: The metadata of its definition, as texts.
         jobs: The names of the jobs that can run it.
+        pools: The pools in which its runs take slots.
     """
 
     key: str
@@ -45,6 +46,7 @@ class Asset:
     downstream: Sequence[str] = ()
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     jobs: Sequence[str] = ()
+    pools: Sequence[str] = ()
 
     @property
     def path(self) -> list[str]:

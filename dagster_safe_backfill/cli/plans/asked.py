@@ -1,0 +1,82 @@
+"""The options of `plan` and `launch`, and what they ask for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import click
+
+from dagster_safe_backfill.cli.answers import usage_error
+from dagster_safe_backfill.cli.plans.making import Wish
+from dagster_safe_backfill.cli.selection import OPTIONS as SELECTION
+from dagster_safe_backfill.cli.selection import Selection, selection_of
+
+OPTIONS: Sequence[Callable[[Any], Any]] = (
+    *SELECTION,
+    click.option("--newest-first", is_flag=True, help="Let the batches of a run begin with the newest partitions."),
+    click.option("--reason", help="Why it is done; a tag of the backfill."),
+    click.option("--owner", help="Who answers for it; a tag of the backfill."),
+    click.option(
+        "--config",
+        "config",
+        type=click.Path(dir_okay=False),
+        metavar="FILE",
+        help="The run configuration, as YAML or JSON.",
+    ),
+    click.option(
+        "--confirm",
+        "confirmed",
+        type=int,
+        metavar="N",
+        help="Allow exactly N partitions, though Limits(max_partitions=…) allows fewer.",
+    ),
+)
+
+
+def asked_of(
+    *,
+    newest_first: bool,
+    reason: str | None,
+    owner: str | None,
+    config: str | None,
+    confirmed: int | None,
+    **selection: Any,
+) -> tuple[Selection, Wish]:
+    """Return what the options of a call ask for.
+
+    Raises:
+        CommandError: Options contradict each other, or a file can't be read.
+    """
+    wish = Wish(
+        newest_first=newest_first,
+        owner=owner,
+        reason=reason,
+        run_config=None if config is None else _run_config(Path(config)),
+        confirmed=confirmed,
+    )
+    return selection_of(**selection), wish
+
+
+def _run_config(path: Path) -> Mapping[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        found: object = json.loads(text) if path.suffix == ".json" else _yaml(text)
+    except OSError as error:
+        raise usage_error("unreadable_file", f"{path} can't be read: {error.strerror}") from error
+    except ValueError as error:
+        raise usage_error("bad_config", f"{path} is not a run configuration: {error}") from error
+    if not isinstance(found, dict):
+        raise usage_error("bad_config", f"{path} is not a run configuration: it is no mapping")
+    return cast("Mapping[str, Any]", found)
+
+
+def _yaml(text: str) -> object:
+    import yaml  # a dependency of Dagster
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error

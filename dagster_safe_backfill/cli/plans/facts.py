@@ -1,0 +1,94 @@
+"""What is known of an asset's partitions before a backfill: why each would be computed, and what is live now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dagster_safe_backfill.cli.api.client import Dagster
+from dagster_safe_backfill.cli.api.values import Asset, Materialization, Statuses
+from dagster_safe_backfill.cli.connection import Connection
+from dagster_safe_backfill.cli.plans.live import LiveFacts
+from dagster_safe_backfill.cli.selection import Filter, Selection
+
+_WITHOUT_CODE = (
+    "without the definitions (-m, -f or -w), the plan knows neither the code nor the live rows: changes by hand aren't"
+    " noticed, and runs don't check what changed after the plan"
+)
+_ASKED = "asked for"
+_MISSING = "never materialized"
+_FAILED = "its last run failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What is known of an asset, and which of its partitions a call chooses.
+
+    Attributes:
+        reasons: A mapping from each chosen key, in order, to why it is computed.
+        newest: The newest materializations of the chosen partitions.
+        live: What the warehouse says of them; None without the definitions.
+        warnings: What isn't known, for people.
+    """
+
+    asset: Asset
+    statuses: Statuses
+    reasons: Mapping[str, Sequence[str]]
+    newest: Mapping[str, Materialization]
+    live = _live(connection, asset.key, may_be) if connection.has_code else None
+    changed = _newer_upstream(dagster, asset, newest) if live is None else live.changed
+    reasons: dict[str, list[str]] = {}
+    for key in may_be:
+        is_changed = "changed" in selection.only and key in changed
+        if not selection.only or is_changed or _is_wanted(key, statuses, selection.only):
+            reasons[key] = _reasons(key, statuses, changed) or [_ASKED]
+    return Facts(
+        asset=asset,
+        statuses=statuses,
+        reasons=reasons,
+        newest={key: one for key, one in newest.items() if key in reasons},
+        live=live,
+        warnings=() if live is not None else (_WITHOUT_CODE,),
+    )
+
+
+def _live(connection: Connection, name: str, keys: Sequence[str]) -> LiveFacts:
+    with connection.definitions.asset(name) as loaded:
+        return loaded.facts(keys)
+
+
+def _looks_at_all(selection: Selection) -> bool:
+    return not selection.only or "changed" in selection.only
+
+
+def _is_wanted(key: str, statuses: Statuses, only: frozenset[Filter]) -> bool:
+    is_failed = key in statuses.failed
+    is_missing = not is_failed and key not in statuses.materialized
+    return ("failed" in only and is_failed) or ("missing" in only and is_missing)
+
+
+def _reasons(key: str, statuses: Statuses, changed: Mapping[str, Sequence[str]]) -> list[str]:
+    reasons: list[str] = []
+    if key in statuses.failed:
+        reasons.append(_FAILED)
+    elif key not in statuses.materialized and key not in statuses.materializing:
+        reasons.append(_MISSING)
+    return [*reasons, *changed.get(key, ())]
+
+
+def _newer_upstream(dagster: Dagster, asset: Asset, newest: Mapping[str, Materialization]) -> dict[str, list[str]]:
+    """Return the partitions of which an upstream asset is newer, as far as Dagster's events of equal keys show it."""
+    found: dict[str, list[str]] = {}
+    upstream = [name for name in asset.upstream if name != asset.key]
+    for other in dagster.assets(upstream) if upstream else ():
+        if other.kind is None:
+            whole = dagster.newest_of_whole(other)
+            times = dict.fromkeys(newest, whole) if whole else {}
+        else:
+            shared = {*other.keys}
+            times = dagster.newest(other, [key for key in newest if key in shared])
+        for key, own in newest.items():
+            theirs = times.get(key)
+            if theirs is not None and theirs.at > own.at:
+                found.setdefault(key, []).append(f"{other.key} is newer")
+    return found

@@ -1,0 +1,123 @@
+"""Launching what a plan says, after a last look at whether it is still true."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from dagster_safe_backfill.cli.answers import refusal
+from dagster_safe_backfill.cli.api.client import Dagster
+from dagster_safe_backfill.cli.api.reading import ranges_of
+from dagster_safe_backfill.cli.plans.making import Differences
+from dagster_safe_backfill.cli.plans.plan import Guard, Plan
+from dagster_safe_backfill.model.plans import Expected, tags_of
+
+CONFIRMED_TAG = "safe_backfill/confirmed_partitions"
+_MOST_EXPECTED = 20_000
+"""The number of partitions up to which runs check the live rows: a tag of 160 KB, which each run has."""
+
+
+def check_still_true(plan: Plan, found: Differences) -> None:
+    """Refuse a plan that is no longer as it was reviewed.
+
+    Raises:
+        CommandError: Code, definition or live rows changed since it was made.
+    """
+    if not found:
+        return
+    keys = [key for changed in found.values() for key in changed if key]
+    said = "; ".join(f"{asset}: {_told(changed)}" for asset, changed in found.items())
+    raise refusal(
+        "plan_no_longer_true",
+        f"the plan {plan.id} is no longer true, so nothing was launched: {said}",
+        hint=f"make a new one: safe-backfill plan {' '.join(found)} …",
+        partitions=keys,
+    )
+
+
+def check_guards(guards: Sequence[Guard], *, allows_overlap: bool) -> None:
+    """Refuse a backfill that a guard refuses.
+
+    Raises:
+        CommandError: One does; the message has each of them.
+    """
+    broken = [one for one in guards if not one.holds and one.refuses and not (allows_overlap and one.name == "overlap")]
+    if broken:
+        raise refusal(
+            f"guard_{broken[0].name}",
+            "nothing was launched: " + "; ".join(one.message for one in broken),
+            hint="; ".join(one.hint for one in broken if one.hint is not None) or None,
+        )
+
+
+def launch(dagster: Dagster, plan: Plan, *, tags: Mapping[str, str], confirmed: int | None) -> str:
+    """Launch the backfill of a plan, and return its id.
+
+    Raises:
+        CommandError: Dagster refuses it, or can't be reached.
+    """
+    ranges: dict[str, Sequence[tuple[str, str]]] = {}
+    known = {asset.key: asset for asset in dagster.assets(plan.launched)}
+    for planned in plan.assets:
+        asset = known[planned.key]
+        for name in (f"{planned.key}__shadow", planned.key):
+            if name in known and asset.kind is not None:
+                ranges[name] = ranges_of(planned.keys, asset.keys)
+    own = tags_of(
+        plan=plan.id,
+        expected=_expected(plan),
+        owner=plan.owner,
+        reason=plan.reason,
+        newest_first=plan.newest_first,
+    )
+    if confirmed is not None:
+        own[CONFIRMED_TAG] = str(confirmed)
+    return dagster.launch_backfill(
+        plan.launched,
+        ranges,
+        tags={**tags, **own},
+        title=f"{', '.join(one.key for one in plan.assets)}: {plan.partitions:,} partitions",
+        description=plan.reason,
+        run_config=plan.run_config,
+    )
+
+
+def _expected(plan: Plan) -> Expected | None:
+    if not any(asset.live for asset in plan.assets):
+        return None
+    codes = {asset.key: asset.code for asset in plan.assets if asset.code is not None}
+    is_small = plan.partitions <= _MOST_EXPECTED
+    live = {asset.key: asset.live for asset in plan.assets if asset.live and is_small}
+    return Expected.of(codes, live)
+
+
+def checks_live(plan: Plan) -> bool:
+    """Return True if the runs check that live rows are still those of the plan."""
+    return any(asset.live for asset in plan.assets) and plan.partitions <= _MOST_EXPECTED
+
+
+def _told(changed: Mapping[str, str]) -> str:
+    if "" in changed:
+        return changed[""]
+    keys = [*changed]
+    more = f" and {len(keys) - 3:,} more" if len(keys) > 3 else ""
+    return f"{', '.join(keys[:3])}{more}: {changed[keys[0]]}"
+
+
+def set_pool_limit(dagster: Dagster, plan: Plan, limit: int) -> str:
+    """Let at most `limit` runs of the plan's assets work at a time, by the limit of their pool; return a sentence.
+
+    Raises:
+        CommandError: The assets have no pool, or several.
+    """
+    pools = {pool for asset in dagster.assets(plan.launched) for pool in asset.pools}
+    if len(pools) != 1:
+        found = f"they have {', '.join(sorted(pools))}" if pools else "they have none"
+        raise refusal(
+            "no_pool",
+            f"--concurrency sets the limit of the pool of the assets, and {found}",
+            hint='give the asset a pool (pool="…"), or limit runs by tag in dagster.yaml: concurrency.runs.'
+            "tag_concurrency_limits on safe_backfill/plan",
+        )
+    (pool,) = pools
+    dagster.set_pool_limit(pool, limit)
+    return f"pool {pool} now has {limit} slots, for all of its assets"

@@ -1,0 +1,40 @@
+"""What the definitions, the ledger and the live table say of an asset's partitions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveFacts:
+    """What the definitions, the ledger and the live table say of some partitions.
+
+    Attributes:
+        table: The table's name.
+        code: The digest of the asset's code.
+        definition: The digest of what the partition keys stand for and how the table is kept.
+        fingerprints: A mapping from partition key to the fingerprint of its live rows.
+        rows: A mapping from partition key to the number of rows of its newest publication.
+        changed: A mapping from partition key to what changed since its newest publication; what is unchanged is left
+            out.
+        batch_size: The number of partitions of a batch.
+        goes_live: When partitions go live, in words.
+        limit: The largest number of partitions of a backfill that needs no confirmation; None for any.
+        hours: The allowed hours, as a text, and True if it is one of them now; None if any are.
+        launched: The keys of all assets that compute, audit and publish it.
+        reads_itself: True if its partitions are computed from earlier ones of it.
+    """
+
+    table: str
+    code: str | None
+    definition: str
+    fingerprints: Mapping[str, str]
+    rows: Mapping[str, int]
+    changed: Mapping[str, Sequence[str]]
+    batch_size: int | None
+    goes_live: str
+    limit: int | None
+    hours: tuple[str, bool] | None
+    launched: Sequence[str]
+    reads_itself: bool

@@ -1,0 +1,212 @@
+"""Making a plan, and finding out whether one is still true."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from statistics import mean
+from typing import Any, TypeAlias
+
+from dagster_safe_backfill.cli.api.client import Dagster
+from dagster_safe_backfill.cli.api.reading import ranges_of
+from dagster_safe_backfill.cli.api.values import Asset, Materialization, Run
+from dagster_safe_backfill.cli.connection import Connection
+from dagster_safe_backfill.cli.plans.facts import Facts, facts_of
+from dagster_safe_backfill.cli.plans.guards import guards_of
+from dagster_safe_backfill.cli.plans.plan import Estimate, Guard, Plan, PlannedAsset, PlannedRun
+from dagster_safe_backfill.cli.selection import Selection
+
+_START_OF_A_RUN = 4.0
+"""The seconds that a run takes at least, for its process to start and import (measured on Dagster 1.13.27)."""
+_SAMPLE = 100
+"""How many earlier partitions and runs an estimate is made from, at most."""
+_RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+
+
+Differences: TypeAlias = Mapping[str, Mapping[str, str]]
+"""For each asset a mapping from partition key to what changed; "" stands for the whole asset."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planning:
+    """A plan, what is in its way, and what it couldn't look at."""
+
+    plan: Plan
+    guards: Sequence[Guard]
+    warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What a call asks for besides partitions.
+
+    Attributes:
+        newest_first: True if batches are to begin with the newest partitions.
+        owner: Who answers for the backfill.
+        reason: Why it is done.
+        run_config: The run configuration of its runs.
+        confirmed: The number of partitions that a person confirmed; see `Limits.max_partitions`.
+    """
+
+    newest_first: bool = False
+    owner: str | None = None
+    reason: str | None = None
+    run_config: Mapping[str, Any] | None = None
+    confirmed: int | None = None
+
+
+def make_plan(connection: Connection, names: Sequence[str], selection: Selection, wish: Wish) -> Planning | None:
+    """Return the plan of a backfill; None if no partition is as the selection wants them. It changes nothing.
+
+    Raises:
+        CommandError: An asset or partition is unknown, or Dagster or the warehouse can't be reached.
+    """
+    dagster = connection.dagster
+    found = [facts_of(connection, asset, selection) for asset in _live_assets(dagster, names)]
+    found = [facts for facts in found if facts.keys or facts.asset.kind is None]
+    if not found:
+        return None
+    launched = [name for facts in found for name in (facts.live.launched if facts.live else _staged(facts.asset))]
+    plan = Plan(
+        created_at=datetime.now().astimezone().isoformat(timespec="seconds"),
+        dagster=dagster.place,
+        assets=[_planned_asset(dagster, facts) for facts in found],
+        launched=launched,
+        outdated=_outdated(dagster, launched),
+        newest_first=wish.newest_first,
+        owner=wish.owner,
+        reason=wish.reason,
+        run_config=wish.run_config,
+    )
+    guards = guards_of(dagster, found, newest_first=wish.newest_first, confirmed=wish.confirmed)
+    warnings = [*dict.fromkeys(text for facts in found for text in facts.warnings)]
+    return Planning(plan=plan, guards=guards, warnings=warnings)
+
+
+def _live_assets(dagster: Dagster, names: Sequence[str]) -> list[Asset]:
+    """Return the assets that are named; `x__shadow` and `x__audit` stand for `x`."""
+    known = {*dagster.asset_keys()}
+    found: dict[str, None] = {}
+    for name in names:
+        live = name.removesuffix("__shadow").removesuffix("__audit")
+        found[live if live in known else name] = None
+    return dagster.assets([*found])
+
+
+def _staged(asset: Asset) -> list[str]:
+    """Return the keys of the assets that compute, audit and publish an asset, as its upstream assets show it."""
+    beside = [f"{asset.key}__shadow", f"{asset.key}__audit"]
+    return [*beside, asset.key] if {*beside} <= {*asset.upstream} else [asset.key]
+
+
+def _planned_asset(dagster: Dagster, facts: Facts) -> PlannedAsset:
+    asset, live = facts.asset, facts.live
+    return PlannedAsset(
+        key=asset.key,
+        table=live and live.table,
+        reasons={key: [*reasons] for key, reasons in facts.reasons.items()},
+        runs=planned_runs(_of_shadow(dagster, asset, live.launched if live else _staged(asset)), facts.keys),
+        batch_size=live and live.batch_size,
+        goes_live=live.goes_live if live else "as the asset is defined; without the definitions it isn't known",
+        code=live.code if live else asset.code_version and f"code_version {asset.code_version}",
+        definition=live and live.definition,
+        live={key: live.fingerprints[key] for key in facts.keys} if live else {},
+        newest={key: _told_newest(one) for key, one in facts.newest.items()},
+        estimate=_estimate(dagster, facts),
+    )
+
+
+def _of_shadow(dagster: Dagster, asset: Asset, launched: Sequence[str]) -> Asset:
+    """Return the asset whose runs compute the rows: of the staged shape `x__shadow`."""
+    return asset if len(launched) == 1 else dagster.assets(launched[:1])[0]
+
+
+def planned_runs(asset: Asset, keys: Sequence[str]) -> list[PlannedRun]:
+    """Return the runs that Dagster makes of partitions: a range without gaps each, of at most the policy's number."""
+    position = {key: number for number, key in enumerate(asset.keys)}
+    runs: list[PlannedRun] = []
+    for first, last in ranges_of(keys, asset.keys):
+        every = asset.keys[position[first] : position[last] + 1]
+        size = asset.partitions_per_run or len(every)
+        for start in range(0, len(every), size):
+            piece = every[start : start + size]
+            runs.append(PlannedRun(first=piece[0], last=piece[-1], partitions=len(piece)))
+    return runs
+
+
+def _estimate(dagster: Dagster, facts: Facts) -> Estimate:
+    asset, keys = facts.asset, facts.keys
+    rows_of: Mapping[str, int] = facts.live.rows if facts.live else {}
+    known = [rows_of[key] for key in keys if key in rows_of]
+    rows = round(sum(known) + mean(known) * (len(keys) - len(known))) if known else None
+    newest = facts.newest or dagster.newest(asset, [*asset.keys[-_SAMPLE:]])
+    run_ids = [*dict.fromkeys(one.run_id for one in newest.values())][:_SAMPLE]
+    done = [run for run in dagster.runs_by_id(run_ids) if run.started_at is not None and run.ended_at is not None]
+    partitions = sum(_partitions_of(run, asset) for run in done)
+    if not partitions:
+        return Estimate(rows=rows, partitions=len(known))
+    per_partition = sum((run.ended_at or 0) - (run.started_at or 0) for run in done) / partitions
+    seconds = sum(max(_START_OF_A_RUN, run.partitions * per_partition) for run in planned_runs(asset, keys))
+    return Estimate(rows=rows, seconds=round(seconds, 1), partitions=len(newest))
+
+
+def _partitions_of(run: Run, asset: Asset) -> int:
+    first, last = (run.tags.get(name) for name in _RANGE)
+    if first in asset.keys and last in asset.keys:
+        return asset.keys.index(last) - asset.keys.index(first) + 1
+    return 1
+
+
+def _outdated(dagster: Dagster, launched: Sequence[str]) -> list[str]:
+    """Return the assets downstream of those that are launched, near ones first."""
+    edges, seen = dagster.edges(), dict.fromkeys(launched)
+    waiting = [*launched]
+    while waiting:
+        for name in edges.get(waiting.pop(0), ()):
+            if name not in seen:
+                seen[name] = None
+                waiting.append(name)
+    return [name for name in seen if name not in launched]
+
+
+def planning_of(connection: Connection, plan: Plan, *, confirmed: int | None) -> tuple[Planning, Differences]:
+    """Return a plan that was made before with the guards as they are now, and what is no longer as it found it.
+
+    Raises:
+        CommandError: An asset is unknown now, or Dagster or the warehouse can't be reached.
+    """
+    dagster, found, changed = connection.dagster, list[Facts](), dict[str, Mapping[str, str]]()
+    for planned, asset in zip(plan.assets, dagster.assets([one.key for one in plan.assets]), strict=True):
+        known = {*asset.keys}
+        gone = {key: f"it is no longer a partition of {asset.key}" for key in planned.keys if key not in known}
+        if gone:
+            changed[asset.key] = gone
+            continue
+        facts = facts_of(connection, asset, Selection(keys=tuple(planned.keys)))
+        found.append(facts)
+        if differences := _differences(planned, facts):
+            changed[asset.key] = differences
+    guards = guards_of(dagster, found, newest_first=plan.newest_first, confirmed=confirmed)
+    return Planning(plan=plan, guards=guards), changed
+
+
+def _differences(planned: PlannedAsset, facts: Facts) -> dict[str, str]:
+    asset, now = facts.asset, facts.live
+    changed: dict[str, str] = {}
+    if planned.live and now is not None:
+        if now.code != planned.code:
+            changed[""] = f"the code of {asset.key} changed"
+        elif now.definition != planned.definition:
+            changed[""] = f"the partitions definition or the table's options of {asset.key} changed"
+        moved = [key for key, fingerprint in planned.live.items() if now.fingerprints[key] != fingerprint]
+        return changed | dict.fromkeys(moved, "its live rows changed")
+    if asset.code_version and planned.code not in {None, f"code_version {asset.code_version}"}:
+        changed[""] = f"the code_version of {asset.key} changed"
+    newest = {key: _told_newest(one) for key, one in facts.newest.items()}
+    moved = [key for key in planned.keys if newest.get(key) != planned.newest.get(key)]
+    return changed | dict.fromkeys(moved, "it was materialized")
+
+
+def _told_newest(one: Materialization) -> str:
+    return f"{one.run_id} at {one.at:.3f}"

@@ -1,0 +1,137 @@
+"""`launch`: what was planned is done, by Dagster's own daemon or in this process; or it is refused."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dagster_safe_backfill_tests.cli.conftest import PROJECT, Terminal
+from dagster_safe_backfill_tests.cli.test_plan import publish
+
+LIVE = "SELECT strftime(day, '%Y-%m-%d'), count(*) FROM shop.{} WHERE day BETWEEN '{}' AND '{}' GROUP BY 1 ORDER BY 1"
+CODE = ("-m", PROJECT)
+
+
+def _saved(terminal: Terminal, *arguments: str) -> str:
+    told = terminal("plan", *arguments, "--out", str(terminal.folder / f"plan-{time.time_ns()}.json"), "--json")
+    assert told.exit_code == 0, told.out
+    return told.data["path"]
+
+
+def test_a_plan_is_carried_out_by_the_daemon(online: Terminal) -> None:
+    place = (*online.place, *CODE)
+    plan = online("plan", "sales", "--from", "2024-01-01", "--to", "2024-01-03", "--reason", "a fix", "--owner", "ann",
+                  "--out", str(online.folder / "first.json"), "--json", place=place)  # fmt: skip
+    told = online("launch", plan.data["path"], "--yes", "--watch", "--json", place=place)
+    assert told.exit_code == 0, told.out
+    rows = online.sql(LIVE.format("sales", "2024-01-01", "2024-01-03"))
+    assert rows == [("2024-01-01", 3), ("2024-01-02", 3), ("2024-01-03", 3)]
+    backfills = online("list", "--json", "--limit", "50").data["backfills"]
+    tags = next(one["tags"] for one in backfills if one["tags"].get("safe_backfill/plan") == plan.data["plan"]["id"])
+    assert tags["safe_backfill/reason"] == "a fix"
+    assert tags["safe_backfill/owner"] == "ann"
+
+
+def test_a_launch_without_a_plan_prints_the_id_first(online: Terminal) -> None:
+    told = online("launch", "batched", "--partitions", "2024-01-10", "--yes")
+    assert told.exit_code == 0
+    first, watch, stop, undo = told.err.splitlines()[:4]
+    backfill_id = first.removeprefix("backfill ")
+    assert watch.strip().endswith(f"safe-backfill watch {backfill_id}")
+    assert backfill_id in stop
+    assert f"safe-backfill rollback batched --backfill {backfill_id}" in undo
+    assert online("watch", backfill_id, "--json").exit_code == 0
+
+
+def test_in_process_no_daemon_is_needed(offline: Terminal) -> None:
+    told = offline("launch", "staged", "--from", "2024-01-01", "--to", "2024-01-06", "--in-process", "--yes", "--json")
+    assert told.exit_code == 0, told.out
+    assert len(offline.sql(LIVE.format("staged", "2024-01-01", "2024-01-31"))) == 6
+
+
+class TestPlansThatAreNoLongerTrue:
+    def test_a_row_was_changed_by_hand(self, offline: Terminal) -> None:
+        publish(offline, "sales", "2024-01-01", "2024-01-04")
+        plan = _saved(offline, "sales", "--from", "2024-01-01", "--to", "2024-01-03")
+        offline.sql("UPDATE shop.sales SET amount = 98 WHERE day = '2024-01-04'")
+        assert offline("launch", plan, "--json").codes == ["not_confirmed"], "a row outside of the plan doesn't matter"
+        offline.sql("UPDATE shop.sales SET amount = 99 WHERE day = '2024-01-02' AND item = 0")
+        told = offline("launch", plan, "--yes", "--json")
+        assert (told.exit_code, told.codes) == (3, ["plan_no_longer_true"])
+        assert told.json["errors"][0]["partitions"] == ["2024-01-02"]
+        with dg.DagsterInstance.get() as instance:
+            assert not instance.get_backfills()
+
+    def test_the_code_changed(self, offline: Terminal) -> None:
+        plan = _saved(offline, "sales", "--last", "2")
+        offline.write("version", "2")
+        told = offline("launch", plan, "--yes", "--json")
+        assert (told.exit_code, told.codes) == (3, ["plan_no_longer_true"])
+        assert "the code of sales changed" in told.json["errors"][0]["message"]
+
+    def test_somebody_else_published(self, offline: Terminal) -> None:
+        plan = _saved(offline, "sales", "--from", "2024-01-05", "--to", "2024-01-06")
+        publish(offline, "sales", "2024-01-06", "2024-01-06")
+        told = offline("launch", plan, "--yes", "--json")
+        assert (told.exit_code, told.codes) == (3, ["plan_no_longer_true"])
+        assert told.json["errors"][0]["partitions"] == ["2024-01-06"]
+
+    def test_by_url_the_catalog_shows_it(self, online: Terminal) -> None:
+        plan = _saved(online, "batched", "--partitions", "2024-01-12")
+        warned = online("plan", "batched", "--partitions", "2024-01-12", "--dry-run", "--json").json["warnings"]
+        assert any("without the definitions" in one for one in warned)
+        publish(online, "batched", "2024-01-12", "2024-01-12")
+        told = online("launch", plan, "--yes", "--json")
+        assert (told.exit_code, told.codes) == (3, ["plan_no_longer_true"])
+
+    def test_the_file_was_edited(self, offline: Terminal) -> None:
+        plan = Path(_saved(offline, "sales", "--last", "2"))
+        edited = plan.with_name("edited.json")
+        edited.write_text(plan.read_text().replace("2024-01-30", "2024-01-29"))
+        told = offline("launch", str(edited), "--yes", "--json")
+        assert (told.exit_code, told.codes) == (3, ["edited_plan"])
+
+
+def test_the_runs_refuse_what_changed_after_the_launch(online: Terminal) -> None:
+    """Between the launch and its run, a row is changed by hand; only the run can notice."""
+    place = (*online.place, *CODE)
+    publish(online, "sales", "2024-01-20", "2024-01-21")
+    plan = online("plan", "sales", "--from", "2024-01-20", "--to", "2024-01-21", "--out",
+                  str(online.folder / "late.json"), "--json", place=place)  # fmt: skip
+    told = online("launch", plan.data["path"], "--yes", "--json", place=place)
+    assert told.exit_code == 0
+    online.sql("UPDATE shop.sales SET amount = 99 WHERE day = '2024-01-21' AND item = 0")
+    assert online("watch", told.data["backfill_id"], "--json").exit_code == 1
+    ((amount,),) = online.sql("SELECT max(amount) FROM shop.sales WHERE day = '2024-01-21'")
+    assert amount == 99, "the plan's runs didn't overwrite it"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("launch", "sales", "--last", "1"), "not_confirmed"),
+        (("launch", "sales", "--last", "1", "--yes", "--concurrency", "2"), "no_pool"),
+    ],
+)
+def test_what_is_refused(offline: Terminal, arguments: tuple[str, ...], code: str) -> None:
+    told = offline(*arguments, "--json")
+    assert (told.exit_code, told.codes) == (3, [code])
+
+
+def test_an_overlap_is_refused(online: Terminal) -> None:
+    online.write("slow", "2")
+    try:
+        first = online("launch", "batched", "--from", "2024-01-14", "--to", "2024-01-16", "--yes", "--json")
+        assert first.exit_code == 0
+        second = online("launch", "batched", "--from", "2024-01-16", "--to", "2024-01-17", "--yes", "--json")
+        assert (second.exit_code, second.codes) == (3, ["guard_overlap"])
+        assert first.data["backfill_id"] in json.dumps(second.json["errors"])
+        beside = online("plan", "batched", "--from", "2024-01-17", "--to", "2024-01-17", "--dry-run", "--json")
+        assert next(one for one in beside.data["guards"] if one["name"] == "overlap")["holds"]
+    finally:
+        (online.folder / "slow").unlink()
+    assert online("watch", first.data["backfill_id"], "--json").exit_code == 0

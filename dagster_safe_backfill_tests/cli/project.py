@@ -98,12 +98,13 @@ def by_shop(partitions: sb.PartitionSlice) -> pd.DataFrame:
 
 
 sales_job = dg.define_asset_job("sales_job", [sales])
+by_day_job = dg.define_asset_job("by_day_job", [by_day])
 
 _LIVE = [sales, batched, by_day, staged.published, by_shop]
 
 defs = dg.Definitions(
     assets=[prices, sales, batched, by_day, *staged, by_shop],
-    jobs=[sales_job, *(sb.build_rollback_job(asset) for asset in _LIVE[:-1])],
+    jobs=[sales_job, by_day_job, *(sb.build_rollback_job(asset) for asset in _LIVE[:-1])],
     schedules=[sb.build_retention_schedule([sales, staged.published])],
     executor=dg.in_process_executor,
     resources={

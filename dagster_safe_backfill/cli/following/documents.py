@@ -91,17 +91,6 @@ query ($id: String!) {
 """
 
 
-def targets(assets: int) -> str:
-    """Return the query for which partitions of that many assets a backfill covers, as `k0`, `k1` and so on."""
-    given = " ".join(f"$k{number}: AssetKeyInput!" for number in range(assets))
-    asked = [
-        f"k{number}: partitionsTargetedForAssetKey(assetKey: $k{number}) {{ ranges {{ start end }} partitionKeys }}"
-        for number in range(assets)
-    ]
-    of_backfill = f"... on PartitionBackfill {{ {' '.join(asked)} }}"
-    return f"query ($id: String!, {given}) {{ partitionBackfillOrError(backfillId: $id) {{ {of_backfill} }} }}"
-
-
 def batches(runs: int, assets: int) -> str:
     """Return the query for how much each run has materialized, as `r0` and so on, and for assets' newest batches."""
     given = [*(f"$r{number}: ID!" for number in range(runs)), *(f"$k{n}: AssetKeyInput!" for n in range(assets))]

@@ -26,6 +26,7 @@ class Place(Protocol):
     workspaces: Sequence[str]
     working_directory: str | None
     attribute: str | None
+    launches: bool
 
     @property
     def dagster(self) -> Dagster:

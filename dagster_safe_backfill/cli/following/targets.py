@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from dagster_safe_backfill.cli.api import documents
 from dagster_safe_backfill.cli.api.client import Dagster
-from dagster_safe_backfill.cli.api.reading import asset_of, keys_of
+from dagster_safe_backfill.cli.api.reading import asset_of
 from dagster_safe_backfill.cli.api.values import Asset, Backfill
-from dagster_safe_backfill.cli.following.documents import JOB, targets
+from dagster_safe_backfill.cli.following.documents import JOB
 from dagster_safe_backfill.cli.following.runs import OwnRun
 
 
@@ -69,8 +68,8 @@ class Targets:
             return
         self.define([*backfill.assets])
         defined = [self.assets[name] for name in backfill.assets if name in self.assets]
-        self.partitions = {one.key: (None,) for one in defined}
-        self._read_partitions(backfill.id, [one for one in defined if one.kind is not None])
+        for one in defined:
+            self.partitions[one.key] = (None,) if one.kind is None else self.dagster.targeted(backfill.id, one)
 
     def read_run(self, run: OwnRun) -> None:
         """Take over what a run covers."""
@@ -79,19 +78,3 @@ class Targets:
                 asset, keys = self.assets[name], run.keys or ()
                 own = [key for key in asset.keys if key in keys]
                 self.partitions[name] = (None,) if asset.kind is None else own
-
-    def _read_partitions(self, backfill_id: str, assets: Sequence[Asset]) -> None:
-        if not assets:
-            return
-        paths = {f"k{number}": {"path": one.path} for number, one in enumerate(assets)}
-        told = self.dagster.ask(targets(len(assets)), id=backfill_id, **paths)["partitionBackfillOrError"]
-        for number, one in enumerate(assets):
-            of: Mapping[str, Any] = told[f"k{number}"] or {}
-            if of.get("ranges") is not None:
-                ranges: list[tuple[str, str]] = [(piece["start"], piece["end"]) for piece in of["ranges"]]
-                self.partitions[one.key] = keys_of(ranges, one.keys)
-            else:
-                named: set[str] = {*(of.get("partitionKeys") or ())}
-                # Those that were deleted since come last.
-                gone = sorted(named.difference(one.keys))
-                self.partitions[one.key] = [*(key for key in one.keys if key in named), *gone]

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from dagster_safe_backfill.cli.answers import Answer, CommandError, Exit, Problem
-from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.following.bar import View, view_of
 from dagster_safe_backfill.cli.following.next_steps import commands_of, next_commands
 from dagster_safe_backfill.cli.following.place import Place, command, find
@@ -92,7 +91,7 @@ class _Following:
     _daemon: _DaemonWatch = field(init=False)
 
     def __post_init__(self) -> None:
-        self._daemon = _DaemonWatch(self.place.dagster)
+        self._daemon = _DaemonWatch(self.place)
 
     def to_the_end(self, timeout: float | None) -> Answer:
         """Read until it ends, or until the time is up."""
@@ -146,7 +145,7 @@ class _Following:
 class _DaemonWatch:
     """Notices that nothing happens because no daemon lives."""
 
-    dagster: Dagster
+    place: Place
     _state: object = None
     _since: float = 0.0
     _asked_at: float = 0.0
@@ -158,7 +157,8 @@ class _DaemonWatch:
         if state != self._state:
             self._state, self._since, self._said = state, now, ()
         is_still = now - self._since >= _STILL and not progress.is_over and "running" not in progress.counts
-        if not is_still:
+        # `launch --in-process` does the daemon's work itself.
+        if self.place.launches or not is_still:
             return ()
         if now - self._asked_at >= _DAEMONS_EVERY:
             self._asked_at = now
@@ -168,7 +168,7 @@ class _DaemonWatch:
     def _absent(self, progress: Progress) -> Sequence[str]:
         name = "QUEUED_RUN_COORDINATOR" if any(run.is_open for run in progress.runs) else "BACKFILL"
         try:
-            found = next((one for one in self.dagster.daemons() if one.name == name), None)
+            found = next((one for one in self.place.dagster.daemons() if one.name == name), None)
         except CommandError:
             return ()
         if found is None or found.is_healthy or not found.is_required:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.api.values import Asset, Materialization, Statuses
@@ -35,6 +35,26 @@ class Facts:
     statuses: Statuses
     reasons: Mapping[str, Sequence[str]]
     newest: Mapping[str, Materialization]
+    live: LiveFacts | None = None
+    warnings: Sequence[str] = field(default_factory=tuple[str, ...])
+
+    @property
+    def keys(self) -> list[str]:
+        """The chosen keys, in order."""
+        return [*self.reasons]
+
+
+def facts_of(connection: Connection, asset: Asset, selection: Selection) -> Facts:
+    """Return what is known of an asset, and which of its partitions a selection chooses.
+
+    Raises:
+        CommandError: A key isn't the asset's, or Dagster or the warehouse can't be reached.
+    """
+    dagster = connection.dagster
+    named = selection.of(asset)
+    statuses = dagster.statuses(asset) if asset.kind is not None else Statuses()
+    may_be = named if _looks_at_all(selection) else [key for key in named if _is_wanted(key, statuses, selection.only)]
+    newest = dagster.newest(asset, may_be)
     live = _live(connection, asset.key, may_be) if connection.has_code else None
     changed = _newer_upstream(dagster, asset, newest) if live is None else live.changed
     reasons: dict[str, list[str]] = {}

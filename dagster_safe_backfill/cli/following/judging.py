@@ -8,8 +8,8 @@ from typing import Any
 
 from dagster_safe_backfill.cli.api.values import Backfill, Materialization
 from dagster_safe_backfill.cli.following.failures import AssetOutcome, RunOutcome, failed_audits
-from dagster_safe_backfill.cli.following.runs import OwnRun
 from dagster_safe_backfill.cli.following.states import AssetProgress, GroupAudit, PartitionState, RunFailure
+from dagster_safe_backfill.cli.following.targets import OwnRun
 
 SHADOW, AUDIT = "__shadow", "__audit"
 """The endings of the assets beside `x` in the staged shape."""

@@ -63,13 +63,17 @@ class Connection:
         # With a URL, code is loaded only if it is named: the URL may be of another project than the directory.
         return self.url is None and any(Path(name).exists() for name in _DEFAULT_FILES)
 
-    @cached_property
+    @property
     def dagster(self) -> Dagster:
         """The Dagster to ask.
 
         Raises:
             CommandError: Nothing says which, or it can't be opened.
         """
+        return self._dagster
+
+    @cached_property
+    def _dagster(self) -> Dagster:
         if self.url is not None:
             return Dagster(HttpTransport(url=self.url, token=self.token))
         return Dagster(self._workspace)

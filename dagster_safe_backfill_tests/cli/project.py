@@ -11,8 +11,8 @@ import pandas as pd
 import dagster_safe_backfill as sb
 
 FOLDER = Path(os.environ["SALES_FOLDER"])
-"""Files in it: `bad` names days whose amounts are negative, `slow` is how many seconds a day takes, `version` is the
-`code_version`."""
+"""Files in it: `bad` names days whose amounts are negative, `broken` days that can't be read, `slow` is how many seconds
+a day takes, `version` is the `code_version`; `computed` gets a line for each asset and day that is computed."""
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-02-01")
 SHOPS = dg.StaticPartitionsDefinition(["eu", "us"])
@@ -23,11 +23,16 @@ def _told(name: str, default: str = "") -> str:
     return file.read_text().strip() if file.exists() else default
 
 
-def _rows(partitions: sb.PartitionSlice) -> pd.DataFrame:
+def _rows(partitions: sb.PartitionSlice, asset: str) -> pd.DataFrame:
     import time
 
     time.sleep(float(_told("slow", "0")) * len(partitions))
-    bad = _told("bad").split()
+    bad, broken = _told("bad").split(), _told("broken").split()
+    for day in partitions.keys:
+        if day in broken:
+            raise ValueError(f"the source has no {day}")
+    with (FOLDER / "computed").open("a") as file:
+        file.writelines(f"{asset} {day}\n" for day in partitions.keys)
     days = [day for day in partitions.keys for _ in range(3)]
     amounts = [-1.0 if day in bad else 10.0 * (number % 3 + 1) for number, day in enumerate(days)]
     return pd.DataFrame(
@@ -54,7 +59,7 @@ def prices() -> pd.DataFrame:
     code_version=_told("version", "1"),
 )
 def sales(partitions: sb.PartitionSlice) -> pd.DataFrame:
-    return _rows(partitions)
+    return _rows(partitions, "sales")
 
 
 @sb.wap_asset(
@@ -67,17 +72,21 @@ def sales(partitions: sb.PartitionSlice) -> pd.DataFrame:
     limits=sb.Limits(max_partitions=20),
 )
 def batched(partitions: sb.PartitionSlice) -> pd.DataFrame:
-    return _rows(partitions)
+    return _rows(partitions, "batched")
 
 
 @sb.wap_asset(partitions_def=DAYS, partition_expr="day", unique_key=["day", "item"], deps=[sales])
 def by_day(partitions: sb.PartitionSlice) -> pd.DataFrame:
     """One run for each partition."""
-    return _rows(partitions)
+    return _rows(partitions, "by_day")
+
+
+def _staged_rows(partitions: sb.PartitionSlice) -> pd.DataFrame:
+    return _rows(partitions, "staged")
 
 
 staged = sb.build_staged_wap_assets(
-    _rows,
+    _staged_rows,
     name="staged",
     partitions_def=DAYS,
     partition_expr="day",
@@ -97,11 +106,14 @@ def by_shop(partitions: sb.PartitionSlice) -> pd.DataFrame:
     return pd.DataFrame({"day": pd.to_datetime([day]), "shop": [shop], "amount": [1.0]})
 
 
+sales_job = dg.define_asset_job("sales_job", [sales])
+by_day_job = dg.define_asset_job("by_day_job", [by_day])
+
 _LIVE = [sales, batched, by_day, staged.published, by_shop]
 
 defs = dg.Definitions(
     assets=[prices, sales, batched, by_day, *staged, by_shop],
-    jobs=[sb.build_rollback_job(asset) for asset in _LIVE[:-1]],
+    jobs=[sales_job, by_day_job, *(sb.build_rollback_job(asset) for asset in _LIVE[:-1])],
     schedules=[sb.build_retention_schedule([sales, staged.published])],
     executor=dg.in_process_executor,
     resources={

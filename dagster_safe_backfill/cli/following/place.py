@@ -1,0 +1,119 @@
+"""Where a backfill is: the Dagster that a call reaches, by which words, and the backfill or run that an id means."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Protocol
+
+from dagster_safe_backfill.cli.answers import CommandError, usage_error
+from dagster_safe_backfill.cli.api.client import Dagster
+from dagster_safe_backfill.cli.api.values import Backfill, Run
+
+_SEARCHED = 1000
+"""Among how many of the newest backfills and runs the beginning of an id is looked up."""
+_RUN_IDS = """
+query ($limit: Int!) { runIdsOrError(limit: $limit) { ... on RunIds { results } } }
+"""
+
+
+class Place(Protocol):
+    """What a call connects to; a `Connection` is one."""
+
+    url: str | None
+    modules: Sequence[str]
+    files: Sequence[str]
+    workspaces: Sequence[str]
+    working_directory: str | None
+    attribute: str | None
+    launches: bool
+
+    @property
+    def dagster(self) -> Dagster:
+        """The Dagster to ask."""
+        ...
+
+
+def command(place: Place, verb: str, *arguments: str) -> str:
+    """Return a call of the command on the same place, as it is typed in a shell. It never holds a token."""
+    words = ["safe-backfill", verb, *arguments]
+    if place.url is not None:
+        words += ["--url", place.dagster.place]
+    for name, values in (("-m", place.modules), ("-f", place.files), ("-w", place.workspaces)):
+        for value in values:
+            words += [name, value]
+    if place.working_directory is not None:
+        words += ["-d", place.working_directory]
+    if place.attribute is not None:
+        words += ["-a", place.attribute]
+    return shlex.join(words)
+
+
+def find(dagster: Dagster, wanted: str) -> Backfill | Run:
+    """Return the backfill or the run with an id, or with the only id that begins so.
+
+    Raises:
+        CommandError: There is none, or there are several.
+    """
+    # A run's id is a UUID; a backfill's is shorter.
+    asked = (_run, _backfill) if len(wanted) >= 32 else (_backfill, _run)
+    for ask in asked:
+        found = ask(dagster, wanted)
+        if found is not None:
+            return found
+    ids = _beginning_with(dagster, wanted)
+    if len(ids) > 1:
+        raise usage_error(
+            "ambiguous_id", f"{len(ids)} ids begin with {wanted}: {', '.join(ids[:5])}", hint="give more of it"
+        )
+    if not ids:
+        raise usage_error(
+            "unknown_backfill",
+            f"{dagster.place} knows no backfill and no run {wanted}",
+            hint="`safe-backfill list` names the backfills that it knows",
+        )
+    return find(dagster, ids[0])
+
+
+def find_backfill(dagster: Dagster, wanted: str) -> Backfill:
+    """Return the backfill with an id, or with the only id that begins so.
+
+    Raises:
+        CommandError: There is none, or there are several, or it is the id of a run.
+    """
+    found = find(dagster, wanted)
+    if isinstance(found, Backfill):
+        return found
+    of = found.tags.get("dagster/backfill")
+    raise usage_error(
+        "not_a_backfill",
+        f"{found.id} is a run of {found.job}, and not a backfill",
+        hint=f"it belongs to backfill {of}" if of else "look at it in Dagster's UI, which can execute it again",
+    )
+
+
+def _beginning_with(dagster: Dagster, beginning: str) -> list[str]:
+    if not beginning:
+        return []
+    ids = [one.id for one in dagster.backfills(limit=_SEARCHED)]
+    ids += dagster.ask(_RUN_IDS, limit=_SEARCHED)["runIdsOrError"].get("results", ())
+    return [one for one in ids if one.startswith(beginning)]
+
+
+def _backfill(dagster: Dagster, wanted: str) -> Backfill | None:
+    try:
+        return dagster.backfill(wanted, runs=0)
+    except CommandError as error:
+        return _none_if(error, "unknown_backfill")
+
+
+def _run(dagster: Dagster, wanted: str) -> Run | None:
+    try:
+        return dagster.run(wanted)
+    except CommandError as error:
+        return _none_if(error, "unknown_run")
+
+
+def _none_if(error: CommandError, code: str) -> None:
+    if error.problem.code != code:
+        raise error

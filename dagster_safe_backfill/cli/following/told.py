@@ -1,0 +1,141 @@
+"""How far a backfill is, as the JSON of `status` and `watch`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dagster_safe_backfill.cli.answers import Problem
+from dagster_safe_backfill.cli.api.values import Run
+from dagster_safe_backfill.cli.following.next_steps import NextCommand
+from dagster_safe_backfill.cli.following.states import (
+    BAD,
+    AssetProgress,
+    FailedAudit,
+    GroupAudit,
+    PartitionState,
+    Progress,
+    RunFailure,
+    State,
+)
+
+_ENDED: Mapping[State, str] = {
+    "rejected": "were rejected by audits",
+    "failed": "failed",
+    "cancelled": "were cancelled",
+}
+
+
+def told(progress: Progress, commands: Sequence[NextCommand]) -> dict[str, Any]:
+    """Return how far a backfill is, as JSON values; times are in seconds since the epoch.
+
+    Args:
+        progress: How far it is.
+        commands: What can be done next.
+    """
+    done, rows = progress.computed
+    seconds = progress.seconds
+    return {
+        "id": progress.id,
+        "kind": progress.kind,
+        "status": progress.status,
+        "is_over": progress.is_over,
+        "title": None if progress.backfill is None else progress.backfill.title,
+        "error": None if progress.backfill is None else progress.backfill.error,
+        "started_at": progress.started_at,
+        "ended_at": progress.ended_at,
+        "read_at": progress.at,
+        "tags": dict(progress.tags),
+        "partitions": progress.total,
+        "counts": dict(progress.counts),
+        "computed": {
+            "partitions": done,
+            "rows": rows,
+            "seconds": seconds,
+            "rows_per_second": rows / seconds if seconds else None,
+            "partitions_per_minute": 60 * done / seconds if seconds else None,
+            "seconds_left": progress.seconds_left,
+        },
+        "assets": [_asset(one) for one in progress.assets],
+        "runs": [_run(one) for one in progress.runs],
+        "commands": [{"to": one.to, "command": one.command} for one in commands],
+    }
+
+
+def problems(progress: Progress) -> list[Problem]:
+    """Return why a backfill failed, an error for each asset and kind of ending; the data has the runs' own errors."""
+    found: list[Problem] = []
+    for asset in progress.assets:
+        for state in BAD:
+            bad = [one.partition for one in asset.partitions if one.state == state]
+            if bad:
+                message = f"{len(bad):,} of {len(asset.partitions):,} partitions of {asset.asset} {_ENDED[state]}"
+                keys = [key for key in bad if key is not None]
+                found.append(Problem(code=f"partitions_{state}", message=message, partitions=keys))
+        found += _not_reached(progress, asset)
+    if progress.backfill is not None and progress.backfill.error:
+        said = progress.backfill.error.splitlines()[0]
+        found.append(Problem(code="backfill_failed", message=f"Dagster gave the backfill up: {said}"))
+    return found
+
+
+def _not_reached(progress: Progress, asset: AssetProgress) -> list[Problem]:
+    """Return an error if a backfill that is over left partitions staged that were to go live."""
+    left = [one.partition for one in asset.partitions if one.state == "staged"]
+    if not progress.is_over or asset.goal == "staged" or not left:
+        return []
+    message = f"{len(left):,} of {len(asset.partitions):,} partitions of {asset.asset} are staged, and not live"
+    return [Problem(code="partitions_not_live", message=message, partitions=[key for key in left if key is not None])]
+
+
+def _asset(one: AssetProgress) -> dict[str, Any]:
+    return {
+        "asset": one.asset,
+        "is_staged": one.is_staged,
+        "goal": one.goal,
+        "counts": dict(one.counts),
+        "audit": None if one.audit is None else _group(one.audit),
+        "failures": [_failure(failure) for failure in one.failures],
+        "partitions": [_partition(partition) for partition in one.partitions],
+    }
+
+
+def _partition(one: PartitionState) -> dict[str, Any]:
+    return {
+        "partition": one.partition,
+        "state": one.state,
+        "run_id": one.run_id,
+        "publication_id": one.publication_id,
+        "rows": dict(one.rows),
+        "seconds": one.seconds,
+        "materialized_at": one.at,
+        "failed_audits": _audits(one.audits),
+        "note": one.note,
+        "superseded_by": one.superseded_by,
+    }
+
+
+def _group(one: GroupAudit) -> dict[str, Any]:
+    # What is live for an asset without rows is passed.
+    state = "passed" if one.state == "live" else one.state
+    return {"asset": one.asset, "state": state, "run_id": one.run_id, "failed_audits": _audits(one.failed)}
+
+
+def _failure(one: RunFailure) -> dict[str, Any]:
+    return {
+        "run_id": one.run_id,
+        "message": one.message,
+        "is_rejection": one.is_rejection,
+        "shadows": [*one.shadows],
+        "failed_audits": _audits(one.audits),
+    }
+
+
+def _audits(audits: Sequence[FailedAudit]) -> list[dict[str, Any]]:
+    return [
+        {"audit": one.name, "failed_rows": one.failed_rows, "blocks": one.blocks, "message": one.said} for one in audits
+    ]
+
+
+def _run(one: Run) -> dict[str, Any]:
+    return {"id": one.id, "status": one.status, "started_at": one.started_at, "ended_at": one.ended_at}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,17 +12,20 @@ import dagster as dg
 
 from dagster_safe_backfill.assets.metadata import options_of_asset
 from dagster_safe_backfill.cli.answers import unreachable, usage_error
-from dagster_safe_backfill.errors import WarehouseLockedError, WarehouseUnavailableError
+from dagster_safe_backfill.errors import TableNotFoundError, WarehouseLockedError, WarehouseUnavailableError
 from dagster_safe_backfill.model.options import AssetOptions
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.tables import TableSpec
 from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, TableIO, computed_of, table_io_of
+from dagster_safe_backfill.runs.partitions import order_of
 
 if TYPE_CHECKING:
     from dagster_safe_backfill.warehouses.base import Session
 
 _Result = TypeVar("_Result")
 _SHADOW = "__shadow"
+_PATIENCE = 5.0
+"""Seconds to wait for a DuckDB file that a run holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +57,12 @@ class LoadedAsset:
     def name(self) -> str:
         """The key of the live asset, as `a/b`."""
         return self.key.to_user_string()
+
+    @property
+    def keys(self) -> list[str]:
+        """Its partition keys, in order; empty without partitions."""
+        definition: dg.PartitionsDefinition[Any] | None = self.definition.partitions_def
+        return [] if definition is None else [*order_of(definition, self.instance)]
 
     @property
     def is_staged(self) -> bool:
@@ -100,6 +109,24 @@ class LoadedAsset:
             ) from error
         except WarehouseUnavailableError as error:
             raise unreachable("warehouse_unreachable", str(error)) from error
+
+    def read_soon(self, work: Callable[[Session], _Result], *, default: _Result) -> _Result:
+        """Return what `read` does, or `default` if the database doesn't exist yet.
+
+        A DuckDB file that a run holds is waited for a few seconds; runs themselves wait for longer.
+
+        Raises:
+            CommandError: As of `read`.
+        """
+        manager: Any = self.table_io
+        longest = getattr(manager, "lock_timeout", 0.0)
+        patient = self
+        if longest > _PATIENCE and hasattr(manager, "model_copy"):
+            patient = replace(self, table_io=manager.model_copy(update={"lock_timeout": _PATIENCE}))
+        try:
+            return patient.read(work)
+        except TableNotFoundError:
+            return default
 
 
 class Definitions:

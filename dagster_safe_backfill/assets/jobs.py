@@ -12,18 +12,11 @@ from dagster_safe_backfill.assets.metadata import options_of_asset
 from dagster_safe_backfill.errors import ConfigurationError, OtherAssetError
 from dagster_safe_backfill.model.options import MOST_DAYS, AssetOptions
 from dagster_safe_backfill.model.validation import check_number
-from dagster_safe_backfill.runs.declared import table_io_of
+from dagster_safe_backfill.runs.declared import RETENTION_OF, ROLLBACK_OF, SHADOW_DAYS, table_io_of
 from dagster_safe_backfill.runs.partitions import order_of
 
 # As in the partition field of Dagster's UI and in `dagster asset materialize --partition-range`.
 _RANGE = "..."
-
-ROLLBACK_OF = "safe_backfill/rollback_of"
-"""The metadata key of a rollback job that names its asset, so that `safe-backfill rollback` finds it by any name."""
-RETENTION_OF = "safe_backfill/retention_of"
-"""The same of a retention job, with a list of its assets."""
-SHADOW_DAYS = "safe_backfill/shadow_days"
-"""The metadata key of a retention job that says how long it keeps shadows."""
 
 
 class RollbackConfig(dg.Config):

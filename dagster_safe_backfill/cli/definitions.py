@@ -100,33 +100,40 @@ class LoadedAsset:
             TableNotFoundError: The database doesn't exist yet.
         """
         table = self.spec.table
-        try:
-            with self.table_io.connected(table, run_id=None, read_only=True) as session:
-                return work(session)
-        except WarehouseLockedError as error:
-            raise unreachable(
-                "warehouse_locked", str(error), hint="a run holds the file; ask again when it has ended"
-            ) from error
-        except WarehouseUnavailableError as error:
-            raise unreachable("warehouse_unreachable", str(error)) from error
+        with reaching(), self.table_io.connected(table, run_id=None, read_only=True) as session:
+            return work(session)
+
+    @property
+    def soon(self) -> LoadedAsset:
+        """The asset, of which a DuckDB file that a run holds is waited for a few seconds; runs wait for longer."""
+        manager: Any = self.table_io
+        if getattr(manager, "lock_timeout", 0.0) <= _PATIENCE or not hasattr(manager, "model_copy"):
+            return self
+        return replace(self, table_io=manager.model_copy(update={"lock_timeout": _PATIENCE}))
 
     def read_soon(self, work: Callable[[Session], _Result], *, default: _Result) -> _Result:
-        """Return what `read` does, or `default` if the database doesn't exist yet.
-
-        A DuckDB file that a run holds is waited for a few seconds; runs themselves wait for longer.
+        """Return what `read` does, or `default` if the database doesn't exist yet. It waits as `soon` says.
 
         Raises:
             CommandError: As of `read`.
         """
-        manager: Any = self.table_io
-        longest = getattr(manager, "lock_timeout", 0.0)
-        patient = self
-        if longest > _PATIENCE and hasattr(manager, "model_copy"):
-            patient = replace(self, table_io=manager.model_copy(update={"lock_timeout": _PATIENCE}))
         try:
-            return patient.read(work)
+            return self.soon.read(work)
         except TableNotFoundError:
             return default
+
+
+@contextmanager
+def reaching() -> Generator[None, None, None]:
+    """Raise a `CommandError` if the block can't reach the warehouse, or a DuckDB file is held by another process."""
+    try:
+        yield
+    except WarehouseLockedError as error:
+        raise unreachable(
+            "warehouse_locked", str(error), hint="a run holds the file; ask again when it has ended"
+        ) from error
+    except WarehouseUnavailableError as error:
+        raise unreachable("warehouse_unreachable", str(error)) from error
 
 
 class Definitions:

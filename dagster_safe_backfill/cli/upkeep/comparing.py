@@ -164,7 +164,7 @@ def compare(
     """
     if not loaded.options.partition_expr:
         raise usage_error("no_partitions", f"{loaded.name} has no partitions, so it has no publications")
-    wanted = _selected(loaded, **keys)
+    wanted = selected(loaded, **keys)
     mode = "staged" if chosen.publication is None else "publication"
     nothing = Comparison(
         asset=loaded.name,
@@ -177,7 +177,7 @@ def compare(
     return loaded.read_soon(lambda session: read(session, chosen), default=nothing)
 
 
-def _selected(loaded: LoadedAsset, **given: Any) -> list[str] | None:
+def selected(loaded: LoadedAsset, **given: Any) -> list[str] | None:
     """Return the keys that the options of a call name, in the asset's order; None if they name none."""
     selection = selection_of(**given, missing=False, failed=False, changed=False, reprocess=None)
     # In the order in which Dagster joins the keys.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import dagster as dg
 
 from dagster_safe_backfill.cli.answers import Exit, Problem
 from dagster_safe_backfill.cli.api.client import Dagster
+from dagster_safe_backfill.cli.api.values import RUNS_OPEN
 from dagster_safe_backfill.cli.output import Output
 from dagster_safe_backfill.runs.declared import RETENTION_OF, ROLLBACK_OF, SHADOW_DAYS
 
@@ -32,6 +33,17 @@ query ($id: ID!) {
         ... on RunCanceledEvent { message }
       }
     }
+  }
+}
+"""
+
+_PAGE = 200
+_RUNS = """
+query ($ids: [String!]!, $limit: Int!) {
+  runsOrError(filter: {runIds: $ids}, limit: $limit) {
+    __typename
+    ... on Runs { results { runId status } }
+    ... on Error { message }
   }
 }
 """
@@ -178,3 +190,14 @@ def _failure(dagster: Dagster, run_id: str) -> str | None:
         if text:
             said.append(str(text).strip())
     return said[0] if said else None
+
+
+def ended_runs(dagster: Dagster, run_ids: Iterable[str]) -> set[str]:
+    """Return those of some runs that have ended, or that were deleted from Dagster."""
+    ids = sorted(run_ids)
+    goes_on: set[str] = set()
+    for start in range(0, len(ids), _PAGE):
+        page = ids[start : start + _PAGE]
+        told: Sequence[Mapping[str, str]] = dagster.ask(_RUNS, ids=page, limit=len(page))["runsOrError"]["results"]
+        goes_on |= {one["runId"] for one in told if one["status"] in RUNS_OPEN}
+    return {*ids} - goes_on

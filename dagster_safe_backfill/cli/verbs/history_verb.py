@@ -45,7 +45,7 @@ def command(connection: Connection, _output: Output, *, asset: str, partition: s
 def _of_ledger(loaded: LoadedAsset, partition: str | None, limit: int) -> Answer:
     from dagster_safe_backfill.cli.upkeep.publications import happenings
     from dagster_safe_backfill.wap.ledger.entries import entries, has_ledger
-    from dagster_safe_backfill.wap.measure.sides import kept_archives
+    from dagster_safe_backfill.wap.ledger.history import kept_archives
 
     table, every = loaded.spec.table, loaded.keys
     keys = None if partition is None else [partition]

@@ -17,6 +17,7 @@ from dagster_safe_backfill.wap.ledger.history import (
     changes_by_backfill,
     changes_in,
     history,
+    kept_archives,
     newest_publication,
 )
 from dagster_safe_backfill.wap.measure.differences import Sides
@@ -98,14 +99,6 @@ def published_sides(
         after.pop(spec.table, None)
     live = {key: spans[key].newest for key in after.get(spec.table, ()) if key not in since}
     return Sides(before=before, after=after, since=since | _changed_by_hand(session, spec, slice_of, live))
-
-
-def kept_archives(session: Session, table: TableRef) -> set[str]:
-    """Return the names, in lower case, of the archives of a table that exist."""
-    found: set[str] = set()
-    for place in table.archives(""):
-        found |= {one.name.casefold() for one in session.tables.list(place.schema, place.name)}
-    return found
 
 
 def _check_kept(table: TableRef, lost: Sequence[str]) -> None:

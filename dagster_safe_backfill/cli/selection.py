@@ -80,6 +80,9 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
     ),
 )
 
+KEY_OPTIONS = OPTIONS[:7]
+"""The options that name partitions, without those that choose among them by what Dagster knows."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:

@@ -12,7 +12,6 @@ from dagster_safe_backfill.cli.api.reading import asset_of, between
 from dagster_safe_backfill.cli.api.values import Asset, Backfill, Run
 from dagster_safe_backfill.cli.following.documents import JOB
 
-
 _PARTITION = "dagster/partition"
 _FIRST = "dagster/asset_partition_range_start"
 _LAST = "dagster/asset_partition_range_end"

@@ -10,9 +10,9 @@ from pydantic import Field
 
 from dagster_safe_backfill.assets.metadata import options_of_asset
 from dagster_safe_backfill.errors import ConfigurationError, OtherAssetError
-from dagster_safe_backfill.model.options import MOST_DAYS
+from dagster_safe_backfill.model.options import MOST_DAYS, AssetOptions
 from dagster_safe_backfill.model.validation import check_number
-from dagster_safe_backfill.runs.declared import table_io_of
+from dagster_safe_backfill.runs.declared import RETENTION_OF, ROLLBACK_OF, SHADOW_DAYS, table_io_of
 from dagster_safe_backfill.runs.partitions import order_of
 
 # As in the partition field of Dagster's UI and in `dagster asset materialize --partition-range`.
@@ -26,7 +26,8 @@ class RollbackConfig(dg.Config):
 
     Attributes:
         publication_id: The id of the publication, or of the rollback, to roll back.
-        backfill_id: The id of a backfill of which all publications are rolled back. Not together with `publication_id`.
+        publication_ids: The ids of several publications to roll back together, as `safe-backfill rollback` shows them.
+        backfill_id: The id of a backfill of which all publications are rolled back. Set at most one of the three.
         partitions: The partitions to roll back: keys, and ranges `"first...last"` that include both ends. If empty,
             all partitions of the publication are rolled back.
         dry_run: If True, the job only reports what would change.
@@ -40,6 +41,7 @@ class RollbackConfig(dg.Config):
     """
 
     publication_id: str | None = Field(default=None, description="The publication, or the rollback, to roll back.")
+    publication_ids: list[str] = Field(default=[], description="Roll back these publications together.")
     backfill_id: str | None = Field(default=None, description="Roll back all publications of this backfill.")
     partitions: list[str] = Field(
         default=[],
@@ -56,9 +58,13 @@ class RetentionConfig(dg.Config):
 
     Attributes:
         dry_run: If True, the job only reports what it would drop.
+        assets: The keys of the assets, as `a/b`, of which it drops tables. If empty, all that the schedule is for.
+        shadow_days: How many days shadows are kept. If None, as the schedule says.
     """
 
     dry_run: bool = Field(default=False, description="Only report what would be dropped.")
+    assets: list[str] = Field(default=[], description="The keys of the assets. If empty, all of the schedule's.")
+    shadow_days: float | None = Field(default=None, description="How many days shadows are kept.")
 
 
 def build_rollback_job(
@@ -104,8 +110,8 @@ def build_rollback_job(
     # Dagster 1.13.27 refuses an op with the same name as its job.
     @dg.op(name=f"{job_name}_op", required_resource_keys={io_manager_key})
     def roll_back(context: dg.OpExecutionContext, config: RollbackConfig) -> None:
-        if config.publication_id is not None and config.backfill_id is not None:
-            raise ConfigurationError("give either a publication_id or a backfill_id, not both")
+        if sum(map(bool, (config.publication_id, config.publication_ids, config.backfill_id))) > 1:
+            raise ConfigurationError("give a publication_id, publication_ids or a backfill_id, not both")
         upkeep = _upkeep()
         table_io = table_io_of(getattr(context.resources, io_manager_key), key)
         order = _order(asset, context.instance)
@@ -117,6 +123,7 @@ def build_rollback_job(
             order=order,
             chosen=upkeep.Chosen(
                 publication_id=config.publication_id,
+                publication_ids=tuple(config.publication_ids),
                 backfill_id=config.backfill_id,
                 keys=_expanded(config.partitions, order, asset=key),
             ),
@@ -126,7 +133,9 @@ def build_rollback_job(
         )
 
     @dg.job(  # pyright: ignore[reportUnknownMemberType]: untyped in Dagster
-        name=job_name, description=f"Roll back publications of {key.to_user_string()}."
+        name=job_name,
+        description=f"Roll back publications of {key.to_user_string()}.",
+        metadata={ROLLBACK_OF: key.to_user_string()},
     )
     def job() -> None:
         roll_back()
@@ -183,9 +192,11 @@ def build_retention_schedule(
         upkeep = _upkeep()
         dropped: dict[str, str] = {}
         refused: list[OtherAssetError] = []
-        for key, options in tables.items():
+        days = shadow_days if config.shadow_days is None else config.shadow_days
+        check_number("shadow_days", days, of="days", most=MOST_DAYS)
+        for key, options in _chosen(tables, config.assets).items():
             table_io = table_io_of(getattr(context.resources, io_manager_key), key)
-            keep_for = timedelta(days=shadow_days)
+            keep_for = timedelta(days=days)
             table = str(table_io.spec_of(key, options).table)
             try:
                 dropped[table] = upkeep.drop_expired(
@@ -199,7 +210,12 @@ def build_retention_schedule(
             raise error
 
     @dg.job(  # pyright: ignore[reportUnknownMemberType]: untyped in Dagster
-        name=f"{name}_job", description="Drop expired archives, and shadows of runs that have ended."
+        name=f"{name}_job",
+        description="Drop expired archives, and shadows of runs that have ended.",
+        metadata={
+            RETENTION_OF: dg.MetadataValue.json([key.to_user_string() for key in tables]),
+            SHADOW_DAYS: float(shadow_days),
+        },
     )
     def job() -> None:
         drop_what_is_over()
@@ -212,6 +228,19 @@ def build_retention_schedule(
         default_status=default_status,
         run_config=dg.RunConfig(ops={f"{name}_op": RetentionConfig(dry_run=dry_run)}),
     )
+
+
+def _chosen(tables: Mapping[dg.AssetKey, AssetOptions], names: Sequence[str]) -> Mapping[dg.AssetKey, AssetOptions]:
+    """Return the tables of the assets that a retention run is for.
+
+    Raises:
+        ConfigurationError: A name isn't that of one of the schedule's assets.
+    """
+    known = {key.to_user_string(): key for key in tables}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ConfigurationError(f"the schedule isn't for {', '.join(unknown)}, but for {', '.join(known)}")
+    return {known[name]: tables[known[name]] for name in names} if names else tables
 
 
 def _upkeep():

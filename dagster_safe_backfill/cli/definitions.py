@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,6 +22,7 @@ from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import Fingerprint, StagedPartition
 from dagster_safe_backfill.model.tables import TableSpec
 from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, TableIO, computed_of, table_io_of
+from dagster_safe_backfill.runs.partitions import order_of
 from dagster_safe_backfill.runs.provenance.inputs import changed_inputs
 from dagster_safe_backfill.wap.ledger.waiting import staged_partitions
 from dagster_safe_backfill.wap.write import LiveBefore, live_before
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 _Result = TypeVar("_Result")
 _SHADOW = "__shadow"
+_PATIENCE = 5.0
+"""Seconds to wait for a DuckDB file that a run holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +65,12 @@ class LoadedAsset:
     def name(self) -> str:
         """The key of the live asset, as `a/b`."""
         return self.key.to_user_string()
+
+    @property
+    def keys(self) -> list[str]:
+        """Its partition keys, in order; empty without partitions."""
+        definition: dg.PartitionsDefinition[Any] | None = self.definition.partitions_def
+        return [] if definition is None else [*order_of(definition, self.instance)]
 
     @property
     def is_staged(self) -> bool:
@@ -177,15 +186,40 @@ class LoadedAsset:
             TableNotFoundError: The database doesn't exist yet.
         """
         table = self.spec.table
+        with reaching(), self.table_io.connected(table, run_id=None, read_only=True) as session:
+            return work(session)
+
+    @property
+    def soon(self) -> LoadedAsset:
+        """The asset, of which a DuckDB file that a run holds is waited for a few seconds; runs wait for longer."""
+        manager: Any = self.table_io
+        if getattr(manager, "lock_timeout", 0.0) <= _PATIENCE or not hasattr(manager, "model_copy"):
+            return self
+        return replace(self, table_io=manager.model_copy(update={"lock_timeout": _PATIENCE}))
+
+    def read_soon(self, work: Callable[[Session], _Result], *, default: _Result) -> _Result:
+        """Return what `read` does, or `default` if the database doesn't exist yet. It waits as `soon` says.
+
+        Raises:
+            CommandError: As of `read`.
+        """
         try:
-            with self.table_io.connected(table, run_id=None, read_only=True) as session:
-                return work(session)
-        except WarehouseLockedError as error:
-            raise unreachable(
-                "warehouse_locked", str(error), hint="a run holds the file; ask again when it has ended"
-            ) from error
-        except WarehouseUnavailableError as error:
-            raise unreachable("warehouse_unreachable", str(error)) from error
+            return self.soon.read(work)
+        except TableNotFoundError:
+            return default
+
+
+@contextmanager
+def reaching() -> Generator[None, None, None]:
+    """Raise a `CommandError` if the block can't reach the warehouse, or a DuckDB file is held by another process."""
+    try:
+        yield
+    except WarehouseLockedError as error:
+        raise unreachable(
+            "warehouse_locked", str(error), hint="a run holds the file; ask again when it has ended"
+        ) from error
+    except WarehouseUnavailableError as error:
+        raise unreachable("warehouse_unreachable", str(error)) from error
 
 
 class Definitions:

@@ -14,6 +14,7 @@ import click
 from dagster_safe_backfill.cli.answers import CommandError, Exit, usage_error
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.output import Output
+from dagster_safe_backfill.errors import SafeBackfillError, WarehouseLockedError, WarehouseUnavailableError
 
 VERBS = {
     "plan": "Say what a backfill would do, and save it as a plan. Nothing is touched.",
@@ -52,7 +53,7 @@ class _Verbs(click.Group):
 
 @click.group(
     cls=_Verbs,
-    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "SAFE_BACKFILL"},
+    context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 refused by a guard, 4 differences found, 5 unreachable or locked,"
     " 6 time is up and it still runs, 130 detached.",
 )
@@ -79,22 +80,35 @@ def run(arguments: Sequence[str]) -> int:
     try:
         ending = group.main([*arguments], prog_name="safe-backfill", standalone_mode=False, obj=Connection)
         return int(ending) if isinstance(ending, int) else Exit.DONE
-    except CommandError as error:
-        output.fail(error)
-        return error.exit_code
-    except click.ClickException as error:
-        output.fail(_of_click(error))
-        return Exit.USAGE
-    except (KeyboardInterrupt, click.Abort):
-        output.fail(CommandError("detached", "interrupted", exit_code=Exit.DETACHED))
-        return Exit.DETACHED
+    except SystemExit as ending:
+        # Of click's shell completion.
+        return int(ending.code or 0)
     except BrokenPipeError:
         # Whoever reads the output, such as `head`, has enough of it; Python must not flush it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.DONE
-    except Exception as error:  # the last edge: no call ends with a traceback
-        output.fail(_unforeseen(error))
-        return Exit.FAILED
+    except (Exception, KeyboardInterrupt) as error:
+        told = _told(error)
+        output.fail(told)
+        return told.exit_code
+
+
+def _told(error: BaseException) -> CommandError:
+    """Return an error as the command tells it: no call ends with a traceback."""
+    if isinstance(error, CommandError):
+        return error
+    if isinstance(error, click.Abort | KeyboardInterrupt):
+        return CommandError("detached", "interrupted", exit_code=Exit.DETACHED)
+    if isinstance(error, click.ClickException):
+        return _of_click(error)
+    if isinstance(error, SafeBackfillError):
+        return _of_library(error)
+    return CommandError(
+        "unforeseen",
+        f"{type(error).__name__}: {error}",
+        exit_code=Exit.FAILED,
+        hint="this is a fault of safe-backfill; please report it with what you typed",
+    )
 
 
 def _of_click(error: click.ClickException) -> CommandError:
@@ -104,16 +118,7 @@ def _of_click(error: click.ClickException) -> CommandError:
     return usage_error("usage", error.format_message(), hint=hint)
 
 
-def _unforeseen(error: Exception) -> CommandError:
-    from dagster_safe_backfill.errors import SafeBackfillError, WarehouseLockedError, WarehouseUnavailableError
-
+def _of_library(error: SafeBackfillError) -> CommandError:
     if isinstance(error, WarehouseLockedError | WarehouseUnavailableError):
         return CommandError("warehouse_unreachable", str(error), exit_code=Exit.UNREACHABLE)
-    if isinstance(error, SafeBackfillError):
-        return CommandError(type(error).__name__, str(error), exit_code=Exit.FAILED)
-    return CommandError(
-        "unforeseen",
-        f"{type(error).__name__}: {error}",
-        exit_code=Exit.FAILED,
-        hint="this is a fault of safe-backfill; please report it with what you typed",
-    )
+    return CommandError(type(error).__name__, str(error), exit_code=Exit.FAILED)

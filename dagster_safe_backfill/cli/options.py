@@ -13,8 +13,18 @@ from dagster_safe_backfill.cli.answers import Answer
 from dagster_safe_backfill.cli.output import Output
 
 _PLACE = (
-    click.option("--url", metavar="URL", help="The URL of a Dagster webserver, or of a Dagster+ deployment."),
-    click.option("--token", metavar="TOKEN", help="The user token of Dagster+."),
+    click.option(
+        "--url",
+        metavar="URL",
+        envvar="SAFE_BACKFILL_URL",
+        help="The URL of a Dagster webserver, or of a Dagster+ deployment; or SAFE_BACKFILL_URL.",
+    ),
+    click.option(
+        "--token",
+        metavar="TOKEN",
+        envvar="SAFE_BACKFILL_TOKEN",
+        help="The user token of Dagster+; better in SAFE_BACKFILL_TOKEN, as other users see a process's arguments.",
+    ),
     click.option("-m", "--module-name", "modules", multiple=True, help="A module with the definitions."),
     click.option("-f", "--python-file", "files", multiple=True, help="A file with the definitions."),
     click.option("-w", "--workspace", "workspaces", multiple=True, help="A workspace file."),

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import click
 
 from dagster_safe_backfill.cli.answers import CommandError, usage_error
+from dagster_safe_backfill.cli.api.completion import complete_key
 from dagster_safe_backfill.cli.api.values import Asset
 
 Filter = Literal["missing", "failed", "changed", "materialized"]
@@ -21,9 +22,32 @@ _RANGE = "..."
 """Between the first and the last key of a range, as in Dagster's UI."""
 
 OPTIONS: Sequence[Callable[[Any], Any]] = (
-    click.option("-s", "--from", "--start-date", "first", metavar="KEY", help="The first partition; it is included."),
-    click.option("-e", "--to", "--end-date", "last", metavar="KEY", help="The last partition; it is included."),
-    click.option("--partitions", "names", multiple=True, metavar="KEYS", help="Partition keys, with commas between."),
+    click.option(
+        "-s",
+        "--from",
+        "--start-date",
+        "first",
+        metavar="KEY",
+        shell_complete=complete_key,
+        help="The first partition; it is included.",
+    ),
+    click.option(
+        "-e",
+        "--to",
+        "--end-date",
+        "last",
+        metavar="KEY",
+        shell_complete=complete_key,
+        help="The last partition; it is included.",
+    ),
+    click.option(
+        "--partitions",
+        "names",
+        multiple=True,
+        metavar="KEYS",
+        shell_complete=complete_key,
+        help="Partition keys, with commas between.",
+    ),
     click.option(
         "--partitions-file",
         "file",
@@ -55,6 +79,9 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
         help="As in Airflow: none takes missing partitions only, failed also those that failed, completed all.",
     ),
 )
+
+KEY_OPTIONS = OPTIONS[:7]
+"""The options that name partitions, without those that choose among them by what Dagster knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

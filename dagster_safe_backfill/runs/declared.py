@@ -29,6 +29,13 @@ if TYPE_CHECKING:
 _OPTIONS = "__safe_backfill_options__"
 _COMPUTED = "__safe_backfill_computed__"
 
+ROLLBACK_OF = "safe_backfill/rollback_of"
+"""The metadata key of a rollback job that names its asset, so that `safe-backfill rollback` finds it by any name."""
+RETENTION_OF = "safe_backfill/retention_of"
+"""The same of a retention job, with a list of its assets."""
+SHADOW_DAYS = "safe_backfill/shadow_days"
+"""The metadata key of a retention job that says how long it keeps shadows."""
+
 
 class TableIO(ABC):
     """An I/O manager that keeps its assets' tables in one warehouse."""

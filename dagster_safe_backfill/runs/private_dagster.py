@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import dagster as dg
@@ -17,10 +18,15 @@ from dagster._core.execution.context.metadata_logging import (
     OutputMetadataAccumulator,
     OutputMetadataHandle,
 )
+from dagster._core.libraries import DagsterLibraryRegistry
 
 from dagster_safe_backfill.errors import ConfigurationError
 
 _FUNCTION = "__safe_backfill_function__"
+
+# Dagster then says which version of this library a code location has; `safe-backfill doctor` compares it.
+with suppress(PackageNotFoundError):
+    DagsterLibraryRegistry.register("dagster-safe-backfill", version("dagster-safe-backfill"), is_dagster_package=False)
 
 
 def add_partition_metadata(context: dg.AssetExecutionContext, metadata: Mapping[str, Mapping[str, Any]]) -> None:

@@ -1,8 +1,10 @@
-"""Statements that compare the rows of a shadow with live rows, matched by a key."""
+"""Statements that compare the rows of a shadow with live rows, matched by a key, or as whole rows."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from sqlglot import exp
 
@@ -14,6 +16,11 @@ from dagster_safe_backfill.sql.slicing import PARTITION
 
 _HERE, _THERE, _BOTH = "_sb_here", "_sb_there", "_sb_both"
 _ADDED, _REMOVED, _DIFFERS = "_sb_added", "_sb_removed", "_sb_differs_"
+_MORE, _SIDE = "_sb_more", "_sb_side"
+
+Kind = Literal["added", "removed", "changed"]
+"""How a row differs: only the shadow has it, only the live table does, or they have other values in it."""
+
 KIND = "change"
 """The column of `different_rows` that says if a row was added, removed or changed."""
 # sqlglot counts BIT as a number, but DuckDB's BIT is a string of bits, without a difference.
@@ -85,8 +92,11 @@ def differences(pairing: Pairing) -> exp.Select:
     return exp.select(position, *counts).from_(terms.subquery(paired, _BOTH)).group_by(position.copy())
 
 
-def different_rows(pairing: Pairing) -> exp.Select:
-    """Return the rows that differ: the key, `KIND`, and each compared column, of the shadow and of live (`live_…`)."""
+def different_rows(pairing: Pairing, only: Kind | None = None) -> exp.Select:
+    """Return the rows that differ: the key, `KIND`, and each compared column, of the shadow and of live (`live_…`).
+
+    With `only`, they are the rows of that kind.
+    """
     kind = exp.Case().when(_is_only(_HERE, pairing), terms.text("added"))
     kind = kind.when(_is_only(_THERE, pairing), terms.text("removed")).else_(terms.text("changed"))
     # Items are lists, not one mapping: a table may have a column with the name of another item, such as `change`.
@@ -95,10 +105,19 @@ def different_rows(pairing: Pairing) -> exp.Select:
         items += terms.named({column.name: terms.column(column.name, of=_HERE)})
         items += terms.named({f"live_{column.name}": terms.column(column.name, of=_THERE)})
     select = exp.select(*items).from_(_here(pairing)).join(_joined(pairing))
-    is_alone = [_is_only(_HERE, pairing), _is_only(_THERE, pairing)]
-    return select.where(terms.any_of([*is_alone, _is_changed(pairing)])).order_by(
-        _either(PARTITION), *map(_either, pairing.key)
-    )
+    return select.where(_is_of_kind(only, pairing)).order_by(_either(PARTITION), *map(_either, pairing.key))
+
+
+def _is_of_kind(kind: Kind | None, pairing: Pairing) -> exp.Expr:
+    is_added, is_removed = _is_only(_HERE, pairing), _is_only(_THERE, pairing)
+    if kind == "added":
+        return is_added
+    if kind == "removed":
+        return is_removed
+    is_alone = terms.any_of([is_added, is_removed])
+    if kind == "changed":
+        return exp.and_(exp.not_(exp.paren(is_alone)), _is_changed(pairing))
+    return terms.any_of([is_alone, _is_changed(pairing)])
 
 
 def _here(pairing: Pairing) -> exp.Table | exp.Subquery:
@@ -159,3 +178,67 @@ def _differs(column: Column, pairing: Pairing) -> exp.Expr:
 
 def _double(value: exp.Expr) -> exp.Expr:
     return exp.cast(value.copy(), exp.DataType.Type.DOUBLE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WholeRows:
+    """Rows of two relations that are compared as multisets, because no key matches them.
+
+    Attributes:
+        here: Rows, with the position of each row's partition.
+        there: The rows that they are compared with, likewise.
+        names: The compared columns.
+        sameness: How they are compared.
+    """
+
+    here: exp.Query
+    there: exp.Query
+    names: tuple[str, ...]
+    sameness: Sameness
+
+
+def whole_differences(rows: WholeRows) -> exp.Select:
+    """Return `(position, added, removed, unchanged)`: numbers of rows; a row that occurs twice counts twice."""
+    more, fewer = terms.column(_HERE), terms.column(_THERE)
+    counted = _by_whole_row(rows, {PARTITION: terms.column(PARTITION), _HERE: _total(_HERE), _THERE: _total(_THERE)})
+    kept = exp.Case().when(exp.LT(this=more.copy(), expression=fewer.copy()), more.copy()).else_(fewer.copy())
+    items = [exp.Sum(this=one) for one in (_surplus(more, fewer), _surplus(fewer, more), kept)]
+    position = terms.column(PARTITION)
+    return exp.select(position, *items).from_(terms.subquery(counted, _BOTH)).group_by(position.copy())
+
+
+def different_whole_rows(rows: WholeRows, only: Literal["added", "removed"]) -> exp.Select:
+    """Return the rows that one of the two relations has more often: how much more often, and each compared column."""
+    more, fewer = (_HERE, _THERE) if only == "added" else (_THERE, _HERE)
+    surplus = exp.Sub(this=_total(more), expression=_total(fewer))
+    # The columns are numbered, so that no item has the name of a column by which rows are grouped.
+    values = {f"_sb_{i}": exp.AnyValue(this=terms.column(name)) for i, name in enumerate(rows.names)}
+    select = _by_whole_row(rows, {_MORE: surplus} | values)
+    is_more = exp.GT(this=_total(more), expression=_total(fewer))
+    return select.having(is_more).order_by(terms.column(PARTITION))
+
+
+def _by_whole_row(rows: WholeRows, items: Mapping[str, exp.Expr]) -> exp.Select:
+    """Return items of each distinct row of either relation, with the numbers of times that it occurs in them."""
+    parts: list[exp.Select] = []
+    for query, marks in ((rows.here, (1, 0)), (rows.there, (0, 1))):
+        counts = dict(zip((_HERE, _THERE), map(terms.number, marks), strict=True))
+        columns = terms.columns([PARTITION, *rows.names])
+        parts.append(exp.select(*columns, *terms.named({**counts})).from_(terms.subquery(query.copy(), _SIDE)))
+    forms = rows.sameness.all_forms(rows.names)
+    every = terms.subquery(exp.union(*parts, distinct=False), _BOTH)
+    return exp.select(*terms.named(items)).from_(every).group_by(terms.column(PARTITION), *forms)
+
+
+def _total(name: str) -> exp.Expr:
+    return exp.Sum(this=terms.column(name))
+
+
+def _surplus(more: exp.Expr, fewer: exp.Expr) -> exp.Expr:
+    is_more = exp.GT(this=more.copy(), expression=fewer.copy())
+    return exp.Case().when(is_more, exp.Sub(this=more.copy(), expression=fewer.copy())).else_(terms.number(0))
+
+
+def no_rows(source: TableRef, names: Iterable[str]) -> exp.Select:
+    """Return a SELECT of columns of a table that returns no row."""
+    return exp.select(*terms.columns(names)).from_(terms.table(source)).where(exp.false())

@@ -100,6 +100,12 @@ def newest_by_partition(table: TableRef, items: Mapping[str, exp.Expr], *conditi
     return select.where(terms.column(_RANK).eq(terms.number(1))).order_by(at.copy())
 
 
+def newest_groups(table: TableRef, *conditions: exp.Expr, number: int) -> exp.Select:
+    """Return the publication ids of the newest of the ledger's rows for which all conditions are true."""
+    select = rows_of(table, [terms.column("publication_id")], *conditions).group_by(terms.column("publication_id"))
+    return select.order_by(exp.Max(this=terms.column("recorded_at")).desc()).limit(number)
+
+
 def schemas_that_know(table: TableRef, ledgers: Sequence[TableRef]) -> exp.Query:
     """Return a query for the schemas of those of some ledgers that have rows of a table."""
     selects: list[exp.Query] = [

@@ -159,6 +159,15 @@ def rows_by_partition(shadow: TableRef) -> exp.Select:
     )
 
 
+def sizes(tables: Sequence[TableRef]) -> exp.Query:
+    """Return `(position, number of rows)` of each of some tables."""
+    selects: list[exp.Query] = [
+        exp.select(terms.number(place), exp.Count(this=exp.Star())).from_(terms.table(one))
+        for place, one in enumerate(tables)
+    ]
+    return selects[0] if len(selects) == 1 else exp.union(*selects, distinct=False)
+
+
 def by_key(counts: Mapping[int | None, int], keys: Sequence[str]) -> dict[str, int]:
     """Return a mapping from partition key to number of rows, without the rows outside the slice.
 

@@ -117,6 +117,11 @@ def of_row(sql: str, *, dialect: str, option: str) -> exp.Expr:
     return parsed(sql, dialect=dialect, option=option).transform(read)
 
 
+def database_version() -> exp.Select:
+    """Return a SELECT of the database's version."""
+    return exp.select(exp.CurrentVersion())
+
+
 _CONSTANT = (
     exp.Literal,
     exp.Boolean,

@@ -6,15 +6,37 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from typing import Literal
 
 from dagster_safe_backfill.model.states import Origin
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import ledger
-from dagster_safe_backfill.wap.ledger.history import archives, shadow_owners, unrecorded_archives
+from dagster_safe_backfill.wap.ledger.history import archives, kept_archives, shadow_owners, unrecorded_archives
 from dagster_safe_backfill.wap.ledger.owner import check_owner
 from dagster_safe_backfill.wap.ledger.record import record, upgrade_ledger
 from dagster_safe_backfill.wap.recovery import finish_interrupted_swap
 from dagster_safe_backfill.warehouses.base import Session
+
+WhyKept = Literal["not_expired", "recent", "run_goes_on", "of_another_asset"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """An archive or a shadow that is kept.
+
+    Attributes:
+        table: Its name.
+        kind: Which of the two it is.
+        why: The reason.
+        until: When it may be dropped; None if that isn't known, as its run goes on.
+        run_id: The run that made a shadow; None of an archive.
+    """
+
+    table: TableRef
+    kind: Literal["archive", "shadow"]
+    why: WhyKept
+    until: datetime | None = None
+    run_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,15 +47,20 @@ class Retired:
         table: The live table.
         archives: The dropped archives, which had expired.
         shadows: The dropped shadows, whose runs had ended.
-        kept_shadows: The shadows that were kept because their runs are still running or ended recently.
+        kept: What was kept, with the reasons.
         is_dry: True if nothing was dropped, and the tables are those that would be.
     """
 
     table: TableRef
     archives: tuple[TableRef, ...] = ()
     shadows: tuple[TableRef, ...] = ()
-    kept_shadows: tuple[TableRef, ...] = ()
+    kept: tuple[Kept, ...] = ()
     is_dry: bool = False
+
+    @property
+    def kept_shadows(self) -> tuple[TableRef, ...]:
+        """The shadows that were kept because their runs are still running or ended recently."""
+        return tuple(one.table for one in self.kept if one.kind == "shadow")
 
 
 def owners(session: Session, table: TableRef) -> set[str]:
@@ -78,28 +105,57 @@ def retire(
             finish_interrupted_swap(session, table)
             upgrade_ledger(session, table)
         now = datetime.now(timezone.utc)
-        expired = [one for one, expires_at in archives(session, table).items() if expires_at <= now]
-        # On Snowflake, a crash leaves archives that no change names. A run that hasn't ended may still need its own.
-        intended = unrecorded_archives(session, table).items()
-        expired += [one for one, owner in intended if owner.run_id in ended_runs]
-        # The ledger also names archives that were dropped earlier: its rows are never deleted.
-        dropped = tuple(one for one in expired if session.tables.columns(one) is not None)
-        owned = shadow_owners(session, table)
+        expired, kept = _archives(session, table, ended_runs=ended_runs, now=now)
         shadows: list[TableRef] = []
-        kept: list[TableRef] = []
+        owned = shadow_owners(session, table)
         for shadow in session.tables.list(table.schema_beside, table.shadow_prefix):
             made_by = owned.get(shadow.name.casefold())
             # Only the ledger shows that a table is a shadow; users may have tables with such names.
-            if made_by is not None:
-                is_old = made_by.last_used + keep_shadows_for <= now
-                # What another asset staged can be published as long as the table isn't this asset's.
-                is_own = owner is not None or made_by.asset_key in (None, *origin.assets)
-                (shadows if is_own and is_old and made_by.run_id in ended_runs else kept).append(shadow)
+            if made_by is None:
+                continue
+            until = made_by.last_used + keep_shadows_for
+            # What another asset staged can be published as long as the table isn't this asset's.
+            is_own = owner is not None or made_by.asset_key in (None, *origin.assets)
+            why: WhyKept | None = None if is_own else "of_another_asset"
+            if until > now:
+                why = "recent"
+            if made_by.run_id not in ended_runs:
+                why, until = "run_goes_on", None
+            if why is None:
+                shadows.append(shadow)
+            else:
+                kept.append(Kept(table=shadow, kind="shadow", why=why, until=until, run_id=made_by.run_id))
         if not dry_run:
-            _drop(session, table, dropped, shadows, origin=origin)
-        return Retired(table=table, archives=dropped, shadows=tuple(shadows), kept_shadows=tuple(kept), is_dry=dry_run)
+            _drop(session, table, expired, shadows, origin=origin)
+        return Retired(table=table, archives=tuple(expired), shadows=tuple(shadows), kept=tuple(kept), is_dry=dry_run)
 
     return session.attempt(work)
+
+
+def _archives(
+    session: Session, table: TableRef, *, ended_runs: AbstractSet[str], now: datetime
+) -> tuple[list[TableRef], list[Kept]]:
+    """Return the archives of a table that are no longer needed, and those that are kept."""
+    # The ledger also names archives that were dropped earlier: its rows are never deleted.
+    there = kept_archives(session, table)
+    expired: list[TableRef] = []
+    kept: list[Kept] = []
+    for one, expires_at in archives(session, table).items():
+        if one.name.casefold() not in there:
+            continue
+        if expires_at <= now:
+            expired.append(one)
+        else:
+            kept.append(Kept(table=one, kind="archive", why="not_expired", until=expires_at))
+    # On Snowflake, a crash leaves archives that no change names. A run that hasn't ended may still need its own.
+    for one, owner in unrecorded_archives(session, table).items():
+        if one.name.casefold() not in there:
+            continue
+        if owner.run_id in ended_runs:
+            expired.append(one)
+        else:
+            kept.append(Kept(table=one, kind="archive", why="run_goes_on", run_id=owner.run_id))
+    return expired, kept
 
 
 def discard(session: Session, shadows: Sequence[TableRef], *, table: TableRef, origin: Origin) -> None:

@@ -114,10 +114,7 @@ class Tables(ABC):
 
     @abstractmethod
     def list(self, schema: str, prefix: str) -> tuple[TableRef, ...]:
-        """Return the tables of a schema whose names begin with `prefix`. Empty if there is no such schema.
-
-        The case of both names is ignored.
-        """
+        """Return the tables of a schema whose names begin with `prefix`, in any case, if there is such a schema."""
 
     @abstractmethod
     def find(self, name: str) -> tuple[TableRef, ...]:
@@ -251,6 +248,10 @@ class Tables(ABC):
         Raises:
             SwapError: The swap can be neither completed nor undone without losing rows.
         """
+        return None
+
+    def interrupted(self, table: TableRef) -> TableRef | None:  # noqa: ARG002 - no swaps
+        """Return the other table of a swap that a lost session left half done; None if there is none. See `recover`."""
         return None
 
     def record_first(self, record: Callable[[], None]) -> None:  # noqa: B027 - by default, no crash leaves any

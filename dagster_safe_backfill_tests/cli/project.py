@@ -11,8 +11,8 @@ import pandas as pd
 import dagster_safe_backfill as sb
 
 FOLDER = Path(os.environ["SALES_FOLDER"])
-"""Files in it: `bad` names days with negative amounts, `broken` days that can't be read, `slow` is how many seconds
-a day takes, `version` is the `code_version`; `computed` gets a line for each asset and day that is computed."""
+"""Files in it: `bad` names days whose amounts are negative, `broken` days that can't be read, `slow` is how many
+seconds a day takes, `version` is the `code_version`; `computed` gets a line for each asset and day that is computed."""
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-02-01")
 SHOPS = dg.StaticPartitionsDefinition(["eu", "us"])

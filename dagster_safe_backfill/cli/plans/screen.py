@@ -1,11 +1,13 @@
-"""A plan on the screen."""
+"""A plan as an answer, and on the screen."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dagster_safe_backfill.cli.answers import Answer
 from dagster_safe_backfill.cli.plans.making import Planning
 from dagster_safe_backfill.cli.plans.plan import Estimate, PlannedAsset
 
@@ -14,6 +16,31 @@ if TYPE_CHECKING:
 
 _MOST_LINES = 12
 """Of reasons, so that a plan of thousands of partitions fits a screen; the file names each."""
+
+
+def nothing_to_do(assets: tuple[str, ...]) -> Answer:
+    """Return the answer for a selection that no partition fits."""
+    return Answer(
+        data={"plan": None, "path": None, "guards": []},
+        show=lambda screen: screen.print(
+            f"No partition of {', '.join(assets)} is as you asked for, so there is nothing to do.", markup=False
+        ),
+    )
+
+
+def planned_answer(planning: Planning, path: Path | None) -> Answer:
+    """Return the answer that shows a plan."""
+    broken = [f"{guard.name}: {guard.message}" for guard in planning.guards if not guard.holds]
+    return Answer(
+        data={
+            "plan": planning.plan.as_json,
+            "path": None if path is None else str(path),
+            "guards": [asdict(guard) for guard in planning.guards],
+        },
+        show=lambda screen: show_plan(screen, planning, path),
+        brief="" if path is None else str(path),
+        warnings=[*planning.warnings, *broken],
+    )
 
 
 def show_plan(screen: Console, planning: Planning, path: Path | None) -> None:

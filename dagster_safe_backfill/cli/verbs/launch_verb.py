@@ -10,6 +10,7 @@ import click
 
 from dagster_safe_backfill.cli.answers import Answer, refusal, usage_error
 from dagster_safe_backfill.cli.api.client import Dagster
+from dagster_safe_backfill.cli.api.completion import complete_asset
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.following import follow
 from dagster_safe_backfill.cli.options import argument, option, verb, yes_option
@@ -24,14 +25,13 @@ from dagster_safe_backfill.cli.plans.launching import (
 )
 from dagster_safe_backfill.cli.plans.making import Planning, Wish, make_plan, planning_of
 from dagster_safe_backfill.cli.plans.plan import load, path_of
-from dagster_safe_backfill.cli.plans.screen import show_plan
+from dagster_safe_backfill.cli.plans.screen import nothing_to_do, planned_answer, show_plan
 from dagster_safe_backfill.cli.selection import Selection
-from dagster_safe_backfill.cli.verbs.plan_verb import nothing_to_do, planned_answer
 
 
 @verb(
     "launch",
-    argument("targets", nargs=-1, required=True, metavar="PLAN | ASSET..."),
+    argument("targets", nargs=-1, required=True, metavar="PLAN | ASSET...", shell_complete=complete_asset),
     *OPTIONS,
     option("--tag", "tags", multiple=True, metavar="KEY=VALUE", help="A tag of the backfill and its runs."),
     option("--concurrency", type=int, metavar="N", help="Let N of its runs work at a time, by the pool's limit."),

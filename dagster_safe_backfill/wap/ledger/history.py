@@ -172,6 +172,14 @@ def archives(session: Session, table: TableRef) -> dict[TableRef, datetime]:
     return {table.archive_named(name): at for name, at in found}
 
 
+def kept_archives(session: Session, table: TableRef) -> set[str]:
+    """Return the names, in lower case, of the archives of a table that exist."""
+    found: set[str] = set()
+    for place in table.archives(""):
+        found |= {one.name.casefold() for one in session.tables.list(place.schema, place.name)}
+    return found
+
+
 def unrecorded_archives(session: Session, table: TableRef) -> dict[TableRef, Owner]:
     """Return a mapping from each archive that was intended, but that no change of the table names, to its owner."""
     items = terms.columns(["archive", "run_id", "recorded_at"])

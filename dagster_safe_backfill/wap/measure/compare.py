@@ -191,14 +191,8 @@ def _result(
 def _shown(row: Sequence[Any], pairing: Pairing, sampler: Sampler) -> dict[str, Any]:
     """Return a row that differs as its key, the kind of difference, and the different columns on both sides."""
     count = len(pairing.key)
-    keys, kind, sides = row[:count], row[count], row[count + 1 :]
-    # By position: a column of the table may be named like another item of the SELECT, for example `change`.
-    pairs = {column.name: sides[2 * i : 2 * i + 2] for i, column in enumerate(pairing.compared)}
-    different = {
-        name: pair for name, pair in pairs.items() if kind != "changed" or not _is_same(pair[0], pair[1], pairing)
-    }
-    # Python calls some values equal that the comparison tells apart, such as 0.0 and -0.0.
-    different = different or {name: pair for name, pair in pairs.items() if name.casefold() in pairing.sameness.inexact}
+    keys, kind = row[:count], row[count]
+    different = different_values(row, pairing)
     shown = {
         side: ", ".join(f"{name}: {sampler.masked(name, pair[i])}" for name, pair in different.items())
         for i, side in enumerate((_SHADOW, _LIVE))
@@ -206,6 +200,22 @@ def _shown(row: Sequence[Any], pairing: Pairing, sampler: Sampler) -> dict[str, 
     shown |= {"added": {_LIVE: ""}, "removed": {_SHADOW: ""}}.get(kind, {})
     of_key = {name: sampler.masked(name, value) for name, value in zip(pairing.key, keys, strict=True)}
     return {**of_key, KIND: kind, _LIVE: shown[_LIVE], _SHADOW: shown[_SHADOW]}
+
+
+def different_values(row: Sequence[Any], pairing: Pairing) -> dict[str, Sequence[Any]]:
+    """Return the columns of a row of `comparing.different_rows` that differ, each with its values on both sides.
+
+    Of a row that only one side has, all columns are returned.
+    """
+    count = len(pairing.key)
+    kind, sides = row[count], row[count + 1 :]
+    # By position: a column of the table may be named like another item of the SELECT, for example `change`.
+    pairs = {column.name: sides[2 * i : 2 * i + 2] for i, column in enumerate(pairing.compared)}
+    different = {
+        name: pair for name, pair in pairs.items() if kind != "changed" or not _is_same(pair[0], pair[1], pairing)
+    }
+    # Python calls some values equal that the comparison tells apart, such as 0.0 and -0.0.
+    return different or {name: pair for name, pair in pairs.items() if name.casefold() in pairing.sameness.inexact}
 
 
 def _is_same(here: Any, there: Any, pairing: Pairing) -> bool:

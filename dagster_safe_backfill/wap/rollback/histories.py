@@ -70,3 +70,19 @@ def _standing(history: Sequence[Undoable]) -> list[int]:
         lowest = change.undone[0] if change.undone else None
         now = [*(now if lowest is None else before.get(lowest, now)), position]
     return now
+
+
+def undone(history: Sequence[Undoable]) -> set[int]:
+    """Return the positions of the changes of a partition that are not in effect any more.
+
+    Args:
+        history: Changes of the partition up to its last one, the oldest first. Earlier ones may be left out.
+    """
+    now: list[int] = []
+    before: dict[str, list[int]] = {}
+    for position, change in enumerate(history):
+        before[change.publication_id] = now
+        # Of what it undid, the oldest may be a change that was left out.
+        lowest = next((before[name] for name in change.undone if name in before), now)
+        now = [*lowest, position]
+    return {*range(len(history))} - {*now}

@@ -45,21 +45,9 @@ from dagster_safe_backfill.wap.rollback.restore import (
     of_table,
     sources_of,
 )
-from dagster_safe_backfill.wap.rollback.undone import UndonePartition, is_dropped
+from dagster_safe_backfill.wap.rollback.undone import Chosen, UndonePartition, is_dropped
 from dagster_safe_backfill.wap.tables.slices import live_slice
 from dagster_safe_backfill.warehouses.base import Session
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen:
-    """The publications to undo, and the partitions in which they are undone; without `keys`, all their partitions.
-
-    Set at most one of the ids. Without an id, the newest publication of the table is undone; rollbacks don't count.
-    """
-
-    publication_id: str | None = None
-    backfill_id: str | None = None
-    keys: tuple[str, ...] = ()
 
 
 def rollback(
@@ -231,7 +219,10 @@ class _Rollback:
 
     def _chosen(self, chosen: Chosen) -> list[Change]:
         table = self.spec.table
-        if chosen.backfill_id is not None:
+        if chosen.publication_ids:
+            changes = changes_by(self.session.reader, table, *chosen.publication_ids)
+            what = f"no publication or rollback {listed(chosen.publication_ids)} is in its ledger"
+        elif chosen.backfill_id is not None:
             changes = changes_by_backfill(self.session.reader, table, chosen.backfill_id)
             what = f"no publication of backfill {chosen.backfill_id} is in its ledger"
         else:

@@ -1,4 +1,4 @@
-"""The partitions that a rollback undoes, with their changes."""
+"""What a rollback undoes: the publications that are chosen, and the partitions with their changes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,19 @@ from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.wap.ledger.alterations import Alteration
 from dagster_safe_backfill.wap.ledger.history import Change
 from dagster_safe_backfill.wap.rollback.histories import RollbackPath
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """The publications to undo, and the partitions in which they are undone; without `keys`, all their partitions.
+
+    Set at most one of the ids. Without an id, the newest publication of the table is undone; rollbacks don't count.
+    """
+
+    publication_id: str | None = None
+    backfill_id: str | None = None
+    publication_ids: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -228,6 +228,12 @@ class SnowflakeTables(Tables):
         found.discard(self._statements.own)
         return f"its swap with {found.aside} was not recorded, and is undone"
 
+    def interrupted(self, table: TableRef) -> TableRef | None:
+        """See `Tables.interrupted`."""
+        facts = catalog.facts_of(self._statements.own, table)
+        found = None if facts is None else half_done(facts, table)
+        return None if found is None else found.aside
+
     def record_first(self, record: Callable[[], None]) -> None:
         """See `Tables.record_first`. A crash leaves behind the tables that were created for its transaction."""
         with self._statements.in_transaction():

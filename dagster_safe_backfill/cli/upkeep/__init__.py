@@ -1,0 +1,1 @@
+"""What the verbs that look after tables read and do: history, diff, rollback, retention and doctor."""

@@ -1,0 +1,342 @@
+"""What `diff` compares, and its answer as JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from dagster_safe_backfill.audits.comparison import Differences
+from dagster_safe_backfill.cli.answers import usage_error
+from dagster_safe_backfill.cli.api.values import Asset
+from dagster_safe_backfill.cli.definitions import LoadedAsset
+from dagster_safe_backfill.cli.selection import selection_of
+from dagster_safe_backfill.cli.upkeep.tables import in_words, ranges, still_there
+from dagster_safe_backfill.errors import ConfigurationError, PublicationNotFoundError, WarehouseError
+from dagster_safe_backfill.model.events import Event
+from dagster_safe_backfill.model.states import StagedPartition
+from dagster_safe_backfill.model.tables import TableRef
+from dagster_safe_backfill.wap.ledger.entries import groups_of_backfill
+from dagster_safe_backfill.wap.ledger.waiting import newest, staged_partitions, standing
+from dagster_safe_backfill.wap.measure.differences import Compared, DifferentRow, Sides, compared_sides
+from dagster_safe_backfill.wap.measure.sides import published_changes, published_sides, staged_sides
+
+if TYPE_CHECKING:
+    from dagster_safe_backfill.warehouses.base import Session
+
+_STAGED: tuple[Event, ...] = ("staged", "audited", "approved", "rejected", "refused")
+_KINDS = {"added": "new", "removed": "gone", "changed": "changed"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """What is compared: what a run or a backfill staged, what a publication changed, or all that is staged."""
+
+    run_id: str | None = None
+    backfill_id: str | None = None
+    publication: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What was compared, and the differences.
+
+    Attributes:
+        asset: The asset's key.
+        table: Its live table.
+        mode: `staged` or `publication`.
+        comparing: What was compared, in a sentence.
+        nothing: Why nothing was; None if something was.
+        publications: The ids of the publications, or of the runs that staged the rows.
+        states: A mapping from each staged partition to its state in the ledger.
+        result: The differences; None if nothing was compared.
+        warnings: What is to be known of them.
+    """
+
+    asset: str
+    table: str
+    mode: str
+    comparing: str = ""
+    nothing: str | None = None
+    publications: Sequence[str] = ()
+    states: Mapping[str, str] = field(default_factory=dict[str, str])
+    result: Compared | None = None
+    warnings: Sequence[str] = ()
+
+    @property
+    def is_any(self) -> bool:
+        """True if anything was compared."""
+        return self.result is not None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as the `data` of the answer."""
+        result = self.result or Compared(by_key={})
+        columns: dict[str, int] = {}
+        for one in result.by_key.values():
+            for name, count in one.changed_by_column.items():
+                if count:
+                    columns[name] = columns.get(name, 0) + count
+        return {
+            "asset": self.asset,
+            "table": self.table,
+            "mode": self.mode,
+            "comparing": self.comparing,
+            "nothing": self.nothing,
+            "publications" if self.mode == "publication" else "runs": [*self.publications],
+            "different": result.is_different,
+            "matched_by": [*result.matched_by],
+            "total": self._total(result),
+            "partitions": [self._partition(key, one, result) for key, one in result.by_key.items()],
+            "columns": {
+                "added": [*result.added],
+                "dropped": [*result.dropped],
+                "retyped": [*result.retyped],
+                "changed": columns,
+            },
+            "rows": [_row(one) for one in result.sample],
+        }
+
+    def _partition(self, key: str, one: Differences, result: Compared) -> dict[str, Any]:
+        state = {"state": self.states[key]} if key in self.states else {}
+        return {
+            "partition": key,
+            **state,
+            **_counts([one], result),
+            "different": bool(one.added or one.removed or one.changed),
+            "aggregates": _aggregates(result, key),
+        }
+
+    def _total(self, result: Compared) -> dict[str, Any]:
+        return {**_counts([*result.by_key.values()], result), "aggregates": _aggregates(result, None)}
+
+
+def _counts(every: Sequence[Differences], result: Compared) -> dict[str, int | None]:
+    return {
+        "new": sum(one.added for one in every),
+        # Of whole rows, a changed one is a new one and one that is gone.
+        "changed": sum(one.changed for one in every) if result.matched_by or not result.by_key else None,
+        "gone": sum(one.removed for one in every),
+        "unchanged": sum(one.unchanged for one in every),
+    }
+
+
+def _aggregates(result: Compared, key: str | None) -> dict[str, list[Any]]:
+    return {sql: [plain(value) for value in values[key]] for sql, values in result.aggregates.items()}
+
+
+def _row(one: DifferentRow) -> dict[str, Any]:
+    before, after = (None if side is None else _plain_values(side) for side in (one.before, one.after))
+    return {
+        "kind": _KINDS[one.kind],
+        "key": _plain_values(one.key),
+        "before": before,
+        "after": after,
+        "times": one.times,
+    }
+
+
+def _plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: plain(value) for name, value in values.items()}
+
+
+def plain(value: Any) -> Any:
+    """Return a value of a warehouse as JSON has it: whole numbers exactly, all that JSON can't hold as text."""
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return value.isoformat() if isinstance(value, date) else str(value)
+
+
+def compare(
+    loaded: LoadedAsset, chosen: Chosen, *, aggregates: Sequence[str], samples: bool, keys: Mapping[str, Any]
+) -> Comparison:
+    """Compare what is chosen.
+
+    Raises:
+        CommandError: The warehouse can't be read, or what is chosen isn't there.
+        ArchiveNotFoundError: What the publication replaced is not kept any more.
+    """
+    if not loaded.options.partition_expr:
+        raise usage_error("no_partitions", f"{loaded.name} has no partitions, so it has no publications")
+    wanted = selected(loaded, **keys)
+    mode = "staged" if chosen.publication is None else "publication"
+    nothing = Comparison(
+        asset=loaded.name,
+        table=str(loaded.spec.table),
+        mode=mode,
+        nothing=f"nothing was published yet: {loaded.spec.table} has no ledger",
+    )
+    work = _Work(loaded=loaded, wanted=wanted, aggregates=tuple(aggregates), samples=samples, nothing=nothing)
+    read = work.staged if chosen.publication is None else work.published
+    return loaded.read_soon(lambda session: read(session, chosen), default=nothing)
+
+
+def selected(loaded: LoadedAsset, **given: Any) -> list[str] | None:
+    """Return the keys that the options of a call name, in the asset's order; None if they name none."""
+    selection = selection_of(**given, missing=False, failed=False, changed=False, reprocess=None)
+    # In the order in which Dagster joins the keys.
+    dimensions = tuple(sorted(name for name in loaded.options.partition_expr if name is not None))
+    asset = Asset(
+        key=loaded.name,
+        location="",
+        repository="",
+        kind="multi" if dimensions else "time",
+        dimensions=dimensions,
+        keys=loaded.keys,
+    )
+    return selection.of(asset) if selection.names_partitions else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    loaded: LoadedAsset
+    wanted: Sequence[str] | None
+    aggregates: tuple[str, ...]
+    samples: bool
+    nothing: Comparison
+
+    @property
+    def table(self) -> TableRef:
+        return self.loaded.spec.table
+
+    def staged(self, session: Session, chosen: Chosen) -> Comparison:
+        """Compare staged partitions with live ones."""
+        own = (self.loaded.name, *self.loaded.options.table.former_keys)
+        every = staged_partitions(session, self.table, assets=self._assets(own))
+        named = self._named(session, every, chosen)
+        # The newest of each partition counts: rows that were published since are live.
+        found = [one for one in newest(named).values() if one.event in _STAGED and self._is_wanted(one.key)]
+        found = [*standing(session, self.table, found)]
+        keys, gone = still_there([one.key for one in found], self.loaded.keys)
+        if not keys:
+            return self._nothing_staged(chosen, every)
+        found = [one for one in found if one.key in set(keys)]
+        runs = [*dict.fromkeys(one.run_id for one in sorted(found, key=lambda one: one.recorded_at, reverse=True))]
+        where = in_words(ranges(keys, self.loaded.keys))
+        return self._compared(
+            session,
+            staged_sides(session, self.table, found),
+            keys,
+            comparing=f"{self.table}: live, and what {_runs(runs)} staged of {where}",
+            publications=runs,
+            states={one.key: one.event for one in found},
+            warnings=_warn_gone(gone),
+        )
+
+    def _assets(self, own: Sequence[str]) -> Sequence[str]:
+        # Of the staged shape, x__shadow and x__audit write the ledger's rows.
+        computed = self.loaded.computed_by.key.to_user_string()
+        return [*dict.fromkeys((*own, computed, computed.replace("__shadow", "__audit")))]
+
+    def _named(self, session: Session, every: Sequence[StagedPartition], chosen: Chosen) -> Sequence[StagedPartition]:
+        if chosen.run_id is not None:
+            return [one for one in every if chosen.run_id in (one.run_id, one.group, one.computed_by)]
+        if chosen.backfill_id is not None:
+            groups = {chosen.backfill_id, *groups_of_backfill(session, self.table, chosen.backfill_id)} if every else ()
+            return [one for one in every if one.group in groups]
+        return every
+
+    def _nothing_staged(self, chosen: Chosen, every: Sequence[StagedPartition]) -> Comparison:
+        name = chosen.run_id or chosen.backfill_id
+        if name is None:
+            text = f"nothing of {self.loaded.name} is staged and waits; --publication newest shows what was published"
+            return Comparison(asset=self.loaded.name, table=str(self.table), mode="staged", nothing=text)
+        live = [one for one in every if name in (one.run_id, one.group) and one.event == "published"]
+        hint = f"it is published: --publication {live[-1].publication_id} shows what that changed" if live else None
+        raise usage_error("nothing_staged", f"nothing that {name} staged of {self.loaded.name} waits", hint=hint)
+
+    def published(self, session: Session, chosen: Chosen) -> Comparison:
+        """Compare what publications replaced with what they wrote."""
+        assert chosen.publication is not None
+        try:
+            changes = published_changes(session, self.table, chosen.publication)
+        except PublicationNotFoundError as error:
+            hint = f"`safe-backfill history {self.loaded.name}` names them"
+            raise usage_error("unknown_publication", str(error), hint=hint) from error
+        keys, gone = still_there([one.key for one in changes if self._is_wanted(one.key)], self.loaded.keys)
+        names = [*dict.fromkeys(one.publication_id for one in changes)]
+        if not keys:
+            text = f"{', '.join(names)} changed none of the partitions"
+            return Comparison(asset=self.loaded.name, table=str(self.table), mode="publication", nothing=text)
+        changes = [one for one in changes if one.key in set(keys)]
+        sides = published_sides(session, changes, spec=self.loaded.spec, slice_of=self.loaded.slice_of)
+        by_reason: dict[str, list[str]] = {}
+        for key, reason in sides.since.items():
+            by_reason.setdefault(reason, []).append(key)
+        every = self.loaded.keys
+        since = [
+            f"{in_words(ranges(of_reason, every))}: {reason}, so what is there now is compared"
+            for reason, of_reason in by_reason.items()
+        ]
+        return self._compared(
+            session,
+            sides,
+            keys,
+            comparing=f"{self.table}: before and after {', '.join(names)}, in {in_words(ranges(keys, every))}",
+            publications=names,
+            states={},
+            warnings=[*_warn_gone(gone), *since],
+        )
+
+    def _is_wanted(self, key: str) -> bool:
+        return self.wanted is None or key in self.wanted
+
+    def _compared(
+        self,
+        session: Session,
+        sides: Sides,
+        keys: Sequence[str],
+        *,
+        comparing: str,
+        publications: Sequence[str],
+        states: Mapping[str, str],
+        warnings: Sequence[str],
+    ) -> Comparison:
+        shown = self.loaded.options.checks.sample_columns
+        try:
+            result = compared_sides(
+                session,
+                sides,
+                spec=self.loaded.spec,
+                partition_slice=self.loaded.slice_of(keys),
+                aggregates=self.aggregates,
+                samples=self.samples,
+                shown=None if shown is None else tuple(shown),
+            )
+        except (ConfigurationError, WarehouseError) as error:
+            # Not a lock or the like, which are kinds of it.
+            if self.aggregates and type(error) in (ConfigurationError, WarehouseError):
+                said = str(error).strip().splitlines()[0]
+                raise usage_error(
+                    "bad_aggregate",
+                    f"an aggregate can't be measured: {said}",
+                    hint='such as --aggregate "sum(amount)"',
+                ) from error
+            raise
+        whole = [] if result.why_whole is None else [f"{result.why_whole}, so rows are compared as a whole"]
+        return Comparison(
+            asset=self.loaded.name,
+            table=str(self.table),
+            mode=self.nothing.mode,
+            comparing=comparing,
+            publications=publications,
+            states=states,
+            result=result,
+            warnings=[*warnings, *whole],
+        )
+
+
+def _warn_gone(gone: Sequence[str]) -> list[str]:
+    return (
+        [f"{', '.join(gone[:10])}: the asset has no such partitions any more, so they aren't compared"] if gone else []
+    )
+
+
+def _runs(runs: Sequence[str]) -> str:
+    return f"run {runs[0]}" if len(runs) == 1 else f"{len(runs):,} runs"

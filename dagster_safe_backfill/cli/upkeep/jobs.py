@@ -1,0 +1,203 @@
+"""The library's jobs of a project: finding them, running them, and waiting for their runs to end."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+
+from dagster_safe_backfill.cli.answers import Exit, Problem
+from dagster_safe_backfill.cli.api.client import Dagster
+from dagster_safe_backfill.cli.api.values import RUNS_OPEN
+from dagster_safe_backfill.cli.output import Output
+from dagster_safe_backfill.runs.declared import RETENTION_OF, ROLLBACK_OF, SHADOW_DAYS
+
+_FIRST_WAIT, _LONGEST_WAIT = 0.25, 2.0
+_QUEUED_FOR = 5.0
+"""Seconds in the queue after which it is said that no daemon runs, if so."""
+_QUEUE_DAEMON = "QUEUED_RUN_COORDINATOR"
+
+_FAILURES = """
+query ($id: ID!) {
+  logsForRun(runId: $id) {
+    __typename
+    ... on EventConnection {
+      events {
+        __typename
+        ... on ExecutionStepFailureEvent { error { message cause { message } } }
+        ... on RunFailureEvent { message error { message } }
+        ... on RunCanceledEvent { message }
+      }
+    }
+  }
+}
+"""
+
+_PAGE = 200
+_RUNS = """
+query ($ids: [String!]!, $limit: Int!) {
+  runsOrError(filter: {runIds: $ids}, limit: $limit) {
+    __typename
+    ... on Runs { results { runId status } }
+    ... on Error { message }
+  }
+}
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """A run of a job.
+
+    Attributes:
+        run_id: The run.
+        status: Its status in Dagster.
+        error: What it failed with; None if it didn't.
+        is_queued_for_good: True if it is queued, and no daemon takes it up.
+    """
+
+    run_id: str
+    status: str
+    error: str | None = None
+    is_queued_for_good: bool = False
+
+    @property
+    def exit_code(self) -> Exit:
+        """The exit code of a verb that ran it, and waited."""
+        if self.status == "SUCCESS":
+            return Exit.DONE
+        return Exit.FAILED if self.status in ("FAILURE", "CANCELED") else Exit.RUNNING
+
+    @property
+    def problems(self) -> Sequence[Problem]:
+        """Why it isn't done, for the answer's errors."""
+        if self.exit_code is Exit.DONE:
+            return ()
+        if self.exit_code is Exit.FAILED:
+            return [Problem(code="run_failed", message=self.error or f"run {self.run_id} ended as {self.status}")]
+        if self.is_queued_for_good:
+            return [Problem(code="no_daemon", message=f"run {self.run_id} is queued, and {_NO_DAEMON}", hint=_START)]
+        return [Problem(code="still_running", message=f"run {self.run_id} is {self.status} and goes on")]
+
+
+_NO_DAEMON = "no daemon runs that would take it up"
+_START = "start `dagster dev`, or `dagster-daemon run`; --in-process needs none"
+
+
+def rollback_job(jobs: Sequence[dg.JobDefinition], asset: str) -> dg.JobDefinition | None:
+    """Return the job of `build_rollback_job` of an asset, whatever its name; None if there is none."""
+    return next((job for job in jobs if _told(job, ROLLBACK_OF) == asset), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionJob:
+    """A job of `build_retention_schedule`, the keys of its assets, and for how many days it keeps shadows."""
+
+    job: dg.JobDefinition
+    assets: Sequence[str]
+    shadow_days: float
+
+
+def retention_jobs(jobs: Sequence[dg.JobDefinition]) -> list[RetentionJob]:
+    """Return the jobs of `build_retention_schedule`, whatever their names."""
+    found: list[RetentionJob] = []
+    for job in jobs:
+        assets, days = _told(job, RETENTION_OF), _told(job, SHADOW_DAYS)
+        if assets is not None and days is not None:
+            found.append(RetentionJob(job=job, assets=[*assets], shadow_days=days))
+    return found
+
+
+def _told(job: dg.JobDefinition, name: str) -> Any:
+    metadata: Mapping[str, Any] = job.metadata
+    value: Any = metadata.get(name)
+    return None if value is None else value.value
+
+
+def _is_given(value: object) -> bool:
+    return value is not None and value != []
+
+
+def config_of(job: dg.JobDefinition, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the run configuration of a job of the library, which has one op."""
+    (op,) = job.nodes
+    given = {name: value for name, value in config.items() if _is_given(value)}
+    return {"ops": {op.name: {"config": given}}}
+
+
+def run_here(
+    dagster: Dagster, output: Output, job: dg.JobDefinition, config: Mapping[str, Any], *, instance: dg.DagsterInstance
+) -> Ran:
+    """Run a job in this process, on an instance that `dagster` knows, too, so that Dagster shows the run."""
+    run_id = str(uuid.uuid4())
+    output.note(f"run {run_id}, in this process")
+    made = job.execute_in_process(
+        run_config=dict(config_of(job, config)), instance=instance, raise_on_error=False, run_id=run_id
+    )
+    return _ended(dagster, run_id, "SUCCESS" if made.success else "FAILURE")
+
+
+def launch(dagster: Dagster, output: Output, asset: str, job: dg.JobDefinition, config: Mapping[str, Any]) -> str:
+    """Launch a job in the code location of an asset, say the run's id, and return it."""
+    (found,) = dagster.assets([asset])
+    run_id = dagster.launch_job(found, job.name, run_config=config_of(job, config), tags={})
+    output.note(f"run {run_id} of {job.name} is launched")
+    return run_id
+
+
+def wait(dagster: Dagster, output: Output, run_id: str, *, timeout: float | None) -> Ran:
+    """Wait for a run to end, for `timeout` seconds at most."""
+    started, pause = time.monotonic(), _FIRST_WAIT
+    is_told = False
+    while True:
+        run = dagster.run(run_id)
+        if not run.is_open:
+            return _ended(dagster, run_id, run.status)
+        waited = time.monotonic() - started
+        is_over = timeout is not None and waited >= timeout
+        is_stuck = (is_over or waited >= _QUEUED_FOR) and run.status == "QUEUED" and not _has_daemon(dagster)
+        if is_over:
+            return Ran(run_id=run_id, status=run.status, is_queued_for_good=is_stuck)
+        if is_stuck and not is_told:
+            output.note(f"run {run_id} is queued, and {_NO_DAEMON}: {_START}")
+            is_told = True
+        left = pause if timeout is None else min(pause, timeout - waited)
+        time.sleep(max(left, 0.0))
+        pause = min(pause * 1.5, _LONGEST_WAIT)
+
+
+def _has_daemon(dagster: Dagster) -> bool:
+    return any(one.name == _QUEUE_DAEMON and one.is_healthy for one in dagster.daemons())
+
+
+def _ended(dagster: Dagster, run_id: str, status: str) -> Ran:
+    return Ran(run_id=run_id, status=status, error=None if status == "SUCCESS" else _failure(dagster, run_id))
+
+
+def _failure(dagster: Dagster, run_id: str) -> str | None:
+    """Return what a run failed with: what its step raised, else what Dagster says of the run."""
+    events: Sequence[Mapping[str, Any]] = dagster.ask(_FAILURES, id=run_id)["logsForRun"].get("events", ())
+    said: list[str] = []
+    for event in events:
+        error: Mapping[str, Any] = event.get("error") or {}
+        cause: Mapping[str, Any] = error.get("cause") or {}
+        # A step's error is Dagster's own, and its cause what the op raised.
+        text = cause.get("message") or error.get("message") or event.get("message")
+        if text:
+            said.append(str(text).strip())
+    return said[0] if said else None
+
+
+def ended_runs(dagster: Dagster, run_ids: Iterable[str]) -> set[str]:
+    """Return those of some runs that have ended, or that were deleted from Dagster."""
+    ids = sorted(run_ids)
+    goes_on: set[str] = set()
+    for start in range(0, len(ids), _PAGE):
+        page = ids[start : start + _PAGE]
+        told: Sequence[Mapping[str, str]] = dagster.ask(_RUNS, ids=page, limit=len(page))["runsOrError"]["results"]
+        goes_on |= {one["runId"] for one in told if one["status"] in RUNS_OPEN}
+    return {*ids} - goes_on

@@ -1,0 +1,119 @@
+"""What retention would drop of an asset's tables, what it keeps and why; and dropping it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+
+from dagster_safe_backfill.cli.api.client import Dagster
+from dagster_safe_backfill.cli.definitions import LoadedAsset, reaching
+from dagster_safe_backfill.cli.upkeep.jobs import ended_runs
+from dagster_safe_backfill.cli.upkeep.tables import seconds
+from dagster_safe_backfill.errors import TableNotFoundError
+from dagster_safe_backfill.model.states import Origin
+from dagster_safe_backfill.model.tables import TableRef
+from dagster_safe_backfill.sql import staging
+from dagster_safe_backfill.wap.retention import Retired, owners, retire
+from dagster_safe_backfill.warehouses.base import Session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """What retention drops and keeps of one asset.
+
+    Attributes:
+        asset: The asset's key.
+        shadow_days: For how many days shadows are kept.
+        job: The name of the retention job that is for the asset; None if there is none.
+        retired: What would be dropped, or was.
+        sizes: A mapping from table to its number of rows, of those that exist.
+    """
+
+    asset: str
+    shadow_days: float
+    job: str | None
+    retired: Retired
+    sizes: Mapping[TableRef, int] = field(default_factory=dict[TableRef, int])
+
+    @property
+    def is_any(self) -> bool:
+        """True if there is anything to drop."""
+        return bool(self.dropped)
+
+    @property
+    def dropped(self) -> Sequence[TableRef]:
+        """The tables that would be dropped, or were."""
+        return (*self.retired.archives, *self.retired.shadows)
+
+    def with_sizes(self, sizes: Mapping[TableRef, int]) -> Retention:
+        """Return it with the sizes of tables that it doesn't know itself."""
+        return replace(self, sizes={**sizes, **self.sizes})
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        dropped = [("archive", one) for one in self.retired.archives] + [
+            ("shadow", one) for one in self.retired.shadows
+        ]
+        return {
+            "asset": self.asset,
+            "table": str(self.retired.table),
+            "job": self.job,
+            "shadow_days": self.shadow_days,
+            "drops": [{"table": str(one), "kind": kind, "rows": self.sizes.get(one)} for kind, one in dropped],
+            "keeps": [
+                {
+                    "table": str(one.table),
+                    "kind": one.kind,
+                    "rows": self.sizes.get(one.table),
+                    "why": one.why,
+                    "until": seconds(one.until),
+                    "run_id": one.run_id,
+                }
+                for one in self.retired.kept
+            ],
+        }
+
+
+def retention_of(
+    loaded: LoadedAsset, dagster: Dagster, *, shadow_days: float, job: str | None, drops: bool = False
+) -> Retention:
+    """Return what retention would drop of an asset's tables; with `drops`, drop it in this process.
+
+    Raises:
+        CommandError: The warehouse can't be reached.
+        OtherAssetError: The table belongs to another asset.
+    """
+    table, run_id = loaded.spec.table, f"safe-backfill_{uuid.uuid4().hex}"
+    own = loaded.options.table.former_keys
+    origin = Origin(run_id=run_id, publication_id=run_id, asset_key=loaded.name, former_keys=own)
+    found, sizes = Retired(table=table, is_dry=not drops), dict[TableRef, int]()
+    try:
+        with reaching(), loaded.soon.table_io.connected(table, run_id=run_id, read_only=not drops) as session:
+            ended: AbstractSet[str] = ended_runs(dagster, owners(session, table))
+            found = retire(
+                session,
+                table,
+                ended_runs=ended,
+                keep_shadows_for=timedelta(days=shadow_days),
+                origin=origin,
+                dry_run=not drops,
+            )
+            sizes = _sizes(session, [*(() if drops else (*found.archives, *found.shadows)), *_kept(found)])
+    except TableNotFoundError:
+        # Without a database there is nothing to drop.
+        pass
+    return Retention(asset=loaded.name, shadow_days=shadow_days, job=job, retired=found, sizes=sizes)
+
+
+def _kept(found: Retired) -> list[TableRef]:
+    return [one.table for one in found.kept]
+
+
+def _sizes(session: Session, tables: Sequence[TableRef]) -> dict[TableRef, int]:
+    if not tables:
+        return {}
+    return {tables[int(place)]: int(count) for place, count in session.query(staging.sizes(tables))}

@@ -1,0 +1,218 @@
+"""What a rollback would bring back: the dry run of the engine, and what stands in its way."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from dagster_safe_backfill.cli.answers import Problem, usage_error
+from dagster_safe_backfill.cli.definitions import LoadedAsset, reaching
+from dagster_safe_backfill.cli.upkeep.tables import in_words, ranges, seconds, still_there
+from dagster_safe_backfill.errors import PublicationNotFoundError, RollbackConflictError
+from dagster_safe_backfill.model.states import Origin, RolledBack, RowCounts
+from dagster_safe_backfill.runs.backfills import has_ended
+from dagster_safe_backfill.runs.partitions import slice_of_keys
+from dagster_safe_backfill.wap.ledger.entries import has_ledger
+from dagster_safe_backfill.wap.ledger.history import Change, changes_by_backfill, history, partition_keys
+from dagster_safe_backfill.wap.measure.sides import published_changes
+from dagster_safe_backfill.wap.rollback.rollback import rollback
+from dagster_safe_backfill.wap.rollback.undone import Chosen
+from dagster_safe_backfill.warehouses.base import Session
+
+_FORCED = "--force undoes these as well"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What a rollback would do.
+
+    Attributes:
+        asset: The asset's key.
+        table: Its live table.
+        publications: The ids of the publications that would be undone.
+        published: When the newest of them was published, in seconds since the epoch.
+        keys: The partitions that were chosen, as ranges; empty for all of the publications.
+        done: What would change; with conflicts, what `--force` would change. None if it can't be told.
+        conflicts: What was changed since, by partition.
+        problem: Why the rollback is refused; None if it isn't.
+        every: The asset's partition keys.
+    """
+
+    asset: str
+    table: str
+    publications: Sequence[str]
+    published: float | None
+    keys: Sequence[str]
+    done: RolledBack | None
+    conflicts: Sequence[Mapping[str, Any]]
+    problem: Problem | None
+    every: Sequence[str]
+
+    @property
+    def is_needed(self) -> bool:
+        """True if anything would change."""
+        return self.done is None or bool(self.done.row_counts)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as the `data` of the answer."""
+        done = self.done or RolledBack(table=None, publication_id="", undone=())  # pyright: ignore[reportArgumentType]: of no table
+        return {
+            "asset": self.asset,
+            "table": self.table,
+            "publications": [*self.publications],
+            "published_at": self.published,
+            "rows": _rows(sum(done.row_counts.values(), RowCounts())),
+            "partitions": [
+                {"partition": key, **_rows(counts), "removed": key in done.removed}
+                for key, counts in done.row_counts.items()
+            ],
+            "already": dict(done.already),
+            "untouched": [*done.untouched],
+            "columns": {
+                "dropped": [*done.dropped_columns],
+                "kept": [*done.kept_columns],
+                "restored": [*done.restored_columns],
+            },
+            "conflicts": [*self.conflicts],
+        }
+
+    def config(self, *, force: bool) -> dict[str, Any]:
+        """Return the configuration of the job: the very publications of the dry run, and no newer one."""
+        # An earlier version of the library in the code location knows one id only.
+        ids = {"publication_ids": [*self.publications]}
+        if len(self.publications) == 1:
+            ids = {"publication_id": self.publications[0]}
+        return {**ids, "partitions": [*self.keys], "force": force}
+
+
+def _rows(counts: RowCounts) -> dict[str, int]:
+    return {
+        "inserted": counts.inserted,
+        "updated": counts.updated,
+        "deleted": counts.deleted,
+        "unchanged": counts.unchanged,
+    }
+
+
+def preview(
+    loaded: LoadedAsset,
+    *,
+    publication: str | None,
+    backfill_id: str | None,
+    keys: Sequence[str] | None,
+    force: bool,
+) -> Preview:
+    """Return what a rollback would do; nothing is changed.
+
+    Raises:
+        CommandError: There is no such publication, or the warehouse can't be reached.
+        RollbackError: The publications can't be rolled back at all.
+    """
+    changes = loaded.read_soon(lambda session: _changes(loaded, session, publication, backfill_id), default=[])
+    if not changes:
+        raise usage_error("unknown_publication", f"{loaded.spec.table}: nothing was published yet")
+    ids = [*dict.fromkeys(change.publication_id for change in changes)]
+    chosen = _chosen_keys(loaded, changes, keys)
+    problem, conflicts = None, list[Mapping[str, Any]]()
+    done: RolledBack | None = None
+    try:
+        done = _dry(loaded, ids, chosen, force=force)
+    except RollbackConflictError as error:
+        changed = error.keys
+        conflicts = loaded.read_soon(lambda session: _conflicts(session, loaded, changed, ids), default=[])
+        hint = None if force else _FORCED
+        problem = Problem(code="rollback_conflict", message=str(error), hint=hint, partitions=error.keys)
+        done = None if force else _forced(loaded, ids, chosen)
+    return Preview(
+        asset=loaded.name,
+        table=str(loaded.spec.table),
+        publications=ids,
+        published=seconds(max(change.recorded_at for change in changes)),
+        keys=chosen,
+        done=done,
+        conflicts=conflicts,
+        problem=problem,
+        every=loaded.keys,
+    )
+
+
+def _changes(
+    loaded: LoadedAsset, session: Session, publication: str | None, backfill_id: str | None
+) -> Sequence[Change]:
+    table = loaded.spec.table
+    if not has_ledger(session, table):
+        return []
+    if backfill_id is not None:
+        found = changes_by_backfill(session, table, backfill_id)
+        if found:
+            return found
+        raise usage_error("unknown_backfill", f"{table}: no publication of backfill {backfill_id} is in its ledger")
+    try:
+        return published_changes(session, table, publication or "newest")
+    except PublicationNotFoundError as error:
+        hint = f"`safe-backfill history {loaded.name}` names them"
+        raise usage_error("unknown_publication", str(error), hint=hint) from error
+
+
+def _chosen_keys(loaded: LoadedAsset, changes: Sequence[Change], keys: Sequence[str] | None) -> list[str]:
+    """Return the partitions to roll back; empty for all of the publications.
+
+    Raises:
+        CommandError: They published none of the chosen ones.
+    """
+    if keys is None:
+        return []
+    published = {change.key for change in changes}
+    found = [key for key in keys if key in published]
+    if not found:
+        there = in_words(ranges(published, loaded.keys))
+        raise usage_error("not_published", f"it did not publish {in_words(ranges(keys, loaded.keys))}, but {there}")
+    return found
+
+
+def _dry(loaded: LoadedAsset, ids: Sequence[str], keys: Sequence[str], *, force: bool) -> RolledBack:
+    spec, definition, run_id = loaded.spec, loaded.definition.partitions_def, f"dry_{uuid.uuid4().hex}"
+    own = loaded.options.table.former_keys
+    origin = Origin(run_id=run_id, publication_id=run_id, asset_key=loaded.name, former_keys=own)
+    with reaching(), loaded.soon.table_io.connected(spec.table, run_id=run_id, publication_id=run_id) as session:
+        session.run_has_ended = partial(has_ended, loaded.instance)
+        known, _gone = still_there(partition_keys(session, spec.table), loaded.keys)
+        return rollback(
+            session,
+            Chosen(publication_ids=tuple(ids), keys=tuple(keys)),
+            spec=spec,
+            # As of the job: the rollback itself refuses partitions that the asset hasn't any more.
+            partition_slice=slice_of_keys(definition, known) if known and definition is not None else None,
+            origin=origin,
+            archive_for=timedelta(days=30),
+            force=force,
+            dry_run=True,
+        )
+
+
+def _forced(loaded: LoadedAsset, ids: Sequence[str], keys: Sequence[str]) -> RolledBack | None:
+    """Return what `--force` would change; None if that is refused as well."""
+    try:
+        return _dry(loaded, ids, keys, force=True)
+    except RollbackConflictError:
+        return None
+
+
+def _conflicts(
+    session: Session, loaded: LoadedAsset, keys: Sequence[str], ids: Sequence[str]
+) -> list[Mapping[str, Any]]:
+    """Return what happened to partitions after their publications, of each the last."""
+    newest = {change.key: change for change in history(session, loaded.spec.table, keys)}
+    found: list[Mapping[str, Any]] = []
+    for key in keys:
+        change = newest.get(key)
+        is_later = change is not None and change.publication_id not in ids and not change.undone
+        told: dict[str, Any] = {"partition": key, "kind": "changed_by_hand", "by": None, "at": None}
+        if change is not None and is_later:
+            told |= {"kind": "later_publication", "by": change.publication_id, "at": seconds(change.recorded_at)}
+        found.append(told)
+    return found

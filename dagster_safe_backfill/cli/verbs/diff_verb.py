@@ -1,0 +1,148 @@
+"""`diff`: staged rows against live ones, or what a publication changed, by partition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dagster_safe_backfill.cli.answers import Answer, Exit, usage_error
+from dagster_safe_backfill.cli.connection import Connection
+from dagster_safe_backfill.cli.options import argument, option, verb
+from dagster_safe_backfill.cli.output import Output
+from dagster_safe_backfill.cli.selection import KEY_OPTIONS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_MOST_DAYS = 400
+"""How many partitions the screen lists."""
+
+
+@verb(
+    "diff",
+    argument("asset"),
+    option("--run", "run_id", metavar="ID", help="What this run staged. By default, all that is staged and waits."),
+    option("--backfill", "backfill_id", metavar="ID", help="What the runs of this backfill staged."),
+    option(
+        "--publication", metavar="ID", help="What this publication, or rollback, changed; `newest` is the last one."
+    ),
+    option(
+        "--aggregate",
+        "aggregates",
+        multiple=True,
+        metavar="SQL",
+        help="An aggregate of both sides, such as sum(amount). Repeat it for more.",
+    ),
+    option("--rows", "samples", is_flag=True, help="Show up to ten rows of each kind."),
+    *KEY_OPTIONS,
+)
+def command(
+    connection: Connection,
+    _output: Output,
+    *,
+    asset: str,
+    run_id: str | None,
+    backfill_id: str | None,
+    publication: str | None,
+    aggregates: Sequence[str],
+    samples: bool,
+    **keys: Any,
+) -> Answer:
+    """Compare staged rows with live ones, or show what a publication changed.
+
+    Without --publication, the rows that are staged or rejected and not published are compared with the live rows. With
+    it, the rows that the publication replaced are compared with those that it wrote. Exit code 4 says that rows differ.
+    """
+    given = {"--run": run_id, "--backfill": backfill_id, "--publication": publication}
+    named = [name for name, value in given.items() if value is not None]
+    if len(named) > 1:
+        raise usage_error("contradiction", f"{' and '.join(named)} choose what is compared each; give one of them")
+    with connection.definitions.asset(asset) as loaded:
+        from dagster_safe_backfill.cli.upkeep.comparing import Chosen, compare
+
+        chosen = Chosen(run_id=run_id, backfill_id=backfill_id, publication=publication)
+        found = compare(loaded, chosen, aggregates=aggregates, samples=samples, keys=keys)
+    data = found.as_json()
+    return Answer(
+        data=data,
+        show=lambda screen: _show(screen, data),
+        brief=f"{data['total']['new']} {data['total']['changed']} {data['total']['gone']}" if found.is_any else "",
+        exit_code=Exit.DIFFERENT if data["different"] else Exit.DONE,
+        warnings=found.warnings,
+    )
+
+
+def _show(screen: Console, data: Mapping[str, Any]) -> None:
+    from rich.table import Table
+
+    if not data["partitions"]:
+        screen.print(data["nothing"] or "nothing to compare", markup=False)
+        return
+    screen.print(data["comparing"], markup=False, soft_wrap=True)
+    aggregates = [*data["total"]["aggregates"]]
+    table = Table(box=None, pad_edge=False)
+    table.add_column("partition")
+    for name in ("new", "changed", "gone", "unchanged", *aggregates):
+        table.add_column(name, justify="right")
+    listed = [one for one in data["partitions"] if len(data["partitions"]) <= _MOST_DAYS or one["different"]]
+    for one in listed[:_MOST_DAYS]:
+        table.add_row(*_cells(one["partition"], one), style=None if one["different"] else "dim")
+    if len(data["partitions"]) > 1:
+        table.add_row(*_cells(f"total ({len(data['partitions']):,})", data["total"]), style="bold")
+    screen.print(table)
+    if len(listed) > _MOST_DAYS:
+        screen.print(f"and {len(listed) - _MOST_DAYS:,} partitions more that differ; --json has all")
+    _show_columns(screen, data["columns"])
+    _show_rows(screen, data["rows"])
+
+
+def _cells(name: str, one: Mapping[str, Any]) -> list[str]:
+    counts = [f"{one[kind]:,}" if one[kind] is not None else "" for kind in ("new", "changed", "gone", "unchanged")]
+    values = [_change(*pair) for pair in one["aggregates"].values()]
+    return [name, *counts, *values]
+
+
+def _change(before: Any, after: Any) -> str:
+    if before == after:
+        return _value(after)
+    return f"{_value(before)} -> {_value(after)}"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.10g}"
+    return "-" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _show_columns(screen: Console, columns: Mapping[str, Any]) -> None:
+    words = {"added": "columns that are new", "dropped": "columns that are gone", "retyped": "columns of another type"}
+    for name, text in words.items():
+        if columns[name]:
+            screen.print(f"{text}, and not compared: {', '.join(columns[name])}", markup=False)
+    changed = columns["changed"]
+    if changed:
+        screen.print("changed rows by column: " + ", ".join(f"{name} {count:,}" for name, count in changed.items()))
+
+
+def _show_rows(screen: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    signs = {"new": ("+", "green"), "gone": ("-", "red"), "changed": ("~", "yellow")}
+    for one in rows:
+        sign, style = signs[one["kind"]]
+        key = _pairs(one["key"])
+        if one["kind"] == "changed":
+            before, after = one["before"], one["after"]
+            values = ", ".join(f"{name}: {_short(before[name])} -> {_short(after[name])}" for name in after)
+        else:
+            values = _pairs(one["after"] or one["before"] or {})
+        times = f" ({one['times']} times)" if one["times"] > 1 else ""
+        text = "; ".join(filter(None, (key, values)))
+        screen.print(f"{sign} {text}{times}", style=style, markup=False, soft_wrap=True)
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}: {_short(value)}" for name, value in values.items())
+
+
+def _short(value: Any) -> str:
+    """Return a value without what says nothing: the time of a midnight."""
+    return "NULL" if value is None else str(value).removesuffix("T00:00:00")

@@ -1,0 +1,170 @@
+"""`retention`: what is kept for rollbacks and for looking at rejected rows, and what of it is over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dagster_safe_backfill.cli.answers import Answer, CommandError, Exit, Problem
+from dagster_safe_backfill.cli.connection import Connection
+from dagster_safe_backfill.cli.options import argument, option, verb, yes_option
+from dagster_safe_backfill.cli.output import Output
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dagster_safe_backfill.cli.upkeep.jobs import RetentionJob
+    from dagster_safe_backfill.cli.upkeep.retiring import Retention
+
+_DAYS = 7.0
+"""For how many days shadows are kept, as in `build_retention_schedule`."""
+_WHY = {
+    "not_expired": "can be rolled back",
+    "recent": "its rows can be looked at",
+    "run_goes_on": "its run hasn't ended",
+    "of_another_asset": "another asset's",
+}
+
+
+@verb(
+    "retention",
+    argument("assets", nargs=-1),
+    option(
+        "--shadow-days",
+        type=click.FloatRange(min=0),
+        metavar="DAYS",
+        help="How long the shadows of ended runs are kept. By default as the schedule says, else 7 days.",
+    ),
+    yes_option,
+    option("--in-process", "runs_here", is_flag=True, help="Drop them in this process, even if there is a job."),
+    option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait no longer for the job's run."),
+)
+def command(
+    connection: Connection,
+    output: Output,
+    *,
+    assets: Sequence[str],
+    shadow_days: float | None,
+    yes: bool,
+    runs_here: bool,
+    timeout: float | None,
+) -> Answer:
+    """Drop expired archives and the shadows of runs that have ended.
+
+    ASSETS are the keys of assets; without any, all assets of the definitions. Without --yes, it only says what would be
+    dropped, what is kept, why and until when. With it, the job of the retention schedule does it, or this process if
+    there is none.
+    """
+    names = list(dict.fromkeys(assets)) or connection.definitions.live_assets()
+    jobs = {name: _job_of(connection, name) for name in names}
+    found, problems = _each(connection, jobs, shadow_days, drops=False)
+    runs: list[dict[str, Any]] = []
+    if yes:
+        here = [one for one in found if one.is_any and (runs_here or jobs[one.asset] is None)]
+        by_job = [one for one in found if one.is_any and one not in here]
+        dropped, failed = _each(connection, {one.asset: jobs[one.asset] for one in here}, shadow_days, drops=True)
+        wanted = [job for one in by_job if (job := jobs[one.asset]) is not None]
+        told, more = _by_jobs(connection, output, wanted, by_job, shadow_days=shadow_days, timeout=timeout)
+        runs += told
+        problems += [*failed, *more]
+        names_here = {one.asset: one for one in dropped}
+        # The sizes of what is gone now are those of the dry run.
+        found = [names_here[one.asset].with_sizes(one.sizes) if one.asset in names_here else one for one in found]
+    data: dict[str, Any] = {"dry_run": not yes, "assets": [one.as_json() for one in found], "runs": runs}
+    return Answer(
+        data=data,
+        show=lambda screen: _show(screen, data),
+        brief="\n".join(str(table) for one in found for table in one.dropped),
+        exit_code=max((code for code, _problem in problems), default=Exit.DONE),
+        errors=[problem for _code, problem in problems],
+    )
+
+
+def _job_of(connection: Connection, name: str) -> RetentionJob | None:
+    from dagster_safe_backfill.cli.upkeep.jobs import retention_jobs
+
+    return next((one for one in retention_jobs(connection.definitions.jobs(name)) if name in one.assets), None)
+
+
+def _each(
+    connection: Connection, jobs: Mapping[str, RetentionJob | None], shadow_days: float | None, *, drops: bool
+) -> tuple[list[Retention], list[tuple[Exit, Problem]]]:
+    """Return what is dropped of each asset; one that can't be read doesn't hide the others."""
+    from dagster_safe_backfill.cli.upkeep.retiring import retention_of
+    from dagster_safe_backfill.errors import SafeBackfillError
+
+    found: list[Retention] = []
+    problems: list[tuple[Exit, Problem]] = []
+    for name, job in jobs.items():
+        days = shadow_days if shadow_days is not None else _DAYS if job is None else job.shadow_days
+        try:
+            with connection.definitions.asset(name) as loaded:
+                job_name = None if job is None else job.job.name
+                found.append(retention_of(loaded, connection.dagster, shadow_days=days, job=job_name, drops=drops))
+        except CommandError as error:
+            if error.exit_code is Exit.USAGE:
+                raise
+            problems.append((error.exit_code, error.problem))
+        except SafeBackfillError as error:
+            problems.append((Exit.FAILED, Problem(code=type(error).__name__, message=f"{name}: {error}")))
+    return found, problems
+
+
+def _by_jobs(
+    connection: Connection,
+    output: Output,
+    jobs: Sequence[RetentionJob],
+    found: Sequence[Retention],
+    *,
+    shadow_days: float | None,
+    timeout: float | None,
+) -> tuple[list[dict[str, Any]], list[tuple[Exit, Problem]]]:
+    """Run the retention jobs, each once for those of its assets that have something to drop."""
+    from dagster_safe_backfill.cli.upkeep.jobs import launch, wait
+
+    runs: list[dict[str, Any]] = []
+    problems: list[tuple[Exit, Problem]] = []
+    for job in {one.job.name: one for one in jobs}.values():
+        names = [one.asset for one in found if one.job == job.job.name]
+        # An earlier version of the library in the code location can't drop only some of them.
+        some = names if set(names) < set(job.assets) else []
+        config = {"dry_run": False, "assets": some, "shadow_days": shadow_days}
+        run_id = launch(connection.dagster, output, names[0], job.job, config)
+        ran = wait(connection.dagster, output, run_id, timeout=timeout)
+        runs.append({"job": job.job.name, "run_id": run_id, "status": ran.status, "assets": names})
+        problems += [(ran.exit_code, problem) for problem in ran.problems]
+    return runs, problems
+
+
+def _show(screen: Console, data: Mapping[str, Any]) -> None:
+    from rich.table import Table
+
+    from dagster_safe_backfill.cli.upkeep.tables import clock
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("", "table", "rows", "why"):
+        table.add_column(name, justify="right" if name == "rows" else "left", overflow="fold")
+    verb_word = "would be dropped" if data["dry_run"] else "dropped"
+    many = 0
+    for one in data["assets"]:
+        for dropped in one["drops"]:
+            many += 1
+            why = "expired" if dropped["kind"] == "archive" else "its run has ended"
+            table.add_row(verb_word, dropped["table"], _rows(dropped["rows"]), f"{dropped['kind']}, {why}")
+        for kept in one["keeps"]:
+            until = "" if kept["until"] is None else f", until {clock(kept['until'])}"
+            table.add_row("kept", kept["table"], _rows(kept["rows"]), f"{kept['kind']}, {_WHY[kept['why']]}{until}")
+    if table.row_count:
+        screen.print(table)
+    for run in data["runs"]:
+        screen.print(f"run {run['run_id']} of {run['job']}: {run['status']}", markup=False, soft_wrap=True)
+    if not many:
+        screen.print("nothing to drop")
+    elif data["dry_run"]:
+        screen.print("nothing was dropped; --yes does it")
+
+
+def _rows(count: int | None) -> str:
+    return "" if count is None else f"{count:,}"

@@ -1,0 +1,220 @@
+"""`rollback`: what undoing a publication would bring back; with `--yes`, the library's job that does it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dagster_safe_backfill.cli.answers import Answer, CommandError, Exit, refusal, usage_error
+from dagster_safe_backfill.cli.connection import Connection
+from dagster_safe_backfill.cli.options import argument, option, verb, yes_option
+from dagster_safe_backfill.cli.output import Output
+from dagster_safe_backfill.cli.selection import KEY_OPTIONS
+
+if TYPE_CHECKING:
+    import dagster as dg
+    from rich.console import Console
+
+    from dagster_safe_backfill.cli.upkeep.undoing import Preview
+
+_SHOWN = 60
+"""How many partitions the screen lists."""
+
+
+@verb(
+    "rollback",
+    argument("asset"),
+    option("--publication", metavar="ID", help="The publication, or the rollback, to undo. By default, the newest."),
+    option("--backfill", "backfill_id", metavar="ID", help="Undo all publications of this backfill."),
+    *KEY_OPTIONS,
+    option("--force", is_flag=True, help="Also undo later publications of the partitions, and changes made by hand."),
+    yes_option,
+    # Not named in_process: that would start code servers, which this needs none of.
+    option("--in-process", "runs_here", is_flag=True, help="Run the job in this process; no daemon is needed."),
+    option("--no-wait", is_flag=True, help="Launch the job, and don't wait for its end."),
+    option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait no longer. The job goes on."),
+)
+def command(
+    connection: Connection,
+    output: Output,
+    *,
+    asset: str,
+    publication: str | None,
+    backfill_id: str | None,
+    force: bool,
+    yes: bool,
+    runs_here: bool,
+    no_wait: bool,
+    timeout: float | None,
+    **keys: Any,
+) -> Answer:
+    """Undo a publication: the rows that it replaced go live again.
+
+    Without --yes, it says what would change, and what was changed since, which needs --force. With it, the asset's
+    rollback job does it, so that Dagster knows. A rollback can itself be rolled back.
+    """
+    if publication is not None and backfill_id is not None:
+        raise usage_error("contradiction", "--publication and --backfill name what to undo each; give one of them")
+    if runs_here and connection.url is not None:
+        raise usage_error(
+            "contradiction",
+            "--in-process runs on the instance of DAGSTER_HOME, and --url names another Dagster",
+            hint="leave out one of them",
+        )
+    with connection.definitions.asset(asset) as loaded:
+        from dagster_safe_backfill.cli.upkeep.comparing import selected
+        from dagster_safe_backfill.cli.upkeep.jobs import rollback_job
+        from dagster_safe_backfill.cli.upkeep.undoing import preview
+
+        found = preview(
+            loaded, publication=publication, backfill_id=backfill_id, keys=selected(loaded, **keys), force=force
+        )
+        name = loaded.name
+    job = rollback_job(connection.definitions.jobs(name), name)
+    if found.problem is not None or not found.is_needed:
+        return _preview(found, job)
+    if not yes:
+        if job is None or not output.is_interactive:
+            return _preview(found, job)
+        _show(output.screen, found.as_json())
+        if not click.confirm("Roll back?", err=True):
+            return Answer(data=_dry(found, job), show=lambda _screen: None)
+    if job is None:
+        raise _no_job(name)
+    return _done(connection, output, found, job, force=force, here=runs_here, waits=not no_wait, timeout=timeout)
+
+
+def _no_job(name: str) -> CommandError:
+    variable = name.rpartition("/")[2]
+    return refusal(
+        "no_rollback_job",
+        f"the definitions have no rollback job of {name}",
+        hint=f"add jobs=[sb.build_rollback_job({variable})] to the Definitions, and load them again",
+    )
+
+
+def _dry(found: Preview, job: dg.JobDefinition | None) -> dict[str, Any]:
+    return {**found.as_json(), "dry_run": True, "job": None if job is None else job.name, "run_id": None}
+
+
+def _preview(found: Preview, job: dg.JobDefinition | None) -> Answer:
+    data = _dry(found, job)
+    problem = found.problem
+    hints = [] if job is not None else [_no_job(found.asset).problem]
+    return Answer(
+        data=data,
+        show=lambda screen: _show(screen, data),
+        brief="\n".join(found.publications),
+        exit_code=Exit.DONE if problem is None else Exit.REFUSED,
+        warnings=[f"{one.message}: {one.hint}" for one in hints],
+        errors=[] if problem is None else [problem],
+    )
+
+
+def _done(
+    connection: Connection,
+    output: Output,
+    found: Preview,
+    job: dg.JobDefinition,
+    *,
+    force: bool,
+    here: bool,
+    waits: bool,
+    timeout: float | None,
+) -> Answer:
+    from dagster_safe_backfill.cli.upkeep.jobs import Ran, launch, run_here, wait
+
+    config = found.config(force=force)
+    if here:
+        ran = run_here(connection.dagster, output, job, config, instance=connection.instance)
+    else:
+        run_id = launch(connection.dagster, output, found.asset, job, config)
+        ran = (
+            wait(connection.dagster, output, run_id, timeout=timeout) if waits else Ran(run_id=run_id, status="QUEUED")
+        )
+    is_left = not here and not waits
+    data = {**found.as_json(), "dry_run": False, "job": job.name, "run_id": ran.run_id, "status": ran.status}
+    return Answer(
+        data=data,
+        show=lambda screen: _show_done(screen, data),
+        brief=ran.run_id,
+        exit_code=Exit.DONE if is_left else ran.exit_code,
+        errors=[] if is_left else ran.problems,
+    )
+
+
+def _show_done(screen: Console, data: Mapping[str, Any]) -> None:
+    run_id, status = data["run_id"], data["status"]
+    if status == "SUCCESS":
+        screen.print(f"rolled back {', '.join(data['publications'])}: {_counted(data)}", markup=False, soft_wrap=True)
+        screen.print(f"to undo that: safe-backfill rollback {data['asset']} --publication {run_id}", soft_wrap=True)
+    else:
+        screen.print(f"run {run_id} of {data['job']}: {status}", markup=False, soft_wrap=True)
+
+
+def _counted(data: Mapping[str, Any]) -> str:
+    rows, many = data["rows"], len(data["partitions"])
+    return (
+        f"{many:,} partition{'s' * (many != 1)}: {rows['inserted']:,} rows inserted, {rows['updated']:,} updated,"
+        f" {rows['deleted']:,} deleted, {rows['unchanged']:,} unchanged"
+    )
+
+
+def _show(screen: Console, data: Mapping[str, Any]) -> None:
+    from dagster_safe_backfill.cli.upkeep.tables import clock
+
+    names = data["publications"]
+    which = names[0] if len(names) == 1 else f"{len(names):,} publications: {', '.join(names)}"
+    screen.print(f"{data['table']}: {which}, of {clock(data['published_at'])}", markup=False, soft_wrap=True)
+    if data["conflicts"]:
+        _show_conflicts(screen, data)
+        if not data["partitions"]:
+            return
+        screen.print("with --force, it would bring back:")
+    elif not data["partitions"]:
+        screen.print("nothing to undo: it is undone already, or changed nothing")
+        return
+    else:
+        screen.print("a rollback would bring back:")
+    _show_partitions(screen, data)
+    for kind, text in (("dropped", "dropped"), ("restored", "put back"), ("kept", "kept, because other rows use them")):
+        if data["columns"][kind]:
+            screen.print(f"columns {text}: {', '.join(data['columns'][kind])}", markup=False)
+    if not data["conflicts"]:
+        screen.print("nothing was changed; --yes does it")
+
+
+def _show_partitions(screen: Console, data: Mapping[str, Any]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("partition")
+    for name in ("inserted", "updated", "deleted", "unchanged"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for one in data["partitions"][:_SHOWN]:
+        note = "had no rows before" if one["removed"] else ""
+        counts = [f"{one[name]:,}" for name in ("inserted", "updated", "deleted", "unchanged")]
+        table.add_row(one["partition"], *counts, note)
+    rest = len(data["partitions"]) - _SHOWN
+    if rest > 0:
+        table.add_row(f"and {rest:,} more")
+    if len(data["partitions"]) > 1:
+        counts = [f"{data['rows'][name]:,}" for name in ("inserted", "updated", "deleted", "unchanged")]
+        table.add_row("total", *counts, style="bold")
+    screen.print(table)
+
+
+def _show_conflicts(screen: Console, data: Mapping[str, Any]) -> None:
+    from dagster_safe_backfill.cli.upkeep.tables import clock
+
+    screen.print("changed since:")
+    for one in data["conflicts"][:_SHOWN]:
+        later = one["kind"] == "later_publication"
+        how = f"published by {one['by']} at {clock(one['at'])}" if later else "changed by hand"
+        screen.print(f"  {one['partition']}: {how}", markup=False, soft_wrap=True)
+    rest = len(data["conflicts"]) - _SHOWN
+    if rest > 0:
+        screen.print(f"  and {rest:,} more")

@@ -1,0 +1,125 @@
+"""Reading the ledger as people do: what was published, rolled back and rejected, and what is staged and waits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import get_args
+
+from sqlglot import exp
+
+from dagster_safe_backfill.model.events import CHANGES_OF_LIVE, Event, StagedEvent
+from dagster_safe_backfill.model.states import RowCounts
+from dagster_safe_backfill.model.tables import TableRef
+from dagster_safe_backfill.sql import ledger, terms
+from dagster_safe_backfill.warehouses.base import Row, Session
+
+_WAITING: tuple[Event, ...] = ("staged", "audited", "approved")
+"""The last events of partitions that are staged, and neither rejected nor published."""
+_REJECTED: tuple[Event, ...] = ("rejected", "refused")
+_DONE: tuple[Event, ...] = ("published", "rolled_back")
+
+_COLUMNS = (
+    *("recorded_at", "event", "partition_key", "publication_id", "run_id", "backfill_id", "code_version"),
+    *("rows_staged", "rows_inserted", "rows_updated", "rows_deleted", "rows_unchanged"),
+    *("archive", "archive_expires_at", "undone_publications", "strategy", "shadow", "failed_audits"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What happened to one partition.
+
+    Attributes:
+        archive: The archive of the rows that a change replaced; None if there were none, or none are kept.
+        undone: The publications that a rollback undid in this partition.
+        shadow: The table with the rows that were staged; None of a change of the live table.
+        failed_audits: The names of the audits that rejected the rows, with commas between; None if none did.
+    """
+
+    recorded_at: datetime
+    event: Event
+    key: str
+    publication_id: str
+    run_id: str
+    backfill_id: str | None
+    code_version: str | None
+    row_counts: RowCounts
+    archive: TableRef | None
+    expires_at: datetime | None
+    undone: tuple[str, ...]
+    strategy: str | None
+    shadow: TableRef | None
+    failed_audits: str | None
+
+
+def has_ledger(session: Session, table: TableRef) -> bool:
+    """Return True if there is a ledger, of this version or of an earlier one."""
+    return ledger.is_readable(session.tables.columns(ledger.ledger_of(table)))
+
+
+def entries(
+    session: Session, table: TableRef, *, keys: Sequence[str] | None = None, number: int | None = None
+) -> list[Entry]:
+    """Return what happened to a table, the oldest first: its changes, rejections, and what is staged and waits.
+
+    Args:
+        session: An open session; read-only is enough.
+        table: The live table.
+        keys: The partitions. Defaults to all.
+        number: How many publications, or rejections, are looked at, the newest first. Defaults to all.
+    """
+    if not has_ledger(session, table):
+        return []
+    chosen = [] if keys is None else [terms.is_in(terms.column("partition_key"), map(terms.text, keys))]
+    conditions = [ledger.is_event(*CHANGES_OF_LIVE, *_REJECTED), *chosen]
+    if number is not None:
+        newest = [name for (name,) in session.query(ledger.newest_groups(table, *conditions, number=number))]
+        conditions.append(terms.is_in(terms.column("publication_id"), map(terms.text, newest)))
+    found = session.query(ledger.rows_of(table, terms.columns(_COLUMNS), *conditions))
+    found += _waiting(session, table, chosen)
+    return sorted((_entry(table, row) for row in found), key=lambda one: one.recorded_at)
+
+
+def _waiting(session: Session, table: TableRef, chosen: Sequence[exp.Expr]) -> list[Row]:
+    """Return the rows of what is staged and neither rejected nor published, and whose shadow exists."""
+    items = {name: terms.column(name) for name in _COLUMNS}
+    events = ledger.is_event(*get_args(StagedEvent), "taken_up", *_DONE)
+    newest = ledger.newest_by_partition(table, items, events, *chosen)
+    names = {one.name.casefold() for one in session.tables.list(table.schema_beside, table.shadow_prefix)}
+    shadow = _COLUMNS.index("shadow")
+    return [
+        row
+        for row in session.query(newest.where(ledger.is_event(*_WAITING)))
+        if row[shadow] and table.shadow_named(row[shadow]).name.casefold() in names
+    ]
+
+
+def _entry(table: TableRef, row: Row) -> Entry:
+    of = dict(zip(_COLUMNS, row, strict=True))
+    return Entry(
+        recorded_at=of["recorded_at"],
+        event=of["event"],
+        key=of["partition_key"],
+        publication_id=of["publication_id"],
+        run_id=of["run_id"],
+        backfill_id=of["backfill_id"],
+        code_version=of["code_version"],
+        row_counts=RowCounts(
+            **{name: of[f"rows_{name}"] or 0 for name in ("staged", "inserted", "updated", "deleted", "unchanged")}
+        ),
+        archive=table.archive_named(of["archive"]) if of["archive"] else None,
+        expires_at=of["archive_expires_at"],
+        undone=tuple(json.loads(of["undone_publications"] or "[]")),
+        strategy=of["strategy"],
+        shadow=table.shadow_named(of["shadow"]) if of["shadow"] else None,
+        failed_audits=of["failed_audits"],
+    )
+
+
+def groups_of_backfill(session: Session, table: TableRef, backfill_id: str) -> Collection[str]:
+    """Return the groups in which runs of a backfill staged or published rows."""
+    is_of = terms.column("backfill_id").eq(terms.text(backfill_id))
+    return {group for (group,) in session.query(ledger.rows_of(table, [ledger.group()], is_of).distinct())}

@@ -13,10 +13,10 @@ from dagster_safe_backfill.cli.api.reading import ranges_of
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.following import follow
 from dagster_safe_backfill.cli.following.next_steps import announce, launched_answer
+from dagster_safe_backfill.cli.following.report import report_json, show_report
+from dagster_safe_backfill.cli.following.waiting import AuditReport, Waiting, staged_assets, what_waits
 from dagster_safe_backfill.cli.options import argument, option, verb
 from dagster_safe_backfill.cli.output import Output
-from dagster_safe_backfill.cli.staged.screen import report_json, show_report
-from dagster_safe_backfill.cli.staged.waiting import AuditReport, Waiting, staged_assets, what_waits
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -17,7 +17,7 @@ from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.following.next_steps import as_json
 from dagster_safe_backfill.cli.following.place import command as call
 from dagster_safe_backfill.cli.following.place import find
-from dagster_safe_backfill.cli.following.reader import Reader
+from dagster_safe_backfill.cli.following.reading.reader import Reader
 from dagster_safe_backfill.cli.following.screen import counted, show_commands
 from dagster_safe_backfill.cli.following.states import NextCommand, Progress
 from dagster_safe_backfill.cli.options import argument, option, verb

@@ -14,7 +14,7 @@ from dagster_safe_backfill.cli.following import follow
 from dagster_safe_backfill.cli.following.next_steps import announce, launched_answer
 from dagster_safe_backfill.cli.following.place import command as call
 from dagster_safe_backfill.cli.following.place import find_backfill
-from dagster_safe_backfill.cli.following.reader import Reader
+from dagster_safe_backfill.cli.following.reading.reader import Reader
 from dagster_safe_backfill.cli.following.screen import counted
 from dagster_safe_backfill.cli.following.states import Progress
 from dagster_safe_backfill.cli.options import argument, option, verb

@@ -10,9 +10,9 @@ from dagster_safe_backfill.cli.answers import CommandError, refusal, usage_error
 from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.api.reading import key_of
 from dagster_safe_backfill.cli.api.values import OPEN, Asset, Materialization, Run
-from dagster_safe_backfill.cli.following.documents import AUDIT_OF_STAGED
-from dagster_safe_backfill.cli.following.failures import CheckOutcome, check_of, metadata_of, outcome_of
-from dagster_safe_backfill.cli.following.judging import AUDIT, SHADOW
+from dagster_safe_backfill.cli.following.reading.documents import AUDIT_OF_STAGED
+from dagster_safe_backfill.cli.following.reading.failures import CheckOutcome, check_of, metadata_of, outcome_of
+from dagster_safe_backfill.cli.following.reading.judging import AUDIT, SHADOW
 
 _SEARCHED = 200
 _BACKFILL, _ROOT_BACKFILL, _ROOT_RUN = "dagster/backfill", "dagster/root_backfill_id", "dagster/root_run_id"

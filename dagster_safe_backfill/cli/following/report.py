@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from dagster_safe_backfill.cli.api.reading import ranges_of
-from dagster_safe_backfill.cli.following.failures import CheckOutcome
-from dagster_safe_backfill.cli.staged.waiting import AuditReport, Waiting
+from dagster_safe_backfill.cli.following.reading.failures import CheckOutcome
+from dagster_safe_backfill.cli.following.waiting import AuditReport, Waiting
 
 if TYPE_CHECKING:
     from rich.console import Console

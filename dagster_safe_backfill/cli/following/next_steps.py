@@ -1,24 +1,16 @@
-"""What can be done next with a backfill, as calls of the command."""
+"""What can be done next with a backfill, as calls of the command; and what is said of one that was just launched."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
 
+from dagster_safe_backfill.cli.answers import Answer
 from dagster_safe_backfill.cli.following.place import Place, command
-from dagster_safe_backfill.cli.following.states import AssetProgress, Progress
-
-
-@dataclass(frozen=True, slots=True)
-class NextCommand:
-    """A call of the command.
-
-    Attributes:
-        to: What it is for.
-        command: The call, as it is typed in a shell.
-    """
-
-    to: str
-    command: str
+from dagster_safe_backfill.cli.following.screen import show_launched
+from dagster_safe_backfill.cli.following.states import AssetProgress, NextCommand, Progress
+from dagster_safe_backfill.cli.output import Output
 
 
 def next_commands(progress: Progress, place: Place) -> list[NextCommand]:
@@ -28,34 +20,65 @@ def next_commands(progress: Progress, place: Place) -> list[NextCommand]:
     found: list[NextCommand] = []
     for asset in progress.assets:
         found += _of_asset(asset, place)
-    if progress.has_failed and progress.backfill is not None:
+    if not progress.has_failed:
+        return found
+    if progress.backfill is not None:
         is_rejected = "rejected" in progress.counts
         to = "go on, once the data or the code is mended" if is_rejected else "go on with what isn't done"
-        found.append(NextCommand(to, command(place, "retry", progress.id)))
-    if progress.has_failed:
-        live = [
-            one for one in progress.assets if "live" in one.counts and any(p.publication_id for p in one.partitions)
-        ]
-        for asset in live:
-            to = f"or take back what went live of {asset.asset}"
-            found.append(NextCommand(to, command(place, "rollback", asset.asset, "--backfill", progress.id)))
+        found.append(NextCommand("retry", to, command(place, "retry", progress.id)))
+    for asset in progress.assets:
+        if any(one.state == "live" and one.publication_id for one in asset.partitions):
+            undo = command(place, "rollback", asset.asset, "--backfill", progress.id)
+            found.append(NextCommand("undo", f"take back what went live of {asset.asset}", undo))
     return found
 
 
-def commands_of(backfill_id: str, place: Place) -> list[NextCommand]:
-    """Return the commands for a backfill that was just launched, or that runs."""
-    return [
-        NextCommand("watch it", command(place, "watch", backfill_id)),
-        NextCommand("stop it", command(place, "cancel", backfill_id)),
+def commands_of(backfill_id: str, place: Place, assets: Sequence[str] = ()) -> list[NextCommand]:
+    """Return the commands that watch and stop a backfill, and take back what it publishes of some assets."""
+    found = [
+        NextCommand("watch", "watch it", command(place, "watch", backfill_id)),
+        NextCommand("stop", "stop it", command(place, "cancel", backfill_id, "--now")),
     ]
+    for asset in assets:
+        undo = command(place, "rollback", asset, "--backfill", backfill_id)
+        found.append(NextCommand("undo", f"take back what it publishes of {asset}", undo))
+    return found
+
+
+def as_json(commands: Sequence[NextCommand]) -> dict[str, str]:
+    """Return commands as a mapping from name to call; those of several assets under one name are joined."""
+    found: dict[str, str] = {}
+    for one in commands:
+        found[one.name] = f"{found[one.name]}; {one.command}" if one.name in found else one.command
+    return found
+
+
+def announce(output: Output, place: Place, backfill_id: str, said: str, *, assets: Sequence[str]) -> None:
+    """Print on stderr what was launched, and how to watch, stop and undo it, before it is followed."""
+    output.note(said)
+    for one in commands_of(backfill_id, place, assets):
+        output.note(f"  {one.name:<6} {one.command}")
+
+
+def launched_answer(
+    place: Place, backfill_id: str, said: str, *, assets: Sequence[str], data: Mapping[str, Any]
+) -> Answer:
+    """Return what was launched, and how to watch, stop and undo it, as an answer."""
+    commands = commands_of(backfill_id, place, assets)
+    return Answer(
+        data={"backfill_id": backfill_id, **data, "commands": as_json(commands)},
+        show=partial(show_launched, said=said, commands=commands),
+        brief=backfill_id,
+    )
 
 
 def _of_asset(asset: AssetProgress, place: Place) -> list[NextCommand]:
+    diff = command(place, "diff", asset.asset)
     if "rejected" in asset.counts:
-        return [NextCommand(f"see the rejected rows of {asset.asset}", command(place, "diff", asset.asset))]
+        return [NextCommand("diff", f"see the rejected rows of {asset.asset}", diff)]
     if asset.goal == "staged" and set(asset.counts) == {"staged"}:
         return [
-            NextCommand(f"compare with what is live of {asset.asset}", command(place, "diff", asset.asset)),
-            NextCommand("publish it", command(place, "approve", asset.asset)),
+            NextCommand("diff", f"compare what is staged of {asset.asset} with what is live", diff),
+            NextCommand("approve", f"publish {asset.asset}", command(place, "approve", asset.asset)),
         ]
     return []

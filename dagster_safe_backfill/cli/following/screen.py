@@ -8,11 +8,11 @@ from datetime import datetime
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from dagster_safe_backfill.cli.following.next_steps import NextCommand
 from dagster_safe_backfill.cli.following.states import (
     STATES,
     AssetProgress,
     FailedAudit,
+    NextCommand,
     PartitionState,
     Progress,
     RunFailure,
@@ -72,9 +72,15 @@ def show_commands(screen: Console, commands: Sequence[NextCommand]) -> None:
         return
     screen.print()
     for one in commands:
-        screen.print(f"to {one.to}:" if not one.to.startswith("or ") else f"{one.to}:", markup=False)
+        screen.print(f"to {one.to}:", markup=False)
         # Not wrapped, so that it can be copied.
         screen.print(f"  {one.command}", markup=False, soft_wrap=True, style="bold")
+
+
+def show_launched(screen: Console, *, said: str, commands: Sequence[NextCommand]) -> None:
+    """Print what was launched, and what can be done next."""
+    screen.print(said, markup=False, soft_wrap=True)
+    show_commands(screen, commands)
 
 
 def counted(counts: Mapping[State, int]) -> str:

@@ -17,6 +17,21 @@ BAD: frozenset[State] = frozenset({"rejected", "failed", "cancelled"})
 PENDING: frozenset[State] = frozenset({"running", "queued"})
 
 
+@dataclass(frozen=True, slots=True)
+class NextCommand:
+    """A call of the command that can be made next.
+
+    Attributes:
+        name: A short name, as the JSON has it.
+        to: What it is for.
+        command: The call, as it is typed in a shell.
+    """
+
+    name: str
+    to: str
+    command: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedAudit:
     """An audit that didn't pass.

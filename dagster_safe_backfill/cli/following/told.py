@@ -7,12 +7,13 @@ from typing import Any
 
 from dagster_safe_backfill.cli.answers import Problem
 from dagster_safe_backfill.cli.api.values import Run
-from dagster_safe_backfill.cli.following.next_steps import NextCommand
+from dagster_safe_backfill.cli.following.next_steps import as_json
 from dagster_safe_backfill.cli.following.states import (
     BAD,
     AssetProgress,
     FailedAudit,
     GroupAudit,
+    NextCommand,
     PartitionState,
     Progress,
     RunFailure,
@@ -58,7 +59,7 @@ def told(progress: Progress, commands: Sequence[NextCommand]) -> dict[str, Any]:
         },
         "assets": [_asset(one) for one in progress.assets],
         "runs": [_run(one) for one in progress.runs],
-        "commands": [{"to": one.to, "command": one.command} for one in commands],
+        "commands": as_json(commands),
     }
 
 

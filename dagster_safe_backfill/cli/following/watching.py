@@ -11,7 +11,7 @@ from dagster_safe_backfill.cli.answers import Answer, CommandError, Exit, Proble
 from dagster_safe_backfill.cli.following.bar import View, view_of
 from dagster_safe_backfill.cli.following.next_steps import commands_of, next_commands
 from dagster_safe_backfill.cli.following.place import Place, command, find
-from dagster_safe_backfill.cli.following.reader import Reader
+from dagster_safe_backfill.cli.following.reading.reader import Reader
 from dagster_safe_backfill.cli.following.screen import duration, show, show_commands
 from dagster_safe_backfill.cli.following.states import Progress
 from dagster_safe_backfill.cli.following.told import problems, told

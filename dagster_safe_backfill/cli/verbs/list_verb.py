@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import click
 
 from dagster_safe_backfill.cli.answers import Answer
 from dagster_safe_backfill.cli.api.values import OPEN, Backfill
@@ -15,18 +18,34 @@ from dagster_safe_backfill.cli.output import Output
 if TYPE_CHECKING:
     from rich.console import Console
 
+_TAGS = ("plan", "owner", "reason")
+_SEARCHED = 1000
+"""Among how many of the newest backfills those of an asset are looked for."""
+
 
 @verb(
     "list",
-    option("--limit", type=int, default=20, show_default=True, help="How many, the newest first."),
+    option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many, the newest first."),
     option("--open", "only_open", is_flag=True, help="Only those that haven't ended."),
+    option("--asset", metavar="ASSET", help="Only those of this asset."),
 )
-def command(connection: Connection, _output: Output, *, limit: int, only_open: bool) -> Answer:
-    """List the backfills that Dagster knows, the newest first."""
-    found = connection.dagster.backfills(limit=limit, statuses=sorted(OPEN) if only_open else ())
+def command(connection: Connection, _output: Output, *, limit: int, only_open: bool, asset: str | None) -> Answer:
+    """List the backfills that Dagster knows: those that haven't ended first, then the newest."""
+    statuses = sorted(OPEN)
+    # Those that are open come first, however old they are.
+    found = connection.dagster.backfills(limit=_SEARCHED if asset else limit, statuses=statuses)
+    if not only_open:
+        known = {one.id for one in found}
+        newest = connection.dagster.backfills(limit=_SEARCHED if asset else limit)
+        found += [one for one in newest if one.id not in known]
+    if asset is not None:
+        # Of an asset that is unknown, it would say that there are none.
+        connection.dagster.assets([asset])
+        found = [one for one in found if asset in one.assets]
+    found = found[:limit]
     return Answer(
         data={"backfills": [_told(one) for one in found]},
-        show=lambda screen: _show(screen, found),
+        show=partial(_show, found=found),
         brief="\n".join(one.id for one in found),
     )
 
@@ -35,9 +54,12 @@ def _told(one: Backfill) -> dict[str, Any]:
     return {
         "id": one.id,
         "status": one.status,
+        "is_open": one.is_open,
         "title": one.title,
         "started_at": one.started_at,
         "ended_at": one.ended_at,
+        **{name: one.tags.get(f"safe_backfill/{name}") for name in _TAGS},
+        "parent_id": one.tags.get("dagster/parent_backfill_id"),
         "tags": dict(one.tags),
         "assets": {
             key: {
@@ -58,12 +80,18 @@ def _show(screen: Console, found: Sequence[Backfill]) -> None:
         screen.print("no backfills")
         return
     table = Table(box=None, pad_edge=False)
-    for name in ("id", "status", "started", "asset", "partitions", "live", "failed"):
-        table.add_column(name, justify="right" if name in {"partitions", "live", "failed"} else "left")
+    # Where no backfill has such a tag, there is no column for it.
+    tags = [name for name in _TAGS if any(f"safe_backfill/{name}" in one.tags for one in found)]
+    numbers = ("partitions", "done", "failed")
+    for name in ("id", "status", "started", "asset", *numbers, *tags):
+        table.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
     for one in found:
         started = f"{datetime.fromtimestamp(one.started_at).astimezone():%Y-%m-%d %H:%M}"
-        for number, (key, counts) in enumerate(one.assets.items() or [("", None)]):
-            numbers = ("", "", "") if counts is None else (counts.targeted, counts.materialized, counts.failed)
-            lead = (one.id, one.status, started) if number == 0 else ("", "", "")
-            table.add_row(*lead, key, *map(str, numbers))
+        for number, (key, counts) in enumerate(one.assets.items() or [(one.title or "a job", None)]):
+            told = ("", "", "") if counts is None else (counts.targeted, counts.materialized, counts.failed)
+            lead, last = ("", "", ""), [""] * len(tags)
+            if number == 0:
+                lead = (one.id, one.status, started)
+                last = [one.tags.get(f"safe_backfill/{name}", "") for name in tags]
+            table.add_row(*lead, key, *map(str, told), *last)
     screen.print(table)

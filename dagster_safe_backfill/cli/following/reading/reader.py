@@ -11,11 +11,11 @@ from dagster_safe_backfill.cli.answers import unreachable, usage_error
 from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.api.reading import key_of, run_of
 from dagster_safe_backfill.cli.api.values import Backfill, Materialization, Run
-from dagster_safe_backfill.cli.following.documents import MATERIALIZED_BY, RUNS, batches
-from dagster_safe_backfill.cli.following.failures import RunOutcome, outcome_of
-from dagster_safe_backfill.cli.following.judging import Known, judged
+from dagster_safe_backfill.cli.following.reading.documents import MATERIALIZED_BY, RUNS, batches
+from dagster_safe_backfill.cli.following.reading.failures import RunOutcome, outcome_of
+from dagster_safe_backfill.cli.following.reading.judging import Known, judged
+from dagster_safe_backfill.cli.following.reading.targets import OwnRun, Targets
 from dagster_safe_backfill.cli.following.states import Progress, RunProgress
-from dagster_safe_backfill.cli.following.targets import OwnRun, Targets
 
 _PAGE = 1000
 _ASKED_AT_ONCE = 20

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dagster_safe_backfill.cli.api.values import Backfill, Materialization
-from dagster_safe_backfill.cli.following.failures import AssetOutcome, RunOutcome, failed_audits
+from dagster_safe_backfill.cli.following.reading.failures import AssetOutcome, RunOutcome, failed_audits
+from dagster_safe_backfill.cli.following.reading.targets import OwnRun
 from dagster_safe_backfill.cli.following.states import AssetProgress, GroupAudit, PartitionState, RunFailure
-from dagster_safe_backfill.cli.following.targets import OwnRun
 
 SHADOW, AUDIT = "__shadow", "__audit"
 """The endings of the assets beside `x` in the staged shape."""

@@ -10,7 +10,7 @@ from dagster_safe_backfill.cli.api import documents
 from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.api.reading import asset_of, between
 from dagster_safe_backfill.cli.api.values import Asset, Backfill, Run
-from dagster_safe_backfill.cli.following.documents import JOB
+from dagster_safe_backfill.cli.following.reading.documents import JOB
 
 _PARTITION = "dagster/partition"
 _FIRST = "dagster/asset_partition_range_start"

@@ -10,7 +10,7 @@ from typing import Any
 from dagster_safe_backfill.cli.answers import unreachable
 from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.api.reading import key_of
-from dagster_safe_backfill.cli.following.documents import LOG
+from dagster_safe_backfill.cli.following.reading.documents import LOG
 from dagster_safe_backfill.cli.following.states import FailedAudit, RunFailure
 
 _PAGE = 1000

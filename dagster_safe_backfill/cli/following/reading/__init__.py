@@ -1,0 +1,1 @@
+"""Reading from Dagster how far a backfill is."""

@@ -1,0 +1,90 @@
+"""The audit's report on what waits to be published, in short, as a screen and as JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from dagster_safe_backfill.cli.api.reading import ranges_of
+from dagster_safe_backfill.cli.following.reading.failures import CheckOutcome
+from dagster_safe_backfill.cli.following.waiting import AuditReport, Waiting
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_DIFFERENCES = 5
+_RANGES = 6
+
+
+def show_report(screen: Console, waiting: Waiting, report: AuditReport) -> None:
+    """Print what the audit says of what waits to be published."""
+    from rich.table import Table
+
+    name = waiting.assets.live.key
+    screen.print(f"{name}: {len(waiting.keys):,} partitions wait to be published, {_ranges(waiting)}", markup=False)
+    when = f"{datetime.fromtimestamp(report.at).astimezone():%Y-%m-%d %H:%M:%S}"
+    staged_by = ", ".join(waiting.staged_by[:3])
+    screen.print(f"staged by {staged_by}; audited together {when} by run {report.run_id[:8]}", markup=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("  audit", "verdict", ""):
+        table.add_column(title)
+    for one in report.checks:
+        table.add_row(f"  {one.name}", verdict_of(one), one.said or "")
+    screen.print(table)
+    for line in _compared(report):
+        screen.print(line, markup=False, soft_wrap=True)
+
+
+def report_json(waiting: Waiting, report: AuditReport) -> dict[str, Any]:
+    """Return the report as JSON values."""
+    return {
+        "asset": waiting.assets.live.key,
+        "partitions": [*waiting.keys],
+        "other_staged_partitions": [*waiting.others],
+        "staged_by": [*waiting.staged_by],
+        "audit": {
+            "run_id": report.run_id,
+            "at": report.at,
+            "audits": [
+                {"audit": one.name, "verdict": verdict_of(one), "failed_rows": one.total, "message": one.said}
+                for one in report.checks
+            ],
+            "by_partition": [dict(row) for row in report.rows],
+        },
+    }
+
+
+def verdict_of(check: CheckOutcome) -> str:
+    """Return what a check came to: passed, warned or failed."""
+    if check.passed:
+        return "passed"
+    return "failed" if check.blocks else "warned"
+
+
+def _ranges(waiting: Waiting) -> str:
+    found = ranges_of(waiting.keys, waiting.assets.live.keys)
+    said = [first if first == last else f"{first} to {last}" for first, last in found[:_RANGES]]
+    return ", ".join(said) + (f" and {len(found) - _RANGES:,} more ranges" if len(found) > _RANGES else "")
+
+
+def _compared(report: AuditReport) -> Sequence[str]:
+    """Return how the staged rows differ from the live ones, in sentences."""
+    if not report.rows:
+        return ()
+    found = [f"verdicts: {', '.join(f'{count:,} {verdict}' for verdict, count in _verdicts(report.rows).items())}"]
+    compared = [row for row in report.rows if "live rows" in row]
+    if not compared:
+        return found
+    shadow, live = (sum(row[name] for row in compared) for name in ("shadow rows", "live rows"))
+    found.append(f"rows: {shadow:,} staged, {live:,} live now ({shadow - live:+,})")
+    differing = sorted((row for row in compared if row["difference"]), key=lambda row: -abs(row["difference"]))
+    if differing and live:
+        largest = ", ".join(f"{row['partition']} {row['difference']:+,}" for row in differing[:_DIFFERENCES])
+        found.append(f"{len(differing):,} partitions have another number of rows than live; the largest: {largest}")
+    return found
+
+
+def _verdicts(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, int]:
+    return Counter(row["verdict"] for row in rows)

@@ -1,0 +1,123 @@
+"""`approve`: the person's yes to a staged backfill."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import click
+
+from dagster_safe_backfill.cli.answers import Answer, Exit, Problem
+from dagster_safe_backfill.cli.api.reading import ranges_of
+from dagster_safe_backfill.cli.connection import Connection
+from dagster_safe_backfill.cli.following import follow
+from dagster_safe_backfill.cli.following.next_steps import announce, launched_answer
+from dagster_safe_backfill.cli.following.report import report_json, show_report
+from dagster_safe_backfill.cli.following.waiting import AuditReport, Waiting, staged_assets, what_waits
+from dagster_safe_backfill.cli.options import argument, option, verb
+from dagster_safe_backfill.cli.output import Output
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+AUDIT_TAG = "safe_backfill/approved_audit"
+"""The tag of a publication with the run of the audit on whose word it was approved."""
+
+
+@verb(
+    "approve",
+    argument("asset", metavar="ASSET"),
+    option("--yes", "-y", is_flag=True, help="Publish without a question."),
+    option("--owner", metavar="NAME", help="Who approves it, kept as the tag safe_backfill/owner."),
+    option("--reason", metavar="TEXT", help="Why, kept as the tag safe_backfill/reason."),
+    option("--watch", is_flag=True, help="Follow the publication until it ends."),
+    option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Follow it for at most that long."),
+)
+def command(
+    connection: Connection,
+    output: Output,
+    *,
+    asset: str,
+    yes: bool,
+    owner: str | None,
+    reason: str | None,
+    watch: bool,
+    timeout: float | None,
+) -> Answer:
+    """Publish what a staged backfill has staged and audited: the report in short, a question, then the publication.
+
+    Of an asset x of build_staged_wap_assets, whose x__shadow and x__audit ran. It publishes the partitions that the
+    newest audit covers and that aren't published since, together. It is refused (3) if that audit failed, if partitions
+    were staged again after it, if a backfill publishes the asset now, or if nobody can be asked and --yes isn't given.
+    """
+    waiting = what_waits(connection.dagster, staged_assets(connection.dagster, asset))
+    report = waiting.report
+    if report is None:
+        return _nothing(waiting)
+    warnings = _warnings(waiting)
+    if not yes and not _is_confirmed(output, waiting, report):
+        return _unconfirmed(waiting, report, warnings)
+    backfill_id = _launch(connection, waiting, report, owner=owner, reason=reason)
+    name = waiting.assets.live.key
+    said = f"backfill {backfill_id} publishes {len(waiting.keys):,} partitions of {name}"
+    if watch:
+        announce(output, connection, backfill_id, said, assets=[name])
+        return follow(connection, output, backfill_id, timeout=timeout)
+    return launched_answer(connection, backfill_id, said, assets=[name], data=report_json(waiting, report))
+
+
+def _is_confirmed(output: Output, waiting: Waiting, report: AuditReport) -> bool:
+    if not output.is_interactive:
+        return False
+    show_report(output.log, waiting, report)
+    for warning in _warnings(waiting):
+        output.note(f"warning: {warning}")
+    return click.confirm("Publish them?", err=True)
+
+
+def _launch(
+    connection: Connection, waiting: Waiting, report: AuditReport, *, owner: str | None, reason: str | None
+) -> str:
+    live = waiting.assets.live
+    # Dagster takes a range of multi-partitions as a rectangle, so each is named by itself.
+    is_multi = live.kind == "multi"
+    ranges = [(key, key) for key in waiting.keys] if is_multi else ranges_of(waiting.keys, live.keys)
+    tags = {AUDIT_TAG: report.run_id, "safe_backfill/owner": owner, "safe_backfill/reason": reason}
+    return connection.dagster.launch_backfill(
+        [live.key],
+        {live.key: ranges},
+        tags={name: value for name, value in tags.items() if value},
+        title=f"{live.key}: publish {len(waiting.keys):,} staged partitions",
+        description=reason,
+    )
+
+
+def _warnings(waiting: Waiting) -> Sequence[str]:
+    if not waiting.others:
+        return ()
+    shown = ", ".join(waiting.others[:5]) + (", …" if len(waiting.others) > 5 else "")
+    return [
+        f"{len(waiting.others):,} partitions are staged besides, not covered by this audit; they stay staged ({shown})"
+    ]
+
+
+def _nothing(waiting: Waiting) -> Answer:
+    name = waiting.assets.live.key
+
+    def show(screen: Console) -> None:
+        screen.print(f"nothing to do: no partition of {name} is staged that isn't published")
+
+    return Answer(data={"backfill_id": None, "asset": name, "partitions": []}, show=show)
+
+
+def _unconfirmed(waiting: Waiting, report: AuditReport, warnings: Sequence[str]) -> Answer:
+    return Answer(
+        data={"backfill_id": None, **report_json(waiting, report)},
+        show=partial(show_report, waiting=waiting, report=report),
+        exit_code=Exit.REFUSED,
+        warnings=warnings,
+        errors=[
+            Problem(code="not_confirmed", message="nothing was published", hint="--yes publishes without a question")
+        ],
+    )

@@ -1,0 +1,117 @@
+"""`retry`: go on with a backfill that failed or was cancelled."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import click
+
+from dagster_safe_backfill.cli.answers import Answer, CommandError, refusal
+from dagster_safe_backfill.cli.api.client import Dagster
+from dagster_safe_backfill.cli.connection import Connection
+from dagster_safe_backfill.cli.following import follow
+from dagster_safe_backfill.cli.following.next_steps import announce, launched_answer
+from dagster_safe_backfill.cli.following.place import command as call
+from dagster_safe_backfill.cli.following.place import find_backfill
+from dagster_safe_backfill.cli.following.reading.reader import Reader
+from dagster_safe_backfill.cli.following.screen import counted
+from dagster_safe_backfill.cli.following.states import Progress
+from dagster_safe_backfill.cli.options import argument, option, verb
+from dagster_safe_backfill.cli.output import Output
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_PARENT = "dagster/parent_backfill_id"
+_RANGE = "dagster/asset_partition_range_start"
+_SEARCHED = 500
+"""Among how many of the newest backfills one is looked for that retries the same."""
+
+
+@verb(
+    "retry",
+    argument("backfill_id", metavar="ID"),
+    option("--watch", is_flag=True, help="Follow it until it ends."),
+    option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Follow it for at most that long."),
+)
+def command(connection: Connection, output: Output, *, backfill_id: str, watch: bool, timeout: float | None) -> Answer:
+    """Go on with a backfill that failed or was cancelled: what isn't done is computed, what is live stays as it is.
+
+    Dagster makes a new backfill of it, with the same tags, whose id is printed first. If all partitions are done,
+    nothing is launched, and the exit code is 0. One that still runs, or is being retried, is refused (3).
+    """
+    dagster = connection.dagster
+    subject = find_backfill(dagster, backfill_id)
+    progress = Reader(dagster=dagster, subject=subject).read()
+    if progress.has_reached_all:
+        return _nothing(progress)
+    _check(connection, progress)
+    try:
+        new = dagster.reexecute_backfill(subject.id)
+    except CommandError as error:
+        if error.problem.code != "dagster_error":
+            raise
+        raise refusal(
+            "not_retryable", f"Dagster refuses to go on with {subject.id}: {error.problem.message}"
+        ) from error
+    left = progress.total - progress.counts.get("live", 0)
+    said = f"backfill {new} goes on with {left:,} of {progress.total:,} partitions of {subject.id}"
+    assets = [one.asset for one in progress.assets if one.goal == "live"]
+    if watch:
+        announce(output, connection, new, said, assets=assets)
+        return follow(connection, output, new, timeout=timeout)
+    return launched_answer(connection, new, said, assets=assets, data={"parent_id": subject.id, "partitions": left})
+
+
+def _check(connection: Connection, progress: Progress) -> None:
+    """Refuse a backfill with which nobody can go on.
+
+    Raises:
+        CommandError: It still runs, it is being retried, or Dagster can't retry it.
+    """
+    if not progress.is_over:
+        raise refusal(
+            "still_running",
+            f"backfill {progress.id} still runs ({progress.status}), so nothing was launched",
+            hint=f"wait for it, or stop it: {call(connection, 'cancel', progress.id, '--now', '--wait')}",
+        )
+    is_of_job = progress.backfill is not None and not progress.backfill.is_of_assets
+    # Dagster 1.13.27 gives up a re-execution of a job's runs over ranges: 'Param "partition_name" is not a str'.
+    if is_of_job and any(_RANGE in run.tags for run in progress.runs):
+        raise refusal(
+            "not_retryable",
+            f"{progress.id} is a backfill of a job whose runs take ranges of partitions; Dagster can't go on with such",
+            hint="backfill the assets: safe-backfill launch ASSET --failed --missing",
+        )
+    _check_children(connection, progress.id, connection.dagster)
+
+
+def _check_children(connection: Connection, backfill_id: str, dagster: Dagster) -> None:
+    children = [one for one in dagster.backfills(limit=_SEARCHED) if one.tags.get(_PARENT) == backfill_id]
+    if not children:
+        return
+    newest = max(children, key=lambda one: one.started_at)
+    if newest.is_open:
+        raise refusal(
+            "already_retried",
+            f"backfill {newest.id} goes on with {backfill_id} already ({newest.status})",
+            hint=call(connection, "watch", newest.id),
+        )
+    raise refusal(
+        "already_retried",
+        f"backfill {newest.id} went on with {backfill_id} before ({newest.status}), and may have done some of it",
+        hint=f"go on with that one: {call(connection, 'retry', newest.id)}",
+    )
+
+
+def _nothing(progress: Progress) -> Answer:
+    return Answer(
+        data={"backfill_id": None, "parent_id": progress.id, "partitions": 0, "commands": {}},
+        show=partial(_show_nothing, progress=progress),
+        brief="",
+    )
+
+
+def _show_nothing(screen: Console, *, progress: Progress) -> None:
+    screen.print(f"nothing to do: backfill {progress.id} has done all of it ({counted(progress.counts)})")

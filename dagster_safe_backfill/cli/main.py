@@ -43,7 +43,8 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        found: click.Command = importlib.import_module(f"{__package__}.verbs.{cmd_name}_verb").command
+        module, name = ("watch", cmd_name) if cmd_name in {"watch", "status"} else (cmd_name, "command")
+        found: click.Command = getattr(importlib.import_module(f"{__package__}.verbs.{module}_verb"), name)
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

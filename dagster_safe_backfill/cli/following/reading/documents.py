@@ -86,7 +86,7 @@ query ($audit: AssetKeyInput!, $live: AssetKeyInput!) {{
 
 JOB = """
 query ($id: String!) {
-  partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { partitionSetName partitionNames } }
+  partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { partitionNames } }
 }
 """
 

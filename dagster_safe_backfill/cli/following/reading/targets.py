@@ -101,8 +101,8 @@ class Targets:
             return
         if not backfill.is_of_assets:
             told = self.dagster.ask(JOB, id=backfill.id)["partitionBackfillOrError"]
-            job = str(told["partitionSetName"] or "the job").removesuffix("_partition_set")
-            self.job, self.partitions = job, {job: told["partitionNames"] or ()}
+            self.job = backfill.job or "the job"
+            self.partitions = {self.job: told["partitionNames"] or ()}
             return
         self.define([*backfill.assets])
         defined = [self.assets[name] for name in backfill.assets if name in self.assets]

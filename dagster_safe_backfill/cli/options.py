@@ -27,7 +27,9 @@ _PLACE = (
     ),
     click.option("-m", "--module-name", "modules", multiple=True, help="A module with the definitions."),
     click.option("-f", "--python-file", "files", multiple=True, help="A file with the definitions."),
-    click.option("-w", "--workspace", "workspaces", multiple=True, help="A workspace file."),
+    click.option(
+        "-w", "--workspace", "workspaces", multiple=True, type=click.Path(exists=True), help="A workspace file."
+    ),
     click.option("-d", "--working-directory", help="The directory to load the definitions from."),
     click.option("-a", "--attribute", help="The name of the definitions in the module or file."),
 )

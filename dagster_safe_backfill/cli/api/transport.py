@@ -8,10 +8,11 @@ import time
 import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from dagster_safe_backfill.cli.answers import CommandError, unreachable, usage_error
 
@@ -103,12 +104,18 @@ class HttpTransport(Transport):
 
     def _post(self, document: str, variables: Mapping[str, Any]) -> object:
         body = json.dumps({"query": document, "variables": dict(variables)}).encode()
-        base, _, given = self.url.partition("?")
-        address = f"{base.rstrip('/')}/graphql" + (f"?{given}" if given else "")
+        parts = urlsplit(self.url)
+        address = parts._replace(
+            netloc=parts.netloc.rpartition("@")[2], path=f"{parts.path.rstrip('/')}/graphql", fragment=""
+        )
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if self.token is not None:
             headers["Dagster-Cloud-Api-Token"] = self.token
-        request = urllib.request.Request(address, data=body, headers=headers)
+        # As of a proxy before the webserver; urllib takes the user and password of a URL for a part of the host.
+        if parts.username is not None:
+            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            headers["Authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
+        request = urllib.request.Request(urlunsplit(address), data=body, headers=headers)
         try:
             with urllib.request.urlopen(request, timeout=self.timeout) as response:
                 raw = response.read()

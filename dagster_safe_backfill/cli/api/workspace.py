@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -49,13 +50,12 @@ class WorkspaceTransport(Transport):
         self.place = "the instance of DAGSTER_HOME"
         try:
             self.instance = self._stack.enter_context(dg.DagsterInstance.get())
+        except Exception as error:
+            raise unreachable("no_instance", f"Dagster's instance can't be opened: {error}") from error
+        with _loading():
             target = workspace_opts_to_load_target(WorkspaceOpts(**code), allow_in_process=in_process)
             with contextlib.nullcontext() if in_process else _elsewhere(Path(self.instance.root_directory)):
                 self.process_context = self._stack.enter_context(WorkspaceProcessContext(self.instance, target))
-        except dg.DagsterError as error:
-            raise _unloadable(error) from error
-        except Exception as error:
-            raise unreachable("no_instance", f"Dagster's instance can't be opened: {error}") from error
         self._schema = _schema()
 
     def query(self, document: str, variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,6 +153,7 @@ def _loading() -> Any:
         ) from error
 
 
+@cache
 def _schema() -> Any:
     try:
         from dagster_graphql.schema import create_schema

@@ -139,8 +139,8 @@ def _show(screen: Console, told: Sequence[Mapping[str, Any]], *, empty: str) -> 
     table = Table(box=None, pad_edge=False)
     for name in ("time", "what", "publication", "partitions", "+new ~changed -gone =same"):
         # As long as an id, if there is room for it.
-        is_id = name == "publication" and screen.width >= 110
-        table.add_column(name, overflow="fold", min_width=36 if is_id else None)
+        width = 36 if screen.width >= 110 else 24
+        table.add_column(name, overflow="fold", min_width=width if name == "publication" else None)
     for one in told:
         many = f" ({one['partitions']:,})" if one["partitions"] > 1 else ""
         text = Text(one["publication_id"]).append("".join(f"\n{note}" for note in _notes(one)), style="dim")

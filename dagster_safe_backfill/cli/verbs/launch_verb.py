@@ -83,7 +83,8 @@ def command(
         output.note(f"  {name:<6} {text}")
     with connection.daemon(backfill_id) if in_process else nullcontext():
         if watch or in_process:
-            return follow(connection, output, backfill_id, timeout=timeout)
+            answer = follow(connection, output, backfill_id, timeout=timeout)
+            return replace(answer, warnings=[*_warnings(planning), *answer.warnings])
     return _launched(planning, backfill_id, dagster)
 
 
@@ -133,12 +134,16 @@ def _next(planning: Planning, backfill_id: str) -> dict[str, str]:
 def _launched(planning: Planning, backfill_id: str, dagster: Dagster) -> Answer:
     plan = planning.plan
     commands = _next(planning, backfill_id)
-    warnings = [f"{one.name}: {one.message}" for one in planning.guards if not one.holds]
-    if not checks_live(plan):
-        warnings.append("its runs don't check whether live rows changed after the plan")
     return Answer(
         data={"backfill_id": backfill_id, "plan": plan.id, "dagster": dagster.place, "commands": commands},
         show=lambda _screen: None,
         brief=backfill_id,
-        warnings=[*planning.warnings, *warnings],
+        warnings=_warnings(planning),
     )
+
+
+def _warnings(planning: Planning) -> list[str]:
+    found = [*planning.warnings, *(f"{one.name}: {one.message}" for one in planning.guards if not one.holds)]
+    if not checks_live(planning.plan):
+        found.append("its runs don't check whether live rows changed after the plan")
+    return found

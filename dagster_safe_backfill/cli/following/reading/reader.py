@@ -119,8 +119,13 @@ class Reader:
             self._targets.read_run(run)
             return
         # A run of a job, such as a rollback, doesn't say before which partitions it is about.
-        told = self.dagster.ask(MATERIALIZED_BY, id=run.run.id)["runOrError"]["assetMaterializations"]
-        found = [(key_of(event["assetKey"]), event["partition"]) for event in told if event["partition"] is not None]
+        told = self.dagster.ask(MATERIALIZED_BY, id=run.run.id)["runOrError"]
+        planned = [key_of(one["key"]) for one in told["assets"]]
+        named = ((key_of(event["assetKey"]), event["partition"]) for event in told["assetMaterializations"])
+        found = [(asset, key) for asset, key in named if key is not None]
+        if run.keys:
+            # Of a job that was launched for partitions, its tags name these.
+            found = [(asset, key) for asset in planned for key in run.keys]
         if not found and not run.run.is_open:
             raise usage_error(
                 "no_partitions",

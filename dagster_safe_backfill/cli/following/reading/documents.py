@@ -29,7 +29,7 @@ query ($filter: RunsFilter!, $cursor: String, $limit: Int!) {
 
 MATERIALIZED_BY = """
 query ($id: ID!) {
-  runOrError(runId: $id) { 
+  runOrError(runId: $id) {
     ... on Run { assets { key { path } } assetMaterializations { partition assetKey { path } } }
   }
 }

@@ -42,8 +42,8 @@ class OwnRun:
         """Return it with the partitions that its tags name, of an asset that it materializes."""
         return replace(self, keys=frozenset(_keys(self.run.tags, asset)))
 
-    def with_assets(self, assets: Sequence[str], keys: frozenset[str]) -> OwnRun:
-        """Return it with what it has materialized."""
+    def with_assets(self, assets: Sequence[str], keys: frozenset[str] | None = None) -> OwnRun:
+        """Return it with the assets and partitions that it covers."""
         return replace(self, assets=assets, keys=keys)
 
     def told(self, *, has_news: bool) -> OwnRun:

@@ -32,6 +32,8 @@ VERBS = {
     "doctor": "Check Dagster, the warehouse and the definitions.",
 }
 """The verbs and their short help, so that `--help` loads none of them."""
+_OF_BACKFILLS = frozenset({"watch", "status", "list", "cancel", "retry"})
+"""The verbs of backfills that were launched, which stand in a folder of their own."""
 
 
 class _Verbs(click.Group):
@@ -43,8 +45,8 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        module, name = ("watch", cmd_name) if cmd_name in {"watch", "status"} else (cmd_name, "command")
-        found: click.Command = getattr(importlib.import_module(f"{__package__}.verbs.{module}_verb"), name)
+        folder = "verbs.backfills" if cmd_name in _OF_BACKFILLS else "verbs"
+        found: click.Command = importlib.import_module(f"{__package__}.{folder}.{cmd_name}_verb").command
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

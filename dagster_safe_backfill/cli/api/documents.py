@@ -15,7 +15,7 @@ metadataEntries {
 _ERRORS = "... on Error { message }"
 _RUN = "runId status jobName tags { key value } startTime endTime"
 _BACKFILL = """
-id status title timestamp endTimestamp isAssetBackfill
+id status title timestamp endTimestamp isAssetBackfill partitionSetName
 tags { key value }
 error { message }
 assetBackfillData {

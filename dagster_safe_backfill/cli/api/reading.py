@@ -163,6 +163,7 @@ def backfill_of(told: Mapping[str, Any]) -> Backfill:
         assets={key_of(one["assetKey"]): _counts(one) for one in (data["assetBackfillStatuses"] if data else ())},
         runs=tuple(run_of(one) for one in told.get("runs", ())),
         is_of_assets=told["isAssetBackfill"],
+        job=told["partitionSetName"] and str(told["partitionSetName"]).removesuffix("_partition_set"),
     )
 
 

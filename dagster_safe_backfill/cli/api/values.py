@@ -123,6 +123,7 @@ class Backfill:
         error: The message of the error with which Dagster gave it up.
         runs: Its runs, the newest first, up to the number asked for.
         is_of_assets: False for a backfill of a job.
+        job: The name of that job.
     """
 
     id: str
@@ -135,6 +136,7 @@ class Backfill:
     assets: Mapping[str, Counts]
     runs: Sequence[Run] = ()
     is_of_assets: bool = True
+    job: str | None = None
 
     @property
     def is_open(self) -> bool:

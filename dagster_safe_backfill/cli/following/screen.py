@@ -107,6 +107,8 @@ def _headline(progress: Progress) -> str:
         parts.append(f"since {_time(progress.started_at)}")
         if progress.ended_at is not None:
             parts.append(f"took {duration(progress.ended_at - progress.started_at)}")
+    if progress.is_over and progress.ended_at is None:
+        parts.append("(all is done; Dagster's daemon marks it so at its next look)")
     for name in ("plan", "owner", "reason"):
         value = progress.tags.get(f"safe_backfill/{name}")
         if value:

@@ -33,7 +33,8 @@ class AuditReport:
 
     Attributes:
         run_id: Its run.
-        scope: The group that it audited: the backfill, or the run, that staged it.
+        scope: The group whose audit it is: the backfill, or the run, to which its run belongs.
+        audited: How many partitions it audited.
         at: When it ended, in seconds since the epoch.
         left_out: The partitions that were staged then, and that it left out.
         checks: The result of each audit.
@@ -42,6 +43,7 @@ class AuditReport:
 
     run_id: str
     scope: str | None
+    audited: int
     at: float
     left_out: Sequence[str]
     checks: Sequence[CheckOutcome]
@@ -99,9 +101,12 @@ def what_waits(dagster: Dagster, assets: StagedAssets) -> Waiting:
     _check_not_publishing(dagster, assets.live.key)
     report = _report(dagster, assets)
     groups = _groups(dagster, {one.run_id for one in staged.values()})
-    own = [key for key, one in staged.items() if groups.get(one.run_id) == report.scope]
-    # An audit whose own group had staged nothing took all that waited.
-    keys = own or [key for key in staged if key not in report.left_out]
+    covered = _covered(dagster, assets, report)
+    if covered is None:
+        covered = frozenset(key for key, one in staged.items() if groups.get(one.run_id) == report.scope)
+    keys = [key for key in staged if key in covered]
+    if not keys:
+        raise _not_audited(assets, [*staged])
     newer = [key for key in keys if staged[key].at > report.at]
     if newer:
         raise refusal(
@@ -126,6 +131,20 @@ def _staged(dagster: Dagster, assets: StagedAssets) -> dict[str, Materialization
     keys = [key for key in assets.shadow.keys if key in green]
     staged, live = dagster.newest(assets.shadow, keys), dagster.newest(assets.live, keys)
     return {key: staged[key] for key in keys if key in staged and (key not in live or live[key].at < staged[key].at)}
+
+
+def _covered(dagster: Dagster, assets: StagedAssets, report: AuditReport) -> frozenset[str] | None:
+    """Return the partitions that an audit covered; None if they are those that its own group staged."""
+    told = frozenset(row["partition"] for row in report.rows)
+    # The report has room for some hundred partitions.
+    if len(told) == report.audited:
+        return told
+    try:
+        is_of_own = report.scope is not None and assets.shadow.key in dagster.backfill(report.scope, runs=0).assets
+    except CommandError:
+        is_of_own = False
+    # An audit whose own group had staged nothing took all that waited.
+    return None if is_of_own else frozenset(assets.live.keys) - {*report.left_out}
 
 
 def _groups(dagster: Dagster, run_ids: Iterable[str]) -> dict[str, str]:
@@ -159,15 +178,12 @@ def _report(dagster: Dagster, assets: StagedAssets) -> AuditReport:
     if last is not None and last["status"] == "FAILURE" and (newest is None or newest["runId"] != last["runId"]):
         raise _audit_failed(dagster, assets, last["runId"])
     if newest is None:
-        raise refusal(
-            "not_audited",
-            f"what is staged of {assets.live.key} was never audited together",
-            hint=_hint_to_audit(assets),
-        )
+        raise _not_audited(assets, ())
     metadata = metadata_of(newest["metadataEntries"])
     return AuditReport(
         run_id=newest["runId"],
         scope=metadata.get("scope"),
+        audited=metadata.get("partitions", 0),
         at=float(newest["timestamp"]) / 1000,
         left_out=metadata.get("left_out", ()),
         checks=[*_checks(node, newest["runId"])],
@@ -196,6 +212,15 @@ def _audit_failed(dagster: Dagster, assets: StagedAssets, run_id: str) -> Comman
         f"the newest audit of {assets.live.key} failed (run {run_id[:8]}): {outcome.message}",
         hint=f"mend the data or the code, backfill {assets.shadow.key} again, and audit it again",
         partitions=[key for key in assets.live.keys if key in keys],
+    )
+
+
+def _not_audited(assets: StagedAssets, keys: Sequence[str]) -> CommandError:
+    return refusal(
+        "not_audited",
+        f"what is staged of {assets.live.key} and not published was never audited together",
+        hint=_hint_to_audit(assets),
+        partitions=keys,
     )
 
 

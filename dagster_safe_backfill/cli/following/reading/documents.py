@@ -29,7 +29,9 @@ query ($filter: RunsFilter!, $cursor: String, $limit: Int!) {
 
 MATERIALIZED_BY = """
 query ($id: ID!) {
-  runOrError(runId: $id) { ... on Run { assetMaterializations { partition assetKey { path } } } }
+  runOrError(runId: $id) {
+    ... on Run { assets { key { path } } assetMaterializations { partition assetKey { path } } }
+  }
 }
 """
 
@@ -86,7 +88,7 @@ query ($audit: AssetKeyInput!, $live: AssetKeyInput!) {{
 
 JOB = """
 query ($id: String!) {
-  partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { partitionSetName partitionNames } }
+  partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { partitionNames } }
 }
 """
 

@@ -115,23 +115,34 @@ class Reader:
     def _read_run_alone(self) -> None:
         """Read what a run covers that isn't looked at as part of a backfill."""
         run = self._runs[self.subject.id]
-        if run.keys and run.assets:
-            self._targets.read_run(run)
-            return
-        # A run of a job, such as a rollback, doesn't say before which partitions it is about.
-        told = self.dagster.ask(MATERIALIZED_BY, id=run.run.id)["runOrError"]["assetMaterializations"]
-        found = [(key_of(event["assetKey"]), event["partition"]) for event in told if event["partition"] is not None]
-        if not found and not run.run.is_open:
+        if not run.assets or not run.keys:
+            run = self._of_job(run)
+            self._runs[run.run.id] = run
+        self._targets.read_run(run)
+
+    def _of_job(self, run: OwnRun) -> OwnRun:
+        """Return the run of a job with the assets and partitions that it covers.
+
+        Raises:
+            CommandError: It has ended, and covers none.
+        """
+        told = self.dagster.ask(MATERIALIZED_BY, id=run.run.id)["runOrError"]
+        planned = tuple(key_of(one["key"]) for one in told["assets"])
+        self._targets.define(planned)
+        named = run.with_assets(planned).of(self._targets.partitioned(planned))
+        if named.keys:
+            return named
+        # A rollback doesn't say before which partitions it is about.
+        events = [event for event in told["assetMaterializations"] if event["partition"] is not None]
+        if not events and not run.run.is_open:
             raise usage_error(
                 "no_partitions",
                 f"run {run.run.id} of {run.run.job} ({run.run.status}) covers no partitions of an asset",
                 hint="look at it in Dagster's UI",
             )
-        assets = tuple(dict.fromkeys(name for name, _key in found))
+        assets = tuple(dict.fromkeys(key_of(event["assetKey"]) for event in events))
         self._targets.define(assets)
-        run = run.with_assets(assets, frozenset(key for _name, key in found))
-        self._runs[run.run.id] = run
-        self._targets.read_run(run)
+        return run.with_assets(assets, frozenset(event["partition"] for event in events))
 
     def _read_batches(self) -> list[RunProgress]:
         """Read how far running runs are, and which of them have materialized more since."""

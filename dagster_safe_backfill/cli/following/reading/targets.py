@@ -42,8 +42,8 @@ class OwnRun:
         """Return it with the partitions that its tags name, of an asset that it materializes."""
         return replace(self, keys=frozenset(_keys(self.run.tags, asset)))
 
-    def with_assets(self, assets: Sequence[str], keys: frozenset[str]) -> OwnRun:
-        """Return it with what it has materialized."""
+    def with_assets(self, assets: Sequence[str], keys: frozenset[str] | None = None) -> OwnRun:
+        """Return it with the assets and partitions that it covers."""
         return replace(self, assets=assets, keys=keys)
 
     def told(self, *, has_news: bool) -> OwnRun:
@@ -101,8 +101,8 @@ class Targets:
             return
         if not backfill.is_of_assets:
             told = self.dagster.ask(JOB, id=backfill.id)["partitionBackfillOrError"]
-            job = str(told["partitionSetName"] or "the job").removesuffix("_partition_set")
-            self.job, self.partitions = job, {job: told["partitionNames"] or ()}
+            self.job = backfill.job or "the job"
+            self.partitions = {self.job: told["partitionNames"] or ()}
             return
         self.define([*backfill.assets])
         defined = [self.assets[name] for name in backfill.assets if name in self.assets]

@@ -56,6 +56,7 @@ def _told(one: Backfill) -> dict[str, Any]:
         "status": one.status,
         "is_open": one.is_open,
         "title": one.title,
+        "job": one.job,
         "started_at": one.started_at,
         "ended_at": one.ended_at,
         **{name: one.tags.get(f"safe_backfill/{name}") for name in _TAGS},
@@ -87,7 +88,7 @@ def _show(screen: Console, found: Sequence[Backfill]) -> None:
         table.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
     for one in found:
         started = f"{datetime.fromtimestamp(one.started_at).astimezone():%Y-%m-%d %H:%M}"
-        for number, (key, counts) in enumerate(one.assets.items() or [(one.title or "a job", None)]):
+        for number, (key, counts) in enumerate(one.assets.items() or [(f"job {one.job}", None)]):
             told = ("", "", "") if counts is None else (counts.targeted, counts.materialized, counts.failed)
             lead, last = ("", "", ""), [""] * len(tags)
             if number == 0:

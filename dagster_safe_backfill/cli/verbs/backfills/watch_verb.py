@@ -1,4 +1,4 @@
-"""`status` and `watch`: how far a backfill is, once or until it ends."""
+"""`watch`: follow a backfill until it ends."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import click
 
 from dagster_safe_backfill.cli.answers import Answer
 from dagster_safe_backfill.cli.connection import Connection
-from dagster_safe_backfill.cli.following.place import find
-from dagster_safe_backfill.cli.following.reading.reader import Reader
-from dagster_safe_backfill.cli.following.watching import PATIENCE, answer_of, follow
+from dagster_safe_backfill.cli.following.watching import PATIENCE, follow
 from dagster_safe_backfill.cli.options import argument, option, verb
 from dagster_safe_backfill.cli.output import Output
 
@@ -36,7 +34,7 @@ _SECONDS = click.FloatRange(min=0)
         help="How long to ask a Dagster again that went away.",
     ),
 )
-def watch(
+def command(
     connection: Connection,
     output: Output,
     *,
@@ -53,14 +51,3 @@ def watch(
     6 if the time is up and it still runs, and 130 if you detached.
     """
     return follow(connection, output, backfill_id, timeout=timeout, interval=interval, patience=patience)
-
-
-@verb("status", argument("backfill_id", metavar="ID"))
-def status(connection: Connection, _output: Output, *, backfill_id: str) -> Answer:
-    """Show how far a backfill is, partition by partition.
-
-    ID is that of a backfill, or of a run with partitions, or its beginning. The exit code is 0 if it runs or has done
-    all that it was to do, and 1 if partitions were rejected, failed or were cancelled, whether or not it still runs.
-    """
-    dagster = connection.dagster
-    return answer_of(Reader(dagster=dagster, subject=find(dagster, backfill_id)).read(), connection)

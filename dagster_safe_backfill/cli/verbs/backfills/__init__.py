@@ -1,0 +1,1 @@
+"""The verbs of backfills that were launched."""

@@ -1,0 +1,124 @@
+"""`approve`: the yes to what was staged and audited together, and to nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from dagster_safe_backfill.cli.connection import Connection
+from dagster_safe_backfill_tests.cli.conftest import PROJECT, Terminal
+from dagster_safe_backfill_tests.cli.house import materialize
+from dagster_safe_backfill_tests.cli.launched import at, launch
+
+
+def _audit(terminal: Terminal) -> str:
+    """Audit what is staged, in this process."""
+    import importlib
+
+    import dagster as dg
+
+    project = importlib.import_module(PROJECT)
+    with dg.DagsterInstance.get() as instance:
+        done = dg.materialize(
+            [project.staged.audit], resources=project.defs.resources, instance=instance, raise_on_error=False
+        )
+    return done.run_id
+
+
+def test_the_yes_to_a_staged_backfill(online: Terminal) -> None:
+    dagster = at(online.place[1])
+    staged = launch(dagster, ["staged__shadow", "staged__audit"], "21", "24")
+    told = online("watch", staged, "--interval", "0.3", "--json")
+    assert (told.exit_code, told.data["counts"]) == (0, {"staged": 4})
+    assert told.data["commands"]["approve"].startswith("safe-backfill approve staged --url")
+    days = "FROM shop.staged WHERE day BETWEEN '2024-01-21' AND '2024-01-24'"
+
+    shown = online("approve", "staged__shadow", "--json")
+    assert (shown.exit_code, shown.codes) == (3, ["not_confirmed"])
+    keys = [f"2024-01-{day}" for day in (21, 22, 23, 24)]
+    assert shown.data["partitions"] == keys
+    assert shown.data["staged_by"] == [staged]
+    verdicts = {one["audit"]: one["verdict"] for one in shown.data["audit"]["audits"]}
+    assert verdicts == {"amount_positive": "passed", "unique_key": "passed"}
+
+    told = online("approve", "staged", "--yes", "--reason", "it is right", "--owner", "ann", "--watch", "--json")
+    assert (told.exit_code, told.data["counts"]) == (0, {"live": 4})
+    assert told.data["tags"]["safe_backfill/reason"] == "it is right"
+    assert told.data["tags"]["safe_backfill/approved_audit"] == shown.data["audit"]["run_id"]
+    first = told.err.splitlines()[0]
+    assert first == f"backfill {told.data['id']} publishes 4 partitions of staged"
+    assert online.sql(f"SELECT count(*) {days}") == [(12,)]
+    assert online("status", told.data["id"], "--json").exit_code == 0
+
+
+def test_nothing_waits(offline: Terminal) -> None:
+    told = offline("approve", "staged", "--json")
+    assert (told.exit_code, told.data["backfill_id"]) == (0, None)
+    assert "nothing to do" in offline("approve", "staged", "--yes").out
+
+
+def test_what_isnt_audited_is_refused(offline: Terminal) -> None:
+    materialize(offline, "staged__shadow", "2024-01-01", "2024-01-03")
+    told = offline("approve", "staged", "--yes", "--json")
+    assert (told.exit_code, told.codes) == (3, ["not_audited"])
+    assert "safe-backfill launch staged__audit" in told.json["errors"][0]["hint"]
+
+
+def test_an_audit_that_is_older_than_what_is_staged_is_refused(offline: Terminal) -> None:
+    materialize(offline, "staged__shadow", "2024-01-01", "2024-01-03")
+    _audit(offline)
+    assert offline("approve", "staged", "--json").codes == ["not_confirmed"]
+    materialize(offline, "staged__shadow", "2024-01-02", "2024-01-02")
+    told = offline("approve", "staged", "--yes", "--json")
+    assert (told.exit_code, told.codes) == (3, ["audit_outdated"])
+    assert told.json["errors"][0]["partitions"] == ["2024-01-02"]
+
+
+def test_an_audit_that_failed_is_refused(offline: Terminal) -> None:
+    materialize(offline, "staged__shadow", "2024-01-01", "2024-01-03")
+    _audit(offline)
+    ((shadow,),) = offline.sql("SELECT table_name FROM duckdb_tables() WHERE table_name LIKE 'staged__shadow_%'")
+    offline.sql(f"UPDATE shop.{shadow} SET amount = -1 WHERE day = '2024-01-02'")
+    run_id = _audit(offline)
+    told = offline("approve", "staged", "--yes", "--json")
+    assert (told.exit_code, told.codes) == (3, ["audit_failed"])
+    assert run_id[:8] in told.json["errors"][0]["message"]
+
+
+def test_what_is_staged_besides_stays_staged(offline: Terminal) -> None:
+    materialize(offline, "staged__shadow", "2024-01-01", "2024-01-03")
+    _audit(offline)
+    materialize(offline, "staged__shadow", "2024-01-09", "2024-01-10")
+    told = offline("approve", "staged", "--json")
+    assert told.data["partitions"] == ["2024-01-01", "2024-01-02", "2024-01-03"]
+    assert told.data["other_staged_partitions"] == ["2024-01-09", "2024-01-10"]
+    (warning,) = told.json["warnings"]
+    assert warning.startswith("2 partitions are staged besides")
+
+
+def test_twice_is_refused_while_it_is_published(offline: Terminal) -> None:
+    materialize(offline, "staged__shadow", "2024-01-01", "2024-01-03")
+    _audit(offline)
+    first = offline("approve", "staged", "--yes", "--json")
+    assert first.exit_code == 0
+    assert set(first.data["commands"]) == {"watch", "stop", "undo"}
+    told = offline("approve", "staged", "--yes", "--json")
+    assert (told.exit_code, told.codes) == (3, ["already_publishing"])
+    assert first.data["backfill_id"] in told.json["errors"][0]["message"]
+
+
+def test_quiet_prints_the_id(offline: Terminal) -> None:
+    materialize(offline, "staged__shadow", "2024-01-01", "2024-01-01")
+    _audit(offline)
+    backfill_id = offline("approve", "staged", "--yes", "-q").out.strip()
+    with Connection(modules=[PROJECT]) as connection:
+        found = connection.dagster.backfill(backfill_id)
+    assert found.assets.keys() == {"staged"}
+    assert found.title == "staged: publish 1 staged partitions"
+
+
+@pytest.mark.parametrize(
+    ("asset", "code"), [("sales", "not_staged"), ("prices", "not_staged"), ("no", "unknown_asset")]
+)
+def test_other_assets(offline: Terminal, asset: str, code: str) -> None:
+    told = offline("approve", asset, "--yes", "--json")
+    assert (told.exit_code, told.codes) == (2, [code])

@@ -1,0 +1,133 @@
+"""`cancel` and `retry`: what is live stays live, and what goes on computes only what is missing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dagster_safe_backfill.cli.connection import Connection
+from dagster_safe_backfill_tests.cli.conftest import PROJECT, Terminal
+from dagster_safe_backfill_tests.cli.house import materialize
+from dagster_safe_backfill_tests.cli.launched import at, computed, launch, launch_job
+
+
+def _until(look: Callable[[], bool], *, within: float = 90) -> None:
+    deadline = time.monotonic() + within
+    while not look():
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+
+
+def _live(terminal: Terminal, backfill_id: str) -> set[str]:
+    (asset,) = terminal("status", backfill_id, "--json").data["assets"]
+    return {one["partition"][-2:] for one in asset["partitions"] if one["state"] == "live"}
+
+
+def test_a_cancelled_backfill_goes_on_with_what_is_missing(online: Terminal) -> None:
+    """One of many runs, and one of a run that publishes batch by batch; at once, as each takes ticks of the daemon."""
+    dagster = at(online.place[1])
+    online.write("slow", "1.5")
+    days = [f"{day:02}" for day in range(11, 17)]
+    ids = {name: launch(dagster, [name], days[0], days[-1], flavour="mint") for name in ("by_day", "batched")}
+    for backfill_id in ids.values():
+        _until(lambda backfill_id=backfill_id: bool(_live(online, backfill_id)))
+        refused = online("retry", backfill_id, "--json")
+        assert (refused.exit_code, refused.codes) == (3, ["still_running"])
+        told = online("cancel", backfill_id, "--now", "--json")
+        assert (told.exit_code, told.data["was_over"]) == (0, False)
+        assert online("cancel", backfill_id, "--json").exit_code == 0, "twice is fine"
+    live: dict[str, set[str]] = {}
+    for name, backfill_id in ids.items():
+        told = online("cancel", backfill_id, "--now", "--wait", "--json")
+        assert (told.exit_code, told.data["status"]) == (0, "CANCELED"), told.out
+        code, data = _ended(online, backfill_id)
+        assert code == 1
+        assert set(data["counts"]) == {"live", "cancelled"}
+        live[name] = _live(online, backfill_id)
+    online.write("slow", "0")
+
+    before = {name: len(computed(online.folder, name)) for name in ids}
+    again = {name: online("retry", backfill_id, "--json").data for name, backfill_id in ids.items()}
+    for name, new in again.items():
+        assert new["parent_id"] == ids[name]
+        assert new["partitions"] == 6 - len(live[name])
+        assert set(new["commands"]) == {"watch", "stop", "undo"}
+        told = online("watch", new["backfill_id"], "--interval", "0.3", "--json")
+        assert told.exit_code == 0
+        assert told.data["tags"]["flavour"] == "mint"
+        since = computed(online.folder, name)[before[name] :]
+        assert sorted(since) == sorted({*days} - live[name]), "each that was missing, once, and nothing else"
+
+    refused = online("retry", ids["by_day"], "--json")
+    assert (refused.exit_code, refused.codes) == (3, ["already_retried"])
+    nothing = online("retry", again["by_day"]["backfill_id"], "--json")
+    assert (nothing.exit_code, nothing.data["backfill_id"]) == (0, None)
+
+
+def _ended(terminal: Terminal, backfill_id: str) -> tuple[int, Any]:
+    told = terminal("status", backfill_id, "--json")
+    return told.exit_code, told.data
+
+
+def test_what_has_ended_is_left_as_it_is(online: Terminal) -> None:
+    dagster = at(online.place[1])
+    online.write("bad", "2024-01-06")
+    ids = {
+        "sales": launch(dagster, ["sales"], "05", "06"),
+        "of a job": launch_job(dagster, PROJECT, "sales_job", "18", "19"),
+    }
+    assert online("watch", ids["sales"], "--interval", "0.3").exit_code == 1
+    online.write("bad", "")
+    # Dagster 1.13.27 would call it CANCELED from then on.
+    status = dagster.backfill(ids["sales"]).status
+    told = online("cancel", ids["sales"], "--now", "--json")
+    assert (told.exit_code, told.data["was_over"]) == (0, True)
+    assert dagster.backfill(ids["sales"]).status == status == "COMPLETED_FAILED"
+    assert "had ended already" in online("cancel", ids["sales"]).out
+
+    # What was rejected is computed again, once the source is mended; and it is followed.
+    told = online("retry", ids["sales"], "--watch", "--json")
+    assert (told.exit_code, told.data["counts"]) == (0, {"live": 2})
+    assert told.data["tags"]["dagster/parent_backfill_id"] == ids["sales"]
+    assert f"goes on with 2 of 2 partitions of {ids['sales']}" in online("list").out + told.err
+
+
+def test_a_backfill_of_a_job_over_ranges_cant_be_retried(online: Terminal) -> None:
+    dagster = at(online.place[1])
+    online.write("broken", "2024-01-22")
+    backfill_id = launch_job(dagster, PROJECT, "sales_job", "22", "23")
+    assert online("watch", backfill_id, "--interval", "0.3").exit_code == 1
+    online.write("broken", "")
+    told = online("retry", backfill_id, "--json")
+    assert (told.exit_code, told.codes) == (3, ["not_retryable"])
+    assert "launch ASSET" in told.json["errors"][0]["hint"]
+
+
+def test_without_a_daemon_the_cancelling_waits(offline: Terminal) -> None:
+    with Connection(modules=[PROJECT]) as connection:
+        backfill_id = launch(connection.dagster, ["sales"], "01", "03")
+    told = offline("cancel", backfill_id, "--wait", "--timeout", "1", "--json")
+    assert (told.exit_code, told.codes) == (6, ["time_is_up"])
+    assert told.data["status"] == "CANCELING"
+    told = offline("cancel", backfill_id)
+    assert told.exit_code == 0
+    assert "what is live stays live" in told.out
+    assert f"safe-backfill retry {backfill_id} -m {PROJECT}" in told.out
+    assert offline("retry", backfill_id, "--json").codes == ["still_running"]
+
+
+@pytest.mark.parametrize("verb", ["cancel", "retry"])
+def test_an_unknown_id(offline: Terminal, verb: str) -> None:
+    told = offline(verb, "nosuchid", "--json")
+    assert (told.exit_code, told.codes) == (2, ["unknown_backfill"])
+
+
+def test_runs(offline: Terminal) -> None:
+    run_id = materialize(offline, "sales", "2024-01-01")
+    told = offline("retry", run_id, "--json")
+    assert (told.exit_code, told.codes) == (2, ["not_a_backfill"])
+    told = offline("cancel", run_id, "--json")
+    assert (told.exit_code, told.data["was_over"], told.data["kind"]) == (0, True, "run")

@@ -39,8 +39,11 @@ class WorkspaceTransport(Transport):
             target = workspace_opts_to_load_target(WorkspaceOpts(**code), allow_in_process=in_process)
             self.process_context = self._stack.enter_context(WorkspaceProcessContext(self.instance, target))
         except dg.DagsterError as error:
+            # Dagster keeps the open instance in a global, which would be used for whatever this process loads next.
+            self.close()
             raise _unloadable(error) from error
         except Exception as error:
+            self.close()
             raise unreachable("no_instance", f"Dagster's instance can't be opened: {error}") from error
         self._schema = _schema()
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dagster_safe_backfill_tests.cli.conftest import PROJECT, Terminal
-from dagster_safe_backfill_tests.cli.house import CODE, held, materialize
+from dagster_safe_backfill_tests.cli.prepared import CODE, held, materialize
 
 
 def verdicts(told: Any, asset: str | None) -> dict[str, str]:

@@ -85,7 +85,8 @@ def _show(screen: Console, found: Sequence[Backfill]) -> None:
     tags = [name for name in _TAGS if any(f"safe_backfill/{name}" in one.tags for one in found)]
     numbers = ("partitions", "done", "failed")
     for name in ("id", "status", "started", "asset", *numbers, *tags):
-        table.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
+        is_wrapped = name in {"asset", "reason"}
+        table.add_column(name, justify="right" if name in numbers else "left", overflow="fold", no_wrap=not is_wrapped)
     for one in found:
         started = f"{datetime.fromtimestamp(one.started_at).astimezone():%Y-%m-%d %H:%M}"
         for number, (key, counts) in enumerate(one.assets.items() or [(f"job {one.job}", None)]):

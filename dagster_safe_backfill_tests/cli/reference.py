@@ -47,7 +47,8 @@ def _section(name: str, command: click.Command | None, params: list[click.Parame
         arguments = [one.make_metavar(click.Context(command)) for one in params if isinstance(one, click.Argument)]
         yield f"```text\n{' '.join(['safe-backfill', name, *arguments, '[OPTIONS]'])}\n```\n"
         yield f"{inspect.cleandoc(command.help or '')}\n"
-    rows = [record for one in params if (record := one.get_help_record(click.Context(click.Command(name))))]
+    options = [one for one in params if isinstance(one, click.Option)]
+    rows = [record for one in options if (record := one.get_help_record(click.Context(click.Command(name))))]
     if rows:
         yield "| option | |\n|---|---|"
         for option, text in rows:

@@ -135,3 +135,22 @@ def test_an_overlap_is_refused(online: Terminal) -> None:
     finally:
         (online.folder / "slow").unlink()
     assert online("watch", first.data["backfill_id"], "--json").exit_code == 0
+
+
+def test_multi_partitions_that_are_no_rectangle(online: Terminal) -> None:
+    keys = "2024-01-01|us,2024-01-02|eu,2024-01-02|us,2024-01-03|eu"
+    told = online("launch", "by_shop", "--partitions", keys, "--yes", "--json")
+    assert told.exit_code == 0
+    with dg.DagsterInstance.get() as instance:
+        backfill = instance.get_backfill(told.data["backfill_id"])
+        assert backfill is not None
+        assert backfill.asset_backfill_data is not None
+        subset = backfill.asset_backfill_data.target_subset.partitions_subsets_by_asset_key[dg.AssetKey("by_shop")]
+        assert sorted(subset.get_partition_keys()) == keys.split(",")
+    assert online("cancel", told.data["backfill_id"], "--now").exit_code == 0
+
+
+def test_an_asset_without_partitions(online: Terminal) -> None:
+    told = online("launch", "prices", "--yes", "--watch", "--json", place=(*online.place, *CODE))
+    assert told.exit_code == 0, told.out
+    assert online.sql("SELECT count(*) FROM shop.prices") == [(3,)]

@@ -61,7 +61,10 @@ def launch(dagster: Dagster, plan: Plan, *, tags: Mapping[str, str], confirmed: 
         asset = known[planned.key]
         for name in (f"{planned.key}__shadow", planned.key):
             if name in known and asset.kind is not None:
-                ranges[name] = ranges_of(planned.keys, asset.keys)
+                # Dagster reads a range of multi-partitions as a rectangle, from the first key of each dimension to the
+                # last, so only single keys say what is meant (1.13.27).
+                is_multi = asset.kind == "multi"
+                ranges[name] = [(key, key) for key in planned.keys] if is_multi else ranges_of(planned.keys, asset.keys)
     own = tags_of(
         plan=plan.id,
         expected=_expected(plan),

@@ -175,9 +175,7 @@ def test_a_server_that_isnt_there_from_the_start(online: Terminal) -> None:
     assert time.monotonic() - started < 10
 
 
-@pytest.mark.parametrize(
-    "wrong", [("--timeout", "-1"), ("--interval", "0"), ("--interval", "often"), ("--patience", "-1")]
-)
-def test_numbers_that_are_none(offline: Terminal, wrong: tuple[str, str]) -> None:
-    told = offline("watch", "abcdefgh", *wrong, "--json")
+@pytest.mark.parametrize("wrong", ["--timeout=-1", "--interval=0", "--interval=often", "--patience=-1"])
+def test_numbers_that_are_none(offline: Terminal, wrong: str) -> None:
+    told = offline("watch", "abcdefgh", wrong, "--json")
     assert (told.exit_code, told.codes) == (2, ["usage"])

@@ -55,9 +55,11 @@ def as_json(commands: Sequence[NextCommand]) -> dict[str, str]:
 
 def announce(output: Output, place: Place, backfill_id: str, said: str, *, assets: Sequence[str]) -> None:
     """Print on stderr what was launched, and how to watch, stop and undo it, before it is followed."""
-    output.note(said)
-    for one in commands_of(backfill_id, place, assets):
-        output.note(f"  {one.name:<6} {one.command}")
+    if output.is_quiet:
+        return
+    # Also beside JSON, which comes at the end: whoever ends the call before must know the id.
+    lines = [said, *(f"  {one.name:<6} {one.command}" for one in commands_of(backfill_id, place, assets))]
+    output.log.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
 def launched_answer(

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _TAGS = ("plan", "owner", "reason")
+_FIRST_NUMBER = 4
+"""The first column of numbers."""
 _SEARCHED = 1000
 """Among how many of the newest backfills those of an asset are looked for."""
 
@@ -75,24 +77,27 @@ def _told(one: Backfill) -> dict[str, Any]:
 
 
 def _show(screen: Console, found: Sequence[Backfill]) -> None:
-    from rich.table import Table
-
     if not found:
         screen.print("no backfills")
         return
-    table = Table(box=None, pad_edge=False)
-    # Where no backfill has such a tag, there is no column for it.
-    tags = [name for name in _TAGS if any(f"safe_backfill/{name}" in one.tags for one in found)]
-    numbers = ("partitions", "done", "failed")
-    for name in ("id", "status", "started", "asset", *numbers, *tags):
-        table.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
+    lines: list[tuple[str, ...]] = [("id", "status", "started", "asset", "partitions", "done", "failed")]
+    tags: dict[int, str] = {}
     for one in found:
         started = f"{datetime.fromtimestamp(one.started_at).astimezone():%Y-%m-%d %H:%M}"
-        for number, (key, counts) in enumerate(one.assets.items() or [(f"job {one.job}", None)]):
+        lead = (one.id, one.status, started)
+        for key, counts in one.assets.items() or [(f"job {one.job}", None)]:
             told = ("", "", "") if counts is None else (counts.targeted, counts.materialized, counts.failed)
-            lead, last = ("", "", ""), [""] * len(tags)
-            if number == 0:
-                lead = (one.id, one.status, started)
-                last = [one.tags.get(f"safe_backfill/{name}", "") for name in tags]
-            table.add_row(*lead, key, *map(str, told), *last)
-    screen.print(table)
+            lines.append((*lead, key, *map(str, told)))
+            lead = ("", "", "")
+        told = [f"{name}: {one.tags[tag]}" for name in _TAGS if (tag := f"safe_backfill/{name}") in one.tags]
+        tags[len(lines) - 1] = "  ".join(told)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for number, line in enumerate(lines):
+        cells = [
+            cell.rjust(width) if position >= _FIRST_NUMBER else cell.ljust(width)
+            for position, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        # Never cropped: on a narrow terminal a line goes on below.
+        screen.print("  ".join(cells).rstrip(), markup=False, soft_wrap=True, style="" if number else "bold")
+        if tags.get(number):
+            screen.print(f"{' ' * widths[0]}  {tags[number]}", markup=False, soft_wrap=True, style="bright_black")

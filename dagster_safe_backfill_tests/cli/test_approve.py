@@ -6,7 +6,7 @@ import pytest
 
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill_tests.cli.conftest import PROJECT, Terminal
-from dagster_safe_backfill_tests.cli.house import materialize
+from dagster_safe_backfill_tests.cli.prepared import materialize
 from dagster_safe_backfill_tests.cli.launched import at, launch
 
 

@@ -120,7 +120,8 @@ class HttpTransport(Transport):
             with urllib.request.urlopen(request, timeout=self.timeout) as response:
                 raw = response.read()
         except urllib.error.HTTPError as error:
-            return self._refused(error)
+            with error:
+                return self._refused(error)
         # A URLError of a name, a refused connection, a timeout, a reply that breaks off, a bad TLS certificate.
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", None) or error

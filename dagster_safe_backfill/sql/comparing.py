@@ -114,10 +114,9 @@ def _is_of_kind(kind: Kind | None, pairing: Pairing) -> exp.Expr:
         return is_added
     if kind == "removed":
         return is_removed
-    is_alone = terms.any_of([is_added, is_removed])
     if kind == "changed":
-        return exp.and_(exp.not_(exp.paren(is_alone)), _is_changed(pairing))
-    return terms.any_of([is_alone, _is_changed(pairing)])
+        return exp.and_(exp.not_(exp.paren(terms.any_of([is_added, is_removed]))), _is_changed(pairing))
+    return terms.any_of([is_added, is_removed, _is_changed(pairing)])
 
 
 def _here(pairing: Pairing) -> exp.Table | exp.Subquery:

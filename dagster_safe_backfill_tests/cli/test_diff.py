@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from dagster_safe_backfill_tests.cli.conftest import Terminal
-from dagster_safe_backfill_tests.cli.house import CODE, held, materialize
+from dagster_safe_backfill_tests.cli.prepared import CODE, held, materialize
 
 
 @pytest.fixture

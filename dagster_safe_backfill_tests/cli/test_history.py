@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dagster_safe_backfill_tests.cli.conftest import Terminal
-from dagster_safe_backfill_tests.cli.house import CODE, held, materialize
+from dagster_safe_backfill_tests.cli.prepared import CODE, held, materialize
 
 
 def test_before_anything_was_published(offline: Terminal) -> None:

@@ -105,7 +105,9 @@ def test_the_runs_refuse_what_changed_after_the_launch(online: Terminal) -> None
     told = online("launch", plan.data["path"], "--yes", "--json", place=place)
     assert told.exit_code == 0
     online.sql("UPDATE shop.sales SET amount = 99 WHERE day = '2024-01-21' AND item = 0")
-    assert online("watch", told.data["backfill_id"], "--json").exit_code == 1
+    watched = online("watch", told.data["backfill_id"], "--json")
+    assert watched.exit_code == 1
+    assert "PlanChangedError" in watched.out
     ((amount,),) = online.sql("SELECT max(amount) FROM shop.sales WHERE day = '2024-01-21'")
     assert amount == 99, "the plan's runs didn't overwrite it"
 

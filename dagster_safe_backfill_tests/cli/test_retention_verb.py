@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from dagster_safe_backfill_tests.cli.conftest import Terminal
-from dagster_safe_backfill_tests.cli.house import CODE, held, materialize
+from dagster_safe_backfill_tests.cli.prepared import CODE, held, materialize
 
 TABLES = "SELECT table_name FROM duckdb_tables() WHERE table_name LIKE '%\\_\\_archive%' ESCAPE '\\' OR table_name LIKE"
 SHADOWS = f"{TABLES} '%\\_\\_shadow%' ESCAPE '\\' ORDER BY 1"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dagster_safe_backfill_tests.cli.conftest import PROJECT, Terminal
-from dagster_safe_backfill_tests.cli.house import CODE, held, materialize
+from dagster_safe_backfill_tests.cli.prepared import CODE, held, materialize
 
 LIVE = "SELECT day::DATE::VARCHAR, sum(amount) FROM shop.sales GROUP BY 1 ORDER BY 1"
 

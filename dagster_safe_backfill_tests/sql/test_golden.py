@@ -34,7 +34,7 @@ from dagster_safe_backfill.sql.dialect import Dialect
 from dagster_safe_backfill.sql.fingerprints import fingerprints
 from dagster_safe_backfill.sql.publishing import SliceWrite
 from dagster_safe_backfill.sql.sameness import Sameness
-from dagster_safe_backfill.sql.slicing import inside, outside
+from dagster_safe_backfill.sql.slicing import PARTITION, inside, outside
 from dagster_safe_backfill.sql.staging import StagedColumn
 from dagster_safe_backfill.warehouses.duckdb.dialect import DuckDBDialect
 from dagster_safe_backfill.warehouses.snowflake.dialect import SnowflakeDialect
@@ -167,6 +167,13 @@ def statements(warehouse: str) -> Mapping[str, exp.Expr]:
         relative_tolerance=0.001,
         dialect=dialect,
     )
+    names = [PARTITION, "day", "it's", "value"]
+    whole = comparing.WholeRows(
+        here=exp.select(*terms.columns(names)).from_(terms.rows(SHADOW)),
+        there=exp.select(*terms.columns(names)).from_(audited_rows.live_rows(batch)),
+        names=("day", "it's", "value"),
+        sameness=batch.sameness,
+    )
     conditions = {name: auditing.fails(audit, batch) for name, audit in audits.items()}
     lost = {"it's": dialect.is_lost(terms.column("it's"), source=wide, target=narrow)}
     rows = staging.typed_rows(source, staged, dialect=dialect.name)
@@ -232,6 +239,12 @@ def statements(warehouse: str) -> Mapping[str, exp.Expr]:
         "comparing: broken keys": comparing.broken_keys(pairing),
         "comparing: differences": comparing.differences(pairing),
         "comparing: different rows": audited_rows.sampled(comparing.different_rows(pairing)),
+        "comparing: changed rows": audited_rows.sampled(comparing.different_rows(pairing, "changed")),
+        "comparing: differences of whole rows": comparing.whole_differences(whole),
+        "comparing: whole rows that are gone": audited_rows.sampled(comparing.different_whole_rows(whole, "removed")),
+        "comparing: no rows": comparing.no_rows(LIVE, ["day"]),
+        "staging: sizes": staging.sizes([LIVE, SHADOW]),
+        "terms: the database's version": terms.database_version(),
         "publishing: rows by partition": publishing.rows_by_partition(LIVE, placed),
         "publishing: differing": publishing.differing(write),
         "publishing: differing by partition": publishing.differing_by_partition(

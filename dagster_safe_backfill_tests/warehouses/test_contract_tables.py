@@ -196,6 +196,7 @@ def test_where_nothing_is_half_done_nothing_is_recovered(warehouse: Warehouse) -
         assert session.tables.recover(T, is_recorded=is_recorded) is None
         fill(session)
         assert session.tables.recover(T, is_recorded=is_recorded) is None
+        assert session.tables.interrupted(T) is None
 
 
 def test_what_is_recorded_first_is_committed_before_the_tables_are_made(warehouse: Warehouse, read: Read) -> None:

@@ -52,10 +52,15 @@ class WorkspaceTransport(Transport):
             self.instance = self._stack.enter_context(dg.DagsterInstance.get())
         except Exception as error:
             raise unreachable("no_instance", f"Dagster's instance can't be opened: {error}") from error
-        with _loading():
-            target = workspace_opts_to_load_target(WorkspaceOpts(**code), allow_in_process=in_process)
-            with contextlib.nullcontext() if in_process else _elsewhere(Path(self.instance.root_directory)):
-                self.process_context = self._stack.enter_context(WorkspaceProcessContext(self.instance, target))
+        try:
+            with _loading():
+                target = workspace_opts_to_load_target(WorkspaceOpts(**code), allow_in_process=in_process)
+                with contextlib.nullcontext() if in_process else _elsewhere(Path(self.instance.root_directory)):
+                    self.process_context = self._stack.enter_context(WorkspaceProcessContext(self.instance, target))
+        except BaseException:
+            # Dagster keeps the open instance in a global, which would be used for whatever this process loads next.
+            self.close()
+            raise
         self._schema = _schema()
 
     def query(self, document: str, variables: Mapping[str, Any]) -> dict[str, Any]:

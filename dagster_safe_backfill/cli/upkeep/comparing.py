@@ -271,7 +271,7 @@ class _Work:
             by_reason.setdefault(reason, []).append(key)
         every = self.loaded.keys
         since = [
-            f"{in_words(ranges(of_reason, every))}: {reason}, so what is there now is compared"
+            f"{in_words(ranges(of_reason, every))}: {reason}, so the differences have that change, too"
             for reason, of_reason in by_reason.items()
         ]
         return self._compared(

@@ -175,6 +175,9 @@ def _notes(one: Mapping[str, Any]) -> list[str]:
         notes.append(f"rows moved here from {', '.join(one['moved_from'])}")
     if one["failed_audits"]:
         notes.append(f"failed: {', '.join(one['failed_audits'])}")
+    # What is undone already has nothing to be undone.
+    if one["undone"] == "yes":
+        return notes
     if one["archive_exists"]:
         notes.append(f"can be undone until {clock(one['archive_expires_at'])}")
     elif one["archive"]:

@@ -78,7 +78,7 @@ def command(
     if not yes:
         if job is None or not output.is_interactive:
             return _preview(found, job)
-        _show(output.screen, found.as_json())
+        _show(output.screen, found.as_json(), is_asked=True)
         if not click.confirm("Roll back?", err=True):
             return Answer(data=_dry(found, job), show=lambda _screen: None)
     if job is None:
@@ -162,7 +162,7 @@ def _counted(data: Mapping[str, Any]) -> str:
     )
 
 
-def _show(screen: Console, data: Mapping[str, Any]) -> None:
+def _show(screen: Console, data: Mapping[str, Any], *, is_asked: bool = False) -> None:
     from dagster_safe_backfill.cli.upkeep.tables import clock
 
     names = data["publications"]
@@ -182,7 +182,7 @@ def _show(screen: Console, data: Mapping[str, Any]) -> None:
     for kind, text in (("dropped", "dropped"), ("restored", "put back"), ("kept", "kept, because other rows use them")):
         if data["columns"][kind]:
             screen.print(f"columns {text}: {', '.join(data['columns'][kind])}", markup=False)
-    if not data["conflicts"]:
+    if not data["conflicts"] and not is_asked:
         screen.print("nothing was changed; --yes does it")
 
 

@@ -761,6 +761,267 @@ ORDER BY
   COALESCE("_sb_here"."it's", "_sb_there"."it's")
 LIMIT 10;
 
+-- comparing: changed rows
+SELECT
+  COALESCE("_sb_here"."day", "_sb_there"."day") AS "day",
+  COALESCE("_sb_here"."it's", "_sb_there"."it's") AS "it's",
+  CASE
+    WHEN "_sb_there"."day" IS NULL
+    THEN 'added'
+    WHEN "_sb_here"."day" IS NULL
+    THEN 'removed'
+    ELSE 'changed'
+  END AS "change",
+  "_sb_here"."value" AS "value",
+  "_sb_there"."value" AS "live_value"
+FROM "main"."live__shadow_1" AS "_sb_here"
+FULL JOIN (
+  SELECT
+    "_sb_rows".*,
+    "_sb_map"."_sb_ordinal" AS "_sb_partition"
+  FROM (
+    SELECT
+      *
+    FROM "main"."live"
+    WHERE
+      (
+        (
+          day >= CAST('2024-01-01' AS DATE) AND day < CAST('2024-01-03' AS DATE)
+        )
+        OR (
+          day >= CAST('2024-01-05' AS DATE) AND day < CAST('2024-01-06' AS DATE)
+        )
+      )
+  ) AS "_sb_rows"
+  LEFT JOIN (
+    SELECT
+      "_sb_ordinal" AS "_sb_ordinal",
+      CAST("_sb_key0" AS DATE) AS "_sb_key0"
+    FROM (VALUES
+      (0, '2024-01-01'),
+      (1, '2024-01-02'),
+      (2, '2024-01-05')) AS "_sb_map"("_sb_ordinal", "_sb_key0")
+  ) AS "_sb_map"
+    ON "_sb_rows".day = "_sb_map"."_sb_key0"
+) AS "_sb_there"
+  ON "_sb_here"."day" = "_sb_there"."day"
+  AND "_sb_here"."it's" = "_sb_there"."it's"
+  AND "_sb_here"."_sb_partition" = "_sb_there"."_sb_partition"
+WHERE
+  NOT (
+    "_sb_there"."day" IS NULL OR "_sb_here"."day" IS NULL
+  )
+  AND (
+    "_sb_here"."value" IS DISTINCT FROM "_sb_there"."value"
+    AND NOT COALESCE(
+      (
+        (
+          CAST(ABS((
+            CAST("_sb_here"."value" AS DOUBLE) - CAST("_sb_there"."value" AS DOUBLE)
+          )) AS DOUBLE) <= 0.01
+          OR CAST(ABS((
+            CAST("_sb_here"."value" AS DOUBLE) - CAST("_sb_there"."value" AS DOUBLE)
+          )) AS DOUBLE) <= 0.001 * ABS(CAST("_sb_here"."value" AS DOUBLE))
+          OR CAST(ABS((
+            CAST("_sb_here"."value" AS DOUBLE) - CAST("_sb_there"."value" AS DOUBLE)
+          )) AS DOUBLE) <= 0.001 * ABS(CAST("_sb_there"."value" AS DOUBLE))
+        )
+        AND CAST(ABS((
+          CAST("_sb_here"."value" AS DOUBLE) - CAST("_sb_there"."value" AS DOUBLE)
+        )) AS DOUBLE) < CAST('inf' AS DOUBLE)
+      ),
+      FALSE
+    )
+  )
+ORDER BY
+  COALESCE("_sb_here"."_sb_partition", "_sb_there"."_sb_partition"),
+  COALESCE("_sb_here"."day", "_sb_there"."day"),
+  COALESCE("_sb_here"."it's", "_sb_there"."it's")
+LIMIT 10;
+
+-- comparing: differences of whole rows
+SELECT
+  "_sb_partition",
+  SUM(CASE WHEN "_sb_here" > "_sb_there" THEN "_sb_here" - "_sb_there" ELSE 0 END),
+  SUM(CASE WHEN "_sb_there" > "_sb_here" THEN "_sb_there" - "_sb_here" ELSE 0 END),
+  SUM(CASE WHEN "_sb_here" < "_sb_there" THEN "_sb_here" ELSE "_sb_there" END)
+FROM (
+  SELECT
+    "_sb_partition" AS "_sb_partition",
+    SUM("_sb_here") AS "_sb_here",
+    SUM("_sb_there") AS "_sb_there"
+  FROM (
+    SELECT
+      "_sb_partition",
+      "day",
+      "it's",
+      "value",
+      1 AS "_sb_here",
+      0 AS "_sb_there"
+    FROM (
+      SELECT
+        "_sb_partition",
+        "day",
+        "it's",
+        "value"
+      FROM "main"."live__shadow_1"
+    ) AS "_sb_side"
+    UNION ALL
+    SELECT
+      "_sb_partition",
+      "day",
+      "it's",
+      "value",
+      0 AS "_sb_here",
+      1 AS "_sb_there"
+    FROM (
+      SELECT
+        "_sb_partition",
+        "day",
+        "it's",
+        "value"
+      FROM (
+        SELECT
+          "_sb_rows".*,
+          "_sb_map"."_sb_ordinal" AS "_sb_partition"
+        FROM (
+          SELECT
+            *
+          FROM "main"."live"
+          WHERE
+            (
+              (
+                day >= CAST('2024-01-01' AS DATE) AND day < CAST('2024-01-03' AS DATE)
+              )
+              OR (
+                day >= CAST('2024-01-05' AS DATE) AND day < CAST('2024-01-06' AS DATE)
+              )
+            )
+        ) AS "_sb_rows"
+        LEFT JOIN (
+          SELECT
+            "_sb_ordinal" AS "_sb_ordinal",
+            CAST("_sb_key0" AS DATE) AS "_sb_key0"
+          FROM (VALUES
+            (0, '2024-01-01'),
+            (1, '2024-01-02'),
+            (2, '2024-01-05')) AS "_sb_map"("_sb_ordinal", "_sb_key0")
+        ) AS "_sb_map"
+          ON "_sb_rows".day = "_sb_map"."_sb_key0"
+      ) AS "_sb_live"
+    ) AS "_sb_side"
+  ) AS "_sb_both"
+  GROUP BY
+    "_sb_partition",
+    "day",
+    "it's",
+    "value",
+    CASE WHEN "value" = 0 AND SIGNBIT("value") THEN '-' ELSE '' END
+) AS "_sb_both"
+GROUP BY
+  "_sb_partition";
+
+-- comparing: whole rows that are gone
+SELECT
+  SUM("_sb_there") - SUM("_sb_here") AS "_sb_more",
+  ANY_VALUE("day") AS "_sb_0",
+  ANY_VALUE("it's") AS "_sb_1",
+  ANY_VALUE("value") AS "_sb_2"
+FROM (
+  SELECT
+    "_sb_partition",
+    "day",
+    "it's",
+    "value",
+    1 AS "_sb_here",
+    0 AS "_sb_there"
+  FROM (
+    SELECT
+      "_sb_partition",
+      "day",
+      "it's",
+      "value"
+    FROM "main"."live__shadow_1"
+  ) AS "_sb_side"
+  UNION ALL
+  SELECT
+    "_sb_partition",
+    "day",
+    "it's",
+    "value",
+    0 AS "_sb_here",
+    1 AS "_sb_there"
+  FROM (
+    SELECT
+      "_sb_partition",
+      "day",
+      "it's",
+      "value"
+    FROM (
+      SELECT
+        "_sb_rows".*,
+        "_sb_map"."_sb_ordinal" AS "_sb_partition"
+      FROM (
+        SELECT
+          *
+        FROM "main"."live"
+        WHERE
+          (
+            (
+              day >= CAST('2024-01-01' AS DATE) AND day < CAST('2024-01-03' AS DATE)
+            )
+            OR (
+              day >= CAST('2024-01-05' AS DATE) AND day < CAST('2024-01-06' AS DATE)
+            )
+          )
+      ) AS "_sb_rows"
+      LEFT JOIN (
+        SELECT
+          "_sb_ordinal" AS "_sb_ordinal",
+          CAST("_sb_key0" AS DATE) AS "_sb_key0"
+        FROM (VALUES
+          (0, '2024-01-01'),
+          (1, '2024-01-02'),
+          (2, '2024-01-05')) AS "_sb_map"("_sb_ordinal", "_sb_key0")
+      ) AS "_sb_map"
+        ON "_sb_rows".day = "_sb_map"."_sb_key0"
+    ) AS "_sb_live"
+  ) AS "_sb_side"
+) AS "_sb_both"
+GROUP BY
+  "_sb_partition",
+  "day",
+  "it's",
+  "value",
+  CASE WHEN "value" = 0 AND SIGNBIT("value") THEN '-' ELSE '' END
+HAVING
+  SUM("_sb_there") > SUM("_sb_here")
+ORDER BY
+  "_sb_partition"
+LIMIT 10;
+
+-- comparing: no rows
+SELECT
+  "day"
+FROM "main"."live"
+WHERE
+  FALSE;
+
+-- staging: sizes
+SELECT
+  0,
+  COUNT(*)
+FROM "main"."live"
+UNION ALL
+SELECT
+  1,
+  COUNT(*)
+FROM "main"."live__shadow_1";
+
+-- terms: the database's version
+SELECT
+  VERSION();
+
 -- publishing: rows by partition
 SELECT
   "_sb_live"."_sb_partition",

@@ -740,6 +740,265 @@ ORDER BY
   COALESCE("_SB_HERE"."IT'S", "_SB_THERE"."IT'S")
 LIMIT 10;
 
+-- comparing: changed rows
+SELECT
+  COALESCE("_SB_HERE"."DAY", "_SB_THERE"."DAY") AS "DAY",
+  COALESCE("_SB_HERE"."IT'S", "_SB_THERE"."IT'S") AS "IT'S",
+  CASE
+    WHEN "_SB_THERE"."DAY" IS NULL
+    THEN 'added'
+    WHEN "_SB_HERE"."DAY" IS NULL
+    THEN 'removed'
+    ELSE 'changed'
+  END AS "CHANGE",
+  "_SB_HERE"."VALUE" AS "VALUE",
+  "_SB_THERE"."VALUE" AS "LIVE_VALUE"
+FROM "MAIN"."LIVE__SHADOW_1" AS "_SB_HERE"
+FULL JOIN (
+  SELECT
+    "_SB_ROWS".*,
+    "_SB_MAP"."_SB_ORDINAL" AS "_SB_PARTITION"
+  FROM (
+    SELECT
+      *
+    FROM "MAIN"."LIVE"
+    WHERE
+      (
+        (
+          day >= CAST('2024-01-01' AS DATE) AND day < CAST('2024-01-03' AS DATE)
+        )
+        OR (
+          day >= CAST('2024-01-05' AS DATE) AND day < CAST('2024-01-06' AS DATE)
+        )
+      )
+  ) AS "_SB_ROWS"
+  LEFT JOIN (
+    SELECT
+      "_SB_ORDINAL" AS "_SB_ORDINAL",
+      CAST("_SB_KEY0" AS DATE) AS "_SB_KEY0"
+    FROM (VALUES
+      (0, '2024-01-01'),
+      (1, '2024-01-02'),
+      (2, '2024-01-05')) AS "_SB_MAP"("_SB_ORDINAL", "_SB_KEY0")
+  ) AS "_SB_MAP"
+    ON "_SB_ROWS".day = "_SB_MAP"."_SB_KEY0"
+) AS "_SB_THERE"
+  ON "_SB_HERE"."DAY" = "_SB_THERE"."DAY"
+  AND "_SB_HERE"."IT'S" = "_SB_THERE"."IT'S"
+  AND "_SB_HERE"."_SB_PARTITION" = "_SB_THERE"."_SB_PARTITION"
+WHERE
+  NOT (
+    "_SB_THERE"."DAY" IS NULL OR "_SB_HERE"."DAY" IS NULL
+  )
+  AND (
+    "_SB_HERE"."VALUE" IS DISTINCT FROM "_SB_THERE"."VALUE"
+    AND NOT COALESCE(
+      (
+        (
+          CAST(ABS((
+            CAST("_SB_HERE"."VALUE" AS DOUBLE) - CAST("_SB_THERE"."VALUE" AS DOUBLE)
+          )) AS DOUBLE) <= 0.01
+          OR CAST(ABS((
+            CAST("_SB_HERE"."VALUE" AS DOUBLE) - CAST("_SB_THERE"."VALUE" AS DOUBLE)
+          )) AS DOUBLE) <= 0.001 * ABS(CAST("_SB_HERE"."VALUE" AS DOUBLE))
+          OR CAST(ABS((
+            CAST("_SB_HERE"."VALUE" AS DOUBLE) - CAST("_SB_THERE"."VALUE" AS DOUBLE)
+          )) AS DOUBLE) <= 0.001 * ABS(CAST("_SB_THERE"."VALUE" AS DOUBLE))
+        )
+        AND CAST(ABS((
+          CAST("_SB_HERE"."VALUE" AS DOUBLE) - CAST("_SB_THERE"."VALUE" AS DOUBLE)
+        )) AS DOUBLE) < CAST('inf' AS DOUBLE)
+      ),
+      FALSE
+    )
+  )
+ORDER BY
+  COALESCE("_SB_HERE"."_SB_PARTITION", "_SB_THERE"."_SB_PARTITION"),
+  COALESCE("_SB_HERE"."DAY", "_SB_THERE"."DAY"),
+  COALESCE("_SB_HERE"."IT'S", "_SB_THERE"."IT'S")
+LIMIT 10;
+
+-- comparing: differences of whole rows
+SELECT
+  "_SB_PARTITION",
+  SUM(CASE WHEN "_SB_HERE" > "_SB_THERE" THEN "_SB_HERE" - "_SB_THERE" ELSE 0 END),
+  SUM(CASE WHEN "_SB_THERE" > "_SB_HERE" THEN "_SB_THERE" - "_SB_HERE" ELSE 0 END),
+  SUM(CASE WHEN "_SB_HERE" < "_SB_THERE" THEN "_SB_HERE" ELSE "_SB_THERE" END)
+FROM (
+  SELECT
+    "_SB_PARTITION" AS "_SB_PARTITION",
+    SUM("_SB_HERE") AS "_SB_HERE",
+    SUM("_SB_THERE") AS "_SB_THERE"
+  FROM (
+    SELECT
+      "_SB_PARTITION",
+      "DAY",
+      "IT'S",
+      "VALUE",
+      1 AS "_SB_HERE",
+      0 AS "_SB_THERE"
+    FROM (
+      SELECT
+        "_SB_PARTITION",
+        "DAY",
+        "IT'S",
+        "VALUE"
+      FROM "MAIN"."LIVE__SHADOW_1"
+    ) AS "_SB_SIDE"
+    UNION ALL
+    SELECT
+      "_SB_PARTITION",
+      "DAY",
+      "IT'S",
+      "VALUE",
+      0 AS "_SB_HERE",
+      1 AS "_SB_THERE"
+    FROM (
+      SELECT
+        "_SB_PARTITION",
+        "DAY",
+        "IT'S",
+        "VALUE"
+      FROM (
+        SELECT
+          "_SB_ROWS".*,
+          "_SB_MAP"."_SB_ORDINAL" AS "_SB_PARTITION"
+        FROM (
+          SELECT
+            *
+          FROM "MAIN"."LIVE"
+          WHERE
+            (
+              (
+                day >= CAST('2024-01-01' AS DATE) AND day < CAST('2024-01-03' AS DATE)
+              )
+              OR (
+                day >= CAST('2024-01-05' AS DATE) AND day < CAST('2024-01-06' AS DATE)
+              )
+            )
+        ) AS "_SB_ROWS"
+        LEFT JOIN (
+          SELECT
+            "_SB_ORDINAL" AS "_SB_ORDINAL",
+            CAST("_SB_KEY0" AS DATE) AS "_SB_KEY0"
+          FROM (VALUES
+            (0, '2024-01-01'),
+            (1, '2024-01-02'),
+            (2, '2024-01-05')) AS "_SB_MAP"("_SB_ORDINAL", "_SB_KEY0")
+        ) AS "_SB_MAP"
+          ON "_SB_ROWS".day = "_SB_MAP"."_SB_KEY0"
+      ) AS "_SB_LIVE"
+    ) AS "_SB_SIDE"
+  ) AS "_SB_BOTH"
+  GROUP BY
+    "_SB_PARTITION",
+    "DAY",
+    "IT'S",
+    "VALUE"
+) AS "_SB_BOTH"
+GROUP BY
+  "_SB_PARTITION";
+
+-- comparing: whole rows that are gone
+SELECT
+  SUM("_SB_THERE") - SUM("_SB_HERE") AS "_SB_MORE",
+  ANY_VALUE("DAY") AS "_SB_0",
+  ANY_VALUE("IT'S") AS "_SB_1",
+  ANY_VALUE("VALUE") AS "_SB_2"
+FROM (
+  SELECT
+    "_SB_PARTITION",
+    "DAY",
+    "IT'S",
+    "VALUE",
+    1 AS "_SB_HERE",
+    0 AS "_SB_THERE"
+  FROM (
+    SELECT
+      "_SB_PARTITION",
+      "DAY",
+      "IT'S",
+      "VALUE"
+    FROM "MAIN"."LIVE__SHADOW_1"
+  ) AS "_SB_SIDE"
+  UNION ALL
+  SELECT
+    "_SB_PARTITION",
+    "DAY",
+    "IT'S",
+    "VALUE",
+    0 AS "_SB_HERE",
+    1 AS "_SB_THERE"
+  FROM (
+    SELECT
+      "_SB_PARTITION",
+      "DAY",
+      "IT'S",
+      "VALUE"
+    FROM (
+      SELECT
+        "_SB_ROWS".*,
+        "_SB_MAP"."_SB_ORDINAL" AS "_SB_PARTITION"
+      FROM (
+        SELECT
+          *
+        FROM "MAIN"."LIVE"
+        WHERE
+          (
+            (
+              day >= CAST('2024-01-01' AS DATE) AND day < CAST('2024-01-03' AS DATE)
+            )
+            OR (
+              day >= CAST('2024-01-05' AS DATE) AND day < CAST('2024-01-06' AS DATE)
+            )
+          )
+      ) AS "_SB_ROWS"
+      LEFT JOIN (
+        SELECT
+          "_SB_ORDINAL" AS "_SB_ORDINAL",
+          CAST("_SB_KEY0" AS DATE) AS "_SB_KEY0"
+        FROM (VALUES
+          (0, '2024-01-01'),
+          (1, '2024-01-02'),
+          (2, '2024-01-05')) AS "_SB_MAP"("_SB_ORDINAL", "_SB_KEY0")
+      ) AS "_SB_MAP"
+        ON "_SB_ROWS".day = "_SB_MAP"."_SB_KEY0"
+    ) AS "_SB_LIVE"
+  ) AS "_SB_SIDE"
+) AS "_SB_BOTH"
+GROUP BY
+  "_SB_PARTITION",
+  "DAY",
+  "IT'S",
+  "VALUE"
+HAVING
+  SUM("_SB_THERE") > SUM("_SB_HERE")
+ORDER BY
+  "_SB_PARTITION"
+LIMIT 10;
+
+-- comparing: no rows
+SELECT
+  "DAY"
+FROM "MAIN"."LIVE"
+WHERE
+  FALSE;
+
+-- staging: sizes
+SELECT
+  0,
+  COUNT(*)
+FROM "MAIN"."LIVE"
+UNION ALL
+SELECT
+  1,
+  COUNT(*)
+FROM "MAIN"."LIVE__SHADOW_1";
+
+-- terms: the database's version
+SELECT
+  CURRENT_VERSION();
+
 -- publishing: rows by partition
 SELECT
   "_SB_LIVE"."_SB_PARTITION",

@@ -82,6 +82,9 @@ def test_an_archive_that_was_never_recorded_is_dropped_or_made_anew(
         with kill("record_change"):
             table.publish(staged, "dead", strategy=strategy)
         assert table.tables("__archive_") == ["t__archive_dead"]
+    with table.warehouse.connect(read_only=True) as session:
+        interrupted = session.tables.interrupted(table.spec.table)
+    assert (interrupted is not None) == (strategy == "swap")
     assert table.retire(running=["dead"]).archives == ()
     retired = table.retire(keep_shadows_for=timedelta(days=1)).archives
     # A swap is undone before, and its clone with it.

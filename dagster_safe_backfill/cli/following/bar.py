@@ -116,6 +116,8 @@ def _drawn(progress: Progress, waits_for: Sequence[str]) -> RenderableType:
         bar.append(f"  {100 * done // progress.total} %")
     lines: list[RenderableType] = [title, bar, _legend(progress)]
     lines += [Text(line, style="bright_black") for line in _words(progress)[1:]]
+    if progress.waits_for_daemon and not waits_for:
+        lines.append(Text("waiting for Dagster's daemon, which looks every half minute", style="bright_black"))
     lines += [Text(line, style="yellow") for line in waits_for]
     lines.append(Text("Ctrl-C detaches; the backfill goes on", style="bright_black"))
     return Group(*lines)

@@ -35,6 +35,7 @@ STYLES: Mapping[State, str] = {
 _RANGES = 30
 """How many ranges of partitions of one asset are shown; those that are neither live nor staged come first."""
 _FAILURES = 8
+_TABLES = 5
 _CUT = 600
 _RANGE_WORDS = " to "
 _ROWS = {"rows": "row_count", "new": "rows_inserted", "changed": "rows_updated", "gone": "rows_deleted"}
@@ -108,12 +109,10 @@ def _headline(progress: Progress) -> str:
         if progress.ended_at is not None:
             parts.append(f"took {duration(progress.ended_at - progress.started_at)}")
     if progress.is_over and progress.ended_at is None:
-        parts.append("(all is done; Dagster's daemon marks it so at its next look)")
-    for name in ("plan", "owner", "reason"):
-        value = progress.tags.get(f"safe_backfill/{name}")
-        if value:
-            parts.append(f"{name}: {value}")
-    return "  ".join(parts)
+        parts.append("(all done; Dagster's daemon says so at its next look)")
+    told = [(name, progress.tags.get(f"safe_backfill/{name}")) for name in ("plan", "owner", "reason")]
+    tags = "  ".join(f"{name}: {value}" for name, value in told if value)
+    return "  ".join(parts) + (f"\n{tags}" if tags else "")
 
 
 def _time(at: float) -> str:
@@ -135,7 +134,7 @@ def _show_asset(screen: Console, asset: AssetProgress) -> None:
         )
     _show_failures(screen, asset)
     for note, count in _notes(asset).items():
-        screen.print(f"  {_partitions(count)} {note}", markup=False, soft_wrap=True)
+        _line(screen, f"  {_partitions(count)} {note}", indent=4)
 
 
 def _audit_words(asset: AssetProgress) -> str:
@@ -209,30 +208,46 @@ def _short(publication: str) -> str:
 
 
 def _show_failures(screen: Console, asset: AssetProgress) -> None:
-    bad = {one.partition: one for one in asset.partitions if one.state in {"rejected", "failed"}}
-    rejected = [one for one in bad.values() if one.audits]
+    rejected = [one for one in asset.partitions if one.state == "rejected" and one.audits]
     if rejected:
         screen.print()
         screen.print("  rejected by audits", style="bold")
     for one in rejected[:_RANGES]:
-        said = "; ".join(map(_audit_said, one.audits))
-        screen.print(f"    {one.partition}  {said}", markup=False, soft_wrap=True)
+        _line(screen, f"    {one.partition}  {'; '.join(map(_audit_said, one.audits))}", indent=6)
     if len(rejected) > _RANGES:
         screen.print(f"    and {len(rejected) - _RANGES:,} more; --json has all", style="bright_black")
     shadows = list(dict.fromkeys(shadow for one in asset.failures if one.is_rejection for shadow in one.shadows))
     if shadows:
-        rest = f", and {len(shadows) - 5:,} more tables" if len(shadows) > 5 else ""
-        screen.print(f"  the rejected rows are in {', '.join(shadows[:5])}{rest}", markup=False, soft_wrap=True)
+        rest = f", and {len(shadows) - _TABLES:,} more tables" if len(shadows) > _TABLES else ""
+        _line(screen, f"  the rejected rows are in {', '.join(shadows[:_TABLES])}{rest}", indent=4)
     others = [one for one in asset.failures if not one.is_rejection]
     for one in others[:_FAILURES]:
-        screen.print(f"  run {one.run_id[:8]}: {_cut(one)}", markup=False, soft_wrap=True)
+        _line(screen, f"  run {one.run_id[:8]}: {_cut(one)}", indent=4)
     if len(others) > _FAILURES:
         screen.print(f"  and {len(others) - _FAILURES:,} more runs failed; --json has all", style="bright_black")
 
 
+def _line(screen: Console, text: str, *, indent: int) -> None:
+    """Print a sentence; where it is longer than the screen, it goes on below, indented."""
+    from textwrap import fill
+
+    lead = text[: len(text) - len(text.lstrip())]
+    wrapped = fill(
+        text.strip(),
+        max(screen.width, 40),
+        initial_indent=lead,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    screen.print(wrapped, markup=False, soft_wrap=True)
+
+
 def _audit_said(one: FailedAudit) -> str:
-    rows = "" if one.failed_rows is None else f": {one.failed_rows:,} rows" if one.failed_rows != 1 else ": 1 row"
-    return f"{one.name}{rows}{'' if one.blocks else ' (warning)'}"
+    rows = one.said
+    if one.failed_rows is not None:
+        rows = "1 row" if one.failed_rows == 1 else f"{one.failed_rows:,} rows"
+    return f"{one.name}{f': {rows}' if rows else ''}{'' if one.blocks else ' (warning)'}"
 
 
 def _cut(one: RunFailure) -> str:

@@ -237,6 +237,11 @@ class Progress:
             return False
         return self.backfill is None or not self.backfill.is_open or self.has_reached_all
 
+    @property
+    def waits_for_daemon(self) -> bool:
+        """True if nothing runs, and Dagster's daemon is to start runs, or to say that it is over."""
+        return not self.is_over and not any(run.is_open for run in self.runs)
+
     @cached_property
     def has_failed(self) -> bool:
         """True if partitions were rejected, failed or cancelled, or if it ended without reaching all."""
@@ -265,12 +270,13 @@ class Progress:
 
     @property
     def seconds(self) -> float | None:
-        """Seconds since its first run started, to its end; None before."""
+        """Seconds since its first run started, to the end of its last one; None before."""
         began = min((run.started_at for run in self.runs if run.started_at is not None), default=None)
         if began is None:
             return None
-        ended = max((run.ended_at or self.at for run in self.runs), default=self.at)
-        return max((ended if self.is_over else self.at) - began, 1e-9)
+        # Between two looks of Dagster's daemon no run may be open: that time is nobody's work.
+        ended = max(self.at if run.is_open else run.ended_at or began for run in self.runs)
+        return max(ended - began, 1e-9)
 
     @property
     def seconds_left(self) -> float | None:

@@ -78,13 +78,19 @@ class AssetOutcome:
         return key in self.report or self.audited >= of
 
     def audits_of(self, key: str) -> list[FailedAudit]:
-        """Return the audits that a partition didn't pass."""
+        """Return the audits that a partition didn't pass; those that block first."""
         found: list[FailedAudit] = []
         for one in self.checks:
             if not one.passed and (key in one.keys or not one.keys):
                 rows = one.failed_rows.get(key)
-                found.append(FailedAudit(name=one.name, failed_rows=rows, blocks=one.blocks))
-        return found
+                said = self._compared(key) if rows is None else None
+                found.append(FailedAudit(name=one.name, failed_rows=rows, blocks=one.blocks, said=said))
+        return sorted(found, key=lambda one: not one.blocks)
+
+    def _compared(self, key: str) -> str | None:
+        """Return how many rows a partition has, and how many are live, for audits that don't count rows."""
+        row = self.report.get(key, {})
+        return f"{row['shadow rows']:,} rows, {row['live rows']:,} live" if "live rows" in row else None
 
     def failure(self, asset: str) -> RunFailure:
         """Return why the run failed for this asset."""

@@ -17,7 +17,7 @@ _ROW_COUNT = "dagster/partition_row_count"
 _ROWS = ("rows_staged", "rows_inserted", "rows_updated", "rows_deleted", "rows_unchanged")
 _WAITING = frozenset({"QUEUED", "NOT_STARTED", "MANAGED"})
 """The statuses of runs that have no process yet."""
-_HELD_BACK = "passed, and not published, because others of the run were rejected"
+_HELD_BACK = "passed, but went unpublished, because others of their run were rejected"
 _UNTOLD = "done, and materialized again by another run since, whose numbers would be shown"
 
 

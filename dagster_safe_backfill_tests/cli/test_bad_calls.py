@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from dagster_safe_backfill_tests.cli.conftest import PROJECT, Terminal
-from dagster_safe_backfill_tests.cli.test_plan import publish
+from dagster_safe_backfill_tests.cli.prepared import held, materialize
 
 CALLS = {
     "an unknown verb": (("plam", "sales"), 2, "usage"),
@@ -170,26 +170,11 @@ def test_nobody_listens(offline: Terminal) -> None:
     assert (told.exit_code, told.codes) == (5, ["unreachable"])
 
 
-_HOLD = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
-
-
-@contextmanager
-def held(database: Path) -> Iterator[int]:
-    """Hold a DuckDB file in another process, and yield its PID."""
-    with subprocess.Popen(
-        [sys.executable, "-c", _HOLD, str(database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        yield process.pid
-        process.terminate()
-
-
 @pytest.mark.parametrize("arguments", [("plan", "sales", "--last", "1"), ("history", "sales"), ("diff", "sales")])
 def test_a_file_that_somebody_holds(offline: Terminal, arguments: tuple[str, ...]) -> None:
-    publish(offline, "sales", "2024-01-01", "2024-01-02")
+    materialize(offline, "sales", "2024-01-01", "2024-01-02")
     offline.write("lock_timeout", "0.5")
-    with held(offline.folder / "warehouse.duckdb") as pid:
+    with held(offline) as pid:
         told = offline(*arguments, "--json")
     assert (told.exit_code, told.codes) == (5, ["warehouse_locked"])
     assert str(pid) in told.json["errors"][0]["message"]
@@ -209,7 +194,7 @@ def test_no_daemon(offline: Terminal) -> None:
 
 def test_two_assets_at_one_table(offline: Terminal) -> None:
     """Another asset wrote the table: the plan can be made, and its run refuses; a rollback isn't one's own either."""
-    publish(offline, "sales", "2024-01-01", "2024-01-02")
+    materialize(offline, "sales", "2024-01-01", "2024-01-02")
     table = '"_safe_backfill_ledger"'
     offline.sql(f"UPDATE shop.{table} SET asset_key = 'another'")
     told = offline("rollback", "sales", "--json")

@@ -9,11 +9,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from dagster_safe_backfill_tests.cli.conftest import PROJECT, Terminal
-from dagster_safe_backfill_tests.cli.test_plan import publish
+from dagster_safe_backfill_tests.cli.conftest import Terminal
+from dagster_safe_backfill_tests.cli.prepared import CODE, materialize
 
 LIVE = "SELECT strftime(day, '%Y-%m-%d'), count(*) FROM shop.{} WHERE day BETWEEN '{}' AND '{}' GROUP BY 1 ORDER BY 1"
-CODE = ("-m", PROJECT)
 
 
 def _saved(terminal: Terminal, *arguments: str) -> str:
@@ -55,7 +54,7 @@ def test_in_process_no_daemon_is_needed(offline: Terminal) -> None:
 
 class TestPlansThatAreNoLongerTrue:
     def test_a_row_was_changed_by_hand(self, offline: Terminal) -> None:
-        publish(offline, "sales", "2024-01-01", "2024-01-04")
+        materialize(offline, "sales", "2024-01-01", "2024-01-04")
         plan = _saved(offline, "sales", "--from", "2024-01-01", "--to", "2024-01-03")
         offline.sql("UPDATE shop.sales SET amount = 98 WHERE day = '2024-01-04'")
         assert offline("launch", plan, "--json").codes == ["not_confirmed"], "a row outside of the plan doesn't matter"
@@ -75,7 +74,7 @@ class TestPlansThatAreNoLongerTrue:
 
     def test_somebody_else_published(self, offline: Terminal) -> None:
         plan = _saved(offline, "sales", "--from", "2024-01-05", "--to", "2024-01-06")
-        publish(offline, "sales", "2024-01-06", "2024-01-06")
+        materialize(offline, "sales", "2024-01-06", "2024-01-06")
         told = offline("launch", plan, "--yes", "--json")
         assert (told.exit_code, told.codes) == (3, ["plan_no_longer_true"])
         assert told.json["errors"][0]["partitions"] == ["2024-01-06"]
@@ -84,7 +83,7 @@ class TestPlansThatAreNoLongerTrue:
         plan = _saved(online, "batched", "--partitions", "2024-01-12")
         warned = online("plan", "batched", "--partitions", "2024-01-12", "--dry-run", "--json").json["warnings"]
         assert any("without the definitions" in one for one in warned)
-        publish(online, "batched", "2024-01-12", "2024-01-12")
+        materialize(online, "batched", "2024-01-12", "2024-01-12")
         told = online("launch", plan, "--yes", "--json")
         assert (told.exit_code, told.codes) == (3, ["plan_no_longer_true"])
 
@@ -99,7 +98,7 @@ class TestPlansThatAreNoLongerTrue:
 def test_the_runs_refuse_what_changed_after_the_launch(online: Terminal) -> None:
     """Between the launch and its run, a row is changed by hand; only the run can notice."""
     place = (*online.place, *CODE)
-    publish(online, "sales", "2024-01-20", "2024-01-21")
+    materialize(online, "sales", "2024-01-20", "2024-01-21")
     plan = online("plan", "sales", "--from", "2024-01-20", "--to", "2024-01-21", "--out",
                   str(online.folder / "late.json"), "--json", place=place)  # fmt: skip
     told = online("launch", plan.data["path"], "--yes", "--json", place=place)

@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import stat
-import sys
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from dagster_safe_backfill_tests.cli.conftest import PROJECT, Terminal
-
-RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
-
-
-def publish(_terminal: Terminal, name: str, first: str, last: str, *, passes: bool = True) -> None:
-    """Materialize partitions of an asset in this process, with the project's instance."""
-    sys.modules.pop(PROJECT, None)
-    project = importlib.import_module(PROJECT)
-    asset = getattr(project, name)
-    with dg.DagsterInstance.get() as instance:
-        done = dg.materialize(
-            [asset],
-            instance=instance,
-            resources=dict(project.defs.resources),
-            tags=dict(zip(RANGE, (first, last), strict=True)),
-            selection=[asset],
-            raise_on_error=False,
-        )
-        assert done.success == passes
+from dagster_safe_backfill_tests.cli.conftest import Terminal
+from dagster_safe_backfill_tests.cli.prepared import materialize
 
 
 @pytest.fixture
@@ -64,7 +44,7 @@ def test_a_first_plan(project: Terminal) -> None:
 
 
 def test_why_each_partition(project: Terminal) -> None:
-    publish(project, "sales", "2024-01-01", "2024-01-04")
+    materialize(project, "sales", "2024-01-01", "2024-01-04")
     project.sql("UPDATE shop.sales SET amount = 99 WHERE day = '2024-01-02' AND item = 1")
     told = project("plan", "sales", "--from", "2024-01-01", "--to", "2024-01-05", "--json", "--dry-run")
     (asset,) = told.data["plan"]["assets"]
@@ -84,7 +64,7 @@ def test_why_each_partition(project: Terminal) -> None:
 
 
 def test_a_newer_upstream_asset(project: Terminal) -> None:
-    publish(project, "sales", "2024-01-01", "2024-01-02")
+    materialize(project, "sales", "2024-01-01", "2024-01-02")
     with dg.DagsterInstance.get() as instance:
         instance.report_runless_asset_event(dg.AssetMaterialization("prices"))
     told = project("plan", "sales", "--changed", "--json", "--dry-run")
@@ -93,9 +73,9 @@ def test_a_newer_upstream_asset(project: Terminal) -> None:
 
 
 def test_what_failed_and_what_is_missing(project: Terminal) -> None:
-    publish(project, "sales", "2024-01-01", "2024-01-02")
+    materialize(project, "sales", "2024-01-01", "2024-01-02")
     project.write("bad", "2024-01-04")
-    publish(project, "sales", "2024-01-03", "2024-01-04", passes=False)
+    materialize(project, "sales", "2024-01-03", "2024-01-04")
     failed = project("plan", "sales", "--failed", "--json", "--dry-run").data["plan"]["assets"][0]
     assert failed["reasons"] == {key: ["its last run failed"] for key in ["2024-01-03", "2024-01-04"]}
     missing = project("plan", "sales", "--missing", "--to", "2024-01-06", "--json", "--dry-run")

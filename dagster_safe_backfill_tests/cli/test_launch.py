@@ -38,11 +38,10 @@ def test_a_plan_is_carried_out_by_the_daemon(online: Terminal) -> None:
 def test_a_launch_without_a_plan_prints_the_id_first(online: Terminal) -> None:
     told = online("launch", "batched", "--partitions", "2024-01-10", "--yes")
     assert told.exit_code == 0
-    first, watch, stop, undo = told.err.splitlines()[:4]
-    backfill_id = first.removeprefix("backfill ")
-    assert watch.strip().endswith(f"safe-backfill watch {backfill_id}")
-    assert backfill_id in stop
-    assert f"safe-backfill rollback batched --backfill {backfill_id}" in undo
+    backfill_id = told.out.split()[1]
+    for call in ("watch {}", "cancel {} --now", "rollback batched --backfill {}"):
+        assert f"safe-backfill {call.format(backfill_id)} --url {online.place[1]}" in told.out
+    assert "-m YOUR_DEFINITIONS" in told.out, "a rollback needs the code"
     assert online("watch", backfill_id, "--json").exit_code == 0
 
 

@@ -12,6 +12,8 @@ from dagster_safe_backfill.cli.api.values import Backfill, Run
 
 _SEARCHED = 1000
 """Among how many of the newest backfills and runs the beginning of an id is looked up."""
+_OF_THE_WAREHOUSE = {"diff", "rollback", "history"}
+"""The verbs that need the definitions, which a URL alone doesn't give."""
 _RUN_IDS = """
 query ($limit: Int!) { runIdsOrError(limit: $limit) { ... on RunIds { results } } }
 """
@@ -46,6 +48,9 @@ def command(place: Place, verb: str, *arguments: str) -> str:
         words += ["-d", place.working_directory]
     if place.attribute is not None:
         words += ["-a", place.attribute]
+    has_code = place.modules or place.files or place.workspaces
+    if verb in _OF_THE_WAREHOUSE and place.url is not None and not has_code:
+        words += ["-m", "YOUR_DEFINITIONS"]
     return shlex.join(words)
 
 

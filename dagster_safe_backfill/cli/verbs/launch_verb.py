@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from dagster_safe_backfill.cli.answers import Answer, refusal, usage_error
-from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.api.completion import complete_asset
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.following import follow
+from dagster_safe_backfill.cli.following.next_steps import announce, launched_answer
 from dagster_safe_backfill.cli.options import argument, option, verb, yes_option
 from dagster_safe_backfill.cli.output import Output
 from dagster_safe_backfill.cli.plans.asked import OPTIONS, asked_of
@@ -78,14 +78,15 @@ def command(
     if concurrency is not None:
         output.note(set_pool_limit(dagster, plan, concurrency))
     backfill_id = launch(dagster, plan, tags=given, confirmed=wish.confirmed)
-    output.note(f"backfill {backfill_id}")
-    for name, text in _next(planning, backfill_id).items():
-        output.note(f"  {name:<6} {text}")
+    said, assets = f"backfill {backfill_id}", [asset.key for asset in plan.assets]
+    if not (watch or in_process):
+        data = {"plan": plan.id, "dagster": dagster.place}
+        answer = launched_answer(connection, backfill_id, said, assets=assets, data=data)
+        return replace(answer, warnings=_warnings(planning))
+    announce(output, connection, backfill_id, said, assets=assets)
     with connection.daemon(backfill_id) if in_process else nullcontext():
-        if watch or in_process:
-            answer = follow(connection, output, backfill_id, timeout=timeout)
-            return replace(answer, warnings=[*_warnings(planning), *answer.warnings])
-    return _launched(planning, backfill_id, dagster)
+        answer = follow(connection, output, backfill_id, timeout=timeout)
+    return replace(answer, warnings=[*_warnings(planning), *answer.warnings])
 
 
 def _planning(connection: Connection, names: tuple[str, ...], selection: Selection, wish: Wish) -> Planning | None:
@@ -119,27 +120,6 @@ def _tag(text: str) -> tuple[str, str]:
     if not is_given or not key:
         raise usage_error("bad_tag", f"--tag {text} is not KEY=VALUE")
     return key, value
-
-
-def _next(planning: Planning, backfill_id: str) -> dict[str, str]:
-    """Return the commands that watch, stop and undo a backfill."""
-    assets = [asset.key for asset in planning.plan.assets]
-    return {
-        "watch": f"safe-backfill watch {backfill_id}",
-        "stop": f"safe-backfill cancel {backfill_id} --now",
-        "undo": "; ".join(f"safe-backfill rollback {asset} --backfill {backfill_id}" for asset in assets),
-    }
-
-
-def _launched(planning: Planning, backfill_id: str, dagster: Dagster) -> Answer:
-    plan = planning.plan
-    commands = _next(planning, backfill_id)
-    return Answer(
-        data={"backfill_id": backfill_id, "plan": plan.id, "dagster": dagster.place, "commands": commands},
-        show=lambda _screen: None,
-        brief=backfill_id,
-        warnings=_warnings(planning),
-    )
 
 
 def _warnings(planning: Planning) -> list[str]:

@@ -6,8 +6,8 @@ import pytest
 
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill_tests.cli.conftest import PROJECT, Terminal
-from dagster_safe_backfill_tests.cli.prepared import materialize
 from dagster_safe_backfill_tests.cli.launched import at, launch
+from dagster_safe_backfill_tests.cli.prepared import materialize
 
 
 def _audit(terminal: Terminal) -> str:

@@ -10,8 +10,8 @@ import pytest
 
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill_tests.cli.conftest import PROJECT, Terminal
-from dagster_safe_backfill_tests.cli.prepared import materialize
 from dagster_safe_backfill_tests.cli.launched import at, computed, launch, launch_job
+from dagster_safe_backfill_tests.cli.prepared import materialize
 
 
 def _until(look: Callable[[], bool], *, within: float = 90) -> None:

@@ -17,8 +17,8 @@ from rich.console import Console
 from dagster_safe_backfill.cli.following.screen import show
 from dagster_safe_backfill.cli.following.states import AssetProgress, FailedAudit, PartitionState, Progress
 from dagster_safe_backfill_tests.cli.conftest import PROJECT, Terminal
-from dagster_safe_backfill_tests.cli.prepared import materialize
 from dagster_safe_backfill_tests.cli.launched import at, ended, launch, launch_job
+from dagster_safe_backfill_tests.cli.prepared import materialize
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from dagster_safe_backfill_tests.cli.conftest import PROJECT, Terminal
-from dagster_safe_backfill_tests.cli.prepared import materialize
 from dagster_safe_backfill_tests.cli.launched import at, launch
+from dagster_safe_backfill_tests.cli.prepared import materialize
 
 COMMAND = [sys.executable, "-c", "from dagster_safe_backfill.cli.main import main; main()"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dagster_safe_backfill.cli.answers import Answer, Exit, Problem
+from dagster_safe_backfill.cli.answers import Answer, Exit, Problem, refusal
 from dagster_safe_backfill.cli.api.reading import ranges_of
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.following import follow
@@ -56,8 +56,10 @@ def command(
     if report is None:
         return _nothing(waiting)
     warnings = _warnings(waiting)
-    if not yes and not _is_confirmed(output, waiting, report):
-        return _unconfirmed(waiting, report, warnings)
+    if not yes:
+        if not output.is_interactive:
+            return _unconfirmed(waiting, report, warnings)
+        _confirm(output, waiting, report)
     backfill_id = _launch(connection, waiting, report, owner=owner, reason=reason)
     name = waiting.assets.live.key
     said = f"backfill {backfill_id} publishes {len(waiting.keys):,} partitions of {name}"
@@ -67,13 +69,12 @@ def command(
     return launched_answer(connection, backfill_id, said, assets=[name], data=report_json(waiting, report))
 
 
-def _is_confirmed(output: Output, waiting: Waiting, report: AuditReport) -> bool:
-    if not output.is_interactive:
-        return False
+def _confirm(output: Output, waiting: Waiting, report: AuditReport) -> None:
     show_report(output.log, waiting, report)
     for warning in _warnings(waiting):
         output.note(f"warning: {warning}")
-    return click.confirm("Publish them?", err=True)
+    if not click.confirm("Publish them?", err=True):
+        raise refusal("not_confirmed", "nothing was published")
 
 
 def _launch(

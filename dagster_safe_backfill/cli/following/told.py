@@ -20,6 +20,7 @@ from dagster_safe_backfill.cli.following.states import (
     State,
 )
 
+_MOST_LINES = 6
 _ENDED: Mapping[State, str] = {
     "rejected": "were rejected by audits",
     "failed": "failed",
@@ -75,7 +76,8 @@ def problems(progress: Progress) -> list[Problem]:
                 found.append(Problem(code=f"partitions_{state}", message=message, partitions=keys))
         found += _not_reached(progress, asset)
     if progress.backfill is not None and progress.backfill.error:
-        said = progress.backfill.error.splitlines()[0]
+        # Of a bad run configuration, the lines after the first say what is wrong in it.
+        said = " ".join(filter(None, map(str.strip, progress.backfill.error.splitlines()[:_MOST_LINES])))
         found.append(Problem(code="backfill_failed", message=f"Dagster gave the backfill up: {said}"))
     return found
 

@@ -21,7 +21,7 @@ from dagster_safe_backfill.model.provenance import Provenance, digest_of_text
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import Fingerprint, StagedPartition
 from dagster_safe_backfill.model.tables import TableSpec
-from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, TableIO, computed_of, table_io_of
+from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, TableIO, computed_of
 from dagster_safe_backfill.runs.partitions import order_of
 from dagster_safe_backfill.runs.provenance.inputs import changed_inputs
 from dagster_safe_backfill.wap.ledger.waiting import staged_partitions
@@ -256,8 +256,8 @@ class Definitions:
         """Open an asset, with the resource that is its I/O manager; `x__shadow` and `x__audit` stand for `x`.
 
         Raises:
-            CommandError: There is no such asset.
-            ConfigurationError: Its I/O manager isn't one of this library's, or its options are wrong.
+            CommandError: There is no such asset, or its I/O manager isn't one of this library's.
+            ConfigurationError: Its options are wrong.
         """
         definition, repository = self._found(name)
         key = definition.key
@@ -266,13 +266,21 @@ class Definitions:
             computed_by = definition
         manager = definition.get_io_manager_key_for_asset_key(key)
         resources = {**repository.get_top_level_resources(), **definition.resource_defs}
-        with dg.build_resources({manager: resources[manager]}, instance=self._instance) as built:
+        needed = _with_their_own(manager, resources)
+        with dg.build_resources(needed, instance=self._instance) as built:
+            table_io = getattr(built, manager)
+            if not isinstance(table_io, TableIO):
+                raise usage_error(
+                    "not_ours",
+                    f"{key.to_user_string()} is kept by a {type(table_io).__name__}, which has no ledger",
+                    hint="give it an I/O manager of this library, such as RangeDuckDBIOManager",
+                )
             yield LoadedAsset(
                 definition=definition,
                 computed_by=computed_by,
                 computed=computed_of(computed_by),
                 options=options_of_asset(definition),
-                table_io=table_io_of(getattr(built, manager), key),
+                table_io=table_io,
                 instance=self._instance,
             )
 
@@ -283,6 +291,17 @@ class Definitions:
             known = ", ".join(self.live_assets()[:10]) or "none"
             raise usage_error("unknown_asset", f"the definitions have no asset {name}", hint=f"there are {known}")
         return live
+
+
+def _with_their_own(name: str, resources: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a resource and those that it needs, and not the others, which may log in somewhere."""
+    needed, waiting = dict[str, Any](), [name]
+    while waiting:
+        one = waiting.pop()
+        if one not in needed and one in resources:
+            needed[one] = resources[one]
+            waiting += getattr(resources[one], "required_resource_keys", ())
+    return needed
 
 
 def _live(key: dg.AssetKey) -> dg.AssetKey:

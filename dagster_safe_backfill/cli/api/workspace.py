@@ -55,7 +55,7 @@ class WorkspaceTransport(Transport):
         try:
             with _loading():
                 target = workspace_opts_to_load_target(WorkspaceOpts(**code), allow_in_process=in_process)
-                with contextlib.nullcontext() if in_process else _elsewhere(Path(self.instance.root_directory)):
+                with _elsewhere(Path(self.instance.root_directory)):
                     self.process_context = self._stack.enter_context(WorkspaceProcessContext(self.instance, target))
         except BaseException:
             # Dagster keeps the open instance in a global, which would be used for whatever this process loads next.
@@ -107,7 +107,10 @@ class WorkspaceTransport(Transport):
 
 @contextlib.contextmanager
 def _elsewhere(home: Path) -> Generator[None, None, None]:
-    """Let processes that start in the block, and theirs, print into a file of Dagster's home: stdout is for answers."""
+    """Let the user's code, and processes that start in the block, print into a file of Dagster's home.
+
+    Stdout is for answers. Dagster starts a code server for each of several locations, which print, as their runs do.
+    """
     log = home / "logs" / "safe-backfill.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
@@ -119,6 +122,8 @@ def _elsewhere(home: Path) -> Generator[None, None, None]:
                 os.dup2(file.fileno(), number)
         yield
     finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
         for number, descriptor in zip((1, 2), kept, strict=True):
             os.dup2(descriptor, number)
             os.close(descriptor)
@@ -140,7 +145,7 @@ def repositories(code: Mapping[str, Any]) -> Sequence[Any]:
                 " through definitions that are loaded here",
                 hint="name the module or file of the definitions by -m or -f",
             )
-        with _loading():
+        with _loading(), contextlib.redirect_stdout(sys.stderr):
             loaded = LoadedRepositories(target, None, ["dagster"], None)
         found += cast("Mapping[str, Any]", loaded.definitions_by_name).values()
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from dagster_safe_backfill.cli.answers import CommandError
 from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.api.values import Asset, Materialization, Statuses
 from dagster_safe_backfill.cli.connection import Connection
@@ -14,6 +15,10 @@ from dagster_safe_backfill.cli.selection import Filter, Selection
 _WITHOUT_CODE = (
     "without the definitions (-m, -f or -w), the plan knows neither the code nor the live rows: changes by hand aren't"
     " noticed, and runs don't check what changed after the plan"
+)
+_NOT_OURS = (
+    "without an I/O manager of this library, there are no audits before rows go live, no ledger and no way back, and runs"
+    " don't check what changed after the plan"
 )
 _ASKED = "asked for"
 _MISSING = "never materialized"
@@ -68,13 +73,19 @@ def facts_of(connection: Connection, asset: Asset, selection: Selection) -> Fact
         reasons=reasons,
         newest={key: one for key, one in newest.items() if key in reasons},
         live=live,
-        warnings=() if live is not None else (_WITHOUT_CODE,),
+        warnings=() if live is not None else (_NOT_OURS if connection.has_code else _WITHOUT_CODE,),
     )
 
 
-def _live(connection: Connection, name: str, keys: Sequence[str]) -> LiveFacts:
-    with connection.definitions.asset(name) as loaded:
-        return loaded.facts(keys)
+def _live(connection: Connection, name: str, keys: Sequence[str]) -> LiveFacts | None:
+    """Return what the warehouse says; None of an asset that another I/O manager keeps."""
+    try:
+        with connection.definitions.asset(name) as loaded:
+            return loaded.facts(keys)
+    except CommandError as error:
+        if error.problem.code != "not_ours":
+            raise
+        return None
 
 
 def _looks_at_all(selection: Selection) -> bool:

@@ -108,7 +108,7 @@ def _planned_asset(dagster: Dagster, facts: Facts) -> PlannedAsset:
         reasons={key: [*reasons] for key, reasons in facts.reasons.items()},
         runs=planned_runs(_of_shadow(dagster, asset, live.launched if live else _staged(asset)), facts.keys),
         batch_size=live and live.batch_size,
-        goes_live=live.goes_live if live else "as the asset is defined; without the definitions it isn't known",
+        goes_live=live.goes_live if live else "rows go live as the asset's definition says",
         code=live.code if live else asset.code_version and f"code_version {asset.code_version}",
         definition=live and live.definition,
         live={key: live.fingerprints[key] for key in facts.keys} if live else {},

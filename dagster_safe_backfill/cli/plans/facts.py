@@ -17,8 +17,8 @@ _WITHOUT_CODE = (
     " noticed, and runs don't check what changed after the plan"
 )
 _NOT_OURS = (
-    "without an I/O manager of this library, there are no audits before rows go live, no ledger and no way back, and runs"
-    " don't check what changed after the plan"
+    "without an I/O manager of this library, there are no audits before rows go live, no ledger and no way back, and"
+    " runs don't check what changed after the plan"
 )
 _ASKED = "asked for"
 _MISSING = "never materialized"

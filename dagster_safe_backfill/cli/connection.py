@@ -113,7 +113,7 @@ class Connection:
         self._stack.callback(made.close)
         return made
 
-    def daemon(self, backfill_id: str) -> AbstractContextManager[None]:
+    def daemon(self, backfill_id: str) -> AbstractContextManager[Any]:
         """Do what Dagster's daemon does for one backfill while the block runs; `launches` must be True."""
         return self._workspace.daemon(backfill_id)
 

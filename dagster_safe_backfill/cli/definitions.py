@@ -122,6 +122,7 @@ class LoadedAsset:
         fingerprints = {key: live.fingerprints.get(key, Fingerprint()) for key in keys}
         limits = self.options.limits
         return LiveFacts(
+            asset=self.name,
             table=str(spec.table),
             code=self.code(),
             definition=digest_of_text(repr((partition_slice and partition_slice.meanings, spec.rules))),
@@ -134,7 +135,6 @@ class LoadedAsset:
             hours=None
             if limits.hours is None
             else (str(limits.hours), limits.hours.allows(datetime.now(timezone.utc))),
-            launched=self._launched(),
             reads_itself=self.key in self.computed_by.asset_deps[self.computed_by.key],
         )
 
@@ -173,10 +173,6 @@ class LoadedAsset:
         if batches.publish_each:
             return "each batch goes live as soon as its audits pass"
         return "each run goes live in one transaction once all its audits pass, or nothing of it does"
-
-    def _launched(self) -> list[str]:
-        keys = [_beside(self.key, _SHADOW), _beside(self.key, "__audit"), self.key] if self.is_staged else [self.key]
-        return [key.to_user_string() for key in keys]
 
     def read(self, work: Callable[[Session], _Result]) -> _Result:
         """Return the result of `work` in a read-only session on the asset's warehouse.

@@ -248,7 +248,14 @@ def _known(names: Sequence[str], asset: Asset) -> list[str]:
     position = {key: number for number, key in enumerate(asset.keys)}
     found: set[str] = set()
     for name in names:
-        for key in [name] if name in position else [one.strip() for one in name.split(",")]:
+        parts = [one.strip() for one in name.split(",")]
+        if name in position and len(parts) > 1 and all(part in position for part in parts):
+            raise usage_error(
+                "ambiguous_keys",
+                f"{name} is a partition of {asset.key}, and so is each of {', '.join(parts)}",
+                hint="give them by --partitions-file, one key a line",
+            )
+        for key in [name] if name in position else parts:
             if key not in position:
                 raise _no_key(key, asset.keys, of=asset.key)
             found.add(key)

@@ -23,7 +23,10 @@ ORDER_TAG = "safe_backfill/order"
 NEWEST_FIRST = "newest_first"
 """The value of `ORDER_TAG` for the newest partitions first."""
 EXPECTED_TAG = ".dagster/safe_backfill_plan"
-"""The tag with what a plan expects. Dagster's UI doesn't show tags of this prefix, and this one can be long."""
+"""The beginning of the tags with what a plan expects; a number follows. Dagster's UI shows none of this prefix."""
+
+_LONGEST_TAG = 2_400
+"""PostgreSQL, in which Dagster indexes tags, takes 2,704 bytes of key and value (dagster-io/dagster#7875)."""
 
 _BYTES = 6
 """Of each digest: a change goes unnoticed once in 2**48 / n, for a plan of n partitions."""
@@ -31,7 +34,7 @@ _BYTES = 6
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a plan expects to find: a set of digests, which is about eight characters a partition as a text."""
+    """What a plan expects to find: a set of digests, about eight characters a partition in the tags of its runs."""
 
     digests: frozenset[bytes]
 
@@ -52,22 +55,31 @@ class Expected:
         return cls(frozenset(digests))
 
     @classmethod
-    def parse(cls, text: str) -> Expected:
-        """Parse the text that `str` returned.
+    def parse(cls, tags: Mapping[str, str]) -> Expected | None:
+        """Return what the tags of a run say that `tags` returned; None if they say nothing of a plan.
 
         Raises:
-            ValueError: It isn't such a text.
+            ValueError: A plan didn't write them.
         """
+        parts: list[str] = []
+        while (part := tags.get(f"{EXPECTED_TAG}_{len(parts) + 1}")) is not None:
+            parts.append(part)
+        if not parts:
+            return None
         try:
-            raw = b64decode(text.encode(), altchars=b"-_", validate=True)
+            raw = b64decode("".join(parts).encode(), altchars=b"-_", validate=True)
         except Error as error:
-            raise ValueError(f"{EXPECTED_TAG} is not what a plan writes") from error
+            raise ValueError(f"{EXPECTED_TAG}_1 is not what a plan writes") from error
         if len(raw) % _BYTES:
-            raise ValueError(f"{EXPECTED_TAG} is cut off")
+            raise ValueError(f"{EXPECTED_TAG}_{len(parts)} is cut off")
         return cls(frozenset(raw[start : start + _BYTES] for start in range(0, len(raw), _BYTES)))
 
-    def __str__(self) -> str:
-        return urlsafe_b64encode(b"".join(sorted(self.digests))).decode()
+    @property
+    def tags(self) -> dict[str, str]:
+        """The digests as tags, each short enough for every storage of Dagster."""
+        text = urlsafe_b64encode(b"".join(sorted(self.digests))).decode()
+        starts = range(0, len(text), _LONGEST_TAG)
+        return {f"{EXPECTED_TAG}_{i}": text[start : start + _LONGEST_TAG] for i, start in enumerate(starts, 1)}
 
     def is_code(self, asset: str, code: str) -> bool:
         """Return True if the plan was made from this code of an asset."""
@@ -97,7 +109,7 @@ def tags_of(
     """Return the tags of a planned backfill."""
     tags = {PLAN_TAG: plan}
     given: Iterable[tuple[str, str | None]] = (
-        (EXPECTED_TAG, None if expected is None else str(expected)),
+        *(expected.tags.items() if expected is not None else ()),
         (OWNER_TAG, owner),
         (REASON_TAG, reason),
         (ORDER_TAG, NEWEST_FIRST if newest_first else None),

@@ -49,6 +49,59 @@ def test_in_process_no_daemon_is_needed(offline: Terminal) -> None:
     told = offline("launch", "staged", "--from", "2024-01-01", "--to", "2024-01-06", "--in-process", "--yes", "--json")
     assert told.exit_code == 0, told.out
     assert len(offline.sql(LIVE.format("staged", "2024-01-01", "2024-01-31"))) == 6
+    with dg.DagsterInstance.get() as instance:
+        (backfill,) = instance.get_backfills()
+        assert backfill.status.value == "COMPLETED_SUCCESS", "it is closed, so that the next one isn't an overlap"
+
+
+def test_in_process_whoever_stops_can_go_on(offline: Terminal) -> None:
+    """No daemon: when the time is up, the backfill is cancelled, and a new launch isn't an overlap."""
+    materialize(offline, "sales", "2024-01-01")
+    # A run that somebody else has in the queue.
+    queued = offline("rollback", "sales", "--yes", "--no-wait", "--json").data["run_id"]
+    offline.write("slow", "30")
+    arguments = ("launch", "batched", "--partitions", "2024-01-01", "--in-process", "--yes", "--json")
+    told = offline(*arguments, "--timeout", "6")
+    assert (told.exit_code, told.codes) == (6, ["stopped"])
+    with dg.DagsterInstance.get() as instance:
+        (backfill,) = instance.get_backfills()
+        assert backfill.status.value == "CANCELED"
+        assert all(
+            run.is_finished for run in instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill.backfill_id}))
+        )
+        other = instance.get_run_by_id(queued.run_id)
+        assert other is not None
+        assert other.status is dg.DagsterRunStatus.QUEUED, "others' queued runs are left alone"
+    (offline.folder / "slow").unlink()
+    assert offline(*arguments).exit_code == 0
+
+
+def test_in_process_beside_a_daemon_is_refused(online: Terminal) -> None:
+    told = online("launch", "batched", "--last", "1", "--in-process", "--yes", "--json", place=CODE)
+    assert (told.exit_code, told.codes) == (3, ["daemon_runs"])
+
+
+def test_a_plan_of_the_code_needs_the_code(online: Terminal) -> None:
+    plan = online(
+        "plan", "sales", "--last", "1", "--out", str(online.folder / "code.json"), place=(*online.place, *CODE)
+    )
+    assert plan.exit_code == 0
+    told = online("launch", str(online.folder / "code.json"), "--yes", "--json")
+    assert (told.exit_code, told.codes) == (3, ["needs_code"])
+
+
+def test_a_plan_of_an_asset_without_partitions(offline: Terminal) -> None:
+    plan = _saved(offline, "prices")
+    with dg.DagsterInstance.get() as instance:
+        instance.report_runless_asset_event(dg.AssetMaterialization("prices"))
+    told = offline("launch", plan, "--yes", "--json")
+    assert (told.exit_code, told.codes) == (3, ["plan_no_longer_true"])
+
+
+def test_an_open_backfill_of_an_asset_without_partitions(offline: Terminal) -> None:
+    assert offline("launch", "prices", "--yes").exit_code == 0
+    told = offline("launch", "prices", "--yes", "--json")
+    assert (told.exit_code, told.codes) == (3, ["guard_overlap"])
 
 
 class TestPlansThatAreNoLongerTrue:

@@ -91,13 +91,32 @@ def test_nothing_to_do(project: Terminal) -> None:
 
 
 def test_staged_assets_are_planned_as_three(project: Terminal) -> None:
-    told = project("plan", "staged__shadow", "--last", "12", "--json", "--dry-run")
+    told = project("plan", "staged", "--last", "12", "--json", "--dry-run")
     plan = told.data["plan"]
     assert plan["launched"] == ["staged__shadow", "staged__audit", "staged"]
     (asset,) = plan["assets"]
     assert asset["key"] == "staged"
     assert [run["partitions"] for run in asset["runs"]] == [5, 5, 2]
     assert "all of it goes live together" in asset["goes_live"]
+
+
+def test_what_is_named_is_launched(project: Terminal) -> None:
+    """`x__shadow` alone stages, and `x__audit` alone audits: nothing of either goes live."""
+    plan = project("plan", "staged__shadow", "--last", "12", "--json", "--dry-run").data["plan"]
+    assert plan["launched"] == ["staged__shadow"]
+    (asset,) = plan["assets"]
+    assert (asset["key"], asset["live_asset"], asset["table"]) == ("staged__shadow", "staged", "shop.staged")
+    assert len(asset["live"]) == 12
+    assert "nothing goes live" in asset["goes_live"]
+    plan = project("plan", "staged__audit", "--json", "--dry-run").data["plan"]
+    assert plan["launched"] == ["staged__audit"]
+
+
+def test_what_failed_while_it_was_staged(project: Terminal) -> None:
+    project.write("bad", "2024-01-04")
+    materialize(project, "staged__shadow", "2024-01-04")
+    told = project("plan", "staged", "--failed", "--json", "--dry-run")
+    assert list(told.data["plan"]["assets"][0]["reasons"]) == ["2024-01-04"]
 
 
 def test_runs_of_one_partition_and_gaps(project: Terminal) -> None:
@@ -143,7 +162,7 @@ def test_a_saved_plan_is_never_overwritten(project: Terminal) -> None:
 def test_the_screen(project: Terminal) -> None:
     told = project("plan", "sales", "--last", "2")
     assert "2: 2024-01-30 to 2024-01-31, both included" in told.out
-    assert "safe-backfill launch backfills/" in told.out
+    assert f"safe-backfill launch backfills/{told.out.split()[1]}.json -m " in told.out
     quiet = project("plan", "sales", "--last", "3", "-q")
     assert quiet.out.strip().startswith("backfills/")
     assert len(quiet.out.splitlines()) == 1

@@ -69,6 +69,6 @@ def test_by_url_neither_dagster_nor_the_code_is_loaded(online: Terminal) -> None
     assert (code, found) == (0, {"rich"})
     code, found = _loaded("plan", "sales", "--last", "1", "--dry-run", "--json", *online.place)
     assert (code, found) == (0, set())
-    backfill_id = online("list", "--limit", "1", "-q").out.strip()
-    if backfill_id:
-        assert _loaded("status", backfill_id, *online.place, "--json")[1] == set()
+    backfill_id = online("launch", "batched", "--partitions", "2024-01-19", "--yes", "-q").out.strip()
+    assert _loaded("status", backfill_id, *online.place, "--json") == (0, set())
+    assert online("watch", backfill_id, "--json").exit_code == 0

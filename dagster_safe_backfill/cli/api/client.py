@@ -251,7 +251,16 @@ class Dagster:
         return self.transport.query(document, variables)
 
     def _change(self, document: str, **variables: Any) -> dict[str, Any]:
-        return self.transport.change(document, variables)
+        try:
+            return self.transport.change(document, variables)
+        except CommandError as error:
+            if error.problem.code != "unreachable":
+                raise
+            raise unreachable(
+                "unreachable",
+                f"{error}, so it isn't known whether it was done",
+                hint="look at `safe-backfill list` before you do it again",
+            ) from error
 
 
 def _answered(told: dict[str, Any]) -> dict[str, Any]:

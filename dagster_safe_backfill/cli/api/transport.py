@@ -55,6 +55,8 @@ class Transport(ABC):
         told = cast("dict[str, Any]", answer)
         if told.get("errors"):
             raise unreachable("dagster_error", f"{self.place}: Dagster answered: {_messages(told['errors'])}")
+        if not isinstance(told.get("data"), dict) or not told["data"]:
+            raise unreachable("not_dagster", f"{self.place} answers, and not as Dagster's GraphQL does")
         return told["data"]
 
 
@@ -74,11 +76,20 @@ class HttpTransport(Transport):
     timeout: float = 60.0
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise usage_error(
-                "bad_url", f"{self.url!r} is not a URL of a webserver", hint="such as http://localhost:3000"
-            )
+        try:
+            parts = urlsplit(self.url)
+            is_url = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_url = False
+        if not is_url:
+            # What is before an @ may be a password.
+            shown = self.url.rpartition("@")[2]
+            raise usage_error("bad_url", f"{shown!r} is not a URL of a webserver", hint="such as http://localhost:3000")
+        if self.token is not None:
+            # As of a variable from a file with Windows line ends.
+            object.__setattr__(self, "token", self.token.strip())
+            if not self.token.isascii() or not self.token.isprintable():
+                raise usage_error("bad_token", "the token has characters that no token of Dagster+ has")
 
     @property
     def place(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]: read only
@@ -117,7 +128,7 @@ class HttpTransport(Transport):
             headers["Authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
         request = urllib.request.Request(urlunsplit(address), data=body, headers=headers)
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout) as response:
+            with _OPENER.open(request, timeout=self.timeout) as response:
                 raw = response.read()
         except urllib.error.HTTPError as error:
             with error:
@@ -167,6 +178,16 @@ class HttpTransport(Transport):
         if error.code in _PASSING:
             raise _PassingError(told) from error
         raise told from error
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect, which would send the token to another host."""
+
+    def redirect_request(self, *_args: object, **_settings: object) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_NoRedirect)
 
 
 class _PassingError(Exception):

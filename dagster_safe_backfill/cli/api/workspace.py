@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import sys
-import threading
-from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache
@@ -21,19 +18,13 @@ from typing import Any, cast
 import dagster as dg
 from dagster._cli.workspace.cli_target import workspace_opts_to_load_target
 from dagster._core.errors import DagsterUserCodeLoadError, DagsterUserCodeProcessError
-from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES
-from dagster._core.run_coordinator.queued_run_coordinator import QueuedRunCoordinator
 from dagster._core.workspace.context import WorkspaceProcessContext
-from dagster._daemon import backfill as daemon_of_backfills
-from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 from dagster._grpc.server import LoadedRepositories
 from dagster_shared.cli import WorkspaceOpts
 
 from dagster_safe_backfill.cli.answers import unreachable, usage_error
+from dagster_safe_backfill.cli.api.local_daemon import LocalDaemon
 from dagster_safe_backfill.cli.api.transport import Transport
-
-_PAUSE = 0.5
-"""The seconds between two looks at a backfill."""
 
 
 class WorkspaceTransport(Transport):
@@ -70,35 +61,9 @@ class WorkspaceTransport(Transport):
         work = self._schema.execute_async(document, context_value=context, variable_values=dict(variables))
         return self.checked(asyncio.run(work).formatted)
 
-    @contextlib.contextmanager
-    def daemon(self, backfill_id: str) -> Generator[None, None, None]:
-        """Do what Dagster's daemon does for one backfill, and for queued runs, in a thread while the block runs.
-
-        The code locations must have code servers (`in_process=False`), as runs are processes that these start.
-        """
-        stop = threading.Event()
-        thread = threading.Thread(target=self._work, args=(backfill_id, stop), daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join(timeout=30)
-
-    def _work(self, backfill_id: str, stop: threading.Event) -> None:
-        # Its warnings would be printed over the progress, and errors are kept with the backfill.
-        logger = logging.getLogger("safe_backfill.daemon")
-        logger.setLevel(logging.CRITICAL)
-        is_queued = isinstance(self.instance.run_coordinator, QueuedRunCoordinator)
-        queue: Any = QueuedRunCoordinatorDaemon(interval_seconds=1) if is_queued else None
-        while not stop.is_set():
-            backfill = self.instance.get_backfill(backfill_id)
-            if backfill is not None and backfill.status not in BULK_ACTION_TERMINAL_STATUSES:
-                work_on = cast("Any", daemon_of_backfills).execute_backfill_jobs
-                deque(work_on(self.process_context, logger, [backfill]), maxlen=0)
-            if queue is not None:
-                deque(queue.run_iteration(self.process_context), maxlen=0)
-            stop.wait(_PAUSE)
+    def daemon(self, backfill_id: str) -> LocalDaemon:
+        """Return what does the daemon's work for one backfill; it needs code servers (`in_process=False`)."""
+        return LocalDaemon(self.process_context, self.instance, backfill_id)
 
     def close(self) -> None:
         """Stop the code servers, if there are any, and close the instance."""

@@ -68,6 +68,10 @@ def _run_config(path: Path) -> Mapping[str, Any]:
         raise usage_error("unreadable_file", f"{path} can't be read: {error.strerror}") from error
     except ValueError as error:
         raise usage_error("bad_config", f"{path} is not a run configuration: {error}") from error
+    try:
+        json.dumps(found)
+    except TypeError as error:
+        raise usage_error("bad_config", f"{path}: {error}", hint="put dates into quotes") from error
     if not isinstance(found, dict):
         raise usage_error("bad_config", f"{path} is not a run configuration: it is no mapping")
     return cast("Mapping[str, Any]", found)

@@ -57,9 +57,9 @@ def facts_of(connection: Connection, asset: Asset, selection: Selection) -> Fact
     """
     dagster = connection.dagster
     named = selection.of(asset)
-    statuses = dagster.statuses(asset) if asset.kind is not None else Statuses()
+    statuses = _statuses(dagster, asset)
     may_be = named if _looks_at_all(selection) else [key for key in named if _is_wanted(key, statuses, selection.only)]
-    newest = dagster.newest(asset, may_be)
+    newest = dagster.newest(asset, may_be) if asset.kind is not None else _newest_of_whole(dagster, asset)
     live = _live(connection, asset.key, may_be) if connection.has_code else None
     changed = _newer_upstream(dagster, asset, newest) if live is None else live.changed
     reasons: dict[str, list[str]] = {}
@@ -71,7 +71,7 @@ def facts_of(connection: Connection, asset: Asset, selection: Selection) -> Fact
         asset=asset,
         statuses=statuses,
         reasons=reasons,
-        newest={key: one for key, one in newest.items() if key in reasons},
+        newest={key: one for key, one in newest.items() if key in reasons or not key},
         live=live,
         warnings=() if live is not None else (_NOT_OURS if connection.has_code else _WITHOUT_CODE,),
     )
@@ -86,6 +86,26 @@ def _live(connection: Connection, name: str, keys: Sequence[str]) -> LiveFacts |
         if error.problem.code != "not_ours":
             raise
         return None
+
+
+def _statuses(dagster: Dagster, asset: Asset) -> Statuses:
+    """Return the statuses of an asset's partitions; of the staged shape, also what failed or runs in `x__shadow`."""
+    if asset.kind is None:
+        return Statuses()
+    own, shadow = dagster.statuses(asset), f"{asset.key}__shadow"
+    if shadow not in asset.upstream:
+        return own
+    staging = dagster.statuses(dagster.assets([shadow])[0])
+    return Statuses(
+        materialized=own.materialized,
+        failed=own.failed | staging.failed,
+        materializing=own.materializing | staging.materializing,
+    )
+
+
+def _newest_of_whole(dagster: Dagster, asset: Asset) -> dict[str, Materialization]:
+    newest = dagster.newest_of_whole(asset)
+    return {} if newest is None else {"": newest}
 
 
 def _looks_at_all(selection: Selection) -> bool:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from dagster_safe_backfill.cli.api.client import Dagster
-from dagster_safe_backfill.cli.api.values import OPEN
+from dagster_safe_backfill.cli.api.values import OPEN, Backfill
 from dagster_safe_backfill.cli.plans.facts import Facts
 from dagster_safe_backfill.cli.plans.plan import Guard
 
@@ -35,7 +35,9 @@ def _count(found: Sequence[Facts], confirmed: int | None) -> Guard:
                 name="count",
                 holds=False,
                 message=f"{count:,} partitions of {facts.asset.key}, and Limits(max_partitions={limit}) allows {limit}",
-                hint=f"--confirm {count} allows exactly these",
+                hint=f"--confirm {count} allows exactly these"
+                if len(found) == 1
+                else f"launch {facts.asset.key} by itself, with --confirm {count}",
             )
     return Guard(name="count", holds=True, message=f"{sum(len(one.keys) for one in found):,} partitions")
 
@@ -61,10 +63,13 @@ def _hours(found: Sequence[Facts]) -> list[Guard]:
 def _overlap(dagster: Dagster, found: Sequence[Facts]) -> Guard:
     for backfill in dagster.backfills(limit=_MOST_OPEN, statuses=sorted(OPEN)):
         for facts in found:
-            if facts.asset.key not in backfill.assets:
+            if facts.asset.key not in backfill.assets or _is_done(dagster, backfill):
                 continue
-            shared = set(facts.keys).intersection(dagster.targeted(backfill.id, facts.asset))
-            if shared or facts.asset.kind is None:
+            # Dagster 1.13.27 fails if it is asked for the partitions of an asset without any.
+            is_whole = facts.asset.kind is None
+            covered: list[str] = [] if is_whole else dagster.targeted(backfill.id, facts.asset)
+            shared = set(facts.keys).intersection(covered)
+            if shared or is_whole:
                 return Guard(
                     name="overlap",
                     holds=False,
@@ -82,6 +87,13 @@ def _overlap(dagster: Dagster, found: Sequence[Facts]) -> Guard:
                 hint="wait until it has ended, or terminate it",
             )
     return Guard(name="overlap", holds=True, message="no other backfill or run works on these partitions")
+
+
+def _is_done(dagster: Dagster, backfill: Backfill) -> bool:
+    """Return True if nothing is left of a backfill that Dagster's daemon closes at its next look."""
+    if any(one.materialized + one.failed < one.targeted for one in backfill.assets.values()):
+        return False
+    return not any(run.is_open for run in dagster.backfill(backfill.id).runs)
 
 
 def _daemon(dagster: Dagster) -> Guard:

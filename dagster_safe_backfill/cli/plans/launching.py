@@ -13,7 +13,9 @@ from dagster_safe_backfill.model.plans import Expected, tags_of
 
 CONFIRMED_TAG = "safe_backfill/confirmed_partitions"
 _MOST_EXPECTED = 20_000
-"""The number of partitions up to which runs check the live rows: a tag of 160 KB, which each run has."""
+"""The number of partitions up to which runs check the live rows: tags of 160 KB, which each run has."""
+_MOST_IN_ALL = 1_000_000
+"""The number of partitions times that of runs, up to which they do: tags of 8 MB in Dagster's storage."""
 
 
 def check_still_true(plan: Plan, found: Differences) -> None:
@@ -78,24 +80,30 @@ def launch(dagster: Dagster, plan: Plan, *, tags: Mapping[str, str], confirmed: 
         plan.launched,
         ranges,
         tags={**tags, **own},
-        title=f"{', '.join(one.key for one in plan.assets)}: {plan.partitions:,} partitions",
+        title=_title(plan),
         description=plan.reason,
         run_config=plan.run_config,
     )
 
 
+def _title(plan: Plan) -> str:
+    names = ", ".join(one.key for one in plan.assets)
+    return f"{names}: {plan.partitions:,} partitions" if plan.partitions else names
+
+
 def _expected(plan: Plan) -> Expected | None:
     if not any(asset.live for asset in plan.assets):
         return None
-    codes = {asset.key: asset.code for asset in plan.assets if asset.code is not None}
-    is_small = plan.partitions <= _MOST_EXPECTED
-    live = {asset.key: asset.live for asset in plan.assets if asset.live and is_small}
+    codes = {asset.live_asset: asset.code for asset in plan.assets if asset.code is not None and asset.live}
+    live = {asset.live_asset: asset.live for asset in plan.assets if asset.live and checks_live(plan)}
     return Expected.of(codes, live)
 
 
 def checks_live(plan: Plan) -> bool:
     """Return True if the runs check that live rows are still those of the plan."""
-    return any(asset.live for asset in plan.assets) and plan.partitions <= _MOST_EXPECTED
+    runs = sum(len(asset.runs) for asset in plan.assets)
+    is_small = plan.partitions <= _MOST_EXPECTED and plan.partitions * runs <= _MOST_IN_ALL
+    return is_small and any(asset.live for asset in plan.assets)
 
 
 def _told(changed: Mapping[str, str]) -> str:
@@ -106,21 +114,19 @@ def _told(changed: Mapping[str, str]) -> str:
     return f"{', '.join(keys[:3])}{more}: {changed[keys[0]]}"
 
 
-def set_pool_limit(dagster: Dagster, plan: Plan, limit: int) -> str:
-    """Let at most `limit` runs of the plan's assets work at a time, by the limit of their pool; return a sentence.
+def pool_of(dagster: Dagster, plan: Plan) -> str:
+    """Return the pool in which the steps of the plan's assets take slots.
 
     Raises:
         CommandError: The assets have no pool, or several.
     """
     pools = {pool for asset in dagster.assets(plan.launched) for pool in asset.pools}
-    if len(pools) != 1:
-        found = f"they have {', '.join(sorted(pools))}" if pools else "they have none"
-        raise refusal(
-            "no_pool",
-            f"--concurrency sets the limit of the pool of the assets, and {found}",
-            hint='give the asset a pool (pool="…"), or limit runs by tag in dagster.yaml: concurrency.runs.'
-            "tag_concurrency_limits on safe_backfill/plan",
-        )
-    (pool,) = pools
-    dagster.set_pool_limit(pool, limit)
-    return f"pool {pool} now has {limit} slots, for all of its assets"
+    if len(pools) == 1:
+        return pools.pop()
+    found = f"they have {', '.join(sorted(pools))}" if pools else "they have none"
+    raise refusal(
+        "no_pool",
+        f"--concurrency sets the limit of the pool of the assets, and {found}",
+        hint='give the asset a pool (pool="…"), or limit runs by tag in dagster.yaml: concurrency.runs.'
+        "tag_concurrency_limits on safe_backfill/plan",
+    )

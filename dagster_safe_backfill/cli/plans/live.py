@@ -11,6 +11,7 @@ class LiveFacts:
     """What the definitions, the ledger and the live table say of some partitions.
 
     Attributes:
+        asset: The key of the live asset.
         table: The table's name.
         code: The digest of the asset's code.
         definition: The digest of what the partition keys stand for and how the table is kept.
@@ -22,10 +23,10 @@ class LiveFacts:
         goes_live: When partitions go live, in words.
         limit: The largest number of partitions of a backfill that needs no confirmation; None for any.
         hours: The allowed hours, as a text, and True if it is one of them now; None if any are.
-        launched: The keys of all assets that compute, audit and publish it.
         reads_itself: True if its partitions are computed from earlier ones of it.
     """
 
+    asset: str
     table: str
     code: str | None
     definition: str
@@ -36,5 +37,4 @@ class LiveFacts:
     goes_live: str
     limit: int | None
     hours: tuple[str, bool] | None
-    launched: Sequence[str]
     reads_itself: bool

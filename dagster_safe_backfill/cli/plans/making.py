@@ -8,6 +8,7 @@ from datetime import datetime
 from statistics import mean
 from typing import Any, TypeAlias
 
+from dagster_safe_backfill.cli.answers import refusal
 from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.api.reading import ranges_of
 from dagster_safe_backfill.cli.api.values import Asset, Materialization, Run
@@ -21,6 +22,7 @@ _START_OF_A_RUN = 4.0
 """The seconds that a run takes at least, for its process to start and import (measured on Dagster 1.13.27)."""
 _SAMPLE = 100
 """How many earlier partitions and runs an estimate is made from, at most."""
+_ENDINGS = ("__shadow", "__audit")
 _RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 
 
@@ -63,11 +65,12 @@ def make_plan(connection: Connection, names: Sequence[str], selection: Selection
         CommandError: An asset or partition is unknown, or Dagster or the warehouse can't be reached.
     """
     dagster = connection.dagster
-    found = [facts_of(connection, asset, selection) for asset in _live_assets(dagster, names)]
+    assets = dagster.assets([*dict.fromkeys(names)])
+    found = [facts_of(connection, asset, selection) for asset in assets]
     found = [facts for facts in found if facts.keys or facts.asset.kind is None]
     if not found:
         return None
-    launched = [name for facts in found for name in (facts.live.launched if facts.live else _staged(facts.asset))]
+    launched = [*dict.fromkeys(name for facts in found for name in _launched(facts.asset))]
     plan = Plan(
         created_at=datetime.now().astimezone().isoformat(timespec="seconds"),
         dagster=dagster.place,
@@ -84,41 +87,50 @@ def make_plan(connection: Connection, names: Sequence[str], selection: Selection
     return Planning(plan=plan, guards=guards, warnings=warnings)
 
 
-def _live_assets(dagster: Dagster, names: Sequence[str]) -> list[Asset]:
-    """Return the assets that are named; `x__shadow` and `x__audit` stand for `x`."""
-    known = {*dagster.asset_keys()}
-    found: dict[str, None] = {}
-    for name in names:
-        live = name.removesuffix("__shadow").removesuffix("__audit")
-        found[live if live in known else name] = None
-    return dagster.assets([*found])
-
-
-def _staged(asset: Asset) -> list[str]:
-    """Return the keys of the assets that compute, audit and publish an asset, as its upstream assets show it."""
-    beside = [f"{asset.key}__shadow", f"{asset.key}__audit"]
+def _launched(asset: Asset) -> list[str]:
+    """Return the keys of the assets that are launched for one: of the staged shape all three for `x`, else itself."""
+    beside = [f"{asset.key}{ending}" for ending in _ENDINGS]
     return [*beside, asset.key] if {*beside} <= {*asset.upstream} else [asset.key]
+
+
+def _live_asset(asset: Asset) -> str:
+    """Return the key of the asset whose table it is: of `x__shadow` and `x__audit` that of `x`."""
+    for ending in _ENDINGS:
+        live = asset.key.removesuffix(ending)
+        if live != asset.key and live in asset.downstream:
+            return live
+    return asset.key
+
+
+def _goes_live(facts: Facts) -> str:
+    asset = facts.asset
+    if _live_asset(asset) != asset.key:
+        return f"nothing goes live: {_live_asset(asset)} is published by `approve`, or by its own launch"
+    return facts.live.goes_live if facts.live else "rows go live as the asset's definition says"
 
 
 def _planned_asset(dagster: Dagster, facts: Facts) -> PlannedAsset:
     asset, live = facts.asset, facts.live
+    computed_by = _computed_by(dagster, asset)
     return PlannedAsset(
         key=asset.key,
+        live_asset=_live_asset(asset),
         table=live and live.table,
         reasons={key: [*reasons] for key, reasons in facts.reasons.items()},
-        runs=planned_runs(_of_shadow(dagster, asset, live.launched if live else _staged(asset)), facts.keys),
+        runs=planned_runs(computed_by, facts.keys),
         batch_size=live and live.batch_size,
-        goes_live=live.goes_live if live else "rows go live as the asset's definition says",
+        goes_live=_goes_live(facts),
         code=live.code if live else asset.code_version and f"code_version {asset.code_version}",
         definition=live and live.definition,
         live={key: live.fingerprints[key] for key in facts.keys} if live else {},
         newest={key: _told_newest(one) for key, one in facts.newest.items()},
-        estimate=_estimate(dagster, facts),
+        estimate=_estimate(dagster, facts, computed_by),
     )
 
 
-def _of_shadow(dagster: Dagster, asset: Asset, launched: Sequence[str]) -> Asset:
+def _computed_by(dagster: Dagster, asset: Asset) -> Asset:
     """Return the asset whose runs compute the rows: of the staged shape `x__shadow`."""
+    launched = _launched(asset)
     return asset if len(launched) == 1 else dagster.assets(launched[:1])[0]
 
 
@@ -135,12 +147,13 @@ def planned_runs(asset: Asset, keys: Sequence[str]) -> list[PlannedRun]:
     return runs
 
 
-def _estimate(dagster: Dagster, facts: Facts) -> Estimate:
-    asset, keys = facts.asset, facts.keys
+def _estimate(dagster: Dagster, facts: Facts, asset: Asset) -> Estimate:
+    """Return what to expect, from the rows of the ledger and the newest runs of the asset that computes."""
+    keys = facts.keys
     rows_of: Mapping[str, int] = facts.live.rows if facts.live else {}
     known = [rows_of[key] for key in keys if key in rows_of]
     rows = round(sum(known) + mean(known) * (len(keys) - len(known))) if known else None
-    newest = facts.newest or dagster.newest(asset, [*asset.keys[-_SAMPLE:]])
+    newest = (facts.newest if asset == facts.asset else None) or dagster.newest(asset, [*asset.keys[-_SAMPLE:]])
     run_ids = [*dict.fromkeys(one.run_id for one in newest.values())][:_SAMPLE]
     done = [run for run in dagster.runs_by_id(run_ids) if run.started_at is not None and run.ended_at is not None]
     partitions = sum(_partitions_of(run, asset) for run in done)
@@ -188,12 +201,19 @@ def planning_of(connection: Connection, plan: Plan, *, confirmed: int | None) ->
         if differences := _differences(planned, facts):
             changed[asset.key] = differences
     guards = guards_of(dagster, found, newest_first=plan.newest_first, confirmed=confirmed)
-    return Planning(plan=plan, guards=guards), changed
+    warnings = [] if plan.dagster == dagster.place else [f"the plan was made with {plan.dagster}, not {dagster.place}"]
+    return Planning(plan=plan, guards=guards, warnings=warnings), changed
 
 
 def _differences(planned: PlannedAsset, facts: Facts) -> dict[str, str]:
     asset, now = facts.asset, facts.live
     changed: dict[str, str] = {}
+    if planned.live and now is None:
+        raise refusal(
+            "needs_code",
+            f"the plan was made with the definitions, and only they tell whether {asset.key} is still as it was",
+            hint="name them by -m, -f or -w, beside --url",
+        )
     if planned.live and now is not None:
         if now.code != planned.code:
             changed[""] = f"the code of {asset.key} changed"
@@ -204,7 +224,8 @@ def _differences(planned: PlannedAsset, facts: Facts) -> dict[str, str]:
     if asset.code_version and planned.code not in {None, f"code_version {asset.code_version}"}:
         changed[""] = f"the code_version of {asset.key} changed"
     newest = {key: _told_newest(one) for key, one in facts.newest.items()}
-    moved = [key for key in planned.keys if newest.get(key) != planned.newest.get(key)]
+    # An asset without partitions has one entry, under "".
+    moved = [key for key in planned.keys or [""] if newest.get(key) != planned.newest.get(key)]
     return changed | dict.fromkeys(moved, "it was materialized")
 
 

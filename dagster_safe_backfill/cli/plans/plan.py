@@ -69,6 +69,7 @@ class PlannedAsset:
 
     Attributes:
         key: The asset's key.
+        live_asset: The key of the asset whose table it is: of `x__shadow` and `x__audit` that of `x`.
         table: Its table; None without the definitions.
         reasons: A mapping from each partition key, in order, to why it is computed.
         runs: The runs that Dagster will launch.
@@ -82,6 +83,7 @@ class PlannedAsset:
     """
 
     key: str
+    live_asset: str
     table: str | None = None
     reasons: Mapping[str, Sequence[str]] = field(default_factory=dict[str, "Sequence[str]"])
     runs: Sequence[PlannedRun] = ()
@@ -193,9 +195,10 @@ def load(path: Path) -> Plan:
         )
     try:
         plan = _parsed(told)
-    except (KeyError, TypeError, AttributeError) as error:
+        found = plan.id
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise usage_error("not_a_plan", f"{path} is not a plan: {error}") from error
-    if plan.id != told.get("id"):
+    if found != told.get("id"):
         raise refusal(
             "edited_plan",
             f"{path} was edited after it was made: its id is {told.get('id')}, and its content is another",

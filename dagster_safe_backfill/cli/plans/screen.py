@@ -28,8 +28,8 @@ def nothing_to_do(assets: tuple[str, ...]) -> Answer:
     )
 
 
-def planned_answer(planning: Planning, path: Path | None) -> Answer:
-    """Return the answer that shows a plan."""
+def planned_answer(planning: Planning, path: Path | None, *, next_call: str = "") -> Answer:
+    """Return the answer that shows a plan; `next_call` carries it out."""
     broken = [f"{guard.name}: {guard.message}" for guard in planning.guards if not guard.holds]
     return Answer(
         data={
@@ -37,13 +37,13 @@ def planned_answer(planning: Planning, path: Path | None) -> Answer:
             "path": None if path is None else str(path),
             "guards": [asdict(guard) for guard in planning.guards],
         },
-        show=lambda screen: show_plan(screen, planning, path),
+        show=lambda screen: show_plan(screen, planning, path, next_call=next_call),
         brief="" if path is None else str(path),
         warnings=[*planning.warnings, *broken],
     )
 
 
-def show_plan(screen: Console, planning: Planning, path: Path | None) -> None:
+def show_plan(screen: Console, planning: Planning, path: Path | None, *, next_call: str = "") -> None:
     """Print a plan; `path` is where it was saved."""
     plan = planning.plan
     screen.print(f"Plan {plan.id}", style="bold", markup=False)
@@ -61,7 +61,7 @@ def show_plan(screen: Console, planning: Planning, path: Path | None) -> None:
         screen.print(f"{guard.name:<9}{guard.message}" + (f" ({guard.hint})" if guard.hint else ""), markup=False)
     if path is not None:
         screen.print(f"Nothing was touched. Saved as {path}. To carry it out:", markup=False, soft_wrap=True)
-        screen.print(f"  safe-backfill launch {path}", markup=False, soft_wrap=True)
+        screen.print(f"  {next_call}", markup=False, soft_wrap=True)
 
 
 def _show_asset(screen: Console, asset: PlannedAsset) -> None:

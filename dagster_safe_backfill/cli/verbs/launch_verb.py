@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +11,7 @@ from dagster_safe_backfill.cli.answers import Answer, refusal, usage_error
 from dagster_safe_backfill.cli.api.completion import complete_asset
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.following import follow
+from dagster_safe_backfill.cli.following.here import check_here, follow_here
 from dagster_safe_backfill.cli.following.next_steps import announce, launched_answer
 from dagster_safe_backfill.cli.options import argument, option, verb, yes_option
 from dagster_safe_backfill.cli.output import Output
@@ -21,7 +21,7 @@ from dagster_safe_backfill.cli.plans.launching import (
     check_still_true,
     checks_live,
     launch,
-    set_pool_limit,
+    pool_of,
 )
 from dagster_safe_backfill.cli.plans.making import Planning, Wish, make_plan, planning_of
 from dagster_safe_backfill.cli.plans.plan import load, path_of
@@ -34,11 +34,16 @@ from dagster_safe_backfill.cli.selection import Selection
     argument("targets", nargs=-1, required=True, metavar="PLAN | ASSET...", shell_complete=complete_asset),
     *OPTIONS,
     option("--tag", "tags", multiple=True, metavar="KEY=VALUE", help="A tag of the backfill and its runs."),
-    option("--concurrency", type=int, metavar="N", help="Let N of its runs work at a time, by the pool's limit."),
+    option(
+        "--concurrency",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Let N of its runs work at a time, by the pool's limit.",
+    ),
     option("--allow-overlap", is_flag=True, help="Launch though another backfill covers some of the partitions."),
     option("--dry-run", is_flag=True, help="Only say what would be done, as `plan` does."),
     option("--watch", is_flag=True, help="Follow it until it ends."),
-    option("--timeout", type=float, metavar="SECONDS", help="Follow it for at most that long."),
+    option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Follow it for at most that long."),
     option("--in-process", is_flag=True, help="Do the work of Dagster's daemon here, and follow it. Not with --url."),
     yes_option,
 )
@@ -63,8 +68,12 @@ def command(
     The runs check this again before they compute. Prints the id, and how to watch, stop and undo it, before anything
     else.
     """
-    if in_process and connection.url is not None:
-        raise usage_error("contradiction", "--in-process works on the instance of DAGSTER_HOME, not on that of --url")
+    if in_process:
+        check_here(connection)
+    if timeout is not None and not (watch or in_process):
+        raise usage_error(
+            "contradiction", "--timeout is for --watch and --in-process; without them nothing is followed"
+        )
     given = dict(map(_tag, tags))
     selection, wish = asked_of(**asked)
     planning = _planning(connection, targets, selection, wish)
@@ -75,18 +84,20 @@ def command(
     check_guards(planning.guards, allows_overlap=allow_overlap)
     _confirm(output, planning, yes=yes)
     plan, dagster = planning.plan, connection.dagster
-    if concurrency is not None:
-        output.note(set_pool_limit(dagster, plan, concurrency))
+    pool = None if concurrency is None else pool_of(dagster, plan)
     backfill_id = launch(dagster, plan, tags=given, confirmed=wish.confirmed)
+    if pool is not None and concurrency is not None:
+        dagster.set_pool_limit(pool, concurrency)
+        output.note(f"pool {pool} now has {concurrency} slots, for all of its assets")
     said, assets = f"backfill {backfill_id}", [asset.key for asset in plan.assets]
     if not (watch or in_process):
         data = {"plan": plan.id, "dagster": dagster.place}
         answer = launched_answer(connection, backfill_id, said, assets=assets, data=data)
         return replace(answer, warnings=_warnings(planning))
     announce(output, connection, backfill_id, said, assets=assets)
-    with connection.daemon(backfill_id) if in_process else nullcontext():
-        answer = follow(connection, output, backfill_id, timeout=timeout)
-    return replace(answer, warnings=[*_warnings(planning), *answer.warnings])
+    carry_out = follow_here if in_process else follow
+    answer = carry_out(connection, output, backfill_id, timeout=timeout)
+    return replace(answer, warnings=[*_warnings(planning, in_process=in_process), *answer.warnings])
 
 
 def _planning(connection: Connection, names: tuple[str, ...], selection: Selection, wish: Wish) -> Planning | None:
@@ -122,8 +133,9 @@ def _tag(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _warnings(planning: Planning) -> list[str]:
-    found = [*planning.warnings, *(f"{one.name}: {one.message}" for one in planning.guards if not one.holds)]
+def _warnings(planning: Planning, *, in_process: bool = False) -> list[str]:
+    broken = [one for one in planning.guards if not one.holds and not (in_process and one.name == "daemon")]
+    found = [*planning.warnings, *(f"{one.name}: {one.message}" for one in broken)]
     if not checks_live(planning.plan):
         found.append("its runs don't check whether live rows changed after the plan")
     return found

@@ -8,6 +8,7 @@ from typing import Any
 from dagster_safe_backfill.cli.answers import Answer
 from dagster_safe_backfill.cli.api.completion import complete_asset
 from dagster_safe_backfill.cli.connection import Connection
+from dagster_safe_backfill.cli.following import place
 from dagster_safe_backfill.cli.options import argument, option, verb
 from dagster_safe_backfill.cli.output import Output
 from dagster_safe_backfill.cli.plans.asked import OPTIONS, asked_of
@@ -35,4 +36,4 @@ def command(
     if planning is None:
         return nothing_to_do(assets)
     path = None if dry_run else planning.plan.save(None if out is None else Path(out))
-    return planned_answer(planning, path)
+    return planned_answer(planning, path, next_call=place.command(connection, "launch", str(path)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import dagster as dg
 
 from dagster_safe_backfill.errors import ConfigurationError, PlanChangedError
-from dagster_safe_backfill.model.plans import EXPECTED_TAG, PLAN_TAG, Expected
+from dagster_safe_backfill.model.plans import PLAN_TAG, Expected
 from dagster_safe_backfill.model.states import Fingerprint
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.model.text import listed
@@ -98,13 +98,12 @@ def planned_asset(run: dg.DagsterRun, asset: str, table: TableRef, instance: dg.
     Raises:
         ConfigurationError: The run's tag isn't one that a plan wrote.
     """
-    text = run.tags.get(EXPECTED_TAG)
-    if text is None:
-        return None
     try:
-        expected = Expected.parse(text)
+        expected = Expected.parse(run.tags)
     except ValueError as error:
         raise ConfigurationError(f"{error}, so the run can't check whether its plan is still true") from error
+    if expected is None:
+        return None
     return PlannedAsset(
         plan=run.tags.get(PLAN_TAG, ""),
         asset=asset,

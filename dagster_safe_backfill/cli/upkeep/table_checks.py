@@ -15,7 +15,7 @@ from dagster_safe_backfill.cli.answers import CommandError
 from dagster_safe_backfill.cli.definitions import Definitions, LoadedAsset
 from dagster_safe_backfill.cli.following.place import Place, command
 from dagster_safe_backfill.cli.upkeep.checks import Check, CheckVerdict
-from dagster_safe_backfill.cli.upkeep.jobs import RetentionJob, ended_runs, retention_jobs, rollback_job
+from dagster_safe_backfill.cli.upkeep.jobs import RetentionJob, retention_jobs, rollback_job, told_of_runs
 from dagster_safe_backfill.errors import OtherAssetError, SafeBackfillError
 from dagster_safe_backfill.model.states import Origin
 from dagster_safe_backfill.model.tables import TableRef, names_of
@@ -134,14 +134,17 @@ class _OfTable:
             yield self._check("swap", "problem", text, "the next run or rollback of the asset completes or undoes it")
         made_by = owners(self.session, self.table)
         waiting = self._waiting()
-        ended = ended_runs(self.place.dagster, made_by | {one for one, _count in waiting.items()})
-        retired = self._retired(made_by & ended)
+        runs = told_of_runs(self.place.dagster, made_by | {one for one, _count in waiting.items()})
+        # As `retention` has it, which keeps what runs made that aren't known.
+        retired = self._retired({*made_by & runs.ended})
         if isinstance(retired, Check):
             yield retired
             return
         yield self._of_archives(retired)
         yield from self._of_shadows(retired)
-        yield self._of_waiting({run: count for run, count in waiting.items() if run in ended})
+        yield self._of_waiting(
+            {run: count for run, count in waiting.items() if run in runs.ended or run in runs.unknown}
+        )
         yield self._of_green()
 
     def _retired(self, ended: set[str]) -> Retired | Check:

@@ -119,7 +119,7 @@ def test_one_asset_that_can_not_be_checked_does_not_hide_the_others(offline: Ter
     file.write_text(ANOTHER)
     told = offline("doctor", "--json", place=("-f", str(file), "-a", "defs"))
     assert told.exit_code == 4
-    assert "which has no warehouse" in message(told, "definition", "lost")
+    assert "which has no ledger" in message(told, "not_ours", "lost")
     assert verdicts(told, "sales")["warehouse"] == "ok"
 
 

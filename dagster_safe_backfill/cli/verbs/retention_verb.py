@@ -125,7 +125,9 @@ def _done(
     # The sizes of what is gone now are those of the dry run.
     sizes = {one.asset: one.sizes for one in found}
     became = {one.asset: one.with_sizes(sizes[one.asset]) for one in dropped}
-    states = {name: _STATES.get(run["status"], "requested") for run in runs for name in run["assets"]}
+    states: dict[str, DropState] = {
+        name: _STATES.get(run["status"], "requested") for run in runs for name in run["assets"]
+    }
     for one in (*here, *by_job):
         became.setdefault(one.asset, one.in_state(states.get(one.asset, "failed")))
     return [became.get(one.asset, one) for one in found], runs, [*problems, *more]

@@ -103,4 +103,9 @@ def argument(name: str, **settings: Any) -> Callable[[Any], Any]:
     return click.argument(name, **settings)
 
 
-yes_option = click.option("--yes", "-y", is_flag=True, help="Do it. Without it, the verb only says what it would do.")
+yes_option = click.option(
+    "--yes",
+    "-y",
+    is_flag=True,
+    help="Do it without a question. Without it, nothing is done unless a person agrees on a terminal.",
+)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
 from dagster_safe_backfill_tests.cli.conftest import Terminal
@@ -99,6 +101,12 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "no aggregate": (("--aggregate", "amount"), "bad_aggregate"),
     "no such column": (("--aggregate", "sum(nope)"), "bad_aggregate"),
 }
+
+
+def test_a_hint_can_be_pasted(offline: Terminal, rejected: str) -> None:
+    told = offline("diff", "sales", "--publication", "nope", "--json")
+    history = told.json["errors"][0]["hint"].split("`")[1]
+    assert offline(*shlex.split(history)[1:], place=()).exit_code == 0
 
 
 @pytest.mark.parametrize("name", BAD)

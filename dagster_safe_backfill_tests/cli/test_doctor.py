@@ -73,6 +73,11 @@ def test_what_is_left_behind(offline: Terminal) -> None:
     assert any("1 shadows are of runs that ended" in text for text in texts)
     assert "2 partitions passed their audits" in message(told, "staged", "staged")
     assert "approve staged" in message(told, "staged", "staged")
+    hints = " ".join(
+        one["hint"] for one in told.data["checks"] if one["check"] in ("archives", "staged") and one["hint"]
+    )
+    for call in (f"retention --yes -m {PROJECT}", f"diff staged -m {PROJECT}", f"approve staged -m {PROJECT}"):
+        assert f"`safe-backfill {call}`" in hints
     offline.sql("DROP TABLE shop.sales__shadow_mine")
 
 
@@ -114,7 +119,7 @@ def test_one_asset_that_can_not_be_checked_does_not_hide_the_others(offline: Ter
     file.write_text(ANOTHER)
     told = offline("doctor", "--json", place=("-f", str(file), "-a", "defs"))
     assert told.exit_code == 4
-    assert "which has no warehouse" in message(told, "definition", "lost")
+    assert "which has no ledger" in message(told, "not_ours", "lost")
     assert verdicts(told, "sales")["warehouse"] == "ok"
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -179,12 +180,21 @@ def test_a_person_is_asked(offline: Terminal, twice: tuple[str, str], monkeypatc
     monkeypatch.setattr("click.confirm", lambda *_given, **_named: False)
     before = offline.sql(LIVE)
     told = offline("rollback", "sales", "--in-process")
-    assert told.exit_code == 0
+    assert (told.exit_code, "nothing was rolled back" in told.err) == (3, True)
     assert "a rollback would bring back" in told.out
     assert offline.sql(LIVE) == before
     monkeypatch.setattr("click.confirm", lambda *_given, **_named: True)
     assert "rolled back" in offline("rollback", "sales", "--in-process").out
     assert offline.sql(LIVE) != before
+
+
+def test_what_is_printed_can_be_pasted(offline: Terminal, twice: tuple[str, str]) -> None:
+    done = offline("rollback", "sales", "--yes", "--in-process")
+    (undo,) = (line.partition(": ")[2] for line in done.out.splitlines() if line.startswith("to undo that"))
+    assert offline(*shlex.split(undo)[1:], place=()).exit_code == 0
+    told = offline("rollback", "sales", "--publication", "nope", "--json")
+    history = told.json["errors"][0]["hint"].split("`")[1]
+    assert offline(*shlex.split(history)[1:], place=()).exit_code == 0
 
 
 def test_with_a_daemon(online: Terminal) -> None:

@@ -12,7 +12,7 @@ from dagster_safe_backfill.cli.api.values import Backfill, Run
 
 _SEARCHED = 1000
 """Among how many of the newest backfills and runs the beginning of an id is looked up."""
-_OF_THE_WAREHOUSE = {"diff", "rollback", "history"}
+_OF_THE_WAREHOUSE = {"diff", "rollback", "history", "retention"}
 """The verbs that need the definitions, which a URL alone doesn't give."""
 _RUN_IDS = """
 query ($limit: Int!) { runIdsOrError(limit: $limit) { ... on RunIds { results } } }

@@ -13,6 +13,7 @@ from dagster_safe_backfill.audits.comparison import Differences
 from dagster_safe_backfill.cli.answers import usage_error
 from dagster_safe_backfill.cli.api.values import Asset
 from dagster_safe_backfill.cli.definitions import LoadedAsset
+from dagster_safe_backfill.cli.following.place import Place, command
 from dagster_safe_backfill.cli.selection import selection_of
 from dagster_safe_backfill.cli.upkeep.tables import in_words, ranges, still_there
 from dagster_safe_backfill.errors import ConfigurationError, PublicationNotFoundError, WarehouseError
@@ -154,9 +155,15 @@ def plain(value: Any) -> Any:
 
 
 def compare(
-    loaded: LoadedAsset, chosen: Chosen, *, aggregates: Sequence[str], samples: bool, keys: Mapping[str, Any]
+    loaded: LoadedAsset,
+    chosen: Chosen,
+    place: Place,
+    *,
+    aggregates: Sequence[str],
+    samples: bool,
+    keys: Mapping[str, Any],
 ) -> Comparison:
-    """Compare what is chosen.
+    """Compare what is chosen. Errors name calls of the command on `place`.
 
     Raises:
         CommandError: The warehouse can't be read, or what is chosen isn't there.
@@ -172,7 +179,9 @@ def compare(
         mode=mode,
         nothing=f"nothing was published yet: {loaded.spec.table} has no ledger",
     )
-    work = _Work(loaded=loaded, wanted=wanted, aggregates=tuple(aggregates), samples=samples, nothing=nothing)
+    work = _Work(
+        loaded=loaded, place=place, wanted=wanted, aggregates=tuple(aggregates), samples=samples, nothing=nothing
+    )
     read = work.staged if chosen.publication is None else work.published
     return loaded.read_soon(lambda session: read(session, chosen), default=nothing)
 
@@ -196,6 +205,7 @@ def selected(loaded: LoadedAsset, **given: Any) -> list[str] | None:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Work:
     loaded: LoadedAsset
+    place: Place
     wanted: Sequence[str] | None
     aggregates: tuple[str, ...]
     samples: bool
@@ -257,7 +267,7 @@ class _Work:
         try:
             changes = published_changes(session, self.table, chosen.publication)
         except PublicationNotFoundError as error:
-            hint = f"`safe-backfill history {self.loaded.name}` names them"
+            hint = f"`{command(self.place, 'history', self.loaded.name)}` names them"
             raise usage_error("unknown_publication", str(error), hint=hint) from error
         keys, gone = still_there([one.key for one in changes if self._is_wanted(one.key)], self.loaded.keys)
         names = [*dict.fromkeys(one.publication_id for one in changes)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -192,12 +193,26 @@ def _failure(dagster: Dagster, run_id: str) -> str | None:
     return said[0] if said else None
 
 
-def ended_runs(dagster: Dagster, run_ids: Iterable[str]) -> set[str]:
-    """Return those of some runs that have ended, or that were deleted from Dagster."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runs:
+    """What a Dagster says of some runs; the others go on.
+
+    Attributes:
+        ended: Those that have ended.
+        unknown: Those that it doesn't know: they were deleted, or are of another Dagster, where they may go on.
+    """
+
+    ended: AbstractSet[str]
+    unknown: AbstractSet[str]
+
+
+def told_of_runs(dagster: Dagster, run_ids: Iterable[str]) -> Runs:
+    """Return which of some runs have ended, and which a Dagster doesn't know."""
     ids = sorted(run_ids)
-    goes_on: set[str] = set()
+    known: dict[str, str] = {}
     for start in range(0, len(ids), _PAGE):
         page = ids[start : start + _PAGE]
         told: Sequence[Mapping[str, str]] = dagster.ask(_RUNS, ids=page, limit=len(page))["runsOrError"]["results"]
-        goes_on |= {one["runId"] for one in told if one["status"] in RUNS_OPEN}
-    return {*ids} - goes_on
+        known |= {one["runId"]: one["status"] for one in told}
+    ended = {run_id for run_id, status in known.items() if status not in RUNS_OPEN}
+    return Runs(ended=ended, unknown={*ids} - known.keys())

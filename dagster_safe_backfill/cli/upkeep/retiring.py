@@ -7,18 +7,21 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.definitions import LoadedAsset, reaching
-from dagster_safe_backfill.cli.upkeep.jobs import ended_runs
+from dagster_safe_backfill.cli.upkeep.jobs import told_of_runs
 from dagster_safe_backfill.cli.upkeep.tables import seconds
 from dagster_safe_backfill.errors import TableNotFoundError
 from dagster_safe_backfill.model.states import Origin
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import staging
-from dagster_safe_backfill.wap.retention import Retired, owners, retire
+from dagster_safe_backfill.wap.retention import Kept, Retired, owners, retire
 from dagster_safe_backfill.warehouses.base import Session
+
+DropState = Literal["would_drop", "dropped", "requested", "failed"]
+"""What became of the tables that are over; `requested`: a run is to drop them, and hasn't ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +32,9 @@ class Retention:
         asset: The asset's key.
         shadow_days: For how many days shadows are kept.
         job: The name of the retention job that is for the asset; None if there is none.
-        retired: What would be dropped, or was.
+        retired: What is over, and what is kept.
+        state: What became of what is over.
+        unknown: The runs that Dagster doesn't know, and whose tables are kept.
         sizes: A mapping from table to its number of rows, of those that exist.
     """
 
@@ -37,17 +42,32 @@ class Retention:
     shadow_days: float
     job: str | None
     retired: Retired
+    state: DropState
+    unknown: AbstractSet[str] = frozenset()
     sizes: Mapping[TableRef, int] = field(default_factory=dict[TableRef, int])
 
     @property
     def is_any(self) -> bool:
         """True if there is anything to drop."""
-        return bool(self.dropped)
+        return bool(self.over)
 
     @property
-    def dropped(self) -> Sequence[TableRef]:
-        """The tables that would be dropped, or were."""
+    def over(self) -> Sequence[TableRef]:
+        """The tables that would be dropped, or were, or are to be, as `state` says."""
         return (*self.retired.archives, *self.retired.shadows)
+
+    @property
+    def keeps_unknown(self) -> bool:
+        """True if something is kept because Dagster doesn't know its run."""
+        return any(self.why(one) == "run_unknown" for one in self.retired.kept)
+
+    def why(self, kept: Kept) -> str:
+        """Return why a table is kept, as a word that doesn't change."""
+        return "run_unknown" if kept.why == "run_goes_on" and kept.run_id in self.unknown else kept.why
+
+    def in_state(self, state: DropState) -> Retention:
+        """Return it with what became of the tables."""
+        return replace(self, state=state)
 
     def with_sizes(self, sizes: Mapping[TableRef, int]) -> Retention:
         """Return it with the sizes of tables that it doesn't know itself."""
@@ -63,13 +83,14 @@ class Retention:
             "table": str(self.retired.table),
             "job": self.job,
             "shadow_days": self.shadow_days,
+            "state": self.state if self.is_any else None,
             "drops": [{"table": str(one), "kind": kind, "rows": self.sizes.get(one)} for kind, one in dropped],
             "keeps": [
                 {
                     "table": str(one.table),
                     "kind": one.kind,
                     "rows": self.sizes.get(one.table),
-                    "why": one.why,
+                    "why": self.why(one),
                     "until": seconds(one.until),
                     "run_id": one.run_id,
                 }
@@ -79,9 +100,17 @@ class Retention:
 
 
 def retention_of(
-    loaded: LoadedAsset, dagster: Dagster, *, shadow_days: float, job: str | None, drops: bool = False
+    loaded: LoadedAsset,
+    dagster: Dagster,
+    *,
+    shadow_days: float,
+    job: str | None,
+    takes_unknown: bool,
+    drops: bool = False,
 ) -> Retention:
     """Return what retention would drop of an asset's tables; with `drops`, drop it in this process.
+
+    What runs made that Dagster doesn't know is kept unless `takes_unknown`.
 
     Raises:
         CommandError: The warehouse can't be reached.
@@ -91,13 +120,15 @@ def retention_of(
     own = loaded.options.table.former_keys
     origin = Origin(run_id=run_id, publication_id=run_id, asset_key=loaded.name, former_keys=own)
     found, sizes = Retired(table=table, is_dry=not drops), dict[TableRef, int]()
+    unknown: AbstractSet[str] = frozenset()
     try:
         with reaching(), loaded.soon.table_io.connected(table, run_id=run_id, read_only=not drops) as session:
-            ended: AbstractSet[str] = ended_runs(dagster, owners(session, table))
+            runs = told_of_runs(dagster, owners(session, table))
+            unknown = frozenset() if takes_unknown else runs.unknown
             found = retire(
                 session,
                 table,
-                ended_runs=ended,
+                ended_runs={*runs.ended, *runs.unknown} - unknown,
                 keep_shadows_for=timedelta(days=shadow_days),
                 origin=origin,
                 dry_run=not drops,
@@ -106,7 +137,15 @@ def retention_of(
     except TableNotFoundError:
         # Without a database there is nothing to drop.
         pass
-    return Retention(asset=loaded.name, shadow_days=shadow_days, job=job, retired=found, sizes=sizes)
+    return Retention(
+        asset=loaded.name,
+        shadow_days=shadow_days,
+        job=job,
+        retired=found,
+        state="dropped" if drops else "would_drop",
+        unknown=unknown,
+        sizes=sizes,
+    )
 
 
 def _kept(found: Retired) -> list[TableRef]:

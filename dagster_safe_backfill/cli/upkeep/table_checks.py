@@ -12,10 +12,10 @@ from pathlib import Path
 import dagster as dg
 
 from dagster_safe_backfill.cli.answers import CommandError
-from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.definitions import Definitions, LoadedAsset
+from dagster_safe_backfill.cli.following.place import Place, command
 from dagster_safe_backfill.cli.upkeep.checks import Check, CheckVerdict
-from dagster_safe_backfill.cli.upkeep.jobs import RetentionJob, ended_runs, retention_jobs, rollback_job
+from dagster_safe_backfill.cli.upkeep.jobs import RetentionJob, retention_jobs, rollback_job, told_of_runs
 from dagster_safe_backfill.errors import OtherAssetError, SafeBackfillError
 from dagster_safe_backfill.model.states import Origin
 from dagster_safe_backfill.model.tables import TableRef, names_of
@@ -28,7 +28,6 @@ from dagster_safe_backfill.warehouses.base import Session
 _SHADOW_DAYS = 7.0
 _LEAST_FREE = 200 * 2**20
 """Bytes of disk below which a publication is likely to fail."""
-_RETENTION_HINT = "`safe-backfill retention --yes` drops them"
 
 
 @dataclass(kw_only=True)
@@ -37,11 +36,11 @@ class TableChecks:
 
     Attributes:
         definitions: The user's definitions.
-        dagster: The Dagster that knows their runs and partitions.
+        place: What the call connects to; its Dagster knows their runs and partitions, and hints name it.
     """
 
     definitions: Definitions
-    dagster: Dagster
+    place: Place
     _seen: set[str] = field(default_factory=set[str])
     _locked: dict[str, str] = field(default_factory=dict[str, str])
 
@@ -107,7 +106,7 @@ class TableChecks:
         found.append(_of_ledger(loaded, table, None if columns is None else names_of(columns)))
         if not ledger.is_readable(columns):
             return found
-        work = _OfTable(loaded=loaded, session=session, table=table, dagster=self.dagster, days=days)
+        work = _OfTable(loaded=loaded, session=session, table=table, place=self.place, days=days)
         return [*found, *work.checks()]
 
 
@@ -118,11 +117,15 @@ class _OfTable:
     loaded: LoadedAsset
     session: Session
     table: TableRef
-    dagster: Dagster
+    place: Place
     days: float
 
     def _check(self, name: str, verdict: CheckVerdict, message: str, hint: str | None = None) -> Check:
         return Check(name=name, verdict=verdict, message=message, hint=hint, asset=self.loaded.name)
+
+    @property
+    def _retention_hint(self) -> str:
+        return f"`{command(self.place, 'retention', '--yes')}` drops them"
 
     def checks(self) -> Iterator[Check]:
         interrupted = self.session.tables.interrupted(self.table)
@@ -131,14 +134,17 @@ class _OfTable:
             yield self._check("swap", "problem", text, "the next run or rollback of the asset completes or undoes it")
         made_by = owners(self.session, self.table)
         waiting = self._waiting()
-        ended = ended_runs(self.dagster, made_by | {one for one, _count in waiting.items()})
-        retired = self._retired(made_by & ended)
+        runs = told_of_runs(self.place.dagster, made_by | {one for one, _count in waiting.items()})
+        # As `retention` has it, which keeps what runs made that aren't known.
+        retired = self._retired({*made_by & runs.ended})
         if isinstance(retired, Check):
             yield retired
             return
         yield self._of_archives(retired)
         yield from self._of_shadows(retired)
-        yield self._of_waiting({run: count for run, count in waiting.items() if run in ended})
+        yield self._of_waiting(
+            {run: count for run, count in waiting.items() if run in runs.ended or run in runs.unknown}
+        )
         yield self._of_green()
 
     def _retired(self, ended: set[str]) -> Retired | Check:
@@ -164,7 +170,7 @@ class _OfTable:
             stray += [str(one) for one in names if one.name.casefold() not in known]
         if retired.archives:
             text = f"{len(retired.archives):,} archives have expired"
-            return self._check("archives", "warning", text, _RETENTION_HINT)
+            return self._check("archives", "warning", text, self._retention_hint)
         if stray:
             text = f"no publication made {', '.join(sorted({*stray}))}, which have names of archives"
             return self._check("archives", "warning", text, "rename or drop what you don't need")
@@ -180,7 +186,7 @@ class _OfTable:
         stray = [str(one) for one in every if one.name.casefold() not in known]
         if retired.shadows:
             text = f"{len(retired.shadows):,} shadows are of runs that ended more than {self.days:g} days ago"
-            yield self._check("shadows", "warning", text, _RETENTION_HINT)
+            yield self._check("shadows", "warning", text, self._retention_hint)
         if stray:
             text = f"no run recorded {', '.join(stray)}, which have names of shadows"
             yield self._check("shadows", "warning", text, "rename or drop what you don't need")
@@ -203,14 +209,15 @@ class _OfTable:
             return self._check("staged", "ok", "no staged partitions wait")
         text = f"{many:,} partitions passed their audits in runs that ended, and aren't published"
         name = self.loaded.name
-        hint = f"`safe-backfill approve {name}` publishes them" if self.loaded.is_staged else "run the asset again"
-        return self._check("staged", "warning", text, f"`safe-backfill diff {name}` shows them; {hint}")
+        approve, diff = command(self.place, "approve", name), command(self.place, "diff", name)
+        hint = f"`{approve}` publishes them" if self.loaded.is_staged else "run the asset again"
+        return self._check("staged", "warning", text, f"`{diff}` shows them; {hint}")
 
     def _of_green(self) -> Check:
         """Compare what is green in Dagster with the ledger."""
-        (asset,) = self.dagster.assets([self.loaded.name])
+        (asset,) = self.place.dagster.assets([self.loaded.name])
         recorded = {*partition_keys(self.session, self.table)}
-        green = self.dagster.statuses(asset).materialized if asset.kind is not None else frozenset[str]()
+        green = self.place.dagster.statuses(asset).materialized if asset.kind is not None else frozenset[str]()
         lacking = sorted(green - recorded)
         if not lacking:
             return self._check("green", "ok", f"{len(green):,} partitions are green, and all are in the ledger")

@@ -11,6 +11,7 @@ from typing import Any
 
 from dagster_safe_backfill.cli.answers import Problem, usage_error
 from dagster_safe_backfill.cli.definitions import LoadedAsset, reaching
+from dagster_safe_backfill.cli.following.place import Place, command
 from dagster_safe_backfill.cli.upkeep.tables import in_words, ranges, seconds, still_there
 from dagster_safe_backfill.errors import PublicationNotFoundError, RollbackConflictError
 from dagster_safe_backfill.model.states import Origin, RolledBack, RowCounts
@@ -100,19 +101,20 @@ def _rows(counts: RowCounts) -> dict[str, int]:
 
 def preview(
     loaded: LoadedAsset,
+    place: Place,
     *,
     publication: str | None,
     backfill_id: str | None,
     keys: Sequence[str] | None,
     force: bool,
 ) -> Preview:
-    """Return what a rollback would do; nothing is changed.
+    """Return what a rollback would do; nothing is changed. Errors name calls of the command on `place`.
 
     Raises:
         CommandError: There is no such publication, or the warehouse can't be reached.
         RollbackError: The publications can't be rolled back at all.
     """
-    changes = loaded.read_soon(lambda session: _changes(loaded, session, publication, backfill_id), default=[])
+    changes = loaded.read_soon(lambda session: _changes(loaded, session, place, publication, backfill_id), default=[])
     if not changes:
         raise usage_error("unknown_publication", f"{loaded.spec.table}: nothing was published yet")
     ids = [*dict.fromkeys(change.publication_id for change in changes)]
@@ -141,7 +143,7 @@ def preview(
 
 
 def _changes(
-    loaded: LoadedAsset, session: Session, publication: str | None, backfill_id: str | None
+    loaded: LoadedAsset, session: Session, place: Place, publication: str | None, backfill_id: str | None
 ) -> Sequence[Change]:
     table = loaded.spec.table
     if not has_ledger(session, table):
@@ -154,7 +156,7 @@ def _changes(
     try:
         return published_changes(session, table, publication or "newest")
     except PublicationNotFoundError as error:
-        hint = f"`safe-backfill history {loaded.name}` names them"
+        hint = f"`{command(place, 'history', loaded.name)}` names them"
         raise usage_error("unknown_publication", str(error), hint=hint) from error
 
 

@@ -61,7 +61,7 @@ def command(
         from dagster_safe_backfill.cli.upkeep.comparing import Chosen, compare
 
         chosen = Chosen(run_id=run_id, backfill_id=backfill_id, publication=publication)
-        found = compare(loaded, chosen, aggregates=aggregates, samples=samples, keys=keys)
+        found = compare(loaded, chosen, connection, aggregates=aggregates, samples=samples, keys=keys)
     data = found.as_json()
     return Answer(
         data=data,

@@ -44,7 +44,7 @@ def command(connection: Connection, output: Output, *, shows_all: bool) -> Answe
 def _of_assets(connection: Connection, output: Output) -> list[Check]:
     from dagster_safe_backfill.cli.upkeep.table_checks import TableChecks
 
-    checks = TableChecks(definitions=connection.definitions, dagster=connection.dagster)
+    checks = TableChecks(definitions=connection.definitions, place=connection)
     found: list[Check] = []
     for name in connection.definitions.live_assets():
         output.note(f"checking {name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from dagster_safe_backfill.cli.upkeep.jobs import RetentionJob
-    from dagster_safe_backfill.cli.upkeep.retiring import Retention
+    from dagster_safe_backfill.cli.upkeep.retiring import DropState, Retention
 
 _DAYS = 7.0
 """For how many days shadows are kept, as in `build_retention_schedule`."""
@@ -24,8 +25,17 @@ _WHY = {
     "not_expired": "can be rolled back",
     "recent": "its rows can be looked at",
     "run_goes_on": "its run hasn't ended",
+    "run_unknown": "its run isn't known to this Dagster; --unknown-runs drops it",
     "of_another_asset": "another asset's",
 }
+
+_WORDS: Mapping[str, str] = {
+    "would_drop": "would be dropped",
+    "dropped": "dropped",
+    "requested": "requested",
+    "failed": "failed",
+}
+_STATES: Mapping[str, DropState] = {"SUCCESS": "dropped", "FAILURE": "failed", "CANCELED": "failed"}
 
 
 @verb(
@@ -37,6 +47,13 @@ _WHY = {
         metavar="DAYS",
         help="How long the shadows of ended runs are kept. By default as the schedule says, else 7 days.",
     ),
+    option(
+        "--unknown-runs",
+        "takes_unknown",
+        is_flag=True,
+        help="Also drop what runs made that this Dagster doesn't know. They were deleted from it, or are another"
+        " Dagster's: if they still run there, they fail, and what they computed is lost.",
+    ),
     yes_option,
     option("--in-process", "runs_here", is_flag=True, help="Drop them in this process, even if there is a job."),
     option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait no longer for the job's run."),
@@ -47,6 +64,7 @@ def command(
     *,
     assets: Sequence[str],
     shadow_days: float | None,
+    takes_unknown: bool,
     yes: bool,
     runs_here: bool,
     timeout: float | None,
@@ -55,31 +73,64 @@ def command(
 
     ASSETS are the keys of assets; without any, all assets of the definitions. Without --yes, it only says what would be
     dropped, what is kept, why and until when. With it, the job of the retention schedule does it, or this process if
-    there is none.
+    there is none. What runs made that this Dagster doesn't know is kept, and the other tables of such an asset are
+    dropped by this process, as the job keeps none of them.
     """
     names = list(dict.fromkeys(assets)) or connection.definitions.live_assets()
     jobs = {name: _job_of(connection, name) for name in names}
-    found, problems = _each(connection, jobs, shadow_days, drops=False)
+    asked = _Asked(shadow_days=shadow_days, takes_unknown=takes_unknown, runs_here=runs_here, timeout=timeout)
+    found, problems = _each(connection, jobs, asked, drops=False)
     runs: list[dict[str, Any]] = []
     if yes:
-        here = [one for one in found if one.is_any and (runs_here or jobs[one.asset] is None)]
-        by_job = [one for one in found if one.is_any and one not in here]
-        dropped, failed = _each(connection, {one.asset: jobs[one.asset] for one in here}, shadow_days, drops=True)
-        wanted = [job for one in by_job if (job := jobs[one.asset]) is not None]
-        told, more = _by_jobs(connection, output, wanted, by_job, shadow_days=shadow_days, timeout=timeout)
-        runs += told
-        problems += [*failed, *more]
-        names_here = {one.asset: one for one in dropped}
-        # The sizes of what is gone now are those of the dry run.
-        found = [names_here[one.asset].with_sizes(one.sizes) if one.asset in names_here else one for one in found]
-    data: dict[str, Any] = {"dry_run": not yes, "assets": [one.as_json() for one in found], "runs": runs}
+        found, runs, more = _done(connection, output, found, jobs, asked)
+        problems += more
+    data: dict[str, Any] = {
+        "dry_run": not yes,
+        "unknown_runs": takes_unknown,
+        "assets": [one.as_json() for one in found],
+        "runs": runs,
+    }
+    sure = [one for one in found if one.state in ("would_drop", "dropped")]
     return Answer(
         data=data,
         show=lambda screen: _show(screen, data),
-        brief="\n".join(str(table) for one in found for table in one.dropped),
+        brief="\n".join(str(table) for one in sure for table in one.over),
         exit_code=max((code for code, _problem in problems), default=Exit.DONE),
         errors=[problem for _code, problem in problems],
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    shadow_days: float | None
+    takes_unknown: bool
+    runs_here: bool
+    timeout: float | None
+
+
+def _done(
+    connection: Connection,
+    output: Output,
+    found: Sequence[Retention],
+    jobs: Mapping[str, RetentionJob | None],
+    asked: _Asked,
+) -> tuple[list[Retention], list[dict[str, Any]], list[tuple[Exit, Problem]]]:
+    """Drop what a dry run found, and return what became of it, the runs of jobs, and what failed."""
+    # The job would drop what unknown runs made, too.
+    here = [one for one in found if one.is_any and (asked.runs_here or one.keeps_unknown or jobs[one.asset] is None)]
+    by_job = [one for one in found if one.is_any and one not in here]
+    dropped, problems = _each(connection, {one.asset: jobs[one.asset] for one in here}, asked, drops=True)
+    wanted = [job for one in by_job if (job := jobs[one.asset]) is not None]
+    runs, more = _by_jobs(connection, output, wanted, by_job, asked)
+    # The sizes of what is gone now are those of the dry run.
+    sizes = {one.asset: one.sizes for one in found}
+    became = {one.asset: one.with_sizes(sizes[one.asset]) for one in dropped}
+    states: dict[str, DropState] = {
+        name: _STATES.get(run["status"], "requested") for run in runs for name in run["assets"]
+    }
+    for one in (*here, *by_job):
+        became.setdefault(one.asset, one.in_state(states.get(one.asset, "failed")))
+    return [became.get(one.asset, one) for one in found], runs, [*problems, *more]
 
 
 def _job_of(connection: Connection, name: str) -> RetentionJob | None:
@@ -89,7 +140,7 @@ def _job_of(connection: Connection, name: str) -> RetentionJob | None:
 
 
 def _each(
-    connection: Connection, jobs: Mapping[str, RetentionJob | None], shadow_days: float | None, *, drops: bool
+    connection: Connection, jobs: Mapping[str, RetentionJob | None], asked: _Asked, *, drops: bool
 ) -> tuple[list[Retention], list[tuple[Exit, Problem]]]:
     """Return what is dropped of each asset; one that can't be read doesn't hide the others."""
     from dagster_safe_backfill.cli.upkeep.retiring import retention_of
@@ -98,11 +149,20 @@ def _each(
     found: list[Retention] = []
     problems: list[tuple[Exit, Problem]] = []
     for name, job in jobs.items():
-        days = shadow_days if shadow_days is not None else _DAYS if job is None else job.shadow_days
+        days = asked.shadow_days if asked.shadow_days is not None else _DAYS if job is None else job.shadow_days
         try:
             with connection.definitions.asset(name) as loaded:
                 job_name = None if job is None else job.job.name
-                found.append(retention_of(loaded, connection.dagster, shadow_days=days, job=job_name, drops=drops))
+                found.append(
+                    retention_of(
+                        loaded,
+                        connection.dagster,
+                        shadow_days=days,
+                        job=job_name,
+                        takes_unknown=asked.takes_unknown,
+                        drops=drops,
+                    )
+                )
         except CommandError as error:
             if error.exit_code is Exit.USAGE:
                 raise
@@ -117,9 +177,7 @@ def _by_jobs(
     output: Output,
     jobs: Sequence[RetentionJob],
     found: Sequence[Retention],
-    *,
-    shadow_days: float | None,
-    timeout: float | None,
+    asked: _Asked,
 ) -> tuple[list[dict[str, Any]], list[tuple[Exit, Problem]]]:
     """Run the retention jobs, each once for those of its assets that have something to drop."""
     from dagster_safe_backfill.cli.upkeep.jobs import launch, wait
@@ -130,9 +188,9 @@ def _by_jobs(
         names = [one.asset for one in found if one.job == job.job.name]
         # An earlier version of the library in the code location can't drop only some of them.
         some = names if set(names) < set(job.assets) else []
-        config = {"dry_run": False, "assets": some, "shadow_days": shadow_days}
+        config = {"dry_run": False, "assets": some, "shadow_days": asked.shadow_days}
         run_id = launch(connection.dagster, output, names[0], job.job, config)
-        ran = wait(connection.dagster, output, run_id, timeout=timeout)
+        ran = wait(connection.dagster, output, run_id, timeout=asked.timeout)
         runs.append({"job": job.job.name, "run_id": run_id, "status": ran.status, "assets": names})
         problems += [(ran.exit_code, problem) for problem in ran.problems]
     return runs, problems
@@ -146,13 +204,13 @@ def _show(screen: Console, data: Mapping[str, Any]) -> None:
     table = Table(box=None, pad_edge=False)
     for name in ("", "table", "rows", "why"):
         table.add_column(name, justify="right" if name == "rows" else "left", overflow="fold")
-    verb_word = "would be dropped" if data["dry_run"] else "dropped"
+    ended = "its run has ended, or isn't known" if data["unknown_runs"] else "its run has ended"
     many = 0
     for one in data["assets"]:
         for dropped in one["drops"]:
             many += 1
-            why = "expired" if dropped["kind"] == "archive" else "its run has ended"
-            table.add_row(verb_word, dropped["table"], _rows(dropped["rows"]), f"{dropped['kind']}, {why}")
+            why = "expired" if dropped["kind"] == "archive" else ended
+            table.add_row(_WORDS[one["state"]], dropped["table"], _rows(dropped["rows"]), f"{dropped['kind']}, {why}")
         for kept in one["keeps"]:
             until = "" if kept["until"] is None else f", until {clock(kept['until'])}"
             table.add_row("kept", kept["table"], _rows(kept["rows"]), f"{kept['kind']}, {_WHY[kept['why']]}{until}")

@@ -9,6 +9,7 @@ import click
 
 from dagster_safe_backfill.cli.answers import Answer, CommandError, Exit, refusal, usage_error
 from dagster_safe_backfill.cli.connection import Connection
+from dagster_safe_backfill.cli.following.place import command as call
 from dagster_safe_backfill.cli.options import argument, option, verb, yes_option
 from dagster_safe_backfill.cli.output import Output
 from dagster_safe_backfill.cli.selection import KEY_OPTIONS
@@ -52,8 +53,8 @@ def command(
 ) -> Answer:
     """Undo a publication: the rows that it replaced go live again.
 
-    Without --yes, it says what would change, and what was changed since, which needs --force. With it, the asset's
-    rollback job does it, so that Dagster knows. A rollback can itself be rolled back.
+    It says what would change, and what was changed since, which needs --force. On a terminal, it then asks; elsewhere,
+    it needs --yes. The asset's rollback job does it, so that Dagster knows. A rollback can itself be rolled back.
     """
     if publication is not None and backfill_id is not None:
         raise usage_error("contradiction", "--publication and --backfill name what to undo each; give one of them")
@@ -68,9 +69,8 @@ def command(
         from dagster_safe_backfill.cli.upkeep.jobs import rollback_job
         from dagster_safe_backfill.cli.upkeep.undoing import preview
 
-        found = preview(
-            loaded, publication=publication, backfill_id=backfill_id, keys=selected(loaded, **keys), force=force
-        )
+        wanted = selected(loaded, **keys)
+        found = preview(loaded, connection, publication=publication, backfill_id=backfill_id, keys=wanted, force=force)
         name = loaded.name
     job = rollback_job(connection.definitions.jobs(name), name)
     if found.problem is not None or not found.is_needed:
@@ -80,7 +80,7 @@ def command(
             return _preview(found, job)
         _show(output.screen, found.as_json(), is_asked=True)
         if not click.confirm("Roll back?", err=True):
-            return Answer(data=_dry(found, job), show=lambda _screen: None)
+            raise refusal("not_confirmed", "nothing was rolled back")
     if job is None:
         raise _no_job(name)
     return _done(connection, output, found, job, force=force, here=runs_here, waits=not no_wait, timeout=timeout)
@@ -136,20 +136,21 @@ def _done(
         )
     is_left = not here and not waits
     data = {**found.as_json(), "dry_run": False, "job": job.name, "run_id": ran.run_id, "status": ran.status}
+    undo = call(connection, "rollback", found.asset, "--publication", ran.run_id)
     return Answer(
         data=data,
-        show=lambda screen: _show_done(screen, data),
+        show=lambda screen: _show_done(screen, data, undo=undo),
         brief=ran.run_id,
         exit_code=Exit.DONE if is_left else ran.exit_code,
         errors=[] if is_left else ran.problems,
     )
 
 
-def _show_done(screen: Console, data: Mapping[str, Any]) -> None:
+def _show_done(screen: Console, data: Mapping[str, Any], *, undo: str) -> None:
     run_id, status = data["run_id"], data["status"]
     if status == "SUCCESS":
         screen.print(f"rolled back {', '.join(data['publications'])}: {_counted(data)}", markup=False, soft_wrap=True)
-        screen.print(f"to undo that: safe-backfill rollback {data['asset']} --publication {run_id}", soft_wrap=True)
+        screen.print(f"to undo that: {undo}", markup=False, highlight=False, soft_wrap=True)
     else:
         screen.print(f"run {run_id} of {data['job']}: {status}", markup=False, soft_wrap=True)
 

@@ -69,7 +69,7 @@ def test_in_process_whoever_stops_can_go_on(offline: Terminal) -> None:
         assert all(
             run.is_finished for run in instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill.backfill_id}))
         )
-        other = instance.get_run_by_id(queued.run_id)
+        other = instance.get_run_by_id(queued)
         assert other is not None
         assert other.status is dg.DagsterRunStatus.QUEUED, "others' queued runs are left alone"
     (offline.folder / "slow").unlink()

@@ -93,7 +93,7 @@ def find_to_change(dagster: Dagster, wanted: str) -> Backfill | Run:
         raise usage_error(
             "short_id",
             f"no backfill's id begins with {wanted}, and a run is ended by its whole id only",
-            hint=f"begin so: {', '.join(runs[:5])}",
+            hint=f"runs that begin so: {', '.join(runs[:5])}",
         )
     return dagster.backfill(_only(dagster, wanted, ids), runs=0)
 

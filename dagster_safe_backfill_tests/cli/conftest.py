@@ -75,6 +75,12 @@ class Terminal:
             return connection.execute(statement).fetchall()
 
 
+def reset(folder: Path) -> None:
+    """Let the project's source deliver what it does by itself, for the next test on the same server."""
+    for name in ("slow", "bad", "broken"):
+        (folder / name).unlink(missing_ok=True)
+
+
 @pytest.fixture(scope="session")
 def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
     """Run one `dagster dev` for all tests of a process; each works on partitions of its own."""
@@ -88,12 +94,15 @@ def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, st
 
 
 @pytest.fixture
-def online(_server: tuple[Path, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """The command, with a webserver, a daemon and a code server that are running."""
+def online(
+    _server: tuple[Path, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Terminal]:
+    """The command, with a webserver, a daemon and a code server that are running; the source is reset at the end."""
     folder, address = _server
     monkeypatch.setenv("SALES_FOLDER", str(folder))
     monkeypatch.setenv("DAGSTER_HOME", str(folder / "home"))
-    return Terminal(folder, ("--url", address), capsys)
+    yield Terminal(folder, ("--url", address), capsys)
+    reset(folder)
 
 
 @pytest.fixture

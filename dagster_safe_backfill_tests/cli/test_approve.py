@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from dagster_safe_backfill.cli.answers import CommandError
+from dagster_safe_backfill.cli.api.reading import ranges_to_launch
+from dagster_safe_backfill.cli.api.values import Asset
 from dagster_safe_backfill.cli.connection import Connection
+from dagster_safe_backfill.cli.following.waiting import AuditReport, StagedAssets, covered_by
 from dagster_safe_backfill_tests.cli.conftest import PROJECT, Terminal
 from dagster_safe_backfill_tests.cli.launched import at, launch
 from dagster_safe_backfill_tests.cli.prepared import materialize
@@ -50,6 +54,16 @@ def test_the_yes_to_a_staged_backfill(online: Terminal) -> None:
     assert online("status", told.data["id"], "--json").exit_code == 0
 
 
+def test_multi_partitions_are_launched_key_by_key(offline: Terminal) -> None:
+    """Of two corners, a range would take the whole rectangle."""
+    with Connection(modules=[PROJECT]) as connection:
+        by_shop, by_day = connection.dagster.assets(["by_shop", "by_day"])
+    keys = ["2024-01-01|eu", "2024-01-02|us"]
+    assert ranges_to_launch(by_shop, keys) == [(key, key) for key in keys]
+    days = ["2024-01-01", "2024-01-02", "2024-01-04"]
+    assert ranges_to_launch(by_day, days) == [("2024-01-01", "2024-01-02"), ("2024-01-04", "2024-01-04")]
+
+
 def test_nothing_waits(offline: Terminal) -> None:
     told = offline("approve", "staged", "--json")
     assert (told.exit_code, told.data["backfill_id"]) == (0, None)
@@ -60,7 +74,20 @@ def test_what_isnt_audited_is_refused(offline: Terminal) -> None:
     materialize(offline, "staged__shadow", "2024-01-01", "2024-01-03")
     told = offline("approve", "staged", "--yes", "--json")
     assert (told.exit_code, told.codes) == (3, ["not_audited"])
-    assert "safe-backfill launch staged__audit" in told.json["errors"][0]["hint"]
+    hint = told.json["errors"][0]["hint"]
+    assert hint.endswith(f": safe-backfill launch staged__audit -m {PROJECT}"), "it can be pasted"
+
+
+def test_an_audit_whose_partitions_cant_be_looked_up_covers_none() -> None:
+    """Else all that is staged, except what the audit left out, would be published."""
+    days = Asset(key="x", location="here", repository="r", kind="static", keys=("a", "b", "c"), partitions_per_run=None)
+    assets = StagedAssets(live=days, shadow=days, audit=days)
+    report = AuditReport(
+        run_id="r", scope="abcdefgh", audited=2, at=0.0, left_out=["c"], checks=[], rows=[{"partition": "a"}]
+    )
+    with pytest.raises(CommandError) as caught:
+        covered_by(at("http://127.0.0.1:9"), assets, report)
+    assert caught.value.problem.code == "unreachable"
 
 
 def test_an_audit_that_is_older_than_what_is_staged_is_refused(offline: Terminal) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
+import dagster as dg
 import pytest
 
 from dagster_safe_backfill.cli.connection import Connection
+from dagster_safe_backfill.cli.verbs.backfills.cancel_verb import Ending
 from dagster_safe_backfill_tests.cli.conftest import PROJECT, Terminal
 from dagster_safe_backfill_tests.cli.launched import at, computed, launch, launch_job
 from dagster_safe_backfill_tests.cli.prepared import materialize
@@ -114,6 +117,95 @@ def test_without_a_daemon_the_cancelling_waits(offline: Terminal) -> None:
     assert "what is live stays live" in told.out
     assert f"safe-backfill retry {backfill_id} -m {PROJECT}" in told.out
     assert offline("retry", backfill_id, "--json").codes == ["still_running"]
+
+
+@pytest.mark.parametrize("verb", ["cancel", "retry"])
+def test_too_little_of_an_id_changes_nothing(offline: Terminal, verb: str) -> None:
+    with Connection(modules=[PROJECT]) as connection:
+        backfill_id = launch(connection.dagster, ["sales"], "01", "03")
+        for little in (backfill_id[:1], backfill_id[:5], ""):
+            told = offline(verb, little, "--json")
+            assert (told.exit_code, told.codes) == (2, ["short_id"])
+            assert "at least 6 characters" in told.json["errors"][0]["hint"]
+        assert [one.status for one in connection.dagster.backfills(limit=9)] == ["REQUESTED"]
+    # `status` changes nothing, so there a letter is enough.
+    assert offline("status", backfill_id[:1], "--json").data["id"] == backfill_id
+    told = offline(verb, backfill_id[:6], "--json")
+    assert told.codes == (["still_running"] if verb == "retry" else []), "6 characters are enough"
+
+
+def test_a_run_is_ended_by_its_whole_id_only(offline: Terminal) -> None:
+    run_id = _add_run(None)
+    told = offline("cancel", run_id[:20], "--json")
+    assert (told.exit_code, told.codes) == (2, ["short_id"])
+    assert run_id in told.json["errors"][0]["hint"]
+    assert offline("cancel", run_id, "--json").data["kind"] == "run"
+
+
+def _add_run(backfill_id: str | None, status: dg.DagsterRunStatus = dg.DagsterRunStatus.STARTED) -> str:
+    """Add a run of no process: one that is queued can be ended, one that has started can't."""
+    tags = {} if backfill_id is None else {"dagster/backfill": backfill_id}
+    run = dg.DagsterRun(job_name="sales_job", run_id=str(uuid4()), status=status, tags=tags)
+    with dg.DagsterInstance.get() as instance:
+        instance.add_run(run)
+    return run.run_id
+
+
+def _start(run_id: str) -> None:
+    """Let a run start, as Dagster's daemon does with one that it had taken from the queue before it was cancelled."""
+    with dg.DagsterInstance.get() as instance:
+        run = instance.get_run_by_id(run_id)
+        assert run is not None
+        event = dg.DagsterEvent(event_type_value=dg.DagsterEventType.RUN_START.value, job_name=run.job_name)
+        instance.report_dagster_event(event, run_id=run_id)
+
+
+@pytest.mark.parametrize("flags", [["--now"], ["--now", "--wait", "--timeout", "1"]])
+def test_runs_that_couldnt_be_ended_are_told(offline: Terminal, flags: list[str]) -> None:
+    with Connection(modules=[PROJECT]) as connection:
+        backfill_id = launch(connection.dagster, ["sales"], "01", "03")
+    run_id = _add_run(backfill_id)
+    told = offline("cancel", backfill_id, *flags, "--json")
+    assert (told.exit_code, told.codes[0]) == (1, "not_ended")
+    assert told.codes[1:] == (["time_is_up"] if "--wait" in flags else [])
+    assert (told.data["runs_ended"], told.data["runs_not_ended"]) == ([], [run_id])
+    assert run_id in told.json["errors"][0]["message"]
+
+
+def test_a_run_that_couldnt_be_ended_is_told(offline: Terminal) -> None:
+    run_id = _add_run(None)
+    told = offline("cancel", run_id, "--json")
+    assert (told.exit_code, told.codes, told.data["runs_not_ended"]) == (1, ["not_ended"], [run_id])
+
+
+def test_it_is_told_how_to_wait_and_end_what_starts_meanwhile(offline: Terminal) -> None:
+    with Connection(modules=[PROJECT]) as connection:
+        dagster = connection.dagster
+        backfill_id = launch(dagster, ["sales"], "01", "03")
+        (asset,) = dagster.assets(["sales"])
+        tags = {"dagster/backfill": backfill_id, "dagster/partition": "2024-01-01"}
+        run_id = dagster.launch_job(asset, "sales_job", run_config={}, tags=tags)
+        assert dagster.run(run_id).status == "QUEUED"
+        told = offline("cancel", backfill_id, "--now", "--json")
+        assert (told.exit_code, told.data["runs_ended"], told.data["runs_not_ended"]) == (0, [run_id], [])
+        assert told.data["commands"]["wait"] == f"safe-backfill cancel {backfill_id} --now --wait -m {PROJECT}"
+        assert dagster.run(run_id).status == "CANCELED"
+    assert "end what starts meanwhile" in offline("cancel", backfill_id, "--now").out
+
+
+def test_what_was_ended_is_ended_again_once_it_started(offline: Terminal) -> None:
+    """A run that the daemon had taken from the queue can start though it was cancelled, 17 s later in one case."""
+    with Connection(modules=[PROJECT]) as connection:
+        dagster = connection.dagster
+        (asset,) = dagster.assets(["sales"])
+        run_id = dagster.launch_job(asset, "sales_job", run_config={}, tags={"dagster/partition": "2024-01-01"})
+        ending = Ending(dagster=dagster, subject=dagster.run(run_id))
+        assert ending.end_what_runs()
+        assert not ending.end_what_runs(), "it has ended"
+        _start(run_id)
+        assert ending.end_what_runs(), "and runs again"
+        # Nobody can end a process that isn't there; what counts is that it was asked to.
+        assert [*ending.refused] == [run_id]
 
 
 @pytest.mark.parametrize("verb", ["cancel", "retry"])

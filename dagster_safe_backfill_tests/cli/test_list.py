@@ -5,7 +5,7 @@ from dagster._core.execution.backfill import BulkActionStatus
 
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill_tests.cli.conftest import PROJECT, Terminal
-from dagster_safe_backfill_tests.cli.launched import launch
+from dagster_safe_backfill_tests.cli.launched import at, launch
 
 
 def test_no_backfills_without_a_webserver(offline: Terminal) -> None:
@@ -22,9 +22,14 @@ def test_no_backfills_without_a_webserver(offline: Terminal) -> None:
 
 
 def test_with_a_webserver(online: Terminal) -> None:
-    told = online("list", "--json")
+    tags = {"safe_backfill/plan": "p2", "safe_backfill/owner": "bob"}
+    backfill_id = launch(at(online.place[1]), ["by_day"], "18", "18", **tags)
+    told = online("list", "--asset", "by_day", "--json")
     assert told.exit_code == 0
-    assert "backfills" in told.data
+    (one,) = [one for one in told.data["backfills"] if one["id"] == backfill_id]
+    assert (one["plan"], one["owner"], one["reason"]) == ("p2", "bob", None)
+    assert backfill_id in online("list", "-q").out.splitlines()
+    assert backfill_id not in [one["id"] for one in online("list", "--asset", "staged", "--json").data["backfills"]]
 
 
 def test_what_is_open_comes_first(offline: Terminal) -> None:

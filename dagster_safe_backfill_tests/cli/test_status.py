@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.following.screen import show
 from dagster_safe_backfill.cli.following.states import AssetProgress, FailedAudit, PartitionState, Progress
-from dagster_safe_backfill_tests.cli.conftest import PROJECT, Terminal
+from dagster_safe_backfill_tests.cli.conftest import PROJECT, Terminal, reset
 from dagster_safe_backfill_tests.cli.launched import at, ended, launch, launch_job
 from dagster_safe_backfill_tests.cli.prepared import materialize
 
@@ -28,7 +29,16 @@ def ids(_server: tuple[Path, str]) -> Mapping[str, str]:
     dagster = at(address)
     (folder / "bad").write_text("2024-01-08 2024-01-13 2024-01-21")
     (folder / "broken").write_text("2024-01-02")
-    found = {
+    try:
+        found = _launched(dagster)
+        ended(dagster, found.values())
+    finally:
+        reset(folder)
+    return found
+
+
+def _launched(dagster: Dagster) -> dict[str, str]:
+    return {
         "rejected": launch(dagster, ["sales"], "06", "10"),
         "partly": launch(dagster, ["batched"], "20", "23", **{"safe_backfill/owner": "ann"}),
         "broken": launch(dagster, ["by_day"], "01", "02"),
@@ -37,10 +47,6 @@ def ids(_server: tuple[Path, str]) -> Mapping[str, str]:
         "two": launch(dagster, ["batched", "prices"], "30", "30"),
         "job": launch_job(dagster, PROJECT, "sales_job", "14", "15"),
     }
-    ended(dagster, found.values())
-    for name in ("bad", "broken"):
-        (folder / name).unlink()
-    return found
 
 
 def _status(terminal: Terminal, wanted: str) -> tuple[int, Any]:

@@ -22,7 +22,7 @@ from dagster_safe_backfill.cli.api.reading import (
     statuses_of,
 )
 from dagster_safe_backfill.cli.api.transport import Transport
-from dagster_safe_backfill.cli.api.values import Asset, Backfill, DaemonState, Materialization, Run, Statuses
+from dagster_safe_backfill.cli.api.values import RUNS_OPEN, Asset, Backfill, DaemonState, Materialization, Run, Statuses
 
 _PAGE = 1000
 """How many partitions' events are asked for at once."""
@@ -173,10 +173,14 @@ class Dagster:
             "backfillId"
         ]
 
-    def terminate_runs(self, run_ids: Sequence[str]) -> None:
-        """Ask runs to end."""
-        if run_ids:
-            _answered(self._change(documents.TERMINATE_RUNS, ids=[*run_ids])["terminateRuns"])
+    def terminate_runs(self, run_ids: Sequence[str]) -> dict[str, str]:
+        """Ask runs to end; return those that Dagster couldn't end, each with what it said."""
+        if not run_ids:
+            return {}
+        told = _answered(self._change(documents.TERMINATE_RUNS, ids=[*run_ids])["terminateRuns"])
+        # The results come in the order of the ids.
+        results = zip(run_ids, told["terminateRunResults"], strict=True)
+        return {run_id: one["message"] for run_id, one in results if not _is_ending(one)}
 
     def run(self, run_id: str) -> Run:
         """Return a run.
@@ -276,6 +280,14 @@ def _answered(told: dict[str, Any]) -> dict[str, Any]:
         said = str(told["message"]).strip().splitlines() or [kind]
         raise unreachable("dagster_error", f"Dagster answered {kind}: {said[0]}")
     return told
+
+
+def _is_ending(result: dict[str, Any]) -> bool:
+    """Return True if a run was ended, or had ended, or was asked to end, before Dagster got to it."""
+    if result["__typename"] != "TerminateRunFailure":
+        return result["__typename"] == "TerminateRunSuccess"
+    status = result["run"]["status"]
+    return status == "CANCELING" or status not in RUNS_OPEN
 
 
 def _tags(tags: Mapping[str, str]) -> list[dict[str, str]]:

@@ -147,7 +147,13 @@ mutation ($id: String!) {{
 
 TERMINATE_RUNS = f"""
 mutation ($ids: [String!]!) {{
-  terminateRuns(runIds: $ids) {{ __typename {_ERRORS} }}
+  terminateRuns(runIds: $ids) {{
+    __typename
+    ... on TerminateRunsResult {{
+      terminateRunResults {{ __typename ... on TerminateRunFailure {{ run {{ status }} message }} {_ERRORS} }}
+    }}
+    {_ERRORS}
+  }}
 }}
 """
 

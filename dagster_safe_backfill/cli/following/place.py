@@ -12,6 +12,8 @@ from dagster_safe_backfill.cli.api.values import Backfill, Run
 
 _SEARCHED = 1000
 """Among how many of the newest backfills and runs the beginning of an id is looked up."""
+_SHORTEST = 6
+"""How much of a backfill's id, which has 8 letters, is enough to end it or to go on with it."""
 _OF_THE_WAREHOUSE = {"diff", "rollback", "history", "retention"}
 """The verbs that need the definitions, which a URL alone doesn't give."""
 _RUN_IDS = """
@@ -60,33 +62,49 @@ def find(dagster: Dagster, wanted: str) -> Backfill | Run:
     Raises:
         CommandError: There is none, or there are several.
     """
-    # A run's id is a UUID; a backfill's is shorter.
-    asked = (_run, _backfill) if len(wanted) >= 32 else (_backfill, _run)
-    for ask in asked:
-        found = ask(dagster, wanted)
-        if found is not None:
-            return found
-    ids = _beginning_with(dagster, wanted)
-    if len(ids) > 1:
-        raise usage_error(
-            "ambiguous_id", f"{len(ids)} ids begin with {wanted}: {', '.join(ids[:5])}", hint="give more of it"
-        )
-    if not ids:
-        raise usage_error(
-            "unknown_backfill",
-            f"{dagster.place} knows no backfill and no run {wanted}",
-            hint="`safe-backfill list` names the backfills that it knows",
-        )
-    return find(dagster, ids[0])
+    found = _by_whole_id(dagster, wanted)
+    if found is not None:
+        return found
+    only = _only(dagster, wanted, [*_backfills_beginning_with(dagster, wanted), *_runs_beginning_with(dagster, wanted)])
+    return find(dagster, only)
 
 
-def find_backfill(dagster: Dagster, wanted: str) -> Backfill:
-    """Return the backfill with an id, or with the only id that begins so.
+def find_to_change(dagster: Dagster, wanted: str) -> Backfill | Run:
+    """Return the backfill or the run that is to be ended, or gone on with.
+
+    A slip of the hand must not end another's work: a run is named by its whole id, and a backfill by its whole id, or
+    by at least 6 characters with which no other one begins.
 
     Raises:
-        CommandError: There is none, or there are several, or it is the id of a run.
+        CommandError: There is none, there are several, or too little of an id is given.
     """
-    found = find(dagster, wanted)
+    found = _by_whole_id(dagster, wanted)
+    if found is not None:
+        return found
+    if len(wanted) < _SHORTEST:
+        raise usage_error(
+            "short_id",
+            f"'{wanted}' is too little of an id to change something by it",
+            hint=f"give the whole id, or at least {_SHORTEST} characters of a backfill's; see `safe-backfill list`",
+        )
+    ids = _backfills_beginning_with(dagster, wanted)
+    runs = [] if ids else _runs_beginning_with(dagster, wanted)
+    if runs:
+        raise usage_error(
+            "short_id",
+            f"no backfill's id begins with {wanted}, and a run is ended by its whole id only",
+            hint=f"runs that begin so: {', '.join(runs[:5])}",
+        )
+    return dagster.backfill(_only(dagster, wanted, ids), runs=0)
+
+
+def find_backfill_to_change(dagster: Dagster, wanted: str) -> Backfill:
+    """Return the backfill that is to be gone on with, by as much of its id as `find_to_change` asks for.
+
+    Raises:
+        CommandError: There is none, there are several, too little of an id is given, or it is the id of a run.
+    """
+    found = find_to_change(dagster, wanted)
     if isinstance(found, Backfill):
         return found
     of = found.tags.get("dagster/backfill")
@@ -97,11 +115,41 @@ def find_backfill(dagster: Dagster, wanted: str) -> Backfill:
     )
 
 
-def _beginning_with(dagster: Dagster, beginning: str) -> list[str]:
+def _by_whole_id(dagster: Dagster, wanted: str) -> Backfill | Run | None:
+    # A run's id is a UUID; a backfill's is shorter.
+    asked = (_run, _backfill) if len(wanted) >= 32 else (_backfill, _run)
+    found = (ask(dagster, wanted) for ask in asked)
+    return next((one for one in found if one is not None), None)
+
+
+def _only(dagster: Dagster, wanted: str, ids: Sequence[str]) -> str:
+    """Return the only one of the ids that begin as wanted.
+
+    Raises:
+        CommandError: There is none, or there are several.
+    """
+    if len(ids) > 1:
+        raise usage_error(
+            "ambiguous_id", f"{len(ids)} ids begin with {wanted}: {', '.join(ids[:5])}", hint="give more of it"
+        )
+    if not ids:
+        raise usage_error(
+            "unknown_backfill",
+            f"{dagster.place} knows no backfill and no run {wanted}",
+            hint="`safe-backfill list` names the backfills that it knows",
+        )
+    return ids[0]
+
+
+def _backfills_beginning_with(dagster: Dagster, beginning: str) -> list[str]:
+    ids = [one.id for one in dagster.backfills(limit=_SEARCHED)] if beginning else []
+    return [one for one in ids if one.startswith(beginning)]
+
+
+def _runs_beginning_with(dagster: Dagster, beginning: str) -> list[str]:
     if not beginning:
         return []
-    ids = [one.id for one in dagster.backfills(limit=_SEARCHED)]
-    ids += dagster.ask(_RUN_IDS, limit=_SEARCHED)["runIdsOrError"].get("results", ())
+    ids = dagster.ask(_RUN_IDS, limit=_SEARCHED)["runIdsOrError"].get("results", ())
     return [one for one in ids if one.startswith(beginning)]
 
 

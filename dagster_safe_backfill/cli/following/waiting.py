@@ -10,6 +10,7 @@ from dagster_safe_backfill.cli.answers import CommandError, refusal, usage_error
 from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.api.reading import key_of
 from dagster_safe_backfill.cli.api.values import OPEN, Asset, Materialization, Run
+from dagster_safe_backfill.cli.following.place import Place, command
 from dagster_safe_backfill.cli.following.reading.documents import AUDIT_OF_STAGED
 from dagster_safe_backfill.cli.following.reading.failures import CheckOutcome, check_of, metadata_of, outcome_of
 from dagster_safe_backfill.cli.following.reading.judging import AUDIT, SHADOW
@@ -88,32 +89,33 @@ def staged_assets(dagster: Dagster, name: str) -> StagedAssets:
     return StagedAssets(live=live, shadow=shadow, audit=audit)
 
 
-def what_waits(dagster: Dagster, assets: StagedAssets) -> Waiting:
+def what_waits(place: Place, assets: StagedAssets) -> Waiting:
     """Return what waits to be published, and the report on it.
 
     Raises:
         CommandError: It may not be published: it isn't audited, its audit failed, or it was staged again since; or
             another backfill publishes the asset now.
     """
+    dagster = place.dagster
     staged = _staged(dagster, assets)
     if not staged:
         return Waiting(assets=assets, keys=(), others=(), staged_by=(), report=None)
-    _check_not_publishing(dagster, assets.live.key)
-    report = _report(dagster, assets)
+    _check_not_publishing(place, assets.live.key)
+    report = _report(place, assets)
     groups = _groups(dagster, {one.run_id for one in staged.values()})
-    covered = _covered(dagster, assets, report)
+    covered = covered_by(dagster, assets, report)
     if covered is None:
         covered = frozenset(key for key, one in staged.items() if groups.get(one.run_id) == report.scope)
     keys = [key for key in staged if key in covered]
     if not keys:
-        raise _not_audited(assets, [*staged])
+        raise _not_audited(place, assets, [*staged])
     newer = [key for key in keys if staged[key].at > report.at]
     if newer:
         raise refusal(
             "audit_outdated",
             f"{len(newer):,} partitions of {assets.live.key} were staged after the newest audit, so they can't be"
             " published on its word",
-            hint=_hint_to_audit(assets),
+            hint=_hint_to_audit(place, assets),
             partitions=newer,
         )
     return Waiting(
@@ -133,15 +135,22 @@ def _staged(dagster: Dagster, assets: StagedAssets) -> dict[str, Materialization
     return {key: staged[key] for key in keys if key in staged and (key not in live or live[key].at < staged[key].at)}
 
 
-def _covered(dagster: Dagster, assets: StagedAssets, report: AuditReport) -> frozenset[str] | None:
-    """Return the partitions that an audit covered; None if they are those that its own group staged."""
+def covered_by(dagster: Dagster, assets: StagedAssets, report: AuditReport) -> frozenset[str] | None:
+    """Return the partitions that an audit covered; None if they are those that its own group staged.
+
+    Raises:
+        CommandError: Dagster can't be asked which.
+    """
     told = frozenset(row["partition"] for row in report.rows)
     # The report has room for some hundred partitions.
     if len(told) == report.audited:
         return told
     try:
         is_of_own = report.scope is not None and assets.shadow.key in dagster.backfill(report.scope, runs=0).assets
-    except CommandError:
+    except CommandError as error:
+        # Only a group that is a run is no backfill. Whatever else went wrong must not make it all that is staged.
+        if error.problem.code != "unknown_backfill":
+            raise
         is_of_own = False
     # An audit whose own group had staged nothing took all that waited.
     return None if is_of_own else frozenset(assets.live.keys) - {*report.left_out}
@@ -157,28 +166,31 @@ def _group(run: Run) -> str:
     return next(filter(None, own), run.id)
 
 
-def _check_not_publishing(dagster: Dagster, name: str) -> None:
-    found = next((one for one in dagster.backfills(limit=_SEARCHED, statuses=sorted(OPEN)) if name in one.assets), None)
+def _check_not_publishing(place: Place, name: str) -> None:
+    backfills = place.dagster.backfills(limit=_SEARCHED, statuses=sorted(OPEN))
+    found = next((one for one in backfills if name in one.assets), None)
     if found is not None:
         raise refusal(
             "already_publishing",
             f"backfill {found.id} publishes {name} ({found.status})",
-            hint=f"watch it: safe-backfill watch {found.id}",
+            hint=f"watch it: {command(place, 'watch', found.id)}",
         )
 
 
-def _report(dagster: Dagster, assets: StagedAssets) -> AuditReport:
-    told = dagster.ask(AUDIT_OF_STAGED, audit={"path": assets.audit.path}, live={"path": assets.live.path})
+def _report(place: Place, assets: StagedAssets) -> AuditReport:
+    told = place.dagster.ask(AUDIT_OF_STAGED, audit={"path": assets.audit.path}, live={"path": assets.live.path})
     infos = {key_of(one["assetKey"]): one for one in told["assetsLatestInfo"]}
-    _check_not_running(infos.get(assets.live.key), "already_publishing", f"a run publishes {assets.live.key} now")
-    _check_not_running(infos.get(assets.audit.key), "audit_running", f"{assets.audit.key} runs now")
+    _check_not_running(
+        place, infos.get(assets.live.key), "already_publishing", f"a run publishes {assets.live.key} now"
+    )
+    _check_not_running(place, infos.get(assets.audit.key), "audit_running", f"{assets.audit.key} runs now")
     node = told["assetNodeOrError"]
     newest = next(iter(node["assetMaterializations"]), None)
     last = infos.get(assets.audit.key, {}).get("latestRun")
     if last is not None and last["status"] == "FAILURE" and (newest is None or newest["runId"] != last["runId"]):
-        raise _audit_failed(dagster, assets, last["runId"])
+        raise _audit_failed(place.dagster, assets, last["runId"])
     if newest is None:
-        raise _not_audited(assets, ())
+        raise _not_audited(place, assets, ())
     metadata = metadata_of(newest["metadataEntries"])
     return AuditReport(
         run_id=newest["runId"],
@@ -198,10 +210,11 @@ def _checks(node: Mapping[str, Any], run_id: str) -> Iterable[CheckOutcome]:
             yield check_of({**execution["evaluation"], "checkName": check["name"]})
 
 
-def _check_not_running(info: Mapping[str, Any] | None, code: str, message: str) -> None:
+def _check_not_running(place: Place, info: Mapping[str, Any] | None, code: str, message: str) -> None:
     running = [] if info is None else [*info["inProgressRunIds"], *info["unstartedRunIds"]]
     if running:
-        raise refusal(code, f"{message} (run {running[0]})", hint=f"wait for it: safe-backfill watch {running[0]}")
+        hint = f"wait for it: {command(place, 'watch', running[0])}"
+        raise refusal(code, f"{message} (run {running[0]})", hint=hint)
 
 
 def _audit_failed(dagster: Dagster, assets: StagedAssets, run_id: str) -> CommandError:
@@ -215,14 +228,15 @@ def _audit_failed(dagster: Dagster, assets: StagedAssets, run_id: str) -> Comman
     )
 
 
-def _not_audited(assets: StagedAssets, keys: Sequence[str]) -> CommandError:
+def _not_audited(place: Place, assets: StagedAssets, keys: Sequence[str]) -> CommandError:
     return refusal(
         "not_audited",
         f"what is staged of {assets.live.key} and not published was never audited together",
-        hint=_hint_to_audit(assets),
+        hint=_hint_to_audit(place, assets),
         partitions=keys,
     )
 
 
-def _hint_to_audit(assets: StagedAssets) -> str:
-    return f"audit it: safe-backfill launch {assets.audit.key}; then approve it"
+def _hint_to_audit(place: Place, assets: StagedAssets) -> str:
+    # The audit has no partitions: it takes what is staged, so there is nothing to select.
+    return f"audit what is staged, then approve it: {command(place, 'launch', assets.audit.key)}"

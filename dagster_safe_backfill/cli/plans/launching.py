@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from dagster_safe_backfill.cli.answers import refusal
 from dagster_safe_backfill.cli.api.client import Dagster
-from dagster_safe_backfill.cli.api.reading import ranges_of
+from dagster_safe_backfill.cli.api.reading import ranges_to_launch
 from dagster_safe_backfill.cli.plans.making import Differences
 from dagster_safe_backfill.cli.plans.plan import Guard, Plan
 from dagster_safe_backfill.model.plans import Expected, tags_of
@@ -63,10 +63,7 @@ def launch(dagster: Dagster, plan: Plan, *, tags: Mapping[str, str], confirmed: 
         asset = known[planned.key]
         for name in (f"{planned.key}__shadow", planned.key):
             if name in known and asset.kind is not None:
-                # Dagster reads a range of multi-partitions as a rectangle, from the first key of each dimension to the
-                # last, so only single keys say what is meant (1.13.27).
-                is_multi = asset.kind == "multi"
-                ranges[name] = [(key, key) for key in planned.keys] if is_multi else ranges_of(planned.keys, asset.keys)
+                ranges[name] = ranges_to_launch(asset, planned.keys)
     own = tags_of(
         plan=plan.id,
         expected=_expected(plan),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dagster_safe_backfill.cli.answers import Answer, Exit, Problem, refusal
-from dagster_safe_backfill.cli.api.reading import ranges_of
+from dagster_safe_backfill.cli.api.reading import ranges_to_launch
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.following import follow
 from dagster_safe_backfill.cli.following.next_steps import announce, launched_answer
@@ -51,7 +51,7 @@ def command(
     newest audit covers and that aren't published since, together. It is refused (3) if that audit failed, if partitions
     were staged again after it, if a backfill publishes the asset now, or if nobody can be asked and --yes isn't given.
     """
-    waiting = what_waits(connection.dagster, staged_assets(connection.dagster, asset))
+    waiting = what_waits(connection, staged_assets(connection.dagster, asset))
     report = waiting.report
     if report is None:
         return _nothing(waiting)
@@ -81,13 +81,10 @@ def _launch(
     connection: Connection, waiting: Waiting, report: AuditReport, *, owner: str | None, reason: str | None
 ) -> str:
     live = waiting.assets.live
-    # Dagster takes a range of multi-partitions as a rectangle, so each is named by itself.
-    is_multi = live.kind == "multi"
-    ranges = [(key, key) for key in waiting.keys] if is_multi else ranges_of(waiting.keys, live.keys)
     tags = {AUDIT_TAG: report.run_id, "safe_backfill/owner": owner, "safe_backfill/reason": reason}
     return connection.dagster.launch_backfill(
         [live.key],
-        {live.key: ranges},
+        {live.key: ranges_to_launch(live, waiting.keys)},
         tags={name: value for name, value in tags.items() if value},
         title=f"{live.key}: publish {len(waiting.keys):,} staged partitions",
         description=reason,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,8 +15,8 @@ from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.api.values import OPEN, RUNS_OPEN, Backfill, Run
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.following.next_steps import as_json
+from dagster_safe_backfill.cli.following.place import Place, find_to_change
 from dagster_safe_backfill.cli.following.place import command as call
-from dagster_safe_backfill.cli.following.place import find
 from dagster_safe_backfill.cli.following.reading.reader import Reader
 from dagster_safe_backfill.cli.following.screen import counted, show_commands
 from dagster_safe_backfill.cli.following.states import NextCommand, Progress
@@ -33,9 +33,10 @@ query ($id: String!) {
   }
 }
 """
-_LOOKS = 4
+_LOOKS, _MOST_LOOKS = 4, 20
 _PAUSE = 0.5
-"""How often, and after how many seconds each, it is looked for runs that the daemon was about to start."""
+"""How often, and after how many seconds each, it is looked for runs that the daemon was about to start; the most, while
+there are runs that Dagster can't end yet, as their processes only start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +45,48 @@ class _Stopped:
 
     Attributes:
         was_over: True if there was nothing to stop.
-        run_ids: The runs that were asked to end.
         status: Dagster's status now.
+        ended: The runs that were asked to end.
+        refused: A mapping from each run that couldn't be ended, and still runs, to what Dagster said.
+        is_late: True if the time to wait was up before it had ended.
     """
 
     was_over: bool
-    run_ids: Sequence[str]
     status: str
+    ended: Sequence[str] = ()
+    refused: Mapping[str, str] = field(default_factory=dict[str, str])
+    is_late: bool = False
+
+
+@dataclass(kw_only=True)
+class Ending:
+    """Ends the runs of a backfill, or one run, as often as it is asked: Dagster's daemon may start others meanwhile.
+
+    Attributes:
+        ended: The runs that were asked to end.
+        refused: A mapping from each run that couldn't be ended, and still runs, to what Dagster said.
+    """
+
+    dagster: Dagster
+    subject: Backfill | Run
+    ended: dict[str, None] = field(default_factory=dict[str, None])
+    refused: dict[str, str] = field(default_factory=dict[str, str])
+
+    def end_what_runs(self) -> bool:
+        """Ask what runs now to end; return True if there was something."""
+        running = _open_runs(self.dagster, self.subject)
+        # A run that was ended while it was queued can be started nevertheless, so what ended once is asked again.
+        found = [run_id for run_id, status in running.items() if status != "CANCELING"]
+        refused = self.dagster.terminate_runs(found)
+        self.ended |= {run_id: None for run_id in found if run_id not in refused}
+        # A launcher may call a run CANCELING before it notices that it can't end it.
+        known = {run_id: said for run_id, said in self.refused.items() if run_id in running and run_id not in found}
+        self.refused = known | refused
+        return bool(found)
+
+    def stopped(self, status: str, *, is_late: bool = False) -> _Stopped:
+        """Return what became of it until now."""
+        return _Stopped(was_over=False, status=status, ended=[*self.ended], refused=dict(self.refused), is_late=is_late)
 
 
 @verb(
@@ -73,47 +109,62 @@ def command(
     """Stop a backfill: it starts no further runs.
 
     What is live stays live, and what is staged stays staged; `retry` goes on from there. With the id of a run, the run
-    is ended. A backfill that has ended, or is cancelled, is left as it is, and the exit code is 0.
+    is ended. A backfill that has ended, or is cancelled, is left as it is, and the exit code is 0. If runs couldn't be
+    ended, it is 1. ID is the whole id of a backfill or a run, or at least 6 characters of a backfill's.
+
+    Dagster can start runs that were queued for some half a minute more: with --now, --wait ends these, too.
     """
     dagster = connection.dagster
-    subject = find(dagster, backfill_id)
-    stopped = _stop(dagster, subject, now=now)
+    subject = find_to_change(dagster, backfill_id)
+    ending = Ending(dagster=dagster, subject=subject)
+    stopped = _stop(ending, now=now)
     if wait and not stopped.was_over:
-        stopped, is_late = _waited(dagster, subject, stopped, output, until=time.monotonic() + timeout, now=now)
-        errors = [_late(subject.id, stopped, timeout)] if is_late else []
-    else:
-        errors = list[Problem]()
+        output.note(f"waiting until {subject.id} has ended; Ctrl-C stops the waiting only")
+        stopped = _waited(ending, until=time.monotonic() + timeout, now=now)
     progress = None if isinstance(subject, Run) else Reader(dagster=dagster, subject=subject).read()
-    commands: list[NextCommand] = []
-    if progress is not None and not progress.has_reached_all and not stopped.was_over:
-        commands.append(NextCommand("retry", "go on from there later", call(connection, "retry", subject.id)))
+    commands = _commands(connection, subject, stopped, progress, now=now, wait=wait)
     return Answer(
         data={
             "id": subject.id,
             "kind": "run" if isinstance(subject, Run) else "backfill",
             "status": stopped.status,
             "was_over": stopped.was_over,
-            "runs_ended": [*stopped.run_ids],
+            "runs_ended": [*stopped.ended],
+            "runs_not_ended": [*stopped.refused],
             "counts": {} if progress is None else dict(progress.counts),
             "commands": as_json(commands),
         },
         show=partial(_show, subject=subject, stopped=stopped, progress=progress, commands=commands),
         brief=stopped.status,
-        exit_code=Exit.RUNNING if errors else Exit.DONE,
-        errors=errors,
+        exit_code=Exit.FAILED if stopped.refused else Exit.RUNNING if stopped.is_late else Exit.DONE,
+        errors=_problems(subject.id, stopped, timeout),
     )
 
 
-def _stop(dagster: Dagster, subject: Backfill | Run, *, now: bool) -> _Stopped:
-    if isinstance(subject, Run):
-        if subject.is_open:
-            dagster.terminate_runs([subject.id])
-        run_ids = [subject.id] if subject.is_open else []
-        return _Stopped(was_over=not subject.is_open, run_ids=run_ids, status=dagster.run(subject.id).status)
-    running = _open_runs(dagster, subject.id)
+def _commands(
+    place: Place, subject: Backfill | Run, stopped: _Stopped, progress: Progress | None, *, now: bool, wait: bool
+) -> list[NextCommand]:
+    if stopped.was_over:
+        return []
+    found: list[NextCommand] = []
+    if not wait:
+        to = "wait until all has ended, and end what starts meanwhile" if now else "wait until all has ended"
+        flags = ("--now", "--wait") if now else ("--wait",)
+        found.append(NextCommand("wait", to, call(place, "cancel", subject.id, *flags)))
+    if progress is not None and not progress.has_reached_all:
+        found.append(NextCommand("retry", "go on from there later", call(place, "retry", subject.id)))
+    return found
+
+
+def _stop(ending: Ending, *, now: bool) -> _Stopped:
+    dagster, subject = ending.dagster, ending.subject
+    running = _open_runs(dagster, subject)
     # Cancelling a backfill that has ended would make Dagster 1.13.27 call it CANCELED from then on.
     if not subject.is_open and not running:
-        return _Stopped(was_over=True, run_ids=(), status=subject.status)
+        return _Stopped(was_over=True, status=subject.status)
+    if isinstance(subject, Run):
+        ending.end_what_runs()
+        return ending.stopped(_status(dagster, subject))
     if not subject.is_open and not now:
         raise refusal(
             "runs_only",
@@ -122,58 +173,73 @@ def _stop(dagster: Dagster, subject: Backfill | Run, *, now: bool) -> _Stopped:
         )
     if subject.is_open and subject.status != "CANCELING":
         dagster.cancel_backfill(subject.id)
-    run_ids = _end_runs(dagster, subject.id) if now else []
-    return _Stopped(was_over=False, run_ids=run_ids, status=dagster.backfill(subject.id, runs=0).status)
+    if now:
+        _end_runs(ending)
+    return ending.stopped(_status(dagster, subject))
 
 
-def _end_runs(dagster: Dagster, backfill_id: str) -> list[str]:
-    """End the runs of a backfill, also those that Dagster's daemon was about to start; return their ids."""
-    ended: dict[str, None] = {}
-    for look in range(_LOOKS):
+def _end_runs(ending: Ending) -> None:
+    """End the runs of a backfill, also those that Dagster's daemon was about to start."""
+    for look in range(_MOST_LOOKS):
         if look:
             time.sleep(_PAUSE)
-        found = [run_id for run_id in _open_runs(dagster, backfill_id) if run_id not in ended]
-        dagster.terminate_runs(found)
-        ended |= dict.fromkeys(found)
-        if look and not found:
-            break
-    return [*ended]
+        has_found = ending.end_what_runs()
+        if look and (not has_found or (look >= _LOOKS - 1 and not ending.refused)):
+            return
 
 
-def _open_runs(dagster: Dagster, backfill_id: str) -> list[str]:
-    told = dagster.ask(_OPEN_RUNS, id=backfill_id)["partitionBackfillOrError"]
-    return [one["runId"] for one in told["unfinishedRuns"] if one["status"] in RUNS_OPEN]
+def _status(dagster: Dagster, subject: Backfill | Run) -> str:
+    if isinstance(subject, Run):
+        return dagster.run(subject.id).status
+    return dagster.backfill(subject.id, runs=0).status
 
 
-def _waited(
-    dagster: Dagster, subject: Backfill | Run, stopped: _Stopped, output: Output, *, until: float, now: bool
-) -> tuple[_Stopped, bool]:
-    """Wait until it has ended; return what became of it, and whether the time was up before."""
-    ended = dict.fromkeys(stopped.run_ids)
-    output.note(f"waiting until {subject.id} has ended; Ctrl-C stops the waiting only")
+def _open_runs(dagster: Dagster, subject: Backfill | Run) -> dict[str, str]:
+    """Return a mapping from each run that hasn't ended to its status."""
+    if isinstance(subject, Run):
+        found = {subject.id: _status(dagster, subject)}
+    else:
+        told = dagster.ask(_OPEN_RUNS, id=subject.id)["partitionBackfillOrError"]
+        found = {one["runId"]: one["status"] for one in told["unfinishedRuns"]}
+    return {run_id: status for run_id, status in found.items() if status in RUNS_OPEN}
+
+
+def _waited(ending: Ending, *, until: float, now: bool) -> _Stopped:
+    """Wait until it has ended, or the time is up; return what became of it."""
+    dagster, subject = ending.dagster, ending.subject
     while True:
-        if isinstance(subject, Run):
-            status = dagster.run(subject.id).status
-            is_over = status not in RUNS_OPEN
-        else:
-            status = dagster.backfill(subject.id, runs=0).status
-            running = _open_runs(dagster, subject.id)
-            is_over = status not in OPEN and not running
-            if now:
-                dagster.terminate_runs([run_id for run_id in running if run_id not in ended])
-                ended |= dict.fromkeys(running)
-        now_stopped = _Stopped(was_over=False, run_ids=[*ended], status=status)
+        status = _status(dagster, subject)
+        if now or isinstance(subject, Run):
+            ending.end_what_runs()
+        is_over = status not in OPEN | RUNS_OPEN and not _open_runs(dagster, subject)
+        if is_over:
+            ending.refused.clear()
         if is_over or time.monotonic() >= until:
-            return now_stopped, not is_over
+            return ending.stopped(status, is_late=not is_over)
         time.sleep(_PAUSE)
 
 
-def _late(subject_id: str, stopped: _Stopped, timeout: float) -> Problem:
-    return Problem(
-        code="time_is_up",
-        message=f"after {timeout:.0f} s {subject_id} has not ended ({stopped.status})",
-        hint="Dagster's daemon ends it; `safe-backfill doctor` tells if it is alive",
-    )
+def _problems(subject_id: str, stopped: _Stopped, timeout: float) -> list[Problem]:
+    found: list[Problem] = []
+    if stopped.refused:
+        ids = [*stopped.refused]
+        shown = ", ".join(ids[:5]) + (f" and {len(ids) - 5:,} more" if len(ids) > 5 else "")
+        found.append(
+            Problem(
+                code="not_ended",
+                message=f"{len(ids):,} runs couldn't be ended: {shown} ({stopped.refused[ids[0]]})",
+                hint="call it again; Dagster's UI can mark a run as ended whose process is gone (force terminate)",
+            )
+        )
+    if stopped.is_late:
+        found.append(
+            Problem(
+                code="time_is_up",
+                message=f"after {timeout:.0f} s {subject_id} has not ended ({stopped.status})",
+                hint="Dagster's daemon ends it; `safe-backfill doctor` tells if it is alive",
+            )
+        )
+    return found
 
 
 def _show(
@@ -188,7 +254,7 @@ def _show(
     if stopped.was_over:
         screen.print(f"{kind} {subject.id} had ended already ({stopped.status}); nothing to do")
     else:
-        said = f", {len(stopped.run_ids):,} runs were asked to end" if stopped.run_ids else ""
+        said = f", {len(stopped.ended):,} runs were asked to end" if stopped.ended else ""
         screen.print(f"{kind} {subject.id} is cancelled ({stopped.status}){said}")
     if progress is not None and progress.counts:
         screen.print(f"of {progress.total:,} partitions: {counted(progress.counts)}")

@@ -13,7 +13,7 @@ from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.following import follow
 from dagster_safe_backfill.cli.following.next_steps import announce, launched_answer
 from dagster_safe_backfill.cli.following.place import command as call
-from dagster_safe_backfill.cli.following.place import find_backfill
+from dagster_safe_backfill.cli.following.place import find_backfill_to_change
 from dagster_safe_backfill.cli.following.reading.reader import Reader
 from dagster_safe_backfill.cli.following.screen import counted
 from dagster_safe_backfill.cli.following.states import Progress
@@ -39,10 +39,11 @@ def command(connection: Connection, output: Output, *, backfill_id: str, watch: 
     """Go on with a backfill that failed or was cancelled: what isn't done is computed, what is live stays as it is.
 
     Dagster makes a new backfill of it, with the same tags, whose id is printed first. If all partitions are done,
-    nothing is launched, and the exit code is 0. One that still runs, or is being retried, is refused (3).
+    nothing is launched, and the exit code is 0. One that still runs, or is being retried, is refused (3). ID is its
+    whole id, or at least 6 characters of it.
     """
     dagster = connection.dagster
-    subject = find_backfill(dagster, backfill_id)
+    subject = find_backfill_to_change(dagster, backfill_id)
     progress = Reader(dagster=dagster, subject=subject).read()
     if progress.has_reached_all:
         return _nothing(progress)

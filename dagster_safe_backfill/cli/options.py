@@ -103,6 +103,9 @@ def argument(name: str, **settings: Any) -> Callable[[Any], Any]:
     return click.argument(name, **settings)
 
 
+in_process_option = click.option(
+    "--in-process", is_flag=True, help="Do the work of Dagster's daemon here, where none runs, until it ends."
+)
 yes_option = click.option(
     "--yes",
     "-y",

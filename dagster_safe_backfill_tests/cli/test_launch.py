@@ -76,6 +76,15 @@ def test_in_process_whoever_stops_can_go_on(offline: Terminal) -> None:
     assert offline(*arguments).exit_code == 0
 
 
+def test_without_a_daemon_a_cancelled_backfill_goes_on(offline: Terminal) -> None:
+    backfill_id = offline("launch", "sales", "--from", "2024-01-01", "--to", "2024-01-03", "--yes", "-q").out.strip()
+    told = offline("cancel", backfill_id, "--in-process", "--json")
+    assert (told.exit_code, told.data["status"]) == (0, "CANCELED")
+    told = offline("retry", backfill_id, "--in-process", "--json")
+    assert told.exit_code == 0, told.out
+    assert len(offline.sql(LIVE.format("sales", "2024-01-01", "2024-01-31"))) == 3
+
+
 def test_in_process_beside_a_daemon_is_refused(online: Terminal) -> None:
     told = online("launch", "batched", "--last", "1", "--in-process", "--yes", "--json", place=CODE)
     assert (told.exit_code, told.codes) == (3, ["daemon_runs"])

@@ -12,10 +12,11 @@ from dagster_safe_backfill.cli.answers import Answer, Exit, Problem, refusal
 from dagster_safe_backfill.cli.api.reading import ranges_to_launch
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.following import follow
+from dagster_safe_backfill.cli.following.here import check_here, follow_here
 from dagster_safe_backfill.cli.following.next_steps import announce, launched_answer
 from dagster_safe_backfill.cli.following.report import report_json, show_report
 from dagster_safe_backfill.cli.following.waiting import AuditReport, Waiting, staged_assets, what_waits
-from dagster_safe_backfill.cli.options import argument, option, verb
+from dagster_safe_backfill.cli.options import argument, in_process_option, option, verb
 from dagster_safe_backfill.cli.output import Output
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ AUDIT_TAG = "safe_backfill/approved_audit"
     option("--reason", metavar="TEXT", help="Why, kept as the tag safe_backfill/reason."),
     option("--watch", is_flag=True, help="Follow the publication until it ends."),
     option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Follow it for at most that long."),
+    in_process_option,
 )
 def command(
     connection: Connection,
@@ -44,6 +46,7 @@ def command(
     reason: str | None,
     watch: bool,
     timeout: float | None,
+    in_process: bool,
 ) -> Answer:
     """Publish what a staged backfill has staged and audited: the report in short, a question, then the publication.
 
@@ -51,6 +54,8 @@ def command(
     newest audit covers and that aren't published since, together. It is refused (3) if that audit failed, if partitions
     were staged again after it, if a backfill publishes the asset now, or if nobody can be asked and --yes isn't given.
     """
+    if in_process:
+        check_here(connection)
     waiting = what_waits(connection, staged_assets(connection.dagster, asset))
     report = waiting.report
     if report is None:
@@ -63,9 +68,10 @@ def command(
     backfill_id = _launch(connection, waiting, report, owner=owner, reason=reason)
     name = waiting.assets.live.key
     said = f"backfill {backfill_id} publishes {len(waiting.keys):,} partitions of {name}"
-    if watch:
+    if watch or in_process:
         announce(output, connection, backfill_id, said, assets=[name])
-        return follow(connection, output, backfill_id, timeout=timeout)
+        carry_out = follow_here if in_process else follow
+        return carry_out(connection, output, backfill_id, timeout=timeout)
     return launched_answer(connection, backfill_id, said, assets=[name], data=report_json(waiting, report))
 
 

@@ -13,7 +13,7 @@ from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.following import follow
 from dagster_safe_backfill.cli.following.here import check_here, follow_here
 from dagster_safe_backfill.cli.following.next_steps import announce, launched_answer
-from dagster_safe_backfill.cli.options import argument, option, verb, yes_option
+from dagster_safe_backfill.cli.options import argument, in_process_option, option, verb, yes_option
 from dagster_safe_backfill.cli.output import Output
 from dagster_safe_backfill.cli.plans.asked import OPTIONS, asked_of
 from dagster_safe_backfill.cli.plans.launching import (
@@ -44,7 +44,7 @@ from dagster_safe_backfill.cli.selection import Selection
     option("--dry-run", is_flag=True, help="Only say what would be done, as `plan` does."),
     option("--watch", is_flag=True, help="Follow it until it ends."),
     option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Follow it for at most that long."),
-    option("--in-process", is_flag=True, help="Do the work of Dagster's daemon here, and follow it. Not with --url."),
+    in_process_option,
     yes_option,
 )
 def command(

@@ -14,13 +14,14 @@ from dagster_safe_backfill.cli.answers import Answer, Exit, Problem, refusal
 from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.api.values import OPEN, RUNS_OPEN, Backfill, Run
 from dagster_safe_backfill.cli.connection import Connection
+from dagster_safe_backfill.cli.following.here import check_here
 from dagster_safe_backfill.cli.following.next_steps import as_json
 from dagster_safe_backfill.cli.following.place import Place, find_to_change
 from dagster_safe_backfill.cli.following.place import command as call
 from dagster_safe_backfill.cli.following.reading.reader import Reader
 from dagster_safe_backfill.cli.following.screen import counted, show_commands
 from dagster_safe_backfill.cli.following.states import NextCommand, Progress
-from dagster_safe_backfill.cli.options import argument, option, verb
+from dagster_safe_backfill.cli.options import argument, in_process_option, option, verb
 from dagster_safe_backfill.cli.output import Output
 
 if TYPE_CHECKING:
@@ -102,9 +103,17 @@ class Ending:
         show_default=True,
         help="Wait for at most that long; then the exit code is 6.",
     ),
+    in_process_option,
 )
 def command(
-    connection: Connection, output: Output, *, backfill_id: str, now: bool, wait: bool, timeout: float
+    connection: Connection,
+    output: Output,
+    *,
+    backfill_id: str,
+    now: bool,
+    wait: bool,
+    timeout: float,
+    in_process: bool,
 ) -> Answer:
     """Stop a backfill: it starts no further runs.
 
@@ -114,10 +123,16 @@ def command(
 
     Dagster can start runs that were queued for some half a minute more: with --now, --wait ends these, too.
     """
+    if in_process:
+        check_here(connection)
     dagster = connection.dagster
     subject = find_to_change(dagster, backfill_id)
     ending = Ending(dagster=dagster, subject=subject)
     stopped = _stop(ending, now=now)
+    if in_process and isinstance(subject, Backfill) and not stopped.was_over:
+        # Only a daemon closes a backfill that is being cancelled.
+        with connection.daemon(subject.id):
+            wait = True
     if wait and not stopped.was_over:
         output.note(f"waiting until {subject.id} has ended; Ctrl-C stops the waiting only")
         stopped = _waited(ending, until=time.monotonic() + timeout, now=now)

@@ -11,13 +11,14 @@ from dagster_safe_backfill.cli.answers import Answer, CommandError, refusal
 from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.following import follow
+from dagster_safe_backfill.cli.following.here import check_here, follow_here
 from dagster_safe_backfill.cli.following.next_steps import announce, launched_answer
 from dagster_safe_backfill.cli.following.place import command as call
 from dagster_safe_backfill.cli.following.place import find_backfill_to_change
 from dagster_safe_backfill.cli.following.reading.reader import Reader
 from dagster_safe_backfill.cli.following.screen import counted
 from dagster_safe_backfill.cli.following.states import Progress
-from dagster_safe_backfill.cli.options import argument, option, verb
+from dagster_safe_backfill.cli.options import argument, in_process_option, option, verb
 from dagster_safe_backfill.cli.output import Output
 
 if TYPE_CHECKING:
@@ -34,14 +35,19 @@ _SEARCHED = 500
     argument("backfill_id", metavar="ID"),
     option("--watch", is_flag=True, help="Follow it until it ends."),
     option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Follow it for at most that long."),
+    in_process_option,
 )
-def command(connection: Connection, output: Output, *, backfill_id: str, watch: bool, timeout: float | None) -> Answer:
+def command(
+    connection: Connection, output: Output, *, backfill_id: str, watch: bool, timeout: float | None, in_process: bool
+) -> Answer:
     """Go on with a backfill that failed or was cancelled: what isn't done is computed, what is live stays as it is.
 
     Dagster makes a new backfill of it, with the same tags, whose id is printed first. If all partitions are done,
     nothing is launched, and the exit code is 0. One that still runs, or is being retried, is refused (3). ID is its
     whole id, or at least 6 characters of it.
     """
+    if in_process:
+        check_here(connection)
     dagster = connection.dagster
     subject = find_backfill_to_change(dagster, backfill_id)
     progress = Reader(dagster=dagster, subject=subject).read()
@@ -59,9 +65,10 @@ def command(connection: Connection, output: Output, *, backfill_id: str, watch: 
     left = progress.total - progress.counts.get("live", 0)
     said = f"backfill {new} goes on with {left:,} of {progress.total:,} partitions of {subject.id}"
     assets = [one.asset for one in progress.assets if one.goal == "live"]
-    if watch:
+    if watch or in_process:
         announce(output, connection, new, said, assets=assets)
-        return follow(connection, output, new, timeout=timeout)
+        carry_out = follow_here if in_process else follow
+        return carry_out(connection, output, new, timeout=timeout)
     return launched_answer(connection, new, said, assets=assets, data={"parent_id": subject.id, "partitions": left})
 
 

@@ -74,7 +74,8 @@ def test_another_process_reads_one_version_or_the_next(table: Publications, stra
     assert seen.waited
     assert seen.kept_out
     assert all("IO Error: Could not set lock" in refusal for refusal in seen.kept_out)
-    assert set(seen.refused) <= {os.getpid()}
+    # On a busy machine the holder may have let go before it is looked for; then nobody is named.
+    assert set(seen.refused) <= {os.getpid(), None}
 
 
 def test_a_reader_that_waited_in_vain_is_told_by_whom(table: Publications) -> None:

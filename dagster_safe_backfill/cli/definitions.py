@@ -13,6 +13,7 @@ import dagster as dg
 
 from dagster_safe_backfill.assets.metadata import options_of_asset
 from dagster_safe_backfill.cli.answers import unreachable, usage_error
+from dagster_safe_backfill.cli.api.values import AUDIT, SHADOW
 from dagster_safe_backfill.cli.plans.live import LiveFacts
 from dagster_safe_backfill.errors import TableNotFoundError, WarehouseLockedError, WarehouseUnavailableError
 from dagster_safe_backfill.model.events import CHANGES_OF_LIVE
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from dagster_safe_backfill.warehouses.base import Session
 
 _Result = TypeVar("_Result")
-_SHADOW = "__shadow"
 _PATIENCE = 5.0
 """Seconds to wait for a DuckDB file that a run holds."""
 
@@ -93,12 +93,12 @@ class LoadedAsset:
             raise usage_error("no_partitions", f"{self.name} has no partitions")
         return LiveAsset(key=self.key, options=self.options, partitions_def=definition).slice_of(self.instance, keys)
 
-    def code(self) -> str | None:
-        """Return the digest of what computes its rows, as its runs record it; None if it can't be told."""
-        if self.computed is None:
-            version = self.definition.code_versions_by_key.get(self.key)
-            return None if version is None else f"code_version {version}"
-        return self.computed.provenance(self.spec, computed_by=self.computed_by)["code"]
+    def _made_by(self, spec: TableSpec) -> Mapping[str, str | None]:
+        """Return what the definition says of what computes its rows, as its runs record it; see `Provenance`."""
+        if self.computed is not None:
+            return self.computed.provenance(spec, computed_by=self.computed_by)
+        version = self.definition.code_versions_by_key.get(self.key)
+        return {"code": None if version is None else f"code_version {version}"}
 
     def facts(self, keys: Sequence[str]) -> LiveFacts:
         """Return what the definition, the ledger and the live table say of some partitions.
@@ -120,15 +120,15 @@ class LoadedAsset:
                 live, known = self.read(look)
         newest = {one.key: one for one in known if one.event in CHANGES_OF_LIVE}
         fingerprints = {key: live.fingerprints.get(key, Fingerprint()) for key in keys}
-        limits = self.options.limits
+        limits, made_by = self.options.limits, self._made_by(spec)
         return LiveFacts(
             asset=self.name,
             table=str(spec.table),
-            code=self.code(),
+            code=made_by["code"],
             definition=digest_of_text(repr((partition_slice and partition_slice.meanings, spec.rules))),
             fingerprints={key: str(one) for key, one in fingerprints.items()},
             rows={key: one.rows for key, one in newest.items()},
-            changed=self._changed(newest, fingerprints, partition_slice),
+            changed=self._changed(newest, fingerprints, partition_slice, made_by),
             batch_size=self.options.batches.size,
             goes_live=self._goes_live(),
             limit=limits.max_partitions,
@@ -143,12 +143,12 @@ class LoadedAsset:
         newest: Mapping[str, StagedPartition],
         fingerprints: Mapping[str, Fingerprint],
         partition_slice: PartitionSlice | None,
+        now: Mapping[str, str | None],
     ) -> dict[str, list[str]]:
         """Return what changed since the newest publication of each partition."""
         changed: dict[str, list[str]] = {}
         made_by = {key: one.provenance for key, one in newest.items() if one.event == "published" and one.provenance}
         if self.computed is not None and partition_slice is not None:
-            now = self.computed.provenance(self.spec, computed_by=self.computed_by)
             meanings = partition_slice.meanings
             for key, provenance in made_by.items():
                 reason = provenance.why_defined_otherwise(Provenance({**now, "partition": meanings[key]}))
@@ -169,7 +169,7 @@ class LoadedAsset:
         if self.computed is None:
             return "each run writes its partitions in one transaction, without audits and without a way back"
         if self.is_staged:
-            return f"all of it goes live together, once {_beside(self.key, '__audit').to_user_string()} has passed"
+            return f"all of it goes live together, once {_beside(self.key, AUDIT).to_user_string()} has passed"
         if batches.publish_each:
             return "each batch goes live as soon as its audits pass"
         return "each run goes live in one transaction once all its audits pass, or nothing of it does"
@@ -257,7 +257,7 @@ class Definitions:
         """
         definition, repository = self._found(name)
         key = definition.key
-        computed_by, _ = self._assets.get(_beside(key, _SHADOW), (definition, repository))
+        computed_by, _ = self._assets.get(_beside(key, SHADOW), (definition, repository))
         if computed_of(computed_by) is None:
             computed_by = definition
         manager = definition.get_io_manager_key_for_asset_key(key)
@@ -303,7 +303,7 @@ def _with_their_own(name: str, resources: Mapping[str, Any]) -> dict[str, Any]:
 def _live(key: dg.AssetKey) -> dg.AssetKey:
     """Return the key of `x` for those of `x__shadow` and `x__audit`."""
     *prefix, last = key.path
-    for ending in (_SHADOW, "__audit"):
+    for ending in (SHADOW, AUDIT):
         if last.endswith(ending):
             return dg.AssetKey([*prefix, last.removesuffix(ending)])
     return key

@@ -104,3 +104,18 @@ def print_json(told: dict[str, Any]) -> None:
 def _plain(value: object) -> object:
     """Return a value of a warehouse as JSON has it: a time in ISO 8601, anything else as its text."""
     return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as people say it: seconds below two minutes, minutes below two hours, then hours."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def clock(at: float, *, seconds: bool = False) -> str:
+    """Return a time, in seconds since the epoch, as the screen shows it: in this machine's zone, to the minute."""
+    shown = datetime.fromtimestamp(at).astimezone()
+    return f"{shown:%Y-%m-%d %H:%M:%S}" if seconds else f"{shown:%Y-%m-%d %H:%M}"

@@ -22,7 +22,7 @@ from dagster_safe_backfill_tests.cli.launched import at, ended, launch, launch_j
 from dagster_safe_backfill_tests.cli.prepared import materialize
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def ids(_server: tuple[Path, str]) -> Mapping[str, str]:
     """Launch backfills that end in all ways, at once, as each takes two ticks of the daemon."""
     folder, address = _server

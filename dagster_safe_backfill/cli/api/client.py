@@ -26,6 +26,8 @@ from dagster_safe_backfill.cli.api.values import RUNS_OPEN, Asset, Backfill, Dae
 
 _PAGE = 1000
 """How many partitions' events are asked for at once."""
+_RUNS_PAGE = 200
+"""The same of runs."""
 
 
 class Dagster:
@@ -205,11 +207,12 @@ class Dagster:
 
     def runs_by_id(self, run_ids: Sequence[str]) -> list[Run]:
         """Return those of some runs that Dagster knows."""
-        if not run_ids:
-            return []
-        wanted = {"runIds": [*run_ids]}
-        told = _answered(self._ask(documents.RUNS, filter=wanted, limit=len(run_ids))["runsOrError"])
-        return [run_of(one) for one in told["results"]]
+        found: list[Run] = []
+        for start in range(0, len(run_ids), _RUNS_PAGE):
+            page = [*run_ids[start : start + _RUNS_PAGE]]
+            told = _answered(self._ask(documents.RUNS, filter={"runIds": page}, limit=len(page))["runsOrError"])
+            found += map(run_of, told["results"])
+        return found
 
     def set_pool_limit(self, pool: str, limit: int) -> None:
         """Set how many steps of a pool run at a time."""
@@ -232,6 +235,10 @@ class Dagster:
             "executionMetadata": {"tags": _tags(tags)},
         }
         return _answered(self._change(documents.LAUNCH_RUN, params=params)["launchRun"])["run"]["runId"]
+
+    def daemon(self, name: str) -> DaemonState | None:
+        """Return the state of one of Dagster's daemons, such as `BACKFILL`; None if Dagster doesn't know it."""
+        return next((one for one in self.daemons() if one.name == name), None)
 
     def daemons(self) -> list[DaemonState]:
         """Return the states of Dagster's daemons."""

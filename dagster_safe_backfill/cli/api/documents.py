@@ -1,19 +1,23 @@
 """The GraphQL documents that the command sends."""
 
-_METADATA = """
-metadataEntries {
+ENTRIES = """
   __typename label
   ... on TextMetadataEntry { text }
   ... on IntMetadataEntry { intRepr }
   ... on FloatMetadataEntry { floatValue }
-  ... on BoolMetadataEntry { boolValue }
   ... on JsonMetadataEntry { jsonString }
-  ... on PathMetadataEntry { path }
-  ... on UrlMetadataEntry { url }
-}
+"""
+"""What is read of the metadata that all queries ask for."""
+_METADATA = f"""
+metadataEntries {{
+  {ENTRIES}
+  ... on BoolMetadataEntry {{ boolValue }}
+  ... on PathMetadataEntry {{ path }}
+  ... on UrlMetadataEntry {{ url }}
+}}
 """
 _ERRORS = "... on Error { message }"
-_RUN = "runId status jobName tags { key value } startTime endTime"
+RUN_FIELDS = "runId status jobName tags { key value } startTime endTime"
 _BACKFILL = """
 id status title timestamp endTimestamp isAssetBackfill partitionSetName
 tags { key value }
@@ -99,7 +103,7 @@ BACKFILL = f"""
 query ($id: String!, $runs: Int!) {{
   partitionBackfillOrError(backfillId: $id) {{
     __typename
-    ... on PartitionBackfill {{ {_BACKFILL} runs(limit: $runs) {{ {_RUN} }} }}
+    ... on PartitionBackfill {{ {_BACKFILL} runs(limit: $runs) {{ {RUN_FIELDS} }} }}
     {_ERRORS}
   }}
 }}
@@ -159,7 +163,7 @@ mutation ($ids: [String!]!) {{
 
 RUN = f"""
 query ($id: ID!) {{
-  runOrError(runId: $id) {{ __typename ... on Run {{ {_RUN} }} {_ERRORS} }}
+  runOrError(runId: $id) {{ __typename ... on Run {{ {RUN_FIELDS} }} {_ERRORS} }}
 }}
 """
 
@@ -167,7 +171,7 @@ RUNS = f"""
 query ($filter: RunsFilter, $limit: Int!) {{
   runsOrError(filter: $filter, limit: $limit) {{
     __typename
-    ... on Runs {{ results {{ {_RUN} }} }}
+    ... on Runs {{ results {{ {RUN_FIELDS} }} }}
     {_ERRORS}
   }}
 }}

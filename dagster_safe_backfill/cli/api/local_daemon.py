@@ -16,6 +16,7 @@ from dagster._daemon import backfill as daemon_of_backfills
 from typing_extensions import Self
 
 from dagster_safe_backfill.cli.answers import unreachable
+from dagster_safe_backfill.cli.api.values import BACKFILL_TAG
 
 _PAUSE = 0.5
 """The seconds between two looks at the backfill."""
@@ -23,7 +24,6 @@ _MOST_RUNS = 10
 """How many of its runs work at a time where `dagster.yaml` sets no limit, as of Dagster's own queue."""
 _SETTLING = 60.0
 """The seconds in which a backfill whose partitions are done, or that is cancelled, has to be closed."""
-_BACKFILL_TAG = "dagster/backfill"
 _WORKING = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 
@@ -77,7 +77,7 @@ class LocalDaemon:
         if backfill is None or backfill.status in BULK_ACTION_TERMINAL_STATUSES:
             return
         self._instance.update_backfill(backfill.with_status(BulkActionStatus.CANCELING))
-        for run in self._instance.get_runs(dg.RunsFilter(tags={_BACKFILL_TAG: self._id})):
+        for run in self._instance.get_runs(dg.RunsFilter(tags={BACKFILL_TAG: self._id})):
             if not run.is_finished:
                 self._instance.run_coordinator.cancel_run(run.run_id)
 
@@ -106,7 +106,7 @@ class LocalDaemon:
             self._error = error
 
     def _start_queued(self) -> None:
-        own = {_BACKFILL_TAG: self._id}
+        own = {BACKFILL_TAG: self._id}
         queued = self._instance.get_runs(dg.RunsFilter(tags=own, statuses=[dg.DagsterRunStatus.QUEUED]), ascending=True)
         if not queued:
             return

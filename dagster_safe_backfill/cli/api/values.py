@@ -8,6 +8,13 @@ from typing import Literal
 
 PartitionsKind = Literal["time", "static", "dynamic", "multi"]
 
+SHADOW, AUDIT = "__shadow", "__audit"
+"""The endings of the assets that stage and audit an asset of the staged shape."""
+PARTITION_TAG = "dagster/partition"
+RANGE_START_TAG = "dagster/asset_partition_range_start"
+RANGE_END_TAG = "dagster/asset_partition_range_end"
+BACKFILL_TAG = "dagster/backfill"
+"""Dagster's tags of runs. `runs/` has them too, and imports Dagster, which a call by URL doesn't."""
 OPEN = frozenset({"REQUESTED", "CANCELING", "FAILING"})
 """The statuses of a backfill that hasn't ended."""
 RUNS_OPEN = frozenset({"QUEUED", "NOT_STARTED", "MANAGED", "STARTING", "STARTED", "CANCELING"})
@@ -52,6 +59,21 @@ class Asset:
     def path(self) -> list[str]:
         """The parts of the key."""
         return self.key.split("/")
+
+    @property
+    def staging(self) -> list[str]:
+        """The keys of its `x__shadow` and `x__audit`; empty if it isn't of the staged shape."""
+        beside = [f"{self.key}{SHADOW}", f"{self.key}{AUDIT}"]
+        return beside if {*beside} <= {*self.upstream} else []
+
+    @property
+    def live_key(self) -> str:
+        """The key of the asset whose table it is: of `x__shadow` and `x__audit` that of `x`, else its own."""
+        for ending in (SHADOW, AUDIT):
+            live = self.key.removesuffix(ending)
+            if live != self.key and live in self.downstream:
+                return live
+        return self.key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,11 +1,14 @@
-"""Carrying a backfill out in this process, where no daemon runs, and following it."""
+"""What follows a launch: the backfill is told, or followed, or carried out in this process, where no daemon runs."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from dagster_safe_backfill.cli.answers import Answer, Exit, Problem, refusal, usage_error
 from dagster_safe_backfill.cli.connection import Connection
+from dagster_safe_backfill.cli.following.next_steps import announce, launched_answer
 from dagster_safe_backfill.cli.following.place import command
 from dagster_safe_backfill.cli.following.watching import follow
 from dagster_safe_backfill.cli.output import Output
@@ -21,12 +24,46 @@ def check_here(connection: Connection) -> None:
     """
     if connection.url is not None:
         raise usage_error("contradiction", "--in-process works on the instance of DAGSTER_HOME, not on that of --url")
-    if any(one.name == _DAEMON and one.is_healthy for one in connection.dagster.daemons()):
+    daemon = connection.dagster.daemon(_DAEMON)
+    if daemon is not None and daemon.is_healthy:
         raise refusal(
             "daemon_runs",
             "Dagster's daemon is running on this instance, and two can't work on one backfill",
             hint="leave out --in-process; the daemon takes it up",
         )
+
+
+def launched(
+    connection: Connection,
+    output: Output,
+    backfill_id: str,
+    said: str,
+    *,
+    assets: Sequence[str],
+    data: Mapping[str, Any],
+    watch: bool,
+    in_process: bool,
+    timeout: float | None,
+) -> Answer:
+    """Return what became of a backfill that was just launched, if it is to be followed; else that it was launched.
+
+    Args:
+        connection: Where it was launched.
+        output: How the call prints.
+        backfill_id: Its id.
+        said: What was launched, in a sentence.
+        assets: The assets whose rows it publishes.
+        data: What the answer's data says of it, if it isn't followed.
+        watch: True to follow it.
+        in_process: True to carry it out here, and follow it.
+        timeout: The seconds after which it is no longer followed; None to wait until it ends.
+    """
+    if not (watch or in_process):
+        return launched_answer(connection, backfill_id, said, assets=assets, data=data)
+    announce(output, connection, backfill_id, said, assets=assets)
+    if in_process:
+        return follow_here(connection, output, backfill_id, timeout=timeout)
+    return follow(connection, output, backfill_id, timeout=timeout)
 
 
 def follow_here(connection: Connection, output: Output, backfill_id: str, *, timeout: float | None) -> Answer:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from dagster_safe_backfill.cli.answers import CommandError, usage_error
 from dagster_safe_backfill.cli.api.client import Dagster
-from dagster_safe_backfill.cli.api.values import Backfill, Run
+from dagster_safe_backfill.cli.api.values import BACKFILL_TAG, Backfill, Run
 
 _SEARCHED = 1000
 """Among how many of the newest backfills and runs the beginning of an id is looked up."""
@@ -107,7 +107,7 @@ def find_backfill_to_change(dagster: Dagster, wanted: str) -> Backfill:
     found = find_to_change(dagster, wanted)
     if isinstance(found, Backfill):
         return found
-    of = found.tags.get("dagster/backfill")
+    of = found.tags.get(BACKFILL_TAG)
     raise usage_error(
         "not_a_backfill",
         f"{found.id} is a run of {found.job}, and not a backfill",

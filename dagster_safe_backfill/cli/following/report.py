@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from dagster_safe_backfill.cli.api.reading import ranges_of
 from dagster_safe_backfill.cli.following.reading.failures import CheckOutcome
 from dagster_safe_backfill.cli.following.waiting import AuditReport, Waiting
+from dagster_safe_backfill.cli.output import clock
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +24,7 @@ def show_report(screen: Console, waiting: Waiting, report: AuditReport) -> None:
 
     name = waiting.assets.live.key
     screen.print(f"{name}: {len(waiting.keys):,} partitions wait to be published, {_ranges(waiting)}", markup=False)
-    when = f"{datetime.fromtimestamp(report.at).astimezone():%Y-%m-%d %H:%M:%S}"
+    when = clock(report.at, seconds=True)
     staged_by = ", ".join(waiting.staged_by[:3])
     screen.print(f"staged by {staged_by}; audited together {when} by run {report.run_id[:8]}", markup=False)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))

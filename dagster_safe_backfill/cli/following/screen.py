@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from dagster_safe_backfill.cli.following.states import (
     RunFailure,
     State,
 )
+from dagster_safe_backfill.cli.output import clock, duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,15 +89,6 @@ def counted(counts: Mapping[State, int]) -> str:
     return ", ".join(f"{counts[state]:,} {state}" for state in STATES if state in counts)
 
 
-def duration(seconds: float) -> str:
-    """Return a duration as people say it: seconds below two minutes, minutes below two hours, then hours."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
 def _partitions(count: int) -> str:
     return "1 partition" if count == 1 else f"{count:,} partitions"
 
@@ -105,7 +96,7 @@ def _partitions(count: int) -> str:
 def _headline(progress: Progress) -> str:
     parts = [f"{progress.kind} {progress.id}", progress.status]
     if progress.started_at is not None:
-        parts.append(f"since {_time(progress.started_at)}")
+        parts.append(f"since {clock(progress.started_at, seconds=True)}")
         if progress.ended_at is not None:
             parts.append(f"took {duration(progress.ended_at - progress.started_at)}")
     if progress.is_over and progress.ended_at is None:
@@ -113,10 +104,6 @@ def _headline(progress: Progress) -> str:
     told = [(name, progress.tags.get(f"safe_backfill/{name}")) for name in ("plan", "owner", "reason")]
     tags = "  ".join(f"{name}: {value}" for name, value in told if value)
     return "  ".join(parts) + (f"\n{tags}" if tags else "")
-
-
-def _time(at: float) -> str:
-    return f"{datetime.fromtimestamp(at).astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def _show_asset(screen: Console, asset: AssetProgress) -> None:

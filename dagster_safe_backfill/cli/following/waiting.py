@@ -9,14 +9,13 @@ from typing import Any
 from dagster_safe_backfill.cli.answers import CommandError, refusal, usage_error
 from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.api.reading import key_of
-from dagster_safe_backfill.cli.api.values import OPEN, Asset, Materialization, Run
+from dagster_safe_backfill.cli.api.values import AUDIT, BACKFILL_TAG, OPEN, SHADOW, Asset, Materialization, Run
 from dagster_safe_backfill.cli.following.place import Place, command
 from dagster_safe_backfill.cli.following.reading.documents import AUDIT_OF_STAGED
 from dagster_safe_backfill.cli.following.reading.failures import CheckOutcome, check_of, metadata_of, outcome_of
-from dagster_safe_backfill.cli.following.reading.judging import AUDIT, SHADOW
 
 _SEARCHED = 200
-_BACKFILL, _ROOT_BACKFILL, _ROOT_RUN = "dagster/backfill", "dagster/root_backfill_id", "dagster/root_run_id"
+_ROOT_BACKFILL, _ROOT_RUN = "dagster/root_backfill_id", "dagster/root_run_id"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,14 +77,13 @@ def staged_assets(dagster: Dagster, name: str) -> StagedAssets:
     for ending in (SHADOW, AUDIT):
         name = name.removesuffix(ending)
     (live,) = dagster.assets([name])
-    parts = [f"{name}{SHADOW}", f"{name}{AUDIT}"]
-    if not {*parts} <= {*live.upstream}:
+    if not live.staging:
         raise usage_error(
             "not_staged",
             f"{name} isn't of the staged shape, so nothing of it waits: its runs publish what passes their audits",
             hint="build_staged_wap_assets makes assets that wait for a yes",
         )
-    shadow, audit = dagster.assets(parts)
+    shadow, audit = dagster.assets(live.staging)
     return StagedAssets(live=live, shadow=shadow, audit=audit)
 
 
@@ -162,7 +160,7 @@ def _groups(dagster: Dagster, run_ids: Iterable[str]) -> dict[str, str]:
 
 
 def _group(run: Run) -> str:
-    own = (run.tags.get(name) for name in (_ROOT_BACKFILL, _BACKFILL, _ROOT_RUN))
+    own = (run.tags.get(name) for name in (_ROOT_BACKFILL, BACKFILL_TAG, _ROOT_RUN))
     return next(filter(None, own), run.id)
 
 

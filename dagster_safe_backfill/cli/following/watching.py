@@ -12,10 +12,10 @@ from dagster_safe_backfill.cli.following.bar import View, view_of
 from dagster_safe_backfill.cli.following.next_steps import commands_of, next_commands
 from dagster_safe_backfill.cli.following.place import Place, command, find
 from dagster_safe_backfill.cli.following.reading.reader import Reader
-from dagster_safe_backfill.cli.following.screen import duration, show, show_commands
+from dagster_safe_backfill.cli.following.screen import show, show_commands
 from dagster_safe_backfill.cli.following.states import Progress
 from dagster_safe_backfill.cli.following.told import problems, told
-from dagster_safe_backfill.cli.output import Output
+from dagster_safe_backfill.cli.output import Output, duration
 
 PATIENCE = 60.0
 """For how many seconds a Dagster that went away is asked again."""
@@ -168,7 +168,7 @@ class _DaemonWatch:
     def _absent(self, progress: Progress) -> Sequence[str]:
         name = "QUEUED_RUN_COORDINATOR" if any(run.is_open for run in progress.runs) else "BACKFILL"
         try:
-            found = next((one for one in self.place.dagster.daemons() if one.name == name), None)
+            found = self.place.dagster.daemon(name)
         except CommandError:
             return ()
         if found is None or found.is_healthy or not found.is_required:

@@ -30,6 +30,7 @@ class Facts:
     """What is known of an asset, and which of its partitions a call chooses.
 
     Attributes:
+        computed_by: The asset whose runs compute the rows: of the staged shape `x__shadow`.
         reasons: A mapping from each chosen key, in order, to why it is computed.
         newest: The newest materializations of the chosen partitions.
         live: What the warehouse says of them; None without the definitions.
@@ -37,6 +38,7 @@ class Facts:
     """
 
     asset: Asset
+    computed_by: Asset
     statuses: Statuses
     reasons: Mapping[str, Sequence[str]]
     newest: Mapping[str, Materialization]
@@ -57,7 +59,8 @@ def facts_of(connection: Connection, asset: Asset, selection: Selection) -> Fact
     """
     dagster = connection.dagster
     named = selection.of(asset)
-    statuses = _statuses(dagster, asset)
+    computed_by = dagster.assets(asset.staging[:1])[0] if asset.staging else asset
+    statuses = _statuses(dagster, asset, computed_by)
     may_be = named if _looks_at_all(selection) else [key for key in named if _is_wanted(key, statuses, selection.only)]
     newest = dagster.newest(asset, may_be) if asset.kind is not None else _newest_of_whole(dagster, asset)
     live = _live(connection, asset.key, may_be) if connection.has_code else None
@@ -69,6 +72,7 @@ def facts_of(connection: Connection, asset: Asset, selection: Selection) -> Fact
             reasons[key] = _reasons(key, statuses, changed) or [_ASKED]
     return Facts(
         asset=asset,
+        computed_by=computed_by,
         statuses=statuses,
         reasons=reasons,
         newest={key: one for key, one in newest.items() if key in reasons or not key},
@@ -88,14 +92,14 @@ def _live(connection: Connection, name: str, keys: Sequence[str]) -> LiveFacts |
         return None
 
 
-def _statuses(dagster: Dagster, asset: Asset) -> Statuses:
+def _statuses(dagster: Dagster, asset: Asset, computed_by: Asset) -> Statuses:
     """Return the statuses of an asset's partitions; of the staged shape, also what failed or runs in `x__shadow`."""
     if asset.kind is None:
         return Statuses()
-    own, shadow = dagster.statuses(asset), f"{asset.key}__shadow"
-    if shadow not in asset.upstream:
+    own = dagster.statuses(asset)
+    if computed_by is asset:
         return own
-    staging = dagster.statuses(dagster.assets([shadow])[0])
+    staging = dagster.statuses(computed_by)
     return Statuses(
         materialized=own.materialized,
         failed=own.failed | staging.failed,

@@ -97,7 +97,7 @@ def _is_done(dagster: Dagster, backfill: Backfill) -> bool:
 
 
 def _daemon(dagster: Dagster) -> Guard:
-    daemon = next((one for one in dagster.daemons() if one.name == _DAEMON), None)
+    daemon = dagster.daemon(_DAEMON)
     if daemon is not None and daemon.is_healthy:
         return Guard(name="daemon", holds=True, message="Dagster's daemon is running", refuses=False)
     seen = ""

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dagster_safe_backfill.cli.answers import refusal
 from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.api.reading import ranges_to_launch
+from dagster_safe_backfill.cli.api.values import SHADOW
 from dagster_safe_backfill.cli.plans.making import Differences
 from dagster_safe_backfill.cli.plans.plan import Guard, Plan
-from dagster_safe_backfill.model.plans import Expected, tags_of
+from dagster_safe_backfill.model.plans import CONFIRMED_TAG, Expected, tags_of
 
-CONFIRMED_TAG = "safe_backfill/confirmed_partitions"
 _MOST_EXPECTED = 20_000
 """The number of partitions up to which runs check the live rows: tags of 160 KB, which each run has."""
 _MOST_IN_ALL = 1_000_000
@@ -61,7 +61,7 @@ def launch(dagster: Dagster, plan: Plan, *, tags: Mapping[str, str], confirmed: 
     known = {asset.key: asset for asset in dagster.assets(plan.launched)}
     for planned in plan.assets:
         asset = known[planned.key]
-        for name in (f"{planned.key}__shadow", planned.key):
+        for name in (f"{planned.key}{SHADOW}", planned.key):
             if name in known and asset.kind is not None:
                 ranges[name] = ranges_to_launch(asset, planned.keys)
     own = tags_of(

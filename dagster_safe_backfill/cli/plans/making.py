@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from dagster_safe_backfill.cli.answers import refusal
 from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.api.reading import ranges_of
-from dagster_safe_backfill.cli.api.values import Asset, Materialization, Run
+from dagster_safe_backfill.cli.api.values import RANGE_END_TAG, RANGE_START_TAG, Asset, Materialization, Run
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.plans.facts import Facts, facts_of
 from dagster_safe_backfill.cli.plans.guards import guards_of
@@ -22,8 +22,6 @@ _START_OF_A_RUN = 4.0
 """The seconds that a run takes at least, for its process to start and import (measured on Dagster 1.13.27)."""
 _SAMPLE = 100
 """How many earlier partitions and runs an estimate is made from, at most."""
-_ENDINGS = ("__shadow", "__audit")
-_RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 
 
 Differences: TypeAlias = Mapping[str, Mapping[str, str]]
@@ -70,7 +68,7 @@ def make_plan(connection: Connection, names: Sequence[str], selection: Selection
     found = [facts for facts in found if facts.keys or facts.asset.kind is None]
     if not found:
         return None
-    launched = [*dict.fromkeys(name for facts in found for name in _launched(facts.asset))]
+    launched = [*dict.fromkeys(name for facts in found for name in (*facts.asset.staging, facts.asset.key))]
     plan = Plan(
         created_at=datetime.now().astimezone().isoformat(timespec="seconds"),
         dagster=dagster.place,
@@ -87,51 +85,30 @@ def make_plan(connection: Connection, names: Sequence[str], selection: Selection
     return Planning(plan=plan, guards=guards, warnings=warnings)
 
 
-def _launched(asset: Asset) -> list[str]:
-    """Return the keys of the assets that are launched for one: of the staged shape all three for `x`, else itself."""
-    beside = [f"{asset.key}{ending}" for ending in _ENDINGS]
-    return [*beside, asset.key] if {*beside} <= {*asset.upstream} else [asset.key]
-
-
-def _live_asset(asset: Asset) -> str:
-    """Return the key of the asset whose table it is: of `x__shadow` and `x__audit` that of `x`."""
-    for ending in _ENDINGS:
-        live = asset.key.removesuffix(ending)
-        if live != asset.key and live in asset.downstream:
-            return live
-    return asset.key
-
-
 def _goes_live(facts: Facts) -> str:
     asset = facts.asset
-    if _live_asset(asset) != asset.key:
-        return f"nothing goes live: {_live_asset(asset)} is published by `approve`, or by its own launch"
+    if asset.live_key != asset.key:
+        return f"nothing goes live: {asset.live_key} is published by `approve`, or by its own launch"
     return facts.live.goes_live if facts.live else "rows go live as the asset's definition says"
 
 
 def _planned_asset(dagster: Dagster, facts: Facts) -> PlannedAsset:
     asset, live = facts.asset, facts.live
-    computed_by = _computed_by(dagster, asset)
+    runs = planned_runs(facts.computed_by, facts.keys)
     return PlannedAsset(
         key=asset.key,
-        live_asset=_live_asset(asset),
+        live_asset=asset.live_key,
         table=live and live.table,
         reasons={key: [*reasons] for key, reasons in facts.reasons.items()},
-        runs=planned_runs(computed_by, facts.keys),
+        runs=runs,
         batch_size=live and live.batch_size,
         goes_live=_goes_live(facts),
         code=live.code if live else asset.code_version and f"code_version {asset.code_version}",
         definition=live and live.definition,
         live={key: live.fingerprints[key] for key in facts.keys} if live else {},
         newest={key: _told_newest(one) for key, one in facts.newest.items()},
-        estimate=_estimate(dagster, facts, computed_by),
+        estimate=_estimate(dagster, facts, runs),
     )
-
-
-def _computed_by(dagster: Dagster, asset: Asset) -> Asset:
-    """Return the asset whose runs compute the rows: of the staged shape `x__shadow`."""
-    launched = _launched(asset)
-    return asset if len(launched) == 1 else dagster.assets(launched[:1])[0]
 
 
 def planned_runs(asset: Asset, keys: Sequence[str]) -> list[PlannedRun]:
@@ -147,9 +124,9 @@ def planned_runs(asset: Asset, keys: Sequence[str]) -> list[PlannedRun]:
     return runs
 
 
-def _estimate(dagster: Dagster, facts: Facts, asset: Asset) -> Estimate:
+def _estimate(dagster: Dagster, facts: Facts, runs: Sequence[PlannedRun]) -> Estimate:
     """Return what to expect, from the rows of the ledger and the newest runs of the asset that computes."""
-    keys = facts.keys
+    asset, keys = facts.computed_by, facts.keys
     rows_of: Mapping[str, int] = facts.live.rows if facts.live else {}
     known = [rows_of[key] for key in keys if key in rows_of]
     rows = round(sum(known) + mean(known) * (len(keys) - len(known))) if known else None
@@ -160,12 +137,12 @@ def _estimate(dagster: Dagster, facts: Facts, asset: Asset) -> Estimate:
     if not partitions:
         return Estimate(rows=rows, partitions=len(known))
     per_partition = sum((run.ended_at or 0) - (run.started_at or 0) for run in done) / partitions
-    seconds = sum(max(_START_OF_A_RUN, run.partitions * per_partition) for run in planned_runs(asset, keys))
+    seconds = sum(max(_START_OF_A_RUN, run.partitions * per_partition) for run in runs)
     return Estimate(rows=rows, seconds=round(seconds, 1), partitions=len(newest))
 
 
 def _partitions_of(run: Run, asset: Asset) -> int:
-    first, last = (run.tags.get(name) for name in _RANGE)
+    first, last = run.tags.get(RANGE_START_TAG), run.tags.get(RANGE_END_TAG)
     if first in asset.keys and last in asset.keys:
         return asset.keys.index(last) - asset.keys.index(first) + 1
     return 1

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dagster_safe_backfill.cli.answers import Answer
+from dagster_safe_backfill.cli.output import duration
 from dagster_safe_backfill.cli.plans.making import Planning
 from dagster_safe_backfill.cli.plans.plan import Estimate, PlannedAsset
 
@@ -102,11 +103,5 @@ def _estimate(estimate: Estimate) -> str:
     if estimate.rows is not None:
         parts.append(f"about {estimate.rows:,} rows")
     if estimate.seconds is not None:
-        parts.append(f"about {_duration(estimate.seconds)}, one run after the other")
+        parts.append(f"about {duration(estimate.seconds)}, one run after the other")
     return f"{', '.join(parts)} (from {estimate.partitions:,} earlier partitions)"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dagster_safe_backfill.audits.comparison import Differences
 from dagster_safe_backfill.cli.answers import usage_error
-from dagster_safe_backfill.cli.api.values import Asset
+from dagster_safe_backfill.cli.api.values import AUDIT, SHADOW, Asset
 from dagster_safe_backfill.cli.definitions import LoadedAsset
 from dagster_safe_backfill.cli.following.place import Place, command
 from dagster_safe_backfill.cli.selection import selection_of
@@ -242,7 +242,7 @@ class _Work:
     def _assets(self, own: Sequence[str]) -> Sequence[str]:
         # Of the staged shape, x__shadow and x__audit write the ledger's rows.
         computed = self.loaded.computed_by.key.to_user_string()
-        return [*dict.fromkeys((*own, computed, computed.replace("__shadow", "__audit")))]
+        return [*dict.fromkeys((*own, computed, computed.replace(SHADOW, AUDIT)))]
 
     def _named(self, session: Session, every: Sequence[StagedPartition], chosen: Chosen) -> Sequence[StagedPartition]:
         if chosen.run_id is not None:

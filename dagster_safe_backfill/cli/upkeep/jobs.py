@@ -13,7 +13,6 @@ import dagster as dg
 
 from dagster_safe_backfill.cli.answers import Exit, Problem
 from dagster_safe_backfill.cli.api.client import Dagster
-from dagster_safe_backfill.cli.api.values import RUNS_OPEN
 from dagster_safe_backfill.cli.output import Output
 from dagster_safe_backfill.runs.declared import RETENTION_OF, ROLLBACK_OF, SHADOW_DAYS
 
@@ -34,17 +33,6 @@ query ($id: ID!) {
         ... on RunCanceledEvent { message }
       }
     }
-  }
-}
-"""
-
-_PAGE = 200
-_RUNS = """
-query ($ids: [String!]!, $limit: Int!) {
-  runsOrError(filter: {runIds: $ids}, limit: $limit) {
-    __typename
-    ... on Runs { results { runId status } }
-    ... on Error { message }
   }
 }
 """
@@ -172,7 +160,8 @@ def wait(dagster: Dagster, output: Output, run_id: str, *, timeout: float | None
 
 
 def _has_daemon(dagster: Dagster) -> bool:
-    return any(one.name == _QUEUE_DAEMON and one.is_healthy for one in dagster.daemons())
+    daemon = dagster.daemon(_QUEUE_DAEMON)
+    return daemon is not None and daemon.is_healthy
 
 
 def _ended(dagster: Dagster, run_id: str, status: str) -> Ran:
@@ -208,11 +197,6 @@ class Runs:
 
 def told_of_runs(dagster: Dagster, run_ids: Iterable[str]) -> Runs:
     """Return which of some runs have ended, and which a Dagster doesn't know."""
-    ids = sorted(run_ids)
-    known: dict[str, str] = {}
-    for start in range(0, len(ids), _PAGE):
-        page = ids[start : start + _PAGE]
-        told: Sequence[Mapping[str, str]] = dagster.ask(_RUNS, ids=page, limit=len(page))["runsOrError"]["results"]
-        known |= {one["runId"]: one["status"] for one in told}
-    ended = {run_id for run_id, status in known.items() if status not in RUNS_OPEN}
-    return Runs(ended=ended, unknown={*ids} - known.keys())
+    ids = {*run_ids}
+    known = dagster.runs_by_id(sorted(ids))
+    return Runs(ended={run.id for run in known if not run.is_open}, unknown=ids - {run.id for run in known})

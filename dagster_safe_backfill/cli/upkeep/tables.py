@@ -34,8 +34,3 @@ def in_words(found: Sequence[Sequence[str]], *, shown: int = 3) -> str:
 def seconds(at: datetime | None) -> float | None:
     """Return a time as JSON has it: in seconds since the epoch."""
     return None if at is None else at.timestamp()
-
-
-def clock(at: float) -> str:
-    """Return a time as the screen shows it: in this machine's zone."""
-    return f"{datetime.fromtimestamp(at).astimezone():%Y-%m-%d %H:%M}"

@@ -11,13 +11,12 @@ import click
 from dagster_safe_backfill.cli.answers import Answer, Exit, Problem, refusal
 from dagster_safe_backfill.cli.api.reading import ranges_to_launch
 from dagster_safe_backfill.cli.connection import Connection
-from dagster_safe_backfill.cli.following import follow
-from dagster_safe_backfill.cli.following.here import check_here, follow_here
-from dagster_safe_backfill.cli.following.next_steps import announce, launched_answer
+from dagster_safe_backfill.cli.following.here import check_here, launched
 from dagster_safe_backfill.cli.following.report import report_json, show_report
 from dagster_safe_backfill.cli.following.waiting import AuditReport, Waiting, staged_assets, what_waits
 from dagster_safe_backfill.cli.options import argument, in_process_option, option, verb
 from dagster_safe_backfill.cli.output import Output
+from dagster_safe_backfill.model.plans import OWNER_TAG, REASON_TAG
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,11 +67,17 @@ def command(
     backfill_id = _launch(connection, waiting, report, owner=owner, reason=reason)
     name = waiting.assets.live.key
     said = f"backfill {backfill_id} publishes {len(waiting.keys):,} partitions of {name}"
-    if watch or in_process:
-        announce(output, connection, backfill_id, said, assets=[name])
-        carry_out = follow_here if in_process else follow
-        return carry_out(connection, output, backfill_id, timeout=timeout)
-    return launched_answer(connection, backfill_id, said, assets=[name], data=report_json(waiting, report))
+    return launched(
+        connection,
+        output,
+        backfill_id,
+        said,
+        assets=[name],
+        data=report_json(waiting, report),
+        watch=watch,
+        in_process=in_process,
+        timeout=timeout,
+    )
 
 
 def _confirm(output: Output, waiting: Waiting, report: AuditReport) -> None:
@@ -87,7 +92,7 @@ def _launch(
     connection: Connection, waiting: Waiting, report: AuditReport, *, owner: str | None, reason: str | None
 ) -> str:
     live = waiting.assets.live
-    tags = {AUDIT_TAG: report.run_id, "safe_backfill/owner": owner, "safe_backfill/reason": reason}
+    tags = {AUDIT_TAG: report.run_id, OWNER_TAG: owner, REASON_TAG: reason}
     return connection.dagster.launch_backfill(
         [live.key],
         {live.key: ranges_to_launch(live, waiting.keys)},

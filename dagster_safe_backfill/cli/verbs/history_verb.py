@@ -10,7 +10,7 @@ import click
 from dagster_safe_backfill.cli.answers import Answer, CommandError, Exit, usage_error
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.options import argument, option, verb
-from dagster_safe_backfill.cli.output import Output
+from dagster_safe_backfill.cli.output import Output, clock
 from dagster_safe_backfill.cli.selection import nearest
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _show(screen: Console, told: Sequence[Mapping[str, Any]], *, empty: str) -> 
     from rich.text import Text
 
     from dagster_safe_backfill.cli.upkeep.publications import WORDS
-    from dagster_safe_backfill.cli.upkeep.tables import clock, in_words
+    from dagster_safe_backfill.cli.upkeep.tables import in_words
 
     if not told:
         screen.print(empty, markup=False)
@@ -159,8 +159,6 @@ def _rows(one: Mapping[str, Any]) -> str:
 
 def _notes(one: Mapping[str, Any]) -> list[str]:
     """Return what else is to be said of an entry, a line each."""
-    from dagster_safe_backfill.cli.upkeep.tables import clock
-
     notes: list[str] = []
     # Of a run that publishes batch by batch, the ids begin with the run's.
     if not one["publication_id"].startswith(one["run_id"]):
@@ -188,7 +186,7 @@ def _notes(one: Mapping[str, Any]) -> list[str]:
 def _show_newest(screen: Console, told: Sequence[Mapping[str, Any]]) -> None:
     from rich.table import Table
 
-    from dagster_safe_backfill.cli.upkeep.tables import clock, in_words
+    from dagster_safe_backfill.cli.upkeep.tables import in_words
 
     screen.print("the ledger can't be read; of each partition, the newest that Dagster knows:")
     table = Table(box=None, pad_edge=False)

@@ -10,9 +10,7 @@ import click
 from dagster_safe_backfill.cli.answers import Answer, refusal, usage_error
 from dagster_safe_backfill.cli.api.completion import complete_asset
 from dagster_safe_backfill.cli.connection import Connection
-from dagster_safe_backfill.cli.following import follow
-from dagster_safe_backfill.cli.following.here import check_here, follow_here
-from dagster_safe_backfill.cli.following.next_steps import announce, launched_answer
+from dagster_safe_backfill.cli.following.here import check_here, launched
 from dagster_safe_backfill.cli.options import argument, in_process_option, option, verb, yes_option
 from dagster_safe_backfill.cli.output import Output
 from dagster_safe_backfill.cli.plans.asked import OPTIONS, asked_of
@@ -90,13 +88,17 @@ def command(
         dagster.set_pool_limit(pool, concurrency)
         output.note(f"pool {pool} now has {concurrency} slots, for all of its assets")
     said, assets = f"backfill {backfill_id}", [asset.key for asset in plan.assets]
-    if not (watch or in_process):
-        data = {"plan": plan.id, "dagster": dagster.place}
-        answer = launched_answer(connection, backfill_id, said, assets=assets, data=data)
-        return replace(answer, warnings=_warnings(planning))
-    announce(output, connection, backfill_id, said, assets=assets)
-    carry_out = follow_here if in_process else follow
-    answer = carry_out(connection, output, backfill_id, timeout=timeout)
+    answer = launched(
+        connection,
+        output,
+        backfill_id,
+        said,
+        assets=assets,
+        data={"plan": plan.id, "dagster": dagster.place},
+        watch=watch,
+        in_process=in_process,
+        timeout=timeout,
+    )
     return replace(answer, warnings=[*_warnings(planning, in_process=in_process), *answer.warnings])
 
 

@@ -11,7 +11,7 @@ import click
 from dagster_safe_backfill.cli.answers import Answer, CommandError, Exit, Problem
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.options import argument, option, verb, yes_option
-from dagster_safe_backfill.cli.output import Output
+from dagster_safe_backfill.cli.output import Output, clock
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -198,8 +198,6 @@ def _by_jobs(
 
 def _show(screen: Console, data: Mapping[str, Any]) -> None:
     from rich.table import Table
-
-    from dagster_safe_backfill.cli.upkeep.tables import clock
 
     table = Table(box=None, pad_edge=False)
     for name in ("", "table", "rows", "why"):

@@ -11,7 +11,7 @@ from dagster_safe_backfill.cli.answers import Answer, CommandError, Exit, refusa
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.following.place import command as call
 from dagster_safe_backfill.cli.options import argument, option, verb, yes_option
-from dagster_safe_backfill.cli.output import Output
+from dagster_safe_backfill.cli.output import Output, clock
 from dagster_safe_backfill.cli.selection import KEY_OPTIONS
 
 if TYPE_CHECKING:
@@ -164,8 +164,6 @@ def _counted(data: Mapping[str, Any]) -> str:
 
 
 def _show(screen: Console, data: Mapping[str, Any], *, is_asked: bool = False) -> None:
-    from dagster_safe_backfill.cli.upkeep.tables import clock
-
     names = data["publications"]
     which = names[0] if len(names) == 1 else f"{len(names):,} publications: {', '.join(names)}"
     screen.print(f"{data['table']}: {which}, of {clock(data['published_at'])}", markup=False, soft_wrap=True)
@@ -209,8 +207,6 @@ def _show_partitions(screen: Console, data: Mapping[str, Any]) -> None:
 
 
 def _show_conflicts(screen: Console, data: Mapping[str, Any]) -> None:
-    from dagster_safe_backfill.cli.upkeep.tables import clock
-
     screen.print("changed since:")
     for one in data["conflicts"][:_SHOWN]:
         later = one["kind"] == "later_publication"

@@ -15,10 +15,9 @@ from dagster_safe_backfill.errors import (
     TooManyPartitionsError,
 )
 from dagster_safe_backfill.model.hours import AllowedHours
+from dagster_safe_backfill.model.plans import CONFIRMED_TAG
 from dagster_safe_backfill.model.transient import is_transient
 from dagster_safe_backfill.runs.backfills import BACKFILL_TAG
-
-CONFIRMED_TAG = "safe_backfill/confirmed_partitions"
 
 _PATIENCE = 10.0
 _POLL = 0.2

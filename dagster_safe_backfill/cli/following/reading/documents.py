@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-_TABLES = """
-metadataEntries {
-  __typename label
-  ... on TextMetadataEntry { text }
-  ... on IntMetadataEntry { intRepr }
-  ... on FloatMetadataEntry { floatValue }
-  ... on JsonMetadataEntry { jsonString }
-  ... on TableMetadataEntry { table { records } }
-}
+from dagster_safe_backfill.cli.api.documents import ENTRIES
+
+_TABLES = f"""
+metadataEntries {{
+  {ENTRIES}
+  ... on TableMetadataEntry {{ table {{ records }} }}
+}}
 """
 
 RUNS = """

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dagster_safe_backfill.cli.api.values import Backfill, Materialization
+from dagster_safe_backfill.cli.api.values import AUDIT, SHADOW, Backfill, Materialization
 from dagster_safe_backfill.cli.following.reading.failures import AssetOutcome, RunOutcome, failed_audits
 from dagster_safe_backfill.cli.following.reading.targets import OwnRun
 from dagster_safe_backfill.cli.following.states import AssetProgress, GroupAudit, PartitionState, RunFailure
 
-SHADOW, AUDIT = "__shadow", "__audit"
 """The endings of the assets beside `x` in the staged shape."""
 _ROW_COUNT = "dagster/partition_row_count"
 _ROWS = ("rows_staged", "rows_inserted", "rows_updated", "rows_deleted", "rows_unchanged")

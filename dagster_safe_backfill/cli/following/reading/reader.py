@@ -10,7 +10,7 @@ from typing import Any
 from dagster_safe_backfill.cli.answers import unreachable, usage_error
 from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.api.reading import key_of, run_of
-from dagster_safe_backfill.cli.api.values import Backfill, Materialization, Run
+from dagster_safe_backfill.cli.api.values import BACKFILL_TAG, Backfill, Materialization, Run
 from dagster_safe_backfill.cli.following.reading.documents import MATERIALIZED_BY, RUNS, batches
 from dagster_safe_backfill.cli.following.reading.failures import RunOutcome, outcome_of
 from dagster_safe_backfill.cli.following.reading.judging import Known, judged
@@ -20,7 +20,6 @@ from dagster_safe_backfill.cli.following.states import Progress, RunProgress
 _PAGE = 1000
 _ASKED_AT_ONCE = 20
 """How many running runs are asked how far they are."""
-_BACKFILL = "dagster/backfill"
 
 
 @dataclass(kw_only=True)
@@ -86,7 +85,7 @@ class Reader:
         """Read the runs that are new or changed since the last time."""
         wanted: dict[str, Any] = {"runIds": [self.subject.id]}
         if isinstance(self.subject, Backfill):
-            wanted = {"tags": [{"key": _BACKFILL, "value": self.subject.id}]}
+            wanted = {"tags": [{"key": BACKFILL_TAG, "value": self.subject.id}]}
             # Two runs may change at once, and be read at different times.
             wanted |= {"updatedAfter": self._updated_at - 1} if self._updated_at else {}
         cursor, is_last = None, False

@@ -9,12 +9,8 @@ from itertools import product
 from dagster_safe_backfill.cli.api import documents
 from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.api.reading import asset_of, between
-from dagster_safe_backfill.cli.api.values import Asset, Backfill, Run
+from dagster_safe_backfill.cli.api.values import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG, Asset, Backfill, Run
 from dagster_safe_backfill.cli.following.reading.documents import JOB
-
-_PARTITION = "dagster/partition"
-_FIRST = "dagster/asset_partition_range_start"
-_LAST = "dagster/asset_partition_range_end"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,9 +116,9 @@ class Targets:
 
 def _keys(tags: Mapping[str, str], asset: Asset | None) -> Sequence[str]:
     """Return the keys that a run's tags name."""
-    first, last = tags.get(_FIRST), tags.get(_LAST)
+    first, last = tags.get(RANGE_START_TAG), tags.get(RANGE_END_TAG)
     if first is None or last is None:
-        return [tags[_PARTITION]] if _PARTITION in tags else []
+        return [tags[PARTITION_TAG]] if PARTITION_TAG in tags else []
     if first == last or asset is None:
         return [first]
     if asset.kind != "multi":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from dagster_safe_backfill.cli.answers import Answer
 from dagster_safe_backfill.cli.api.values import OPEN, Backfill
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.options import option, verb
-from dagster_safe_backfill.cli.output import Output
+from dagster_safe_backfill.cli.output import Output, clock
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,7 +82,7 @@ def _show(screen: Console, found: Sequence[Backfill]) -> None:
     lines: list[tuple[str, ...]] = [("id", "status", "started", "asset", "partitions", "done", "failed")]
     tags: dict[int, str] = {}
     for one in found:
-        started = f"{datetime.fromtimestamp(one.started_at).astimezone():%Y-%m-%d %H:%M}"
+        started = clock(one.started_at)
         lead = (one.id, one.status, started)
         for key, counts in one.assets.items() or [(f"job {one.job}", None)]:
             told = ("", "", "") if counts is None else (counts.targeted, counts.materialized, counts.failed)

@@ -9,10 +9,9 @@ import click
 
 from dagster_safe_backfill.cli.answers import Answer, CommandError, refusal
 from dagster_safe_backfill.cli.api.client import Dagster
+from dagster_safe_backfill.cli.api.values import RANGE_START_TAG
 from dagster_safe_backfill.cli.connection import Connection
-from dagster_safe_backfill.cli.following import follow
-from dagster_safe_backfill.cli.following.here import check_here, follow_here
-from dagster_safe_backfill.cli.following.next_steps import announce, launched_answer
+from dagster_safe_backfill.cli.following.here import check_here, launched
 from dagster_safe_backfill.cli.following.place import command as call
 from dagster_safe_backfill.cli.following.place import find_backfill_to_change
 from dagster_safe_backfill.cli.following.reading.reader import Reader
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _PARENT = "dagster/parent_backfill_id"
-_RANGE = "dagster/asset_partition_range_start"
 _SEARCHED = 500
 """Among how many of the newest backfills one is looked for that retries the same."""
 
@@ -65,11 +63,17 @@ def command(
     left = progress.total - progress.counts.get("live", 0)
     said = f"backfill {new} goes on with {left:,} of {progress.total:,} partitions of {subject.id}"
     assets = [one.asset for one in progress.assets if one.goal == "live"]
-    if watch or in_process:
-        announce(output, connection, new, said, assets=assets)
-        carry_out = follow_here if in_process else follow
-        return carry_out(connection, output, new, timeout=timeout)
-    return launched_answer(connection, new, said, assets=assets, data={"parent_id": subject.id, "partitions": left})
+    return launched(
+        connection,
+        output,
+        new,
+        said,
+        assets=assets,
+        data={"parent_id": subject.id, "partitions": left},
+        watch=watch,
+        in_process=in_process,
+        timeout=timeout,
+    )
 
 
 def _check(connection: Connection, progress: Progress) -> None:
@@ -86,7 +90,7 @@ def _check(connection: Connection, progress: Progress) -> None:
         )
     is_of_job = progress.backfill is not None and not progress.backfill.is_of_assets
     # Dagster 1.13.27 gives up a re-execution of a job's runs over ranges: 'Param "partition_name" is not a str'.
-    if is_of_job and any(_RANGE in run.tags for run in progress.runs):
+    if is_of_job and any(RANGE_START_TAG in run.tags for run in progress.runs):
         raise refusal(
             "not_retryable",
             f"{progress.id} is a backfill of a job whose runs take ranges of partitions; Dagster can't go on with such",

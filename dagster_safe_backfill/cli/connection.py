@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self
 
-from dagster_safe_backfill.cli.answers import usage_error
+from dagster_safe_backfill.cli.answers.answer import usage_error
 from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.api.transport import HttpTransport
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import dagster as dg
 
 from dagster_safe_backfill.assets.metadata import options_of_asset
-from dagster_safe_backfill.cli.answers import unreachable, usage_error
+from dagster_safe_backfill.cli.answers.answer import unreachable, usage_error
 from dagster_safe_backfill.cli.api.values import AUDIT, SHADOW
 from dagster_safe_backfill.cli.plans.live import LiveFacts
 from dagster_safe_backfill.errors import TableNotFoundError, WarehouseLockedError, WarehouseUnavailableError

@@ -11,9 +11,9 @@ from typing import NoReturn
 
 import click
 
-from dagster_safe_backfill.cli.answers import CommandError, Exit, usage_error
+from dagster_safe_backfill.cli.answers.answer import CommandError, Exit, usage_error
+from dagster_safe_backfill.cli.answers.output import Output
 from dagster_safe_backfill.cli.connection import Connection
-from dagster_safe_backfill.cli.output import Output
 from dagster_safe_backfill.errors import SafeBackfillError, WarehouseLockedError, WarehouseUnavailableError
 
 VERBS = {

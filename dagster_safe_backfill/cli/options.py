@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from dagster_safe_backfill.cli.answers import Answer
-from dagster_safe_backfill.cli.output import Output
+from dagster_safe_backfill.cli.answers.answer import Answer
+from dagster_safe_backfill.cli.answers.output import Output
 
 _PLACE = (
     click.option(

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import click
 
-from dagster_safe_backfill.cli.answers import CommandError, usage_error
+from dagster_safe_backfill.cli.answers.answer import CommandError, usage_error
 from dagster_safe_backfill.cli.api.completion import complete_key
 from dagster_safe_backfill.cli.api.values import Asset
 

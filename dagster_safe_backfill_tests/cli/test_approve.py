@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dagster_safe_backfill.cli.answers import CommandError
+from dagster_safe_backfill.cli.answers.answer import CommandError
 from dagster_safe_backfill.cli.api.reading import ranges_to_launch
 from dagster_safe_backfill.cli.api.values import Asset
 from dagster_safe_backfill.cli.connection import Connection

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dagster_safe_backfill.cli.answers import Exit
+from dagster_safe_backfill.cli.answers.answer import Exit
 from dagster_safe_backfill.cli.main import VERBS
 from dagster_safe_backfill_tests.cli import reference
 from dagster_safe_backfill_tests.cli.conftest import Terminal

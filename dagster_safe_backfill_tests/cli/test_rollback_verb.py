@@ -174,7 +174,7 @@ def test_a_file_that_a_run_holds(offline: Terminal, twice: tuple[str, str]) -> N
 
 
 def test_a_person_is_asked(offline: Terminal, twice: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from dagster_safe_backfill.cli.output import Output
+    from dagster_safe_backfill.cli.answers.output import Output
 
     monkeypatch.setattr(Output, "is_interactive", property(lambda _self: True))
     monkeypatch.setattr("click.confirm", lambda *_given, **_named: False)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from dagster_safe_backfill.cli.answers import CommandError, Exit, unreachable, usage_error
+from dagster_safe_backfill.cli.answers.answer import CommandError, Exit, unreachable, usage_error
 from dagster_safe_backfill.cli.api import documents
 from dagster_safe_backfill.cli.api.reading import (
     asset_of,

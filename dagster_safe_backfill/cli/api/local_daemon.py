@@ -15,7 +15,7 @@ from dagster._core.launcher.base import LaunchRunContext
 from dagster._daemon import backfill as daemon_of_backfills
 from typing_extensions import Self
 
-from dagster_safe_backfill.cli.answers import unreachable
+from dagster_safe_backfill.cli.answers.answer import unreachable
 from dagster_safe_backfill.cli.api.values import BACKFILL_TAG
 
 _PAUSE = 0.5

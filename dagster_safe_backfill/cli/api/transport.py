@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from dagster_safe_backfill.cli.answers import CommandError, unreachable, usage_error
+from dagster_safe_backfill.cli.answers.answer import CommandError, unreachable, usage_error
 
 _PASSING = {429, 502, 503, 504}
 """The HTTP statuses of a server or proxy that is busy or restarts, after which a query is sent again."""

@@ -22,7 +22,7 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._grpc.server import LoadedRepositories
 from dagster_shared.cli import WorkspaceOpts
 
-from dagster_safe_backfill.cli.answers import unreachable, usage_error
+from dagster_safe_backfill.cli.answers.answer import unreachable, usage_error
 from dagster_safe_backfill.cli.api.local_daemon import LocalDaemon
 from dagster_safe_backfill.cli.api.transport import Transport
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
+from dagster_safe_backfill.cli.answers.output import Output, duration
 from dagster_safe_backfill.cli.following.screen import STYLES, counted
 from dagster_safe_backfill.cli.following.states import STATES, Progress
-from dagster_safe_backfill.cli.output import Output, duration
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

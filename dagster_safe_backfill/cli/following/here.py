@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from dagster_safe_backfill.cli.answers import Answer, Exit, Problem, refusal, usage_error
+from dagster_safe_backfill.cli.answers.answer import Answer, Exit, Problem, refusal, usage_error
+from dagster_safe_backfill.cli.answers.output import Output
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.following.next_steps import announce, launched_answer
 from dagster_safe_backfill.cli.following.place import command
 from dagster_safe_backfill.cli.following.watching import follow
-from dagster_safe_backfill.cli.output import Output
 
 _DAEMON = "BACKFILL"
 

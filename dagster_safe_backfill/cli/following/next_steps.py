@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from dagster_safe_backfill.cli.answers import Answer
+from dagster_safe_backfill.cli.answers.answer import Answer
+from dagster_safe_backfill.cli.answers.output import Output
 from dagster_safe_backfill.cli.following.place import Place, command
 from dagster_safe_backfill.cli.following.screen import show_launched
 from dagster_safe_backfill.cli.following.states import AssetProgress, NextCommand, Progress
-from dagster_safe_backfill.cli.output import Output
 
 
 def next_commands(progress: Progress, place: Place) -> list[NextCommand]:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Protocol
 
-from dagster_safe_backfill.cli.answers import CommandError, usage_error
+from dagster_safe_backfill.cli.answers.answer import CommandError, usage_error
 from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.api.values import BACKFILL_TAG, Backfill, Run
 

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dagster_safe_backfill.cli.answers.output import clock
 from dagster_safe_backfill.cli.api.reading import ranges_of
 from dagster_safe_backfill.cli.following.reading.failures import CheckOutcome
 from dagster_safe_backfill.cli.following.waiting import AuditReport, Waiting
-from dagster_safe_backfill.cli.output import clock
 
 if TYPE_CHECKING:
     from rich.console import Console

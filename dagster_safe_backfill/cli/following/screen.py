@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from dagster_safe_backfill.cli.answers.output import clock, duration
 from dagster_safe_backfill.cli.following.states import (
     STATES,
     AssetProgress,
@@ -17,7 +18,6 @@ from dagster_safe_backfill.cli.following.states import (
     RunFailure,
     State,
 )
-from dagster_safe_backfill.cli.output import clock, duration
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dagster_safe_backfill.cli.answers import Problem
+from dagster_safe_backfill.cli.answers.answer import Problem
 from dagster_safe_backfill.cli.api.values import Run
 from dagster_safe_backfill.cli.following.next_steps import as_json
 from dagster_safe_backfill.cli.following.states import (

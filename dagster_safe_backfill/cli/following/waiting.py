@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dagster_safe_backfill.cli.answers import CommandError, refusal, usage_error
+from dagster_safe_backfill.cli.answers.answer import CommandError, refusal, usage_error
 from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.api.reading import key_of
 from dagster_safe_backfill.cli.api.values import AUDIT, BACKFILL_TAG, OPEN, SHADOW, Asset, Materialization, Run

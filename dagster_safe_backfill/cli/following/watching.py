@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from dagster_safe_backfill.cli.answers import Answer, CommandError, Exit, Problem
+from dagster_safe_backfill.cli.answers.answer import Answer, CommandError, Exit, Problem
+from dagster_safe_backfill.cli.answers.output import Output, duration
 from dagster_safe_backfill.cli.following.bar import View, view_of
 from dagster_safe_backfill.cli.following.next_steps import commands_of, next_commands
 from dagster_safe_backfill.cli.following.place import Place, command, find
@@ -15,7 +16,6 @@ from dagster_safe_backfill.cli.following.reading.reader import Reader
 from dagster_safe_backfill.cli.following.screen import show, show_commands
 from dagster_safe_backfill.cli.following.states import Progress
 from dagster_safe_backfill.cli.following.told import problems, told
-from dagster_safe_backfill.cli.output import Output, duration
 
 PATIENCE = 60.0
 """For how many seconds a Dagster that went away is asked again."""

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import click
 
-from dagster_safe_backfill.cli.answers import usage_error
+from dagster_safe_backfill.cli.answers.answer import usage_error
 from dagster_safe_backfill.cli.plans.making import Wish
 from dagster_safe_backfill.cli.selection import OPTIONS as SELECTION
 from dagster_safe_backfill.cli.selection import Selection, selection_of

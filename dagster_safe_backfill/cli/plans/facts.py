@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from dagster_safe_backfill.cli.answers import CommandError
+from dagster_safe_backfill.cli.answers.answer import CommandError
 from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.api.values import Asset, Materialization, Statuses
 from dagster_safe_backfill.cli.connection import Connection

@@ -8,7 +8,7 @@ from datetime import datetime
 from statistics import mean
 from typing import Any, TypeAlias
 
-from dagster_safe_backfill.cli.answers import refusal
+from dagster_safe_backfill.cli.answers.answer import refusal
 from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.api.reading import ranges_of
 from dagster_safe_backfill.cli.api.values import RANGE_END_TAG, RANGE_START_TAG, Asset, Materialization, Run

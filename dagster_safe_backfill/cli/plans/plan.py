@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
-from dagster_safe_backfill.cli.answers import refusal, usage_error
+from dagster_safe_backfill.cli.answers.answer import refusal, usage_error
 
 SCHEMA = "safe-backfill/plan/1"
 FOLDER = Path("backfills")

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dagster_safe_backfill.cli.answers import Answer
-from dagster_safe_backfill.cli.output import duration
+from dagster_safe_backfill.cli.answers.answer import Answer
+from dagster_safe_backfill.cli.answers.output import duration
 from dagster_safe_backfill.cli.plans.making import Planning
 from dagster_safe_backfill.cli.plans.plan import Estimate, PlannedAsset
 

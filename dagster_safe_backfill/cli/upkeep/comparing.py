@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from dagster_safe_backfill.audits.comparison import Differences
-from dagster_safe_backfill.cli.answers import usage_error
+from dagster_safe_backfill.cli.answers.answer import usage_error
 from dagster_safe_backfill.cli.api.values import AUDIT, SHADOW, Asset
 from dagster_safe_backfill.cli.definitions import LoadedAsset
 from dagster_safe_backfill.cli.following.place import Place, command

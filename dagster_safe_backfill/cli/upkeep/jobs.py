@@ -11,9 +11,9 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_safe_backfill.cli.answers import Exit, Problem
+from dagster_safe_backfill.cli.answers.answer import Exit, Problem
+from dagster_safe_backfill.cli.answers.output import Output
 from dagster_safe_backfill.cli.api.client import Dagster
-from dagster_safe_backfill.cli.output import Output
 from dagster_safe_backfill.runs.declared import RETENTION_OF, ROLLBACK_OF, SHADOW_DAYS
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.25, 2.0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from dagster_safe_backfill.cli.answers import CommandError
+from dagster_safe_backfill.cli.answers.answer import CommandError
 from dagster_safe_backfill.cli.definitions import Definitions, LoadedAsset
 from dagster_safe_backfill.cli.following.place import Place, command
 from dagster_safe_backfill.cli.upkeep.checks import Check, CheckVerdict

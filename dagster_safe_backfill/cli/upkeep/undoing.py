@@ -9,7 +9,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from dagster_safe_backfill.cli.answers import Problem, usage_error
+from dagster_safe_backfill.cli.answers.answer import Problem, usage_error
 from dagster_safe_backfill.cli.definitions import LoadedAsset, reaching
 from dagster_safe_backfill.cli.following.place import Place, command
 from dagster_safe_backfill.cli.upkeep.tables import in_words, ranges, seconds, still_there

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dagster_safe_backfill.cli.answers import Answer, Exit, Problem, refusal
+from dagster_safe_backfill.cli.answers.answer import Answer, Exit, Problem, refusal
+from dagster_safe_backfill.cli.answers.output import Output
 from dagster_safe_backfill.cli.api.reading import ranges_to_launch
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.following.here import check_here, launched
 from dagster_safe_backfill.cli.following.report import report_json, show_report
 from dagster_safe_backfill.cli.following.waiting import AuditReport, Waiting, staged_assets, what_waits
 from dagster_safe_backfill.cli.options import argument, in_process_option, option, verb
-from dagster_safe_backfill.cli.output import Output
 from dagster_safe_backfill.model.plans import OWNER_TAG, REASON_TAG
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dagster_safe_backfill.cli.answers import Answer, Exit, usage_error
+from dagster_safe_backfill.cli.answers.answer import Answer, Exit, usage_error
+from dagster_safe_backfill.cli.answers.output import Output
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.options import argument, option, verb
-from dagster_safe_backfill.cli.output import Output
 from dagster_safe_backfill.cli.selection import KEY_OPTIONS
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dagster_safe_backfill.cli.answers import Answer, Exit
+from dagster_safe_backfill.cli.answers.answer import Answer, Exit
+from dagster_safe_backfill.cli.answers.output import Output
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.options import option, verb
-from dagster_safe_backfill.cli.output import Output
 from dagster_safe_backfill.cli.upkeep.checks import Check, CheckVerdict, checks_of_dagster
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dagster_safe_backfill.cli.answers import Answer, CommandError, Exit, usage_error
+from dagster_safe_backfill.cli.answers.answer import Answer, CommandError, Exit, usage_error
+from dagster_safe_backfill.cli.answers.output import Output, clock
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.options import argument, option, verb
-from dagster_safe_backfill.cli.output import Output, clock
 from dagster_safe_backfill.cli.selection import nearest
 
 if TYPE_CHECKING:

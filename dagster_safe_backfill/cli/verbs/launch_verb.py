@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from dagster_safe_backfill.cli.answers import Answer, refusal, usage_error
+from dagster_safe_backfill.cli.answers.answer import Answer, refusal, usage_error
+from dagster_safe_backfill.cli.answers.output import Output
 from dagster_safe_backfill.cli.api.completion import complete_asset
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.following.here import check_here, launched
 from dagster_safe_backfill.cli.options import argument, in_process_option, option, verb, yes_option
-from dagster_safe_backfill.cli.output import Output
 from dagster_safe_backfill.cli.plans.asked import OPTIONS, asked_of
 from dagster_safe_backfill.cli.plans.launching import (
     check_guards,

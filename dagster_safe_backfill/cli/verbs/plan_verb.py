@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dagster_safe_backfill.cli.answers import Answer
+from dagster_safe_backfill.cli.answers.answer import Answer
+from dagster_safe_backfill.cli.answers.output import Output
 from dagster_safe_backfill.cli.api.completion import complete_asset
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.following import place
 from dagster_safe_backfill.cli.options import argument, option, verb
-from dagster_safe_backfill.cli.output import Output
 from dagster_safe_backfill.cli.plans.asked import OPTIONS, asked_of
 from dagster_safe_backfill.cli.plans.making import make_plan
 from dagster_safe_backfill.cli.plans.screen import nothing_to_do, planned_answer

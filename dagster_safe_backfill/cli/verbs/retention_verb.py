@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dagster_safe_backfill.cli.answers import Answer, CommandError, Exit, Problem
+from dagster_safe_backfill.cli.answers.answer import Answer, CommandError, Exit, Problem
+from dagster_safe_backfill.cli.answers.output import Output, clock
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.options import argument, option, verb, yes_option
-from dagster_safe_backfill.cli.output import Output, clock
 
 if TYPE_CHECKING:
     from rich.console import Console

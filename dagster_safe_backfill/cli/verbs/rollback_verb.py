@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dagster_safe_backfill.cli.answers import Answer, CommandError, Exit, refusal, usage_error
+from dagster_safe_backfill.cli.answers.answer import Answer, CommandError, Exit, refusal, usage_error
+from dagster_safe_backfill.cli.answers.output import Output, clock
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.following.place import command as call
 from dagster_safe_backfill.cli.options import argument, option, verb, yes_option
-from dagster_safe_backfill.cli.output import Output, clock
 from dagster_safe_backfill.cli.selection import KEY_OPTIONS
 
 if TYPE_CHECKING:

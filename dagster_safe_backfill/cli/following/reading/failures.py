@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dagster_safe_backfill.cli.answers import unreachable
+from dagster_safe_backfill.cli.answers.answer import unreachable
 from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.api.reading import key_of
 from dagster_safe_backfill.cli.following.reading.documents import LOG

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dagster_safe_backfill.cli.answers import unreachable, usage_error
+from dagster_safe_backfill.cli.answers.answer import unreachable, usage_error
 from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.api.reading import key_of, run_of
 from dagster_safe_backfill.cli.api.values import BACKFILL_TAG, Backfill, Materialization, Run

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dagster_safe_backfill.cli.answers import Answer, Exit, Problem, refusal
+from dagster_safe_backfill.cli.answers.answer import Answer, Exit, Problem, refusal
+from dagster_safe_backfill.cli.answers.output import Output
 from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.api.values import OPEN, RUNS_OPEN, Backfill, Run
 from dagster_safe_backfill.cli.connection import Connection
@@ -22,7 +23,6 @@ from dagster_safe_backfill.cli.following.reading.reader import Reader
 from dagster_safe_backfill.cli.following.screen import counted, show_commands
 from dagster_safe_backfill.cli.following.states import NextCommand, Progress
 from dagster_safe_backfill.cli.options import argument, in_process_option, option, verb
-from dagster_safe_backfill.cli.output import Output
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dagster_safe_backfill.cli.answers import Answer
+from dagster_safe_backfill.cli.answers.answer import Answer
+from dagster_safe_backfill.cli.answers.output import Output, clock
 from dagster_safe_backfill.cli.api.values import OPEN, Backfill
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.options import option, verb
-from dagster_safe_backfill.cli.output import Output, clock
 
 if TYPE_CHECKING:
     from rich.console import Console

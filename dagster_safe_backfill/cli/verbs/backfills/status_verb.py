@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dagster_safe_backfill.cli.answers import Answer
+from dagster_safe_backfill.cli.answers.answer import Answer
+from dagster_safe_backfill.cli.answers.output import Output
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.following.place import find
 from dagster_safe_backfill.cli.following.reading.reader import Reader
 from dagster_safe_backfill.cli.following.watching import answer_of
 from dagster_safe_backfill.cli.options import argument, verb
-from dagster_safe_backfill.cli.output import Output
 
 
 @verb("status", argument("backfill_id", metavar="ID"))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from dagster_safe_backfill.cli.answers import Answer
+from dagster_safe_backfill.cli.answers.answer import Answer
+from dagster_safe_backfill.cli.answers.output import Output
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.following.watching import PATIENCE, follow
 from dagster_safe_backfill.cli.options import argument, option, verb
-from dagster_safe_backfill.cli.output import Output
 
 _SECONDS = click.FloatRange(min=0)
 

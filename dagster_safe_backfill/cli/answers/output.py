@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from dagster_safe_backfill.cli.answers import Answer, CommandError, envelope
+from dagster_safe_backfill.cli.answers.answer import Answer, CommandError, envelope
 
 if TYPE_CHECKING:
     from rich.console import Console

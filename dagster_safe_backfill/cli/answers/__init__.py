@@ -1,0 +1,1 @@
+"""What verbs answer: the envelope, its data by verb, and how they are printed."""

@@ -10,6 +10,7 @@ SafeBackfillError
 │   └── PartitionsChangedError    partitions of the run were deleted, or reordered, while it computed
 ├── OtherAssetError           the table belongs to another asset; nothing was changed
 ├── PlanChangedError          code or live rows aren't those that the run's plan was made from; nothing was computed
+├── LedgerError               the ledger is damaged, or a newer release wrote to it; nothing was changed
 ├── WriteError                the computed rows can't be written
 │   ├── EmptyFrameError           there are no rows at all
 │   ├── SchemaMismatchError       columns or types differ from the table's
@@ -39,8 +40,7 @@ SafeBackfillError
     └── TransactionConflictError  another transaction changed the same rows
 ```
 
-A message says what happened, where (table and partitions), and what to do next. The same facts are attributes of the
-error.
+A message says what happened, where, and what to do next. The same facts are attributes of the error.
 """
 
 from __future__ import annotations
@@ -103,8 +103,22 @@ class PartitionsChangedError(SliceError):
         self.published = dict(published)
 
 
+class _TableError(SafeBackfillError):
+    def __init__(self, message: str, *, table: str) -> None:
+        super().__init__(message)
+        self.table = table
+
+
+class LedgerError(_TableError):
+    """The ledger is damaged, or a newer release of this library wrote to it; nothing was changed.
+
+    Attributes:
+        table: The ledger.
+    """
+
+
 # Not a WriteError or PublishError, because rollbacks and retention raise it, too.
-class OtherAssetError(SafeBackfillError):
+class OtherAssetError(_TableError):
     """Another asset writes the table, so this asset changes nothing in it.
 
     Attributes:
@@ -115,8 +129,7 @@ class OtherAssetError(SafeBackfillError):
     """
 
     def __init__(self, message: str, *, table: str, asset: str, other: str, keys: Sequence[str] = ()) -> None:
-        super().__init__(message)
-        self.table = table
+        super().__init__(message, table=table)
         self.asset = asset
         self.other = other
         self.keys = tuple(keys)
@@ -136,16 +149,12 @@ class PlanChangedError(SafeBackfillError):
         self.keys = tuple(keys)
 
 
-class WriteError(SafeBackfillError):
+class WriteError(_TableError):
     """The computed rows can't be written; the live table is unchanged.
 
     Attributes:
         table: The live table.
     """
-
-    def __init__(self, message: str, *, table: str) -> None:
-        super().__init__(message)
-        self.table = table
 
 
 class EmptyFrameError(WriteError):
@@ -181,8 +190,7 @@ class ReadError(SafeBackfillError):
 class _SampledWriteError(WriteError):
     def __init__(self, message: str, *, table: str, count: int, sample: Sequence[Sequence[Any]]) -> None:
         super().__init__(message, table=table)
-        self.count = count
-        self.sample = tuple(tuple(row) for row in sample)
+        self.count, self.sample = count, tuple(tuple(row) for row in sample)
 
 
 class RowsOutsideSliceError(_SampledWriteError):
@@ -203,7 +211,7 @@ class KeyViolationError(_SampledWriteError):
     """
 
 
-class AuditFailedError(SafeBackfillError):
+class AuditFailedError(_TableError):
     """Blocking audits failed or could not be measured, so the rejected partitions were not published.
 
     Attributes:
@@ -221,22 +229,17 @@ class AuditFailedError(SafeBackfillError):
         shadow: str,
         failures: Sequence[tuple[str, tuple[str, ...], int | None]],
     ) -> None:
-        super().__init__(message)
-        self.table = table
+        super().__init__(message, table=table)
         self.shadow = shadow
         self.failures = tuple(failures)
 
 
-class PublishError(SafeBackfillError):
+class PublishError(_TableError):
     """Audited rows can't be published; the live table is unchanged, and the rows stay in the shadow.
 
     Attributes:
         table: The live table.
     """
-
-    def __init__(self, message: str, *, table: str) -> None:
-        super().__init__(message)
-        self.table = table
 
 
 class PublishConflictError(PublishError):
@@ -285,7 +288,7 @@ class SwapError(PublishError):
     """The table can't be replaced by a clone of itself, for example because other tables refer to it."""
 
 
-class RollbackError(SafeBackfillError):
+class RollbackError(_TableError):
     """A publication can't be rolled back; the live table is unchanged.
 
     Attributes:
@@ -294,8 +297,7 @@ class RollbackError(SafeBackfillError):
     """
 
     def __init__(self, message: str, *, table: str, keys: Sequence[str] = ()) -> None:
-        super().__init__(message)
-        self.table = table
+        super().__init__(message, table=table)
         self.keys = tuple(keys)
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_safe_backfill.model.events import RowCounts
 from dagster_safe_backfill.model.options import AssetOptions
-from dagster_safe_backfill.model.states import Origin, RowCounts
+from dagster_safe_backfill.model.states import Origin
 from dagster_safe_backfill.model.tables import TableSpec
 from dagster_safe_backfill.reports.events import changes_metadata, table_metadata
 

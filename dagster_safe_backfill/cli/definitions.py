@@ -16,11 +16,11 @@ from dagster_safe_backfill.cli.answers.answer import unreachable, usage_error
 from dagster_safe_backfill.cli.api.values import AUDIT, SHADOW
 from dagster_safe_backfill.cli.plans.live import LiveFacts
 from dagster_safe_backfill.errors import TableNotFoundError, WarehouseLockedError, WarehouseUnavailableError
-from dagster_safe_backfill.model.events import CHANGES_OF_LIVE
+from dagster_safe_backfill.model.events import CHANGES_OF_LIVE, Fingerprint
 from dagster_safe_backfill.model.options import AssetOptions
 from dagster_safe_backfill.model.provenance import Provenance, digest_of_text
 from dagster_safe_backfill.model.slices import PartitionSlice
-from dagster_safe_backfill.model.states import Fingerprint, StagedPartition
+from dagster_safe_backfill.model.states import StagedPartition
 from dagster_safe_backfill.model.tables import TableSpec
 from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, TableIO, computed_of
 from dagster_safe_backfill.runs.partitions import order_of
@@ -160,7 +160,7 @@ class LoadedAsset:
             for key, reason in inputs.items():
                 changed.setdefault(key, []).append(reason)
         for key, one in newest.items():
-            if one.fingerprint != fingerprints[key]:
+            if not one.fingerprint.is_like(fingerprints[key]):
                 changed.setdefault(key, []).append("its rows were changed outside of this library")
         return changed
 

@@ -1,7 +1,8 @@
-"""The events that the ledger records."""
+"""What the ledger records of a partition: the events, and what they were about in numbers."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 StagedEvent = Literal["staged", "audited", "rejected", "approved", "refused"]
@@ -12,5 +13,70 @@ ChangeEvent = Literal["published", "rolled_back", "moved"]
 their keys."""
 CHANGES_OF_LIVE: tuple[ChangeEvent, ...] = ("published", "rolled_back", "moved")
 
-Event = StagedEvent | ChangeEvent | Literal["intended", "taken_up", "expired", "discarded", "stored", "altered"]
-"""The ledger's events. A plain asset that wrote has `stored` its table; what changed its columns has `altered` it."""
+OtherEvent = Literal["intended", "taken_up", "expired", "discarded", "stored", "altered"]
+"""The ledger's other events. A plain asset that wrote has `stored` its table; a change of its columns `altered` it."""
+
+Event = StagedEvent | ChangeEvent | OtherEvent
+"""The ledger's events."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fingerprint:
+    """The number of a partition's rows and a digest of them; it doesn't depend on the rows' order.
+
+    Partitions with different rows have different fingerprints, except for collisions of the hash.
+
+    Attributes:
+        rows: The number of rows.
+        digest: The sum of the rows' hashes; empty if there are no rows.
+        algorithm: The name of the hash, which changes if the database hashes rows in another way after an upgrade; see
+            `Dialect.known_row`. Digests of different algorithms can't be compared.
+    """
+
+    rows: int = 0
+    digest: str = ""
+    algorithm: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.rows}:{self.algorithm}:{self.digest}"
+
+    def is_like(self, other: Fingerprint) -> bool:
+        """Return True unless the numbers of rows differ, or the digests of one algorithm do."""
+        if self.rows != other.rows:
+            return False
+        # Digests of two algorithms can't be compared, so equal numbers of rows have to suffice.
+        return self.algorithm != other.algorithm or self.digest == other.digest
+
+    @classmethod
+    def parse(cls, text: str) -> Fingerprint:
+        """Parse the text that `str` returned."""
+        rows, algorithm, digest = text.split(":")
+        return cls(rows=int(rows), digest=digest, algorithm=algorithm)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowCounts:
+    """The numbers of rows of one partition that a change of the live table inserts, updates, deletes and leaves.
+
+    `staged` is `inserted + updated + unchanged`.
+    """
+
+    staged: int = 0
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+    unchanged: int = 0
+
+    @property
+    def touched(self) -> int:
+        """The number of rows that were inserted, updated or deleted."""
+        return self.inserted + self.updated + self.deleted
+
+    def __add__(self, other: RowCounts) -> RowCounts:
+        return RowCounts(
+            staged=self.staged + other.staged,
+            inserted=self.inserted + other.inserted,
+            updated=self.updated + other.updated,
+            deleted=self.deleted + other.deleted,
+            unchanged=self.unchanged + other.unchanged,
+        )

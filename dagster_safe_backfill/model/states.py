@@ -17,7 +17,7 @@ from typing import Final
 
 from dagster_safe_backfill.audits.verdicts import AuditResult
 from dagster_safe_backfill.errors import PublishError
-from dagster_safe_backfill.model.events import Event
+from dagster_safe_backfill.model.events import Event, Fingerprint, RowCounts
 from dagster_safe_backfill.model.provenance import Provenance
 from dagster_safe_backfill.model.slices import PartitionSlice, TableSlice
 from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec, names_of
@@ -56,41 +56,6 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fingerprint:
-    """The number of a partition's rows and a digest of them; it doesn't depend on the rows' order.
-
-    Partitions with different rows have different fingerprints, except for collisions of the hash.
-
-    Attributes:
-        rows: The number of rows.
-        digest: The sum of the rows' hashes; empty if there are no rows.
-        algorithm: The name of the hash algorithm. Digests of different algorithms can't be compared.
-    """
-
-    rows: int = 0
-    digest: str = ""
-    # DuckDB doesn't promise equal hashes in its next version, so its version is part of the name.
-    algorithm: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.rows}:{self.algorithm}:{self.digest}"
-
-    def is_like(self, other: Fingerprint) -> bool:
-        """Return True unless the numbers of rows differ, or the digests of one algorithm do."""
-        if self.rows != other.rows:
-            return False
-        # Digests of two algorithms can't be compared, so equal numbers of rows have to suffice.
-        return self.algorithm != other.algorithm or self.digest == other.digest
-
-    @classmethod
-    def parse(cls, text: str) -> Fingerprint:
-        """Parse the text that `str` returned."""
-        # `Dialect.hash_algorithm` promises a name without colons.
-        rows, algorithm, digest = text.split(":")
-        return cls(rows=int(rows), digest=digest, algorithm=algorithm)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Archive:
     """The table in which the rows that a change replaced are kept.
 
@@ -104,34 +69,6 @@ class Archive:
     table: TableRef | None = None
     keys: tuple[str, ...] = ()
     expires_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RowCounts:
-    """The numbers of rows of one partition that a change of the live table inserts, updates, deletes and leaves.
-
-    `staged` is `inserted + updated + unchanged`.
-    """
-
-    staged: int = 0
-    inserted: int = 0
-    updated: int = 0
-    deleted: int = 0
-    unchanged: int = 0
-
-    @property
-    def touched(self) -> int:
-        """The number of rows that were inserted, updated or deleted."""
-        return self.inserted + self.updated + self.deleted
-
-    def __add__(self, other: RowCounts) -> RowCounts:
-        return RowCounts(
-            staged=self.staged + other.staged,
-            inserted=self.inserted + other.inserted,
-            updated=self.updated + other.updated,
-            deleted=self.deleted + other.deleted,
-            unchanged=self.unchanged + other.unchanged,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,9 @@ import dagster as dg
 
 from dagster_safe_backfill.audits.base import Audit
 from dagster_safe_backfill.errors import AuditFailedError
+from dagster_safe_backfill.model.events import RowCounts
 from dagster_safe_backfill.model.slices import PartitionSlice
-from dagster_safe_backfill.model.states import Audited, Judged, Published, Rejected, RowCounts
+from dagster_safe_backfill.model.states import Audited, Judged, Published, Rejected
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.reports.checks import check_results, counted, evaluations_by_partition, summary

@@ -12,9 +12,10 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_safe_backfill.model.events import RowCounts
 from dagster_safe_backfill.model.options import AssetOptions
 from dagster_safe_backfill.model.slices import PartitionSlice
-from dagster_safe_backfill.model.states import Origin, RolledBack, RowCounts
+from dagster_safe_backfill.model.states import Origin, RolledBack
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.reports.events import changes_metadata, columns_metadata, table_metadata
 from dagster_safe_backfill.runs.backfills import has_ended, is_over

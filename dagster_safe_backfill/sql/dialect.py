@@ -35,8 +35,12 @@ class Dialect(ABC):
 
     @property
     @abstractmethod
-    def hash_algorithm(self) -> str:
-        """The name of `row_hash`'s algorithm, without colons. It changes whenever the hash of a row may change."""
+    def known_row(self) -> Sequence[exp.Expr]:
+        """Values of the types whose hashes could change with a version of the database, as SQL that names no column.
+
+        Their hash, which each fingerprint is stored with, shows whether the database still hashes rows as it did. The
+        first value is a number: raise it if `row_hash`, `exact` or `hashed` give other hashes than before.
+        """
 
     @abstractmethod
     def row_hash(self, values: Sequence[exp.Expr], *, rare: Sequence[exp.Expr] = ()) -> exp.Expr:

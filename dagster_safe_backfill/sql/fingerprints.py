@@ -11,15 +11,15 @@ from dagster_safe_backfill.sql.slicing import PARTITION, inside, positioned
 _HASH, _HASHED = "_sb_hash", "_sb_hashed"
 
 
-def fingerprints(table_slice: TableSlice, row_hash: exp.Expr) -> exp.Select:
-    """Return `(position, number of rows, sum of the rows' hashes)` for each live partition that has rows."""
+def fingerprints(table_slice: TableSlice, row_hash: exp.Expr, *, known_hash: exp.Expr) -> exp.Select:
+    """Return `(position, number of rows, sum of the rows' hashes, known_hash)` of each live partition with rows."""
     # A sum doesn't depend on the order of rows. Unlike in an exclusive or, equal rows don't cancel each other out.
     rows = exp.select(exp.Star()).from_(terms.table(table_slice.table)).where(inside(table_slice), copy=False)
     hashed = positioned(rows, terms.named({_HASH: row_hash}), table_slice)
     position = terms.column(PARTITION)
     total = exp.Sum(this=terms.column(_HASH))
     return (
-        exp.select(position, exp.Count(this=exp.Star()), total)
+        exp.select(position, exp.Count(this=exp.Star()), total, known_hash)
         .from_(terms.subquery(hashed, _HASHED), copy=False)
         .group_by(position.copy(), copy=False)
     )

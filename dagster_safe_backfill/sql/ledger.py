@@ -7,9 +7,11 @@ from typing import get_args
 
 from sqlglot import exp
 
+from dagster_safe_backfill.errors import LedgerError
 from dagster_safe_backfill.model.events import CHANGES_OF_LIVE, Event, StagedEvent
 from dagster_safe_backfill.model.tables import Column, TableRef, names_of
 from dagster_safe_backfill.sql import terms
+from dagster_safe_backfill.sql.dialect import Dialect
 
 LEDGER = "_safe_backfill_ledger"
 # Columns are only added, never renamed: a ledger of an older version keeps its own and gets the missing ones by
@@ -50,10 +52,18 @@ COLUMNS: Mapping[str, str] = {
     # JSON: of staged rows, the fingerprints of the other partitions in which their keys were live; of a change, the
     # partitions to which rows of the partition moved.
     "moved": "TEXT",
+    # The `FORMAT` of the release that wrote the row.
+    "format": "BIGINT",
 }
 
-_LATER = {"provenance", "computed_by", "asset_key", "moved"}
-"""The columns that ledgers of earlier versions don't have until something is written to them."""
+FORMAT = 3
+"""The format of the rows that this release writes. Raise it with each change that an earlier release can't read."""
+
+_ADDED = {"provenance": 2, "computed_by": 2, "asset_key": 2, "moved": 2, "format": 3}
+"""The format that added a column. Ledgers of earlier formats don't have it until something is written to them."""
+
+_KEEPS = {"TIMESTAMPTZ": "timestamptz", "TEXT": "text", "BIGINT": "other"}
+"""What columns of the ledger's types keep, as `Dialect.keeps` names it."""
 
 _RANK = "_sb_rank"
 
@@ -63,17 +73,61 @@ def ledger_of(table: TableRef) -> TableRef:
     return TableRef(schema=table.schema_beside, name=LEDGER)
 
 
-def is_readable(found: Iterable[Column] | None) -> bool:
-    """Return True if a ledger exists, of this version or of an earlier one. `found` is None if there is no ledger."""
-    return found is not None and {*map(str.casefold, names_of(found))} >= COLUMNS.keys() - _LATER
+def checked(found: Sequence[Column] | None, table: TableRef, dialect: Dialect) -> Sequence[Column] | None:
+    """Return the columns of a table's ledger, of this format or of an earlier one; None if there is no ledger.
+
+    Args:
+        found: The columns of the table that has the ledger's name; None if there is none.
+        table: The live table.
+        dialect: The dialect of the warehouse.
+
+    Raises:
+        LedgerError: Columns are missing that every format has, or a column has another type.
+    """
+    if found is None:
+        return None
+    own = ledger_of(table)
+    known = {*map(str.casefold, names_of(found))}
+    missing = [name for name in COLUMNS if name not in known and name not in _ADDED]
+    if missing:
+        raise LedgerError(
+            f"{own} is not a ledger of this library: it has no {', '.join(missing)}. Nothing was changed. Bring the"
+            " columns back, or rename the table; a new ledger begins without the history, so that nothing of before can"
+            " be rolled back.",
+            table=str(own),
+        )
+    for column in found:
+        expected = COLUMNS.get(column.name.casefold())
+        if expected is not None and dialect.keeps(column.type) != _KEEPS[expected]:
+            raise LedgerError(
+                f"the ledger {own} is damaged: its column {column.name} is {column.type}, and not {expected}. Nothing"
+                " was changed. Give the column its type back.",
+                table=str(own),
+            )
+    return found
+
+
+def check_format(newest: int, table: TableRef) -> None:
+    """Refuse to go on with a ledger in which a newer release of this library has written.
+
+    Raises:
+        LedgerError: The ledger's newest format is later than this release's.
+    """
+    if newest > FORMAT:
+        own = ledger_of(table)
+        raise LedgerError(
+            f"{own} has rows of format {newest}, and this release of dagster-safe-backfill knows formats up to"
+            f" {FORMAT}. A newer release wrote them. Nothing was changed. Install that release here, too.",
+            table=str(own),
+        )
 
 
 def known_columns(names: Iterable[str], found: Iterable[Column]) -> dict[str, exp.Expr]:
-    """Return a mapping from name to column of a ledger, or NULL for a column that its version doesn't have."""
+    """Return a mapping from name to column of a ledger, or NULL for a column that its format doesn't have."""
     known = {*map(str.casefold, names_of(found))}
     items: dict[str, exp.Expr] = {}
     for name in names:
-        items[name] = terms.column(name) if name in known else exp.cast(exp.null(), exp.DataType.Type.TEXT)
+        items[name] = terms.column(name) if name in known else exp.cast(exp.null(), COLUMNS[name])
     return items
 
 

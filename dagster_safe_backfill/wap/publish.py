@@ -15,15 +15,9 @@ from dagster_safe_backfill.errors import (
     PublishConflictError,
     TransactionConflictError,
 )
+from dagster_safe_backfill.model.events import Fingerprint
 from dagster_safe_backfill.model.options import Merge, Publish, Replace, Swap
-from dagster_safe_backfill.model.states import (
-    Archive,
-    Audited,
-    Fingerprint,
-    Origin,
-    Published,
-    StagedPartition,
-)
+from dagster_safe_backfill.model.states import Archive, Audited, Origin, Published, StagedPartition
 from dagster_safe_backfill.model.tables import Column, TableRef, names_of
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import staging

@@ -10,8 +10,13 @@ from typing import Literal
 
 from dagster_safe_backfill.model.states import Origin
 from dagster_safe_backfill.model.tables import TableRef
-from dagster_safe_backfill.sql import ledger
-from dagster_safe_backfill.wap.ledger.history import archives, kept_archives, shadow_owners, unrecorded_archives
+from dagster_safe_backfill.wap.ledger.history import (
+    archives,
+    kept_archives,
+    known_ledger,
+    shadow_owners,
+    unrecorded_archives,
+)
 from dagster_safe_backfill.wap.ledger.owner import check_owner
 from dagster_safe_backfill.wap.ledger.record import record, upgrade_ledger
 from dagster_safe_backfill.wap.recovery import finish_interrupted_swap
@@ -65,7 +70,7 @@ class Retired:
 
 def owners(session: Session, table: TableRef) -> set[str]:
     """Return the ids of the runs that made a table's shadows and archives; `retire` needs to know which have ended."""
-    if not ledger.is_readable(session.tables.columns(ledger.ledger_of(table))):
+    if known_ledger(session, table) is None:
         return set()
     found = [*shadow_owners(session, table).values(), *unrecorded_archives(session, table).values()]
     return {owner.run_id for owner in found}
@@ -99,7 +104,7 @@ def retire(
 
     def work() -> Retired:
         owner = check_owner(session, table, origin=origin)
-        if not ledger.is_readable(session.tables.columns(ledger.ledger_of(table))):
+        if known_ledger(session, table) is None:
             return Retired(table=table)
         if not dry_run:
             finish_interrupted_swap(session, table)

@@ -15,9 +15,10 @@ from dagster_safe_backfill.errors import (
     RowsOutsideSliceError,
     SchemaMismatchError,
 )
+from dagster_safe_backfill.model.events import Fingerprint
 from dagster_safe_backfill.model.provenance import Provenance
 from dagster_safe_backfill.model.slices import PartitionSlice, TableSlice
-from dagster_safe_backfill.model.states import Fingerprint, Origin, Staged
+from dagster_safe_backfill.model.states import Origin, Staged
 from dagster_safe_backfill.model.tables import Column, Query, TableRef, TableSpec, names_of
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import staging, terms

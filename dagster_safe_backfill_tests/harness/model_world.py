@@ -17,9 +17,9 @@ from unittest import mock
 import dagster as dg
 
 import dagster_safe_backfill as sb
-from dagster_safe_backfill.model.events import Event
+from dagster_safe_backfill.model.events import Event, Fingerprint
 from dagster_safe_backfill.model.options import AssetOptions
-from dagster_safe_backfill.model.states import Fingerprint, Origin, StagedPartition
+from dagster_safe_backfill.model.states import Origin, StagedPartition
 from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec
 from dagster_safe_backfill.runs import resume
 from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset

@@ -10,8 +10,8 @@ import pytest
 
 import dagster_safe_backfill as sb
 from dagster_safe_backfill.assets.metadata import options_of_asset
+from dagster_safe_backfill.model.events import Fingerprint
 from dagster_safe_backfill.model.plans import EXPECTED_TAG, NEWEST_FIRST, ORDER_TAG, Expected, tags_of
-from dagster_safe_backfill.model.states import Fingerprint
 from dagster_safe_backfill.runs.declared import LiveAsset
 from dagster_safe_backfill.wap.write import live_before
 from dagster_safe_backfill_tests.conftest import Read

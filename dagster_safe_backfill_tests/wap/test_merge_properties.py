@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dagster_safe_backfill.model.events import RowCounts
 from dagster_safe_backfill.model.options import PUBLISH_BY_NAME, Strategy
 from dagster_safe_backfill.model.slices import PartitionSlice, TimeDimension, TimeWindow
-from dagster_safe_backfill.model.states import Audited, Origin, RowCounts
+from dagster_safe_backfill.model.states import Audited, Origin
 from dagster_safe_backfill.model.tables import TableRef, TableSpec
 from dagster_safe_backfill.wap.audit import audit
 from dagster_safe_backfill.wap.publish import publish

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,14 +14,13 @@ import pyarrow as pa
 import pytest
 
 import dagster_safe_backfill as sb
+from dagster_safe_backfill.sql.ledger import FORMAT
 from dagster_safe_backfill_tests.harness.assets import RANGE_END, RANGE_START, failure_of, run_range
-from dagster_safe_backfill_tests.wap.old_files.make import DATABASE, DAYS, Row, frame, key, rows_of
+from dagster_safe_backfill_tests.wap import old_files
+from dagster_safe_backfill_tests.wap.old_files.make import DAYS, Row, frame, key, rows_of
 
-LOCK = Path(__file__).parents[2] / "requirements.lock"
-FILES = {path.stem.removeprefix("v0.1.0-"): path for path in DATABASE.parent.glob("v0.1.0-duckdb-*.duckdb")}
-"""By the version of DuckDB that wrote them."""
-OWN = DATABASE.stem.removeprefix("v0.1.0-")
-OTHER = next(version for version in sorted(FILES) if version != OWN)
+FILES = sorted(Path(old_files.__file__).parent.glob("ledger-*.duckdb"))
+"""Named by the format of the ledger, and by the version of DuckDB that wrote it."""
 LEDGER = [
     ("recorded_at", "TIMESTAMP WITH TIME ZONE"),
     ("event", "VARCHAR"),
@@ -62,6 +60,7 @@ class OldWarehouse:
     """A copy of the old file, with assets of today on it. The Dagster instance knows nothing of what was."""
 
     def __init__(self, file: Path, folder: Path, instance: dg.DagsterInstance) -> None:
+        self.format = int(file.stem.split("-")[1])
         self.path = str(shutil.copy(file, folder / "warehouse.duckdb"))
         self.steps: dict[str, dict[str, Any]] = json.loads(file.with_suffix(".json").read_text())
         self.instance = instance
@@ -70,6 +69,20 @@ class OldWarehouse:
 
     def id_of(self, step: str) -> str:
         return self.steps[step]["run_id"]
+
+    def retire(self, table: str) -> None:
+        """Run the retention job, which keeps no shadow for its age."""
+        job = sb.build_retention_schedule([self.asset(table)], shadow_days=0).job
+        assert isinstance(job, dg.JobDefinition)
+        assert job.execute_in_process(resources={"io_manager": self.io_manager}, instance=self.instance).success
+
+    def newest(self, table: str) -> str:
+        """Return the id of the newest publication of a table."""
+        ((found,),) = self.sql(
+            f"SELECT arg_max(publication_id, recorded_at) FROM _safe_backfill_ledger"
+            f" WHERE event = 'published' AND table_name LIKE '%{table}'"
+        )
+        return found
 
     def live_after(self, step: str, table: str) -> dict[str, Any]:
         """Return the columns and rows of a live table after a step of then."""
@@ -171,33 +184,55 @@ class OldWarehouse:
         )
 
 
-@pytest.fixture
-def old(tmp_path: Path, instance: dg.DagsterInstance) -> OldWarehouse:
-    if OWN not in FILES:
-        pytest.skip(f"no old file is of {OWN}; another one's hashes can't be compared")
-    return OldWarehouse(FILES[OWN], tmp_path, instance)
+NEWEST = [file for file in FILES if file.stem.endswith("-2.0.0")]
 
 
-def test_there_is_a_file_of_each_locked_duckdb() -> None:
-    assert set(re.findall(r"^duckdb==([\d.]+)", LOCK.read_text(), re.MULTILINE)) == {
-        version.removeprefix("duckdb-") for version in FILES
-    }
+@pytest.fixture(params=NEWEST, ids=[file.stem for file in NEWEST])
+def old(request: pytest.FixtureRequest, tmp_path: Path, instance: dg.DagsterInstance) -> OldWarehouse:
+    return OldWarehouse(request.param, tmp_path, instance)
 
 
-def test_what_another_duckdb_wrote_is_published_on_and_undone_by_force(
-    tmp_path: Path, instance: dg.DagsterInstance
-) -> None:
-    old = OldWarehouse(FILES[OTHER], tmp_path, instance)
-    assert "another version of the database" in old.refusal("events", old.id_of("last_again"))
-    assert old.rollback("events", old.id_of("last_again"), force=True).success
-    assert old.live("events") == old.live_after("last_undone", "events")
-    result = old.publish("events", rows_of([1, 2], 70), (1, 2))
-    assert old.rollback("events", result.run_id).success
-    assert old.live("events") == old.live_after("last_undone", "events")
+@pytest.fixture(params=[file for file in FILES if file not in NEWEST], ids=lambda file: file.stem)
+def upgraded(request: pytest.FixtureRequest, tmp_path: Path, instance: dg.DagsterInstance) -> OldWarehouse:
+    """A file that an earlier DuckDB wrote."""
+    return OldWarehouse(request.param, tmp_path, instance)
+
+
+def test_an_upgrade_of_duckdb_needs_no_force(upgraded: OldWarehouse) -> None:
+    before = upgraded.live("events")
+    back = upgraded.rollback("events", upgraded.id_of("last_again"))
+    assert back.success
+    assert upgraded.live("events") == upgraded.live_after("last_undone", "events")
+    assert upgraded.rollback("events", back.run_id).success
+    assert upgraded.live("events") == before
+    assert upgraded.rollback("stock", upgraded.id_of("stock_last")).success
+    assert upgraded.live("stock") == upgraded.live_after("stock_undone", "stock")
+    result = upgraded.publish("events", rows_of([1, 2], 70), (1, 2))
+    assert upgraded.rollback("events", result.run_id).success
+    assert upgraded.live("events") == before
+
+
+def test_after_an_upgrade_of_duckdb_a_change_by_hand_is_seen(upgraded: OldWarehouse) -> None:
+    upgraded.sql("UPDATE events SET value = 0 WHERE day = '2024-01-02' AND id = 1")
+    assert "2024-01-02 changed since the last publication" in upgraded.refusal("events", upgraded.id_of("last_again"))
+
+
+def test_after_an_upgrade_of_duckdb_retention_drops_what_is_over(upgraded: OldWarehouse) -> None:
+    upgraded.retire("events")
+    assert f"events__archive_{upgraded.id_of('brief_and_standing').replace('-', '')}" not in upgraded.tables("events")
+    assert upgraded.rollback("events", upgraded.id_of("last_again")).success
+
+
+def test_there_is_a_file_of_each_format_and_of_two_databases() -> None:
+    formats = {file.stem.split("-duckdb-")[0] for file in FILES}
+    assert formats == {f"ledger-{number}" for number in range(1, FORMAT)}
+    for name in formats:
+        assert len([file for file in FILES if file.stem.startswith(name)]) >= 2
 
 
 def test_the_file_has_what_the_others_look_at(old: OldWarehouse) -> None:
-    assert {event for (event,) in old.sql("SELECT DISTINCT event FROM _safe_backfill_ledger")} == EVENTS
+    events = {event for (event,) in old.sql("SELECT DISTINCT event FROM _safe_backfill_ledger")}
+    assert events == (EVENTS if old.format == 1 else EVENTS | {"altered"})
     for table in ("events", "stock", "orders"):
         assert old.live(table) == old.live_after([*old.steps][-1], table)
     assert len(old.tables("__archive_")) >= 9
@@ -206,13 +241,15 @@ def test_the_file_has_what_the_others_look_at(old: OldWarehouse) -> None:
 
 def test_the_ledgers_columns_are_the_same_in_name_type_and_order(old: OldWarehouse, tmp_path: Path) -> None:
     columns = "SELECT column_name, column_type FROM (DESCRIBE _safe_backfill_ledger)"
-    assert old.sql(columns) == LEDGER
+    # Of format 1, which had a column more.
+    first = [one for one in LEDGER if old.format == 1 or one[0] != "code"]
+    assert old.sql(columns) == (first if old.format == 1 else first + PROVENANCE)
     old.publish("events", rows_of([1], 70), (1, 1))
-    assert old.sql(columns) == LEDGER + PROVENANCE
+    assert old.sql(columns) == first + PROVENANCE + [("format", "BIGINT")]
     old.path = str(tmp_path / "new.duckdb")
     old.io_manager = sb.RangeDuckDBIOManager(database=old.path, schema="main")
     old.publish("events", rows_of([1], 70), (1, 1))
-    assert old.sql(columns) == [one for one in LEDGER if one[0] != "code"] + PROVENANCE
+    assert old.sql(columns) == [one for one in LEDGER if one[0] != "code"] + PROVENANCE + [("format", "BIGINT")]
 
 
 def test_what_the_ledger_says_of_then_is_read(old: OldWarehouse) -> None:
@@ -295,11 +332,63 @@ def test_a_change_by_hand_since_then_is_seen(old: OldWarehouse, change: str) -> 
     assert "2024-01-02" in old.refusal("events", old.id_of("last_again"))
 
 
+def rehashed(old: OldWarehouse) -> None:
+    """Give all recorded rows the hashes of a database that hashes in another way."""
+    for column in ("fingerprint", "replaced_fingerprint"):
+        changed = f"regexp_replace({column}, ':duckdb-[^:]*:.+', ':duckdb-another:abc')"
+        old.sql(f"UPDATE _safe_backfill_ledger SET {column} = {changed}")
+
+
+@pytest.mark.parametrize(("table", "step", "before"), [("events", "last_again", "last_undone")])
+def test_a_publication_is_rolled_back_though_the_database_hashes_in_another_way_now(
+    old: OldWarehouse, table: str, step: str, before: str
+) -> None:
+    rehashed(old)
+    back = old.rollback(table, old.id_of(step))
+    assert back.success
+    assert old.live(table) == old.live_after(before, table)
+    assert old.rollback(table, back.run_id).success
+    assert old.live(table) == old.live_after(step, table)
+
+
+@pytest.mark.parametrize(
+    ("change", "seen"),
+    [
+        ("DELETE FROM stock WHERE day = '2024-01-01' AND id = 1", "changed since the last publication there"),
+        (
+            "INSERT INTO events SELECT * REPLACE (99 AS id) FROM events WHERE day = '2024-01-02' LIMIT 1",
+            "changed since",
+        ),
+        ("UPDATE events SET value = 0 WHERE day = '2024-01-04' AND id = 0", "was upgraded since, and hashes rows in"),
+    ],
+)
+def test_a_change_by_hand_is_seen_though_the_database_hashes_in_another_way_now(
+    old: OldWarehouse, change: str, seen: str
+) -> None:
+    # Two of its three rows stay as they are.
+    old.publish("events", [(4, 0, 30.0), (4, 1, 31.0), (4, 2, 5.0)], (4, 4))
+    rehashed(old)
+    old.sql(change)
+    table, step = ("stock", "stock_last") if "stock" in change else ("events", "last_again")
+    publication = old.newest("events") if "2024-01-04" in change else old.id_of(step)
+    assert seen in old.refusal(table, publication)
+
+
+def test_what_is_published_and_retired_after_another_hash_is_as_ever(old: OldWarehouse) -> None:
+    rehashed(old)
+    before = old.live("events")
+    result = old.publish("events", rows_of([1, 2], 70), (1, 2))
+    assert old.rollback("events", result.run_id).success
+    assert old.live("events") == before
+    old.retire("events")
+    assert old.live("events") == before
+
+
 def test_rows_that_were_approved_then_are_refused_and_staged_again(old: OldWarehouse) -> None:
-    """What made them isn't recorded."""
     refused = old.staged("orders", "published", days=(3, 4))
     assert "2 of 2 staged partitions are not what would be computed now" in failure_of(refused, "orders")
-    assert "2024-01-03: what made it isn't recorded" in failure_of(refused, "orders")
+    why = "what made it isn't recorded" if old.format == 1 else "the code changed from"
+    assert f"2024-01-03: {why}" in failure_of(refused, "orders")
     assert old.values("orders") == {1: [1, 2, 3], 2: [1, 2, 3], 3: [1, 2, 3]}
     assert old.staged("orders", "shadow", "audit", "published", days=(3, 4), rows=rows_of([3, 4], 5)).success
     assert old.values("orders") == {1: [1, 2, 3], 2: [1, 2, 3], 3: [5, 6, 7], 4: [5, 6, 7]}
@@ -329,10 +418,7 @@ def test_partitions_of_a_run_that_crashed_then_go_live(old: OldWarehouse) -> Non
 
 def test_retention_drops_what_is_over_and_no_more(old: OldWarehouse) -> None:
     archives, shadows = old.tables("__archive_"), old.tables("__shadow_")
-    schedule = sb.build_retention_schedule([old.asset("events")], shadow_days=0)
-    job = schedule.job
-    assert isinstance(job, dg.JobDefinition)
-    assert job.execute_in_process(resources={"io_manager": old.io_manager}, instance=old.instance).success
+    old.retire("events")
     expired = f"events__archive_{old.id_of('brief_and_standing').replace('-', '')}"
     assert old.tables("__archive_") == archives - {expired}
     assert old.tables("__shadow_") == {name for name in shadows if not name.startswith("events")}

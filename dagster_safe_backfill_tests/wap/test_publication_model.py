@@ -32,16 +32,9 @@ from hypothesis.stateful import (
 )
 
 import dagster_safe_backfill as sb
+from dagster_safe_backfill.model.events import RowCounts
 from dagster_safe_backfill.model.options import Strategy
-from dagster_safe_backfill.model.states import (
-    Audited,
-    Origin,
-    Published,
-    Rejected,
-    RolledBack,
-    RowCounts,
-    Staged,
-)
+from dagster_safe_backfill.model.states import Audited, Origin, Published, Rejected, RolledBack, Staged
 from dagster_safe_backfill.model.tables import TableRef, TableSpec
 from dagster_safe_backfill.sql.ledger import LEDGER
 from dagster_safe_backfill.wap.audit import audit

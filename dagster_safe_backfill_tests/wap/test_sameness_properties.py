@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dagster_safe_backfill as sb
+from dagster_safe_backfill.model.events import Fingerprint
 from dagster_safe_backfill.model.options import Strategy
 from dagster_safe_backfill.model.slices import KeyDimension, PartitionSlice
-from dagster_safe_backfill.model.states import Audited, Fingerprint, Origin, Published
+from dagster_safe_backfill.model.states import Audited, Origin, Published
 from dagster_safe_backfill.model.tables import Query, TableRef, TableSpec
 from dagster_safe_backfill.wap.audit import audit
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from dagster_safe_backfill.cli.upkeep.tables import ranges, seconds
-from dagster_safe_backfill.model.states import RowCounts
+from dagster_safe_backfill.model.events import RowCounts
 from dagster_safe_backfill.wap.ledger.entries import Entry
 from dagster_safe_backfill.wap.rollback.histories import undone
 

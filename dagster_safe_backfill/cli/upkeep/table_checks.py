@@ -20,7 +20,13 @@ from dagster_safe_backfill.errors import OtherAssetError, SafeBackfillError
 from dagster_safe_backfill.model.states import Origin
 from dagster_safe_backfill.model.tables import TableRef, names_of
 from dagster_safe_backfill.sql import ledger, terms
-from dagster_safe_backfill.wap.ledger.history import archives, partition_keys, shadow_owners, unrecorded_archives
+from dagster_safe_backfill.wap.ledger.history import (
+    archives,
+    known_ledger,
+    partition_keys,
+    shadow_owners,
+    unrecorded_archives,
+)
 from dagster_safe_backfill.wap.ledger.waiting import newest, staged_partitions, standing
 from dagster_safe_backfill.wap.retention import Retired, owners, retire
 from dagster_safe_backfill.warehouses.base import Session
@@ -102,9 +108,9 @@ class TableChecks:
             kind = loaded.spec.table.storage_kind or "the database"
             found.append(Check(name="warehouse", verdict="ok", message=f"{place} is reached: {kind} {told}"))
         table = loaded.spec.table
-        columns = session.tables.columns(ledger.ledger_of(table))
+        columns = known_ledger(session, table)
         found.append(_of_ledger(loaded, table, None if columns is None else names_of(columns)))
-        if not ledger.is_readable(columns):
+        if columns is None:
             return found
         work = _OfTable(loaded=loaded, session=session, table=table, place=self.place, days=days)
         return [*found, *work.checks()]

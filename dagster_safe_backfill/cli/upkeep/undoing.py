@@ -14,7 +14,8 @@ from dagster_safe_backfill.cli.definitions import LoadedAsset, reaching
 from dagster_safe_backfill.cli.following.place import Place, command
 from dagster_safe_backfill.cli.upkeep.tables import in_words, ranges, seconds, still_there
 from dagster_safe_backfill.errors import PublicationNotFoundError, RollbackConflictError
-from dagster_safe_backfill.model.states import Origin, RolledBack, RowCounts
+from dagster_safe_backfill.model.events import RowCounts
+from dagster_safe_backfill.model.states import Origin, RolledBack
 from dagster_safe_backfill.runs.backfills import has_ended
 from dagster_safe_backfill.runs.partitions import slice_of_keys
 from dagster_safe_backfill.wap.ledger.entries import has_ledger

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import dagster as dg
 
 from dagster_safe_backfill.errors import ConfigurationError, PlanChangedError
+from dagster_safe_backfill.model.events import Fingerprint
 from dagster_safe_backfill.model.plans import PLAN_TAG, Expected
-from dagster_safe_backfill.model.states import Fingerprint
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.wap.ledger.history import Change, history

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from dagster_safe_backfill.errors import PublishConflictError, PublishError, TransactionConflictError
+from dagster_safe_backfill.model.events import Fingerprint
 from dagster_safe_backfill.model.slices import TableSlice
-from dagster_safe_backfill.model.states import Fingerprint, Origin, Staged
+from dagster_safe_backfill.model.states import Origin, Staged
 from dagster_safe_backfill.model.tables import Column, TableRef, names_of
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
@@ -26,7 +27,7 @@ def check_conflict(session: Session, staged: Staged, now: Mapping[str, Fingerpri
     nothing, seen = Fingerprint(), _seen(staged)
     changed: list[str] = []
     for key, found in now.items():
-        # Not `is_like`: after an upgrade of DuckDB its hashes can't show that nothing changed, so this refuses.
+        # Not `is_like`: after an upgrade, other hashes can't show that nothing changed. Rows can be computed anew.
         if found != seen.get(key, nothing):
             changed.append(key)
     if not changed:
@@ -41,7 +42,11 @@ def check_conflict(session: Session, staged: Staged, now: Mapping[str, Fingerpri
         # Equal rows have other hashes over other columns. Then only the time of the change shows that it was this one.
         if change.fingerprint == now[key] or (change.columns != names and (at is None or change.recorded_at > at))
     }
-    who = listed([f"{key}: {by.get(key, 'by no publication, so by hand')}" for key in changed])
+    nobody = "by no publication, so by hand"
+    upgraded = "the database was upgraded, and hashes rows in another way, so it can't be seen if they changed"
+    who = listed(
+        [f"{key}: {by.get(key, upgraded if now[key].is_like(seen.get(key, nothing)) else nobody)}" for key in changed]
+    )
     raise PublishConflictError(
         f"{table}: {len(changed)} of the {len(now)} partitions changed since they were computed ({who}), so nothing"
         f" was published; the rows are in {staged.place}. Look at what changed, and compute the partitions again."

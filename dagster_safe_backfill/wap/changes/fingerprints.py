@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dagster_safe_backfill.model.events import Fingerprint
 from dagster_safe_backfill.model.slices import TableSlice
-from dagster_safe_backfill.model.states import Fingerprint
 from dagster_safe_backfill.model.tables import Column
 from dagster_safe_backfill.sql import fingerprints as sql
 from dagster_safe_backfill.sql.sameness import hash_of
@@ -28,12 +28,11 @@ def live_fingerprints(
     dialect, keys = session.dialect, table_slice.keys
     by_name = {column.name: column for column in columns}
     read = columns if names is None else [by_name[name] for name in names]
-    select = sql.fingerprints(table_slice, hash_of(read, dialect))
+    select = sql.fingerprints(table_slice, hash_of(read, dialect), known_hash=dialect.row_hash(dialect.known_row))
     found = dict.fromkeys(keys, Fingerprint())
-    algorithm = dialect.hash_algorithm
-    for position, rows, total in session.query(select):
+    for position, rows, total, known in session.query(select):
         if position is not None:
             # DuckDB sums hashes as HUGEINT, so the digest is an exact integer of more than 64 bits.
-            digest = f"{total:x}"
+            digest, algorithm = f"{total:x}", f"{dialect.name}-{known:x}"
             found[keys[int(position)]] = Fingerprint(rows=rows, digest=digest, algorithm=algorithm)
     return found

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from dagster_safe_backfill.errors import KeyViolationError, PublishConflictError
+from dagster_safe_backfill.model.events import Fingerprint, RowCounts
 from dagster_safe_backfill.model.slices import TableSlice
-from dagster_safe_backfill.model.states import Fingerprint, Origin, RowCounts, Staged
+from dagster_safe_backfill.model.states import Origin, Staged
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import publishing
 from dagster_safe_backfill.sql.audited_rows import sampled

@@ -10,9 +10,9 @@ from sqlglot import exp
 from typing_extensions import assert_never
 
 from dagster_safe_backfill.errors import TransactionConflictError, WriteError
+from dagster_safe_backfill.model.events import Fingerprint, RowCounts
 from dagster_safe_backfill.model.options import Strategy
 from dagster_safe_backfill.model.slices import TableSlice
-from dagster_safe_backfill.model.states import Fingerprint, RowCounts
 from dagster_safe_backfill.model.tables import Column, TableRef, names_of
 from dagster_safe_backfill.sql import publishing, terms
 from dagster_safe_backfill.sql.publishing import SliceWrite

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 from dagster_safe_backfill.model.tables import Column, TableRef, names_of
 from dagster_safe_backfill.sql import ledger, terms
+from dagster_safe_backfill.sql.ledger_rows import as_rows
 from dagster_safe_backfill.warehouses.base import Session
+
+_COLUMNS = ("publication_id", "recorded_at", "fingerprinted_columns")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,19 +52,15 @@ def alterations(session: Session, table: TableRef) -> dict[str, Alteration]:
 
     They are written by `record_alteration`.
     """
-    items = terms.columns(["publication_id", "recorded_at", "fingerprinted_columns"])
-    select = ledger.rows_of(table, items, ledger.is_event("altered")).order_by(terms.column("recorded_at"))
+    select = ledger.rows_of(table, terms.columns(_COLUMNS), ledger.is_event("altered"))
+    rows = session.query(select.order_by(terms.column("recorded_at")))
     found: dict[str, Alteration] = {}
-    for publication_id, at, text in session.query(select):
-        told = json.loads(text)
+    for row in as_rows(ledger.ledger_of(table), _COLUMNS, rows):
+        publication_id = row.text("publication_id")
         found[publication_id] = Alteration(
             publication_id=publication_id,
-            recorded_at=at,
-            before=_columns(told["before"]),
-            after=_columns(told["after"]),
+            recorded_at=row.time("recorded_at"),
+            before=row.columns("fingerprinted_columns", of="before"),
+            after=row.columns("fingerprinted_columns", of="after"),
         )
     return found
-
-
-def _columns(pairs: Iterable[tuple[str, str]]) -> tuple[Column, ...]:
-    return tuple(Column(name=name, type=kind) for name, kind in pairs)

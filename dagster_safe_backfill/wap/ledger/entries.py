@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,11 +9,12 @@ from typing import get_args
 
 from sqlglot import exp
 
-from dagster_safe_backfill.model.events import CHANGES_OF_LIVE, Event, StagedEvent
-from dagster_safe_backfill.model.states import RowCounts
+from dagster_safe_backfill.model.events import CHANGES_OF_LIVE, Event, RowCounts, StagedEvent
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import ledger, terms
-from dagster_safe_backfill.warehouses.base import Row, Session
+from dagster_safe_backfill.sql.ledger_rows import LedgerRow, as_rows
+from dagster_safe_backfill.wap.ledger.history import known_ledger
+from dagster_safe_backfill.warehouses.base import Session
 
 _WAITING: tuple[Event, ...] = ("staged", "audited", "approved")
 """The last events of partitions that are staged, and neither rejected nor published."""
@@ -57,7 +57,7 @@ class Entry:
 
 def has_ledger(session: Session, table: TableRef) -> bool:
     """Return True if there is a ledger, of this version or of an earlier one."""
-    return ledger.is_readable(session.tables.columns(ledger.ledger_of(table)))
+    return known_ledger(session, table) is not None
 
 
 def entries(
@@ -79,43 +79,43 @@ def entries(
         newest = [name for (name,) in session.query(ledger.newest_groups(table, *conditions, number=number))]
         conditions.append(terms.is_in(terms.column("publication_id"), map(terms.text, newest)))
     found = session.query(ledger.rows_of(table, terms.columns(_COLUMNS), *conditions))
-    found += _waiting(session, table, chosen)
-    return sorted((_entry(table, row) for row in found), key=lambda one: one.recorded_at)
+    rows = as_rows(ledger.ledger_of(table), _COLUMNS, found)
+    rows += _waiting(session, table, chosen)
+    return sorted((_entry(table, row) for row in rows), key=lambda one: one.recorded_at)
 
 
-def _waiting(session: Session, table: TableRef, chosen: Sequence[exp.Expr]) -> list[Row]:
+def _waiting(session: Session, table: TableRef, chosen: Sequence[exp.Expr]) -> list[LedgerRow]:
     """Return the rows of what is staged and neither rejected nor published, and whose shadow exists."""
     items = {name: terms.column(name) for name in _COLUMNS}
     events = ledger.is_event(*get_args(StagedEvent), "taken_up", *_DONE)
     newest = ledger.newest_by_partition(table, items, events, *chosen)
     names = {one.name.casefold() for one in session.tables.list(table.schema_beside, table.shadow_prefix)}
-    shadow = _COLUMNS.index("shadow")
-    return [
-        row
-        for row in session.query(newest.where(ledger.is_event(*_WAITING)))
-        if row[shadow] and table.shadow_named(row[shadow]).name.casefold() in names
-    ]
+    waiting: list[LedgerRow] = []
+    found = session.query(newest.where(ledger.is_event(*_WAITING)))
+    for row in as_rows(ledger.ledger_of(table), _COLUMNS, found):
+        shadow = row.optional_text("shadow")
+        if shadow and table.shadow_named(shadow).name.casefold() in names:
+            waiting.append(row)
+    return waiting
 
 
-def _entry(table: TableRef, row: Row) -> Entry:
-    of = dict(zip(_COLUMNS, row, strict=True))
+def _entry(table: TableRef, row: LedgerRow) -> Entry:
+    archive, shadow = row.optional_text("archive"), row.optional_text("shadow")
     return Entry(
-        recorded_at=of["recorded_at"],
-        event=of["event"],
-        key=of["partition_key"],
-        publication_id=of["publication_id"],
-        run_id=of["run_id"],
-        backfill_id=of["backfill_id"],
-        code_version=of["code_version"],
-        row_counts=RowCounts(
-            **{name: of[f"rows_{name}"] or 0 for name in ("staged", "inserted", "updated", "deleted", "unchanged")}
-        ),
-        archive=table.archive_named(of["archive"]) if of["archive"] else None,
-        expires_at=of["archive_expires_at"],
-        undone=tuple(json.loads(of["undone_publications"] or "[]")),
-        strategy=of["strategy"],
-        shadow=table.shadow_named(of["shadow"]) if of["shadow"] else None,
-        failed_audits=of["failed_audits"],
+        recorded_at=row.time("recorded_at"),
+        event=row.event(),
+        key=row.text("partition_key"),
+        publication_id=row.text("publication_id"),
+        run_id=row.text("run_id"),
+        backfill_id=row.optional_text("backfill_id"),
+        code_version=row.optional_text("code_version"),
+        row_counts=row.row_counts(),
+        archive=table.archive_named(archive) if archive else None,
+        expires_at=row.optional_time("archive_expires_at"),
+        undone=row.texts("undone_publications"),
+        strategy=row.optional_text("strategy"),
+        shadow=table.shadow_named(shadow) if shadow else None,
+        failed_audits=row.optional_text("failed_audits"),
     )
 
 

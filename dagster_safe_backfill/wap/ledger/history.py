@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
 
 from sqlglot import exp
 
-from dagster_safe_backfill.model.events import CHANGES_OF_LIVE, ChangeEvent
-from dagster_safe_backfill.model.provenance import Provenance
+from dagster_safe_backfill.model.events import CHANGES_OF_LIVE, ChangeEvent, Fingerprint, RowCounts
 from dagster_safe_backfill.model.slices import TableSlice
-from dagster_safe_backfill.model.states import Fingerprint, Origin, RowCounts
-from dagster_safe_backfill.model.tables import TableRef
+from dagster_safe_backfill.model.states import Origin
+from dagster_safe_backfill.model.tables import Column, TableRef
 from dagster_safe_backfill.sql import ledger, terms
-from dagster_safe_backfill.warehouses.base import Row, Session
+from dagster_safe_backfill.sql.ledger_rows import LedgerRow, as_rows
+from dagster_safe_backfill.warehouses.base import Session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +59,15 @@ _COLUMNS = (
 )
 
 
+def known_ledger(session: Session, table: TableRef) -> Sequence[Column] | None:
+    """Return the columns of a table's ledger, of this format or of an earlier one; None if there is no ledger.
+
+    Raises:
+        LedgerError: The ledger is damaged.
+    """
+    return ledger.checked(session.tables.columns(ledger.ledger_of(table)), table, session.dialect)
+
+
 def changes_by(session: Session, table: TableRef, *publication_ids: str) -> list[Change]:
     """Return the changes of the publications or rollbacks with these ids, one for each partition, the oldest first."""
     return _changes(session, table, terms.is_in(terms.column("publication_id"), map(terms.text, publication_ids)))
@@ -86,8 +93,7 @@ def history(session: Session, table: TableRef, keys: Sequence[str] | None = None
 
 def partition_keys(session: Session, table: TableRef) -> tuple[str, ...]:
     """Return the keys of all partitions that were ever changed; empty if there is no ledger."""
-    # A ledger of an earlier version lacks columns until the next run writes to it; readers can't add them.
-    if not ledger.is_readable(session.tables.columns(ledger.ledger_of(table))):
+    if known_ledger(session, table) is None:
         return ()
     select = ledger.rows_of(table, [terms.column("partition_key")], ledger.is_event(*CHANGES_OF_LIVE)).distinct()
     return tuple([key for (key,) in session.query(select)])
@@ -207,29 +213,28 @@ def other_versions(session: Session, table: TableRef, origin: Origin) -> list[st
 
 
 def _changes(session: Session, table: TableRef, *conditions: exp.Expr) -> list[Change]:
-    return list(map(partial(_change, table), session.query(ledger.changes_of(table, _COLUMNS, *conditions))))
+    found = session.query(ledger.changes_of(table, _COLUMNS, *conditions))
+    return [_change(table, row) for row in as_rows(ledger.ledger_of(table), _COLUMNS, found)]
 
 
-def _change(table: TableRef, row: Row) -> Change:
-    at, event, key, publication, run, backfill, version, *numbers = row[:12]
-    fingerprint, columns, replaced, archive, expires_at, undone, strategy = row[12:]
-    staged, inserted, updated, deleted, unchanged = (number or 0 for number in numbers)
+def _change(table: TableRef, row: LedgerRow) -> Change:
+    archive = row.optional_text("archive")
     return Change(
-        recorded_at=at,
-        event=event,
-        key=key,
-        publication_id=publication,
-        run_id=run,
-        backfill_id=backfill,
-        code_version=version,
-        row_counts=RowCounts(staged=staged, inserted=inserted, updated=updated, deleted=deleted, unchanged=unchanged),
-        fingerprint=Fingerprint.parse(fingerprint) if fingerprint else None,
-        columns=tuple(json.loads(columns or "[]")),
-        replaced=Fingerprint.parse(replaced) if replaced else None,
+        recorded_at=row.time("recorded_at"),
+        event=row.change_event(),
+        key=row.text("partition_key"),
+        publication_id=row.text("publication_id"),
+        run_id=row.text("run_id"),
+        backfill_id=row.optional_text("backfill_id"),
+        code_version=row.optional_text("code_version"),
+        row_counts=row.row_counts(),
+        fingerprint=row.fingerprint("fingerprint"),
+        columns=row.texts("fingerprinted_columns"),
+        replaced=row.fingerprint("replaced_fingerprint"),
         archive=table.archive_named(archive) if archive else None,
-        expires_at=expires_at,
-        undone=tuple(json.loads(undone or "[]")),
-        strategy=strategy,
+        expires_at=row.optional_time("archive_expires_at"),
+        undone=row.texts("undone_publications"),
+        strategy=row.optional_text("strategy"),
     )
 
 
@@ -240,13 +245,16 @@ def cause_of_change(session: Session, live: TableSlice, keys: Collection[str]) -
     them.
     """
     columns = session.tables.columns(ledger.ledger_of(live.table)) or ()
-    items = ledger.known_columns(["partition_key", "provenance", "recorded_at"], columns)
+    names = ("partition_key", "provenance", "recorded_at")
+    items = ledger.known_columns(names, columns)
     is_one = terms.is_in(terms.column("partition_key"), map(terms.text, sorted(keys)))
-    newest = session.query(ledger.newest_by_partition(live.table, items, ledger.is_event("published"), is_one))
+    newest = ledger.newest_by_partition(live.table, items, ledger.is_event("published"), is_one)
+    rows = as_rows(ledger.ledger_of(live.table), names, session.query(newest))
+    made_by = {row.text("partition_key"): row.provenance() for row in rows}
     assert live.partition_slice is not None
     now = live.partition_slice.meanings
-    for key, made_by in {key: made_by for key, made_by, _at in newest}.items():
-        before = None if made_by is None else Provenance.parse(made_by).parts.get("partition")
+    for key, provenance in made_by.items():
+        before = None if provenance is None else provenance.parts.get("partition")
         if before is not None and before != now[key]:
             return f"as its partitions definition changed: {key} was {before}, and is {now[key]} now"
-    return "by hand or by another version of the database"
+    return "by hand or by another program"

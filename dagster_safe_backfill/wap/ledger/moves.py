@@ -5,23 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 
-from dagster_safe_backfill.model.events import CHANGES_OF_LIVE
-from dagster_safe_backfill.model.states import Fingerprint
+from dagster_safe_backfill.model.events import CHANGES_OF_LIVE, Fingerprint
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import ledger, terms
+from dagster_safe_backfill.sql.ledger_rows import as_rows
 from dagster_safe_backfill.warehouses.base import Session
+
+_COLUMNS = ("publication_id", "partition_key", "moved")
 
 
 def text_of_fingerprints(left: Mapping[str, Fingerprint] | None) -> str | None:
-    """Return the text that `fingerprints_of` reads."""
+    """Return the text that `LedgerRow.fingerprints` reads."""
     return json.dumps({key: str(fingerprint) for key, fingerprint in left.items()}) if left else None
-
-
-def fingerprints_of(text: str | None) -> dict[str, Fingerprint]:
-    """Return the fingerprints of the partitions that staged rows leave; empty if the row is that of a change."""
-    # A change has a list of partitions in this column.
-    told: dict[str, str] = json.loads(text) if text and text.startswith("{") else {}
-    return {key: Fingerprint.parse(one) for key, one in told.items()}
 
 
 def moved_rows(session: Session, table: TableRef, publication_ids: Iterable[str]) -> dict[str, set[tuple[str, str]]]:
@@ -29,10 +24,11 @@ def moved_rows(session: Session, table: TableRef, publication_ids: Iterable[str]
 
     The ledger must have all columns.
     """
-    items = terms.columns(["publication_id", "partition_key", "moved"])
     is_one = terms.is_in(terms.column("publication_id"), map(terms.text, publication_ids))
-    select = ledger.rows_of(table, items, ledger.is_event(*CHANGES_OF_LIVE), ledger.is_given("moved"), is_one)
+    conditions = [ledger.is_event(*CHANGES_OF_LIVE), ledger.is_given("moved"), is_one]
     found: dict[str, set[tuple[str, str]]] = {}
-    for publication_id, was, moved in session.query(select):
-        found.setdefault(publication_id, set()).update((was, now) for now in json.loads(moved))
+    rows = session.query(ledger.rows_of(table, terms.columns(_COLUMNS), *conditions))
+    for row in as_rows(ledger.ledger_of(table), _COLUMNS, rows):
+        was, pairs = row.text("partition_key"), found.setdefault(row.text("publication_id"), set())
+        pairs.update((was, now) for now in row.texts("moved"))
     return found

@@ -9,6 +9,7 @@ from dagster_safe_backfill.model.states import Origin
 from dagster_safe_backfill.model.tables import TableRef, names_of
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import ledger
+from dagster_safe_backfill.wap.ledger.history import known_ledger
 from dagster_safe_backfill.warehouses.base import Session
 
 _DONE = {"published": "published", "moved": "published", "rolled_back": "rolled back", "stored": "wrote"}
@@ -35,10 +36,11 @@ def check_owner(session: Session, table: TableRef, *, origin: Origin, keys: Sequ
     Raises:
         OtherAssetError: Another asset wrote the table last, or has staged rows for it in the same run.
         ConfigurationError: The table's history is in the ledger of another schema.
+        LedgerError: The ledger is damaged.
     """
     if origin.asset_key is None:
         return None
-    columns = session.tables.columns(ledger.ledger_of(table))
+    columns = known_ledger(session, table)
     if columns is not None and "asset_key" not in map(str.casefold, names_of(columns)):
         return None
     owner = None if columns is None else check_writer(session, table, origin=origin, keys=keys)

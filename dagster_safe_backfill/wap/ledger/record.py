@@ -11,11 +11,12 @@ from sqlglot import exp
 
 from dagster_safe_backfill.audits.verdicts import AuditResult
 from dagster_safe_backfill.errors import PublishError
-from dagster_safe_backfill.model.events import ChangeEvent, Event, StagedEvent
+from dagster_safe_backfill.model.events import ChangeEvent, Event, Fingerprint, RowCounts, StagedEvent
 from dagster_safe_backfill.model.options import Strategy
-from dagster_safe_backfill.model.states import Archive, Fingerprint, Origin, RowCounts, Staged, StagedPartition
+from dagster_safe_backfill.model.states import Archive, Origin, Staged, StagedPartition
 from dagster_safe_backfill.model.tables import Column, TableRef, names_of
 from dagster_safe_backfill.sql import ledger, terms
+from dagster_safe_backfill.sql.ledger_rows import as_rows
 from dagster_safe_backfill.wap.ledger.moves import text_of_fingerprints
 from dagster_safe_backfill.warehouses.base import Session
 
@@ -84,9 +85,11 @@ def record(
     if not rows:
         return
     name, target = str(table), ledger.ledger_of(table)
-    latest = exp.Max(this=terms.column("recorded_at"))
-    ((last,),) = (reader or session).query(ledger.rows_of(table, [latest]))
-    now = datetime.now(timezone.utc)
+    names = ("recorded_at", "format")
+    newest = ledger.rows_of(table, [exp.Max(this=terms.column(name)) for name in names])
+    (found,) = as_rows(target, names, (reader or session).query(newest))
+    ledger.check_format(found.count("format"), table)
+    last, now = found.optional_time("recorded_at"), datetime.now(timezone.utc)
     common: Values = {
         "recorded_at": now if last is None else max(now, last + _TICK),
         "event": event,
@@ -98,6 +101,7 @@ def record(
         "asset_key": origin.asset_key,
         # The column keeps its first name, so that ledgers of earlier versions can be read.
         "scope": origin.group,
+        "format": ledger.FORMAT,
     }
     # A row's own values win: `record_taken` names the group that had staged the partition.
     whole = [{**common, **row} for row in rows]

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import get_args
 
-from dagster_safe_backfill.model.events import Event, StagedEvent
-from dagster_safe_backfill.model.provenance import Provenance
-from dagster_safe_backfill.model.states import Fingerprint, Origin, StagedPartition
+from dagster_safe_backfill.model.events import Event, Fingerprint, StagedEvent
+from dagster_safe_backfill.model.states import Origin, StagedPartition
 from dagster_safe_backfill.model.tables import TableRef, names_of
 from dagster_safe_backfill.sql import ledger, terms
-from dagster_safe_backfill.wap.ledger.moves import fingerprints_of
-from dagster_safe_backfill.warehouses.base import Row, Session
+from dagster_safe_backfill.sql.ledger_rows import LedgerRow, as_rows
+from dagster_safe_backfill.wap.ledger.history import known_ledger
+from dagster_safe_backfill.warehouses.base import Session
 
 _WAITING: tuple[Event, ...] = ("audited", "approved", "refused")
 """The last events of partitions that passed their own audits, and whose rows may still be published."""
@@ -25,7 +23,7 @@ _DONE: tuple[Event, ...] = ("published", "rolled_back")
 _COLUMNS = (
     *("partition_key", "event", "scope", "shadow", "run_id", "code_version"),
     *("asset_key", "provenance", "computed_by", "moved"),
-    *("fingerprint", "fingerprinted_columns", "rows_staged", "publication_id", "recorded_at", "computed_at"),
+    *("fingerprint", "fingerprinted_columns", "rows_staged", "publication_id", "recorded_at", "computed_at", "format"),
 )
 
 
@@ -47,8 +45,8 @@ def staged_partitions(
         assets: The keys of the asset that asks; see `Origin.assets`. Partitions that another asset staged are left out.
             Defaults to all assets.
     """
-    columns = session.tables.columns(ledger.ledger_of(table)) or ()
-    if not ledger.is_readable(columns):
+    columns = known_ledger(session, table)
+    if columns is None:
         return []
     conditions = [ledger.is_event(*get_args(StagedEvent), "taken_up", *_DONE)]
     if keys is not None:
@@ -59,7 +57,7 @@ def staged_partitions(
         conditions.append(ledger.is_of_asset(assets))
     items = ledger.known_columns(_COLUMNS, columns)
     found = session.query(ledger.newest_by_partition(table, items, *conditions))
-    return list(map(partial(_staged_partition, table), found))
+    return [_staged_partition(table, row) for row in as_rows(ledger.ledger_of(table), _COLUMNS, found)]
 
 
 def newest(found: Iterable[StagedPartition]) -> dict[str, StagedPartition]:
@@ -113,24 +111,24 @@ def emptied(session: Session, table: TableRef, moved: Iterable[StagedPartition])
     return owned
 
 
-def _staged_partition(table: TableRef, row: Row) -> StagedPartition:
-    of = dict(zip(_COLUMNS, row, strict=True))
-    shadow, fingerprint, columns = of["shadow"], of["fingerprint"], of["fingerprinted_columns"]
+def _staged_partition(table: TableRef, row: LedgerRow) -> StagedPartition:
+    ledger.check_format(row.count("format"), table)
+    shadow, at = row.optional_text("shadow"), row.time("recorded_at")
     return StagedPartition(
-        key=of["partition_key"],
-        event=of["event"],
-        group=of["scope"],
+        key=row.text("partition_key"),
+        event=row.event(),
+        group=row.text("scope"),
         shadow=table.shadow_named(shadow) if shadow else None,
-        run_id=of["run_id"],
-        code_version=of["code_version"],
-        asset_key=of["asset_key"],
-        provenance=None if of["provenance"] is None else Provenance.parse(of["provenance"]),
-        computed_by=of["computed_by"] or of["run_id"],
-        fingerprint=Fingerprint.parse(fingerprint) if fingerprint else Fingerprint(),
-        columns=None if columns is None else tuple(json.loads(columns)),
-        rows=of["rows_staged"] or 0,
-        left=fingerprints_of(of["moved"]),
-        publication_id=of["publication_id"],
-        recorded_at=of["recorded_at"],
-        computed_at=of["computed_at"] or of["recorded_at"],
+        run_id=row.text("run_id"),
+        code_version=row.optional_text("code_version"),
+        asset_key=row.optional_text("asset_key"),
+        provenance=row.provenance(),
+        computed_by=row.optional_text("computed_by") or row.text("run_id"),
+        fingerprint=row.fingerprint("fingerprint") or Fingerprint(),
+        columns=row.optional_texts("fingerprinted_columns"),
+        rows=row.count("rows_staged"),
+        left=row.fingerprints("moved"),
+        publication_id=row.text("publication_id"),
+        recorded_at=at,
+        computed_at=row.optional_time("computed_at") or at,
     )

@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dagster_safe_backfill.errors import ArchiveNotFoundError, PublicationNotFoundError
+from dagster_safe_backfill.model.events import Fingerprint
 from dagster_safe_backfill.model.slices import PartitionSlice
-from dagster_safe_backfill.model.states import Fingerprint, StagedPartition
+from dagster_safe_backfill.model.states import StagedPartition
 from dagster_safe_backfill.model.tables import TableRef, TableSpec, names_of
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from sqlglot import exp
 
 from dagster_safe_backfill.errors import ArchiveNotFoundError, RollbackError
+from dagster_safe_backfill.model.events import Fingerprint, RowCounts
 from dagster_safe_backfill.model.options import Strategy
 from dagster_safe_backfill.model.slices import TableSlice
-from dagster_safe_backfill.model.states import Fingerprint, RowCounts
 from dagster_safe_backfill.model.tables import Column, Loss, TableRef, TableSpec, names_of
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import publishing, staging, terms

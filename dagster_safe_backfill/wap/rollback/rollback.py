@@ -7,22 +7,23 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from dagster_safe_backfill.errors import PublicationNotFoundError, RollbackConflictError, RollbackError
+from dagster_safe_backfill.model.events import Fingerprint
 from dagster_safe_backfill.model.slices import PartitionSlice, TableSlice
-from dagster_safe_backfill.model.states import Archive, Fingerprint, Origin, RolledBack
+from dagster_safe_backfill.model.states import Archive, Origin, RolledBack
 from dagster_safe_backfill.model.tables import Column, TableSpec, names_of
 from dagster_safe_backfill.model.text import listed
-from dagster_safe_backfill.sql import ledger, staging
+from dagster_safe_backfill.sql import staging
 from dagster_safe_backfill.wap.changes.archive import archived, expiry
 from dagster_safe_backfill.wap.changes.conflicts import check_meanwhile, check_replaced
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
-from dagster_safe_backfill.wap.ledger.alterations import Alteration, alterations
+from dagster_safe_backfill.wap.ledger.alterations import alterations
 from dagster_safe_backfill.wap.ledger.history import (
     Change,
-    cause_of_change,
     changes_by,
     changes_by_backfill,
     changes_in,
     history,
+    known_ledger,
     newest_publication,
 )
 from dagster_safe_backfill.wap.ledger.owner import check_owner
@@ -35,6 +36,7 @@ from dagster_safe_backfill.wap.ledger.record import (
 )
 from dagster_safe_backfill.wap.recovery import finish_interrupted_swap
 from dagster_safe_backfill.wap.rollback.columns import ColumnsBack, check_alterable, columns_back
+from dagster_safe_backfill.wap.rollback.conflicts import check_unchanged, check_uncompared, live_state
 from dagster_safe_backfill.wap.rollback.histories import rollback_path
 from dagster_safe_backfill.wap.rollback.moves import check_moves
 from dagster_safe_backfill.wap.rollback.restore import (
@@ -45,7 +47,7 @@ from dagster_safe_backfill.wap.rollback.restore import (
     of_table,
     sources_of,
 )
-from dagster_safe_backfill.wap.rollback.undone import Chosen, UndonePartition, is_dropped
+from dagster_safe_backfill.wap.rollback.undone import Chosen, UndonePartition
 from dagster_safe_backfill.wap.tables.slices import live_slice
 from dagster_safe_backfill.warehouses.base import Session
 
@@ -113,7 +115,7 @@ class _Rollback:
         upgrade_ledger(self.session, table)
         # This locks the live table, so that no other session changes what is read from here on.
         with self.session.tables.hold(table, run_id=self.origin.run_id) as committed:
-            if not ledger.is_readable(committed.tables.columns(ledger.ledger_of(table))):
+            if known_ledger(committed, table) is None:
                 raise self._not_found("its ledger has no publication that could be rolled back")
             check_owner(committed, table, origin=self.origin, keys=chosen.keys)
             repeated = self._repeated()
@@ -130,10 +132,15 @@ class _Rollback:
             self._check_covered(undoing)
             check_moves(self.session, table, undoing)
             live, columns = self._live(undoing)
-            now = self._now(committed, live, columns, undoing, altered)
+            state = live_state(committed, live, columns, undoing, altered)
+            if not self.force:
+                check_unchanged(self.session.reader, live, state)
+            now = state.fingerprints
         back = columns_back(self.session, live, columns, undoing, altered)
         check_alterable(self.session, table, back)
         restoration = self._restoration(live, back, undoing)
+        if not self.force:
+            check_uncompared(live, state, undoing, {} if back.whole else restoration.row_counts)
         kept = {key: now[key].rows for key, one in undoing.items() if not one.has_rows}
         restoration = replace(restoration, unchanged=kept)
         archive = Archive() if self.dry_run else self._applied(restoration, live, columns, back, undoing, now=now)
@@ -291,48 +298,6 @@ class _Rollback:
         partitions = self.partition_slice.only(undoing)
         live = live_slice(self.session, spec=spec, partition_slice=partitions, columns=columns)
         return live, columns
-
-    def _now(
-        self,
-        committed: Session,
-        live: TableSlice,
-        every: Sequence[Column],
-        undoing: Mapping[str, UndonePartition],
-        altered: Mapping[str, Alteration],
-    ) -> Mapping[str, Fingerprint]:
-        """Return a mapping from partition key to the live partition's fingerprint.
-
-        Raises:
-            RollbackConflictError: Live partitions changed after the last publication that the ledger records.
-        """
-        names = names_of(every)
-        by_columns: dict[tuple[str, ...], list[str]] = {}
-        for key, one in undoing.items():
-            by_columns.setdefault(one.newest.columns, []).append(key)
-        changed = {key for key, one in undoing.items() if one.is_changed_by_hand}
-        now: dict[str, Fingerprint] = {}
-        for columns, keys in by_columns.items():
-            gone = [name for name in columns if name not in names]
-            if gone or not columns:
-                # A column of the fingerprint is gone, so the rows can't be compared with it.
-                found = live_fingerprints(committed, live.only(keys), every)
-                changed.update(key for key in keys if not is_dropped(gone, found[key], undoing[key], altered))
-            else:
-                found = live_fingerprints(committed, live.only(keys), every, columns)
-                changed.update(key for key in keys if found[key] != undoing[key].newest.fingerprint)
-            if gone or columns == names:
-                now |= found
-        if changed and not self.force:
-            cause = cause_of_change(self.session.reader, live, changed)
-            raise RollbackConflictError(
-                f"{live.table}: {listed(sorted(changed))} changed since the last publication there,"
-                f" {cause}, so nothing was rolled back. Look at what changed."
-                " With force, the rollback replaces the changed rows and archives them.",
-                table=str(live.table),
-                keys=sorted(changed),
-            )
-        others = [key for key in undoing if key not in now]
-        return now | live_fingerprints(committed, live.only(others), every) if others else now
 
     def _applied(
         self,

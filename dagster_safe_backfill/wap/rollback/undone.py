@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from dagster_safe_backfill.model.states import Fingerprint
+from dagster_safe_backfill.model.events import Fingerprint
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.wap.ledger.alterations import Alteration
 from dagster_safe_backfill.wap.ledger.history import Change

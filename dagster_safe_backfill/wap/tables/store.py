@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dagster_safe_backfill.errors import ConfigurationError, KeyViolationError, WarehouseError
+from dagster_safe_backfill.model.events import RowCounts
 from dagster_safe_backfill.model.slices import PartitionSlice
-from dagster_safe_backfill.model.states import Origin, RowCounts, Staged
+from dagster_safe_backfill.model.states import Origin, Staged
 from dagster_safe_backfill.model.tables import TableSpec
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.wap.changes.conflicts import check_seen

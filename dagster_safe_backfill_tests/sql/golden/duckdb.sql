@@ -185,7 +185,22 @@ LIMIT 1;
 SELECT
   "_sb_partition",
   COUNT(*),
-  SUM("_sb_hash")
+  SUM("_sb_hash"),
+  HASH(
+    1,
+    170141183460469231731687303715884105727,
+    2.5,
+    2.5e0,
+    TRUE,
+    DATE '2024-02-29',
+    INTERVAL 1 MONTH,
+    'short',
+    'a text of more than twelve bytes',
+    [1, 2],
+    {'a': 1},
+    MAP {'a': 1},
+    NULL
+  )
 FROM (
   SELECT
     HASH("day") AS "_sb_hash",

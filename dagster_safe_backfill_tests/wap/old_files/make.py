@@ -1,16 +1,16 @@
-"""Makes a database and a JSON: what the library wrote before its ledger's code was laid out anew.
+"""Makes a database and a JSON: what the library wrote at the time of an earlier ledger format.
 
-Run it on commit 519714f, whose options and imports it uses, so never on a later one, and once for each DuckDB that
-`requirements.lock` has, as each hashes rows in its own way:
+Run it on the last commit of a format, named in `COMMITS`, once for each DuckDB that is to be tried:
 
     git worktree add /tmp/old 519714f
-    PYTHONPATH=/tmp/old python make.py
+    PYTHONPATH=/tmp/old python make.py 1
 
 The database has each kind of event that the ledger knows on DuckDB, archives, and shadows that stand. The JSON has,
 by the name of each step, the id of its run and the live tables that it changed, as another connection reads them.
 """
 
 import json
+import sys
 import time
 from collections.abc import Sequence
 from datetime import date, datetime, timezone
@@ -25,7 +25,8 @@ import pyarrow as pa
 
 import dagster_safe_backfill as sb
 
-DATABASE = Path(__file__).with_name(f"v0.1.0-duckdb-{duckdb.__version__}.duckdb")
+COMMITS = {1: "519714f", 2: "a908a28"}
+"""The last commit of each format of the ledger."""
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-02-01")
 RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 TABLES = ("events", "orders", "stock")
@@ -69,12 +70,28 @@ def rows_of(days: Sequence[int], value: float, count: int = 3) -> list[Row]:
     return [(day, n, value + n) for day in days for n in range(count)]
 
 
+def options_of(
+    *, publish: str = "merge", archive_days: float = FOR_EVER, on_schema_change: str = "raise", batch_size: int = 0
+) -> dict[str, Any]:
+    """Return the options of `wap_asset` as the library of then spells them."""
+    how: dict[str, Any] = {"archive_days": archive_days, "on_schema_change": on_schema_change}
+    if not hasattr(sb, "Merge"):
+        batches = {"batch_size": batch_size, "max_retries": 0} if batch_size else {}
+        return {"publish": publish, **how, **batches}
+    strategy = {"merge": sb.Merge, "replace": sb.Replace, "swap": sb.Swap}[publish]
+    batches: dict[str, Any] = {"limits": sb.Limits(max_retries=0)}
+    if batch_size:
+        batches["batches"] = sb.Batches(size=batch_size)
+    return {"publish": strategy(**how), **batches}
+
+
 class Maker:
     """Runs the steps, and notes what live is after each."""
 
-    def __init__(self) -> None:
+    def __init__(self, database: Path) -> None:
+        self.database = database
         self.instance = dg.DagsterInstance.ephemeral()
-        self.io_manager = sb.RangeDuckDBIOManager(database=str(DATABASE), schema="main")
+        self.io_manager = sb.RangeDuckDBIOManager(database=str(database), schema="main")
         self.steps: dict[str, dict[str, Any]] = {}
         self.live: dict[str, Any] = {}
 
@@ -93,7 +110,7 @@ class Maker:
             unique_key=["day", "id"],
             audits=[sb.not_null("value")],
             backfill_policy=sb.single_run(),
-            **{"archive_days": FOR_EVER, **options},
+            **options_of(**options),
         )(compute)
 
     def staged(self, name: str, rows: Sequence[Row], most: int) -> sb.StagedWapAssets:
@@ -108,7 +125,7 @@ class Maker:
             unique_key=["day", "id"],
             audits=[sb.not_null("value"), sb.row_count_between(1, most, over="run")],
             backfill_policy=sb.single_run(),
-            archive_days=FOR_EVER,
+            **options_of(),
         )
 
     def run(self, step: str, assets: Any, days: Sequence[int], *, only: str = "", fails: bool = False) -> None:
@@ -139,7 +156,7 @@ class Maker:
 
     def note(self, step: str, run_id: str) -> None:
         self.steps[step] = {"run_id": run_id}
-        with duckdb.connect(str(DATABASE), read_only=True) as connection:
+        with duckdb.connect(str(self.database), read_only=True) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             found = {name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
             for table in sorted(found.intersection(TABLES)):
@@ -156,7 +173,7 @@ def make_events(maker: Maker) -> None:
     changed = [(2, 0, 20.0), *rows_of([2], 1)[1:], *rows_of([3], 1), *rows_of([4], 1, 2), *rows_of([5], 5)]
     run("changed", asset(changed), [2, 5])
     run("replaced", asset(rows_of([3, 4], 30), publish="replace"), [3, 4])
-    run("batch_failed", asset(rows_of([7, 8], 7), broken=8, batch_size=1, max_retries=0), [7, 8], fails=True)
+    run("batch_failed", asset(rows_of([7, 8], 7), broken=8, batch_size=1), [7, 8], fails=True)
     run("batch_resumed", asset(rows_of([7, 8], 7), batch_size=1), [7, 8])
     run("rejected_and_discarded", asset([(6, 0, None)]), [6, 6], fails=True)
     run("brief", asset(rows_of([8], 80), archive_days=1e-5), [8, 8])
@@ -167,7 +184,7 @@ def make_events(maker: Maker) -> None:
     maker.execute("last_undone", sb.build_rollback_job(asset([]), archive_days=FOR_EVER))
     run("last_again", asset(rows_of([1, 2, 3], 60)), [1, 3])
     run("rejected", asset([(6, 0, None)]), [6, 6], fails=True)
-    run("crashed", asset(rows_of([9, 10], 9), broken=10, batch_size=1, max_retries=0), [9, 10], fails=True)
+    run("crashed", asset(rows_of([9, 10], 9), broken=10, batch_size=1), [9, 10], fails=True)
 
 
 def make_stock(maker: Maker) -> None:
@@ -194,15 +211,16 @@ def make_staged(maker: Maker) -> None:
 
 
 if __name__ == "__main__":
-    DATABASE.unlink(missing_ok=True)
+    made = Path(__file__).with_name(f"ledger-{int(sys.argv[1])}-duckdb-{duckdb.__version__}.duckdb")
+    made.unlink(missing_ok=True)
     with duckdb.connect() as connection:
         # The smallest blocks, as it is kept in the repository; and DuckDB 1.4 reads it too.
-        connection.execute(f"ATTACH '{DATABASE}' AS made (BLOCK_SIZE 16384, STORAGE_VERSION 'v1.4.0')")
-    maker = Maker()
+        connection.execute(f"ATTACH '{made}' AS made (BLOCK_SIZE 16384, STORAGE_VERSION 'v1.4.0')")
+    maker = Maker(made)
     make_events(maker)
     make_stock(maker)
     make_staged(maker)
-    with duckdb.connect(str(DATABASE)) as connection:
+    with duckdb.connect(str(made)) as connection:
         connection.execute("CHECKPOINT")
     lines = [f"{json.dumps(name)}: {json.dumps(step, ensure_ascii=False)}" for name, step in maker.steps.items()]
-    DATABASE.with_suffix(".json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    made.with_suffix(".json").write_text("{\n" + ",\n".join(lines) + "\n}\n")

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 import dagster_safe_backfill as sb
+from dagster_safe_backfill.model.events import Fingerprint
 from dagster_safe_backfill.model.options import Strategy
-from dagster_safe_backfill.model.states import Audited, Fingerprint, Origin
+from dagster_safe_backfill.model.states import Audited, Origin
 from dagster_safe_backfill.model.tables import Query
 from dagster_safe_backfill.wap.audit import audit
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints

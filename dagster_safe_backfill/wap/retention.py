@@ -142,7 +142,7 @@ def drop_found(
     *,
     rules: RetentionRules,
     origin: Origin,
-    at_once: int = 100,
+    at_once: int = 250,
 ) -> Retired:
     """Drop what a dry run of `retire` found to be over, as far as it still is, and return it.
 

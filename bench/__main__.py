@@ -19,6 +19,7 @@ from bench.measure import (
     medians,
     prepare,
     publications,
+    retention,
     sameness,
 )
 from bench.report import MANY_AUDITS, Report
@@ -48,6 +49,7 @@ def main() -> int:
         publications=publications(turns=3 if is_quick else 7),
         batches=batches(turns=1 if is_quick else 3),
         sameness=sameness(turns=5 if is_quick else 15),
+        retention=retention(),
     )
     print(*report.tables(), sep="\n")
     print("\n### Aims\n")

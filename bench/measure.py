@@ -117,6 +117,11 @@ def sameness(*, turns: int) -> dict[str, dict[str, float]]:
     return json.loads(_python("-m", "bench.sameness", str(turns)).splitlines()[-1])
 
 
+def retention() -> dict[str, dict[str, float]]:
+    """Return what `bench.retention` measured."""
+    return json.loads(_python("-m", "bench.retention").splitlines()[-1])
+
+
 def batches(*, turns: int) -> Batches:
     """Return what `bench.batches` measured."""
     return json.loads(_python("-m", "bench.batches", str(turns)).splitlines()[-1])

@@ -10,11 +10,13 @@ from bench.contenders import BARE, BUILT_IN, CHECKS, FORMS, NO_OP, SAFE, TIGHT, 
 from bench.data import MEMORY_LIMIT_MB
 from bench.measure import Batches, Measured, Publications
 from bench.publications import DAYS, LIBRARY, RIVALS
+from bench.retention import GONE, STANDING
 from bench.sameness import EXACT, PLAIN
 
 USUAL, MANY_AUDITS = len(CHECKS), 20
 MAX_OVER_BARE, MAX_OVER_LIMIT_MB, MAX_IMPORT = 1.25, 100, 1.1
 MAX_MORE_SCANS = 3
+MAX_IDLE_STATEMENTS, MAX_WAIT = 20, 1.0
 MAX_FOR_EXACT = 0.05
 MAX_OVER_GROUP_BY, MIN_UNDER_CHECKS = 3, 3
 MAX_OVER_BARE_PUBLICATION = 1.3
@@ -37,6 +39,7 @@ class Report:
         publications: What publications and rollbacks took, by case, contender, step and quantity.
         batches: What the ways to cut a backfill took, by way and quantity.
         sameness: CPU seconds of a write and a merge, exact and plain, by type; see `bench.sameness`.
+        retention: What retention took, by case and quantity; see `bench.retention`.
     """
 
     results: Mapping[tuple[str, int, int], Measured]
@@ -46,6 +49,7 @@ class Report:
     publications: Publications
     batches: Batches
     sameness: Mapping[str, Mapping[str, float]]
+    retention: Mapping[str, Mapping[str, float]]
 
     @property
     def days(self) -> list[int]:
@@ -81,6 +85,12 @@ class Report:
         yield "\n### CPU seconds of a write and merge of a million rows, compared exactly and as the database does\n"
         for kind, one in self.sameness.items():
             yield f"- {kind}: " + ", ".join(f"{name} {seconds:.3f}" for name, seconds in one.items())
+        yield f"\n### Retention of a table with {STANDING:,} archives, {GONE:,} more of which are gone\n"
+        for case, one in self.retention.items():
+            yield (
+                f"- {case}: {one['seconds']:.2f} s, {one['statements']} statements,"
+                f" the longest session that writes {one['longest']:.2f} s"
+            )
         yield "\n### Import\n"
         yield ", ".join(f"{module} {seconds:.2f} s" for module, seconds in self.imports.items())
 
@@ -103,6 +113,7 @@ class Report:
             more = one[EXACT] / one[PLAIN] - 1
             what = f"exact comparison of {kind} columns: at most {MAX_FOR_EXACT:.0%} of a write and merge"
             yield what, f"{more:.1%}", more <= MAX_FOR_EXACT
+        yield from self._retention()
         ours = self.audits["audits"]
         ratio = ours / self.audits["bare"]
         yield (
@@ -121,6 +132,15 @@ class Report:
             f"loads {', '.join(self.loaded) or 'neither'}",
             not set(UNWANTED) & set(self.loaded),
         )
+
+    def _retention(self) -> Iterator[Aim]:
+        idle, *_, busiest = self.retention.values()
+        found = f"{idle['statements']} statements, {idle['seconds']:.2f} s"
+        is_met = idle["statements"] <= MAX_IDLE_STATEMENTS and idle["longest"] == 0
+        what = f"retention with nothing to drop: at most {MAX_IDLE_STATEMENTS} statements, no session that writes"
+        yield what, found, is_met
+        longest = busiest["longest"]
+        yield f"retention: nobody waits longer than {MAX_WAIT} s for it", f"{longest:.2f}", longest <= MAX_WAIT
 
     def _flatness(self) -> Iterator[Aim]:
         ours = {key[1:]: one for key, one in self.results.items() if key[0] == SAFE["query"]}

@@ -10,9 +10,9 @@ from pydantic import Field
 
 from dagster_safe_backfill.assets.metadata import options_of_asset
 from dagster_safe_backfill.errors import ConfigurationError, OtherAssetError
-from dagster_safe_backfill.model.options import MOST_DAYS, AssetOptions
+from dagster_safe_backfill.model.options import MOST_DAYS, UNKNOWN_RUN_DAYS, AssetOptions
 from dagster_safe_backfill.model.validation import check_number
-from dagster_safe_backfill.runs.declared import RETENTION_OF, ROLLBACK_OF, SHADOW_DAYS, table_io_of
+from dagster_safe_backfill.runs.declared import KEPT_UNKNOWN_DAYS, RETENTION_OF, ROLLBACK_OF, SHADOW_DAYS, table_io_of
 from dagster_safe_backfill.runs.partitions import order_of
 
 # As in the partition field of Dagster's UI and in `dagster asset materialize --partition-range`.
@@ -60,11 +60,15 @@ class RetentionConfig(dg.Config):
         dry_run: If True, the job only reports what it would drop.
         assets: The keys of the assets, as `a/b`, of which it drops tables. If empty, all that the schedule is for.
         shadow_days: How many days shadows are kept. If None, as the schedule says.
+        unknown_run_days: How many days what unknown runs made is kept. If None, as the schedule says.
     """
 
     dry_run: bool = Field(default=False, description="Only report what would be dropped.")
     assets: list[str] = Field(default=[], description="The keys of the assets. If empty, all of the schedule's.")
     shadow_days: float | None = Field(default=None, description="How many days shadows are kept.")
+    unknown_run_days: float | None = Field(
+        default=None, description="How many days what runs made that this Dagster doesn't know is kept."
+    )
 
 
 def build_rollback_job(
@@ -149,6 +153,7 @@ def build_retention_schedule(
     cron_schedule: str = "0 3 * * *",
     name: str = "safe_backfill_retention",
     shadow_days: float = 7,
+    unknown_run_days: float = UNKNOWN_RUN_DAYS,
     dry_run: bool = False,
     execution_timezone: str | None = None,
     default_status: dg.DefaultScheduleStatus = dg.DefaultScheduleStatus.STOPPED,
@@ -156,13 +161,17 @@ def build_retention_schedule(
 ) -> dg.ScheduleDefinition:
     """Make a schedule, with its job, that drops expired archives and the shadows of runs that have ended.
 
-    The job never drops the shadow of a run that is still running, or a table that isn't in the ledger.
+    The job never drops the shadow of a run that is still running, or a table that isn't in the ledger. It drops nothing
+    if the clock and the ledger disagree by more than a day, and says so.
 
     Args:
         assets: The assets whose archives and shadows are dropped.
         cron_schedule: The cron expression of the schedule.
         name: The schedule's name; its job is `<name>_job`.
         shadow_days: How many days the shadow of a failed run is kept, so that its rejected rows can be examined.
+        unknown_run_days: How many days, at least, what a run made is kept that Dagster doesn't know, counted from the
+            last row that the run wrote to the ledger. Such a run was deleted from Dagster, or is another Dagster's that
+            works with the same warehouse: then it may go on.
         dry_run: If True, the scheduled job only reports what it would drop. `RetentionConfig(dry_run=…)` sets it for a
             single run.
         execution_timezone: The time zone of the cron expression. If None, it is UTC.
@@ -170,7 +179,7 @@ def build_retention_schedule(
         io_manager_key: The key of the resource that is the I/O manager.
 
     Raises:
-        ConfigurationError: There are no assets, or `shadow_days` isn't allowed.
+        ConfigurationError: There are no assets, or a number of days isn't allowed.
 
     Example:
         ```python
@@ -185,22 +194,28 @@ def build_retention_schedule(
     tables = {asset.key: options_of_asset(asset) for asset in assets}
     if not tables:
         raise ConfigurationError("build_retention_schedule needs at least one asset")
-    check_number("shadow_days", shadow_days, of="days", most=MOST_DAYS)
+    _days("shadow_days", shadow_days)
+    _days("unknown_run_days", unknown_run_days)
 
     @dg.op(name=f"{name}_op", required_resource_keys={io_manager_key})
     def drop_what_is_over(context: dg.OpExecutionContext, config: RetentionConfig) -> None:
         upkeep = _upkeep()
         dropped: dict[str, str] = {}
         refused: list[OtherAssetError] = []
-        days = shadow_days if config.shadow_days is None else config.shadow_days
-        check_number("shadow_days", days, of="days", most=MOST_DAYS)
+        shadows_for = _days("shadow_days", shadow_days, config.shadow_days)
+        unknown_for = _days("unknown_run_days", unknown_run_days, config.unknown_run_days)
         for key, options in _chosen(tables, config.assets).items():
             table_io = table_io_of(getattr(context.resources, io_manager_key), key)
-            keep_for = timedelta(days=days)
             table = str(table_io.spec_of(key, options).table)
             try:
                 dropped[table] = upkeep.drop_expired(
-                    context, table_io, key=key, options=options, keep_shadows_for=keep_for, dry_run=config.dry_run
+                    context,
+                    table_io,
+                    key=key,
+                    options=options,
+                    shadows_for=shadows_for,
+                    unknown_for=unknown_for,
+                    dry_run=config.dry_run,
                 )
             except OtherAssetError as error:
                 # The tables of the other assets are cleaned up all the same.
@@ -215,6 +230,7 @@ def build_retention_schedule(
         metadata={
             RETENTION_OF: dg.MetadataValue.json([key.to_user_string() for key in tables]),
             SHADOW_DAYS: float(shadow_days),
+            KEPT_UNKNOWN_DAYS: float(unknown_run_days),
         },
     )
     def job() -> None:
@@ -228,6 +244,17 @@ def build_retention_schedule(
         default_status=default_status,
         run_config=dg.RunConfig(ops={f"{name}_op": RetentionConfig(dry_run=dry_run)}),
     )
+
+
+def _days(name: str, of_schedule: float, of_run: float | None = None) -> timedelta:
+    """Return a time that is given in days, for a run or for the schedule.
+
+    Raises:
+        ConfigurationError: The number isn't allowed.
+    """
+    days = of_schedule if of_run is None else of_run
+    check_number(name, days, of="days", most=MOST_DAYS)
+    return timedelta(days=days)
 
 
 def _chosen(tables: Mapping[dg.AssetKey, AssetOptions], names: Sequence[str]) -> Mapping[dg.AssetKey, AssetOptions]:

@@ -1,7 +1,8 @@
-"""What the ledger records of a partition: the events, and what they were about in numbers."""
+"""What the ledger records: events, what they were about in numbers, and what is known of the runs that wrote them."""
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,8 +14,9 @@ ChangeEvent = Literal["published", "rolled_back", "moved"]
 their keys."""
 CHANGES_OF_LIVE: tuple[ChangeEvent, ...] = ("published", "rolled_back", "moved")
 
-OtherEvent = Literal["intended", "taken_up", "expired", "discarded", "stored", "altered"]
-"""The ledger's other events. A plain asset that wrote has `stored` its table; a change of its columns `altered` it."""
+OtherEvent = Literal["intended", "taken_up", "expired", "discarded", "stored", "altered", "clock"]
+"""The ledger's other events. A plain asset that wrote has `stored` its table; a change of its columns `altered` it. A
+retention run that can't tell whether its clock is right notes it as `clock`."""
 
 Event = StagedEvent | ChangeEvent | OtherEvent
 """The ledger's events."""
@@ -80,3 +82,16 @@ class RowCounts:
             deleted=self.deleted + other.deleted,
             unchanged=self.unchanged + other.unchanged,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownRuns:
+    """What a Dagster says of some runs; the others go on.
+
+    Attributes:
+        ended: Those that have ended.
+        unknown: Those that it doesn't know: they were deleted, or are of another Dagster, where they may go on.
+    """
+
+    ended: AbstractSet[str] = frozenset()
+    unknown: AbstractSet[str] = frozenset()

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 Strategy = Literal["merge", "replace", "swap"]
 OnConflict = Literal["raise", "overwrite"]
 
+UNKNOWN_RUN_DAYS = 7.0
+"""For how many days retention keeps what runs made that Dagster doesn't know, if nobody says otherwise."""
+
 MOST_DAYS = 36_500
 _MOST_SECONDS = 366 * 24 * 3600
 """The largest numbers of days and seconds for an option: dates and timers up to them work in Python and in SQL."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from dagster_safe_backfill.audits.verdicts import AuditResult
@@ -63,12 +63,12 @@ class Archive:
         table: The archive. It has the live table's columns, and at least the previous rows of `keys`. None if no rows
             are kept.
         keys: The keys of the partitions whose previous rows are in the archive.
-        expires_at: The time after which the archive may be dropped.
+        keep_for: How long the archive is kept after the change was recorded.
     """
 
     table: TableRef | None = None
     keys: tuple[str, ...] = ()
-    expires_at: datetime | None = None
+    keep_for: timedelta = timedelta()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import dagster as dg
 from typing_extensions import assert_never
 
+from dagster_safe_backfill.model.events import KnownRuns
 from dagster_safe_backfill.model.transient import INTERRUPTIONS
 
 BACKFILL_TAG = "dagster/backfill"
@@ -16,6 +18,9 @@ _ROOT_RUN_TAG = "dagster/root_run_id"
 
 Ending = Literal["interrupted", "failed", "succeeded", "running"]
 """How the step of a run ended. An interrupted one was killed, timed out, lost its database, or ran out of hours."""
+
+_RUNS_AT_ONCE = 500
+"""How many runs Dagster's storage is asked for by one statement; SQLite takes 32,766 values."""
 
 _ENDS = {dg.DagsterEventType.STEP_SUCCESS, dg.DagsterEventType.STEP_FAILURE}
 
@@ -80,7 +85,7 @@ def why_not_reused(
         return None
     earlier = instance.get_run_by_id(earlier_run_id)
     if earlier is None:
-        return f"run {earlier_run_id}, which staged them, was deleted from Dagster"
+        return f"run {earlier_run_id}, which staged them, isn't known to this Dagster"
     is_family = is_same_family(run, earlier)
     reason: str | None = None
     ending = how_ended(instance, earlier, step_key)
@@ -195,11 +200,14 @@ def _root(run: dg.DagsterRun) -> str:
     return run.root_run_id or run.tags.get(_ROOT_RUN_TAG) or run.run_id
 
 
-def is_over(instance: dg.DagsterInstance, run_id: str) -> bool:
-    """Return True if a run has ended or was deleted from Dagster."""
-    run = instance.get_run_by_id(run_id)
-    # Dagster reports no further status of a deleted run, so its shadows would be kept forever.
-    return run is None or run.is_finished
+def known_runs(instance: dg.DagsterInstance, run_ids: Iterable[str]) -> KnownRuns:
+    """Return which of some runs have ended, and which this Dagster doesn't know."""
+    ids = sorted({*run_ids})
+    known: dict[str, dg.DagsterRun] = {}
+    for first in range(0, len(ids), _RUNS_AT_ONCE):
+        some = instance.get_runs(dg.RunsFilter(run_ids=ids[first : first + _RUNS_AT_ONCE]))
+        known |= {run.run_id: run for run in some}
+    return KnownRuns(ended={one for one, run in known.items() if run.is_finished}, unknown={*ids} - known.keys())
 
 
 def has_ended(instance: dg.DagsterInstance, run_id: str) -> bool:

@@ -35,6 +35,8 @@ RETENTION_OF = "safe_backfill/retention_of"
 """The same of a retention job, with a list of its assets."""
 SHADOW_DAYS = "safe_backfill/shadow_days"
 """The metadata key of a retention job that says how long it keeps shadows."""
+KEPT_UNKNOWN_DAYS = "safe_backfill/unknown_run_days"
+"""The same of what runs made that Dagster doesn't know."""
 
 
 class TableIO(ABC):

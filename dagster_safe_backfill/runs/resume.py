@@ -14,13 +14,14 @@ from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import StagedPartition
 from dagster_safe_backfill.model.tables import Column, TableRef
 from dagster_safe_backfill.model.text import listed
-from dagster_safe_backfill.runs.backfills import is_over, why_not_continued, why_not_reused
+from dagster_safe_backfill.runs.backfills import has_ended, known_runs, why_not_continued, why_not_reused
 from dagster_safe_backfill.runs.limits.deadlines import Deadline
 from dagster_safe_backfill.runs.private_dagster import upstream_partitions
 from dagster_safe_backfill.runs.provenance.parts import audits_digest
 from dagster_safe_backfill.runs.run import ComputingRun
 from dagster_safe_backfill.wap.collect import why_unfit
 from dagster_safe_backfill.wap.ledger.checkpoints import Checkpoints, checkpoints
+from dagster_safe_backfill.wap.ledger.clock import AGREED
 from dagster_safe_backfill.wap.ledger.history import Change, changes_by
 from dagster_safe_backfill.wap.ledger.owner import check_owner
 from dagster_safe_backfill.wap.retention import discard
@@ -196,6 +197,7 @@ def _discard(run: ComputingRun, unaudited: Sequence[StagedPartition]) -> None:
     owners = {one.shadow: one.run_id for one in unaudited if one.shadow is not None}
     # A run that is still running may be about to audit its shadow.
     ended = run.ended(unaudited)
+    _log_left_alone(run.context, owners)
     shadows = [shadow for shadow, run_id in owners.items() if run_id in ended]
     if not shadows:
         return
@@ -206,6 +208,16 @@ def _discard(run: ComputingRun, unaudited: Sequence[StagedPartition]) -> None:
 
     run.attempt(attempt, deadline=run.deadline(f"dropping {named}"))
     run.context.log.info(f"dropped {named}: staged by runs that ended before its audit")
+
+
+def _log_left_alone(context: dg.AssetExecutionContext, owners: Mapping[TableRef, str]) -> None:
+    unknown = known_runs(context.instance, owners.values()).unknown
+    left = [str(shadow) for shadow, run_id in owners.items() if run_id in unknown]
+    if left:
+        context.log.warning(
+            f"left {listed(left)} alone: this Dagster doesn't know run {listed(sorted(unknown))}, which staged them and"
+            " hasn't audited them. It was deleted, or goes on in another Dagster. The retention job drops them later."
+        )
 
 
 def look_at_live(run: ComputingRun, partition_slice: PartitionSlice, deadline: Deadline) -> LiveBefore:
@@ -288,7 +300,8 @@ def _why_not_reused(run: ComputingRun, earlier: Checkpoints) -> dict[str, str]:
     why: dict[str, str] = {one.key: reason for one, reason in earlier.outdated}
     endings: dict[tuple[str, bool], str | None] = {}
     step_key, resume = context.get_step_execution_context().step.key, run.options.batches.resume
-    oldest = datetime.now(timezone.utc) - run.options.batches.resume_within
+    now = datetime.now(timezone.utc)
+    oldest = now - run.options.batches.resume_within
     for one in earlier.staged:
         is_rejected = earlier.is_rejected(one)
         for run_id in dict.fromkeys((one.run_id, one.computed_by)):
@@ -300,6 +313,8 @@ def _why_not_reused(run: ComputingRun, earlier: Checkpoints) -> dict[str, str]:
             reason = endings[about]
             if reason is None and run_id != context.run_id and one.computed_at < oldest:
                 reason = f"they were computed before {oldest:%Y-%m-%d %H:%M %Z}, and resume_within is over"
+            if reason is None and run_id != context.run_id and one.computed_at > now + AGREED:
+                reason = "they are dated more than a day ahead of this machine's clock, so their age isn't known"
             if reason is not None:
                 why.setdefault(one.key, reason)
     return why
@@ -345,7 +360,7 @@ def _log_reused(context: dg.AssetExecutionContext, kept: Sequence[StagedPartitio
         f"reusing {len(kept)} partitions that run {listed(runs)} has staged and audited"
         f" ({listed([one.key for one in kept])}); Batches(resume=False) would compute them again"
     )
-    running = [run_id for run_id in runs if run_id != context.run_id and not is_over(context.instance, run_id)]
+    running = [run_id for run_id in runs if run_id != context.run_id and not has_ended(context.instance, run_id)]
     if running:
         context.log.warning(
             f"run {listed(running)} has not ended, as far as Dagster knows, so it keeps what it has staged. If its"

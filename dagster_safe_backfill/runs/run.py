@@ -22,7 +22,7 @@ from dagster_safe_backfill.model.states import Origin, StagedPartition
 from dagster_safe_backfill.model.tables import TableSpec
 from dagster_safe_backfill.model.transient import is_transient
 from dagster_safe_backfill.model.validation import column_names
-from dagster_safe_backfill.runs.backfills import BACKFILL_TAG, has_ended, is_over
+from dagster_safe_backfill.runs.backfills import BACKFILL_TAG, has_ended, known_runs
 from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, TableIO, table_io_of
 from dagster_safe_backfill.runs.limits.allowed import check_partition_count
 from dagster_safe_backfill.runs.limits.deadlines import Deadline
@@ -177,10 +177,12 @@ class Run:
         self.context.log.warning(f"retry {attempt} of {most} in {seconds:.1f} s, after {type(error).__name__}: {error}")
 
     def ended(self, staged: Iterable[StagedPartition]) -> set[str]:
-        """Return those of the runs that staged partitions which have ended, and this one."""
+        """Return those of the runs that staged partitions which are known to have ended, and this one.
+
+        A run that this Dagster doesn't know may go on in another one. What it made is left to the retention job.
+        """
         # This run counts as ended, so that its own shadows are dropped once it has collected their partitions.
-        own, instance = self.context.run_id, self.context.instance
-        return {run_id for run_id in owners(staged) if run_id == own or is_over(instance, run_id)}
+        return {*known_runs(self.context.instance, owners(staged)).ended, self.context.run_id}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

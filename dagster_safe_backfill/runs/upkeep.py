@@ -12,18 +12,20 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_safe_backfill.errors import TableNotFoundError
 from dagster_safe_backfill.model.events import RowCounts
 from dagster_safe_backfill.model.options import AssetOptions
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import Origin, RolledBack
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.reports.events import changes_metadata, columns_metadata, table_metadata
-from dagster_safe_backfill.runs.backfills import has_ended, is_over
+from dagster_safe_backfill.runs.backfills import has_ended, known_runs
 from dagster_safe_backfill.runs.declared import TableIO
 from dagster_safe_backfill.runs.partitions import slice_of_keys
+from dagster_safe_backfill.wap.ledger.clock import shown
 from dagster_safe_backfill.wap.ledger.history import partition_keys
 from dagster_safe_backfill.wap.measure.live import measure_live
-from dagster_safe_backfill.wap.retention import Retired, owners, retire
+from dagster_safe_backfill.wap.retention import Kept, RetentionRules, Retired, drop_found, owners, retire
 from dagster_safe_backfill.wap.rollback.rollback import Chosen, rollback
 from dagster_safe_backfill.wap.tables.read import read, select_text
 from dagster_safe_backfill.wap.tables.store import store
@@ -88,29 +90,31 @@ def drop_expired(
     *,
     key: dg.AssetKey,
     options: AssetOptions,
-    keep_shadows_for: timedelta,
+    shadows_for: timedelta,
+    unknown_for: timedelta,
     dry_run: bool,
 ) -> str:
     """Drop a table's expired archives and the shadows of ended runs, and return a sentence that says which.
 
+    `RetentionRules` documents the two times.
+
     Raises:
         OtherAssetError: The table belongs to another asset.
     """
-    spec = table_io.spec_of(key, options)
-    with table_io.connected(spec.table, run_id=context.run_id) as session:
-        # Only Dagster knows which runs have ended, and the engine doesn't import Dagster (docs/architecture.md).
-        made_by = owners(session, spec.table)
-        retired = retire(
-            session,
-            spec.table,
-            ended_runs={run_id for run_id in made_by if is_over(context.instance, run_id)},
-            keep_shadows_for=keep_shadows_for,
-            origin=_origin_of(context, key, options),
-            dry_run=dry_run,
-        )
-    text = _dropped(retired)
-    context.log.info(text)
-    return text
+    table, origin = table_io.spec_of(key, options).table, _origin_of(context, key, options)
+    try:
+        with table_io.connected(table, run_id=context.run_id, read_only=True) as session:
+            # Only Dagster knows which runs have ended, and the engine doesn't import Dagster (docs/architecture.md).
+            runs = known_runs(context.instance, owners(session, table))
+            rules = RetentionRules(runs=runs, shadows_for=shadows_for, unknown_for=unknown_for)
+            retired = retire(session, table, rules=rules, origin=origin, dry_run=True)
+        if not dry_run:
+            connect = partial(table_io.connected, table, run_id=context.run_id)
+            retired = drop_found(connect, retired, rules=rules, origin=origin)
+    except TableNotFoundError:
+        # Without a database there is nothing to drop.
+        retired = Retired(table=table, is_dry=dry_run)
+    return _told(context, retired)
 
 
 def frame_metadata(frame: object) -> dict[str, Any]:
@@ -216,8 +220,30 @@ def _summary(done: RolledBack) -> Mapping[str, Any]:
     return found
 
 
+def _told(context: dg.OpExecutionContext, retired: Retired) -> str:
+    """Log what retention did to a table, and return it as a sentence."""
+    text = _dropped(retired)
+    context.log.info(text)
+    unknown = [one for one in retired.kept if one.why == "run_unknown"]
+    if unknown:
+        context.log.warning(
+            f"{retired.table}: left {listed([*map(_until, unknown)])} alone: this Dagster doesn't know run"
+            f" {listed(sorted({str(one.run_id) for one in unknown}))}, which was deleted, or goes on in another Dagster"
+        )
+    if retired.clock_problem is not None:
+        problem = f"nothing was dropped: {retired.clock_problem}"
+        context.log.warning(f"{retired.table}: {problem}")
+        text += f"; {problem}"
+    return text
+
+
+def _until(kept: Kept) -> str:
+    return str(kept.table) if kept.until is None else f"{kept.table} (until {shown(kept.until)})"
+
+
 def _dropped(retired: Retired) -> str:
     verb = "would drop" if retired.is_dry else "dropped"
-    dropped = [*retired.archives, *retired.shadows]
     kept = f"; kept {listed([*retired.kept_shadows])}" if retired.kept_shadows else ""
-    return f"{retired.table}: {verb} {listed(dropped, shown=100) or 'nothing'}{kept}"
+    unknown = sum(one.why == "run_unknown" for one in retired.kept)
+    kept += f", {unknown} of them of runs that this Dagster doesn't know" if unknown else ""
+    return f"{retired.table}: {verb} {listed([*retired.over], shown=100) or 'nothing'}{kept}"

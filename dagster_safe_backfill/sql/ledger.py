@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import get_args
 
 from sqlglot import exp
@@ -44,6 +45,7 @@ COLUMNS: Mapping[str, str] = {
     "undone_publications": "TEXT",
     # The group of the partitions that are staged and published together: a backfill, or a run.
     "scope": "TEXT",
+    # When the rows were computed; of `clock`, what the clock said.
     "computed_at": "TIMESTAMPTZ",
     # What made the rows of the partition, and who: JSON of a `Provenance`, and the run that computed them.
     "provenance": "TEXT",
@@ -66,6 +68,9 @@ _KEEPS = {"TIMESTAMPTZ": "timestamptz", "TEXT": "text", "BIGINT": "other"}
 """What columns of the ledger's types keep, as `Dialect.keeps` names it."""
 
 _RANK = "_sb_rank"
+
+# The smallest difference that a TIMESTAMPTZ of DuckDB can hold.
+TICK = timedelta(microseconds=1)
 
 
 def ledger_of(table: TableRef) -> TableRef:
@@ -152,6 +157,14 @@ def newest_by_partition(table: TableRef, items: Mapping[str, exp.Expr], *conditi
     ranked = rows_of(table, terms.named({**items, "scope": group(), _RANK: rank}), *conditions)
     select = exp.select(*terms.columns(items)).from_(terms.subquery(ranked, "_sb_events"))
     return select.where(terms.column(_RANK).eq(terms.number(1))).order_by(at.copy())
+
+
+def newest_row(table: TableRef, *, until: datetime) -> exp.Select:
+    """Return event, time and the time that it notes of the newest row of any table, of those dated no later."""
+    at = terms.column("recorded_at")
+    items = [terms.column("event"), at, terms.column("computed_at")]
+    select = exp.select(*items).from_(terms.table(ledger_of(table))).where(at.copy() <= terms.instant(until))
+    return select.order_by(at.copy().desc()).limit(1)
 
 
 def newest_groups(table: TableRef, *conditions: exp.Expr, number: int) -> exp.Select:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import lru_cache, partial
 
 import sqlglot
@@ -115,6 +116,16 @@ def of_row(sql: str, *, dialect: str, option: str) -> exp.Expr:
         return exp.Dot.build([exp.Column(this=first.copy()), *(field.copy() for field in fields)])
 
     return parsed(sql, dialect=dialect, option=option).transform(read)
+
+
+def now() -> exp.Expr:
+    """Return the time by the database's own clock: of an embedded one, that of this machine."""
+    return exp.CurrentTimestamp()
+
+
+def instant(at: datetime) -> exp.Expr:
+    """Return a time with a zone as a literal."""
+    return exp.cast(text(at.isoformat(sep=" ")), exp.DataType.Type.TIMESTAMPTZ)
 
 
 def database_version() -> exp.Select:

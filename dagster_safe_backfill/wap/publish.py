@@ -218,7 +218,7 @@ class _Publication:
             moved={**prepared.moved, **found.moves.links},
             left=found.moves.left,
         )
-        record_change(session, table, change, origin=origin, staged=staged)
+        expires_at = record_change(session, table, change, origin=origin, staged=staged)
         if live is not None:
             # Snowflake adds columns before the transaction, so they may be in the table that this attempt has found.
             earlier = [column for column in live if column not in staged.added]
@@ -230,7 +230,7 @@ class _Publication:
             publication_id=origin.publication_id,
             row_counts=prepared.row_counts,
             archive=archive.table,
-            expires_at=archive.expires_at,
+            expires_at=expires_at,
         )
 
     def _look(self, committed: Session, live: Sequence[Column] | None) -> _Found:

@@ -18,9 +18,10 @@ import dagster as dg
 import duckdb
 import pytest
 
+from dagster_safe_backfill.model.events import KnownRuns
 from dagster_safe_backfill.model.states import Origin
 from dagster_safe_backfill.model.tables import TableRef
-from dagster_safe_backfill.wap.retention import owners, retire
+from dagster_safe_backfill.wap.retention import RetentionRules, owners, retire
 from dagster_safe_backfill.warehouses.duckdb.session import DuckDBWarehouse
 from dagster_safe_backfill_tests.faults.batch_victim import (
     KEYS,
@@ -126,8 +127,7 @@ class World:
             retire(
                 connection,
                 table,
-                ended_runs=owners(connection, table),
-                keep_shadows_for=timedelta(0),
+                rules=RetentionRules(runs=KnownRuns(ended=owners(connection, table)), shadows_for=timedelta(0)),
                 origin=Origin(run_id="retention", publication_id="retention", asset_key="events"),
             )
 

@@ -25,12 +25,13 @@ from typing import Any, Literal, NoReturn
 import sqlglot
 
 from dagster_safe_backfill.audits.rows import unique
+from dagster_safe_backfill.model.events import KnownRuns
 from dagster_safe_backfill.model.options import PUBLISH_BY_NAME, Publish
 from dagster_safe_backfill.model.states import Audited, Origin
 from dagster_safe_backfill.model.tables import Query, TableRef, TableSpec
 from dagster_safe_backfill.wap.audit import audit
 from dagster_safe_backfill.wap.publish import publish
-from dagster_safe_backfill.wap.retention import owners, retire
+from dagster_safe_backfill.wap.retention import RetentionRules, owners, retire
 from dagster_safe_backfill.wap.rollback.rollback import Chosen, rollback
 from dagster_safe_backfill.wap.write import write
 from dagster_safe_backfill.warehouses.base import STATEMENTS, Session
@@ -109,8 +110,9 @@ class Work:
             retire(
                 connection,
                 self.spec.table,
-                ended_runs=owners(connection, self.spec.table),
-                keep_shadows_for=timedelta(0),
+                rules=RetentionRules(
+                    runs=KnownRuns(ended=owners(connection, self.spec.table)), shadows_for=timedelta(0)
+                ),
                 origin=self.origin,
             )
         else:

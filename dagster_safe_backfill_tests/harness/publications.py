@@ -11,12 +11,13 @@ from typing import Any
 import pyarrow as pa
 
 from dagster_safe_backfill import Audit
+from dagster_safe_backfill.model.events import KnownRuns
 from dagster_safe_backfill.model.options import PUBLISH_BY_NAME, Publish, Strategy
 from dagster_safe_backfill.model.states import Audited, Origin, Published, RolledBack
 from dagster_safe_backfill.model.tables import LOCK_INFIX, Query
 from dagster_safe_backfill.wap.audit import audit
 from dagster_safe_backfill.wap.publish import publish
-from dagster_safe_backfill.wap.retention import Retired, owners, retire
+from dagster_safe_backfill.wap.retention import RetentionRules, Retired, owners, retire
 from dagster_safe_backfill.wap.rollback.rollback import Chosen, rollback
 from dagster_safe_backfill.wap.write import write
 from dagster_safe_backfill_tests.harness.audited import Bench, Row, frame, slice_of
@@ -104,17 +105,20 @@ class Publications(Bench):
                 **options,
             )
 
-    def retire(self, *, running: Iterable[str] = (), **options: Any) -> Retired:
-        """Drop what is over; the runs that aren't `running` have ended."""
+    def retire(
+        self,
+        *,
+        running: Iterable[str] = (),
+        unknown: Iterable[str] = (),
+        keep_shadows_for: timedelta = timedelta(0),
+        **options: Any,
+    ) -> Retired:
+        """Drop what is over; the runs that aren't `running` or `unknown` have ended."""
         with self.warehouse.connect() as connection:
-            return retire(
-                connection,
-                self.spec.table,
-                ended_runs=owners(connection, self.spec.table) - set(running),
-                keep_shadows_for=options.pop("keep_shadows_for", timedelta(0)),
-                origin=Origin(run_id="retention", publication_id="retention"),
-                **options,
-            )
+            ended = owners(connection, self.spec.table) - {*running, *unknown}
+            rules = RetentionRules(runs=KnownRuns(ended=ended, unknown={*unknown}), shadows_for=keep_shadows_for)
+            origin = Origin(run_id="retention", publication_id="retention")
+            return retire(connection, self.spec.table, rules=rules, origin=origin, **options)
 
     def do(self, *statements: str) -> None:
         """Change something by hand."""

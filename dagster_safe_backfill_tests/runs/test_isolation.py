@@ -14,10 +14,11 @@ import pandas as pd
 import pytest
 
 import dagster_safe_backfill as sb
+from dagster_safe_backfill.model.events import KnownRuns
 from dagster_safe_backfill.model.options import Strategy
 from dagster_safe_backfill.model.states import Origin
 from dagster_safe_backfill.model.tables import TableRef
-from dagster_safe_backfill.wap.retention import owners, retire
+from dagster_safe_backfill.wap.retention import RetentionRules, owners, retire
 from dagster_safe_backfill_tests.harness.assets import DAYS, metadata_by_partition, run_range
 
 PAGE = Path(__file__).parents[2] / "docs" / "isolation.md"
@@ -97,8 +98,7 @@ def test_a_view_of_the_archive_fails_once_it_is_dropped(flights: Flights) -> Non
         retire(
             connection,
             table,
-            ended_runs=owners(connection, table),
-            keep_shadows_for=timedelta(0),
+            rules=RetentionRules(runs=KnownRuns(ended=owners(connection, table)), shadows_for=timedelta(0)),
             origin=Origin(run_id="retention", publication_id="retention"),
         )
     with pytest.raises(duckdb.CatalogException, match="does not exist"):

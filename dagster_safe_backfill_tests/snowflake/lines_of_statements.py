@@ -11,10 +11,11 @@ from typing import cast
 
 from snowflake.connector.errors import Error
 
+from dagster_safe_backfill.model.events import KnownRuns
 from dagster_safe_backfill.model.options import Strategy
 from dagster_safe_backfill.model.states import Origin
 from dagster_safe_backfill.model.tables import Query
-from dagster_safe_backfill.wap.retention import owners, retire
+from dagster_safe_backfill.wap.retention import RetentionRules, owners, retire
 from dagster_safe_backfill.wap.tables.store import store
 from dagster_safe_backfill.warehouses.base import STATEMENTS
 from dagster_safe_backfill_tests.harness.audited import frame, slice_of
@@ -88,7 +89,12 @@ def _works(account: Account) -> None:
         for rows in (OLD, [(day, n, 3.0, None) for day, n, *_ in OLD]):
             store(session, frame(rows), spec=spec, partition_slice=slice_of(range(4)), origin=origin)
         ended = owners(session, table.spec.table)
-        retire(session, table.spec.table, ended_runs=ended, keep_shadows_for=timedelta(0), origin=origin)
+        retire(
+            session,
+            table.spec.table,
+            rules=RetentionRules(runs=KnownRuns(ended=ended), shadows_for=timedelta(0)),
+            origin=origin,
+        )
 
 
 @line("every emitted statement is run or explained")

@@ -32,14 +32,14 @@ from hypothesis.stateful import (
 )
 
 import dagster_safe_backfill as sb
-from dagster_safe_backfill.model.events import RowCounts
+from dagster_safe_backfill.model.events import KnownRuns, RowCounts
 from dagster_safe_backfill.model.options import Strategy
 from dagster_safe_backfill.model.states import Audited, Origin, Published, Rejected, RolledBack, Staged
 from dagster_safe_backfill.model.tables import TableRef, TableSpec
 from dagster_safe_backfill.sql.ledger import LEDGER
 from dagster_safe_backfill.wap.audit import audit
 from dagster_safe_backfill.wap.publish import publish
-from dagster_safe_backfill.wap.retention import Retired, owners, retire
+from dagster_safe_backfill.wap.retention import RetentionRules, Retired, owners, retire
 from dagster_safe_backfill.wap.rollback.rollback import Chosen, rollback
 from dagster_safe_backfill.wap.write import write
 from dagster_safe_backfill.warehouses.duckdb.session import DuckDBWarehouse
@@ -938,8 +938,12 @@ class Publishing(RuleBasedStateMachine):
             return retire(
                 self.connection,
                 self.spec.table,
-                ended_runs={run for run in owners(self.connection, self.spec.table) if run in self.rejected},
-                keep_shadows_for=timedelta(0),
+                rules=RetentionRules(
+                    runs=KnownRuns(
+                        ended={run for run in owners(self.connection, self.spec.table) if run in self.rejected}
+                    ),
+                    shadows_for=timedelta(0),
+                ),
                 origin=Origin(run_id="retention", publication_id="retention"),
                 dry_run=is_dry,
             )

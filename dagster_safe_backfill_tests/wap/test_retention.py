@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
+from dagster_safe_backfill.model.events import KnownRuns
+from dagster_safe_backfill.model.states import Origin
 from dagster_safe_backfill.model.tables import TableRef
+from dagster_safe_backfill.wap.retention import RetentionRules, drop_found, retire
+from dagster_safe_backfill.warehouses.base import Session
 from dagster_safe_backfill_tests.harness.audited import Row
 from dagster_safe_backfill_tests.harness.backends import Backend
 from dagster_safe_backfill_tests.harness.publications import Publications, day_rows
@@ -96,3 +104,72 @@ def test_a_table_of_a_long_name_is_published_rolled_back_and_cleaned_up(backend:
     assert sorted(one.name for one in table.retire().archives) == archives
     assert len(archives) == 3
     assert table.tables("__") == []
+
+
+def test_tables_are_dropped_few_at_once_and_only_if_they_still_are_over(table: Publications) -> None:
+    for n in range(5):
+        table.published(day_rows(0, 2.0 + n), [0], str(n), archive_for=SHORT)
+    ended = KnownRuns(ended={str(n) for n in range(5)})
+    rules = RetentionRules(runs=ended, shadows_for=timedelta(0))
+    origin = Origin(run_id="retention", publication_id="retention")
+    with table.warehouse.connect(read_only=True) as session:
+        found = retire(session, table.spec.table, rules=rules, origin=origin, dry_run=True)
+    assert len(found.over) == 5
+    # Somebody keeps one of them longer meanwhile.
+    table.do(
+        "UPDATE _safe_backfill_ledger SET archive_expires_at = TIMESTAMPTZ '9999-01-01' WHERE publication_id = '3'"
+    )
+    counts: list[int] = []
+
+    @contextmanager
+    def connect() -> Iterator[Session]:
+        counts.append(len(table.tables("__archive_")))
+        with table.warehouse.connect() as session:
+            yield session
+
+    dropped = drop_found(connect, found, rules=rules, origin=origin, at_once=2)
+    assert counts == [5, 3, 2]
+    assert [one.name for one in dropped.archives] == [f"t__archive_{n}" for n in (0, 1, 2, 4)]
+    assert [(one.table.name, one.why) for one in dropped.kept] == [("t__archive_3", "not_expired")]
+    assert table.tables("__archive_") == ["t__archive_3"]
+    expired = table.read("SELECT archive FROM _safe_backfill_ledger WHERE event = 'expired' ORDER BY 1")
+    assert expired == [(f"t__archive_{n}",) for n in (0, 1, 2, 4)]
+
+
+def test_if_nothing_is_over_no_session_writes(table: Publications) -> None:
+    table.published(day_rows(0, 2.0), [0], "1")
+    rules = RetentionRules(runs=KnownRuns(), shadows_for=timedelta(0))
+    origin = Origin(run_id="retention", publication_id="retention")
+    with table.warehouse.connect(read_only=True) as session:
+        found = retire(session, table.spec.table, rules=rules, origin=origin, dry_run=True)
+
+    def connect() -> Any:
+        raise AssertionError("a session was opened")
+
+    assert drop_found(connect, found, rules=rules, origin=origin).kept == found.kept
+
+
+def test_what_is_gone_is_not_asked_for(table: Publications, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither the catalog nor the ledger: the statements are as many and as long, however many archives there were."""
+    sent: list[list[str]] = []
+    for n in range(3):
+        table.published(day_rows(0, 2.0 + n), [0], f"gone{n}", archive_for=SHORT)
+        table.retire()
+        table.published(day_rows(0, 20.0 + n), [0], f"kept{n}", archive_for=timedelta(hours=1))
+        caplog.clear()
+        with caplog.at_level(logging.DEBUG, "dagster_safe_backfill.sql"):
+            table.retire(dry_run=True)
+        sent.append([one.getMessage() for one in caplog.records if one.name == "dagster_safe_backfill.sql"])
+    assert "gone" not in str(sent)
+    assert "kept2" in str(sent[2])
+    assert len({len(one) for one in sent}) == 1
+
+
+def test_what_a_crash_left_of_an_expired_archive_is_dropped_again(table: Publications) -> None:
+    """On Snowflake, tables are dropped after COMMIT."""
+    table.published(day_rows(0, 2.0), [0], "1", archive_for=SHORT)
+    table.do("CREATE TABLE kept AS FROM t__archive_1")
+    table.retire()
+    table.do("CREATE TABLE t__archive_1 AS FROM kept")
+    assert [one.name for one in table.retire().archives] == ["t__archive_1"]
+    assert table.tables("__archive_") == []

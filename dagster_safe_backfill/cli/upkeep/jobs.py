@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,9 @@ import dagster as dg
 from dagster_safe_backfill.cli.answers.answer import Exit, Problem
 from dagster_safe_backfill.cli.answers.output import Output
 from dagster_safe_backfill.cli.api.client import Dagster
-from dagster_safe_backfill.runs.declared import RETENTION_OF, ROLLBACK_OF, SHADOW_DAYS
+from dagster_safe_backfill.model.events import KnownRuns
+from dagster_safe_backfill.model.options import UNKNOWN_RUN_DAYS
+from dagster_safe_backfill.runs.declared import KEPT_UNKNOWN_DAYS, RETENTION_OF, ROLLBACK_OF, SHADOW_DAYS
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.25, 2.0
 _QUEUED_FOR = 5.0
@@ -84,11 +85,19 @@ def rollback_job(jobs: Sequence[dg.JobDefinition], asset: str) -> dg.JobDefiniti
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionJob:
-    """A job of `build_retention_schedule`, the keys of its assets, and for how many days it keeps shadows."""
+    """A job of `build_retention_schedule`.
+
+    Attributes:
+        job: The job.
+        assets: The keys of its assets.
+        shadow_days: For how many days it keeps shadows.
+        unknown_run_days: For how many days it keeps what runs made that Dagster doesn't know.
+    """
 
     job: dg.JobDefinition
     assets: Sequence[str]
     shadow_days: float
+    unknown_run_days: float
 
 
 def retention_jobs(jobs: Sequence[dg.JobDefinition]) -> list[RetentionJob]:
@@ -97,7 +106,9 @@ def retention_jobs(jobs: Sequence[dg.JobDefinition]) -> list[RetentionJob]:
     for job in jobs:
         assets, days = _told(job, RETENTION_OF), _told(job, SHADOW_DAYS)
         if assets is not None and days is not None:
-            found.append(RetentionJob(job=job, assets=[*assets], shadow_days=days))
+            unknown = _told(job, KEPT_UNKNOWN_DAYS)
+            unknown_days = UNKNOWN_RUN_DAYS if unknown is None else unknown
+            found.append(RetentionJob(job=job, assets=[*assets], shadow_days=days, unknown_run_days=unknown_days))
     return found
 
 
@@ -182,21 +193,8 @@ def _failure(dagster: Dagster, run_id: str) -> str | None:
     return said[0] if said else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Runs:
-    """What a Dagster says of some runs; the others go on.
-
-    Attributes:
-        ended: Those that have ended.
-        unknown: Those that it doesn't know: they were deleted, or are of another Dagster, where they may go on.
-    """
-
-    ended: AbstractSet[str]
-    unknown: AbstractSet[str]
-
-
-def told_of_runs(dagster: Dagster, run_ids: Iterable[str]) -> Runs:
+def told_of_runs(dagster: Dagster, run_ids: Iterable[str]) -> KnownRuns:
     """Return which of some runs have ended, and which a Dagster doesn't know."""
     ids = {*run_ids}
     known = dagster.runs_by_id(sorted(ids))
-    return Runs(ended={run.id for run in known if not run.is_open}, unknown=ids - {run.id for run in known})
+    return KnownRuns(ended={run.id for run in known if not run.is_open}, unknown=ids - {run.id for run in known})

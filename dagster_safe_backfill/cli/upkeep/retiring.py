@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, Literal
 
 from dagster_safe_backfill.cli.api.client import Dagster
@@ -17,7 +17,7 @@ from dagster_safe_backfill.errors import TableNotFoundError
 from dagster_safe_backfill.model.states import Origin
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import staging
-from dagster_safe_backfill.wap.retention import Kept, Retired, owners, retire
+from dagster_safe_backfill.wap.retention import RetentionRules, Retired, drop_found, owners, retire
 from dagster_safe_backfill.warehouses.base import Session
 
 DropState = Literal["would_drop", "dropped", "requested", "failed"]
@@ -31,19 +31,19 @@ class Retention:
     Attributes:
         asset: The asset's key.
         shadow_days: For how many days shadows are kept.
+        unknown_run_days: For how many days what runs made that Dagster doesn't know is kept.
         job: The name of the retention job that is for the asset; None if there is none.
         retired: What is over, and what is kept.
         state: What became of what is over.
-        unknown: The runs that Dagster doesn't know, and whose tables are kept.
         sizes: A mapping from table to its number of rows, of those that exist.
     """
 
     asset: str
     shadow_days: float
+    unknown_run_days: float
     job: str | None
     retired: Retired
     state: DropState
-    unknown: AbstractSet[str] = frozenset()
     sizes: Mapping[TableRef, int] = field(default_factory=dict[TableRef, int])
 
     @property
@@ -54,16 +54,7 @@ class Retention:
     @property
     def over(self) -> Sequence[TableRef]:
         """The tables that would be dropped, or were, or are to be, as `state` says."""
-        return (*self.retired.archives, *self.retired.shadows)
-
-    @property
-    def keeps_unknown(self) -> bool:
-        """True if something is kept because Dagster doesn't know its run."""
-        return any(self.why(one) == "run_unknown" for one in self.retired.kept)
-
-    def why(self, kept: Kept) -> str:
-        """Return why a table is kept, as a word that doesn't change."""
-        return "run_unknown" if kept.why == "run_goes_on" and kept.run_id in self.unknown else kept.why
+        return self.retired.over
 
     def in_state(self, state: DropState) -> Retention:
         """Return it with what became of the tables."""
@@ -83,14 +74,16 @@ class Retention:
             "table": str(self.retired.table),
             "job": self.job,
             "shadow_days": self.shadow_days,
+            "unknown_run_days": self.unknown_run_days,
             "state": self.state if self.is_any else None,
+            "clock_problem": self.retired.clock_problem,
             "drops": [{"table": str(one), "kind": kind, "rows": self.sizes.get(one)} for kind, one in dropped],
             "keeps": [
                 {
                     "table": str(one.table),
                     "kind": one.kind,
                     "rows": self.sizes.get(one.table),
-                    "why": self.why(one),
+                    "why": one.why,
                     "until": seconds(one.until),
                     "run_id": one.run_id,
                 }
@@ -104,13 +97,11 @@ def retention_of(
     dagster: Dagster,
     *,
     shadow_days: float,
+    unknown_run_days: float,
     job: str | None,
-    takes_unknown: bool,
     drops: bool = False,
 ) -> Retention:
     """Return what retention would drop of an asset's tables; with `drops`, drop it in this process.
-
-    What runs made that Dagster doesn't know is kept unless `takes_unknown`.
 
     Raises:
         CommandError: The warehouse can't be reached.
@@ -120,36 +111,32 @@ def retention_of(
     own = loaded.options.table.former_keys
     origin = Origin(run_id=run_id, publication_id=run_id, asset_key=loaded.name, former_keys=own)
     found, sizes = Retired(table=table, is_dry=not drops), dict[TableRef, int]()
-    unknown: AbstractSet[str] = frozenset()
+    table_io = loaded.soon.table_io
     try:
-        with reaching(), loaded.soon.table_io.connected(table, run_id=run_id, read_only=not drops) as session:
-            runs = told_of_runs(dagster, owners(session, table))
-            unknown = frozenset() if takes_unknown else runs.unknown
-            found = retire(
-                session,
-                table,
-                ended_runs={*runs.ended, *runs.unknown} - unknown,
-                keep_shadows_for=timedelta(days=shadow_days),
-                origin=origin,
-                dry_run=not drops,
-            )
-            sizes = _sizes(session, [*(() if drops else (*found.archives, *found.shadows)), *_kept(found)])
+        with reaching():
+            with table_io.connected(table, run_id=run_id, read_only=True) as session:
+                rules = RetentionRules(
+                    runs=told_of_runs(dagster, owners(session, table)),
+                    shadows_for=timedelta(days=shadow_days),
+                    unknown_for=timedelta(days=unknown_run_days),
+                )
+                found = retire(session, table, rules=rules, origin=origin, dry_run=True)
+                sizes = _sizes(session, [*found.over, *(one.table for one in found.kept)])
+            if drops:
+                connect = partial(table_io.connected, table, run_id=run_id)
+                found = drop_found(connect, found, rules=rules, origin=origin)
     except TableNotFoundError:
         # Without a database there is nothing to drop.
         pass
     return Retention(
         asset=loaded.name,
         shadow_days=shadow_days,
+        unknown_run_days=unknown_run_days,
         job=job,
         retired=found,
         state="dropped" if drops else "would_drop",
-        unknown=unknown,
         sizes=sizes,
     )
-
-
-def _kept(found: Retired) -> list[TableRef]:
-    return [one.table for one in found.kept]
 
 
 def _sizes(session: Session, tables: Sequence[TableRef]) -> dict[TableRef, int]:

@@ -17,18 +17,15 @@ from dagster_safe_backfill.cli.following.place import Place, command
 from dagster_safe_backfill.cli.upkeep.checks import Check, CheckVerdict
 from dagster_safe_backfill.cli.upkeep.jobs import RetentionJob, retention_jobs, rollback_job, told_of_runs
 from dagster_safe_backfill.errors import OtherAssetError, SafeBackfillError
+from dagster_safe_backfill.model.events import KnownRuns
+from dagster_safe_backfill.model.options import UNKNOWN_RUN_DAYS
 from dagster_safe_backfill.model.states import Origin
 from dagster_safe_backfill.model.tables import TableRef, names_of
 from dagster_safe_backfill.sql import ledger, terms
-from dagster_safe_backfill.wap.ledger.history import (
-    archives,
-    known_ledger,
-    partition_keys,
-    shadow_owners,
-    unrecorded_archives,
-)
+from dagster_safe_backfill.wap.ledger.belongings import archives_that_exist, shadows_that_exist
+from dagster_safe_backfill.wap.ledger.history import known_ledger, partition_keys
 from dagster_safe_backfill.wap.ledger.waiting import newest, staged_partitions, standing
-from dagster_safe_backfill.wap.retention import Retired, owners, retire
+from dagster_safe_backfill.wap.retention import RetentionRules, Retired, owners, retire
 from dagster_safe_backfill.warehouses.base import Session
 
 _SHADOW_DAYS = 7.0
@@ -83,10 +80,9 @@ class TableChecks:
             self._seen.add(place)
             if table.storage_kind == "duckdb":
                 yield from _of_file(Path(table.database))
-        days = _SHADOW_DAYS if retention is None else retention.shadow_days
         try:
             yield from loaded.read_soon(
-                lambda session: self._of_table(loaded, session, place, days), default=[_no_database(loaded)]
+                lambda session: self._of_table(loaded, session, place, retention), default=[_no_database(loaded)]
             )
         except CommandError as error:
             # Once for all of its assets: each would wait again.
@@ -99,7 +95,9 @@ class TableChecks:
                 asset=name,
             )
 
-    def _of_table(self, loaded: LoadedAsset, session: Session, place: str, days: float) -> list[Check]:
+    def _of_table(
+        self, loaded: LoadedAsset, session: Session, place: str, retention: RetentionJob | None
+    ) -> list[Check]:
         """Return the checks of a table, whose session is open only for so long."""
         found: list[Check] = []
         if f"version of {place}" not in self._seen:
@@ -112,7 +110,14 @@ class TableChecks:
         found.append(_of_ledger(loaded, table, None if columns is None else names_of(columns)))
         if columns is None:
             return found
-        work = _OfTable(loaded=loaded, session=session, table=table, place=self.place, days=days)
+        work = _OfTable(
+            loaded=loaded,
+            session=session,
+            table=table,
+            place=self.place,
+            days=_SHADOW_DAYS if retention is None else retention.shadow_days,
+            unknown_run_days=UNKNOWN_RUN_DAYS if retention is None else retention.unknown_run_days,
+        )
         return [*found, *work.checks()]
 
 
@@ -125,6 +130,7 @@ class _OfTable:
     table: TableRef
     place: Place
     days: float
+    unknown_run_days: float
 
     def _check(self, name: str, verdict: CheckVerdict, message: str, hint: str | None = None) -> Check:
         return Check(name=name, verdict=verdict, message=message, hint=hint, asset=self.loaded.name)
@@ -141,11 +147,12 @@ class _OfTable:
         made_by = owners(self.session, self.table)
         waiting = self._waiting()
         runs = told_of_runs(self.place.dagster, made_by | {one for one, _count in waiting.items()})
-        # As `retention` has it, which keeps what runs made that aren't known.
-        retired = self._retired({*made_by & runs.ended})
+        retired = self._retired(runs)
         if isinstance(retired, Check):
             yield retired
             return
+        if retired.clock_problem is not None:
+            yield self._check("clock", "warning", f"retention would drop nothing: {retired.clock_problem}")
         yield self._of_archives(retired)
         yield from self._of_shadows(retired)
         yield self._of_waiting(
@@ -153,27 +160,21 @@ class _OfTable:
         )
         yield self._of_green()
 
-    def _retired(self, ended: set[str]) -> Retired | Check:
+    def _retired(self, runs: KnownRuns) -> Retired | Check:
         former = self.loaded.options.table.former_keys
         origin = Origin(run_id="doctor", publication_id="doctor", asset_key=self.loaded.name, former_keys=former)
         try:
-            return retire(
-                self.session,
-                self.table,
-                ended_runs=ended,
-                keep_shadows_for=timedelta(days=self.days),
-                origin=origin,
-                dry_run=True,
+            rules = RetentionRules(
+                runs=runs,
+                shadows_for=timedelta(days=self.days),
+                unknown_for=timedelta(days=self.unknown_run_days),
             )
+            return retire(self.session, self.table, rules=rules, origin=origin, dry_run=True)
         except OtherAssetError as error:
             return self._check("owner", "problem", str(error))
 
     def _of_archives(self, retired: Retired) -> Check:
-        known = {one.name.casefold() for one in (*archives(self.session, self.table), *self._unrecorded())}
-        stray: list[str] = []
-        for place in self.table.archives(""):
-            names = (one for one in self.session.tables.list(place.schema, place.name))
-            stray += [str(one) for one in names if one.name.casefold() not in known]
+        stray = self._stray(archives_that_exist(self.session, self.table), retired)
         if retired.archives:
             text = f"{len(retired.archives):,} archives have expired"
             return self._check("archives", "warning", text, self._retention_hint)
@@ -183,13 +184,13 @@ class _OfTable:
         kept = sum(one.kind == "archive" for one in retired.kept)
         return self._check("archives", "ok", f"{kept:,} archives are kept, none has expired")
 
-    def _unrecorded(self) -> Sequence[TableRef]:
-        return [*unrecorded_archives(self.session, self.table)]
+    def _stray(self, every: Sequence[TableRef], retired: Retired) -> Sequence[str]:
+        """Return those of some tables that the ledger doesn't know; it knows what is kept and what is over."""
+        known = {str(one).casefold() for one in (*retired.over, *(one.table for one in retired.kept))}
+        return [str(one) for one in every if str(one).casefold() not in known]
 
     def _of_shadows(self, retired: Retired) -> Iterator[Check]:
-        known = shadow_owners(self.session, self.table)
-        every = self.session.tables.list(self.table.schema_beside, self.table.shadow_prefix)
-        stray = [str(one) for one in every if one.name.casefold() not in known]
+        stray = self._stray(shadows_that_exist(self.session, self.table), retired)
         if retired.shadows:
             text = f"{len(retired.shadows):,} shadows are of runs that ended more than {self.days:g} days ago"
             yield self._check("shadows", "warning", text, self._retention_hint)
@@ -213,7 +214,7 @@ class _OfTable:
         many = sum(counts.values())
         if not many:
             return self._check("staged", "ok", "no staged partitions wait")
-        text = f"{many:,} partitions passed their audits in runs that ended, and aren't published"
+        text = f"{many:,} partitions passed their audits in runs that ended or aren't known, and aren't published"
         name = self.loaded.name
         approve, diff = command(self.place, "approve", name), command(self.place, "diff", name)
         hint = f"`{approve}` publishes them" if self.loaded.is_staged else "run the asset again"

@@ -44,8 +44,8 @@ def command(connection: Connection, _output: Output, *, asset: str, partition: s
 
 def _of_ledger(loaded: LoadedAsset, partition: str | None, limit: int) -> Answer:
     from dagster_safe_backfill.cli.upkeep.publications import happenings
+    from dagster_safe_backfill.wap.ledger.belongings import archive_names
     from dagster_safe_backfill.wap.ledger.entries import entries, has_ledger
-    from dagster_safe_backfill.wap.ledger.history import kept_archives
 
     table, every = loaded.spec.table, loaded.keys
     keys = None if partition is None else [partition]
@@ -53,7 +53,7 @@ def _of_ledger(loaded: LoadedAsset, partition: str | None, limit: int) -> Answer
         lambda session: (
             has_ledger(session, table),
             entries(session, table, keys=keys, number=limit),
-            kept_archives(session, table),
+            archive_names(session, table),
         ),
         default=(False, [], set[str]()),
     )

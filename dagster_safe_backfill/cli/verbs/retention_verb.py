@@ -12,6 +12,7 @@ from dagster_safe_backfill.cli.answers.answer import Answer, CommandError, Exit,
 from dagster_safe_backfill.cli.answers.output import Output, clock
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.options import argument, option, verb, yes_option
+from dagster_safe_backfill.model.options import UNKNOWN_RUN_DAYS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,6 +28,7 @@ _WHY = {
     "run_goes_on": "its run hasn't ended",
     "run_unknown": "its run isn't known to this Dagster; --unknown-runs drops it",
     "of_another_asset": "another asset's",
+    "clock": "is over, if the clock is right",
 }
 
 _WORDS: Mapping[str, str] = {
@@ -51,8 +53,8 @@ _STATES: Mapping[str, DropState] = {"SUCCESS": "dropped", "FAILURE": "failed", "
         "--unknown-runs",
         "takes_unknown",
         is_flag=True,
-        help="Also drop what runs made that this Dagster doesn't know. They were deleted from it, or are another"
-        " Dagster's: if they still run there, they fail, and what they computed is lost.",
+        help="Drop what runs made that this Dagster doesn't know at once, and not after some days. They were deleted"
+        " from it, or are another Dagster's: if they still run there, they fail, and what they computed is lost.",
     ),
     yes_option,
     option("--in-process", "runs_here", is_flag=True, help="Drop them in this process, even if there is a job."),
@@ -73,8 +75,8 @@ def command(
 
     ASSETS are the keys of assets; without any, all assets of the definitions. Without --yes, it only says what would be
     dropped, what is kept, why and until when. With it, the job of the retention schedule does it, or this process if
-    there is none. What runs made that this Dagster doesn't know is kept, and the other tables of such an asset are
-    dropped by this process, as the job keeps none of them.
+    there is none. What runs made that this Dagster doesn't know is kept for the schedule's unknown_run_days, or 7 days,
+    after such a run last wrote to the ledger.
     """
     names = list(dict.fromkeys(assets)) or connection.definitions.live_assets()
     jobs = {name: _job_of(connection, name) for name in names}
@@ -107,6 +109,12 @@ class _Asked:
     runs_here: bool
     timeout: float | None
 
+    def unknown_run_days_of(self, job: RetentionJob | None) -> float:
+        """Return for how many days what unknown runs made is kept."""
+        if self.takes_unknown:
+            return 0.0
+        return UNKNOWN_RUN_DAYS if job is None else job.unknown_run_days
+
 
 def _done(
     connection: Connection,
@@ -116,8 +124,7 @@ def _done(
     asked: _Asked,
 ) -> tuple[list[Retention], list[dict[str, Any]], list[tuple[Exit, Problem]]]:
     """Drop what a dry run found, and return what became of it, the runs of jobs, and what failed."""
-    # The job would drop what unknown runs made, too.
-    here = [one for one in found if one.is_any and (asked.runs_here or one.keeps_unknown or jobs[one.asset] is None)]
+    here = [one for one in found if one.is_any and (asked.runs_here or jobs[one.asset] is None)]
     by_job = [one for one in found if one.is_any and one not in here]
     dropped, problems = _each(connection, {one.asset: jobs[one.asset] for one in here}, asked, drops=True)
     wanted = [job for one in by_job if (job := jobs[one.asset]) is not None]
@@ -158,8 +165,8 @@ def _each(
                         loaded,
                         connection.dagster,
                         shadow_days=days,
+                        unknown_run_days=asked.unknown_run_days_of(job),
                         job=job_name,
-                        takes_unknown=asked.takes_unknown,
                         drops=drops,
                     )
                 )
@@ -189,6 +196,8 @@ def _by_jobs(
         # An earlier version of the library in the code location can't drop only some of them.
         some = names if set(names) < set(job.assets) else []
         config = {"dry_run": False, "assets": some, "shadow_days": asked.shadow_days}
+        if asked.takes_unknown:
+            config["unknown_run_days"] = 0.0
         run_id = launch(connection.dagster, output, names[0], job.job, config)
         ran = wait(connection.dagster, output, run_id, timeout=asked.timeout)
         runs.append({"job": job.job.name, "run_id": run_id, "status": ran.status, "assets": names})
@@ -220,6 +229,8 @@ def _show(screen: Console, data: Mapping[str, Any]) -> None:
         screen.print("nothing to drop")
     elif data["dry_run"]:
         screen.print("nothing was dropped; --yes does it")
+    for problem in [f"{one['table']}: {one['clock_problem']}" for one in data["assets"] if one["clock_problem"]]:
+        screen.print(problem, markup=False, soft_wrap=True)
 
 
 def _rows(count: int | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 
 from sqlglot import exp
 
@@ -31,9 +31,4 @@ def archived(
     table = replaced.table.archive(publication_id)
     # Snowflake clones the whole table instead of copying `rows`, because a clone copies no data.
     session.tables.archive(replaced.table, table, rows)
-    return Archive(table=table, keys=replaced.keys, expires_at=expiry(keep_for))
-
-
-def expiry(keep_for: timedelta) -> datetime:
-    """Return the time from which an archive that is made now may be dropped."""
-    return datetime.now(timezone.utc) + keep_for
+    return Archive(table=table, keys=replaced.keys, keep_for=keep_for)

@@ -13,7 +13,6 @@ from dagster_safe_backfill.model.tables import Column, TableRef
 from dagster_safe_backfill.sql import staging, terms
 from dagster_safe_backfill.sql.slicing import expression, inside, outside
 from dagster_safe_backfill.sql.staging import StagedColumn
-from dagster_safe_backfill.wap.changes.archive import expiry
 from dagster_safe_backfill.wap.changes.prepare import PreparedChange, prepare_change, slice_write
 from dagster_safe_backfill.wap.columns import (
     add_columns,
@@ -61,7 +60,7 @@ def swapped(
     if not keep_for or not keys:
         session.tables.drop(aside)
         return prepared, Archive()
-    return prepared, Archive(table=aside, keys=keys, expires_at=expiry(keep_for))
+    return prepared, Archive(table=aside, keys=keys, keep_for=keep_for)
 
 
 def _prepared(session: Session, staged: Staged, *, clone: TableRef | None = None) -> PreparedChange:

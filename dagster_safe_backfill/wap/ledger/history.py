@@ -141,60 +141,6 @@ def newest_publication(session: Session, table: TableRef) -> str | None:
     return found[0][0] if found else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Owner:
-    """Who made a shadow or an archive, and when it was last used.
-
-    Attributes:
-        run_id: The id of the run that made it.
-        last_used: The time of the last ledger row that names it.
-        asset_key: The key of the run's asset; None if the ledger doesn't name it.
-    """
-
-    run_id: str
-    last_used: datetime
-    asset_key: str | None = None
-
-
-def shadow_owners(session: Session, table: TableRef) -> dict[str, Owner]:
-    """Return a mapping from the name, in lower case, of each shadow that the table ever had to its owner."""
-    columns = session.tables.columns(ledger.ledger_of(table)) or ()
-    items = ledger.known_columns(["shadow", "run_id", "recorded_at", "asset_key"], columns)
-    select = ledger.rows_of(table, terms.named(items), ledger.is_given("shadow"))
-    found = session.query(select.distinct().order_by(terms.column("recorded_at")))
-    return {
-        # The column `shadow` holds `schema.name`. Rows come in order of time, so the last one of a shadow counts.
-        table.shadow_named(name).name.casefold(): Owner(run_id=run_id, last_used=at, asset_key=asset)
-        for name, run_id, at, asset in found
-    }
-
-
-def archives(session: Session, table: TableRef) -> dict[TableRef, datetime]:
-    """Return a mapping from each archive that the table ever had to the time at which it expires."""
-    archive, expiry = terms.column("archive"), terms.column("archive_expires_at")
-    items = [archive, exp.Max(this=expiry)]
-    select = ledger.rows_of(table, items, ledger.is_event(*CHANGES_OF_LIVE), ledger.is_given("archive"))
-    found = session.query(select.group_by(archive.copy()))
-    return {table.archive_named(name): at for name, at in found}
-
-
-def kept_archives(session: Session, table: TableRef) -> set[str]:
-    """Return the names, in lower case, of the archives of a table that exist."""
-    found: set[str] = set()
-    for place in table.archives(""):
-        found |= {one.name.casefold() for one in session.tables.list(place.schema, place.name)}
-    return found
-
-
-def unrecorded_archives(session: Session, table: TableRef) -> dict[TableRef, Owner]:
-    """Return a mapping from each archive that was intended, but that no change of the table names, to its owner."""
-    items = terms.columns(["archive", "run_id", "recorded_at"])
-    found = session.query(ledger.rows_of(table, items, ledger.is_event("intended"), ledger.is_given("archive")))
-    recorded = archives(session, table)
-    named = {table.archive_named(name): Owner(run_id=run_id, last_used=at) for name, run_id, at in found}
-    return {one: owner for one, owner in named.items() if one not in recorded}
-
-
 def other_versions(session: Session, table: TableRef, origin: Origin) -> list[str | None]:
     """Return the other code versions with which the run's backfill has published partitions of the table."""
     if origin.backfill_id is None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 
 from sqlglot import exp
 
@@ -16,12 +17,11 @@ from dagster_safe_backfill.model.options import Strategy
 from dagster_safe_backfill.model.states import Archive, Origin, Staged, StagedPartition
 from dagster_safe_backfill.model.tables import Column, TableRef, names_of
 from dagster_safe_backfill.sql import ledger, terms
-from dagster_safe_backfill.sql.ledger_rows import as_rows
+from dagster_safe_backfill.wap.ledger.clock import AGREED, LedgerClock, ledger_clock, shown
 from dagster_safe_backfill.wap.ledger.moves import text_of_fingerprints
 from dagster_safe_backfill.warehouses.base import Session
 
-# The smallest difference that a TIMESTAMPTZ of DuckDB can hold.
-_TICK = timedelta(microseconds=1)
+_LOG = logging.getLogger(__name__)
 
 Values = Mapping[str, object]
 """A row of the ledger; columns that it doesn't name are NULL."""
@@ -75,23 +75,14 @@ def record(
     rows: Sequence[Values],
     *,
     origin: Origin,
-    reader: Session | None = None,
+    at: datetime | None = None,
 ) -> None:
-    """Append rows to the ledger, in the caller's transaction.
-
-    `recorded_at` is later than in every earlier row of the table, even if the clocks of machines differ, so that it
-    gives the order of events. The earlier rows are those that `reader` sees, by default the session itself.
-    """
+    """Append rows to the ledger, in the caller's transaction, dated `at`, by default by `time_of_next`."""
     if not rows:
         return
     name, target = str(table), ledger.ledger_of(table)
-    names = ("recorded_at", "format")
-    newest = ledger.rows_of(table, [exp.Max(this=terms.column(name)) for name in names])
-    (found,) = as_rows(target, names, (reader or session).query(newest))
-    ledger.check_format(found.count("format"), table)
-    last, now = found.optional_time("recorded_at"), datetime.now(timezone.utc)
     common: Values = {
-        "recorded_at": now if last is None else max(now, last + _TICK),
+        "recorded_at": at or time_of_next(session, table),
         "event": event,
         "table_name": name,
         "publication_id": origin.publication_id,
@@ -111,6 +102,15 @@ def record(
     session.append(target, names, [tuple(map(row.get, names)) for row in whole])
 
 
+def time_of_next(session: Session, table: TableRef) -> datetime:
+    """Return the time for the table's next rows, by the database's clock.
+
+    It is later than in every earlier row that the session sees, even if the clocks of machines differ, so that it gives
+    the order of events.
+    """
+    return ledger_clock(session, table).next_row
+
+
 def record_staged(
     session: Session,
     event: StagedEvent,
@@ -125,8 +125,12 @@ def record_staged(
     # JSON, because the name of a column may contain a comma.
     live = None if staged.live_columns is None else json.dumps(names_of(staged.live_columns))
     shadow, nothing = str(staged.shadow), Fingerprint()
+    chosen, table = [*(staged.table_slice.keys if keys is None else keys)], staged.table_slice.spec.table
+    if not chosen:
+        return
+    at = time_of_next(session, table)
     rows: list[Values] = []
-    for key in staged.table_slice.keys if keys is None else keys:
+    for key in chosen:
         values: Values = {
             "partition_key": key,
             "shadow": shadow,
@@ -135,12 +139,13 @@ def record_staged(
             "warned_audits": ", ".join(warned.get(key, ())) or None,
             "fingerprint": str(staged.fingerprints.get(key, nothing)),
             "fingerprinted_columns": live,
-            "computed_at": staged.computed_at.get(key),
+            # By this machine's clock, which may be ahead of the ledger's. No rows are younger than their record.
+            "computed_at": min(staged.computed_at.get(key, at), at),
             "moved": text_of_fingerprints(staged.left.get(key)),
             **_made_by(staged, key, origin),
         }
         rows.append(values)
-    record(session, event, staged.table_slice.spec.table, rows, origin=origin)
+    record(session, event, table, rows, origin=origin, at=at)
 
 
 def _made_by(staged: Staged, key: str, origin: Origin) -> Values:
@@ -159,9 +164,17 @@ def record_taken(session: Session, table: TableRef, found: Iterable[StagedPartit
 
 def record_change(
     session: Session, table: TableRef, change: NewChange, *, origin: Origin, staged: Staged | None = None
-) -> None:
-    """Record a change of live partitions, in the transaction that makes it; `staged` is what it publishes."""
+) -> datetime | None:
+    """Record a change of live partitions, in the transaction that makes it; `staged` is what it publishes.
+
+    Return the time until which its archive is kept. It counts from the time that is recorded: by a clock that is
+    behind, the archive would be over at once.
+    """
+    # This is the first of the transaction's rows, so none of its own is to be seen.
+    clock = ledger_clock(session.reader, table)
+    _warn_of_clocks(table, clock)
     archive, kept = change.archive, {*change.archive.keys}
+    expires_at = None if archive.table is None else clock.next_row + archive.keep_for
     rows: list[Values] = []
     for key, counts in change.row_counts.items():
         is_kept = archive.table is not None and key in kept
@@ -177,7 +190,7 @@ def record_change(
             "fingerprinted_columns": json.dumps([*change.columns]),
             "replaced_fingerprint": str(change.before[key]),
             "archive": archive.table.name if archive.table and is_kept else None,
-            "archive_expires_at": archive.expires_at if is_kept else None,
+            "archive_expires_at": expires_at if is_kept else None,
             "undone_publications": json.dumps([*change.undone[key]]) if change.undone else None,
             "moved": json.dumps([*change.moved[key]]) if key in change.moved else None,
             **(_made_by(staged, key, origin) if staged is not None else {}),
@@ -185,8 +198,17 @@ def record_change(
         if key in change.left:
             values = {**values, "event": "moved"}
         rows.append(values)
-    # This is the first of the transaction's rows, so none of its own is to be seen.
-    record(session, change.event, table, rows, origin=origin, reader=session.reader)
+    record(session, change.event, table, rows, origin=origin, at=clock.next_row)
+    return expires_at
+
+
+def _warn_of_clocks(table: TableRef, clock: LedgerClock) -> None:
+    """Log that the clock and the ledger, or the clocks of this machine and the database, are more than a day apart."""
+    if clock.why_behind is not None:
+        _LOG.warning("%s: %s", table, clock.why_behind)
+    here = datetime.now(timezone.utc)
+    if abs(here - clock.now) > AGREED:
+        _LOG.warning("%s: this machine's clock says %s, and the database's %s", table, shown(here), shown(clock.now))
 
 
 def record_intent(

@@ -12,13 +12,13 @@ from dagster_safe_backfill.model.states import StagedPartition
 from dagster_safe_backfill.model.tables import TableRef, TableSpec, names_of
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
+from dagster_safe_backfill.wap.ledger.belongings import archive_names
 from dagster_safe_backfill.wap.ledger.history import (
     Change,
     changes_by,
     changes_by_backfill,
     changes_in,
     history,
-    kept_archives,
     newest_publication,
 )
 from dagster_safe_backfill.wap.measure.differences import Sides
@@ -81,7 +81,7 @@ def published_sides(
     by_key: dict[str, list[Change]] = {}
     for change in history(session, spec.table, [*dict.fromkeys(change.key for change in changes)]):
         by_key.setdefault(change.key, []).append(change)
-    kept = kept_archives(session, spec.table)
+    kept = archive_names(session, spec.table)
     spans = {key: _Span.of(key, all_of_key, chosen) for key, all_of_key in by_key.items()}
     _check_kept(spec.table, [key for key, span in spans.items() if span.is_lost(kept)])
     before: dict[TableRef, list[str]] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from dagster_safe_backfill.errors import PublicationNotFoundError, RollbackConflictError, RollbackError
 from dagster_safe_backfill.model.events import Fingerprint
@@ -13,7 +13,7 @@ from dagster_safe_backfill.model.states import Archive, Origin, RolledBack
 from dagster_safe_backfill.model.tables import Column, TableSpec, names_of
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.sql import staging
-from dagster_safe_backfill.wap.changes.archive import archived, expiry
+from dagster_safe_backfill.wap.changes.archive import archived
 from dagster_safe_backfill.wap.changes.conflicts import check_meanwhile, check_replaced
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
 from dagster_safe_backfill.wap.ledger.alterations import alterations
@@ -143,7 +143,9 @@ class _Rollback:
             check_uncompared(live, state, undoing, {} if back.whole else restoration.row_counts)
         kept = {key: now[key].rows for key, one in undoing.items() if not one.has_rows}
         restoration = replace(restoration, unchanged=kept)
-        archive = Archive() if self.dry_run else self._applied(restoration, live, columns, back, undoing, now=now)
+        archive, expires_at = Archive(), None
+        if not self.dry_run:
+            archive, expires_at = self._applied(restoration, live, columns, back, undoing, now=now)
         restoration.close(self.session)
         return replace(
             result,
@@ -153,7 +155,7 @@ class _Rollback:
             kept_columns=back.kept,
             restored_columns=names_of(back.restored),
             archive=archive.table,
-            expires_at=archive.expires_at,
+            expires_at=expires_at,
         )
 
     def _nothing(self, published: Mapping[str, Sequence[str]], paths: Mapping[str, UndonePartition]) -> RolledBack:
@@ -308,8 +310,8 @@ class _Rollback:
         undoing: Mapping[str, UndonePartition],
         *,
         now: Mapping[str, Fingerprint],
-    ) -> Archive:
-        """Run the restoration, and return the archive of the rows that it replaced."""
+    ) -> tuple[Archive, datetime | None]:
+        """Run the restoration, and return the archive of the rows that it replaced, and until when it is kept."""
         session, table = self.session, self.spec.table
         archive = self._archived(restoration, live, back, now)
         restoration.run(session)
@@ -333,9 +335,9 @@ class _Rollback:
             moved=restoration.prepared.moved,
             undone={key: [layer.publication_id for layer in one.layers] for key, one in undoing.items()},
         )
-        record_change(session, table, change, origin=self.origin)
+        expires_at = record_change(session, table, change, origin=self.origin)
         record_alteration(session, table, before=back.before, after=columns, origin=self.origin)
-        return archive
+        return archive, expires_at
 
     def _archived(
         self, restoration: Restoration, live: TableSlice, back: ColumnsBack, now: Mapping[str, Fingerprint]
@@ -343,7 +345,7 @@ class _Rollback:
         if not self.archive_for:
             return Archive()
         if restoration.aside is not None:
-            return Archive(table=restoration.aside, keys=live.keys, expires_at=expiry(self.archive_for))
+            return Archive(table=restoration.aside, keys=live.keys, keep_for=self.archive_for)
         replaced = restoration.prepared.replaced(now)
         if not replaced:
             return Archive()

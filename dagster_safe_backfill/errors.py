@@ -49,9 +49,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from dagster_safe_backfill.redaction import RedactedError
 
-class SafeBackfillError(Exception):
-    """Base class of all errors that the library raises."""
+
+class SafeBackfillError(RedactedError):
+    """Base class of all errors that the library raises. Its message holds no secrets."""
 
 
 class ConfigurationError(SafeBackfillError):

@@ -66,7 +66,10 @@ def roll_back(
         OtherAssetError: The table belongs to another asset.
     """
     spec = table_io.spec_of(asset.key, options)
-    with table_io.connected(spec.table, run_id=context.run_id, publication_id=context.run_id) as session:
+    shown = options.checks.sample_columns
+    with table_io.connected(
+        spec.table, run_id=context.run_id, publication_id=context.run_id, sample_columns=shown
+    ) as session:
         session.run_has_ended = partial(has_ended, context.instance)
         done = rollback(
             session,
@@ -96,7 +99,8 @@ def drop_expired(
         OtherAssetError: The table belongs to another asset.
     """
     spec = table_io.spec_of(key, options)
-    with table_io.connected(spec.table, run_id=context.run_id) as session:
+    shown = options.checks.sample_columns
+    with table_io.connected(spec.table, run_id=context.run_id, sample_columns=shown) as session:
         # Only Dagster knows which runs have ended, and the engine doesn't import Dagster (docs/architecture.md).
         made_by = owners(session, spec.table)
         retired = retire(

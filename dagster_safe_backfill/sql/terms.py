@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from typing import Any
 
 import sqlglot
 from sqlglot import exp
@@ -12,6 +13,7 @@ from sqlglot.errors import SqlglotError
 
 from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.model.tables import TableRef
+from dagster_safe_backfill.redaction import masked
 
 IS_LOOKUP = "_sb_is_lookup"
 """The key in an expression's `meta` that marks an EXISTS of `looked_up`, which a warehouse may rewrite as a join."""
@@ -115,6 +117,17 @@ def of_row(sql: str, *, dialect: str, option: str) -> exp.Expr:
         return exp.Dot.build([exp.Column(this=first.copy()), *(field.copy() for field in fields)])
 
     return parsed(sql, dialect=dialect, option=option).transform(read)
+
+
+def columns_read(sql: str, *, dialect: str) -> list[str]:
+    """Return the names of the columns that a user's expression over a row reads."""
+    found = of_row(sql, dialect=dialect, option="expression").find_all(exp.Column)
+    return [column.name for column in found]
+
+
+def masked_value(value: Any, sql: str, *, dialect: str) -> Any:
+    """Return a value of a user's expression over a row, masked unless all columns that it reads may be shown."""
+    return masked(value, *columns_read(sql, dialect=dialect))
 
 
 def database_version() -> exp.Select:

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from dagster_safe_backfill.cli.api.client import Dagster
-from dagster_safe_backfill.cli.definitions import LoadedAsset, reaching
+from dagster_safe_backfill.cli.definitions import LoadedAsset
 from dagster_safe_backfill.cli.upkeep.jobs import told_of_runs
 from dagster_safe_backfill.cli.upkeep.tables import seconds
 from dagster_safe_backfill.errors import TableNotFoundError
@@ -122,7 +122,7 @@ def retention_of(
     found, sizes = Retired(table=table, is_dry=not drops), dict[TableRef, int]()
     unknown: AbstractSet[str] = frozenset()
     try:
-        with reaching(), loaded.soon.table_io.connected(table, run_id=run_id, read_only=not drops) as session:
+        with loaded.soon.connected(run_id=run_id, read_only=not drops) as session:
             runs = told_of_runs(dagster, owners(session, table))
             unknown = frozenset() if takes_unknown else runs.unknown
             found = retire(

@@ -81,16 +81,16 @@ class RedactedError(Exception):
 def masking(shown_columns: Iterable[str] | None) -> Generator[None, None, None]:
     """Let messages and logs of the block show values of these columns only; of all columns if None.
 
-    Errors of others, which may quote values, are cut from the causes of the library's errors. In their place stands an
-    error with their class and traceback, so that it can still be found where they were raised. The same stands in place
-    of such an error that leaves the block, unless it is an `OSError`, which may pass, or one of Dagster's.
+    Errors of others, which may quote values, are cut from the causes of the library's errors; without `shown_columns`,
+    only those that quote a secret. In their place stands an error with their class and traceback, so that it can still
+    be found where they were raised. The same stands in place of such an error that leaves the block, unless it is an
+    `OSError`, which may pass, or one of Dagster's.
     """
     token = _shown_columns.set(None if shown_columns is None else frozenset(map(str.casefold, shown_columns)))
     try:
         yield
     except RedactedError as error:
-        if is_masking():
-            _cut_causes(error)
+        _cut_causes(error)
         raise
     except Exception as error:
         if not is_masking() or isinstance(error, OSError) or type(error).__module__.startswith("dagster."):
@@ -181,16 +181,27 @@ def _known_words(error: Exception, text: str, names: Collection[str]) -> str:
 
 
 def _cut_causes(error: BaseException) -> None:
-    """Put a `RedactedError` in the place of each error of others that led to an error."""
+    """Put a `RedactedError` in the place of each error of others that led to an error and quotes what isn't shown."""
     link, seen = error, set[int]()
     while id(link) not in seen:
         seen.add(id(link))
         cause = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
-        if cause is not None and not isinstance(cause, RedactedError):
-            said = foreign_text(cause) if isinstance(cause, Exception) else type(cause).__name__
-            cause = RedactedError(said).with_traceback(cause.__traceback__)
-        # The context, too: Python keeps it beside a cause, and some loggers print it.
-        link.__cause__ = link.__context__ = cause
         if cause is None:
             return
+        if not isinstance(cause, RedactedError) and _may_quote(cause, told=str(link)):
+            cause = RedactedError(_said_by(cause)).with_traceback(cause.__traceback__)
+            # The context, too: Python keeps it beside a cause, and some loggers print it.
+            link.__cause__ = link.__context__ = cause
         link = cause
+
+
+def _may_quote(cause: BaseException, *, told: str) -> bool:
+    # The excerpt of a statement in the cause may begin within a secret. Then what was told of it has a mask.
+    return is_masking() or MASK in told or without_secrets(str(cause)) != str(cause)
+
+
+def _said_by(cause: BaseException) -> str:
+    name = type(cause).__name__
+    if is_masking():
+        return foreign_text(cause) if isinstance(cause, Exception) else name
+    return f"{name}: {_EXCERPT.sub('', str(cause))}"

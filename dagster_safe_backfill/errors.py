@@ -49,11 +49,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from dagster_safe_backfill.redaction import RedactedError
 
-
-class SafeBackfillError(RedactedError):
-    """Base class of all errors that the library raises. Its message holds no secrets."""
+class SafeBackfillError(Exception):
+    """Base class of all errors that the library raises."""
 
 
 class ConfigurationError(SafeBackfillError):
@@ -359,7 +357,7 @@ class TooManyPartitionsError(BoundsError):
 
 
 class WarehouseError(SafeBackfillError):
-    """The database refused a statement; the driver's error is `__cause__`."""
+    """The database refused a statement; the driver's error is `__cause__`, unless it may quote what isn't shown."""
 
 
 class TableNotFoundError(WarehouseError):

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from dagster_safe_backfill.errors import SafeBackfillError
+
 MASK = "***"
 _SHOWN_SQL = 300
 
@@ -70,11 +72,11 @@ _KEYWORDS = frozenset(
 )
 
 
-class RedactedError(Exception):
-    """An error whose message holds no secrets."""
+class RedactedError(SafeBackfillError):
+    """Stands for an error of a driver or of a library of frames, with its class and traceback, but not all of its text.
 
-    def __init__(self, message: str = "") -> None:
-        super().__init__(without_secrets(message))
+    In the chain of causes, and where nothing else is known of the error.
+    """
 
 
 @contextmanager
@@ -89,8 +91,8 @@ def masking(shown_columns: Iterable[str] | None) -> Generator[None, None, None]:
     token = _shown_columns.set(None if shown_columns is None else frozenset(map(str.casefold, shown_columns)))
     try:
         yield
-    except RedactedError as error:
-        _cut_causes(error)
+    except SafeBackfillError as error:
+        _redact(error)
         raise
     except Exception as error:
         if not is_masking() or isinstance(error, OSError) or type(error).__module__.startswith("dagster."):
@@ -180,15 +182,18 @@ def _known_words(error: Exception, text: str, names: Collection[str]) -> str:
     return f"{type(error).__name__}{numbered}{said} [its text may quote values, which sample_columns doesn't show]"
 
 
-def _cut_causes(error: BaseException) -> None:
-    """Put a `RedactedError` in the place of each error of others that led to an error and quotes what isn't shown."""
-    link, seen = error, set[int]()
+def _redact(error: SafeBackfillError) -> None:
+    """Leave secrets out of an error's message and causes, and put a `RedactedError` in place of what quotes more."""
+    link: BaseException = error
+    seen = set[int]()
     while id(link) not in seen:
         seen.add(id(link))
+        if isinstance(link, SafeBackfillError):
+            link.args = tuple([without_secrets(one) if isinstance(one, str) else one for one in link.args])
         cause = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
         if cause is None:
             return
-        if not isinstance(cause, RedactedError) and _may_quote(cause, told=str(link)):
+        if not isinstance(cause, SafeBackfillError) and _may_quote(cause, told=str(link)):
             cause = RedactedError(_said_by(cause)).with_traceback(cause.__traceback__)
             # The context, too: Python keeps it beside a cause, and some loggers print it.
             link.__cause__ = link.__context__ = cause
@@ -204,4 +209,4 @@ def _said_by(cause: BaseException) -> str:
     name = type(cause).__name__
     if is_masking():
         return foreign_text(cause) if isinstance(cause, Exception) else name
-    return f"{name}: {_EXCERPT.sub('', str(cause))}"
+    return without_secrets(f"{name}: {_EXCERPT.sub('', str(cause))}")

@@ -66,9 +66,7 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
     model_config = ConfigDict(hide_input_in_errors=True)
 
     wap_schema: str | None = Field(
-        default=None,
-        description="A schema of its own for the shadows, archives, ledger and locks of all tables. Defaults to the"
-        " schema of each table.",
+        default=None, description="The schema of shadows, archives, ledger and locks. Defaults to that of each table."
     )
 
     @abstractmethod

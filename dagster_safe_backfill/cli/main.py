@@ -125,4 +125,4 @@ def _of_click(error: click.ClickException) -> CommandError:
 def _of_library(error: SafeBackfillError) -> CommandError:
     if isinstance(error, WarehouseLockedError | WarehouseUnavailableError):
         return CommandError("warehouse_unreachable", str(error), exit_code=Exit.UNREACHABLE)
-    return CommandError(type(error).__name__, str(error), exit_code=Exit.FAILED)
+    return CommandError(type(error).__name__, without_secrets(str(error)), exit_code=Exit.FAILED)

@@ -10,7 +10,6 @@ from operator import attrgetter
 from typing import Any, Literal
 
 from dagster_safe_backfill.errors import ConfigurationError
-from dagster_safe_backfill.redaction import without_secrets
 
 ColumnType = Literal["date", "timestamp", "timestamptz"]
 """How a column keeps time: as calendar days, as wall-clock times of a known time zone, or as instants."""
@@ -285,7 +284,5 @@ class Query:
         ```
     """
 
-    sql: str
-
-    def __repr__(self) -> str:
-        return f"Query({without_secrets(self.sql)!r})"
+    # Its text may hold a secret.
+    sql: str = field(repr=False)

@@ -13,7 +13,7 @@ from sqlglot.errors import SqlglotError
 
 from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.model.tables import TableRef
-from dagster_safe_backfill.redaction import masked
+from dagster_safe_backfill.redaction import masked, without_secrets
 
 IS_LOOKUP = "_sb_is_lookup"
 """The key in an expression's `meta` that marks an EXISTS of `looked_up`, which a warehouse may rewrite as a join."""
@@ -88,16 +88,17 @@ def parsed(sql: str, *, dialect: str, option: str) -> exp.Expr:
         expressions = sqlglot.parse(f"SELECT {sql}", dialect=dialect)
     except SqlglotError as error:
         raise ConfigurationError(
-            f"{option} is not a SQL expression: {sql!r}. Quote a column whose name is a keyword."
+            f"{option} is not a SQL expression: {without_secrets(sql)!r}. Quote a column whose name is a keyword."
         ) from error
     select = expressions[0] if len(expressions) == 1 else None
     if not _is_bare_select(select):
-        raise ConfigurationError(f"{option} is not one SQL expression: {sql!r}.")
+        raise ConfigurationError(f"{option} is not one SQL expression: {without_secrets(sql)!r}.")
     assert isinstance(select, exp.Select)
     found = select.expressions[0]
     if isinstance(found, exp.Alias | exp.Aliases):
         raise ConfigurationError(
-            f"{option}: {sql!r} is an expression with an alias. If that is the name of a column, quote it."
+            f"{option}: {without_secrets(sql)!r} is an expression with an alias. If that is the name of a column, quote"
+            " it."
         )
     # sqlglot adds no parentheses around the operands of a comparison: `a OR b` would become part of `a OR b = 1`.
     return found if isinstance(found, exp.Column) else exp.paren(found, copy=False)

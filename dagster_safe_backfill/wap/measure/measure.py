@@ -35,8 +35,7 @@ from dagster_safe_backfill.redaction import without_secrets
 from dagster_safe_backfill.sql import audited_rows, auditing, terms
 from dagster_safe_backfill.sql.audited_rows import AuditedRows
 from dagster_safe_backfill.wap.measure.compare import Sampler, compared
-from dagster_safe_backfill.wap.measure.judging import checked, number, said
-from dagster_safe_backfill.wap.measure.readings import Position, Readings, Unmeasured, readings
+from dagster_safe_backfill.wap.measure.readings import Position, Readings, Unmeasured, checked, number, readings, said
 from dagster_safe_backfill.wap.measure.rows import staged_rows, with_columns
 from dagster_safe_backfill.warehouses.base import Row, Session
 

@@ -359,7 +359,7 @@ class TooManyPartitionsError(BoundsError):
 
 
 class WarehouseError(SafeBackfillError):
-    """The database refused a statement; the driver's error is `__cause__`."""
+    """The database refused a statement; the driver's error is `__cause__`, unless it may quote what isn't shown."""
 
 
 class TableNotFoundError(WarehouseError):

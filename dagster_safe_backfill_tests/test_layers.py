@@ -18,7 +18,7 @@ ROOT = Path(dagster_safe_backfill.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
 FLOORS = (
-    ("errors",),
+    ("errors", "redaction"),
     ("model", "audits"),
     ("sql",),
     ("warehouses",),
@@ -32,6 +32,7 @@ FLOOR_OF = {folder: number for number, floor in enumerate(FLOORS) for folder in 
 _STANDARD_ONLY = set[str]()
 THIRD_PARTY = {
     "errors": _STANDARD_ONLY,
+    "redaction": _STANDARD_ONLY,
     "model": _STANDARD_ONLY,
     "audits": _STANDARD_ONLY,
     "sql": {"sqlglot", "typing_extensions"},

@@ -43,7 +43,8 @@ def build_audit_checks(
             because there is no shadow to compare the live table with.
         last: How many of the last partitions are audited. If None, all are. Only for partitions with one dimension.
         prefix: The prefix of the checks' names, which keeps them apart from the checks that gate the asset.
-        sample_columns: The columns whose values are shown in samples of failing rows. If None, all values are shown.
+        sample_columns: The columns whose values are shown in samples of failing rows. Defaults to those of the asset;
+            without them, all values are shown.
         io_manager_key: The key of the resource that is the I/O manager.
 
     Raises:
@@ -62,7 +63,9 @@ def build_audit_checks(
     """
     key = asset.key
     options, audits = options_of_asset(asset), checked_audits(audits)
-    shown = None if sample_columns is None else column_names("sample_columns", sample_columns)
+    shown = options.checks.sample_columns
+    if sample_columns is not None:
+        shown = column_names("sample_columns", sample_columns)
     _check(asset, audits, options=options, last=last)
     by_name = {f"{prefix}{audit.name}": audit for audit in audits}
 
@@ -83,7 +86,9 @@ def build_audit_checks(
         selected = {check.name for check in context.selected_asset_check_keys}
         wanted = [audit for name, audit in by_name.items() if name in selected]
         # Read-only, so that other processes can read the DuckDB file meanwhile.
-        with manager.connected(spec.table, run_id=context.run.run_id, read_only=True) as connection:
+        with manager.connected(
+            spec.table, run_id=context.run.run_id, read_only=True, sample_columns=shown
+        ) as connection:
             results = upkeep.measure_live(
                 connection,
                 wanted,

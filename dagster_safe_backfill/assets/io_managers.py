@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import json
 from abc import abstractmethod
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from dagster_safe_backfill.assets.metadata import (
     check_former_keys,
@@ -20,6 +20,7 @@ from dagster_safe_backfill.assets.metadata import (
     former_keys,
     names,
     options_of_metadata,
+    sample_columns_of,
     schema_of,
     table_of_asset,
     table_of_output,
@@ -30,6 +31,7 @@ from dagster_safe_backfill.errors import ConfigurationError, TableNotFoundError
 from dagster_safe_backfill.model.options import AssetOptions
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.model.text import about
+from dagster_safe_backfill.redaction import masking, without_secrets
 from dagster_safe_backfill.runs.declared import TableIO, first_key
 from dagster_safe_backfill.runs.partitions import reads_nothing, slice_of_input, slice_of_output
 from dagster_safe_backfill.runs.private_dagster import consuming_assets
@@ -60,10 +62,11 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
     Subclasses return their database from `warehouse` and their schema from `default_schema`.
     """
 
+    # Pydantic's errors quote what was given, which may be a secret.
+    model_config = ConfigDict(hide_input_in_errors=True)
+
     wap_schema: str | None = Field(
-        default=None,
-        description="A schema of its own for the shadows, archives, ledger and locks of all tables. Defaults to the"
-        " schema of each table.",
+        default=None, description="The schema of shadows, archives, ledger and locks. Defaults to that of each table."
     )
 
     @abstractmethod
@@ -82,12 +85,18 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
 
     @contextmanager
     def connected(
-        self, table: TableRef, *, run_id: str | None, publication_id: str | None = None, read_only: bool = False
+        self,
+        table: TableRef,
+        *,
+        run_id: str | None,
+        publication_id: str | None = None,
+        read_only: bool = False,
+        sample_columns: Sequence[str] | None = None,
     ) -> Generator[Session, None, None]:
         """Open a session for a run's work on a table.
 
         Statements are tagged with the table and the ids, where the database keeps a query history. Errors raised in
-        the block name the table.
+        the block name the table. If `sample_columns` are given, errors and logs show no value of another column.
         """
         tags = {"table": str(table)}
         if run_id is not None:
@@ -95,7 +104,7 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
         if publication_id is not None:
             tags["publication_id"] = publication_id
         warehouse = self._tagged(tags)
-        with about(table), warehouse.connect(read_only=read_only) as connection:
+        with masking(sample_columns), about(table), warehouse.connect(read_only=read_only) as connection:
             yield connection
 
     def _tagged(self, tags: Mapping[str, str]) -> Warehouse:  # noqa: ARG002 - overrides use it
@@ -150,8 +159,9 @@ class RangeIOManager(dg.ConfigurableIOManager, TableIO):
             raise ConfigurationError(f"the input {context.name} comes from neither an asset nor an op output")
         # slice_of_input raises for an input without partitions.
         is_empty = reads_nothing(context)
+        shown = sample_columns_of(metadata)
         try:
-            with self.connected(table, run_id=run_id_of(context), read_only=True) as connection:
+            with self.connected(table, run_id=run_id_of(context), read_only=True, sample_columns=shown) as connection:
                 return _upkeep().read(
                     connection,
                     spec=options_of_metadata(metadata).table_spec(table),
@@ -220,11 +230,10 @@ class RangeDuckDBIOManager(RangeIOManager):
         ```
     """
 
-    database: str = Field(description="The path of the DuckDB file.")
+    database: str = Field(repr=False, description="The path of the DuckDB file.")
     schema_: str | None = Field(default=None, alias="schema", description="The schema of assets that don't name one.")
     connection_config: dict[str, Any] = Field(
-        default={},
-        description="Settings of DuckDB, such as memory_limit; see https://duckdb.org/docs/configuration.",
+        default={}, repr=False, description="DuckDB's settings, like memory_limit."
     )
     lock_timeout: float = Field(default=60.0, description="The seconds to wait while another process holds the file.")
 
@@ -237,7 +246,7 @@ class RangeDuckDBIOManager(RangeIOManager):
     @property
     def database_shown(self) -> tuple[str, str]:
         """See `RangeIOManager.database_shown`."""
-        return self.database, "duckdb"
+        return without_secrets(self.database), "duckdb"
 
     @property
     def default_schema(self) -> str | None:
@@ -276,7 +285,7 @@ class RangeSnowflakeIOManager(RangeIOManager):
 
     account: str | None = Field(default=None, description="The account identifier.")
     user: str = Field(description="The user's login name.")
-    password: str | None = Field(default=None, description="The user's password.")
+    password: str | None = Field(default=None, repr=False, description="The user's password.")
     database: str = Field(description="The database that the tables are in.")
     schema_: str | None = Field(
         default=None,
@@ -290,9 +299,9 @@ class RangeSnowflakeIOManager(RangeIOManager):
         description="The virtual warehouse that runs all statements; backfills can have one of their own.",
     )
     authenticator: str | None = Field(default=None, description="How to log in, such as externalbrowser or a URL.")
-    private_key: str | None = Field(default=None, description="A private key, as text.")
+    private_key: str | None = Field(default=None, repr=False, description="A private key, as text.")
     private_key_path: str | None = Field(default=None, description="The path of a private key.")
-    private_key_password: str | None = Field(default=None, description="The private key's password.")
+    private_key_password: str | None = Field(default=None, repr=False, description="The private key's password.")
     login_timeout: int | None = Field(default=None, description="The seconds to wait for the login.")
     network_timeout: int | None = Field(default=None, description="The seconds to wait for a response.")
     client_session_keep_alive: bool | None = Field(default=None, description="Keep idle sessions open.")
@@ -302,13 +311,11 @@ class RangeSnowflakeIOManager(RangeIOManager):
         default=None, description="Fail if database, schema or warehouse is unknown."
     )
     additional_snowflake_connection_args: dict[str, Any] | None = Field(
-        default=None, description="Further arguments of snowflake.connector.connect."
+        default=None, repr=False, description="Further arguments of snowflake.connector.connect."
     )
     # Longer than the ten minutes for which Snowflake may keep a killed process's transaction (docs/snowflake.md).
     lock_timeout: float = Field(default=660.0, description="Seconds to wait while another session changes the table.")
-    statement_timeout: int | None = Field(
-        default=None, description="The seconds after which Snowflake cancels a statement. Defaults to the account's."
-    )
+    statement_timeout: int | None = Field(default=None, description="Seconds until Snowflake cancels a statement.")
     query_tag: dict[str, str] = Field(
         default={}, description="Further fields of the query tag, beside tool, table, run_id and publication_id."
     )

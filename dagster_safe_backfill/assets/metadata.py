@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, cast
 
@@ -107,7 +107,7 @@ def former_keys(metadata: Mapping[str, Any]) -> tuple[str, ...]:
 
 def metadata_of(options: AssetOptions) -> dict[str, Any]:
     """Return the metadata of an asset with these options, which downstream inputs and Dagster's UI read."""
-    expressions = dict(options.partition_expr)
+    expressions, shown = dict(options.partition_expr), options.checks.sample_columns
     told: dict[str, Any] = {
         "partition_expr": expressions.get(None, expressions),
         "unique_key": [*options.unique_key] or None,
@@ -115,8 +115,14 @@ def metadata_of(options: AssetOptions) -> dict[str, Any]:
         "column_timezone": options.table.column_timezone,
         "schema": options.table.schema,
         "renamed_from": [*options.table.former_keys] or None,
+        "sample_columns": None if shown is None else [*shown],
     }
     return {key: value for key, value in told.items() if value is not None}
+
+
+def sample_columns_of(metadata: Mapping[str, Any]) -> Sequence[str] | None:
+    """Return the columns whose values may be shown of an asset with the metadata of `metadata_of`; None for all."""
+    return _plain(metadata.get("sample_columns"))
 
 
 def table_of_asset(key: dg.AssetKey, *, schema: str | None, default_schema: str | None) -> TableRef:

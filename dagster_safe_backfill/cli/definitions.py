@@ -181,9 +181,23 @@ class LoadedAsset:
             CommandError: A DuckDB file is held by another process, or the warehouse can't be reached.
             TableNotFoundError: The database doesn't exist yet.
         """
-        table = self.spec.table
-        with reaching(), self.table_io.connected(table, run_id=None, read_only=True) as session:
+        with self.connected(run_id=None, read_only=True) as session:
             return work(session)
+
+    @contextmanager
+    def connected(self, *, run_id: str | None, read_only: bool = False) -> Generator[Session, None, None]:
+        """Open a session on the asset's warehouse, in which a run of this id rolls back or drops what expired.
+
+        Raises:
+            CommandError: A DuckDB file is held by another process, or the warehouse can't be reached.
+            TableNotFoundError: The database doesn't exist yet.
+        """
+        shown = self.options.checks.sample_columns
+        opened = self.table_io.connected(
+            self.spec.table, run_id=run_id, publication_id=run_id, read_only=read_only, sample_columns=shown
+        )
+        with reaching(), opened as session:
+            yield session
 
     @property
     def soon(self) -> LoadedAsset:

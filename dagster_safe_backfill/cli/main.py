@@ -15,6 +15,7 @@ from dagster_safe_backfill.cli.answers.answer import CommandError, Exit, usage_e
 from dagster_safe_backfill.cli.answers.output import Output
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.errors import SafeBackfillError, WarehouseLockedError, WarehouseUnavailableError
+from dagster_safe_backfill.redaction import without_secrets
 
 VERBS = {
     "plan": "Say what a backfill would do, and save it as a plan. Nothing is touched.",
@@ -108,7 +109,7 @@ def _told(error: BaseException) -> CommandError:
         return _of_library(error)
     return CommandError(
         "unforeseen",
-        f"{type(error).__name__}: {error}",
+        without_secrets(f"{type(error).__name__}: {error}"),
         exit_code=Exit.FAILED,
         hint="this is a fault of safe-backfill; please report it with what you typed",
     )
@@ -124,4 +125,4 @@ def _of_click(error: click.ClickException) -> CommandError:
 def _of_library(error: SafeBackfillError) -> CommandError:
     if isinstance(error, WarehouseLockedError | WarehouseUnavailableError):
         return CommandError("warehouse_unreachable", str(error), exit_code=Exit.UNREACHABLE)
-    return CommandError(type(error).__name__, str(error), exit_code=Exit.FAILED)
+    return CommandError(type(error).__name__, without_secrets(str(error)), exit_code=Exit.FAILED)

@@ -290,8 +290,8 @@ class Checks:
     Attributes:
         partitioned: True if each check has a status for every partition, which costs one Dagster event per partition.
             `"auto"` turns it on if the backfill policy limits a run to at most 31 partitions.
-        sample_columns: The columns whose values are shown in samples of failing rows. Values of other columns are
-            masked. If None, all values are shown.
+        sample_columns: The columns whose values are shown in samples of failing rows, errors and logs. Values of other
+            columns are masked. If None, all values are shown.
 
     Raises:
         ConfigurationError: A value isn't allowed.

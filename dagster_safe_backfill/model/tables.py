@@ -284,4 +284,5 @@ class Query:
         ```
     """
 
-    sql: str
+    # Its text may hold a secret.
+    sql: str = field(repr=False)

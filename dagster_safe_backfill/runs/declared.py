@@ -48,9 +48,18 @@ class TableIO(ABC):
 
     @abstractmethod
     def connected(
-        self, table: TableRef, *, run_id: str | None, publication_id: str | None = None, read_only: bool = False
+        self,
+        table: TableRef,
+        *,
+        run_id: str | None,
+        publication_id: str | None = None,
+        read_only: bool = False,
+        sample_columns: Sequence[str] | None = None,
     ) -> AbstractContextManager[Session]:
-        """Open a session for a run's work on a table; the database's query history and errors name both."""
+        """Open a session for a run's work on a table; the database's query history and errors name both.
+
+        If `sample_columns` are given, errors and logs of the block show no value of another column.
+        """
 
     @abstractmethod
     def table_of(self, key: dg.AssetKey, *, schema: str | None) -> TableRef:

@@ -159,7 +159,11 @@ class Run:
         for attempt in self.attempts():
             # Each attempt opens a session, because a connection that broke can't be used again.
             opened = self.table_io.connected(
-                table, run_id=run_id, publication_id=self.publication_id, read_only=read_only
+                table,
+                run_id=run_id,
+                publication_id=self.publication_id,
+                read_only=read_only,
+                sample_columns=self.options.checks.sample_columns,
             )
             with attempt, opened as session, deadline.over(session):
                 session.run_has_ended = partial(has_ended, self.context.instance)

@@ -69,7 +69,10 @@ def roll_back(
         OtherAssetError: The table belongs to another asset.
     """
     spec = table_io.spec_of(asset.key, options)
-    with table_io.connected(spec.table, run_id=context.run_id, publication_id=context.run_id) as session:
+    shown = options.checks.sample_columns
+    with table_io.connected(
+        spec.table, run_id=context.run_id, publication_id=context.run_id, sample_columns=shown
+    ) as session:
         session.run_has_ended = partial(has_ended, context.instance)
         done = rollback(
             session,
@@ -102,14 +105,14 @@ def drop_expired(
         OtherAssetError: The table belongs to another asset.
     """
     table, origin = table_io.spec_of(key, options).table, _origin_of(context, key, options)
+    connect = partial(table_io.connected, table, run_id=context.run_id, sample_columns=options.checks.sample_columns)
     try:
-        with table_io.connected(table, run_id=context.run_id, read_only=True) as session:
+        with connect(read_only=True) as session:
             # Only Dagster knows which runs have ended, and the engine doesn't import Dagster (docs/architecture.md).
             runs = known_runs(context.instance, owners(session, table))
             rules = RetentionRules(runs=runs, shadows_for=shadows_for, unknown_for=unknown_for)
             retired = retire(session, table, rules=rules, origin=origin, dry_run=True)
         if not dry_run:
-            connect = partial(table_io.connected, table, run_id=context.run_id)
             retired = drop_found(connect, retired, rules=rules, origin=origin)
     except TableNotFoundError:
         # Without a database there is nothing to drop.

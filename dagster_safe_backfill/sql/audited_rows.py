@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlglot import exp
@@ -97,6 +97,30 @@ def all_live(batch: AuditedRows) -> exp.Select:
 def sampled(select: exp.Query) -> exp.Query:
     """Return `select`, limited to the size of a sample."""
     return select.limit(SAMPLE_SIZE)
+
+
+def kept_names(select: exp.Query, names: Sequence[str]) -> tuple[str, ...]:
+    """Return those of the column names that a user's SELECT has for these columns alone, or for values of them.
+
+    A SELECT may give a column's name to values of another one, as in `SELECT tax_number AS day`. Where that can't be
+    ruled out, the name is left out.
+    """
+    if select.find(exp.SetOperation, exp.Pivot, exp.Lateral, exp.Unnest) is not None:
+        return ()
+    kept = {*map(str.casefold, names)}
+    identifiers = [one for one in select.find_all(exp.Identifier) if one.name.casefold() in kept]
+    while lost := {one.name.casefold() for one in identifiers if _is_other(one, kept)} & kept:
+        kept -= lost
+    return tuple(sorted(kept))
+
+
+def _is_other(name: exp.Identifier, kept: Collection[str]) -> bool:
+    """Return True if an identifier names neither a column that is read nor values of `kept` columns."""
+    place = name.parent
+    if isinstance(place, exp.Alias):
+        read = {column.name.casefold() for column in place.this.find_all(exp.Column)}
+        return not read or not read <= {*kept} or place.this.find(exp.Star) is not None
+    return not isinstance(place, exp.Column) or name.arg_key != "this" or isinstance(place.parent, exp.Dot)
 
 
 def grouped(expressions: Sequence[exp.Expr], rows: exp.Expr, *, is_overall: bool) -> exp.Select:

@@ -26,6 +26,7 @@ from dagster_safe_backfill.audits.rows import (
 )
 from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.model.tables import Column, TableRef
+from dagster_safe_backfill.redaction import without_secrets
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.audited_rows import (
     EVERY_COLUMN,
@@ -235,10 +236,12 @@ def found_rows(audit: FailingRows, batch: AuditedRows) -> exp.Select:
     try:
         statements = sqlglot.parse(audit.sql, dialect=batch.dialect.name)
     except SqlglotError as error:
-        raise ConfigurationError(f"audit {audit.name}: this is not a SELECT: {audit.sql!r}.") from error
+        raise ConfigurationError(
+            f"audit {audit.name}: this is not a SELECT: {without_secrets(audit.sql)!r}."
+        ) from error
     select = statements[0] if len(statements) == 1 else None
     if not isinstance(select, exp.Query):
-        raise ConfigurationError(f"audit {audit.name}: this is not one SELECT: {audit.sql!r}.")
+        raise ConfigurationError(f"audit {audit.name}: this is not one SELECT: {without_secrets(audit.sql)!r}.")
     rows = exp.select(*terms.columns(batch.names)).from_(terms.rows(batch.rows))
     # Without a live table, `live` is empty and has the columns of the batch, so that the same query can run.
     live = all_live(batch) if batch.has_live else rows.where(exp.false())

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from sqlglot import exp
@@ -50,6 +51,11 @@ _DAY = timedelta(days=1)
 def expression(column: PartitionColumn) -> exp.Expr:
     """Return a partition column's parsed expression. It is cached, so copy it before you change it."""
     return terms.of_row(column.sql, dialect=column.dialect.name, option=column.name)
+
+
+def shown_value(value: Any, column: PartitionColumn) -> Any:
+    """Return a value of a partition column, masked unless all columns that its expression reads may be shown."""
+    return terms.masked_value(value, column.sql, dialect=column.dialect.name)
 
 
 def identify_partitions(names: Sequence[str], table_slice: TableSlice) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache, partial
+from typing import Any
 
 import sqlglot
 from sqlglot import exp
@@ -13,6 +14,7 @@ from sqlglot.errors import SqlglotError
 
 from dagster_safe_backfill.errors import ConfigurationError
 from dagster_safe_backfill.model.tables import TableRef
+from dagster_safe_backfill.redaction import masked, without_secrets
 
 IS_LOOKUP = "_sb_is_lookup"
 """The key in an expression's `meta` that marks an EXISTS of `looked_up`, which a warehouse may rewrite as a join."""
@@ -87,16 +89,17 @@ def parsed(sql: str, *, dialect: str, option: str) -> exp.Expr:
         expressions = sqlglot.parse(f"SELECT {sql}", dialect=dialect)
     except SqlglotError as error:
         raise ConfigurationError(
-            f"{option} is not a SQL expression: {sql!r}. Quote a column whose name is a keyword."
+            f"{option} is not a SQL expression: {without_secrets(sql)!r}. Quote a column whose name is a keyword."
         ) from error
     select = expressions[0] if len(expressions) == 1 else None
     if not _is_bare_select(select):
-        raise ConfigurationError(f"{option} is not one SQL expression: {sql!r}.")
+        raise ConfigurationError(f"{option} is not one SQL expression: {without_secrets(sql)!r}.")
     assert isinstance(select, exp.Select)
     found = select.expressions[0]
     if isinstance(found, exp.Alias | exp.Aliases):
         raise ConfigurationError(
-            f"{option}: {sql!r} is an expression with an alias. If that is the name of a column, quote it."
+            f"{option}: {without_secrets(sql)!r} is an expression with an alias. If that is the name of a column, quote"
+            " it."
         )
     # sqlglot adds no parentheses around the operands of a comparison: `a OR b` would become part of `a OR b = 1`.
     return found if isinstance(found, exp.Column) else exp.paren(found, copy=False)
@@ -126,6 +129,17 @@ def now() -> exp.Expr:
 def instant(at: datetime) -> exp.Expr:
     """Return a time with a zone as a literal."""
     return exp.cast(text(at.isoformat(sep=" ")), exp.DataType.Type.TIMESTAMPTZ)
+
+
+def columns_read(sql: str, *, dialect: str) -> list[str]:
+    """Return the names of the columns that a user's expression over a row reads."""
+    found = of_row(sql, dialect=dialect, option="expression").find_all(exp.Column)
+    return [column.name for column in found]
+
+
+def masked_value(value: Any, sql: str, *, dialect: str) -> Any:
+    """Return a value of a user's expression over a row, masked unless all columns that it reads may be shown."""
+    return masked(value, *columns_read(sql, dialect=dialect))
 
 
 def database_version() -> exp.Select:

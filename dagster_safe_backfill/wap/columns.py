@@ -20,6 +20,7 @@ from dagster_safe_backfill.errors import (
 from dagster_safe_backfill.model.states import Staged
 from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec, names_of
 from dagster_safe_backfill.model.text import listed
+from dagster_safe_backfill.redaction import masked
 from dagster_safe_backfill.sql import staging, terms
 from dagster_safe_backfill.sql.slicing import RESERVED
 from dagster_safe_backfill.sql.staging import StagedColumn
@@ -244,18 +245,20 @@ def _with_examples(
 ) -> list[str]:
     """Add to each sentence of `_losses` an example and its partition, and what to do."""
     examples: list[str] = []
-    expressions = [*spec.partition_expr.values()]
+    expressions, dialect = [*spec.partition_expr.values()], session.dialect.name
     for name, condition in lost_by_cast(session, columns).items():
         found = next(column for column in columns if column.name == name)
-        items = [terms.typed(terms.column(found.source), _TEXT, dialect=session.dialect.name)]
-        items += [terms.parsed(sql, dialect=session.dialect.name, option="partition_expr") for sql in expressions]
+        items = [terms.typed(terms.column(found.source), _TEXT, dialect=dialect)]
+        items += [terms.parsed(sql, dialect=dialect, option="partition_expr") for sql in expressions]
         try:
             rows = session.query(exp.select(*items).from_(source.copy()).where(condition).limit(1))
         except (WarehouseError, ConfigurationError):
             continue
         for value, *partition in rows:
-            where = f" where {', '.join(expressions)} is {', '.join(map(str, partition))}" if partition else ""
-            examples.append(f"{name}: {value}{where}")
+            pairs = zip(partition, expressions, strict=True)
+            shown = [str(terms.masked_value(one, sql, dialect=dialect)) for one, sql in pairs]
+            where = f" where {', '.join(expressions)} is {', '.join(shown)}" if shown else ""
+            examples.append(f"{name}: {masked(value, found.source)}{where}")
     if not examples:
         return [*problems]
     advice = "round or convert them in the function, or change the type of the column"

@@ -21,9 +21,10 @@ from dagster_safe_backfill.model.slices import PartitionSlice, TableSlice
 from dagster_safe_backfill.model.states import Origin, Staged
 from dagster_safe_backfill.model.tables import Column, Query, TableRef, TableSpec, names_of
 from dagster_safe_backfill.model.text import listed
+from dagster_safe_backfill.redaction import masked
 from dagster_safe_backfill.sql import staging, terms
 from dagster_safe_backfill.sql.sameness import Sameness
-from dagster_safe_backfill.sql.slicing import expression
+from dagster_safe_backfill.sql.slicing import expression, shown_value
 from dagster_safe_backfill.wap.changes.fingerprints import live_fingerprints
 from dagster_safe_backfill.wap.changes.moves import Moves, moves_of
 from dagster_safe_backfill.wap.columns import data_columns, naming_generated, reconciled, respelled
@@ -329,13 +330,14 @@ def _delete_duplicates(session: Session, shadow: TableRef, spec: TableSpec) -> i
     ((duplicates, ties),) = session.query(staging.duplicates(shadow))
     if ties:
         sample = session.query(staging.tied_keys(shadow, spec.unique_key, size=_SAMPLE))
+        shown = [tuple(map(masked, row, spec.unique_key)) for row in sample]
         raise KeyViolationError(
-            f"{spec.table}: {ties} keys occur twice with the same latest {spec.keep_latest} ({listed(sample)}), so it"
+            f"{spec.table}: {ties} keys occur twice with the same latest {spec.keep_latest} ({listed(shown)}), so it"
             " isn't known which row to keep, and nothing was written. Compute each of these keys once, or name another"
             " column in keep_latest.",
             table=str(spec.table),
             count=ties,
-            sample=sample,
+            sample=shown,
         )
     if duplicates:
         session.execute(staging.delete_duplicates(shadow))
@@ -364,8 +366,9 @@ def _counted(session: Session, shadow: TableRef, recognised: TableSlice) -> tupl
 
 def _outside_error(session: Session, shadow: TableRef, recognised: TableSlice, count: int) -> RowsOutsideSliceError:
     spec = recognised.spec
-    sample = session.query(staging.outside_sample(shadow, recognised, size=_SAMPLE))
-    values = listed([", ".join(map(str, row)) for row in sample])
+    found = session.query(staging.outside_sample(shadow, recognised, size=_SAMPLE))
+    sample = [tuple(map(shown_value, row, recognised.columns.values())) for row in found]
+    values = listed([*dict.fromkeys(", ".join(map(str, row)) for row in sample)])
     expressions = ", ".join(spec.partition_expr.values())
     return RowsOutsideSliceError(
         f"{spec.table}: {count} of the computed rows belong to none of {recognised} by {expressions} (found {values}),"

@@ -23,14 +23,14 @@ from dagster_safe_backfill.errors import (
     WarehouseError,
 )
 from dagster_safe_backfill.model.tables import Column, Loss, TableRef
+from dagster_safe_backfill.redaction import redacting_statements
 from dagster_safe_backfill.sql.dialect import Dialect
 from dagster_safe_backfill.warehouses.backoff import Backoff
 
 STATEMENTS = logging.getLogger("dagster_safe_backfill.sql")
-"""Logs every statement at DEBUG, as it is sent to the warehouse."""
-
+"""Logs every statement at DEBUG, as it is sent to the warehouse, but for what `redaction.statement_text` leaves out."""
+STATEMENTS.addFilter(redacting_statements)
 Row = tuple[Any, ...]
-
 TableKind = Literal["live", "shadow", "scratch"]
 """The purpose of a table: for readers, for rows that are not yet published, or for one session only."""
 
@@ -46,11 +46,11 @@ def _is_unknown(run_id: str) -> bool:  # noqa: ARG001 - no run is known
 
 def not_a_table(table: TableRef, kind: str, *, shown: str = "") -> ConfigurationError:
     """Return the error for a name that rows can't be written to, because it is that of a view or the like."""
-    article = "an" if kind[0].lower() in "aeiou" else "a"
+    named = f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}{shown}"
     needed = "a standard table" if kind.endswith("table") else "a table"
     return ConfigurationError(
-        f"{table} is {article} {kind}{shown}, and an asset's rows need {needed}, so nothing was written. Rename or drop"
-        f" the {kind}, or give the asset another name or schema."
+        f"{table} is {named}, and an asset's rows need {needed}, so nothing was written. Rename or drop the {kind}, or"
+        " give the asset another name or schema."
     )
 
 

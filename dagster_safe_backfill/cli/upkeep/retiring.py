@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Literal
 
 from dagster_safe_backfill.cli.api.client import Dagster
-from dagster_safe_backfill.cli.definitions import LoadedAsset, reaching
+from dagster_safe_backfill.cli.definitions import LoadedAsset
 from dagster_safe_backfill.cli.upkeep.jobs import told_of_runs
 from dagster_safe_backfill.cli.upkeep.tables import seconds
 from dagster_safe_backfill.errors import TableNotFoundError
@@ -111,20 +111,18 @@ def retention_of(
     own = loaded.options.table.former_keys
     origin = Origin(run_id=run_id, publication_id=run_id, asset_key=loaded.name, former_keys=own)
     found, sizes = Retired(table=table, is_dry=not drops), dict[TableRef, int]()
-    table_io = loaded.soon.table_io
+    connect = partial(loaded.soon.connected, run_id=run_id)
     try:
-        with reaching():
-            with table_io.connected(table, run_id=run_id, read_only=True) as session:
-                rules = RetentionRules(
-                    runs=told_of_runs(dagster, owners(session, table)),
-                    shadows_for=timedelta(days=shadow_days),
-                    unknown_for=timedelta(days=unknown_run_days),
-                )
-                found = retire(session, table, rules=rules, origin=origin, dry_run=True)
-                sizes = _sizes(session, [*found.over, *(one.table for one in found.kept)])
-            if drops:
-                connect = partial(table_io.connected, table, run_id=run_id)
-                found = drop_found(connect, found, rules=rules, origin=origin)
+        with connect(read_only=True) as session:
+            rules = RetentionRules(
+                runs=told_of_runs(dagster, owners(session, table)),
+                shadows_for=timedelta(days=shadow_days),
+                unknown_for=timedelta(days=unknown_run_days),
+            )
+            found = retire(session, table, rules=rules, origin=origin, dry_run=True)
+            sizes = _sizes(session, [*found.over, *(one.table for one in found.kept)])
+        if drops:
+            found = drop_found(connect, found, rules=rules, origin=origin)
     except TableNotFoundError:
         # Without a database there is nothing to drop.
         pass

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from dagster_safe_backfill.cli.answers.answer import Problem, usage_error
-from dagster_safe_backfill.cli.definitions import LoadedAsset, reaching
+from dagster_safe_backfill.cli.definitions import LoadedAsset
 from dagster_safe_backfill.cli.following.place import Place, command
 from dagster_safe_backfill.cli.upkeep.tables import in_words, ranges, seconds, still_there
 from dagster_safe_backfill.errors import PublicationNotFoundError, RollbackConflictError
@@ -181,7 +181,7 @@ def _dry(loaded: LoadedAsset, ids: Sequence[str], keys: Sequence[str], *, force:
     spec, definition, run_id = loaded.spec, loaded.definition.partitions_def, f"dry_{uuid.uuid4().hex}"
     own = loaded.options.table.former_keys
     origin = Origin(run_id=run_id, publication_id=run_id, asset_key=loaded.name, former_keys=own)
-    with reaching(), loaded.soon.table_io.connected(spec.table, run_id=run_id, publication_id=run_id) as session:
+    with loaded.soon.connected(run_id=run_id) as session:
         session.run_has_ended = partial(has_ended, loaded.instance)
         known, _gone = still_there(partition_keys(session, spec.table), loaded.keys)
         return rollback(

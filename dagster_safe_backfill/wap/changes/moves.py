@@ -10,10 +10,11 @@ from dagster_safe_backfill.model.events import Fingerprint, RowCounts
 from dagster_safe_backfill.model.slices import TableSlice
 from dagster_safe_backfill.model.states import Origin, Staged
 from dagster_safe_backfill.model.text import listed
+from dagster_safe_backfill.redaction import masked
 from dagster_safe_backfill.sql import publishing
 from dagster_safe_backfill.sql.audited_rows import sampled
 from dagster_safe_backfill.sql.sameness import Sameness
-from dagster_safe_backfill.sql.slicing import identify_partitions
+from dagster_safe_backfill.sql.slicing import identify_partitions, shown_value
 from dagster_safe_backfill.wap.ledger.history import Change, history
 from dagster_safe_backfill.warehouses.base import Session
 
@@ -83,7 +84,9 @@ def _refused(staged: Staged, keys: Sequence[str], rows: Sequence[Sequence[object
     """Return the error for keys that are live outside the batch, in `rows` of keys and partition values."""
     spec, table = staged.spec, str(staged.spec.table)
     count = len(spec.unique_key)
-    expressions = [column.sql for column in staged.table_slice.columns.values()]
+    columns = staged.table_slice.columns.values()
+    expressions = [column.sql for column in columns]
+    rows = [(*map(masked, row, spec.unique_key), *map(shown_value, row[count:], columns)) for row in rows]
     shown = listed(
         [
             f"({', '.join(map(str, row[:count]))}) where"

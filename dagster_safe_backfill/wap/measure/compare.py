@@ -19,12 +19,12 @@ from dagster_safe_backfill.errors import (
     SafeBackfillError,
     StatementCancelledError,
 )
+from dagster_safe_backfill.redaction import MASK
 from dagster_safe_backfill.sql import audited_rows, comparing
 from dagster_safe_backfill.sql.audited_rows import AuditedRows
 from dagster_safe_backfill.sql.comparing import KIND, Pairing
 from dagster_safe_backfill.warehouses.base import Row, Session
 
-MASK = "***"
 _LIVE, _SHADOW = "in live", "in shadow"
 _LOG = logging.getLogger(__name__)
 
@@ -67,7 +67,11 @@ class Sampler:
 
     def masked(self, name: str, value: Any) -> Any:
         """Return a value, or `MASK` if the values of its column may not be shown."""
-        is_shown = self.shown is None or name.casefold() in {column.casefold() for column in self.shown}
+        return self.masked_of([name], value)
+
+    def masked_of(self, names: Sequence[str], value: Any) -> Any:
+        """Return a value that was computed from columns, or `MASK` if one of them may not be shown."""
+        is_shown = self.shown is None or {*map(str.casefold, names)} <= {*map(str.casefold, self.shown)}
         return value if is_shown or value is None else MASK
 
 

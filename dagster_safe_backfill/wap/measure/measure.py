@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
-from typing import Any, SupportsIndex, TypeGuard, get_args
+from typing import Any, TypeGuard
 
 from sqlglot import exp
 
@@ -23,7 +22,7 @@ from dagster_safe_backfill.audits.rows import (
     Unique,
     unique,
 )
-from dagster_safe_backfill.audits.verdicts import AuditResult, Outcome, Verdict
+from dagster_safe_backfill.audits.verdicts import AuditResult, Verdict
 from dagster_safe_backfill.errors import (
     ConfigurationError,
     SafeBackfillError,
@@ -32,10 +31,11 @@ from dagster_safe_backfill.errors import (
 from dagster_safe_backfill.model.states import Staged
 from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.model.transient import is_transient
+from dagster_safe_backfill.redaction import without_secrets
 from dagster_safe_backfill.sql import audited_rows, auditing, terms
 from dagster_safe_backfill.sql.audited_rows import AuditedRows
 from dagster_safe_backfill.wap.measure.compare import Sampler, compared
-from dagster_safe_backfill.wap.measure.readings import Position, Readings, Unmeasured, readings
+from dagster_safe_backfill.wap.measure.readings import Position, Readings, Unmeasured, checked, number, readings, said
 from dagster_safe_backfill.wap.measure.rows import staged_rows, with_columns
 from dagster_safe_backfill.warehouses.base import Row, Session
 
@@ -157,7 +157,7 @@ class _Questions:
             try:
                 aggregates = _aggregates(audit, batch)
             except Exception as error:  # an error in one user's audit must not stop the others
-                problems[audit.name] = _said(error)
+                problems[audit.name] = said(error)
                 continue
             group = audit if isinstance(audit, GroupAudit) else None
             has_groups |= group is not None
@@ -263,6 +263,13 @@ class _Measuring:
     def _sampler(self) -> Sampler:
         return Sampler(session=self.session, shown=self.batch.sample_columns)
 
+    def _sampler_of(self, audit: RowAudit, select: exp.Query) -> Sampler:
+        shown = self.batch.sample_columns
+        # Only in a user's own SELECT may a name be that of another column's values.
+        if shown is not None and isinstance(audit, FailingRows):
+            shown = audited_rows.kept_names(select, shown)
+        return Sampler(session=self.session, shown=shown)
+
     def _failures(self, audit: Audit, *, and_also: Mapping[Position, int] | None = None) -> dict[Position, int]:
         """Return the number of failing rows by position: those that the shared scan found, and `and_also`."""
         others = and_also or {}
@@ -293,13 +300,13 @@ class _Measuring:
             audit=audit,
             verdicts=verdicts,
             failed_rows=sum(counts.values()),
-            sample=self._sampler.rows(select),
+            sample=self._sampler_of(audit, select).rows(select),
             failing_rows_sql=self._text(select),
             published_rows_sql=self._text(auditing.as_published(select, self.batch)),
         )
 
     def _text(self, select: exp.Query) -> str:
-        return select.sql(dialect=self.session.dialect.name, pretty=True)
+        return without_secrets(select.sql(dialect=self.session.dialect.name, pretty=True))
 
     def _elsewhere(self, audit: Unique) -> str | None:
         """Say in which other partitions values of the audited rows are live; None if they aren't."""
@@ -309,16 +316,21 @@ class _Measuring:
             return None
         names = audit.columns or self.batch.key
         of = [column.sql for column in self.batch.table_slice.columns.values()]
-        rows = [
-            f"({', '.join(str(self._sampler.masked(*pair)) for pair in zip(names, row, strict=False))}) where"
-            f" {' and '.join(f'{sql} is {value}' for sql, value in zip(of, row[len(names) :], strict=True))}"
-            for row in found
-        ]
+        rows: list[str] = []
+        for row in found:
+            values = ", ".join(str(self._sampler.masked(*pair)) for pair in zip(names, row, strict=False))
+            where = [
+                f"{sql} is {self._partition(sql, value)}" for sql, value in zip(of, row[len(names) :], strict=True)
+            ]
+            rows.append(f"({values}) where {' and '.join(where)}")
         return (
             f"({', '.join(names)}) is live in another partition, for {listed(rows)}. If a row moved, publish the"
             " partition that it left and the one that it is in now in one run, or the one that it left first; or let"
             ' rows move with publish=Merge(on_moved_key="move").'
         )
+
+    def _partition(self, sql: str, value: Any) -> Any:
+        return self._sampler.masked_of(terms.columns_read(sql, dialect=self.batch.dialect.name), value)
 
     def _of_groups(self, audit: GroupAudit) -> AuditResult:
         if audit.over == "run":
@@ -333,8 +345,8 @@ class _Measuring:
         try:
             verdict = audit.judge(shadow, live)
         except Exception as error:  # an error in one user's audit must not stop the others
-            raise Unmeasured(_said(error)) from error
-        verdict = _checked(verdict)
+            raise Unmeasured(said(error)) from error
+        verdict = checked(verdict)
         if verdict.outcome == "failed" and not audit.can_block:
             return replace(verdict, outcome="warned")
         return verdict
@@ -342,7 +354,7 @@ class _Measuring:
     def _side(self, audit: GroupAudit, found: Readings | None, position: Position) -> Side:
         assert found is not None
         wanted = self.questions.wanted[audit.name]
-        values = {name: _number(found.value(position, sql), name) for name, sql in wanted.items()}
+        values = {name: number(found.value(position, sql), name) for name, sql in wanted.items()}
         return Side(rows=found.rows(position), values=values)
 
     def _of_types(self, audit: ColumnTypes) -> AuditResult:
@@ -361,33 +373,3 @@ class _Measuring:
             verdicts=dict.fromkeys(self.keys, verdict),
             finding="; ".join(problems) or None,
         )
-
-
-def _checked(verdict: Any) -> Verdict:
-    """Return the verdict of a user's audit with its numbers as Python's own.
-
-    Raises:
-        Unmeasured: `judge` returned something else. An outcome that isn't known would otherwise count as passed.
-    """
-    if not isinstance(verdict, Verdict) or verdict.outcome not in get_args(Outcome):
-        raise Unmeasured(f"judge returned {verdict!r}, not a Verdict whose outcome is one of {get_args(Outcome)}")
-    try:
-        measured = {str(name): _number(value, str(name)) for name, value in verdict.measured.items()}
-        return replace(verdict, failed_rows=int(verdict.failed_rows), measured=measured)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise Unmeasured(f"judge returned {verdict!r}: {error}") from error
-
-
-def _number(value: Any, name: str) -> float | None:
-    if value is None or isinstance(value, int | float):
-        return value
-    # NumPy's integers are not `int`, and a warehouse returns exact sums as `Decimal`.
-    if isinstance(value, SupportsIndex):
-        return int(value)
-    if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
-    raise Unmeasured(f"{name} is {value!r}, which is not a number")
-
-
-def _said(error: Exception) -> str:
-    return str(error) if isinstance(error, SafeBackfillError) else f"{type(error).__name__}: {error}"

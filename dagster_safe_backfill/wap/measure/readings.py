@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import partial
-from typing import Any
+from typing import Any, SupportsIndex, get_args
 
 from sqlglot import exp
 
+from dagster_safe_backfill.audits.verdicts import Outcome, Verdict
 from dagster_safe_backfill.errors import (
     ConfigurationError,
     SafeBackfillError,
     StatementCancelledError,
 )
 from dagster_safe_backfill.model.transient import is_transient
+from dagster_safe_backfill.redaction import foreign_text, is_masking, masked
 from dagster_safe_backfill.sql import audited_rows
 from dagster_safe_backfill.warehouses.base import Row, Session
 
@@ -161,3 +164,43 @@ def _check_one_row_each(rows: Sequence[Row], *, width: int) -> None:
         if row[0] in groups or len(row) != width:
             raise ConfigurationError("the SQL gives several values for a group, but an aggregate has one value")
         groups.add(row[0])
+
+
+def checked(verdict: Any) -> Verdict:
+    """Return the verdict of a user's audit with its numbers as Python's own.
+
+    Raises:
+        Unmeasured: `judge` returned something else. An outcome that isn't known would otherwise count as passed.
+    """
+    if not isinstance(verdict, Verdict) or verdict.outcome not in get_args(Outcome):
+        raise Unmeasured(
+            f"judge returned {masked(repr(verdict))}, not a Verdict whose outcome is one of {get_args(Outcome)}"
+        )
+    try:
+        measured = {str(name): number(value, str(name)) for name, value in verdict.measured.items()}
+        return replace(verdict, failed_rows=int(verdict.failed_rows), measured=measured)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise Unmeasured(f"judge returned {masked(repr(verdict))}: {foreign_text(error)}") from error
+
+
+def number(value: Any, name: str) -> float | None:
+    """Return a number as Python's own.
+
+    Raises:
+        Unmeasured: The value isn't a number.
+    """
+    if value is None or isinstance(value, int | float):
+        return value
+    # NumPy's integers are not `int`, and a warehouse returns exact sums as `Decimal`.
+    if isinstance(value, SupportsIndex):
+        return int(value)
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    raise Unmeasured(f"{name} is {masked(repr(value))}, which is not a number")
+
+
+def said(error: Exception) -> str:
+    """Return what an error says. That of a user's audit gets values of rows."""
+    if isinstance(error, SafeBackfillError):
+        return str(error)
+    return foreign_text(error) if is_masking() else f"{type(error).__name__}: {error}"

@@ -13,8 +13,8 @@ from dagster_safe_backfill.errors import (
     WarehouseError,
     WarehouseUnavailableError,
 )
+from dagster_safe_backfill.redaction import refused_statement
 
-_SHOWN_SQL = 300
 _FAULTS_THAT_PASS = re.compile(
     # From httpfs: no answer, or a status that allows a retry.
     "error for HTTP|Unable to connect to URL|HTTP (408|425|429|5[0-9][0-9])"
@@ -66,8 +66,7 @@ def translated(error: Exception, doing: str) -> SafeBackfillError:
     """Return the library's error for an error of the driver."""
     import duckdb
 
-    doing = " ".join(doing.split())
-    message = f"{error} (while running: {doing[:_SHOWN_SQL]}{'…' if len(doing) > _SHOWN_SQL else ''})"
+    message = refused_statement(error, doing)
     # A CatalogException also reports a missing function or type.
     is_missing = re.search(r"Table with name .* does not exist", str(error))
     if isinstance(error, duckdb.CatalogException) and is_missing:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dagster_safe_backfill.errors import TableNotFoundError, WarehouseLockedError
+from dagster_safe_backfill.redaction import without_secrets
 from dagster_safe_backfill.warehouses.backoff import Backoff
 from dagster_safe_backfill.warehouses.duckdb.errors import is_lock, is_own_lock, translated
 
@@ -99,7 +100,8 @@ class DatabaseFile:
         except duckdb.IOException as error:
             if read_only and "does not exist" in str(error):
                 raise TableNotFoundError(
-                    f"there is no database at {self.path}, so nothing can be read. Materialize an asset first."
+                    f"there is no database at {without_secrets(self.path)}, so nothing can be read. Materialize an"
+                    " asset first."
                 ) from error
             raise
 
@@ -132,10 +134,11 @@ class DatabaseFile:
         pid = int(found.group(1)) if found else None
         is_own = error is not None and is_own_lock(error)
         holder = "this process, in another session" if is_own else "another process"
+        database = without_secrets(self.path)
         return WarehouseLockedError(
-            f"{self.path} is locked by {f'the process with PID {pid}' if pid else holder}, and was locked for all"
+            f"{database} is locked by {f'the process with PID {pid}' if pid else holder}, and was locked for all"
             f" {self.lock_timeout:g} s of lock_timeout. End or close what holds it, or raise lock_timeout.",
-            database=self.path,
+            database=database,
             pid=pid,
         )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dagster_safe_backfill.errors import ReadError
 from dagster_safe_backfill.model.tables import Column
+from dagster_safe_backfill.redaction import masked
 from dagster_safe_backfill.warehouses.duckdb.tables import quoted
 from dagster_safe_backfill.warehouses.duckdb.types import READ_AS_TEXT, Type, parsed
 from dagster_safe_backfill.warehouses.frames.conversion import unreadable
@@ -90,7 +91,8 @@ def _check_readable(column: Column, kind: Type, library: str) -> None:
 def too_large(column: Column, value: str) -> ReadError:
     """Return the error about a value that Arrow would change."""
     return ReadError(
-        f"the column {column.name} ({column.type}) can't be read, because Arrow has no type that holds {value}. Read"
+        f"the column {column.name} ({column.type}) can't be read, because Arrow has no type that holds"
+        f" {masked(value, column.name)}. Read"
         ' the input without the column, by naming the others in the metadata "columns" of the input.',
         column=column.name,
         type=column.type,

@@ -12,6 +12,7 @@ from sqlglot import exp
 
 from dagster_safe_backfill.errors import ConfigurationError, WarehouseError
 from dagster_safe_backfill.model.tables import Column, Query, TableRef
+from dagster_safe_backfill.redaction import foreign_text, statement_text
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.warehouses.base import STATEMENTS, DerivedKind, Row, Session, Warehouse
 from dagster_safe_backfill.warehouses.duckdb.definitions import collations_of
@@ -178,7 +179,7 @@ class DuckDBSession(Session):
                 self._driver.register(_SOURCE, table)
             except duckdb.Error as error:
                 columns = " ".join(str(table.schema.remove_metadata()).split())
-                raise FrameError(f"DuckDB can't read the frame ({columns}): {error}") from error
+                raise FrameError(f"DuckDB can't read the frame ({columns}): {foreign_text(error)}") from error
             remove, has_texts = None, False
         try:
             self._collations = self._collations_of_source() if has_texts else {}
@@ -241,7 +242,9 @@ class DuckDBSession(Session):
             raise translated(error, query.sql) from error
         kinds = [statement.type.name for statement in found]
         if kinds != ["SELECT"]:
-            raise ConfigurationError(f"a Query is one SELECT, not {' and '.join(kinds) or 'nothing'}: {query.sql!r}.")
+            raise ConfigurationError(
+                f"a Query is one SELECT, not {' and '.join(kinds) or 'nothing'}: {statement_text(query.sql)!r}."
+            )
         return found[0].query.strip().removesuffix(";")
 
     def _check_instants(self, table: Any) -> None:
@@ -289,4 +292,4 @@ class DuckDBSession(Session):
         try:
             self._execute(sql, is_stoppable=False)
         except WarehouseError as error:
-            _LOG.debug("%s: %s", sql, error)
+            _LOG.debug("%s: %s", statement_text(sql), error)

@@ -338,8 +338,9 @@ class DuckDBTables(Tables):
         except WarehouseError as error:
             # DuckDB before 2.0 refuses to create an index under a name that the transaction dropped, if the table was
             # altered in between.
-            is_index = any(f"name {name} already exists" in str(error) for name, _ in indexes)
-            if not is_index and "Dependency Error" not in str(error):
+            said = str(error.__cause__)
+            is_index = any(f"name {name} already exists" in said for name, _ in indexes)
+            if not is_index and "Dependency Error" not in said:
                 raise
             why = "its secondary indexes are in the way; drop them before" if is_index else "something depends on it"
             raise SwapError(f"{table} can't {to}, because {why}: {error}", table=str(table)) from error

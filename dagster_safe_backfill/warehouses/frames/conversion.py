@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from dagster_safe_backfill.errors import ConfigurationError, ReadError
+from dagster_safe_backfill.redaction import foreign_text
 from dagster_safe_backfill.warehouses.frames.errors import FrameError, NoColumnsError, UnreadableError
 from dagster_safe_backfill.warehouses.frames.exact import exact
 from dagster_safe_backfill.warehouses.frames.of_pandas import Kind, pandas_of, table_of_pandas
@@ -50,15 +51,24 @@ def as_arrow(frame: object) -> pa.Table:
     # A polars LazyFrame has no Arrow interface, so its query is run first.
     collect = getattr(frame, "collect", None)
     if library_of(type(frame)) == "polars" and collect is not None:
-        frame = collect()
+        frame = _collected(collect)
     try:
         table = _table(frame)
     except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
-        raise FrameError(f"the frame can't be read as an Arrow table: {error}") from error
+        raise FrameError(f"the frame can't be read as an Arrow table: {foreign_text(error)}") from error
     if not table.column_names:
         raise NoColumnsError("the frame has no columns.")
     check_names(table.column_names, of="the frame")
     return exact(table)
+
+
+def _collected(collect: Callable[[], object]) -> object:
+    import polars as pl
+
+    try:
+        return collect()
+    except pl.exceptions.PolarsError as error:
+        raise FrameError(f"the query of the frame failed: {foreign_text(error)}") from error
 
 
 def rereadable(data: object) -> object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from dagster_safe_backfill.redaction import foreign_text, masked
 from dagster_safe_backfill.warehouses.frames.errors import FrameError
 from dagster_safe_backfill.warehouses.frames.libraries import arrow
 
@@ -50,9 +51,10 @@ def finer_instant(table: Any) -> FrameError | None:
             counts = values.cast(pa.int64())
             row = _first(_remainder(counts))
             if row is not None:
+                shown = masked(counts[row], place)
                 return FrameError(
-                    f"the column {place} has a time with a time zone in row {row} ({counts[row]} nanoseconds since"
-                    " 1970) that is finer than a microsecond, which this version of the database would lose. Round it."
+                    f"the column {place} has a time with a time zone in row {row} ({shown} nanoseconds since 1970) that"
+                    " is finer than a microsecond, which this version of the database would lose. Round it."
                 )
     return None
 
@@ -115,7 +117,7 @@ def _check_duration(name: str, values: Any) -> None:
     except pa.ArrowInvalid as error:
         raise FrameError(
             f"the column {name} ({values.type}) has a duration of more than 292,000 years, which no column of"
-            f" microseconds can hold: {error}"
+            f" microseconds can hold: {foreign_text(error, names=[name])}"
         ) from error
 
 
@@ -127,8 +129,8 @@ def _check_interval(name: str, values: Any) -> None:
 
 def _too_fine(name: str, row: int, value: str) -> FrameError:
     return FrameError(
-        f"the column {name} has a duration in row {row} ({value}) that is finer than a microsecond, which a column of"
-        " durations would lose. Round it, or compute it as a number of nanoseconds."
+        f"the column {name} has a duration in row {row} ({masked(value, name)}) that is finer than a microsecond,"
+        " which a column of durations would lose. Round it, or compute it as a number of nanoseconds."
     )
 
 

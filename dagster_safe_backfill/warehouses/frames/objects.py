@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from dagster_safe_backfill.redaction import foreign_text, masked
 from dagster_safe_backfill.warehouses.frames.errors import FrameError
 from dagster_safe_backfill.warehouses.frames.libraries import arrow, pandas
 
@@ -50,7 +51,9 @@ def _array(values: Sequence[Any], name: str, types: set[type]) -> Any:
         return pa.array(values, type=finer, from_pandas=True)
     except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
         shown = ", ".join(sorted(one.__name__ for one in types))
-        raise FrameError(f"the column {name} can't be read as an Arrow table (it holds {shown}): {error}") from error
+        raise FrameError(
+            f"the column {name} can't be read as an Arrow table (it holds {shown}): {foreign_text(error, names=[name])}"
+        ) from error
 
 
 def _numbers(values: Sequence[Any], given: Sequence[Any], name: str) -> Any:
@@ -79,8 +82,8 @@ def _size(value: Any) -> Any:
 
 def _too_long(name: str, row: int, value: Any, scale: int) -> FrameError:
     return FrameError(
-        f"the column {name} has a number in row {row} ({value}) that needs more than {_DIGITS} digits beside"
-        f" the {scale} decimal places of the column. Round the numbers, or compute them as texts."
+        f"the column {name} has a number in row {row} ({masked(value, name)}) that needs more than {_DIGITS} digits"
+        f" beside the {scale} decimal places of the column. Round the numbers, or compute them as texts."
     )
 
 
@@ -133,8 +136,8 @@ class _Objects:
         for key, item in value.items():
             if not isinstance(key, str):
                 raise FrameError(
-                    f"the column {self._name} has a dictionary in row {row} whose key {key!r} is a"
-                    f" {type(key).__name__}. Use texts as keys."
+                    f"the column {self._name} has a dictionary in row {row} whose key"
+                    f" {masked(repr(key), self._name)} is a {type(key).__name__}. Use texts as keys."
                 )
             plain[key] = self.plain(item, row, f"{place}.{key}")
         self._check_keys(frozenset(value), row, place)
@@ -145,21 +148,24 @@ class _Objects:
         first, first_row = self._keys.setdefault(place, (keys, row))
         if first != keys:
             lacking = row if first - keys else first_row
-            missing = sorted(map(repr, (first - keys) or (keys - first)))
+            missing = masked(", ".join(sorted(map(repr, (first - keys) or (keys - first)))), self._name)
             raise FrameError(
                 f"the column {self._name} has dictionaries with different keys in rows {first_row} and {row}: that in"
-                f" row {lacking} has no {', '.join(missing)}, and a STRUCT would have NULL there. Give all of them the"
+                f" row {lacking} has no {missing}, and a STRUCT would have NULL there. Give all of them the"
                 " same keys, or compute lists of pairs for a MAP, or texts of JSON."
             )
 
     def _check(self, kind: str, row: int, value: object, place: str) -> None:
         if kind in _REFUSED:
-            raise FrameError(f"the column {self._name} has {kind} in row {row} ({value}), {_REFUSED[kind]}")
+            raise FrameError(
+                f"the column {self._name} has {kind} in row {row} ({masked(value, self._name)}), {_REFUSED[kind]}"
+            )
         first, first_row, first_value = self._first.setdefault(place, (kind, row, value))
         if first != kind and {first, kind} not in _ALIKE:
+            one, other = (masked(repr(shown), self._name) for shown in (first_value, value))
             raise FrameError(
                 f"the column {self._name} can't be read as an Arrow table, because it mixes {first} in row {first_row}"
-                f" ({first_value!r}) with {kind} in row {row} ({value!r}). Convert them to one type."
+                f" ({one}) with {kind} in row {row} ({other}). Convert them to one type."
             )
 
 

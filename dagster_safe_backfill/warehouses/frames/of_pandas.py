@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 from uuid import UUID
 
+from dagster_safe_backfill.redaction import foreign_text
 from dagster_safe_backfill.warehouses.frames.errors import FrameError, UnreadableError
 from dagster_safe_backfill.warehouses.frames.exact import leaves
 from dagster_safe_backfill.warehouses.frames.libraries import arrow, pandas
@@ -79,7 +80,9 @@ def _array(series: Any, name: str) -> Any:
     try:
         return pa.array(series, from_pandas=True)
     except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
-        raise FrameError(f"the column {name} ({dtype}) can't be read as an Arrow table: {error}") from error
+        raise FrameError(
+            f"the column {name} ({dtype}) can't be read as an Arrow table: {foreign_text(error, names=[name])}"
+        ) from error
 
 
 def pandas_of(table: Any, kinds: Mapping[str, Kind]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dagster_safe_backfill.redaction import foreign_text, masked
 from dagster_safe_backfill.warehouses.frames.errors import UnreadableError
 from dagster_safe_backfill.warehouses.frames.exact import leaves
 from dagster_safe_backfill.warehouses.frames.libraries import arrow, polars
@@ -58,7 +59,7 @@ def _durations(name: str, column: Any) -> Any:
     for value in values:
         if value is not None and (value.months or value.days):
             parts = f"{value.months} months, {value.days} days"
-            raise UnreadableError(name, "polars", f"no type for months and days beside seconds ({parts})")
+            raise UnreadableError(name, "polars", f"no type for months and days beside seconds ({masked(parts, name)})")
     counts = [value and value.nanoseconds // 1000 for value in values]
     return pa.chunked_array([pa.array(counts, type=pa.int64()).cast(pa.duration("us"))])
 
@@ -70,5 +71,5 @@ def _unreadable_column(table: Any, error: Exception) -> Exception:
         try:
             pl.DataFrame(table.select([name]))
         except pl.exceptions.PolarsError as found:
-            return UnreadableError(name, "polars", f"no type for it ({found})")
+            return UnreadableError(name, "polars", f"no type for it ({foreign_text(found, names=[name])})")
     return error

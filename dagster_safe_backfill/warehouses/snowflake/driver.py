@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dagster_safe_backfill.errors import ConfigurationError, WarehouseError
 from dagster_safe_backfill.model.tables import Column
+from dagster_safe_backfill.redaction import statement_text
 from dagster_safe_backfill.warehouses.base import STATEMENTS, Row
 from dagster_safe_backfill.warehouses.snowflake.errors import is_lost, not_logged_in, translated
 from dagster_safe_backfill.warehouses.snowflake.generator import shown
@@ -232,7 +233,7 @@ def check_case(names: Sequence[str], sql: str) -> None:
     if quoted:
         raise ConfigurationError(
             f"the columns {', '.join(quoted)} were named in quoted lower case. Name them without quotes"
-            f" (while describing: {' '.join(sql.split())[:300]})."
+            f" (while describing: {' '.join(statement_text(sql).split())[:300]})."
         )
 
 

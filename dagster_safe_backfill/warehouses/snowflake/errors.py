@@ -15,8 +15,7 @@ from dagster_safe_backfill.errors import (
     WarehouseError,
     WarehouseUnavailableError,
 )
-
-_SHOWN_SQL = 300
+from dagster_safe_backfill.redaction import foreign_text, refused_statement
 
 MISSING = (2003, 2043)
 """The object doesn't exist, or the role isn't allowed to see it. Snowflake doesn't say which."""
@@ -119,14 +118,13 @@ def not_logged_in(error: Exception) -> SafeBackfillError:
     number: int = getattr(error, "errno", None) or 0
     if any(number in numbers for numbers in _REFUSED_LOGIN):
         why = f", because {_REASONS[number]}" if number in _REASONS else ""
-        return ConfigurationError(f"Snowflake refused the login{why}. It isn't tried again: {error}")
+        return ConfigurationError(f"Snowflake refused the login{why}. It isn't tried again: {foreign_text(error)}")
     return translated(error, "logging in")
 
 
 def translated(error: Exception, doing: str) -> SafeBackfillError:
     """Return the library's error for an error of the driver."""
-    doing = " ".join(doing.split())
-    message = f"{error} (while running: {doing[:_SHOWN_SQL]}{'…' if len(doing) > _SHOWN_SQL else ''})"
+    message = refused_statement(error, doing)
     number: int = getattr(error, "errno", None) or 0
     if number in MISSING:
         return TableNotFoundError(message)

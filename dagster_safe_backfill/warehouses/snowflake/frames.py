@@ -21,6 +21,7 @@ from sqlglot.errors import SqlglotError
 
 from dagster_safe_backfill.errors import ConfigurationError, ReadError, WarehouseError
 from dagster_safe_backfill.model.tables import Column, Query, TableRef
+from dagster_safe_backfill.redaction import foreign_text, masked, statement_text
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.warehouses.frames import FrameError, as_arrow, check_names, untyped_columns
 from dagster_safe_backfill.warehouses.frames.of_pandas import Kind
@@ -158,10 +159,10 @@ def one_select(query: Query) -> str:
         parsed = sqlglot.parse(query.sql, dialect=DIALECT)
         found = [one for one in parsed if one is not None and not isinstance(one, exp.Semicolon)]
     except SqlglotError as error:
-        raise WarehouseError(f"the query can't be parsed: {error}") from error
+        raise WarehouseError(f"the query can't be parsed: {foreign_text(error, statement=query.sql)}") from error
     if len(found) != 1 or not isinstance(found[0], exp.Query):
         kinds = " and ".join(one.key.upper() for one in found)
-        raise ConfigurationError(f"a Query is one SELECT, not {kinds or 'nothing'}: {query.sql!r}.")
+        raise ConfigurationError(f"a Query is one SELECT, not {kinds or 'nothing'}: {statement_text(query.sql)!r}.")
     return _without_semicolon(query.sql)
 
 
@@ -267,8 +268,9 @@ def _check_offsets(column: Column, offsets: Any) -> None:
     other = next((offset for offset in offsets.to_pylist() if offset is not None), None)
     if other is None:
         return
+    shown = masked(other, column.name)
     raise ReadError(
-        f"the column {column.name} ({column.type}) can't be read, because it has a time with the offset {other}, and a"
+        f"the column {column.name} ({column.type}) can't be read, because it has a time with the offset {shown}, and a"
         f" frame would keep only the instant. Read a view with CONVERT_TIMEZONE('UTC', {column.name}) instead, or cast"
         ' it to TIMESTAMP_LTZ there; or name the other columns in the metadata "columns" of the input.',
         column=column.name,
@@ -329,7 +331,7 @@ def out_of_range(columns: Sequence[Column], error: OverflowError) -> ReadError:
     return ReadError(
         f"one of the columns {named} can't be read, because it has a time before 1677 or after 2262 beside nanoseconds,"
         " which 64 bits don't hold. Read a view that casts it to 6 digits, as in TIMESTAMP_NTZ(6), or name the other"
-        f' columns in the metadata "columns" of the input: {error}',
+        f' columns in the metadata "columns" of the input: {foreign_text(error)}',
         column=first.name,
         type=first.type,
     )

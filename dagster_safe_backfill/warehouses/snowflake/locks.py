@@ -139,7 +139,7 @@ def take(
 
 def holder_of(connection: Connection, error: Exception) -> Holder | None:
     """Return the transaction that Snowflake's error names as the one that holds the lock; None if it names none."""
-    named = _HOLDER.search(str(error))
+    named = _HOLDER.search(str(error.__cause__ or error))
     if named is None:
         return None
     number = named[1]

@@ -15,6 +15,7 @@ from dagster_safe_backfill.errors import (
     WarehouseUnavailableError,
 )
 from dagster_safe_backfill.model.tables import TableRef
+from dagster_safe_backfill.redaction import statement_text
 from dagster_safe_backfill.warehouses.base import Row
 from dagster_safe_backfill.warehouses.snowflake.catalog import create_schema, has_schema, name_of
 from dagster_safe_backfill.warehouses.snowflake.driver import Connection, Connections
@@ -394,6 +395,6 @@ def quietly(connection: Connection, sql: str) -> bool:
     try:
         connection.execute(sql, is_stoppable=False)
     except SafeBackfillError as error:
-        _LOG.warning("%s: %s", sql, error)
+        _LOG.warning("%s: %s", statement_text(sql), error)
         return False
     return True

@@ -329,7 +329,7 @@ def test_partitions_of_a_run_that_crashed_then_go_live(old: OldWarehouse) -> Non
 
 def test_retention_drops_what_is_over_and_no_more(old: OldWarehouse) -> None:
     archives, shadows = old.tables("__archive_"), old.tables("__shadow_")
-    schedule = sb.build_retention_schedule([old.asset("events")], shadow_days=0)
+    schedule = sb.build_retention_schedule([old.asset("events")], shadow_days=0, unknown_run_days=0)
     job = schedule.job
     assert isinstance(job, dg.JobDefinition)
     assert job.execute_in_process(resources={"io_manager": old.io_manager}, instance=old.instance).success

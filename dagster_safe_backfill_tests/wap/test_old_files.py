@@ -71,8 +71,8 @@ class OldWarehouse:
         return self.steps[step]["run_id"]
 
     def retire(self, table: str) -> None:
-        """Run the retention job, which keeps no shadow for its age."""
-        job = sb.build_retention_schedule([self.asset(table)], shadow_days=0).job
+        """Run the retention job, which keeps no shadow for its age or because its run isn't known."""
+        job = sb.build_retention_schedule([self.asset(table)], shadow_days=0, unknown_run_days=0).job
         assert isinstance(job, dg.JobDefinition)
         assert job.execute_in_process(resources={"io_manager": self.io_manager}, instance=self.instance).success
 

@@ -13,7 +13,8 @@ from typing import Any
 import duckdb
 import pytest
 
-from dagster_safe_backfill.cli.main import run
+from dagster_safe_backfill.cli.main import VERBS, run
+from dagster_safe_backfill_tests.cli.answers import check_answer
 from dagster_safe_backfill_tests.e2e.dagster_dev import home_in, served
 
 PROJECT = "dagster_safe_backfill_tests.cli.project"
@@ -36,6 +37,11 @@ class Told:
     def data(self) -> Any:
         """The data of the envelope."""
         return self.json["data"]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many partitions are in each state, without those in which none is."""
+        return {state: count for state, count in self.data["counts"].items() if count}
 
     @property
     def codes(self) -> list[str]:
@@ -63,6 +69,8 @@ class Terminal:
         code = run([*arguments, *(self.place if place is None else place)])
         out, err = self.capture.readouterr()
         assert "Traceback" not in out + err
+        if "--json" in arguments:
+            check_answer(out, exit_code=code, verb=next((one for one in arguments if one in VERBS), None))
         return Told(code, out, err)
 
     def write(self, name: str, text: str) -> None:

@@ -30,7 +30,9 @@ def test_a_plan_is_carried_out_by_the_daemon(online: Terminal) -> None:
     rows = online.sql(LIVE.format("sales", "2024-01-01", "2024-01-03"))
     assert rows == [("2024-01-01", 3), ("2024-01-02", 3), ("2024-01-03", 3)]
     backfills = online("list", "--json", "--limit", "50").data["backfills"]
-    tags = next(one["tags"] for one in backfills if one["tags"].get("safe_backfill/plan") == plan.data["plan"]["id"])
+    tags = next(
+        one["tags"] for one in backfills if one["tags"].get("safe_backfill/plan") == plan.data["plan"]["plan_id"]
+    )
     assert tags["safe_backfill/reason"] == "a fix"
     assert tags["safe_backfill/owner"] == "ann"
 

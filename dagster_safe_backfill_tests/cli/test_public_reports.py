@@ -21,7 +21,7 @@ def test_each_of_several_assets_gets_its_own_failed_partitions(offline: Terminal
     materialize(offline, "batched", "2024-01-08")
     (offline.folder / "bad").unlink()
     told = offline("plan", "sales", "batched", "by_day", "--failed", "--json", "--dry-run")
-    found = {asset["key"]: list(asset["reasons"]) for asset in told.data["plan"]["assets"]}
+    found = {asset["asset"]: list(asset["reasons"]) for asset in told.data["plan"]["assets"]}
     assert found == {"sales": ["2024-01-06"], "batched": ["2024-01-08"]}
     assert told.data["plan"]["launched"] == ["sales", "batched"]
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,8 +13,8 @@ from dagster_safe_backfill_tests.cli.prepared import CODE, held, materialize
 LIVE = "SELECT day::DATE::VARCHAR, sum(amount) FROM shop.sales GROUP BY 1 ORDER BY 1"
 
 
-def numbers(one: dict[str, int]) -> tuple[int, ...]:
-    return tuple(one[name] for name in ("inserted", "updated", "deleted", "unchanged"))
+def numbers(one: dict[str, Any]) -> tuple[int, ...]:
+    return tuple(one["rows"][name] for name in ("inserted", "updated", "deleted", "unchanged"))
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def test_a_dry_run_says_what_would_come_back(offline: Terminal, twice: tuple[str
     told = offline("rollback", "sales", "--json")
     assert told.exit_code == 0
     assert told.data["dry_run"]
-    assert (told.data["publications"], told.data["job"]) == ([twice[1]], "rollback_sales")
+    assert (told.data["publication_ids"], told.data["job"]) == ([twice[1]], "rollback_sales")
     (day,) = told.data["partitions"]
     assert (day["partition"], numbers(day), day["removed"]) == ("2024-01-02", (0, 3, 0, 0), False)
     assert offline.sql(LIVE) == before
@@ -56,7 +57,7 @@ def test_later_publications_are_in_the_way(offline: Terminal, twice: tuple[str, 
     told = offline("rollback", "sales", "--publication", first, "--yes", "--in-process", "--json")
     assert (told.exit_code, told.codes) == (3, ["rollback_conflict"])
     (one,) = told.data["conflicts"]
-    assert (one["partition"], one["kind"], one["by"]) == ("2024-01-02", "later_publication", second)
+    assert (one["partition"], one["kind"], one["publication_id"]) == ("2024-01-02", "later_publication", second)
     # What --force would do is said, too.
     assert [numbers(day) for day in told.data["partitions"]] == [(0, 0, 3, 0), (0, 0, 3, 0)]
     assert len(offline.sql(LIVE)) == 2
@@ -74,7 +75,8 @@ def test_changes_by_hand_are_in_the_way(offline: Terminal, twice: tuple[str, str
     offline.sql("UPDATE shop.sales SET amount = 7 WHERE day = DATE '2024-01-02'")
     told = offline("rollback", "sales", "--json")
     assert told.exit_code == 3
-    assert told.data["conflicts"] == [{"partition": "2024-01-02", "kind": "changed_by_hand", "by": None, "at": None}]
+    (one,) = told.data["conflicts"]
+    assert (one["partition"], one["kind"], one["publication_id"]) == ("2024-01-02", "changed_by_hand", None)
     assert "2024-01-02: changed by hand" in offline("rollback", "sales").out
 
 
@@ -91,7 +93,7 @@ def test_a_newer_publication_is_not_undone_instead(offline: Terminal, monkeypatc
 
     monkeypatch.setattr(jobs, "run_here", later)
     told = offline("rollback", "sales", "--yes", "--in-process", "--json")
-    assert (told.exit_code, told.data["publications"]) == (0, [first])
+    assert (told.exit_code, told.data["publication_ids"]) == (0, [first])
     assert offline.sql(LIVE) == [("2024-01-05", 60.0)]
 
 
@@ -99,7 +101,7 @@ def test_all_publications_of_a_run_that_published_batch_by_batch(offline: Termin
     run = materialize(offline, "batched", "2024-01-01", "2024-01-03")
     told = offline("rollback", "batched", "--publication", run, "--yes", "--in-process", "--json")
     assert told.exit_code == 0
-    assert len(told.data["publications"]) == 3
+    assert len(told.data["publication_ids"]) == 3
     assert offline.sql("SELECT count(*) FROM shop.batched") == [(0,)]
 
 

@@ -8,9 +8,10 @@ import sys
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dagster_safe_backfill.cli.answers.answer import Answer, CommandError, envelope
+from dagster_safe_backfill.cli.answers.data.envelope import Envelope
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,13 +56,18 @@ class Output:
         if not (self.is_quiet or self.as_json):
             self.log.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def tell(self, answer: Answer) -> None:
+    def tell(self, answer: Answer[object]) -> None:
         """Print an answer."""
         if self.as_json:
-            told = envelope(
-                self.verb, exit_code=answer.exit_code, data=answer.data, warnings=answer.warnings, errors=answer.errors
+            print_json(
+                envelope(
+                    self.verb,
+                    exit_code=answer.exit_code,
+                    data=answer.data,
+                    warnings=answer.warnings,
+                    errors=answer.errors,
+                )
             )
-            print_json(told)
             return
         if self.is_quiet:
             if answer.brief:
@@ -96,14 +102,9 @@ class Output:
         return Console(stderr=stderr, no_color=not self.is_colorful or None, width=width, highlight=False)
 
 
-def print_json(told: dict[str, Any]) -> None:
+def print_json(document: Envelope) -> None:
     """Print one JSON document on stdout."""
-    sys.stdout.write(json.dumps(told, indent=2, ensure_ascii=False, default=_plain) + "\n")
-
-
-def _plain(value: object) -> object:
-    """Return a value of a warehouse as JSON has it: a time in ISO 8601, anything else as its text."""
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
 def duration(seconds: float) -> str:

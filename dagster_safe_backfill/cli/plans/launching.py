@@ -27,10 +27,10 @@ def check_still_true(plan: Plan, found: Differences) -> None:
     if not found:
         return
     keys = [key for changed in found.values() for key in changed if key]
-    said = "; ".join(f"{asset}: {_told(changed)}" for asset, changed in found.items())
+    changes = "; ".join(f"{asset}: {_in_words(changed)}" for asset, changed in found.items())
     raise refusal(
         "plan_no_longer_true",
-        f"the plan {plan.id} is no longer true, so nothing was launched: {said}",
+        f"the plan {plan.id} is no longer true, so nothing was launched: {changes}",
         hint=f"make a new one: safe-backfill plan {' '.join(found)} …",
         partitions=keys,
     )
@@ -103,7 +103,7 @@ def checks_live(plan: Plan) -> bool:
     return is_small and any(asset.live for asset in plan.assets)
 
 
-def _told(changed: Mapping[str, str]) -> str:
+def _in_words(changed: Mapping[str, str]) -> str:
     if "" in changed:
         return changed[""]
     keys = [*changed]
@@ -120,10 +120,10 @@ def pool_of(dagster: Dagster, plan: Plan) -> str:
     pools = {pool for asset in dagster.assets(plan.launched) for pool in asset.pools}
     if len(pools) == 1:
         return pools.pop()
-    found = f"they have {', '.join(sorted(pools))}" if pools else "they have none"
+    named = f"they have {', '.join(sorted(pools))}" if pools else "they have none"
     raise refusal(
         "no_pool",
-        f"--concurrency sets the limit of the pool of the assets, and {found}",
+        f"--concurrency sets the limit of the pool of the assets, and {named}",
         hint='give the asset a pool (pool="…"), or limit runs by tag in dagster.yaml: concurrency.runs.'
         "tag_concurrency_limits on safe_backfill/plan",
     )

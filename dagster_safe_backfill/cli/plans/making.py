@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from statistics import mean
 from typing import Any, TypeAlias
 
@@ -70,7 +70,7 @@ def make_plan(connection: Connection, names: Sequence[str], selection: Selection
         return None
     launched = [*dict.fromkeys(name for facts in found for name in (*facts.asset.staging, facts.asset.key))]
     plan = Plan(
-        created_at=datetime.now().astimezone().isoformat(timespec="seconds"),
+        created_at=round(time.time(), 3),
         dagster=dagster.place,
         assets=[_planned_asset(dagster, facts) for facts in found],
         launched=launched,
@@ -106,7 +106,7 @@ def _planned_asset(dagster: Dagster, facts: Facts) -> PlannedAsset:
         code=live.code if live else asset.code_version and f"code_version {asset.code_version}",
         definition=live and live.definition,
         live={key: live.fingerprints[key] for key in facts.keys} if live else {},
-        newest={key: _told_newest(one) for key, one in facts.newest.items()},
+        newest={key: _mark_of(one) for key, one in facts.newest.items()},
         estimate=_estimate(dagster, facts, runs),
     )
 
@@ -120,7 +120,7 @@ def planned_runs(asset: Asset, keys: Sequence[str]) -> list[PlannedRun]:
         size = asset.partitions_per_run or len(every)
         for start in range(0, len(every), size):
             piece = every[start : start + size]
-            runs.append(PlannedRun(first=piece[0], last=piece[-1], partitions=len(piece)))
+            runs.append(PlannedRun(first=piece[0], last=piece[-1], partition_count=len(piece)))
     return runs
 
 
@@ -135,10 +135,10 @@ def _estimate(dagster: Dagster, facts: Facts, runs: Sequence[PlannedRun]) -> Est
     done = [run for run in dagster.runs_by_id(run_ids) if run.started_at is not None and run.ended_at is not None]
     partitions = sum(_partitions_of(run, asset) for run in done)
     if not partitions:
-        return Estimate(rows=rows, partitions=len(known))
+        return Estimate(row_count=rows, partition_count=len(known))
     per_partition = sum((run.ended_at or 0) - (run.started_at or 0) for run in done) / partitions
-    seconds = sum(max(_START_OF_A_RUN, run.partitions * per_partition) for run in runs)
-    return Estimate(rows=rows, seconds=round(seconds, 1), partitions=len(newest))
+    seconds = sum(max(_START_OF_A_RUN, run.partition_count * per_partition) for run in runs)
+    return Estimate(row_count=rows, seconds=round(seconds, 1), partition_count=len(newest))
 
 
 def _partitions_of(run: Run, asset: Asset) -> int:
@@ -200,11 +200,11 @@ def _differences(planned: PlannedAsset, facts: Facts) -> dict[str, str]:
         return changed | dict.fromkeys(moved, "its live rows changed")
     if asset.code_version and planned.code not in {None, f"code_version {asset.code_version}"}:
         changed[""] = f"the code_version of {asset.key} changed"
-    newest = {key: _told_newest(one) for key, one in facts.newest.items()}
+    newest = {key: _mark_of(one) for key, one in facts.newest.items()}
     # An asset without partitions has one entry, under "".
     moved = [key for key in planned.keys or [""] if newest.get(key) != planned.newest.get(key)]
     return changed | dict.fromkeys(moved, "it was materialized")
 
 
-def _told_newest(one: Materialization) -> str:
+def _mark_of(one: Materialization) -> str:
     return f"{one.run_id} at {one.at:.3f}"

@@ -6,11 +6,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal
+from typing import Any
 
+from dagster_safe_backfill.cli.answers.data.upkeep import CheckData, CheckVerdict
 from dagster_safe_backfill.cli.api.client import Dagster
-
-CheckVerdict = Literal["ok", "warning", "problem"]
 
 _LEAST, _BELOW = (1, 13, 27), (1, 14)
 _SUPPORTED = ">=1.13.27,<1.14"
@@ -63,7 +62,7 @@ class Check:
     asset: str | None = None
 
     @property
-    def as_json(self) -> dict[str, Any]:
+    def as_data(self) -> CheckData:
         """The check as JSON."""
         return {
             "check": self.name,

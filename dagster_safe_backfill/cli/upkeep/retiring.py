@@ -7,8 +7,15 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, Literal
 
+from dagster_safe_backfill.cli.answers.data.upkeep import (
+    AssetRetentionData,
+    DroppedTableData,
+    DropState,
+    KeptReason,
+    KeptTableData,
+    TableKind,
+)
 from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.definitions import LoadedAsset, reaching
 from dagster_safe_backfill.cli.upkeep.jobs import told_of_runs
@@ -19,9 +26,6 @@ from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import staging
 from dagster_safe_backfill.wap.retention import Kept, Retired, owners, retire
 from dagster_safe_backfill.warehouses.base import Session
-
-DropState = Literal["would_drop", "dropped", "requested", "failed"]
-"""What became of the tables that are over; `requested`: a run is to drop them, and hasn't ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +65,7 @@ class Retention:
         """True if something is kept because Dagster doesn't know its run."""
         return any(self.why(one) == "run_unknown" for one in self.retired.kept)
 
-    def why(self, kept: Kept) -> str:
+    def why(self, kept: Kept) -> KeptReason:
         """Return why a table is kept, as a word that doesn't change."""
         return "run_unknown" if kept.why == "run_goes_on" and kept.run_id in self.unknown else kept.why
 
@@ -73,29 +77,31 @@ class Retention:
         """Return it with the sizes of tables that it doesn't know itself."""
         return replace(self, sizes={**sizes, **self.sizes})
 
-    def as_json(self) -> dict[str, Any]:
-        """Return it as JSON."""
-        dropped = [("archive", one) for one in self.retired.archives] + [
-            ("shadow", one) for one in self.retired.shadows
-        ]
+    @property
+    def as_data(self) -> AssetRetentionData:
+        """It as JSON."""
+        archives = [self._dropped(one, "archive") for one in self.retired.archives]
         return {
             "asset": self.asset,
             "table": str(self.retired.table),
             "job": self.job,
             "shadow_days": self.shadow_days,
             "state": self.state if self.is_any else None,
-            "drops": [{"table": str(one), "kind": kind, "rows": self.sizes.get(one)} for kind, one in dropped],
-            "keeps": [
-                {
-                    "table": str(one.table),
-                    "kind": one.kind,
-                    "rows": self.sizes.get(one.table),
-                    "why": self.why(one),
-                    "until": seconds(one.until),
-                    "run_id": one.run_id,
-                }
-                for one in self.retired.kept
-            ],
+            "drops": [*archives, *(self._dropped(one, "shadow") for one in self.retired.shadows)],
+            "keeps": [self._kept(one) for one in self.retired.kept],
+        }
+
+    def _dropped(self, table: TableRef, kind: TableKind) -> DroppedTableData:
+        return {"table": str(table), "kind": kind, "row_count": self.sizes.get(table)}
+
+    def _kept(self, one: Kept) -> KeptTableData:
+        return {
+            "table": str(one.table),
+            "kind": one.kind,
+            "row_count": self.sizes.get(one.table),
+            "why": self.why(one),
+            "expires_at": seconds(one.until),
+            "run_id": one.run_id,
         }
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import dagster as dg
 
 from dagster_safe_backfill.cli.answers.answer import CommandError
+from dagster_safe_backfill.cli.answers.data.upkeep import CheckVerdict
 from dagster_safe_backfill.cli.definitions import Definitions, LoadedAsset
 from dagster_safe_backfill.cli.following.place import Place, command
-from dagster_safe_backfill.cli.upkeep.checks import Check, CheckVerdict
+from dagster_safe_backfill.cli.upkeep.checks import Check
 from dagster_safe_backfill.cli.upkeep.jobs import RetentionJob, retention_jobs, rollback_job, told_of_runs
 from dagster_safe_backfill.errors import OtherAssetError, SafeBackfillError
 from dagster_safe_backfill.model.states import Origin

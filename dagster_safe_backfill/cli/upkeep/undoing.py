@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
 from dagster_safe_backfill.cli.answers.answer import Problem, usage_error
+from dagster_safe_backfill.cli.answers.data.publications import ConflictData, RollbackData
 from dagster_safe_backfill.cli.definitions import LoadedAsset, reaching
 from dagster_safe_backfill.cli.following.place import Place, command
-from dagster_safe_backfill.cli.upkeep.tables import in_words, ranges, seconds, still_there
+from dagster_safe_backfill.cli.upkeep.jobs import Ran
+from dagster_safe_backfill.cli.upkeep.tables import in_words, ranges, row_counts, seconds, still_there
 from dagster_safe_backfill.errors import PublicationNotFoundError, RollbackConflictError
 from dagster_safe_backfill.model.states import Origin, RolledBack, RowCounts
 from dagster_safe_backfill.runs.backfills import has_ended
@@ -49,7 +51,7 @@ class Preview:
     published: float | None
     keys: Sequence[str]
     done: RolledBack | None
-    conflicts: Sequence[Mapping[str, Any]]
+    conflicts: Sequence[ConflictData]
     problem: Problem | None
     every: Sequence[str]
 
@@ -58,17 +60,18 @@ class Preview:
         """True if anything would change."""
         return self.done is None or bool(self.done.row_counts)
 
-    def as_json(self) -> dict[str, Any]:
-        """Return it as the `data` of the answer."""
+    def as_data(self, *, job: str | None, ran: Ran | None) -> RollbackData:
+        """Return it as the data of the answer; `ran` is what did it, and None if nothing was done."""
         done = self.done or RolledBack(table=None, publication_id="", undone=())  # pyright: ignore[reportArgumentType]: of no table
         return {
+            "dry_run": ran is None,
             "asset": self.asset,
             "table": self.table,
-            "publications": [*self.publications],
+            "publication_ids": [*self.publications],
             "published_at": self.published,
-            "rows": _rows(sum(done.row_counts.values(), RowCounts())),
+            "rows": row_counts(sum(done.row_counts.values(), RowCounts())),
             "partitions": [
-                {"partition": key, **_rows(counts), "removed": key in done.removed}
+                {"partition": key, "rows": row_counts(counts), "removed": key in done.removed}
                 for key, counts in done.row_counts.items()
             ],
             "already": dict(done.already),
@@ -79,6 +82,9 @@ class Preview:
                 "restored": [*done.restored_columns],
             },
             "conflicts": [*self.conflicts],
+            "job": job,
+            "run_id": None if ran is None else ran.run_id,
+            "status": None if ran is None else ran.status,
         }
 
     def config(self, *, force: bool) -> dict[str, Any]:
@@ -88,15 +94,6 @@ class Preview:
         if len(self.publications) == 1:
             ids = {"publication_id": self.publications[0]}
         return {**ids, "partitions": [*self.keys], "force": force}
-
-
-def _rows(counts: RowCounts) -> dict[str, int]:
-    return {
-        "inserted": counts.inserted,
-        "updated": counts.updated,
-        "deleted": counts.deleted,
-        "unchanged": counts.unchanged,
-    }
 
 
 def preview(
@@ -119,7 +116,7 @@ def preview(
         raise usage_error("unknown_publication", f"{loaded.spec.table}: nothing was published yet")
     ids = [*dict.fromkeys(change.publication_id for change in changes)]
     chosen = _chosen_keys(loaded, changes, keys)
-    problem, conflicts = None, list[Mapping[str, Any]]()
+    problem, conflicts = None, list[ConflictData]()
     done: RolledBack | None = None
     try:
         done = _dry(loaded, ids, chosen, force=force)
@@ -204,17 +201,18 @@ def _forced(loaded: LoadedAsset, ids: Sequence[str], keys: Sequence[str]) -> Rol
         return None
 
 
-def _conflicts(
-    session: Session, loaded: LoadedAsset, keys: Sequence[str], ids: Sequence[str]
-) -> list[Mapping[str, Any]]:
+def _conflicts(session: Session, loaded: LoadedAsset, keys: Sequence[str], ids: Sequence[str]) -> list[ConflictData]:
     """Return what happened to partitions after their publications, of each the last."""
     newest = {change.key: change for change in history(session, loaded.spec.table, keys)}
-    found: list[Mapping[str, Any]] = []
-    for key in keys:
-        change = newest.get(key)
-        is_later = change is not None and change.publication_id not in ids and not change.undone
-        told: dict[str, Any] = {"partition": key, "kind": "changed_by_hand", "by": None, "at": None}
-        if change is not None and is_later:
-            told |= {"kind": "later_publication", "by": change.publication_id, "at": seconds(change.recorded_at)}
-        found.append(told)
-    return found
+    return [_conflict(key, newest.get(key), ids) for key in keys]
+
+
+def _conflict(key: str, newest: Change | None, ids: Sequence[str]) -> ConflictData:
+    if newest is None or newest.publication_id in ids or newest.undone:
+        return {"partition": key, "kind": "changed_by_hand", "publication_id": None, "published_at": None}
+    return {
+        "partition": key,
+        "kind": "later_publication",
+        "publication_id": newest.publication_id,
+        "published_at": seconds(newest.recorded_at),
+    }

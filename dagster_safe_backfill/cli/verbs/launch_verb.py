@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
 
 from dagster_safe_backfill.cli.answers.answer import Answer, refusal, usage_error
+from dagster_safe_backfill.cli.answers.data.plans import LaunchData
 from dagster_safe_backfill.cli.answers.output import Output
 from dagster_safe_backfill.cli.api.completion import complete_asset
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.following.here import check_here, launched
+from dagster_safe_backfill.cli.following.next_steps import NOTHING_LAUNCHED
 from dagster_safe_backfill.cli.options import argument, in_process_option, option, verb, yes_option
 from dagster_safe_backfill.cli.plans.asked import OPTIONS, asked_of
 from dagster_safe_backfill.cli.plans.launching import (
@@ -23,7 +26,7 @@ from dagster_safe_backfill.cli.plans.launching import (
 )
 from dagster_safe_backfill.cli.plans.making import Planning, Wish, make_plan, planning_of
 from dagster_safe_backfill.cli.plans.plan import load, path_of
-from dagster_safe_backfill.cli.plans.screen import nothing_to_do, planned_answer, show_plan
+from dagster_safe_backfill.cli.plans.screen import nothing_to_do, plan_data, planned_answer, show_plan
 from dagster_safe_backfill.cli.selection import Selection
 
 
@@ -59,7 +62,7 @@ def command(
     in_process: bool,
     yes: bool,
     **asked: Any,
-) -> Answer:
+) -> Answer[LaunchData]:
     """Start a backfill: of a PLAN that `plan` saved, or of ASSETs with the options of `plan`.
 
     A plan is checked once more: if the code, the definition or the live rows changed since it was made, it is refused.
@@ -74,11 +77,14 @@ def command(
         )
     given = dict(map(_tag, tags))
     selection, wish = asked_of(**asked)
-    planning = _planning(connection, targets, selection, wish)
+    path = _path(targets)
+    planning = _planning(connection, targets, path, selection, wish)
     if planning is None:
-        return nothing_to_do(targets)
+        nothing = nothing_to_do(targets)
+        return nothing.with_data({**nothing.data, **NOTHING_LAUNCHED, "dry_run": dry_run})
     if dry_run:
-        return planned_answer(planning, None)
+        shown = planned_answer(planning, None)
+        return shown.with_data({**plan_data(planning, path), **NOTHING_LAUNCHED, "dry_run": True})
     check_guards(planning.guards, allows_overlap=allow_overlap)
     _confirm(output, planning, yes=yes)
     plan, dagster = planning.plan, connection.dagster
@@ -94,18 +100,25 @@ def command(
         backfill_id,
         said,
         assets=assets,
-        data={"plan": plan.id, "dagster": dagster.place},
         watch=watch,
         in_process=in_process,
         timeout=timeout,
     )
-    return replace(answer, warnings=[*_warnings(planning, in_process=in_process), *answer.warnings])
+    warned = replace(answer, warnings=[*_warnings(planning, in_process=in_process), *answer.warnings])
+    return warned.with_data({**plan_data(planning, path), **answer.data, "dry_run": False})
 
 
-def _planning(connection: Connection, names: tuple[str, ...], selection: Selection, wish: Wish) -> Planning | None:
+def _path(names: tuple[str, ...]) -> Path | None:
+    """Return the file of the plan that a call names; None if it names assets."""
     path = path_of(names[0]) if len(names) == 1 else None
     if path is None and len(names) == 1 and names[0].endswith(".json"):
         raise usage_error("unknown_plan", f"there is no plan {names[0]}", hint="`safe-backfill plan` makes one")
+    return path
+
+
+def _planning(
+    connection: Connection, names: tuple[str, ...], path: Path | None, selection: Selection, wish: Wish
+) -> Planning | None:
     if path is None:
         return make_plan(connection, names, selection, wish)
     # What was reviewed is carried out: only the confirmation of its size may be added.

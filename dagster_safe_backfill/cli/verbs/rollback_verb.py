@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from dagster_safe_backfill.cli.answers.answer import Answer, CommandError, Exit, refusal, usage_error
+from dagster_safe_backfill.cli.answers.data.publications import RollbackData
+from dagster_safe_backfill.cli.answers.data.rows import RowCountsData
 from dagster_safe_backfill.cli.answers.output import Output, clock
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.following.place import command as call
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 _SHOWN = 60
 """How many partitions the screen lists."""
+_COUNTS: Sequence[Literal["inserted", "updated", "deleted", "unchanged"]] = (
+    *("inserted", "updated", "deleted", "unchanged"),
+)
 
 
 @verb(
@@ -50,7 +55,7 @@ def command(
     no_wait: bool,
     timeout: float | None,
     **keys: Any,
-) -> Answer:
+) -> Answer[RollbackData]:
     """Undo a publication: the rows that it replaced go live again.
 
     It says what would change, and what was changed since, which needs --force. On a terminal, it then asks; elsewhere,
@@ -78,7 +83,7 @@ def command(
     if not yes:
         if job is None or not output.is_interactive:
             return _preview(found, job)
-        _show(output.screen, found.as_json(), is_asked=True)
+        _show(output.screen, found.as_data(job=job.name, ran=None), is_asked=True)
         if not click.confirm("Roll back?", err=True):
             raise refusal("not_confirmed", "nothing was rolled back")
     if job is None:
@@ -95,12 +100,8 @@ def _no_job(name: str) -> CommandError:
     )
 
 
-def _dry(found: Preview, job: dg.JobDefinition | None) -> dict[str, Any]:
-    return {**found.as_json(), "dry_run": True, "job": None if job is None else job.name, "run_id": None}
-
-
-def _preview(found: Preview, job: dg.JobDefinition | None) -> Answer:
-    data = _dry(found, job)
+def _preview(found: Preview, job: dg.JobDefinition | None) -> Answer[RollbackData]:
+    data = found.as_data(job=None if job is None else job.name, ran=None)
     problem = found.problem
     hints = [] if job is not None else [_no_job(found.asset).problem]
     return Answer(
@@ -123,7 +124,7 @@ def _done(
     here: bool,
     waits: bool,
     timeout: float | None,
-) -> Answer:
+) -> Answer[RollbackData]:
     from dagster_safe_backfill.cli.upkeep.jobs import Ran, launch, run_here, wait
 
     config = found.config(force=force)
@@ -135,7 +136,7 @@ def _done(
             wait(connection.dagster, output, run_id, timeout=timeout) if waits else Ran(run_id=run_id, status="QUEUED")
         )
     is_left = not here and not waits
-    data = {**found.as_json(), "dry_run": False, "job": job.name, "run_id": ran.run_id, "status": ran.status}
+    data = found.as_data(job=job.name, ran=ran)
     undo = call(connection, "rollback", found.asset, "--publication", ran.run_id)
     return Answer(
         data=data,
@@ -146,16 +147,18 @@ def _done(
     )
 
 
-def _show_done(screen: Console, data: Mapping[str, Any], *, undo: str) -> None:
+def _show_done(screen: Console, data: RollbackData, *, undo: str) -> None:
     run_id, status = data["run_id"], data["status"]
     if status == "SUCCESS":
-        screen.print(f"rolled back {', '.join(data['publications'])}: {_counted(data)}", markup=False, soft_wrap=True)
+        screen.print(
+            f"rolled back {', '.join(data['publication_ids'])}: {_counted(data)}", markup=False, soft_wrap=True
+        )
         screen.print(f"to undo that: {undo}", markup=False, highlight=False, soft_wrap=True)
     else:
         screen.print(f"run {run_id} of {data['job']}: {status}", markup=False, soft_wrap=True)
 
 
-def _counted(data: Mapping[str, Any]) -> str:
+def _counted(data: RollbackData) -> str:
     rows, many = data["rows"], len(data["partitions"])
     return (
         f"{many:,} partition{'s' * (many != 1)}: {rows['inserted']:,} rows inserted, {rows['updated']:,} updated,"
@@ -163,10 +166,11 @@ def _counted(data: Mapping[str, Any]) -> str:
     )
 
 
-def _show(screen: Console, data: Mapping[str, Any], *, is_asked: bool = False) -> None:
-    names = data["publications"]
+def _show(screen: Console, data: RollbackData, *, is_asked: bool = False) -> None:
+    names = data["publication_ids"]
     which = names[0] if len(names) == 1 else f"{len(names):,} publications: {', '.join(names)}"
-    screen.print(f"{data['table']}: {which}, of {clock(data['published_at'])}", markup=False, soft_wrap=True)
+    when = "" if data["published_at"] is None else f", of {clock(data['published_at'])}"
+    screen.print(f"{data['table']}: {which}{when}", markup=False, soft_wrap=True)
     if data["conflicts"]:
         _show_conflicts(screen, data)
         if not data["partitions"]:
@@ -178,39 +182,45 @@ def _show(screen: Console, data: Mapping[str, Any], *, is_asked: bool = False) -
     else:
         screen.print("a rollback would bring back:")
     _show_partitions(screen, data)
-    for kind, text in (("dropped", "dropped"), ("restored", "put back"), ("kept", "kept, because other rows use them")):
-        if data["columns"][kind]:
-            screen.print(f"columns {text}: {', '.join(data['columns'][kind])}", markup=False)
+    columns = data["columns"]
+    told = {"dropped": columns["dropped"], "put back": columns["restored"]}
+    told["kept, because other rows use them"] = columns["kept"]
+    for what, names in told.items():
+        if names:
+            screen.print(f"columns {what}: {', '.join(names)}", markup=False)
     if not data["conflicts"] and not is_asked:
         screen.print("nothing was changed; --yes does it")
 
 
-def _show_partitions(screen: Console, data: Mapping[str, Any]) -> None:
+def _show_partitions(screen: Console, data: RollbackData) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     table.add_column("partition")
-    for name in ("inserted", "updated", "deleted", "unchanged"):
+    for name in _COUNTS:
         table.add_column(name, justify="right")
     table.add_column("")
     for one in data["partitions"][:_SHOWN]:
         note = "had no rows before" if one["removed"] else ""
-        counts = [f"{one[name]:,}" for name in ("inserted", "updated", "deleted", "unchanged")]
-        table.add_row(one["partition"], *counts, note)
+        table.add_row(one["partition"], *_cells(one["rows"]), note)
     rest = len(data["partitions"]) - _SHOWN
     if rest > 0:
         table.add_row(f"and {rest:,} more")
     if len(data["partitions"]) > 1:
-        counts = [f"{data['rows'][name]:,}" for name in ("inserted", "updated", "deleted", "unchanged")]
-        table.add_row("total", *counts, style="bold")
+        table.add_row("total", *_cells(data["rows"]), style="bold")
     screen.print(table)
 
 
-def _show_conflicts(screen: Console, data: Mapping[str, Any]) -> None:
+def _cells(rows: RowCountsData) -> list[str]:
+    return [f"{rows[name]:,}" for name in _COUNTS]
+
+
+def _show_conflicts(screen: Console, data: RollbackData) -> None:
     screen.print("changed since:")
     for one in data["conflicts"][:_SHOWN]:
-        later = one["kind"] == "later_publication"
-        how = f"published by {one['by']} at {clock(one['at'])}" if later else "changed by hand"
+        how = "changed by hand"
+        if one["published_at"] is not None:
+            how = f"published by {one['publication_id']} at {clock(one['published_at'])}"
         screen.print(f"  {one['partition']}: {how}", markup=False, soft_wrap=True)
     rest = len(data["conflicts"]) - _SHOWN
     if rest > 0:

@@ -161,7 +161,8 @@ def _failed(state: PartitionState, outcome: AssetOutcome, *, of: int) -> Partiti
     if not outcome.is_rejection:
         return replace(state, state="failed")
     audits = outcome.audits_of(key)
-    if outcome.is_blocked(key):
+    # What has no partitions, such as an x__audit, is rejected as a whole, whatever partitions its audits name.
+    if state.partition is None or outcome.is_blocked(key):
         return replace(state, state="rejected", audits=audits, rows=rows)
     if outcome.was_audited(key, of=of):
         return replace(state, state="staged", audits=audits, rows=rows, note=_HELD_BACK)

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from dagster_safe_backfill.cli.answers.answer import Answer, CommandError, refusal
+from dagster_safe_backfill.cli.answers.data.backfills import RetryData
 from dagster_safe_backfill.cli.answers.output import Output
 from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.api.values import RANGE_START_TAG
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.following.here import check_here, launched
+from dagster_safe_backfill.cli.following.next_steps import NOTHING_LAUNCHED
 from dagster_safe_backfill.cli.following.place import command as call
 from dagster_safe_backfill.cli.following.place import find_backfill_to_change
 from dagster_safe_backfill.cli.following.reading.reader import Reader
@@ -37,7 +39,7 @@ _SEARCHED = 500
 )
 def command(
     connection: Connection, output: Output, *, backfill_id: str, watch: bool, timeout: float | None, in_process: bool
-) -> Answer:
+) -> Answer[RetryData]:
     """Go on with a backfill that failed or was cancelled: what isn't done is computed, what is live stays as it is.
 
     Dagster makes a new backfill of it, with the same tags, whose id is printed first. If all partitions are done,
@@ -63,17 +65,17 @@ def command(
     left = progress.total - progress.counts.get("live", 0)
     said = f"backfill {new} goes on with {left:,} of {progress.total:,} partitions of {subject.id}"
     assets = [one.asset for one in progress.assets if one.goal == "live"]
-    return launched(
+    answer = launched(
         connection,
         output,
         new,
         said,
         assets=assets,
-        data={"parent_id": subject.id, "partitions": left},
         watch=watch,
         in_process=in_process,
         timeout=timeout,
     )
+    return answer.with_data({**answer.data, "parent_id": subject.id, "partition_count": left})
 
 
 def _check(connection: Connection, progress: Progress) -> None:
@@ -117,9 +119,9 @@ def _check_children(connection: Connection, backfill_id: str, dagster: Dagster) 
     )
 
 
-def _nothing(progress: Progress) -> Answer:
+def _nothing(progress: Progress) -> Answer[RetryData]:
     return Answer(
-        data={"backfill_id": None, "parent_id": progress.id, "partitions": 0, "commands": {}},
+        data={**NOTHING_LAUNCHED, "parent_id": progress.id, "partition_count": 0},
         show=partial(_show_nothing, progress=progress),
         brief="",
     )

@@ -31,7 +31,7 @@ tests hold every answer: no key more, none less. Keys may be added later; one th
 
 - Every key is always there. What isn't known, or makes no sense in a case, is `null`, or an empty list.
 - Times (`…_at`) are in seconds since the epoch.
-- `partitions` in the data lists objects, each with its key as `partition`; a list of keys in an error. A number of them is
+- `partitions` lists objects in the data, each with its key as `partition`, and keys in an error. How many there are is
   a `partition_count`, as a number of rows is a `row_count`.
 - Texts for people (`message`, `hint`, `warnings` and the like) may change.
 """

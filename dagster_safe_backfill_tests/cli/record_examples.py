@@ -37,7 +37,7 @@ class _Recorder:
             code = run([*arguments, "--json", *place])
         check_answer(out.getvalue(), exit_code=code, verb=arguments[0])
         if is_recorded:
-            words = [f'"{word}"' if "(" in word else word for word in arguments]
+            words = [f'"{word}"' if {*word} & {*" ("} else word for word in arguments]
             text = f"{' '.join(['safe-backfill', *words, '--json'])}\n{out.getvalue()}"
             for real, shown in self._replaced().items():
                 text = text.replace(real, shown)
@@ -57,7 +57,7 @@ class _Recorder:
         launched = self.record("launch", "sales", *days, "--reason", "a fix", "--yes", has_code=True)
         (self.folder / "bad").write_text("2024-01-04")
         rejected = self.call("launch", "batched", "--from", "2024-01-03", "--to", "2024-01-04", "--yes")["backfill_id"]
-        staged = self.call("launch", "staged__shadow", "staged__audit", "--last", "2", "--yes")["backfill_id"]
+        staged = self.call("launch", "staged__shadow", "--last", "2", "--yes")["backfill_id"]
         self.call("watch", launched["backfill_id"])
         self.record("status", launched["backfill_id"])
         self.record("watch", rejected)
@@ -65,6 +65,7 @@ class _Recorder:
         self.record("retry", rejected)
         self.record("list", "--limit", "1", "--asset", "sales")
         self.call("watch", staged)
+        self.call("launch", "staged__audit", "--yes", "--watch")
         self.record("approve", "staged", "--yes")
         self.record("diff", "sales", "--publication", "newest", "--aggregate", "sum(amount)", "--rows", *days,
                     has_code=True)  # fmt: skip

@@ -25,7 +25,7 @@ from dagster_safe_backfill.cli.plans.launching import (
     pool_of,
 )
 from dagster_safe_backfill.cli.plans.making import Planning, Wish, make_plan, planning_of
-from dagster_safe_backfill.cli.plans.plan import load, path_of
+from dagster_safe_backfill.cli.plans.plan import Plan, load, path_of
 from dagster_safe_backfill.cli.plans.screen import nothing_to_do, plan_data, planned_answer, show_plan
 from dagster_safe_backfill.cli.selection import Selection
 
@@ -93,7 +93,7 @@ def command(
     if pool is not None and concurrency is not None:
         dagster.set_pool_limit(pool, concurrency)
         output.note(f"pool {pool} now has {concurrency} slots, for all of its assets")
-    said, assets = f"backfill {backfill_id}", [asset.key for asset in plan.assets]
+    said, assets = f"backfill {backfill_id}", _published(plan)
     answer = launched(
         connection,
         output,
@@ -106,6 +106,11 @@ def command(
     )
     warned = replace(answer, warnings=[*_warnings(planning, in_process=in_process), *answer.warnings])
     return warned.with_data({**plan_data(planning, path), **answer.data, "dry_run": False})
+
+
+def _published(plan: Plan) -> list[str]:
+    """Return the assets of which a plan publishes rows: an `x__shadow` or `x__audit` by itself publishes none."""
+    return [asset.key for asset in plan.assets if asset.key == asset.live_asset]
 
 
 def _path(names: tuple[str, ...]) -> Path | None:

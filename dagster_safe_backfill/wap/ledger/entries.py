@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import get_args
 
 from sqlglot import exp
 
 from dagster_safe_backfill.model.events import CHANGES_OF_LIVE, Event, StagedEvent
-from dagster_safe_backfill.model.states import RowCounts
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import ledger, terms
+from dagster_safe_backfill.wap.ledger.history import RECORDED_COLUMNS, Recorded, recorded_fields
 from dagster_safe_backfill.warehouses.base import Row, Session
 
 _WAITING: tuple[Event, ...] = ("staged", "audited", "approved")
@@ -21,36 +19,18 @@ _WAITING: tuple[Event, ...] = ("staged", "audited", "approved")
 _REJECTED: tuple[Event, ...] = ("rejected", "refused")
 _DONE: tuple[Event, ...] = ("published", "rolled_back")
 
-_COLUMNS = (
-    *("recorded_at", "event", "partition_key", "publication_id", "run_id", "backfill_id", "code_version"),
-    *("rows_staged", "rows_inserted", "rows_updated", "rows_deleted", "rows_unchanged"),
-    *("archive", "archive_expires_at", "undone_publications", "strategy", "shadow", "failed_audits"),
-)
+_COLUMNS = (*RECORDED_COLUMNS, "shadow", "failed_audits")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """What happened to one partition.
+class Entry(Recorded):
+    """What happened to one partition, whether or not it changed live rows.
 
     Attributes:
-        archive: The archive of the rows that a change replaced; None if there were none, or none are kept.
-        undone: The publications that a rollback undid in this partition.
         shadow: The table with the rows that were staged; None of a change of the live table.
         failed_audits: The names of the audits that rejected the rows, with commas between; None if none did.
     """
 
-    recorded_at: datetime
-    event: Event
-    key: str
-    publication_id: str
-    run_id: str
-    backfill_id: str | None
-    code_version: str | None
-    row_counts: RowCounts
-    archive: TableRef | None
-    expires_at: datetime | None
-    undone: tuple[str, ...]
-    strategy: str | None
     shadow: TableRef | None
     failed_audits: str | None
 
@@ -98,24 +78,11 @@ def _waiting(session: Session, table: TableRef, chosen: Sequence[exp.Expr]) -> l
 
 
 def _entry(table: TableRef, row: Row) -> Entry:
-    of = dict(zip(_COLUMNS, row, strict=True))
+    shadow, failed_audits = row[len(RECORDED_COLUMNS) :]
     return Entry(
-        recorded_at=of["recorded_at"],
-        event=of["event"],
-        key=of["partition_key"],
-        publication_id=of["publication_id"],
-        run_id=of["run_id"],
-        backfill_id=of["backfill_id"],
-        code_version=of["code_version"],
-        row_counts=RowCounts(
-            **{name: of[f"rows_{name}"] or 0 for name in ("staged", "inserted", "updated", "deleted", "unchanged")}
-        ),
-        archive=table.archive_named(of["archive"]) if of["archive"] else None,
-        expires_at=of["archive_expires_at"],
-        undone=tuple(json.loads(of["undone_publications"] or "[]")),
-        strategy=of["strategy"],
-        shadow=table.shadow_named(of["shadow"]) if of["shadow"] else None,
-        failed_audits=of["failed_audits"],
+        **recorded_fields(table, row),
+        shadow=table.shadow_named(shadow) if shadow else None,
+        failed_audits=failed_audits,
     )
 
 

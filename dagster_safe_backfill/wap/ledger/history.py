@@ -7,10 +7,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 from sqlglot import exp
 
-from dagster_safe_backfill.model.events import CHANGES_OF_LIVE, ChangeEvent
+from dagster_safe_backfill.model.events import CHANGES_OF_LIVE, ChangeEvent, Event
 from dagster_safe_backfill.model.provenance import Provenance
 from dagster_safe_backfill.model.slices import TableSlice
 from dagster_safe_backfill.model.states import Fingerprint, Origin, RowCounts
@@ -18,9 +19,40 @@ from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import ledger, terms
 from dagster_safe_backfill.warehouses.base import Row, Session
 
+RECORDED_COLUMNS = (
+    *("recorded_at", "event", "partition_key", "publication_id", "run_id", "backfill_id", "code_version"),
+    *("rows_staged", "rows_inserted", "rows_updated", "rows_deleted", "rows_unchanged"),
+    *("archive", "archive_expires_at", "undone_publications", "strategy"),
+)
+"""The columns of the ledger that a `Recorded` is read from; those of a kind of it come after."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class Recorded:
+    """What happened to one partition.
+
+    Attributes:
+        archive: The archive of the rows that a change replaced. None if there were none, if none changed, or if none
+            are kept.
+        undone: The publications that a rollback undid in this partition; empty for all else.
+    """
+
+    recorded_at: datetime
+    event: Event
+    key: str
+    publication_id: str
+    run_id: str
+    backfill_id: str | None
+    code_version: str | None
+    row_counts: RowCounts
+    archive: TableRef | None
+    expires_at: datetime | None
+    undone: tuple[str, ...]
+    strategy: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change(Recorded):
     """A publication or rollback of one live partition, or a move of rows out of it, as the ledger records it.
 
     Attributes:
@@ -28,37 +60,19 @@ class Change:
             no archives yet.
         columns: The columns over which the fingerprint was computed.
         replaced: The partition's fingerprint before the change; None in the same case.
-        archive: The archive of the replaced rows. None if there were no rows, if none changed, or if none are kept.
-        undone: The publications that a rollback undid in this partition; empty for a publication.
     """
 
-    recorded_at: datetime
     event: ChangeEvent
-    key: str
-    publication_id: str
-    run_id: str
-    backfill_id: str | None
-    code_version: str | None
-    row_counts: RowCounts
     fingerprint: Fingerprint | None
     columns: tuple[str, ...]
     replaced: Fingerprint | None
-    archive: TableRef | None
-    expires_at: datetime | None
-    undone: tuple[str, ...]
-    strategy: str | None
 
     def __str__(self) -> str:
         what = {"rolled_back": "rolled back", "moved": "left by rows that were published"}.get(self.event, "published")
         return f"{what} by {self.publication_id} at {self.recorded_at:%Y-%m-%d %H:%M:%S %Z}"
 
 
-_COLUMNS = (
-    *("recorded_at", "event", "partition_key", "publication_id", "run_id", "backfill_id", "code_version"),
-    *("rows_staged", "rows_inserted", "rows_updated", "rows_deleted", "rows_unchanged"),
-    *("fingerprint", "fingerprinted_columns", "replaced_fingerprint", "archive", "archive_expires_at"),
-    *("undone_publications", "strategy"),
-)
+_COLUMNS = (*RECORDED_COLUMNS, "fingerprint", "fingerprinted_columns", "replaced_fingerprint")
 
 
 def changes_by(session: Session, table: TableRef, *publication_ids: str) -> list[Change]:
@@ -210,26 +224,33 @@ def _changes(session: Session, table: TableRef, *conditions: exp.Expr) -> list[C
     return list(map(partial(_change, table), session.query(ledger.changes_of(table, _COLUMNS, *conditions))))
 
 
+def recorded_fields(table: TableRef, row: Row) -> dict[str, Any]:
+    """Return the fields of a `Recorded` of a table from a row that begins with `RECORDED_COLUMNS`."""
+    of = dict(zip(RECORDED_COLUMNS, row, strict=False))
+    kinds = ("staged", "inserted", "updated", "deleted", "unchanged")
+    return {
+        "recorded_at": of["recorded_at"],
+        "event": of["event"],
+        "key": of["partition_key"],
+        "publication_id": of["publication_id"],
+        "run_id": of["run_id"],
+        "backfill_id": of["backfill_id"],
+        "code_version": of["code_version"],
+        "row_counts": RowCounts(**{kind: of[f"rows_{kind}"] or 0 for kind in kinds}),
+        "archive": table.archive_named(of["archive"]) if of["archive"] else None,
+        "expires_at": of["archive_expires_at"],
+        "undone": tuple(json.loads(of["undone_publications"] or "[]")),
+        "strategy": of["strategy"],
+    }
+
+
 def _change(table: TableRef, row: Row) -> Change:
-    at, event, key, publication, run, backfill, version, *numbers = row[:12]
-    fingerprint, columns, replaced, archive, expires_at, undone, strategy = row[12:]
-    staged, inserted, updated, deleted, unchanged = (number or 0 for number in numbers)
+    fingerprint, columns, replaced = row[len(RECORDED_COLUMNS) :]
     return Change(
-        recorded_at=at,
-        event=event,
-        key=key,
-        publication_id=publication,
-        run_id=run,
-        backfill_id=backfill,
-        code_version=version,
-        row_counts=RowCounts(staged=staged, inserted=inserted, updated=updated, deleted=deleted, unchanged=unchanged),
+        **recorded_fields(table, row),
         fingerprint=Fingerprint.parse(fingerprint) if fingerprint else None,
         columns=tuple(json.loads(columns or "[]")),
         replaced=Fingerprint.parse(replaced) if replaced else None,
-        archive=table.archive_named(archive) if archive else None,
-        expires_at=expires_at,
-        undone=tuple(json.loads(undone or "[]")),
-        strategy=strategy,
     )
 
 

@@ -113,7 +113,7 @@ class GuardData(TypedDict):
     """A condition that `launch` looks at before it launches.
 
     Attributes:
-        name: Which.
+        name: Which it is.
         holds: True if nothing is in the way.
         message: What was found, for people.
         hint: What to do about it.

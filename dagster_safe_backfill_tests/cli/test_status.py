@@ -15,6 +15,10 @@ import pytest
 from rich.console import Console
 
 from dagster_safe_backfill.cli.api.client import Dagster
+from dagster_safe_backfill.cli.api.values import Materialization, Run
+from dagster_safe_backfill.cli.following.reading.failures import AssetOutcome, CheckOutcome, RunOutcome
+from dagster_safe_backfill.cli.following.reading.judging import Known, judged
+from dagster_safe_backfill.cli.following.reading.targets import OwnRun
 from dagster_safe_backfill.cli.following.screen import show
 from dagster_safe_backfill.cli.following.states import AssetProgress, FailedAudit, PartitionState, Progress
 from dagster_safe_backfill_tests.cli.conftest import PROJECT, Terminal, reset
@@ -233,17 +237,13 @@ def _large(count: int) -> Progress:
         state: Any = "rejected" if number % 3 == 0 else "failed" if number % 5 == 0 else "live"
         audits = [FailedAudit(name="positive", failed_rows=number)] if state == "rejected" else []
         partitions.append(PartitionState(partition=f"{number:05}", state=state, run_id=f"{number:032}", audits=audits))
-    return Progress(id="abcdefgh", backfill=None, runs=[_run()], assets=[_asset(partitions)], at=time.time())
+    return Progress(
+        id="abcdefgh", backfill=None, runs=[_run_of("abcdefgh", "FAILURE")], assets=[_asset(partitions)], at=time.time()
+    )
 
 
 def _asset(partitions: list[PartitionState]) -> AssetProgress:
     return AssetProgress(asset="sales", partitions=partitions)
-
-
-def _run() -> Any:
-    from dagster_safe_backfill.cli.api.values import Run
-
-    return Run(id="abcdefgh", status="FAILURE", job="job", tags={}, started_at=0.0, ended_at=9.0)
 
 
 def test_the_screen_stays_readable_at_thousands_of_partitions() -> None:
@@ -254,3 +254,36 @@ def test_the_screen_stays_readable_at_thousands_of_partitions() -> None:
     assert "sales: 2,406 partitions, 1,283 live, 802 rejected, 321 failed" in lines
     assert sum("more ranges; --json has every partition" in line for line in lines) == 1
     assert "    and 772 more; --json has all" in lines
+
+
+def test_an_audit_of_all_together_that_names_partitions_is_rejected() -> None:
+    """It has no partitions itself, so what its audits name must not make it, or the others, look staged."""
+    keys = ("2024-01-01", "2024-01-02")
+    runs = {name: _run_of(name, status) for name, status in (("shadow", "SUCCESS"), ("audit", "FAILURE"))}
+    own = [OwnRun(run=runs["shadow"], assets=("x__shadow",), created_at=1.0, keys=frozenset(keys)),
+           OwnRun(run=runs["audit"], assets=("x__audit",), created_at=2.0)]  # fmt: skip
+    check = CheckOutcome(name="unique_key", passed=False, blocks=True, keys=frozenset(keys[1:]), audited=2)
+    outcome = RunOutcome(
+        run_id="audit",
+        assets={"x__audit": AssetOutcome(run_id="audit", message="blocked", checks=[check])},
+        message="blocked",
+    )
+    staged = {key: Materialization(partition=key, run_id="shadow", at=1.0) for key in keys}
+    known = Known(
+        backfill=None,
+        runs=own,
+        targets={"x__shadow": keys, "x__audit": (None,)},
+        newest={"x__shadow": {**staged}},
+        outcomes={"audit": outcome},
+        is_of_job=False,
+    )
+    (asset,) = judged(known)
+    assert asset.audit is not None
+    assert asset.audit.state == "rejected"
+    assert {one.partition: one.state for one in asset.partitions} == dict(
+        zip(keys, ("staged", "rejected"), strict=True)
+    )
+
+
+def _run_of(name: str, status: str) -> Run:
+    return Run(id=name, status=status, job="job", tags={}, started_at=0.0, ended_at=9.0)

@@ -41,7 +41,7 @@ def launched(
     connection: Connection,
     output: Output,
     backfill_id: str,
-    said: str,
+    summary: str,
     *,
     assets: Sequence[str],
     watch: bool,
@@ -54,16 +54,16 @@ def launched(
         connection: Where it was launched.
         output: How the call prints.
         backfill_id: Its id.
-        said: What was launched, in a sentence.
+        summary: What was launched, in a sentence.
         assets: The assets whose rows it publishes.
         watch: True to follow it.
         in_process: True to carry it out here, and follow it.
         timeout: The seconds after which it is no longer followed; None to wait until it ends.
     """
-    answer = launched_answer(connection, backfill_id, said, assets=assets)
+    answer = launched_answer(connection, backfill_id, summary, assets=assets)
     if not (watch or in_process):
         return answer
-    announce(output, connection, backfill_id, said, assets=assets)
+    announce(output, connection, backfill_id, summary, assets=assets)
     try:
         followed = (follow_here if in_process else follow)(connection, output, backfill_id, timeout=timeout)
     except CommandError as error:

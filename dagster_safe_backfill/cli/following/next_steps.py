@@ -66,21 +66,21 @@ NOTHING_LAUNCHED: LaunchedData = {"backfill_id": None, "progress": None, "comman
 """What is said where there was nothing to launch, or nobody said yes."""
 
 
-def announce(output: Output, place: Place, backfill_id: str, said: str, *, assets: Sequence[str]) -> None:
+def announce(output: Output, place: Place, backfill_id: str, summary: str, *, assets: Sequence[str]) -> None:
     """Print on stderr what was launched, and how to watch, stop and undo it, before it is followed."""
     if output.is_quiet:
         return
     # Also beside JSON, which comes at the end: whoever ends the call before must know the id.
-    lines = [said, *(f"  {one.name:<6} {one.command}" for one in commands_of(backfill_id, place, assets))]
+    lines = [summary, *(f"  {one.name:<6} {one.command}" for one in commands_of(backfill_id, place, assets))]
     output.log.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
-def launched_answer(place: Place, backfill_id: str, said: str, *, assets: Sequence[str]) -> Answer[LaunchedData]:
+def launched_answer(place: Place, backfill_id: str, summary: str, *, assets: Sequence[str]) -> Answer[LaunchedData]:
     """Return what was launched, and how to watch, stop and undo it, as an answer."""
     commands = commands_of(backfill_id, place, assets)
     return Answer(
         data={"backfill_id": backfill_id, "progress": None, "commands": as_data(commands)},
-        show=partial(show_launched, said=said, commands=commands),
+        show=partial(show_launched, summary=summary, commands=commands),
         brief=backfill_id,
     )
 

@@ -35,7 +35,7 @@ def show_report(screen: Console, waiting: Waiting, report: AuditReport) -> None:
     for title in ("  audit", "verdict", ""):
         table.add_column(title)
     for one in report.checks:
-        table.add_row(f"  {one.name}", verdict_of(one), one.said or "")
+        table.add_row(f"  {one.name}", verdict_of(one), one.message or "")
     screen.print(table)
     for line in _compared(report):
         screen.print(line, markup=False, soft_wrap=True)
@@ -71,7 +71,7 @@ def _audit(report: AuditReport) -> AuditData:
         "run_id": report.run_id,
         "audited_at": report.at,
         "audits": [
-            {"audit": one.name, "verdict": verdict_of(one), "failed_rows": one.total, "message": one.said}
+            {"audit": one.name, "verdict": verdict_of(one), "failed_rows": one.total, "message": one.message}
             for one in report.checks
         ],
     }
@@ -86,8 +86,8 @@ def verdict_of(check: CheckOutcome) -> AuditVerdict:
 
 def _ranges(waiting: Waiting) -> str:
     found = ranges_of(waiting.keys, waiting.assets.live.keys)
-    said = [first if first == last else f"{first} to {last}" for first, last in found[:_RANGES]]
-    return ", ".join(said) + (f" and {len(found) - _RANGES:,} more ranges" if len(found) > _RANGES else "")
+    shown = [first if first == last else f"{first} to {last}" for first, last in found[:_RANGES]]
+    return ", ".join(shown) + (f" and {len(found) - _RANGES:,} more ranges" if len(found) > _RANGES else "")
 
 
 def _compared(report: AuditReport) -> Sequence[str]:

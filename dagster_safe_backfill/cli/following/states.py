@@ -41,13 +41,13 @@ class FailedAudit:
         name: The name of its check.
         failed_rows: How many rows failed; None if it doesn't count rows, or wasn't measured.
         blocks: False if it only warns.
-        said: What it said about the whole run, for people.
+        message: What it said about the whole run, for people.
     """
 
     name: str
     failed_rows: int | None = None
     blocks: bool = True
-    said: str | None = None
+    message: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -174,7 +174,8 @@ def _failure(one: RunFailure) -> RunFailureData:
 
 def _audits(audits: Sequence[FailedAudit]) -> list[FailedAuditData]:
     return [
-        {"audit": one.name, "failed_rows": one.failed_rows, "blocks": one.blocks, "message": one.said} for one in audits
+        {"audit": one.name, "failed_rows": one.failed_rows, "blocks": one.blocks, "message": one.message}
+        for one in audits
     ]
 
 

@@ -68,12 +68,12 @@ def command(
         _confirm(output, waiting, report)
     backfill_id = _launch(connection, waiting, report, owner=owner, reason=reason)
     name = waiting.assets.live.key
-    said = f"backfill {backfill_id} publishes {len(waiting.keys):,} partitions of {name}"
+    summary = f"backfill {backfill_id} publishes {len(waiting.keys):,} partitions of {name}"
     answer = launched(
         connection,
         output,
         backfill_id,
-        said,
+        summary,
         assets=[name],
         watch=watch,
         in_process=in_process,

@@ -93,12 +93,12 @@ def command(
     if pool is not None and concurrency is not None:
         dagster.set_pool_limit(pool, concurrency)
         output.note(f"pool {pool} now has {concurrency} slots, for all of its assets")
-    said, assets = f"backfill {backfill_id}", _published(plan)
+    summary, assets = f"backfill {backfill_id}", _published(plan)
     answer = launched(
         connection,
         output,
         backfill_id,
-        said,
+        summary,
         assets=assets,
         watch=watch,
         in_process=in_process,

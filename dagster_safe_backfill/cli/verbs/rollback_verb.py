@@ -183,9 +183,9 @@ def _show(screen: Console, data: RollbackData, *, is_asked: bool = False) -> Non
         screen.print("a rollback would bring back:")
     _show_partitions(screen, data)
     columns = data["columns"]
-    told = {"dropped": columns["dropped"], "put back": columns["restored"]}
-    told["kept, because other rows use them"] = columns["kept"]
-    for what, names in told.items():
+    changed = {"dropped": columns["dropped"], "put back": columns["restored"]}
+    changed["kept, because other rows use them"] = columns["kept"]
+    for what, names in changed.items():
         if names:
             screen.print(f"columns {what}: {', '.join(names)}", markup=False)
     if not data["conflicts"] and not is_asked:

@@ -181,12 +181,12 @@ def _without_run(backfill: Backfill | None, key: str | None) -> PartitionState:
 
 
 def _materialized(key: str | None, newest: Materialization) -> PartitionState:
-    told = newest.metadata
-    rows = {name: _integer(told[name]) for name in _ROWS if name in told}
-    if _ROW_COUNT in told:
-        rows["row_count"] = _integer(told[_ROW_COUNT])
-    seconds = told.get("seconds")
-    publication = told.get("publication_id")
+    metadata = newest.metadata
+    rows = {name: _integer(metadata[name]) for name in _ROWS if name in metadata}
+    if _ROW_COUNT in metadata:
+        rows["row_count"] = _integer(metadata[_ROW_COUNT])
+    seconds = metadata.get("seconds")
+    publication = metadata.get("publication_id")
     return PartitionState(
         partition=key,
         state="live",

@@ -42,7 +42,7 @@ class OwnRun:
         """Return it with the assets and partitions that it covers."""
         return replace(self, assets=assets, keys=keys)
 
-    def told(self, *, has_news: bool) -> OwnRun:
+    def with_news(self, *, has_news: bool) -> OwnRun:
         """Return it as one whose materializations are, or aren't, to be read."""
         return replace(self, has_news=has_news)
 
@@ -96,9 +96,9 @@ class Targets:
         if self.partitions:
             return
         if not backfill.is_of_assets:
-            told = self.dagster.ask(JOB, id=backfill.id)["partitionBackfillOrError"]
+            answer = self.dagster.ask(JOB, id=backfill.id)["partitionBackfillOrError"]
             self.job = backfill.job or "the job"
-            self.partitions = {self.job: told["partitionNames"] or ()}
+            self.partitions = {self.job: answer["partitionNames"] or ()}
             return
         self.define([*backfill.assets])
         defined = [self.assets[name] for name in backfill.assets if name in self.assets]

@@ -63,13 +63,13 @@ def command(
             "not_retryable", f"Dagster refuses to go on with {subject.id}: {error.problem.message}"
         ) from error
     left = progress.total - progress.counts.get("live", 0)
-    said = f"backfill {new} goes on with {left:,} of {progress.total:,} partitions of {subject.id}"
+    summary = f"backfill {new} goes on with {left:,} of {progress.total:,} partitions of {subject.id}"
     assets = [one.asset for one in progress.assets if one.goal == "live"]
     answer = launched(
         connection,
         output,
         new,
-        said,
+        summary,
         assets=assets,
         watch=watch,
         in_process=in_process,

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from dagster_safe_backfill.cli.answers.answer import Exit
+from dagster_safe_backfill.cli.answers.answer import Exit, unreachable
 from dagster_safe_backfill.cli.answers.data.envelope import Envelope, ErrorData
+from dagster_safe_backfill.cli.following import here, watching
 from dagster_safe_backfill.cli.main import VERBS
 from dagster_safe_backfill_tests.cli import json_page
 from dagster_safe_backfill_tests.cli.answers import check_answer, data_type, nested
 from dagster_safe_backfill_tests.cli.codes import MEANINGS, exits_of, raised
+from dagster_safe_backfill_tests.cli.conftest import Terminal
 
 TYPES = list(dict.fromkeys([Envelope, ErrorData, *(kind for verb in VERBS for kind in nested(data_type(verb)))]))
 
@@ -83,3 +85,43 @@ def test_a_code_of_another_exit_code_is_noticed() -> None:
         _checked({**answer, "exit_code": 3}, "plan")
     with pytest.raises(KeyError):
         _checked({**answer, "exit_code": 2, "errors": [{**error, "code": "unheard_of"}]}, "plan")
+
+
+def test_launch_answers_in_one_shape(offline: Terminal) -> None:
+    """`Terminal` holds each against the type; here is what is empty in which case."""
+    nothing = offline("launch", "sales", "--failed", "--yes", "--json").data
+    assert (nothing["plan"], nothing["backfill_id"], nothing["guards"], nothing["progress"]) == (None, None, [], None)
+    dry = offline("launch", "sales", "--last", "1", "--dry-run", "--json").data
+    assert (dry["dry_run"], dry["backfill_id"], dry["path"]) == (True, None, None)
+    assert dry["plan"]["launched"] == ["sales"]
+    file = str(offline.folder / "plan.json")
+    assert offline("plan", "sales", "--last", "1", "--out", file).exit_code == 0
+    launched = offline("launch", file, "--yes", "--json").data
+    assert (launched["dry_run"], launched["path"], launched["progress"]) == (False, file, None)
+    assert launched["backfill_id"] in launched["commands"]["watch"]
+    assert launched["commands"]["retry"] is None
+
+
+def test_the_id_is_not_lost_if_the_watching_fails(offline: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_given: object, **_named: object) -> None:
+        raise unreachable("unreachable", "it went away")
+
+    monkeypatch.setattr(here, "follow", gone)
+    told = offline("launch", "sales", "--last", "1", "--yes", "--watch", "--json")
+    assert (told.exit_code, told.codes, told.data["progress"]) == (5, ["unreachable"], None)
+    assert offline("status", told.data["backfill_id"], "--json").data["backfill_id"] == told.data["backfill_id"]
+    assert told.data["plan"]["plan_id"]
+
+
+def test_ctrl_c_before_anything_was_read(offline: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(watching, "find", interrupted)
+    told = offline("watch", "abcdefgh", "--json")
+    assert (told.exit_code, told.codes, told.data) == (130, ["detached"], None)
+
+
+def test_what_stages_only_has_nothing_to_undo(offline: Terminal) -> None:
+    told = offline("launch", "staged__shadow", "--last", "1", "--yes", "--json")
+    assert {name for name, call in told.data["commands"].items() if call} == {"watch", "stop"}

@@ -66,6 +66,17 @@ def launched(
     return follow(connection, output, backfill_id, timeout=timeout)
 
 
+def take_back(connection: Connection, backfill_id: str, *, in_process: bool) -> None:
+    """Cancel a backfill that was just launched, and end its runs."""
+    if in_process:
+        with connection.daemon(backfill_id) as daemon:
+            daemon.cancel()
+        return
+    dagster = connection.dagster
+    dagster.cancel_backfill(backfill_id)
+    dagster.terminate_runs([run.id for run in dagster.backfill(backfill_id).runs if run.is_open])
+
+
 def follow_here(connection: Connection, output: Output, backfill_id: str, *, timeout: float | None) -> Answer:
     """Carry a backfill out, and return how it ended; if the time is up, or Ctrl-C was pressed, it is cancelled."""
     with connection.daemon(backfill_id) as daemon:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dagster_safe_backfill.cli.answers.answer import Answer, CommandError, Exit, usage_error
+from dagster_safe_backfill.cli.answers.answer import Answer, CommandError, usage_error
 from dagster_safe_backfill.cli.answers.output import Output, clock
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.options import argument, option, verb
@@ -32,14 +32,14 @@ def command(connection: Connection, _output: Output, *, asset: str, partition: s
     that partition.
     """
     with connection.definitions.asset(asset) as loaded:
-        from dagster_safe_backfill.cli.upkeep.tables import LOCKED
+        from dagster_safe_backfill.cli.upkeep.known import known_answer
 
+        keys = None if partition is None else [partition]
         try:
             return _of_ledger(loaded, partition, limit)
         except CommandError as error:
-            if error.problem.code not in LOCKED:
-                raise
-            return _of_dagster(connection, loaded, partition, limit, error)
+            told = {"partition": partition}
+            return known_answer(error, connection.dagster, loaded, keys=keys, data=told, limit=limit)
 
 
 def _of_ledger(loaded: LoadedAsset, partition: str | None, limit: int) -> Answer:
@@ -62,14 +62,14 @@ def _of_ledger(loaded: LoadedAsset, partition: str | None, limit: int) -> Answer
     happened = happenings(found, by_partition=partition is not None)[:limit]
     told = [one.as_json(every, kept) for one in happened]
     return Answer(
-        data={**_common(loaded, partition, "ledger"), "has_ledger": has, "entries": told},
+        data={**_common(loaded, partition), "has_ledger": has, "entries": told},
         show=lambda screen: _show(screen, told, empty=_why_empty(loaded, partition, has=has)),
         brief="\n".join(dict.fromkeys(one["publication_id"] for one in told)),
     )
 
 
-def _common(loaded: LoadedAsset, partition: str | None, source: str) -> dict[str, Any]:
-    return {"asset": loaded.name, "table": str(loaded.spec.table), "partition": partition, "source": source}
+def _common(loaded: LoadedAsset, partition: str | None) -> dict[str, Any]:
+    return {"asset": loaded.name, "table": str(loaded.spec.table), "partition": partition, "source": "ledger"}
 
 
 def _no_partition(asset: str, partition: str, every: Sequence[str]) -> CommandError:
@@ -87,43 +87,6 @@ def _why_empty(loaded: LoadedAsset, partition: str | None, *, has: bool) -> str:
     if not has:
         return f"nothing was published yet: {loaded.spec.table} has no ledger"
     return f"nothing is recorded of {partition or loaded.name}"
-
-
-def _of_dagster(
-    connection: Connection, loaded: LoadedAsset, partition: str | None, limit: int, error: CommandError
-) -> Answer:
-    """Return what Dagster knows while the ledger can't be read: the newest publication of each partition."""
-    from dagster_safe_backfill.cli.upkeep.tables import ranges
-
-    try:
-        (asset,) = connection.dagster.assets([loaded.name])
-        keys = [*asset.keys] if partition is None else [partition]
-        newest = connection.dagster.newest(asset, keys)
-    except CommandError:
-        raise error from None
-    groups: dict[tuple[str, str], list[Any]] = {}
-    for one in newest.values():
-        groups.setdefault((str(one.metadata.get("publication_id", "")), one.run_id), []).append(one)
-    told: list[dict[str, Any]] = []
-    for (publication, run), events in groups.items():
-        names = [one.partition for one in events]
-        told.append(
-            {
-                "at": max(one.at for one in events),
-                "publication_id": publication or None,
-                "run_id": run,
-                "partitions": len(names),
-                "ranges": [[*one] for one in ranges(names, asset.keys)],
-            }
-        )
-    told = sorted(told, key=lambda one: one["at"], reverse=True)[:limit]
-    return Answer(
-        data={**_common(loaded, partition, "dagster"), "entries": told},
-        show=lambda screen: _show_newest(screen, told),
-        brief="\n".join(one["publication_id"] or "" for one in told),
-        exit_code=Exit.UNREACHABLE,
-        errors=[error.problem],
-    )
 
 
 def _show(screen: Console, told: Sequence[Mapping[str, Any]], *, empty: str) -> None:
@@ -181,18 +144,3 @@ def _notes(one: Mapping[str, Any]) -> list[str]:
     elif one["archive"]:
         notes.append("its archive was dropped, so it can't be undone")
     return notes
-
-
-def _show_newest(screen: Console, told: Sequence[Mapping[str, Any]]) -> None:
-    from rich.table import Table
-
-    from dagster_safe_backfill.cli.upkeep.tables import in_words
-
-    screen.print("the ledger can't be read; of each partition, the newest that Dagster knows:")
-    table = Table(box=None, pad_edge=False)
-    for name in ("time", "publication", "run", "partitions"):
-        table.add_column(name, overflow="fold")
-    for one in told:
-        many = f" ({one['partitions']:,})" if one["partitions"] > 1 else ""
-        table.add_row(clock(one["at"]), one["publication_id"] or "", one["run_id"], in_words(one["ranges"]) + many)
-    screen.print(table)

@@ -15,7 +15,7 @@ import pytest
 
 from dagster_safe_backfill.cli.main import VERBS, run
 from dagster_safe_backfill_tests.cli.answers import check_answer
-from dagster_safe_backfill_tests.e2e.dagster_dev import home_in, served
+from dagster_safe_backfill_tests.e2e.dagster_dev import ROOT, home_in, served
 
 PROJECT = "dagster_safe_backfill_tests.cli.project"
 
@@ -89,6 +89,13 @@ def reset(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
+def _stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let calls work in a folder, where plans are saved; code servers find the project as this process does."""
+    monkeypatch.chdir(folder)
+    before = os.environ.get("PYTHONPATH")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(ROOT), before))))
+
+
 @pytest.fixture(scope="session")
 def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
     """Run one `dagster dev` for all tests of a process; each works on partitions of its own."""
@@ -107,6 +114,7 @@ def online(
 ) -> Iterator[Terminal]:
     """The command, with a webserver, a daemon and a code server that are running; the source is reset at the end."""
     folder, address = _server
+    _stand_in(folder, monkeypatch)
     monkeypatch.setenv("SALES_FOLDER", str(folder))
     monkeypatch.setenv("DAGSTER_HOME", str(folder / "home"))
     yield Terminal(folder, ("--url", address), capsys)
@@ -116,6 +124,7 @@ def online(
 @pytest.fixture
 def offline(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Terminal:
     """The command, on an instance that no daemon and no webserver serves."""
+    _stand_in(tmp_path, monkeypatch)
     monkeypatch.setenv("SALES_FOLDER", str(tmp_path))
     monkeypatch.setenv("DAGSTER_HOME", str(home_in(tmp_path)))
     return Terminal(tmp_path, ("-m", PROJECT), capsys)

@@ -190,7 +190,7 @@ def test_nobody_listens(offline: Terminal) -> None:
     assert (told.exit_code, told.codes) == (5, ["unreachable"])
 
 
-@pytest.mark.parametrize("arguments", [("plan", "sales", "--last", "1"), ("history", "sales"), ("diff", "sales")])
+@pytest.mark.parametrize("arguments", [("rollback", "sales"), ("history", "sales"), ("diff", "sales")])
 def test_a_file_that_somebody_holds(offline: Terminal, arguments: tuple[str, ...]) -> None:
     materialize(offline, "sales", "2024-01-01", "2024-01-02")
     offline.write("lock_timeout", "0.5")

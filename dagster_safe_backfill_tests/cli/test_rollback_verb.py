@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,63 @@ def test_a_newer_publication_is_not_undone_instead(offline: Terminal, monkeypatc
     assert offline.sql(LIVE) == [("2024-01-05", 60.0)]
 
 
+def _before_the_run(monkeypatch: pytest.MonkeyPatch, work: Callable[[], object]) -> None:
+    """Do something after a person agreed, and before the job runs."""
+    from dagster_safe_backfill.cli.upkeep import jobs
+
+    run_here = jobs.run_here
+
+    def later(*given: object, **named: object) -> object:
+        work()
+        return run_here(*given, **named)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(jobs, "run_here", later)
+
+
+FORCED = ("rollback", "sales", "--force", "--yes", "--in-process", "--json")
+
+
+def test_force_says_what_it_undoes_as_well(offline: Terminal, twice: tuple[str, str]) -> None:
+    told = offline("rollback", "sales", "--publication", twice[0], "--force", "--json")
+    assert (told.exit_code, told.codes) == (0, [])
+    assert told.data["also_undone"] == [twice[1]]
+    assert [one["by"] for one in told.data["conflicts"]] == [twice[1]]
+    shown = offline("rollback", "sales", "--publication", twice[0], "--force").out
+    assert f"it would also undo {twice[1]}" in shown
+    assert "nothing was changed; --yes does it" in shown
+
+
+def test_force_undoes_no_publication_that_was_not_shown(
+    offline: Terminal, twice: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offline.sql("UPDATE shop.sales SET amount = 2 WHERE day = DATE '2024-01-02'")
+    third: list[str] = []
+    _before_the_run(monkeypatch, lambda: third.append(materialize(offline, "sales", "2024-01-02")))
+    told = offline(*FORCED, "--publication", twice[0])
+    assert (told.exit_code, told.codes) == (1, ["run_failed"]), told.out
+    assert f"{third[0]} would be undone as well" in told.json["errors"][0]["message"]
+    assert offline.sql(LIVE) == [("2024-01-01", 60.0), ("2024-01-02", 60.0)]
+
+
+def test_force_replaces_no_rows_that_were_not_shown(
+    offline: Terminal, twice: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change = "UPDATE shop.sales SET amount = {} WHERE day = DATE '2024-01-02'"
+    offline.sql(change.format(7))
+    _before_the_run(monkeypatch, lambda: offline.sql(change.format(8)))
+    told = offline(*FORCED)
+    assert (told.exit_code, told.codes) == (1, ["run_failed"]), told.out
+    assert "no longer those that were shown" in told.json["errors"][0]["message"]
+    assert offline.sql(LIVE) == [("2024-01-01", 60.0), ("2024-01-02", 24.0)]
+    monkeypatch.undo()
+
+
+def test_force_does_what_was_shown(offline: Terminal, twice: tuple[str, str]) -> None:
+    offline.sql("UPDATE shop.sales SET amount = 7 WHERE day = DATE '2024-01-02'")
+    assert offline(*FORCED, "--publication", twice[0]).exit_code == 0
+    assert offline.sql(LIVE) == []
+
+
 def test_all_publications_of_a_run_that_published_batch_by_batch(offline: Terminal) -> None:
     run = materialize(offline, "batched", "2024-01-01", "2024-01-03")
     told = offline("rollback", "batched", "--publication", run, "--yes", "--in-process", "--json")
@@ -183,7 +241,7 @@ def test_a_person_is_asked(offline: Terminal, twice: tuple[str, str], monkeypatc
     before = offline.sql(LIVE)
     told = offline("rollback", "sales", "--in-process")
     assert (told.exit_code, "nothing was rolled back" in told.err) == (3, True)
-    assert "a rollback would bring back" in told.out
+    assert "a rollback would bring back" in told.err
     assert offline.sql(LIVE) == before
     monkeypatch.setattr("click.confirm", lambda *_given, **_named: True)
     assert "rolled back" in offline("rollback", "sales", "--in-process").out

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from dagster_safe_backfill.cli.answers.answer import Answer, CommandError, envelope
+import click
+
+from dagster_safe_backfill.cli.answers.answer import Answer, CommandError, envelope, refusal
 from dagster_safe_backfill.cli.answers.data.envelope import Envelope
 
 if TYPE_CHECKING:
@@ -50,6 +53,20 @@ class Output:
     def is_interactive(self) -> bool:
         """True if a person reads the screen and can answer a question."""
         return sys.stdin.isatty() and sys.stderr.isatty() and not self.as_json
+
+    def ask(self, question: str, *, show: Callable[[Console], None], otherwise: str) -> None:
+        """Show on stderr what a question is about, and ask it; `otherwise` says what wasn't done without a yes.
+
+        Raises:
+            CommandError: Nobody can be asked here, or the answer is no.
+        """
+        if not self.is_interactive:
+            raise refusal(
+                "not_confirmed", f"{otherwise}: nobody can be asked here", hint="--yes does it without a question"
+            )
+        show(self.log)
+        if not click.confirm(question, err=True):
+            raise refusal("not_confirmed", otherwise)
 
     def note(self, text: str) -> None:
         """Print a line for people on stderr, such as what is waited for."""

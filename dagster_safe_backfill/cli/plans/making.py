@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import mean
 from typing import Any, TypeAlias
 
@@ -13,6 +13,7 @@ from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.api.reading import ranges_of
 from dagster_safe_backfill.cli.api.values import RANGE_END_TAG, RANGE_START_TAG, Asset, Materialization, Run
 from dagster_safe_backfill.cli.connection import Connection
+from dagster_safe_backfill.cli.plans.confirming import Confirmed
 from dagster_safe_backfill.cli.plans.facts import Facts, facts_of
 from dagster_safe_backfill.cli.plans.guards import guards_of
 from dagster_safe_backfill.cli.plans.plan import Estimate, Guard, Plan, PlannedAsset, PlannedRun
@@ -20,6 +21,10 @@ from dagster_safe_backfill.cli.selection import Selection
 
 _START_OF_A_RUN = 4.0
 """The seconds that a run takes at least, for its process to start and import (measured on Dagster 1.13.27)."""
+_MOST_EXPECTED = 20_000
+"""The number of partitions up to which runs check the live rows: tags of 160 KB, which each run has."""
+_MOST_IN_ALL = 1_000_000
+"""The number of partitions times that of runs, up to which they do: tags of 8 MB in Dagster's storage."""
 _SAMPLE = 100
 """How many earlier partitions and runs an estimate is made from, at most."""
 
@@ -46,14 +51,14 @@ class Wish:
         owner: Who answers for the backfill.
         reason: Why it is done.
         run_config: The run configuration of its runs.
-        confirmed: The number of partitions that a person confirmed; see `Limits.max_partitions`.
+        confirmed: The numbers of partitions that a person confirmed.
     """
 
     newest_first: bool = False
     owner: str | None = None
     reason: str | None = None
     run_config: Mapping[str, Any] | None = None
-    confirmed: int | None = None
+    confirmed: Confirmed = field(default_factory=Confirmed)
 
 
 def make_plan(connection: Connection, names: Sequence[str], selection: Selection, wish: Wish) -> Planning | None:
@@ -105,7 +110,8 @@ def _planned_asset(dagster: Dagster, facts: Facts) -> PlannedAsset:
         goes_live=_goes_live(facts),
         code=live.code if live else asset.code_version and f"code_version {asset.code_version}",
         definition=live and live.definition,
-        live={key: live.fingerprints[key] for key in facts.keys} if live else {},
+        live={key: live.fingerprints[key] for key in facts.keys} if live and live.held is None else {},
+        live_unknown=live and live.held,
         newest={key: _mark_of(one) for key, one in facts.newest.items()},
         estimate=_estimate(dagster, facts, runs),
     )
@@ -160,7 +166,7 @@ def _outdated(dagster: Dagster, launched: Sequence[str]) -> list[str]:
     return [name for name in seen if name not in launched]
 
 
-def planning_of(connection: Connection, plan: Plan, *, confirmed: int | None) -> tuple[Planning, Differences]:
+def planning_of(connection: Connection, plan: Plan, *, confirmed: Confirmed) -> tuple[Planning, Differences]:
     """Return a plan that was made before with the guards as they are now, and what is no longer as it found it.
 
     Raises:
@@ -175,35 +181,68 @@ def planning_of(connection: Connection, plan: Plan, *, confirmed: int | None) ->
             continue
         facts = facts_of(connection, asset, Selection(keys=tuple(planned.keys)))
         found.append(facts)
-        if differences := _differences(planned, facts):
+        if differences := _differences(plan, planned, facts):
             changed[asset.key] = differences
     guards = guards_of(dagster, found, newest_first=plan.newest_first, confirmed=confirmed)
     warnings = [] if plan.dagster == dagster.place else [f"the plan was made with {plan.dagster}, not {dagster.place}"]
+    warnings += [*dict.fromkeys(_uncompared(plan, facts) for facts in found if facts.live and facts.live.held)]
     return Planning(plan=plan, guards=guards, warnings=warnings), changed
 
 
-def _differences(planned: PlannedAsset, facts: Facts) -> dict[str, str]:
+def _uncompared(plan: Plan, facts: Facts) -> str:
+    """Return what a held file means for a plan that is to be carried out."""
+    said, name = facts.live and facts.live.held, facts.asset.key
+    if not any(one.live for one in plan.assets if one.key == name):
+        return f"{said} The plan has no fingerprints of live rows of {name} either, so nothing compares them"
+    if checks_live(plan):
+        return (
+            f"{said} So whether live rows of {name} are still as the plan found them isn't compared now; its runs"
+            " compare them before they compute, and refuse"
+        )
+    return (
+        f"{said} So whether live rows of {name} are still as the plan found them isn't compared, only whether Dagster"
+        " recorded a materialization since; the plan is too large for its runs to compare them"
+    )
+
+
+def checks_live(plan: Plan) -> bool:
+    """Return True if the runs check that live rows are still those of the plan."""
+    runs = sum(len(asset.runs) for asset in plan.assets)
+    is_small = plan.partitions <= _MOST_EXPECTED and plan.partitions * runs <= _MOST_IN_ALL
+    return is_small and any(asset.live for asset in plan.assets)
+
+
+def _differences(plan: Plan, planned: PlannedAsset, facts: Facts) -> dict[str, str]:
     asset, now = facts.asset, facts.live
-    changed: dict[str, str] = {}
     if planned.live and now is None:
         raise refusal(
             "needs_code",
             f"the plan was made with the definitions, and only they tell whether {asset.key} is still as it was",
             hint="name them by -m, -f or -w, beside --url",
         )
-    if planned.live and now is not None:
-        if now.code != planned.code:
-            changed[""] = f"the code of {asset.key} changed"
-        elif now.definition != planned.definition:
-            changed[""] = f"the partitions definition or the table's options of {asset.key} changed"
+    changed = _definition_changed(planned, facts)
+    if planned.live and now is not None and now.held is None:
         moved = [key for key, fingerprint in planned.live.items() if now.fingerprints[key] != fingerprint]
         return changed | dict.fromkeys(moved, "its live rows changed")
-    if asset.code_version and planned.code not in {None, f"code_version {asset.code_version}"}:
-        changed[""] = f"the code_version of {asset.key} changed"
+    # The runs compare rows, of which another materialization may have the same.
+    if planned.live and checks_live(plan):
+        return changed
     newest = {key: _mark_of(one) for key, one in facts.newest.items()}
     # An asset without partitions has one entry, under "".
     moved = [key for key in planned.keys or [""] if newest.get(key) != planned.newest.get(key)]
     return changed | dict.fromkeys(moved, "it was materialized")
+
+
+def _definition_changed(planned: PlannedAsset, facts: Facts) -> dict[str, str]:
+    asset, now = facts.asset, facts.live
+    if planned.definition is not None and now is not None:
+        if now.code != planned.code:
+            return {"": f"the code of {asset.key} changed"}
+        if now.definition != planned.definition:
+            return {"": f"the partitions definition or the table's options of {asset.key} changed"}
+    elif asset.code_version and planned.code not in {None, f"code_version {asset.code_version}"}:
+        return {"": f"the code_version of {asset.key} changed"}
+    return {}
 
 
 def _mark_of(one: Materialization) -> str:

@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from dagster_safe_backfill.cli.answers.answer import refusal, usage_error
+from dagster_safe_backfill.cli.answers.answer import CommandError, refusal, usage_error
 from dagster_safe_backfill.cli.answers.data.plans import (
     EstimateData,
     GuardData,
@@ -108,7 +108,9 @@ class PlannedAsset:
         goes_live: When the partitions go live, in words.
         code: A digest of what computes the rows; None if it isn't known.
         definition: A digest of what the partition keys stand for and how the table is kept; None if it isn't known.
-        live: A mapping from partition key to the fingerprint of its live rows; empty without the definitions.
+        live: A mapping from partition key to the fingerprint of its live rows; empty without the definitions, and if
+            `live_unknown` says why.
+        live_unknown: Who held the warehouse's file when the plan was made, so that its runs don't check live rows.
         newest: A mapping from partition key to the run and time of its newest materialization.
         estimate: What to expect.
     """
@@ -123,6 +125,7 @@ class PlannedAsset:
     code: str | None = None
     definition: str | None = None
     live: Mapping[str, str] = field(default_factory=dict[str, str])
+    live_unknown: str | None = None
     newest: Mapping[str, str] = field(default_factory=dict[str, str])
     estimate: Estimate = field(default_factory=Estimate)
 
@@ -145,6 +148,7 @@ class PlannedAsset:
             "code": self.code,
             "definition": self.definition,
             "live": dict(self.live),
+            "live_unknown": self.live_unknown,
             "newest": dict(self.newest),
             "estimate": self.estimate.as_data,
         }
@@ -234,6 +238,16 @@ class Plan:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
         return target
+
+
+def keep(plan: Plan) -> Path | None:
+    """Save a plan that is launched at once, for who asks later what it was; None if it can't be saved here."""
+    try:
+        return plan.save()
+    except CommandError:
+        # Of two calls in one second, the plans may be the same.
+        same = FOLDER / f"{plan.id}.json"
+        return same if same.is_file() else None
 
 
 def load(path: Path) -> Plan:

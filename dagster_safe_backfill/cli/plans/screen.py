@@ -84,6 +84,8 @@ def _show_asset(screen: Console, asset: PlannedAsset) -> None:
     batches = f" of batches of {asset.batch_size}" if asset.batch_size else ""
     screen.print(f"  runs        {len(asset.runs) or 1:,}{batches}; {asset.goes_live}", markup=False)
     screen.print(f"  estimate    {_estimate(asset.estimate)}", markup=False)
+    if asset.live_unknown is not None:
+        screen.print("  live rows   not known, and not checked by its runs: the warehouse was held", markup=False)
 
 
 def _ends(keys: Sequence[str]) -> str:

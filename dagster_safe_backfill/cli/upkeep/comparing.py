@@ -20,6 +20,7 @@ from dagster_safe_backfill.cli.answers.data.differences import (
     RowKind,
     SampleRowData,
 )
+from dagster_safe_backfill.cli.answers.data.publications import KnownPublicationData
 from dagster_safe_backfill.cli.api.values import AUDIT, SHADOW, Asset
 from dagster_safe_backfill.cli.definitions import LoadedAsset
 from dagster_safe_backfill.cli.following.place import Place, command
@@ -48,6 +49,11 @@ class Chosen:
     backfill_id: str | None = None
     publication: str | None = None
 
+    @property
+    def mode(self) -> Literal["staged", "publication"]:
+        """Whether it is staged rows, or what a publication changed."""
+        return "staged" if self.publication is None else "publication"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
@@ -64,6 +70,7 @@ class Comparison:
         events: A mapping from each staged partition to its newest event in the ledger.
         result: The differences; None if nothing was compared.
         warnings: What is to be known of them.
+        known: What Dagster knows, if the warehouse can't be reached; None if it was read.
     """
 
     asset: str
@@ -76,6 +83,7 @@ class Comparison:
     events: Mapping[str, StagedEvent] = field(default_factory=dict[str, "StagedEvent"])
     result: Compared | None = None
     warnings: Sequence[str] = ()
+    known: Sequence[KnownPublicationData] | None = None
 
     @property
     def is_any(self) -> bool:
@@ -99,7 +107,7 @@ class Comparison:
             "nothing": self.nothing,
             "run_ids": [*self.runs],
             "publication_ids": [*self.publications],
-            "different": result.is_different,
+            "different": result.is_different if self.known is None else None,
             "matched_by": [*result.matched_by],
             "total": _differences([*result.by_key.values()], result, None),
             "partitions": [self._partition(key, one, result) for key, one in result.by_key.items()],
@@ -110,6 +118,7 @@ class Comparison:
                 "changed": columns,
             },
             "samples": [_row(one) for one in result.sample],
+            "known": [*(self.known or ())],
         }
 
     def _partition(self, key: str, one: Differences, result: Compared) -> PartitionDifferencesData:
@@ -183,7 +192,7 @@ def compare(
     nothing = Comparison(
         asset=loaded.name,
         table=str(loaded.spec.table),
-        mode="staged" if chosen.publication is None else "publication",
+        mode=chosen.mode,
         nothing=f"nothing was published yet: {loaded.spec.table} has no ledger",
     )
     work = _Work(
@@ -191,6 +200,17 @@ def compare(
     )
     read = work.staged if chosen.publication is None else work.published
     return loaded.read_soon(lambda session: read(session, chosen), default=nothing)
+
+
+def uncompared(loaded: LoadedAsset, chosen: Chosen, known: Sequence[KnownPublicationData]) -> Comparison:
+    """Return what is known while the warehouse can't be reached: no differences."""
+    return Comparison(
+        asset=loaded.name,
+        table=str(loaded.spec.table),
+        mode=chosen.mode,
+        nothing="the warehouse can't be reached",
+        known=known,
+    )
 
 
 def selected(loaded: LoadedAsset, **given: Any) -> list[str] | None:

@@ -92,6 +92,7 @@ class Happening:
             "partition_count": len(self.keys),
             "ranges": [[*one] for one in ranges(self.keys, every)],
             "moved_from": [*self.left],
+            "row_count": None,
             "rows": row_counts(self.row_counts),
             "archive": str(archive.archive) if archive is not None else None,
             "archive_expires_at": seconds(archive.expires_at) if archive is not None else None,

@@ -10,20 +10,20 @@ from functools import partial
 from typing import Any
 
 from dagster_safe_backfill.cli.answers.answer import Problem, usage_error
-from dagster_safe_backfill.cli.answers.data.publications import ConflictData, RollbackData
+from dagster_safe_backfill.cli.answers.data.publications import ConflictData, KnownPublicationData, RollbackData
+from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.definitions import LoadedAsset, reaching
 from dagster_safe_backfill.cli.following.place import Place, command
 from dagster_safe_backfill.cli.upkeep.jobs import Ran
 from dagster_safe_backfill.cli.upkeep.tables import in_words, ranges, row_counts, seconds, still_there
 from dagster_safe_backfill.errors import PublicationNotFoundError, RollbackConflictError
 from dagster_safe_backfill.model.states import Origin, RolledBack, RowCounts
-from dagster_safe_backfill.runs.backfills import has_ended
 from dagster_safe_backfill.runs.partitions import slice_of_keys
 from dagster_safe_backfill.wap.ledger.entries import has_ledger
 from dagster_safe_backfill.wap.ledger.history import Change, changes_by_backfill, history, partition_keys
 from dagster_safe_backfill.wap.measure.sides import published_changes
 from dagster_safe_backfill.wap.rollback.rollback import rollback
-from dagster_safe_backfill.wap.rollback.undone import Chosen
+from dagster_safe_backfill.wap.rollback.undone import Chosen, digest_of_live
 from dagster_safe_backfill.warehouses.base import Session
 
 _FORCED = "--force undoes these as well"
@@ -42,7 +42,7 @@ class Preview:
         done: What would change; with conflicts, what `--force` would change. None if it can't be told.
         conflicts: What was changed since, by partition.
         problem: Why the rollback is refused; None if it isn't.
-        every: The asset's partition keys.
+        known: What Dagster knows, if the warehouse can't be reached.
     """
 
     asset: str
@@ -53,7 +53,7 @@ class Preview:
     done: RolledBack | None
     conflicts: Sequence[ConflictData]
     problem: Problem | None
-    every: Sequence[str]
+    known: Sequence[KnownPublicationData] = ()
 
     @property
     def is_needed(self) -> bool:
@@ -81,7 +81,9 @@ class Preview:
                 "kept": [*done.kept_columns],
                 "restored": [*done.restored_columns],
             },
+            "also_undone": [name for name in done.layers if name not in self.publications],
             "conflicts": [*self.conflicts],
+            "known": [*self.known],
             "job": job,
             "run_id": None if ran is None else ran.run_id,
             "status": None if ran is None else ran.status,
@@ -93,7 +95,11 @@ class Preview:
         ids = {"publication_ids": [*self.publications]}
         if len(self.publications) == 1:
             ids = {"publication_id": self.publications[0]}
-        return {**ids, "partitions": [*self.keys], "force": force}
+        # What was shown is what may be undone, also if more is published or changed by hand before the run starts.
+        shown: dict[str, Any] = {}
+        if force and self.done is not None and self.done.layers:
+            shown = {"shown_publications": [*self.done.layers], "shown_live": digest_of_live(self.done.replaced)}
+        return {**ids, "partitions": [*self.keys], "force": force, **shown}
 
 
 def preview(
@@ -116,16 +122,16 @@ def preview(
         raise usage_error("unknown_publication", f"{loaded.spec.table}: nothing was published yet")
     ids = [*dict.fromkeys(change.publication_id for change in changes)]
     chosen = _chosen_keys(loaded, changes, keys)
-    problem, conflicts = None, list[ConflictData]()
-    done: RolledBack | None = None
+    conflicts, done, problem = list[ConflictData](), None, None
     try:
-        done = _dry(loaded, ids, chosen, force=force)
+        done = _dry(loaded, place.dagster, ids, chosen, force=False)
     except RollbackConflictError as error:
         changed = error.keys
         conflicts = loaded.read_soon(lambda session: _conflicts(session, loaded, changed, ids), default=[])
-        hint = None if force else _FORCED
-        problem = Problem(code="rollback_conflict", message=str(error), hint=hint, partitions=error.keys)
-        done = None if force else _forced(loaded, ids, chosen)
+        done = _forced(loaded, place.dagster, ids, chosen)
+        if not force or done is None:
+            hint = None if force else _FORCED
+            problem = Problem(code="rollback_conflict", message=str(error), hint=hint, partitions=changed)
     return Preview(
         asset=loaded.name,
         table=str(loaded.spec.table),
@@ -135,7 +141,21 @@ def preview(
         done=done,
         conflicts=conflicts,
         problem=problem,
-        every=loaded.keys,
+    )
+
+
+def unknown(loaded: LoadedAsset, known: Sequence[KnownPublicationData]) -> Preview:
+    """Return what is known while the warehouse can't be reached: not what a rollback would do."""
+    return Preview(
+        asset=loaded.name,
+        table=str(loaded.spec.table),
+        publications=(),
+        published=None,
+        keys=(),
+        done=None,
+        conflicts=(),
+        problem=None,
+        known=known,
     )
 
 
@@ -173,12 +193,13 @@ def _chosen_keys(loaded: LoadedAsset, changes: Sequence[Change], keys: Sequence[
     return found
 
 
-def _dry(loaded: LoadedAsset, ids: Sequence[str], keys: Sequence[str], *, force: bool) -> RolledBack:
+def _dry(loaded: LoadedAsset, dagster: Dagster, ids: Sequence[str], keys: Sequence[str], *, force: bool) -> RolledBack:
     spec, definition, run_id = loaded.spec, loaded.definition.partitions_def, f"dry_{uuid.uuid4().hex}"
     own = loaded.options.table.former_keys
     origin = Origin(run_id=run_id, publication_id=run_id, asset_key=loaded.name, former_keys=own)
     with reaching(), loaded.soon.table_io.connected(spec.table, run_id=run_id, publication_id=run_id) as session:
-        session.run_has_ended = partial(has_ended, loaded.instance)
+        # By the Dagster that is asked: that of a URL isn't the instance here.
+        session.run_has_ended = partial(_has_ended, dagster)
         known, _gone = still_there(partition_keys(session, spec.table), loaded.keys)
         return rollback(
             session,
@@ -193,10 +214,14 @@ def _dry(loaded: LoadedAsset, ids: Sequence[str], keys: Sequence[str], *, force:
         )
 
 
-def _forced(loaded: LoadedAsset, ids: Sequence[str], keys: Sequence[str]) -> RolledBack | None:
+def _has_ended(dagster: Dagster, run_id: str) -> bool:
+    return any(not run.is_open for run in dagster.runs_by_id([run_id]))
+
+
+def _forced(loaded: LoadedAsset, dagster: Dagster, ids: Sequence[str], keys: Sequence[str]) -> RolledBack | None:
     """Return what `--force` would change; None if that is refused as well."""
     try:
-        return _dry(loaded, ids, keys, force=True)
+        return _dry(loaded, dagster, ids, keys, force=True)
     except RollbackConflictError:
         return None
 

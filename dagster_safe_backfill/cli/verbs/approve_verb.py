@@ -65,7 +65,7 @@ def command(
     if not yes:
         if not output.is_interactive:
             return _unconfirmed(waiting, report, warnings)
-        _confirm(output, waiting, report)
+        _agreed(connection, output, waiting, report)
     backfill_id = _launch(connection, waiting, report, owner=owner, reason=reason)
     name = waiting.assets.live.key
     summary = f"backfill {backfill_id} publishes {len(waiting.keys):,} partitions of {name}"
@@ -82,12 +82,26 @@ def command(
     return answer.with_data(approve_data(waiting, answer.data))
 
 
-def _confirm(output: Output, waiting: Waiting, report: AuditReport) -> None:
-    show_report(output.log, waiting, report)
-    for warning in _warnings(waiting):
-        output.note(f"warning: {warning}")
-    if not click.confirm("Publish them?", err=True):
-        raise refusal("not_confirmed", "nothing was published")
+def _agreed(connection: Connection, output: Output, waiting: Waiting, report: AuditReport) -> None:
+    """Ask whether to publish what waits, and look again: minutes may have passed.
+
+    Raises:
+        CommandError: The answer is no, or something else waits now.
+    """
+
+    def show(screen: Console) -> None:
+        show_report(screen, waiting, report)
+        for warning in _warnings(waiting):
+            screen.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
+
+    output.ask("Publish them?", show=show, otherwise="nothing was published")
+    again = what_waits(connection, waiting.assets)
+    if again.report is None or again.report.run_id != report.run_id or again.keys != waiting.keys:
+        raise refusal(
+            "changed_meanwhile",
+            f"what waits of {waiting.assets.live.key} is no longer what was shown, so nothing was published",
+            hint="look at it again: the same call shows it",
+        )
 
 
 def _launch(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dagster_safe_backfill.cli.answers.answer import Answer, Exit, usage_error
+from dagster_safe_backfill.cli.answers.answer import Answer, CommandError, Exit, usage_error
 from dagster_safe_backfill.cli.answers.data.differences import (
     CellValue,
     ColumnDifferencesData,
@@ -20,6 +20,8 @@ from dagster_safe_backfill.cli.selection import KEY_OPTIONS
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from dagster_safe_backfill.cli.upkeep.comparing import Comparison
 
 _MOST_DAYS = 400
 """How many partitions the screen lists."""
@@ -65,10 +67,19 @@ def command(
     if len(named) > 1:
         raise usage_error("contradiction", f"{' and '.join(named)} choose what is compared each; give one of them")
     with connection.definitions.asset(asset) as loaded:
-        from dagster_safe_backfill.cli.upkeep.comparing import Chosen, compare
+        from dagster_safe_backfill.cli.upkeep.comparing import Chosen, compare, selected, uncompared
+        from dagster_safe_backfill.cli.upkeep.known import known_answer
 
         chosen = Chosen(run_id=run_id, backfill_id=backfill_id, publication=publication)
-        found = compare(loaded, chosen, connection, aggregates=aggregates, samples=samples, keys=keys)
+        try:
+            found = compare(loaded, chosen, connection, aggregates=aggregates, samples=samples, keys=keys)
+        except CommandError as error:
+            known = known_answer(error, connection.dagster, loaded, keys=selected(loaded, **keys))
+            return known.with_data(uncompared(loaded, chosen, known.data).as_data)
+    return _answer(found)
+
+
+def _answer(found: Comparison) -> Answer[DiffData]:
     data = found.as_data
     return Answer(
         data=data,

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dagster_safe_backfill.cli.answers.answer import Answer, CommandError, Exit, usage_error
-from dagster_safe_backfill.cli.answers.data.publications import HistoryData, HistoryEntryData
+from dagster_safe_backfill.cli.answers.answer import Answer, CommandError, usage_error
+from dagster_safe_backfill.cli.answers.data.publications import HistoryData, HistoryEntryData, KnownPublicationData
 from dagster_safe_backfill.cli.answers.output import Output, clock
-from dagster_safe_backfill.cli.api.values import Materialization
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.options import argument, option, verb
 from dagster_safe_backfill.cli.selection import nearest
@@ -36,14 +35,14 @@ def command(
     that partition.
     """
     with connection.definitions.asset(asset) as loaded:
-        from dagster_safe_backfill.cli.upkeep.tables import LOCKED
+        from dagster_safe_backfill.cli.upkeep.known import known_answer
 
+        keys = None if partition is None else [partition]
         try:
             return _of_ledger(loaded, partition, limit)
         except CommandError as error:
-            if error.problem.code not in LOCKED:
-                raise
-            return _of_dagster(connection, loaded, partition, limit, error)
+            known = known_answer(error, connection.dagster, loaded, keys=keys, limit=limit)
+            return known.with_data(_of_dagster(loaded, partition, known.data))
 
 
 def _of_ledger(loaded: LoadedAsset, partition: str | None, limit: int) -> Answer[HistoryData]:
@@ -79,6 +78,36 @@ def _of_ledger(loaded: LoadedAsset, partition: str | None, limit: int) -> Answer
     )
 
 
+def _of_dagster(loaded: LoadedAsset, partition: str | None, known: Sequence[KnownPublicationData]) -> HistoryData:
+    """Return what Dagster knows while the ledger can't be read: the newest publication of each partition."""
+    return {
+        "asset": loaded.name,
+        "table": str(loaded.spec.table),
+        "partition": partition,
+        "source": "dagster",
+        "has_ledger": None,
+        "entries": [_of_events(one) for one in known],
+    }
+
+
+def _of_events(known: KnownPublicationData) -> HistoryEntryData:
+    return {
+        **known,
+        "event": "published",
+        "backfill_id": None,
+        "code_version": None,
+        "strategy": None,
+        "moved_from": [],
+        "rows": None,
+        "archive": None,
+        "archive_expires_at": None,
+        "archive_exists": None,
+        "undone": None,
+        "undoes": [],
+        "rejected_by": [],
+    }
+
+
 def _no_partition(asset: str, partition: str, every: Sequence[str]) -> CommandError:
     near = nearest(partition, every)
     hint = f"the nearest are {' and '.join(near)}" if near else None
@@ -94,64 +123,6 @@ def _why_empty(loaded: LoadedAsset, partition: str | None, *, has: bool) -> str:
     if not has:
         return f"nothing was published yet: {loaded.spec.table} has no ledger"
     return f"nothing is recorded of {partition or loaded.name}"
-
-
-def _of_dagster(
-    connection: Connection, loaded: LoadedAsset, partition: str | None, limit: int, error: CommandError
-) -> Answer[HistoryData]:
-    """Return what Dagster knows while the ledger can't be read: the newest publication of each partition."""
-    try:
-        (asset,) = connection.dagster.assets([loaded.name])
-        keys = [*asset.keys] if partition is None else [partition]
-        newest = connection.dagster.newest(asset, keys)
-    except CommandError:
-        raise error from None
-    groups: dict[tuple[object, str], list[Materialization]] = {}
-    for one in newest.values():
-        groups.setdefault((one.metadata.get("publication_id"), one.run_id), []).append(one)
-    known = [_of_materializations(events, asset.keys) for events in groups.values()]
-    shown = sorted(known, key=lambda one: one["recorded_at"], reverse=True)[:limit]
-    return Answer(
-        data={
-            "asset": loaded.name,
-            "table": str(loaded.spec.table),
-            "partition": partition,
-            "source": "dagster",
-            "has_ledger": None,
-            "entries": shown,
-        },
-        show=lambda screen: _show_newest(screen, shown),
-        brief="\n".join(one["publication_id"] or "" for one in shown),
-        exit_code=Exit.UNREACHABLE,
-        errors=[error.problem],
-    )
-
-
-def _of_materializations(events: Sequence[Materialization], every: Sequence[str]) -> HistoryEntryData:
-    """Return the materializations of one publication as Dagster tells them, which knows no more of it."""
-    from dagster_safe_backfill.cli.upkeep.tables import ranges
-
-    names = [one.partition for one in events if one.partition is not None]
-    publication = events[0].metadata.get("publication_id")
-    return {
-        "event": "published",
-        "recorded_at": max(one.at for one in events),
-        "publication_id": None if publication is None else str(publication),
-        "run_id": events[0].run_id,
-        "backfill_id": None,
-        "code_version": None,
-        "strategy": None,
-        "partition_count": len(names),
-        "ranges": [[*one] for one in ranges(names, every)],
-        "moved_from": [],
-        "rows": None,
-        "archive": None,
-        "archive_expires_at": None,
-        "archive_exists": None,
-        "undone": None,
-        "undoes": [],
-        "rejected_by": [],
-    }
 
 
 def _show(screen: Console, entries: Sequence[HistoryEntryData], *, empty: str) -> None:
@@ -210,20 +181,3 @@ def _notes(one: HistoryEntryData) -> list[str]:
     elif one["archive"]:
         notes.append("its archive was dropped, so it can't be undone")
     return notes
-
-
-def _show_newest(screen: Console, entries: Sequence[HistoryEntryData]) -> None:
-    from rich.table import Table
-
-    from dagster_safe_backfill.cli.upkeep.tables import in_words
-
-    screen.print("the ledger can't be read; of each partition, the newest that Dagster knows:")
-    table = Table(box=None, pad_edge=False)
-    for name in ("time", "publication", "run", "partitions"):
-        table.add_column(name, overflow="fold")
-    for one in entries:
-        many = f" ({one['partition_count']:,})" if one["partition_count"] > 1 else ""
-        table.add_row(
-            clock(one["recorded_at"]), one["publication_id"] or "", one["run_id"], in_words(one["ranges"]) + many
-        )
-    screen.print(table)

@@ -155,10 +155,16 @@ def _each(
 
     found: list[Retention] = []
     problems: list[tuple[Exit, Problem]] = []
+    locked = set[str]()
     for name, job in jobs.items():
+        where = ""
         days = asked.shadow_days if asked.shadow_days is not None else _DAYS if job is None else job.shadow_days
         try:
             with connection.definitions.asset(name) as loaded:
+                # Each of the assets in one file would wait for it again.
+                where = loaded.spec.table.database
+                if where in locked:
+                    continue
                 job_name = None if job is None else job.job.name
                 found.append(
                     retention_of(
@@ -173,6 +179,8 @@ def _each(
         except CommandError as error:
             if error.exit_code is Exit.USAGE:
                 raise
+            if where and error.problem.code == "warehouse_locked":
+                locked.add(where)
             problems.append((error.exit_code, error.problem))
         except SafeBackfillError as error:
             problems.append((Exit.FAILED, Problem(code=type(error).__name__, message=f"{name}: {error}")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -69,26 +70,54 @@ def command(
             "--in-process runs on the instance of DAGSTER_HOME, and --url names another Dagster",
             hint="leave out one of them",
         )
+    asked = _Asked(force=force, yes=yes, here=runs_here, waits=not no_wait, timeout=timeout)
     with connection.definitions.asset(asset) as loaded:
         from dagster_safe_backfill.cli.upkeep.comparing import selected
-        from dagster_safe_backfill.cli.upkeep.jobs import rollback_job
-        from dagster_safe_backfill.cli.upkeep.undoing import preview
+        from dagster_safe_backfill.cli.upkeep.known import known_answer
+        from dagster_safe_backfill.cli.upkeep.undoing import preview, unknown
 
         wanted = selected(loaded, **keys)
-        found = preview(loaded, connection, publication=publication, backfill_id=backfill_id, keys=wanted, force=force)
-        name = loaded.name
-    job = rollback_job(connection.definitions.jobs(name), name)
+        try:
+            found = preview(
+                loaded, connection, publication=publication, backfill_id=backfill_id, keys=wanted, force=force
+            )
+        except CommandError as error:
+            known = known_answer(error, connection.dagster, loaded, keys=wanted)
+            job = _job_of(connection, loaded.name)
+            return known.with_data(unknown(loaded, known.data).as_data(job=job and job.name, ran=None))
+    return _decided(connection, output, found, asked)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    force: bool
+    yes: bool
+    here: bool
+    waits: bool
+    timeout: float | None
+
+
+def _job_of(connection: Connection, name: str) -> dg.JobDefinition | None:
+    from dagster_safe_backfill.cli.upkeep.jobs import rollback_job
+
+    return rollback_job(connection.definitions.jobs(name), name)
+
+
+def _decided(connection: Connection, output: Output, found: Preview, asked: _Asked) -> Answer[RollbackData]:
+    """Return the dry run, or what came of the rollback if somebody said yes to it."""
+    job = _job_of(connection, found.asset)
     if found.problem is not None or not found.is_needed:
         return _preview(found, job)
-    if not yes:
+    if not asked.yes:
         if job is None or not output.is_interactive:
             return _preview(found, job)
-        _show(output.screen, found.as_data(job=job.name, ran=None), is_asked=True)
-        if not click.confirm("Roll back?", err=True):
-            raise refusal("not_confirmed", "nothing was rolled back")
+        data = found.as_data(job=job.name, ran=None)
+        output.ask(
+            "Roll back?", show=lambda screen: _show(screen, data, is_asked=True), otherwise="nothing was rolled back"
+        )
     if job is None:
-        raise _no_job(name)
-    return _done(connection, output, found, job, force=force, here=runs_here, waits=not no_wait, timeout=timeout)
+        raise _no_job(found.asset)
+    return _done(connection, output, found, job, asked)
 
 
 def _no_job(name: str) -> CommandError:
@@ -106,7 +135,7 @@ def _preview(found: Preview, job: dg.JobDefinition | None) -> Answer[RollbackDat
     hints = [] if job is not None else [_no_job(found.asset).problem]
     return Answer(
         data=data,
-        show=lambda screen: _show(screen, data),
+        show=lambda screen: _show(screen, data, is_refused=problem is not None),
         brief="\n".join(found.publications),
         exit_code=Exit.DONE if problem is None else Exit.REFUSED,
         warnings=[f"{one.message}: {one.hint}" for one in hints],
@@ -119,23 +148,18 @@ def _done(
     output: Output,
     found: Preview,
     job: dg.JobDefinition,
-    *,
-    force: bool,
-    here: bool,
-    waits: bool,
-    timeout: float | None,
+    asked: _Asked,
 ) -> Answer[RollbackData]:
     from dagster_safe_backfill.cli.upkeep.jobs import Ran, launch, run_here, wait
 
-    config = found.config(force=force)
-    if here:
-        ran = run_here(connection.dagster, output, job, config, instance=connection.instance)
+    config, dagster = found.config(force=asked.force), connection.dagster
+    if asked.here:
+        ran = run_here(dagster, output, job, config, instance=connection.instance)
     else:
-        run_id = launch(connection.dagster, output, found.asset, job, config)
-        ran = (
-            wait(connection.dagster, output, run_id, timeout=timeout) if waits else Ran(run_id=run_id, status="QUEUED")
-        )
-    is_left = not here and not waits
+        run_id = launch(dagster, output, found.asset, job, config)
+        is_waited = asked.waits
+        ran = wait(dagster, output, run_id, timeout=asked.timeout) if is_waited else Ran(run_id=run_id, status="QUEUED")
+    is_left = not asked.here and not asked.waits
     data = found.as_data(job=job.name, ran=ran)
     undo = call(connection, "rollback", found.asset, "--publication", ran.run_id)
     return Answer(
@@ -166,7 +190,7 @@ def _counted(data: RollbackData) -> str:
     )
 
 
-def _show(screen: Console, data: RollbackData, *, is_asked: bool = False) -> None:
+def _show(screen: Console, data: RollbackData, *, is_asked: bool = False, is_refused: bool = False) -> None:
     names = data["publication_ids"]
     which = names[0] if len(names) == 1 else f"{len(names):,} publications: {', '.join(names)}"
     when = "" if data["published_at"] is None else f", of {clock(data['published_at'])}"
@@ -175,6 +199,9 @@ def _show(screen: Console, data: RollbackData, *, is_asked: bool = False) -> Non
         _show_conflicts(screen, data)
         if not data["partitions"]:
             return
+        if data["also_undone"]:
+            names = ", ".join(data["also_undone"])
+            screen.print(f"with --force, it would also undo {names}", markup=False, soft_wrap=True)
         screen.print("with --force, it would bring back:")
     elif not data["partitions"]:
         screen.print("nothing to undo: it is undone already, or changed nothing")
@@ -188,7 +215,7 @@ def _show(screen: Console, data: RollbackData, *, is_asked: bool = False) -> Non
     for what, names in changed.items():
         if names:
             screen.print(f"columns {what}: {', '.join(names)}", markup=False)
-    if not data["conflicts"] and not is_asked:
+    if not is_refused and not is_asked:
         screen.print("nothing was changed; --yes does it")
 
 

@@ -45,7 +45,7 @@ from dagster_safe_backfill.wap.rollback.restore import (
     of_table,
     sources_of,
 )
-from dagster_safe_backfill.wap.rollback.undone import Chosen, UndonePartition, is_dropped
+from dagster_safe_backfill.wap.rollback.undone import Chosen, UndonePartition, check_shown, is_dropped, layers_of
 from dagster_safe_backfill.wap.tables.slices import live_slice
 from dagster_safe_backfill.warehouses.base import Session
 
@@ -131,6 +131,7 @@ class _Rollback:
             check_moves(self.session, table, undoing)
             live, columns = self._live(undoing)
             now = self._now(committed, live, columns, undoing, altered)
+            check_shown(chosen.shown, table, undoing, now)
         back = columns_back(self.session, live, columns, undoing, altered)
         check_alterable(self.session, table, back)
         restoration = self._restoration(live, back, undoing)
@@ -140,6 +141,8 @@ class _Rollback:
         restoration.close(self.session)
         return replace(
             result,
+            layers=layers_of(undoing),
+            replaced=now,
             row_counts=restoration.row_counts,
             removed=tuple(key for key in live.keys if now[key].rows and not restoration.row_counts[key].staged),
             dropped_columns=back.dropped,

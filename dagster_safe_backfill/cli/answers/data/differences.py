@@ -6,6 +6,7 @@ from typing import Literal
 
 from typing_extensions import TypedDict
 
+from dagster_safe_backfill.cli.answers.data.publications import KnownPublicationData
 from dagster_safe_backfill.model.events import StagedEvent
 
 CellValue = str | int | float | bool | None
@@ -102,12 +103,14 @@ class DiffData(TypedDict):
         nothing: Why nothing is compared, for people; None if something is.
         run_ids: The runs that staged the rows; empty of a publication.
         publication_ids: The publications; empty of staged rows.
-        different: True if rows differ.
+        different: True if rows differ; None if the warehouse can't be reached.
         matched_by: The columns by which rows are matched; empty if they are compared as a whole.
         total: How many rows differ, over all partitions.
         partitions: The same of each partition.
         columns: How the columns differ.
         samples: Rows that differ, up to ten of each kind; empty without `--rows`.
+        known: What Dagster knows of the live rows while the warehouse can't be reached, the newest first; then nothing
+            is compared. Empty if it can be reached.
     """
 
     asset: str
@@ -117,9 +120,10 @@ class DiffData(TypedDict):
     nothing: str | None
     run_ids: list[str]
     publication_ids: list[str]
-    different: bool
+    different: bool | None
     matched_by: list[str]
     total: RowDifferencesData
     partitions: list[PartitionDifferencesData]
     columns: ColumnDifferencesData
     samples: list[SampleRowData]
+    known: list[KnownPublicationData]

@@ -52,7 +52,10 @@ class PlannedAssetData(TypedDict):
         goes_live: When the partitions go live, for people.
         code: A digest of what computes the rows; None if that isn't known.
         definition: A digest of what the keys stand for and how the table is kept; None if that isn't known.
-        live: A mapping from partition key to the fingerprint of its live rows; empty without the definitions.
+        live: A mapping from partition key to the fingerprint of its live rows; empty without the definitions, and while
+            the warehouse can't be read.
+        live_unknown: Who held the warehouse's file when the plan was made, so that its runs don't check live rows, for
+            people; None if nobody did.
         newest: A mapping from partition key to a text that changes with each materialization.
         estimate: What to expect.
     """
@@ -67,6 +70,7 @@ class PlannedAssetData(TypedDict):
     code: str | None
     definition: str | None
     live: dict[str, str]
+    live_unknown: str | None
     newest: dict[str, str]
     estimate: EstimateData
 

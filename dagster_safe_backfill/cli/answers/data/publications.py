@@ -13,19 +13,34 @@ Undone = Literal["no", "partly", "yes"]
 ConflictKind = Literal["later_publication", "changed_by_hand"]
 
 
-class HistoryEntryData(TypedDict):
+class KnownPublicationData(TypedDict):
+    """The newest publication of some partitions, as far as Dagster's events show it without the ledger.
+
+    Attributes:
+        recorded_at: When it was recorded, of the last of the partitions.
+        publication_id: The publication, rollback or rejection; None if Dagster, without the ledger, doesn't say.
+        run_id: The run that did it.
+        partition_count: How many partitions it happened to.
+        ranges: These partitions, as pairs of a first and a last key, both included.
+        row_count: How many rows they have, as Dagster's events say; None if they don't, or if the ledger was read.
+    """
+
+    recorded_at: float
+    publication_id: str | None
+    run_id: str
+    partition_count: int
+    ranges: list[list[str]]
+    row_count: int | None
+
+
+class HistoryEntryData(KnownPublicationData):
     """What happened to some partitions at once.
 
     Attributes:
         event: What happened.
-        recorded_at: When it was recorded, of the last of the partitions.
-        publication_id: The publication, rollback or rejection; None if Dagster, without the ledger, doesn't say.
-        run_id: The run that did it.
         backfill_id: The run's backfill; None if it had none, or if that isn't known.
         code_version: The asset's `code_version` then; None if it had none, or if that isn't known.
         strategy: How the rows went live: `merge`, `replace` or `swap`; None if they didn't, or if that isn't known.
-        partition_count: How many partitions it happened to.
-        ranges: These partitions, as pairs of a first and a last key, both included.
         moved_from: The keys of partitions that only lost rows, which moved to these.
         rows: How many rows it touched; None without the ledger.
         archive: The table with the rows that it replaced; None if there is none, or if that isn't known.
@@ -37,14 +52,9 @@ class HistoryEntryData(TypedDict):
     """
 
     event: HistoryEvent
-    recorded_at: float
-    publication_id: str | None
-    run_id: str
     backfill_id: str | None
     code_version: str | None
     strategy: str | None
-    partition_count: int
-    ranges: list[list[str]]
     moved_from: list[str]
     rows: RowCountsData | None
     archive: str | None
@@ -134,6 +144,9 @@ class RollbackData(TypedDict):
         untouched: The keys of partitions of which the publications changed no row.
         columns: What it changes in the columns.
         conflicts: What was changed since; without `--force`, nothing is done then.
+        also_undone: The publications that `--force` undoes besides.
+        known: What Dagster knows while the warehouse can't be reached, the newest first; then nothing is known of what
+            a rollback changes. Empty if it can be reached.
         job: The asset's rollback job; None if the definitions have none.
         run_id: The run of that job; None if nothing was done.
         status: Dagster's status of that run; None if nothing was done.
@@ -150,6 +163,8 @@ class RollbackData(TypedDict):
     untouched: list[str]
     columns: RolledBackColumnsData
     conflicts: list[ConflictData]
+    also_undone: list[str]
+    known: list[KnownPublicationData]
     job: str | None
     run_id: str | None
     status: str | None

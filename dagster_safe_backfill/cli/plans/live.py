@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from dagster_safe_backfill.model.provenance import digest_of_text
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveFacts:
@@ -14,7 +16,8 @@ class LiveFacts:
         asset: The key of the live asset.
         table: The table's name.
         code: The digest of the asset's code.
-        definition: The digest of what the partition keys stand for and how the table is kept.
+        meanings: A mapping from partition key to what it stands for: its window or its value.
+        rules: How the table is kept.
         fingerprints: A mapping from partition key to the fingerprint of its live rows.
         rows: A mapping from partition key to the number of rows of its newest publication.
         changed: A mapping from partition key to what changed since its newest publication; what is unchanged is left
@@ -29,7 +32,8 @@ class LiveFacts:
     asset: str
     table: str
     code: str | None
-    definition: str
+    meanings: Mapping[str, str]
+    rules: str
     fingerprints: Mapping[str, str]
     rows: Mapping[str, int]
     changed: Mapping[str, Sequence[str]]
@@ -38,3 +42,7 @@ class LiveFacts:
     limit: int | None
     hours: tuple[str, bool] | None
     reads_itself: bool
+
+    def definition_of(self, keys: Sequence[str]) -> str:
+        """Return the digest of what some of the partition keys stand for, and how the table is kept."""
+        return digest_of_text(repr(({key: self.meanings[key] for key in sorted(keys)}, self.rules)))

@@ -104,7 +104,7 @@ def _planned_asset(dagster: Dagster, facts: Facts) -> PlannedAsset:
         batch_size=live and live.batch_size,
         goes_live=_goes_live(facts),
         code=live.code if live else asset.code_version and f"code_version {asset.code_version}",
-        definition=live and live.definition,
+        definition=live and live.definition_of(facts.keys),
         live={key: live.fingerprints[key] for key in facts.keys} if live else {},
         newest={key: _told_newest(one) for key, one in facts.newest.items()},
         estimate=_estimate(dagster, facts, runs),
@@ -194,7 +194,7 @@ def _differences(planned: PlannedAsset, facts: Facts) -> dict[str, str]:
     if planned.live and now is not None:
         if now.code != planned.code:
             changed[""] = f"the code of {asset.key} changed"
-        elif now.definition != planned.definition:
+        elif now.definition_of(planned.keys) != planned.definition:
             changed[""] = f"the partitions definition or the table's options of {asset.key} changed"
         moved = [key for key, fingerprint in planned.live.items() if now.fingerprints[key] != fingerprint]
         return changed | dict.fromkeys(moved, "its live rows changed")

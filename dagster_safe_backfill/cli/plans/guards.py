@@ -39,7 +39,8 @@ def _count(found: Sequence[Facts], confirmed: int | None) -> Guard:
                 if len(found) == 1
                 else f"launch {facts.asset.key} by itself, with --confirm {count}",
             )
-    return Guard(name="count", holds=True, message=f"{sum(len(one.keys) for one in found):,} partitions")
+    total = sum(len(one.keys) for one in found)
+    return Guard(name="count", holds=True, message=f"{total:,} partition{'s' * (total != 1)}")
 
 
 def _hours(found: Sequence[Facts]) -> list[Guard]:

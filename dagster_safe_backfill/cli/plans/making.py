@@ -130,7 +130,8 @@ def _estimate(dagster: Dagster, facts: Facts, runs: Sequence[PlannedRun]) -> Est
     rows_of: Mapping[str, int] = facts.live.rows if facts.live else {}
     known = [rows_of[key] for key in keys if key in rows_of]
     rows = round(sum(known) + mean(known) * (len(keys) - len(known))) if known else None
-    newest = (facts.newest if asset == facts.asset else None) or dagster.newest(asset, [*asset.keys[-_SAMPLE:]])
+    earlier = [key for key in asset.keys if key in facts.statuses.materialized][-_SAMPLE:]
+    newest = (facts.newest if asset == facts.asset else None) or dagster.newest(asset, earlier)
     run_ids = [*dict.fromkeys(one.run_id for one in newest.values())][:_SAMPLE]
     done = [run for run in dagster.runs_by_id(run_ids) if run.started_at is not None and run.ended_at is not None]
     partitions = sum(_partitions_of(run, asset) for run in done)

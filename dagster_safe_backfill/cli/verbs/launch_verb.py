@@ -87,7 +87,9 @@ def command(
     if pool is not None and concurrency is not None:
         dagster.set_pool_limit(pool, concurrency)
         output.note(f"pool {pool} now has {concurrency} slots, for all of its assets")
-    said, assets = f"backfill {backfill_id}", [asset.key for asset in plan.assets]
+    # What has no partitions, or only stages, publishes nothing that could be taken back.
+    assets = [asset.key for asset in plan.assets if asset.keys and asset.live_asset == asset.key]
+    said = f"backfill {backfill_id}"
     answer = launched(
         connection,
         output,

@@ -19,7 +19,7 @@ from dagster_safe_backfill.cli.plans.live import ComputedFrom, LiveFacts
 from dagster_safe_backfill.errors import TableNotFoundError, WarehouseLockedError, WarehouseUnavailableError
 from dagster_safe_backfill.model.events import CHANGES_OF_LIVE
 from dagster_safe_backfill.model.options import AssetOptions
-from dagster_safe_backfill.model.provenance import Provenance, digest_of_text
+from dagster_safe_backfill.model.provenance import Provenance
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import Fingerprint, StagedPartition
 from dagster_safe_backfill.model.tables import TableSpec
@@ -116,7 +116,8 @@ class LoadedAsset:
             asset=self.name,
             table=str(spec.table),
             code=made_by["code"],
-            definition=digest_of_text(repr((partition_slice and partition_slice.meanings, spec.rules))),
+            meanings={} if partition_slice is None else partition_slice.meanings,
+            rules=repr(spec.rules),
             fingerprints={},
             rows={},
             changed={},

@@ -17,6 +17,7 @@ from dagster_safe_backfill.cli.answers.data.plans import GuardName
 from dagster_safe_backfill.cli.following.states import BAD
 
 MEANINGS: Mapping[str, str] = {
+    "already_launched": "A backfill carries out the plan already.",
     "already_publishing": "A backfill or a run publishes the asset now.",
     "already_retried": "Another backfill goes on, or went on, with this one.",
     "ambiguous_id": "Several ids begin so.",
@@ -27,10 +28,12 @@ MEANINGS: Mapping[str, str] = {
     "backfill_failed": "Dagster gave the backfill up.",
     "bad_aggregate": "An aggregate of `--aggregate` can't be measured.",
     "bad_config": "The file of `--config` is no run configuration.",
+    "bad_confirm": "A `--confirm` is neither a number nor `ASSET=N`, or doesn't fit the assets.",
     "bad_dimension": "A `--dimension` is not `NAME=KEYS`.",
     "bad_tag": "A `--tag` is not `KEY=VALUE`.",
     "bad_token": "The token can't be one of Dagster+.",
     "bad_url": "The URL is none.",
+    "changed_meanwhile": "What waits to be published changed before the yes.",
     "code_elsewhere": "A code server has the definitions, and they are needed here.",
     "code_not_loaded": "The definitions can't be loaded.",
     "contradiction": "Options contradict each other.",
@@ -55,6 +58,7 @@ MEANINGS: Mapping[str, str] = {
     "no_dimensions": "`--dimension`, and the asset's partitions have no dimensions.",
     "no_graphql": "The package `dagster-graphql` isn't installed.",
     "no_instance": "Dagster's instance can't be opened.",
+    "no_order": "`--from`, `--to` or `--last`, and the asset's multi-partitions are in no one order.",
     "no_partitions": "The asset, or the run, has no partitions.",
     "no_pool": "`--concurrency`, and the assets have no pool, or several.",
     "no_rollback_job": "The definitions have no rollback job of the asset.",
@@ -79,6 +83,7 @@ MEANINGS: Mapping[str, str] = {
     "rollback_conflict": "Partitions were changed after the publication. `partitions` are those.",
     "run_failed": "The run of the job failed, or was cancelled.",
     "runs_only": "The backfill has started all of its runs; only `--now` ends these.",
+    "secret_in_config": "The file of `--config` has a secret, and plans are kept and shown.",
     "short_id": "Too little of an id to change something by it.",
     "still_running": "The backfill (3), or the run that was waited for (6), hasn't ended.",
     "stopped": "With `--in-process`: the time is up (6), or Ctrl-C was pressed (130), so it was cancelled.",

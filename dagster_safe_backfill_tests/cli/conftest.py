@@ -40,8 +40,9 @@ class Told:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many partitions are in each state, without those in which none is."""
-        return {state: count for state, count in self.data["counts"].items() if count}
+        """How many partitions are in each state, without those in which none is; of `launch` as it was followed."""
+        counts = (self.data.get("progress") or self.data)["counts"]
+        return {state: count for state, count in counts.items() if count}
 
     @property
     def codes(self) -> list[str]:

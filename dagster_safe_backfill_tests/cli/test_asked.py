@@ -80,8 +80,9 @@ class TestConfirm:
         arguments = ("--last", "21", "--yes", "--in-process", "--json")
         told = offline("launch", "batched", "sales", *arguments, "--confirm", "batched=21")
         assert "TooManyPartitionsError" not in told.out
-        states = next(one for one in told.data["assets"] if one["asset"] == "batched")["counts"]
-        assert states == {"live": 20, "failed": 1}
+        assets = told.data["progress"]["assets"]
+        states = next(one for one in assets if one["asset"] == "batched")["counts"]
+        assert (states["live"], states["failed"]) == (20, 1)
 
     def test_one_asset_has_the_number_alone(self, offline: Terminal) -> None:
         told = offline("launch", "batched", "--last", "25", "--confirm", "25", "--yes", "--json")
@@ -167,7 +168,7 @@ class TestThePlanOfALaunch:
         with dg.DagsterInstance.get() as instance:
             backfill = instance.get_backfill(told.data["backfill_id"])
         assert backfill is not None
-        assert backfill.tags["safe_backfill/plan"] == plan["id"]
+        assert backfill.tags["safe_backfill/plan"] == plan["plan_id"]
         assert (
             "its plan is saved as backfills/"
             in offline("launch", "sales", "--last", "2", "--yes", "--allow-overlap").err

@@ -92,6 +92,17 @@ def test_in_process_beside_a_daemon_is_refused(online: Terminal) -> None:
     assert (told.exit_code, told.codes) == (3, ["daemon_runs"])
 
 
+@pytest.mark.parametrize("option", ["--missing", "--changed"])
+def test_a_plan_of_some_of_all_partitions_holds_true(offline: Terminal, option: str) -> None:
+    """It looks at all partitions to choose, and is compared by those that it chose."""
+    materialize(offline, "sales", "2024-01-01", "2024-01-05")
+    offline.sql("UPDATE shop.sales SET amount = 11 WHERE day = '2024-01-03'")
+    plan = _saved(offline, "sales", option)
+    told = offline("launch", plan, "--dry-run", "--json")
+    assert told.exit_code == 0, told.out
+    assert len(told.data["plan"]["assets"][0]["reasons"]) == (26 if option == "--missing" else 1)
+
+
 def test_a_plan_of_the_code_needs_the_code(online: Terminal) -> None:
     plan = online(
         "plan", "sales", "--last", "1", "--out", str(online.folder / "code.json"), place=(*online.place, *CODE)

@@ -189,7 +189,7 @@ def test_a_plan_that_ended_and_is_still_true_may_be_launched_again(offline: Term
     (offline.folder / "broken").unlink()
     again = offline("launch", plan, "--yes", "--in-process", "--json")
     assert again.exit_code == 0, again.out
-    assert any(f"by backfill {first.data['id']} (COMPLETED_FAILED)" in one for one in again.json["warnings"])
+    assert any(f"by backfill {first.data['backfill_id']} (COMPLETED_FAILED)" in one for one in again.json["warnings"])
     third = offline("launch", plan, "--yes", "--json")
     assert (third.exit_code, third.codes) == (3, ["plan_no_longer_true"]), "it was published"
 

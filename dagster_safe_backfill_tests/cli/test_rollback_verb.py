@@ -118,7 +118,7 @@ def test_force_says_what_it_undoes_as_well(offline: Terminal, twice: tuple[str, 
     told = offline("rollback", "sales", "--publication", twice[0], "--force", "--json")
     assert (told.exit_code, told.codes) == (0, [])
     assert told.data["also_undone"] == [twice[1]]
-    assert [one["by"] for one in told.data["conflicts"]] == [twice[1]]
+    assert [one["publication_id"] for one in told.data["conflicts"]] == [twice[1]]
     shown = offline("rollback", "sales", "--publication", twice[0], "--force").out
     assert f"it would also undo {twice[1]}" in shown
     assert "nothing was changed; --yes does it" in shown

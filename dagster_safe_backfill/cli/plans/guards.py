@@ -39,7 +39,8 @@ def _count(found: Sequence[Facts], confirmed: Confirmed) -> Guard:
     if beyond:
         hint = f"{' '.join(hints)} allows exactly these"
         return Guard(name="count", holds=False, message="; ".join(beyond), hint=hint)
-    return Guard(name="count", holds=True, message=f"{sum(len(one.keys) for one in found):,} partitions")
+    total = sum(len(one.keys) for one in found)
+    return Guard(name="count", holds=True, message=f"{total:,} partition{'s' * (total != 1)}")
 
 
 def _hours(found: Sequence[Facts]) -> list[Guard]:

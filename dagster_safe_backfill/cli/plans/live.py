@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from dagster_safe_backfill.model.provenance import digest_of_text
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComputedFrom:
@@ -29,7 +31,8 @@ class LiveFacts:
         asset: The key of the live asset.
         table: The table's name.
         code: The digest of the asset's code.
-        definition: The digest of what the partition keys stand for and how the table is kept.
+        meanings: A mapping from partition key to what it stands for: its window or its value.
+        rules: How the table is kept.
         fingerprints: A mapping from partition key to the fingerprint of its live rows; empty if `held` says why.
         rows: A mapping from partition key to the number of rows of its newest publication.
         changed: A mapping from partition key to what changed since its newest publication; what is unchanged is left
@@ -47,7 +50,8 @@ class LiveFacts:
     asset: str
     table: str
     code: str | None
-    definition: str
+    meanings: Mapping[str, str]
+    rules: str
     fingerprints: Mapping[str, str]
     rows: Mapping[str, int]
     changed: Mapping[str, Sequence[str]]
@@ -58,3 +62,7 @@ class LiveFacts:
     reads_itself: bool
     held: str | None = None
     computed_from: Mapping[str, ComputedFrom] = field(default_factory=dict[str, ComputedFrom])
+
+    def definition_of(self, keys: Sequence[str]) -> str:
+        """Return the digest of what some of the partition keys stand for, and how the table is kept."""
+        return digest_of_text(repr(({key: self.meanings[key] for key in sorted(keys)}, self.rules)))

@@ -109,7 +109,7 @@ def _planned_asset(dagster: Dagster, facts: Facts) -> PlannedAsset:
         batch_size=live and live.batch_size,
         goes_live=_goes_live(facts),
         code=live.code if live else asset.code_version and f"code_version {asset.code_version}",
-        definition=live and live.definition,
+        definition=live and live.definition_of(facts.keys),
         live={key: live.fingerprints[key] for key in facts.keys} if live and live.held is None else {},
         live_unknown=live and live.held,
         newest={key: _mark_of(one) for key, one in facts.newest.items()},
@@ -136,7 +136,8 @@ def _estimate(dagster: Dagster, facts: Facts, runs: Sequence[PlannedRun]) -> Est
     rows_of: Mapping[str, int] = facts.live.rows if facts.live else {}
     known = [rows_of[key] for key in keys if key in rows_of]
     rows = round(sum(known) + mean(known) * (len(keys) - len(known))) if known else None
-    newest = (facts.newest if asset == facts.asset else None) or dagster.newest(asset, [*asset.keys[-_SAMPLE:]])
+    earlier = [key for key in asset.keys if key in facts.statuses.materialized][-_SAMPLE:]
+    newest = (facts.newest if asset == facts.asset else None) or dagster.newest(asset, earlier)
     run_ids = [*dict.fromkeys(one.run_id for one in newest.values())][:_SAMPLE]
     done = [run for run in dagster.runs_by_id(run_ids) if run.started_at is not None and run.ended_at is not None]
     partitions = sum(_partitions_of(run, asset) for run in done)
@@ -191,16 +192,16 @@ def planning_of(connection: Connection, plan: Plan, *, confirmed: Confirmed) -> 
 
 def _uncompared(plan: Plan, facts: Facts) -> str:
     """Return what a held file means for a plan that is to be carried out."""
-    said, name = facts.live and facts.live.held, facts.asset.key
+    held, name = facts.live and facts.live.held, facts.asset.key
     if not any(one.live for one in plan.assets if one.key == name):
-        return f"{said} The plan has no fingerprints of live rows of {name} either, so nothing compares them"
+        return f"{held} The plan has no fingerprints of live rows of {name} either, so nothing compares them"
     if checks_live(plan):
         return (
-            f"{said} So whether live rows of {name} are still as the plan found them isn't compared now; its runs"
+            f"{held} So whether live rows of {name} are still as the plan found them isn't compared now; its runs"
             " compare them before they compute, and refuse"
         )
     return (
-        f"{said} So whether live rows of {name} are still as the plan found them isn't compared, only whether Dagster"
+        f"{held} So whether live rows of {name} are still as the plan found them isn't compared, only whether Dagster"
         " recorded a materialization since; the plan is too large for its runs to compare them"
     )
 
@@ -238,7 +239,7 @@ def _definition_changed(planned: PlannedAsset, facts: Facts) -> dict[str, str]:
     if planned.definition is not None and now is not None:
         if now.code != planned.code:
             return {"": f"the code of {asset.key} changed"}
-        if now.definition != planned.definition:
+        if now.definition_of(planned.keys) != planned.definition:
             return {"": f"the partitions definition or the table's options of {asset.key} changed"}
     elif asset.code_version and planned.code not in {None, f"code_version {asset.code_version}"}:
         return {"": f"the code_version of {asset.key} changed"}

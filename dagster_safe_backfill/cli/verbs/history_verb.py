@@ -136,10 +136,11 @@ def _show(screen: Console, entries: Sequence[HistoryEntryData], *, empty: str) -
         screen.print(empty, markup=False)
         return
     table = Table(box=None, pad_edge=False)
-    for name in ("time", "what", "publication", "partitions", "+new ~changed -gone =same"):
-        # As long as an id, if there is room for it.
-        width = 36 if screen.width >= 110 else 24
-        table.add_column(name, overflow="fold", min_width=width if name == "publication" else None)
+    rows = "+new ~changed -gone =same"
+    # As long as an id, if there is room for it; and rich cuts a headline that is too long for its column.
+    widths = {"publication": 36, rows: len(rows)} if screen.width >= 110 else {"publication": 24}
+    for name in ("time", "what", "publication", "partitions", rows):
+        table.add_column(name, overflow="fold", min_width=widths.get(name))
     for one in entries:
         many = f" ({one['partition_count']:,})" if one["partition_count"] > 1 else ""
         text = Text(one["publication_id"] or "").append("".join(f"\n{note}" for note in _notes(one)), style="dim")

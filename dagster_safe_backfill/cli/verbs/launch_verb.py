@@ -123,8 +123,11 @@ def command(
 
 
 def _published(plan: Plan) -> list[str]:
-    """Return the assets of which a plan publishes rows: an `x__shadow` or `x__audit` by itself publishes none."""
-    return [asset.key for asset in plan.assets if asset.key == asset.live_asset]
+    """Return the assets of which a plan publishes rows that could be taken back.
+
+    An asset without partitions has none such, and neither has an `x__shadow` or `x__audit` by itself.
+    """
+    return [asset.key for asset in plan.assets if asset.keys and asset.key == asset.live_asset]
 
 
 def _path(names: tuple[str, ...]) -> Path | None:

@@ -78,17 +78,6 @@ def _nothing_more(_screen: Console) -> None:
     """Print nothing: what can be done next is on stderr already."""
 
 
-def take_back(connection: Connection, backfill_id: str, *, in_process: bool) -> None:
-    """Cancel a backfill that was just launched, and end its runs."""
-    if in_process:
-        with connection.daemon(backfill_id) as daemon:
-            daemon.cancel()
-        return
-    dagster = connection.dagster
-    dagster.cancel_backfill(backfill_id)
-    dagster.terminate_runs([run.id for run in dagster.backfill(backfill_id).runs if run.is_open])
-
-
 def follow_here(
     connection: Connection, output: Output, backfill_id: str, *, timeout: float | None
 ) -> Answer[StatusData | None]:

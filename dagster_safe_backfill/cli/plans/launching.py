@@ -10,7 +10,6 @@ from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.api.reading import ranges_to_launch
 from dagster_safe_backfill.cli.api.values import BACKFILL_TAG, SHADOW
 from dagster_safe_backfill.cli.connection import Connection
-from dagster_safe_backfill.cli.following.here import take_back
 from dagster_safe_backfill.cli.plans.confirming import Confirmed
 from dagster_safe_backfill.cli.plans.making import Differences, Planning, checks_live, planning_of
 from dagster_safe_backfill.cli.plans.overlap import Wanted, before, open_backfills, overlap_with
@@ -114,6 +113,17 @@ def launch_alone(
         raise _launched_already(plan, twin.id if twin else "")
     check_guards([guard], allows_overlap=False)
     return backfill_id
+
+
+def take_back(connection: Connection, backfill_id: str, *, in_process: bool) -> None:
+    """Cancel a backfill that was just launched, and end its runs."""
+    if in_process:
+        with connection.daemon(backfill_id) as daemon:
+            daemon.cancel()
+        return
+    dagster = connection.dagster
+    dagster.cancel_backfill(backfill_id)
+    dagster.terminate_runs([run.id for run in dagster.backfill(backfill_id).runs if run.is_open])
 
 
 def _wanted(dagster: Dagster, plan: Plan) -> list[Wanted]:

@@ -14,7 +14,7 @@ from dagster_safe_backfill.cli.answers.output import Output
 from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.api.values import RANGE_START_TAG, SHADOW, Backfill
 from dagster_safe_backfill.cli.connection import Connection
-from dagster_safe_backfill.cli.following.here import check_here, launched, take_back
+from dagster_safe_backfill.cli.following.here import check_here, launched
 from dagster_safe_backfill.cli.following.next_steps import NOTHING_LAUNCHED
 from dagster_safe_backfill.cli.following.place import command as call
 from dagster_safe_backfill.cli.following.place import find_backfill_to_change
@@ -22,7 +22,7 @@ from dagster_safe_backfill.cli.following.reading.reader import Reader
 from dagster_safe_backfill.cli.following.screen import counted
 from dagster_safe_backfill.cli.following.states import Progress
 from dagster_safe_backfill.cli.options import argument, in_process_option, option, verb
-from dagster_safe_backfill.cli.plans.launching import check_guards
+from dagster_safe_backfill.cli.plans.launching import check_guards, take_back
 from dagster_safe_backfill.cli.plans.overlap import Wanted, before, overlap, overlap_with
 
 if TYPE_CHECKING:

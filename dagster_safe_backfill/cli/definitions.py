@@ -320,9 +320,9 @@ class Definitions:
         dimensions = _dynamic(definition.partitions_def)
         if self._elsewhere is None or not dimensions:
             return
-        told = self._elsewhere.dynamic_keys(definition.key.to_user_string())
+        keys_of = self._elsewhere.dynamic_keys(definition.key.to_user_string())
         for dimension, name in dimensions.items():
-            if keys := told.get(dimension):
+            if keys := keys_of.get(dimension):
                 self._instance.add_dynamic_partitions(name, keys)
 
     def _found(self, name: str) -> tuple[dg.AssetsDefinition, Any]:

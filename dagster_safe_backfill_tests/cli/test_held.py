@@ -106,6 +106,9 @@ def test_what_needs_the_ledger_shows_what_dagster_knows(project: Terminal, argum
         shown = project(*arguments)
     assert (told.exit_code, told.codes) == (5, ["warehouse_locked"])
     assert str(pid) in told.json["errors"][0]["message"]
+    unknown = {"diff": ("different", None), "rollback": ("dry_run", True)}
+    key, value = unknown[arguments[0]]
+    assert (told.data[key], told.data["partitions"]) == (value, [])
     first, second = told.data["known"]
     assert (first["publication_id"], first["run_id"], first["row_count"]) == (newest, newest, 3)
     assert (second["ranges"], second["row_count"]) == ([["2024-01-01", "2024-01-02"]], 6)

@@ -87,6 +87,7 @@ def test_a_file_that_a_run_holds(offline: Terminal) -> None:
     assert told.data["source"] == "dagster"
     (one,) = told.data["entries"]
     assert (one["publication_id"], one["ranges"]) == (run, [["2024-01-01", "2024-01-02"]])
+    assert (one["row_count"], one["rows"]) == (6, None)
     assert "the newest that Dagster knows" in shown.out
     assert str(pid) in shown.err
 

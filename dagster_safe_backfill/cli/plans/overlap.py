@@ -92,8 +92,8 @@ def _is_done(dagster: Dagster, backfill: Backfill) -> bool:
 
 def _of_runs(dagster: Dagster, wanted: Sequence[Wanted]) -> Guard:
     """Return the guard against runs by themselves, such as one that was launched from an asset's or a job's page."""
-    told = dagster.ask(documents.OPEN_RUNS, statuses=sorted(RUNS_OPEN), limit=_MOST_RUNS)["runsOrError"]
-    runs: Sequence[Mapping[str, Any]] = told.get("results", ())
+    answer = dagster.ask(documents.OPEN_RUNS, statuses=sorted(RUNS_OPEN), limit=_MOST_RUNS)["runsOrError"]
+    runs: Sequence[Mapping[str, Any]] = answer.get("results", ())
     for run in runs:
         for one in wanted:
             if not _materializes(run, one.asset):

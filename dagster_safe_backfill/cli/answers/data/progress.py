@@ -19,7 +19,7 @@ class StateCountsData(TypedDict):
 
     Attributes:
         live: Published.
-        staged: ComputedData and audited, and not published.
+        staged: Computed and audited, and not published.
         rejected: Blocked by an audit.
         failed: Not computed, because of an error.
         cancelled: Not computed, because the backfill or the run was cancelled.

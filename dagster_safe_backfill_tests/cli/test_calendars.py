@@ -195,7 +195,7 @@ def test_a_plan_tells_the_keys_and_the_runs(
     told = calendars("plan", name, *arguments, "--dry-run", "--json")
     assert told.exit_code == 0, told.out
     (planned,) = told.data["plan"]["assets"]
-    assert [(run["first"], run["last"], run["partitions"]) for run in planned["runs"]] == runs
+    assert [(run["first"], run["last"], run["partition_count"]) for run in planned["runs"]] == runs
     assert len(planned["reasons"]) == sum(run[2] for run in runs)
 
 

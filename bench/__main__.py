@@ -13,6 +13,7 @@ from bench.measure import (
     Measured,
     audit_seconds,
     batches,
+    command,
     import_seconds,
     loaded_by,
     measure,
@@ -50,6 +51,7 @@ def main() -> int:
         batches=batches(turns=1 if is_quick else 3),
         sameness=sameness(turns=5 if is_quick else 15),
         retention=retention(),
+        command=command(turns=1 if is_quick else 5),
     )
     print(*report.tables(), sep="\n")
     print("\n### Aims\n")

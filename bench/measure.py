@@ -22,6 +22,7 @@ from pathlib import Path
 from statistics import median
 
 from bench import data
+from bench.command import Command
 from bench.contenders import NO_OP, Job
 
 Publications = Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]
@@ -125,6 +126,11 @@ def retention() -> dict[str, dict[str, float]]:
 def batches(*, turns: int) -> Batches:
     """Return what `bench.batches` measured."""
     return json.loads(_python("-m", "bench.batches", str(turns)).splitlines()[-1])
+
+
+def command(*, turns: int) -> Command:
+    """Return what `bench.command` measured."""
+    return json.loads(_python("-m", "bench.command", str(turns)).splitlines()[-1])
 
 
 def _python(*arguments: str, stream: str = "stdout") -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.batches import DAYS as BATCHED_DAYS
+from bench.command import BY_CODE, BY_URL, HELP, IMPORT, LIST, LONG, VALIDATE, YEAR, Command
 from bench.contenders import BARE, BUILT_IN, CHECKS, FORMS, NO_OP, SAFE, TIGHT, TIGHT_MB
 from bench.data import MEMORY_LIMIT_MB
 from bench.measure import Batches, Measured, Publications
@@ -22,6 +23,18 @@ MAX_OVER_GROUP_BY, MIN_UNDER_CHECKS = 3, 3
 MAX_OVER_BARE_PUBLICATION = 1.3
 _PUBLICATION = ("write", "publish")
 UNWANTED = ("pandas", "snowflake")
+COMMANDS: Sequence[tuple[str, str, float]] = (
+    (HELP, IMPORT, 0.25),
+    (f"list, {BY_URL}", IMPORT, 0.5),
+    (f"status of {YEAR:,}, {BY_URL}", IMPORT, 0.5),
+    (f"status of {LONG:,}, {BY_URL}", IMPORT, 1),
+    (f"plan of {YEAR:,}, {BY_URL}", IMPORT, 0.5),
+    (f"plan of {YEAR:,}, {BY_CODE}", LIST, 2),
+    (f"plan of {YEAR:,}, {BY_CODE}", VALIDATE, 1),
+    (f"plan of {LONG:,}, {BY_CODE}", VALIDATE, 2),
+)
+"""A call of the command, one that does less, and how many times as long as that it may take, beside the webserver's
+own time."""
 
 Aim = tuple[str, str, bool]
 """What must be shown, what was found, and whether that is enough."""
@@ -40,6 +53,7 @@ class Report:
         batches: What the ways to cut a backfill took, by way and quantity.
         sameness: CPU seconds of a write and a merge, exact and plain, by type; see `bench.sameness`.
         retention: What retention took, by case and quantity; see `bench.retention`.
+        command: Seconds of calls of the command, and of what they are compared with; see `bench.command`.
     """
 
     results: Mapping[tuple[str, int, int], Measured]
@@ -50,6 +64,7 @@ class Report:
     batches: Batches
     sameness: Mapping[str, Mapping[str, float]]
     retention: Mapping[str, Mapping[str, float]]
+    command: Command
 
     @property
     def days(self) -> list[int]:
@@ -91,6 +106,7 @@ class Report:
                 f"- {case}: {one['seconds']:.2f} s, {one['statements']} statements,"
                 f" the longest session that writes {one['longest']:.2f} s"
             )
+        yield from _called(self.command)
         yield "\n### Import\n"
         yield ", ".join(f"{module} {seconds:.2f} s" for module, seconds in self.imports.items())
 
@@ -124,6 +140,7 @@ class Report:
         ratio = self.audits["eight_checks"] / ours
         yield f"at least {MIN_UNDER_CHECKS} x faster than eight checks", f"{ratio:.2f}", ratio >= MIN_UNDER_CHECKS
         yield from _Undoable(measured=self.publications).aims()
+        yield from _quick_calls(self.command)
         library, dagster = (self.imports[module] for module in ("dagster_safe_backfill", "dagster"))
         ratio = library / dagster
         yield f"import at most {MAX_IMPORT} x dagster's", f"{ratio:.2f}", ratio <= MAX_IMPORT
@@ -251,6 +268,27 @@ def _cut(ways: Batches) -> Iterator[str]:
         mark = "" if times == 1 else f" * {found['days']:.0f} runs: {found['wall']:.1f} ({found['cpu']:.1f})"
         shown = f"{found['wall'] * times:.1f} ({found['cpu'] * times:.1f})"
         yield f"| {name} | {shown}{mark} | {found['peak_mb']:.0f} |"
+
+
+def _called(calls: Command) -> Iterator[str]:
+    """Return the table of the command's calls."""
+    yield "\n### Calls of safe-backfill: wall seconds of the whole process, medians\n"
+    yield "| | seconds | of them the webserver's | imported |"
+    yield "|---" * 4 + "|"
+    for name, one in calls.items():
+        loaded = ", ".join(sorted({*one} - {"seconds", "waited"}))
+        waited = f"{one['waited']:.2f}" if "waited" in one and BY_URL in name else ""
+        yield f"| {name} | {one['seconds']:.2f} | {waited} | {loaded} |"
+
+
+def _quick_calls(calls: Command) -> Iterator[Aim]:
+    for name, other, bound in COMMANDS:
+        own = calls[name]["seconds"] - calls[name]["waited"]
+        ratio = own / calls[other]["seconds"]
+        what = f"safe-backfill {name}: at most {bound} x {other}, beside the webserver's own time"
+        yield what, f"{ratio:.2f}, {own:.2f} s", ratio <= bound
+    loading = [name for name, one in calls.items() if BY_URL in name and "dagster" in one]
+    yield "safe-backfill by url imports no dagster", f"{loading or 'none does'}", not loading
 
 
 def _times(one: Measured) -> str:

@@ -33,6 +33,9 @@ class RollbackConfig(dg.Config):
         dry_run: If True, the job only reports what would change.
         force: If True, later publications of the partitions and changes made outside the library are undone too.
             Otherwise the job refuses such partitions.
+        shown_publications: All publications that `safe-backfill rollback --force` showed before somebody said yes. If
+            it isn't empty, the job refuses to undo others as well.
+        shown_live: A digest of the live rows that it showed. If it isn't None, the job refuses to replace other rows.
 
     Example:
         ```python
@@ -51,6 +54,8 @@ class RollbackConfig(dg.Config):
     force: bool = Field(
         default=False, description="Also undo later publications of the partitions, and changes made by hand."
     )
+    shown_publications: list[str] = Field(default=[], description="If not empty, undo no others, even with force.")
+    shown_live: str | None = Field(default=None, description="The digest of the only live rows to replace.")
 
 
 class RetentionConfig(dg.Config):
@@ -116,6 +121,8 @@ def build_rollback_job(
     def roll_back(context: dg.OpExecutionContext, config: RollbackConfig) -> None:
         if sum(map(bool, (config.publication_id, config.publication_ids, config.backfill_id))) > 1:
             raise ConfigurationError("give a publication_id, publication_ids or a backfill_id, not both")
+        if bool(config.shown_publications) != bool(config.shown_live):
+            raise ConfigurationError("give shown_publications and shown_live together, or neither")
         upkeep = _upkeep()
         table_io = table_io_of(getattr(context.resources, io_manager_key), key)
         order = _order(asset, context.instance)
@@ -130,6 +137,9 @@ def build_rollback_job(
                 publication_ids=tuple(config.publication_ids),
                 backfill_id=config.backfill_id,
                 keys=_expanded(config.partitions, order, asset=key),
+                shown=upkeep.Shown(publications=tuple(config.shown_publications), live=config.shown_live)
+                if config.shown_publications and config.shown_live
+                else None,
             ),
             archive_for=timedelta(days=archive_days),
             force=config.force,

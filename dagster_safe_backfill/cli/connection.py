@@ -96,7 +96,7 @@ class Connection:
         # Imported here, and by name: these modules import Dagster, which takes a second.
         repositories = importlib.import_module(_API).repositories(self._code)
         kind = importlib.import_module("dagster_safe_backfill.cli.definitions").Definitions
-        return kind(repositories, self._instance)
+        return kind(repositories, self._instance, None if self.url is None else self.dagster)
 
     @cached_property
     def _workspace(self) -> WorkspaceTransport:
@@ -119,7 +119,7 @@ class Connection:
 
     @property
     def instance(self) -> Any:
-        """Dagster's instance, of `DAGSTER_HOME`; with a URL and without it, one in memory that knows no runs."""
+        """Dagster's instance, of `DAGSTER_HOME`; with a URL one in memory, which knows no runs and no events."""
         return self._instance
 
     @cached_property
@@ -128,9 +128,9 @@ class Connection:
             return self._workspace.instance
         import dagster as dg
 
-        home = os.environ.get("DAGSTER_HOME")
+        # Not that of DAGSTER_HOME, which may be another one than the URL's.
         ephemeral: Any = dg.DagsterInstance.ephemeral  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]: untyped in Dagster
-        return self._stack.enter_context(dg.DagsterInstance.get() if home else ephemeral())
+        return self._stack.enter_context(ephemeral())
 
     @property
     def _code(self) -> Mapping[str, Any]:

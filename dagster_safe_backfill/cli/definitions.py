@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import cached_property
@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import dagster as dg
 
 from dagster_safe_backfill.assets.metadata import options_of_asset
-from dagster_safe_backfill.cli.answers.answer import unreachable, usage_error
+from dagster_safe_backfill.cli.answers.answer import CommandError, unreachable, usage_error
+from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.api.values import AUDIT, SHADOW
-from dagster_safe_backfill.cli.plans.live import LiveFacts
+from dagster_safe_backfill.cli.plans.live import ComputedFrom, LiveFacts
 from dagster_safe_backfill.errors import TableNotFoundError, WarehouseLockedError, WarehouseUnavailableError
 from dagster_safe_backfill.model.events import CHANGES_OF_LIVE, Fingerprint
 from dagster_safe_backfill.model.options import AssetOptions
-from dagster_safe_backfill.model.provenance import Provenance, digest_of_text
+from dagster_safe_backfill.model.provenance import Provenance
 from dagster_safe_backfill.model.slices import PartitionSlice
 from dagster_safe_backfill.model.states import StagedPartition
 from dagster_safe_backfill.model.tables import TableSpec
 from dagster_safe_backfill.runs.declared import ComputedAsset, LiveAsset, TableIO, computed_of
 from dagster_safe_backfill.runs.partitions import order_of
-from dagster_safe_backfill.runs.provenance.inputs import changed_inputs
+from dagster_safe_backfill.runs.provenance.inputs import changed_inputs, inputs_read
 from dagster_safe_backfill.wap.ledger.waiting import staged_partitions
 from dagster_safe_backfill.wap.write import LiveBefore, live_before
 
@@ -103,58 +104,73 @@ class LoadedAsset:
     def facts(self, keys: Sequence[str]) -> LiveFacts:
         """Return what the definition, the ledger and the live table say of some partitions.
 
+        While a run holds the file of DuckDB, `LiveFacts.held` says so, and only what the definition says is known.
+
         Raises:
-            CommandError: The warehouse is locked, or can't be reached.
+            CommandError: The warehouse can't be reached.
         """
-        spec, live = self.spec, LiveBefore(at=datetime.now(timezone.utc))
-        known: Sequence[StagedPartition] = ()
+        spec, limits = self.spec, self.options.limits
         partition_slice = self.slice_of(keys) if keys else None
-        if partition_slice is not None:
-
-            def look(session: Session) -> tuple[LiveBefore, Sequence[StagedPartition]]:
-                before = live_before(session, spec=spec, partition_slice=partition_slice)
-                return before, staged_partitions(session, spec.table, keys=keys)
-
-            # Without it, there is no database yet.
-            with suppress(TableNotFoundError):
-                live, known = self.read(look)
-        newest = {one.key: one for one in known if one.event in CHANGES_OF_LIVE}
-        fingerprints = {key: live.fingerprints.get(key, Fingerprint()) for key in keys}
-        limits, made_by = self.options.limits, self._made_by(spec)
-        return LiveFacts(
+        now, made_by = datetime.now(timezone.utc), self._made_by(spec)
+        facts = LiveFacts(
             asset=self.name,
             table=str(spec.table),
             code=made_by["code"],
-            definition=digest_of_text(repr((partition_slice and partition_slice.meanings, spec.rules))),
-            fingerprints={key: str(one) for key, one in fingerprints.items()},
-            rows={key: one.rows for key, one in newest.items()},
-            changed=self._changed(newest, fingerprints, partition_slice, made_by),
+            meanings={} if partition_slice is None else partition_slice.meanings,
+            rules=repr(spec.rules),
+            fingerprints={},
+            rows={},
+            changed={},
             batch_size=self.options.batches.size,
             goes_live=self._goes_live(),
             limit=limits.max_partitions,
-            hours=None
-            if limits.hours is None
-            else (str(limits.hours), limits.hours.allows(datetime.now(timezone.utc))),
+            hours=None if limits.hours is None else (str(limits.hours), limits.hours.allows(now)),
             reads_itself=self.key in self.computed_by.asset_deps[self.computed_by.key],
         )
+        if partition_slice is None:
+            return facts
+        try:
+            live, known = self._look(spec, partition_slice)
+        except CommandError as error:
+            if error.problem.code != "warehouse_locked":
+                raise
+            return replace(facts, held=f"{error.problem.message.rstrip('.')}.")
+        newest = {one.key: one for one in known if one.event in CHANGES_OF_LIVE}
+        fingerprints = {key: live.fingerprints.get(key, Fingerprint()) for key in keys}
+        return replace(
+            facts,
+            fingerprints={key: str(one) for key, one in fingerprints.items()},
+            rows={key: one.rows for key, one in newest.items()},
+            changed=self._changed(newest, fingerprints, partition_slice, made_by),
+            computed_from=_computed_from(newest) if self.instance.is_ephemeral else {},
+        )
+
+    def _look(self, spec: TableSpec, partition_slice: PartitionSlice) -> tuple[LiveBefore, Sequence[StagedPartition]]:
+        """Return the live partitions, and what the ledger says of them; both are empty if there is no database yet."""
+
+        def look(session: Session) -> tuple[LiveBefore, Sequence[StagedPartition]]:
+            before = live_before(session, spec=spec, partition_slice=partition_slice)
+            return before, staged_partitions(session, spec.table, keys=partition_slice.keys)
+
+        return self.read_soon(look, default=(LiveBefore(at=datetime.now(timezone.utc)), ()))
 
     def _changed(
         self,
         newest: Mapping[str, StagedPartition],
         fingerprints: Mapping[str, Fingerprint],
-        partition_slice: PartitionSlice | None,
+        partition_slice: PartitionSlice,
         now: Mapping[str, str | None],
     ) -> dict[str, list[str]]:
         """Return what changed since the newest publication of each partition."""
         changed: dict[str, list[str]] = {}
         made_by = {key: one.provenance for key, one in newest.items() if one.event == "published" and one.provenance}
-        if self.computed is not None and partition_slice is not None:
+        if self.computed is not None:
             meanings = partition_slice.meanings
             for key, provenance in made_by.items():
                 reason = provenance.why_defined_otherwise(Provenance({**now, "partition": meanings[key]}))
                 if reason is not None:
                     changed.setdefault(key, []).append(reason)
-        # An instance in memory knows no events, so all would seem to have changed.
+        # An instance in memory stands for that of a URL, which is asked what changed; see `computed_from`.
         if made_by and not self.instance.is_ephemeral:
             inputs = changed_inputs(self.computed_by, self.computed_by.key, made_by, instance=self.instance)
             for key, reason in inputs.items():
@@ -219,6 +235,20 @@ class LoadedAsset:
             return default
 
 
+def _computed_from(newest: Mapping[str, StagedPartition]) -> dict[str, ComputedFrom]:
+    """Return what partitions were computed from, of those whose newest change is a publication that recorded it."""
+    found: dict[str, ComputedFrom] = {}
+    for key, one in newest.items():
+        if one.event == "published" and one.provenance is not None:
+            read = inputs_read(one.provenance)
+            found[key] = ComputedFrom(
+                at=one.computed_at.timestamp(),
+                upstream={name: state.keys for name, state in read.items()},
+                versioned=frozenset(name for name, state in read.items() if state.versions),
+            )
+    return found
+
+
 @contextmanager
 def reaching() -> Generator[None, None, None]:
     """Raise a `CommandError` if the block can't reach the warehouse, or a DuckDB file is held by another process."""
@@ -238,11 +268,15 @@ class Definitions:
     Args:
         repositories: Their repository definitions.
         instance: Dagster's instance.
+        elsewhere: The Dagster of a URL, whose dynamic partitions the instance, which is in memory, is to know.
     """
 
-    def __init__(self, repositories: Sequence[Any], instance: dg.DagsterInstance) -> None:
+    def __init__(
+        self, repositories: Sequence[Any], instance: dg.DagsterInstance, elsewhere: Dagster | None = None
+    ) -> None:
         self._repositories = repositories
         self._instance = instance
+        self._elsewhere = elsewhere
 
     @cached_property
     def _assets(self) -> Mapping[dg.AssetKey, tuple[dg.AssetsDefinition, Any]]:
@@ -285,6 +319,7 @@ class Definitions:
                     f"{key.to_user_string()} is kept by a {type(table_io).__name__}, which has no ledger",
                     hint="give it an I/O manager of this library, such as RangeDuckDBIOManager",
                 )
+            self._take_over_dynamic_keys(definition)
             yield LoadedAsset(
                 definition=definition,
                 computed_by=computed_by,
@@ -294,6 +329,16 @@ class Definitions:
                 instance=self._instance,
             )
 
+    def _take_over_dynamic_keys(self, definition: dg.AssetsDefinition) -> None:
+        """Let the instance in memory know an asset's dynamic partitions, which are stored in the URL's."""
+        dimensions = _dynamic(definition.partitions_def)
+        if self._elsewhere is None or not dimensions:
+            return
+        keys_of = self._elsewhere.dynamic_keys(definition.key.to_user_string())
+        for dimension, name in dimensions.items():
+            if keys := keys_of.get(dimension):
+                self._instance.add_dynamic_partitions(name, keys)
+
     def _found(self, name: str) -> tuple[dg.AssetsDefinition, Any]:
         asked = dg.AssetKey.from_user_string(name)
         live = self._assets.get(_live(asked)) or self._assets.get(asked)
@@ -301,6 +346,19 @@ class Definitions:
             known = ", ".join(self.live_assets()[:10]) or "none"
             raise usage_error("unknown_asset", f"the definitions have no asset {name}", hint=f"there are {known}")
         return live
+
+
+def _dynamic(definition: dg.PartitionsDefinition[Any] | None) -> dict[str, str]:
+    """Return a mapping from each dimension with dynamic partitions to the name under which Dagster stores them."""
+    if isinstance(definition, dg.MultiPartitionsDefinition):
+        parts = {one.name: one.partitions_def for one in definition.partitions_defs}
+    else:
+        parts = {"default": definition}
+    return {
+        dimension: part.name
+        for dimension, part in parts.items()
+        if isinstance(part, dg.DynamicPartitionsDefinition) and part.name is not None
+    }
 
 
 def _with_their_own(name: str, resources: Mapping[str, Any]) -> dict[str, Any]:

@@ -92,12 +92,12 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.DONE
     except (Exception, KeyboardInterrupt) as error:
-        told = _told(error)
-        output.fail(told)
-        return told.exit_code
+        failure = _as_command_error(error)
+        output.fail(failure)
+        return failure.exit_code
 
 
-def _told(error: BaseException) -> CommandError:
+def _as_command_error(error: BaseException) -> CommandError:
     """Return an error as the command tells it: no call ends with a traceback."""
     if isinstance(error, CommandError):
         return error

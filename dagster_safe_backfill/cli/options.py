@@ -40,7 +40,7 @@ _OUTPUT = (
 )
 
 
-def verb(name: str, *options: Callable[[Any], Any]) -> Callable[[Callable[..., Answer]], click.Command]:
+def verb(name: str, *options: Callable[[Any], Any]) -> Callable[[Callable[..., Answer[object]]], click.Command]:
     """Make a function a verb of the command.
 
     The function gets a `Connection`, an `Output` and the verb's own parameters, and returns an `Answer`.
@@ -51,7 +51,7 @@ def verb(name: str, *options: Callable[[Any], Any]) -> Callable[[Callable[..., A
         options: The verb's own arguments and options, in the order of its help.
     """
 
-    def decorate(function: Callable[..., Answer]) -> click.Command:
+    def decorate(function: Callable[..., Answer[object]]) -> click.Command:
         @functools.wraps(function)
         def call(
             *,

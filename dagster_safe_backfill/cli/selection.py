@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,7 +93,8 @@ class Selection:
     Attributes:
         first: The first key of a range.
         last: The last key of it, which is included.
-        keys: Keys one by one.
+        names: Texts with a key each, or several with commas between.
+        keys: Keys one by one, which may contain commas.
         dimensions: A mapping from the name of a dimension to its keys.
         newest: How many of the last partitions.
         is_all: True for all partitions.
@@ -100,6 +103,7 @@ class Selection:
 
     first: str | None = None
     last: str | None = None
+    names: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
     dimensions: Mapping[str, Sequence[str]] = field(default_factory=dict[str, "Sequence[str]"])
     newest: int | None = None
@@ -116,7 +120,7 @@ class Selection:
         """The options that name partitions."""
         given = {
             "--from/--to": self.first or self.last,
-            "--partitions": self.keys,
+            "--partitions": self.names or self.keys,
             "--dimension": self.dimensions,
             "--last": self.newest,
             "--all": self.is_all,
@@ -141,15 +145,29 @@ class Selection:
             )
         if not asset.keys:
             raise usage_error("no_partitions", f"{asset.key} has no partitions yet")
+        if asset.kind == "multi" and (self.first or self.last or self.newest):
+            raise self._no_order(asset)
         if self.first or self.last:
             return [*_range(asset.keys, self.first, self.last, of=asset.key)]
         if self.newest is not None:
             return [*asset.keys[-self.newest :]]
         if self.dimensions:
             return self._of_dimensions(asset)
-        if self.keys:
-            return _known(self.keys, asset)
+        if self.names or self.keys:
+            return _known(self.names, self.keys, asset)
         return [*asset.keys]
+
+    def _no_order(self, asset: Asset) -> CommandError:
+        """Return the error of a range of multi-partitions, which could mean cells in a row, or a rectangle."""
+        parts = [(one or "").split("|") for one in (self.first, self.last)]
+        ends = [one if len(one) == len(asset.dimensions) else ["FIRST", "LAST"] for one in parts]
+        pairs = zip(asset.dimensions, *ends, strict=True) if self.first and self.last and ends == parts else ()
+        shown = [f"--dimension {name}={first}{_RANGE}{last}" for name, first, last in pairs]
+        return usage_error(
+            "no_order",
+            f"{asset.key} has the dimensions {' and '.join(asset.dimensions)}, so its partitions are in no one order",
+            hint=f"name a range of each dimension: {' '.join(shown) or f'--dimension NAME=FIRST{_RANGE}LAST'}",
+        )
 
     def _of_dimensions(self, asset: Asset) -> list[str]:
         if asset.kind != "multi":
@@ -194,15 +212,15 @@ def selection_of(
         only.add("changed")
     if reprocess is not None and (missing or failed or changed):
         raise usage_error("contradiction", "--reprocess says already which partitions are taken; leave out the others")
-    # A key may have commas itself: then it is looked up whole, in `_known`.
-    keys = [*names, *(_lines(file) if file is not None else ())]
+    keys = () if file is None else _lines(file)
     found = Selection(
         first=first,
         last=last,
+        names=tuple(names),
         keys=tuple(keys),
         dimensions=dict(map(_dimension, dimensions)),
         newest=newest,
-        is_all=is_all or (reprocess == "completed" and not (first or last or keys or dimensions or newest)),
+        is_all=is_all or (reprocess == "completed" and not (first or last or names or keys or dimensions or newest)),
         only=frozenset(only),
     )
     if len(found.bases) > 1:
@@ -212,11 +230,22 @@ def selection_of(
 
 def nearest(key: str, every: Sequence[str]) -> list[str]:
     """Return the keys that are nearest to something that is none: before and after it in time, or spelled alike."""
-    # Keys of time windows in ISO 8601 sort as texts, and so do their neighbours.
-    if [*every] == sorted(every):
-        position = bisect_left(every, key)
-        return [*every[max(0, position - 1) : position + 1]]
-    return get_close_matches(key, every, 3, 0.5)
+    wanted = _numbers(key)
+    if not wanted or not all(one[:1].isdigit() for one in every):
+        return get_close_matches(key, every, 3, 0.5)
+    ordered = sorted((_numbers(one), one) for one in every)
+    position = bisect_left(ordered, (wanted, ""))
+    is_meant = position < len(every) and ordered[position][0] == wanted
+    return [one for _, one in ordered[position if is_meant else max(0, position - 1) : position + 1]]
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Return the numbers in a date, by which dates are in order however they are written; the year comes first."""
+    spaced = re.sub(r"^(\d{4})(\d{2})(\d{2})(?!\d)", r"\1 \2 \3 ", text)
+    found = [int(one) for one in re.findall(r"\d+", spaced)]
+    if len(found) >= 3 and found[0] < 1000 <= found[2]:
+        found = [found[2], *found[:2], *found[3:]]
+    return tuple(found)
 
 
 def _range(every: Sequence[str], first: str | None, last: str | None, *, of: str) -> Sequence[str]:
@@ -243,23 +272,29 @@ def _no_key(key: str, every: Sequence[str], *, of: str, option: str | None = Non
     return usage_error("unknown_partition", f"{said} not a partition of {of}", hint=hint, partitions=[key])
 
 
-def _known(names: Sequence[str], asset: Asset) -> list[str]:
-    """Return the keys that texts name, each a key or several with commas between."""
+def _known(names: Sequence[str], keys: Sequence[str], asset: Asset) -> list[str]:
+    """Return the keys that are named: by texts, each a key or several with commas between, and one by one."""
     position = {key: number for number, key in enumerate(asset.keys)}
     found: set[str] = set()
-    for name in names:
-        parts = [one.strip() for one in name.split(",")]
-        if name in position and len(parts) > 1 and all(part in position for part in parts):
-            raise usage_error(
-                "ambiguous_keys",
-                f"{name} is a partition of {asset.key}, and so is each of {', '.join(parts)}",
-                hint="give them by --partitions-file, one key a line",
-            )
-        for key in [name] if name in position else parts:
-            if key not in position:
-                raise _no_key(key, asset.keys, of=asset.key)
-            found.add(key)
+    for key in (*keys, *chain.from_iterable(_split(name, position, asset) for name in names)):
+        known = key if key in position else key.strip()
+        if known not in position:
+            raise _no_key(known, asset.keys, of=asset.key)
+        found.add(known)
     return sorted(found, key=position.__getitem__)
+
+
+def _split(name: str, known: Container[str], asset: Asset) -> Sequence[str]:
+    parts = name.split(",")
+    if name not in known:
+        return parts
+    if len(parts) > 1 and all(part.strip() in known for part in parts):
+        raise usage_error(
+            "ambiguous_keys",
+            f"{name} is a partition of {asset.key}, and so is each of {', '.join(map(str.strip, parts))}",
+            hint="give them by --partitions-file, one key a line",
+        )
+    return [name]
 
 
 def _keys_and_ranges(names: Sequence[str], every: Sequence[str], *, of: str) -> set[str]:
@@ -290,7 +325,7 @@ def _lines(file: str) -> list[str]:
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise usage_error("unreadable_file", f"{file} can't be read: {error}") from error
-    found = [line.strip() for line in text.splitlines() if line.strip()]
+    found = [line for line in text.splitlines() if line.strip()]
     if not found:
         raise usage_error("empty_file", f"{file} names no partitions")
     return found

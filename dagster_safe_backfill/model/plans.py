@@ -6,6 +6,7 @@ short digests: one for the code of each asset, one for the live rows of each par
 
 from __future__ import annotations
 
+import json
 from base64 import b64decode, urlsafe_b64encode
 from binascii import Error
 from collections.abc import Iterable, Mapping
@@ -19,7 +20,8 @@ REASON_TAG = "safe_backfill/reason"
 OWNER_TAG = "safe_backfill/owner"
 """The tag that says who answers for it."""
 CONFIRMED_TAG = "safe_backfill/confirmed_partitions"
-"""The tag with the exact number of partitions that a person confirmed; see `Limits.max_partitions`."""
+"""The tag with the exact number of partitions that a person confirmed, or with that of each asset as JSON; see
+`Limits.max_partitions`."""
 ORDER_TAG = "safe_backfill/order"
 """The tag by which the batches of a run are worked on in another order."""
 NEWEST_FIRST = "newest_first"
@@ -117,3 +119,23 @@ def tags_of(
         (ORDER_TAG, NEWEST_FIRST if newest_first else None),
     )
     return tags | {name: value for name, value in given if value is not None}
+
+
+def confirmed_tags(counts: Mapping[str, int]) -> dict[str, str]:
+    """Return the tag that confirms exact numbers of partitions: of one asset the number, of several JSON."""
+    if not counts:
+        return {}
+    only = [*counts.values()]
+    return {CONFIRMED_TAG: str(only[0]) if len(only) == 1 else json.dumps(dict(counts), separators=(",", ":"))}
+
+
+def is_confirmed(tags: Mapping[str, str], asset: str, count: int) -> bool:
+    """Return True if the tags of a run confirm exactly this number of partitions of an asset."""
+    text = tags.get(CONFIRMED_TAG, "")
+    if not text.startswith("{"):
+        return text == str(count)
+    try:
+        counts: Mapping[str, object] = json.loads(text)
+    except ValueError:
+        return False
+    return counts.get(asset) == count

@@ -60,8 +60,7 @@ class Archive:
     """The table in which the rows that a change replaced are kept.
 
     Attributes:
-        table: The archive. It has the live table's columns, and at least the previous rows of `keys`. None if no rows
-            are kept.
+        table: The archive, with at least the previous rows of `keys`; None if no rows are kept.
         keys: The keys of the partitions whose previous rows are in the archive.
         keep_for: How long the archive is kept after the change was recorded.
     """
@@ -234,11 +233,8 @@ class Judged:
     @property
     def blocked(self) -> tuple[str, ...]:
         """The keys of the partitions that an audit forbids to publish, in the order of the slice."""
-        # A set, because several audits may block one partition. The order is that of the slice.
-        keys: set[str] = set()
-        for result in self.results:
-            keys.update(result.blocking_keys)
-        return tuple(filter(keys.__contains__, self.staged.keys))
+        blocking = {key for result in self.results for key in result.blocking_keys}
+        return tuple(filter(blocking.__contains__, self.staged.keys))
 
 
 class Seal:
@@ -310,6 +306,8 @@ class RolledBack:
         table: The live table.
         publication_id: The rollback's own id in the ledger, with which it can be rolled back.
         undone: The ids of the publications that were rolled back.
+        layers: The ids of all changes that were undone: with `force`, also of those on top of these publications.
+        replaced: A mapping from partition key to the fingerprint of the live rows before the rollback.
         row_counts: A mapping from partition key to the numbers of rows that changed.
         already: A mapping from the keys of partitions that were already rolled back to the id of that rollback.
         untouched: The keys of the partitions in which the publications had changed nothing.
@@ -325,6 +323,8 @@ class RolledBack:
     table: TableRef
     publication_id: str
     undone: tuple[str, ...]
+    layers: tuple[str, ...] = ()
+    replaced: Mapping[str, Fingerprint] = field(default_factory=dict[str, Fingerprint])
     row_counts: Mapping[str, RowCounts] = field(default_factory=dict[str, RowCounts])
     already: Mapping[str, str] = field(default_factory=dict[str, str])
     untouched: tuple[str, ...] = ()

@@ -27,12 +27,14 @@ from dagster_safe_backfill.wap.ledger.history import partition_keys
 from dagster_safe_backfill.wap.measure.live import measure_live
 from dagster_safe_backfill.wap.retention import Kept, RetentionRules, Retired, drop_found, owners, retire
 from dagster_safe_backfill.wap.rollback.rollback import Chosen, rollback
+from dagster_safe_backfill.wap.rollback.undone import Shown
 from dagster_safe_backfill.wap.tables.read import read, select_text
 from dagster_safe_backfill.wap.tables.store import store
 from dagster_safe_backfill.warehouses.frames import dtypes_of, load_type_of, no_rows
 
 __all__ = [
     "Chosen",
+    "Shown",
     "drop_expired",
     "frame_metadata",
     "load_type_of",

@@ -13,8 +13,9 @@ from typing import Any
 import duckdb
 import pytest
 
-from dagster_safe_backfill.cli.main import run
-from dagster_safe_backfill_tests.e2e.dagster_dev import home_in, served
+from dagster_safe_backfill.cli.main import VERBS, run
+from dagster_safe_backfill_tests.cli.answers import check_answer
+from dagster_safe_backfill_tests.e2e.dagster_dev import ROOT, home_in, served
 
 PROJECT = "dagster_safe_backfill_tests.cli.project"
 
@@ -36,6 +37,12 @@ class Told:
     def data(self) -> Any:
         """The data of the envelope."""
         return self.json["data"]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many partitions are in each state, without those in which none is; of `launch` as it was followed."""
+        counts = (self.data.get("progress") or self.data)["counts"]
+        return {state: count for state, count in counts.items() if count}
 
     @property
     def codes(self) -> list[str]:
@@ -63,6 +70,8 @@ class Terminal:
         code = run([*arguments, *(self.place if place is None else place)])
         out, err = self.capture.readouterr()
         assert "Traceback" not in out + err
+        if "--json" in arguments:
+            check_answer(out, exit_code=code, verb=next((one for one in arguments if one in VERBS), None))
         return Told(code, out, err)
 
     def write(self, name: str, text: str) -> None:
@@ -79,6 +88,13 @@ def reset(folder: Path) -> None:
     """Let the project's source deliver what it does by itself, for the next test on the same server."""
     for name in ("slow", "bad", "broken"):
         (folder / name).unlink(missing_ok=True)
+
+
+def _stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let calls work in a folder, where plans are saved; code servers find the project as this process does."""
+    monkeypatch.chdir(folder)
+    before = os.environ.get("PYTHONPATH")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(ROOT), before))))
 
 
 @pytest.fixture(scope="session")
@@ -99,6 +115,7 @@ def online(
 ) -> Iterator[Terminal]:
     """The command, with a webserver, a daemon and a code server that are running; the source is reset at the end."""
     folder, address = _server
+    _stand_in(folder, monkeypatch)
     monkeypatch.setenv("SALES_FOLDER", str(folder))
     monkeypatch.setenv("DAGSTER_HOME", str(folder / "home"))
     yield Terminal(folder, ("--url", address), capsys)
@@ -108,6 +125,7 @@ def online(
 @pytest.fixture
 def offline(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Terminal:
     """The command, on an instance that no daemon and no webserver serves."""
+    _stand_in(tmp_path, monkeypatch)
     monkeypatch.setenv("SALES_FOLDER", str(tmp_path))
     monkeypatch.setenv("DAGSTER_HOME", str(home_in(tmp_path)))
     return Terminal(tmp_path, ("-m", PROJECT), capsys)

@@ -23,6 +23,8 @@ def materialize(terminal: Terminal, name: str, first: str, last: str | None = No
     project: Any = importlib.import_module(PROJECT)
     asset = project.defs.get_assets_def(dg.AssetKey(name))
     tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last or first}
+    if asset.partitions_def is None:
+        tags = {}
     with dg.DagsterInstance.get() as instance:
         done = dg.materialize(
             [asset], resources=project.defs.resources, instance=instance, tags=tags, raise_on_error=False

@@ -106,13 +106,18 @@ def by_shop(partitions: sb.PartitionSlice) -> pd.DataFrame:
     return pd.DataFrame({"day": pd.to_datetime([day]), "shop": [shop], "amount": [1.0]})
 
 
+@sb.wap_asset(partitions_def=dg.DynamicPartitionsDefinition(name="regions"), partition_expr="region")
+def by_region(partitions: sb.PartitionSlice) -> pd.DataFrame:
+    return pd.DataFrame({"region": list(partitions.keys), "amount": [1.0] * len(partitions)})
+
+
 sales_job = dg.define_asset_job("sales_job", [sales])
 by_day_job = dg.define_asset_job("by_day_job", [by_day])
 
 _LIVE = [sales, batched, by_day, staged.published, by_shop]
 
 defs = dg.Definitions(
-    assets=[prices, sales, batched, by_day, *staged, by_shop],
+    assets=[prices, sales, batched, by_day, *staged, by_shop, by_region],
     jobs=[sales_job, by_day_job, *(sb.build_rollback_job(asset) for asset in _LIVE[:-1])],
     schedules=[sb.build_retention_schedule([sales, staged.published])],
     executor=dg.in_process_executor,

@@ -1,4 +1,7 @@
-"""The reference of the command, made from click; `python -m dagster_safe_backfill_tests.cli.reference` writes it."""
+"""The references of the command; `python -m dagster_safe_backfill_tests.cli.reference` writes both.
+
+That of the verbs and options is made from click, and that of the JSON by `json_page.py` from the types of the answers.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 import click
 
 from dagster_safe_backfill.cli.main import VERBS, group
+from dagster_safe_backfill_tests.cli import json_page
 
 PAGE = Path(__file__).parents[2] / "docs" / "command-reference.md"
 _SHARED = {
@@ -25,7 +29,8 @@ _SHARED = {
 }
 _HEAD = """# The command: reference
 
-Made from the command itself. [The command](command.md) explains what it is for.
+Made from the command itself. [The command](command.md) explains what it is for, and [its JSON](command-json.md)
+is a page of its own.
 """
 
 
@@ -58,3 +63,4 @@ def _section(name: str, command: click.Command | None, params: list[click.Parame
 
 if __name__ == "__main__":
     PAGE.write_text(page())
+    json_page.PAGE.write_text(json_page.page())

@@ -84,8 +84,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "empty.txt").write_text("\n")
     (folder / "other.json").write_text("{}")
     (folder / "date.yaml").write_text("ops: {a: {config: {day: 2024-01-01}}}")
-    (folder / "nothing.json").write_text('{"schema": "safe-backfill/plan/1", "id": "x", "assets": [], "launched": [],'
-                                         ' "created_at": "2024", "dagster": "x"}')  # fmt: skip
+    (folder / "nothing.json").write_text('{"schema": "safe-backfill/plan/1", "plan_id": "x", "created_at": 1.0,'
+                                         ' "assets": [], "launched": [], "dagster": "x"}')  # fmt: skip
     return folder
 
 
@@ -190,7 +190,7 @@ def test_nobody_listens(offline: Terminal) -> None:
     assert (told.exit_code, told.codes) == (5, ["unreachable"])
 
 
-@pytest.mark.parametrize("arguments", [("plan", "sales", "--last", "1"), ("history", "sales"), ("diff", "sales")])
+@pytest.mark.parametrize("arguments", [("rollback", "sales"), ("history", "sales"), ("diff", "sales")])
 def test_a_file_that_somebody_holds(offline: Terminal, arguments: tuple[str, ...]) -> None:
     materialize(offline, "sales", "2024-01-01", "2024-01-02")
     offline.write("lock_timeout", "0.5")

@@ -23,15 +23,15 @@ def numbers(one: dict[str, int]) -> tuple[int, ...]:
 def test_what_was_rejected_against_live(offline: Terminal, rejected: str) -> None:
     told = offline("diff", "sales", "--aggregate", "sum(amount)", "--rows", "--json")
     assert told.exit_code == 4
-    assert told.data["runs"] == [rejected]
+    assert told.data["run_ids"] == [rejected]
     assert numbers(told.data["total"]) == (0, 3, 0, 3)
     first, second = told.data["partitions"]
-    assert (first["partition"], first["different"], first["state"]) == ("2024-01-02", False, "rejected")
+    assert (first["partition"], first["different"], first["event"]) == ("2024-01-02", False, "rejected")
     assert (second["partition"], numbers(second)) == ("2024-01-03", (0, 3, 0, 0))
-    assert second["aggregates"] == {"sum(amount)": [60.0, -3.0]}
-    assert told.data["total"]["aggregates"] == {"sum(amount)": [120.0, 57.0]}
+    assert second["aggregates"] == {"sum(amount)": {"before": 60.0, "after": -3.0}}
+    assert told.data["total"]["aggregates"] == {"sum(amount)": {"before": 120.0, "after": 57.0}}
     assert told.data["columns"]["changed"] == {"amount": 3}
-    row = told.data["rows"][0]
+    row = told.data["samples"][0]
     assert (row["kind"], row["key"]["item"], row["before"], row["after"]) == (
         *("changed", 0),
         {"amount": 10.0},
@@ -65,7 +65,7 @@ def test_what_a_publication_changed(offline: Terminal) -> None:
     newest = materialize(offline, "sales", "2024-01-01", "2024-01-02")
     told = offline("diff", "sales", "--publication", "newest", "--json")
     assert told.exit_code == 4
-    assert told.data["publications"] == [newest]
+    assert told.data["publication_ids"] == [newest]
     assert [numbers(one) for one in told.data["partitions"]] == [(0, 3, 0, 0), (0, 0, 0, 3)]
     told = offline("diff", "sales", "--publication", first, "--json")
     assert numbers(told.data["total"]) == (6, 0, 0, 0)
@@ -87,7 +87,7 @@ def test_without_a_key(offline: Terminal) -> None:
     assert told.exit_code == 4
     assert told.data["matched_by"] == []
     assert told.data["total"]["changed"] is None
-    assert told.data["rows"][0]["after"]["shop"] == "eu"
+    assert told.data["samples"][0]["after"]["shop"] == "eu"
     assert offline("diff", "by_shop", "--publication", "newest").exit_code == 4
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill_tests.cli.conftest import PROJECT, Terminal
+from dagster_safe_backfill_tests.cli.launched import at
 from dagster_safe_backfill_tests.cli.prepared import CODE, held, materialize
 
 
@@ -37,7 +39,7 @@ def test_an_instance_without_a_daemon(offline: Terminal) -> None:
     assert verdicts(told, "sales") == {
         "io_manager": "ok",
         "rollback_job": "ok",
-        "retention": "ok",
+        "retention": "warning",
         "ledger": "ok",
         "archives": "ok",
         "shadows": "ok",
@@ -96,8 +98,40 @@ def test_a_file_that_a_run_holds(offline: Terminal) -> None:
         told = offline("doctor", "--json")
     assert told.exit_code == 4
     every = [one for one in told.data["checks"] if one["check"] == "warehouse"]
-    assert [one["verdict"] for one in every] == ["problem"] * 5
+    assert [one["verdict"] for one in every] == ["problem"] * 6
     assert str(pid) in every[0]["message"]
+
+
+def test_whether_the_retention_schedule_is_on(online: Terminal) -> None:
+    place = (*online.place, *CODE)
+    told = online("doctor", "--json", place=place)
+    assert "the schedule safe_backfill_retention is stopped" in message(told, "retention", "sales")
+    selector = {"repositoryName": "__repository__", "scheduleName": "safe_backfill_retention"}
+    start = """
+    mutation ($selector: ScheduleSelector!) {
+      startSchedule(scheduleSelector: $selector) { ... on ScheduleStateResult { scheduleState { id status } } }
+    }
+    """
+    dagster = at(online.place[1])
+    (asset,) = dagster.assets(["sales"])
+    state = dagster.ask(start, selector={**selector, "repositoryLocationName": asset.location})["startSchedule"]
+    try:
+        assert state["scheduleState"]["status"] == "RUNNING"
+        told = online("doctor", "--json", place=place)
+        assert verdicts(told, "sales")["retention"] == "ok", told.out
+        assert "safe_backfill_retention is on" in message(told, "retention", "sales")
+    finally:
+        stop = "mutation ($id: String!) { stopRunningSchedule(id: $id) { __typename } }"
+        dagster.ask(stop, id=state["scheduleState"]["id"])
+
+
+def test_a_schedule_that_no_daemon_runs(offline: Terminal) -> None:
+    with Connection(modules=[PROJECT]) as connection:
+        (asset,) = connection.dagster.assets(["sales"])
+        assert connection.dagster.schedules_of_job(asset, "safe_backfill_retention_job") == {
+            "safe_backfill_retention": False
+        }
+        assert connection.dagster.schedules_of_job(asset, "sales_job") == {}
 
 
 ANOTHER = f"""

@@ -28,14 +28,14 @@ def test_publications_rejections_and_rollbacks_the_newest_first(offline: Termina
     told = offline("history", "sales", "--json")
     assert told.exit_code == 0
     back, published, bad, oldest = told.data["entries"]
-    assert (oldest["what"], oldest["publication_id"], oldest["undone"]) == ("published", first, "partly")
-    assert (oldest["partitions"], oldest["ranges"]) == (3, [["2024-01-01", "2024-01-03"]])
+    assert (oldest["event"], oldest["publication_id"], oldest["undone"]) == ("published", first, "partly")
+    assert (oldest["partition_count"], oldest["ranges"]) == (3, [["2024-01-01", "2024-01-03"]])
     assert oldest["rows"] == {"staged": 9, "inserted": 9, "updated": 0, "deleted": 0, "unchanged": 0}
-    assert (bad["what"], bad["run_id"], bad["failed_audits"]) == ("rejected", rejected, ["amount_positive"])
-    assert (published["what"], published["publication_id"], published["undone"]) == ("published", again, "no")
-    assert (back["what"], back["undoes"], back["rows"]["deleted"]) == ("rolled_back", [first], 3)
+    assert (bad["event"], bad["run_id"], bad["rejected_by"]) == ("rejected", rejected, ["amount_positive"])
+    assert (published["event"], published["publication_id"], published["undone"]) == ("published", again, "no")
+    assert (back["event"], back["undoes"], back["rows"]["deleted"]) == ("rolled_back", [first], 3)
     assert back["archive_exists"]
-    assert back["archive_expires_at"] > back["at"]
+    assert back["archive_expires_at"] > back["recorded_at"]
     assert offline("history", "sales", "--limit", "2", "-q").out.split() == [back["publication_id"], again]
     shown = " ".join(offline("history", "sales").out.split())
     assert "partly undone since" in shown
@@ -46,7 +46,10 @@ def test_one_partition(offline: Terminal) -> None:
     first = materialize(offline, "sales", "2024-01-01", "2024-01-03")
     offline("rollback", "sales", "--yes", "--in-process")
     told = offline("history", "sales", "2024-01-02", "--json")
-    assert [(one["what"], one["partitions"]) for one in told.data["entries"]] == [("rolled_back", 1), ("published", 1)]
+    assert [(one["event"], one["partition_count"]) for one in told.data["entries"]] == [
+        ("rolled_back", 1),
+        ("published", 1),
+    ]
     assert told.data["entries"][1]["publication_id"] == first
     assert offline("history", "sales", "2024-01-09", "--json").data["entries"] == []
 
@@ -54,7 +57,7 @@ def test_one_partition(offline: Terminal) -> None:
 def test_what_is_staged_and_waits(offline: Terminal) -> None:
     run = materialize(offline, "staged__shadow", "2024-01-01", "2024-01-02")
     (one,) = offline("history", "staged", "--json").data["entries"]
-    assert (one["what"], one["run_id"], one["partitions"], one["rows"]["staged"]) == ("staged", run, 2, 6)
+    assert (one["event"], one["run_id"], one["partition_count"], one["rows"]["staged"]) == ("staged", run, 2, 6)
     assert offline("history", "staged__shadow", "--json").data["asset"] == "staged"
 
 
@@ -84,6 +87,7 @@ def test_a_file_that_a_run_holds(offline: Terminal) -> None:
     assert told.data["source"] == "dagster"
     (one,) = told.data["entries"]
     assert (one["publication_id"], one["ranges"]) == (run, [["2024-01-01", "2024-01-02"]])
+    assert (one["row_count"], one["rows"]) == (6, None)
     assert "the newest that Dagster knows" in shown.out
     assert str(pid) in shown.err
 

@@ -30,7 +30,9 @@ def test_a_plan_is_carried_out_by_the_daemon(online: Terminal) -> None:
     rows = online.sql(LIVE.format("sales", "2024-01-01", "2024-01-03"))
     assert rows == [("2024-01-01", 3), ("2024-01-02", 3), ("2024-01-03", 3)]
     backfills = online("list", "--json", "--limit", "50").data["backfills"]
-    tags = next(one["tags"] for one in backfills if one["tags"].get("safe_backfill/plan") == plan.data["plan"]["id"])
+    tags = next(
+        one["tags"] for one in backfills if one["tags"].get("safe_backfill/plan") == plan.data["plan"]["plan_id"]
+    )
     assert tags["safe_backfill/reason"] == "a fix"
     assert tags["safe_backfill/owner"] == "ann"
 
@@ -88,6 +90,17 @@ def test_without_a_daemon_a_cancelled_backfill_goes_on(offline: Terminal) -> Non
 def test_in_process_beside_a_daemon_is_refused(online: Terminal) -> None:
     told = online("launch", "batched", "--last", "1", "--in-process", "--yes", "--json", place=CODE)
     assert (told.exit_code, told.codes) == (3, ["daemon_runs"])
+
+
+@pytest.mark.parametrize("option", ["--missing", "--changed"])
+def test_a_plan_of_some_of_all_partitions_holds_true(offline: Terminal, option: str) -> None:
+    """It looks at all partitions to choose, and is compared by those that it chose."""
+    materialize(offline, "sales", "2024-01-01", "2024-01-05")
+    offline.sql("UPDATE shop.sales SET amount = 11 WHERE day = '2024-01-03'")
+    plan = _saved(offline, "sales", option)
+    told = offline("launch", plan, "--dry-run", "--json")
+    assert told.exit_code == 0, told.out
+    assert len(told.data["plan"]["assets"][0]["reasons"]) == (26 if option == "--missing" else 1)
 
 
 def test_a_plan_of_the_code_needs_the_code(online: Terminal) -> None:

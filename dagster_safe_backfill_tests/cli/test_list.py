@@ -26,10 +26,12 @@ def test_with_a_webserver(online: Terminal) -> None:
     backfill_id = launch(at(online.place[1]), ["by_day"], "18", "18", **tags)
     told = online("list", "--asset", "by_day", "--json")
     assert told.exit_code == 0
-    (one,) = [one for one in told.data["backfills"] if one["id"] == backfill_id]
-    assert (one["plan"], one["owner"], one["reason"]) == ("p2", "bob", None)
+    (one,) = [one for one in told.data["backfills"] if one["backfill_id"] == backfill_id]
+    assert (one["plan_id"], one["owner"], one["reason"]) == ("p2", "bob", None)
     assert backfill_id in online("list", "-q").out.splitlines()
-    assert backfill_id not in [one["id"] for one in online("list", "--asset", "staged", "--json").data["backfills"]]
+    assert backfill_id not in [
+        one["backfill_id"] for one in online("list", "--asset", "staged", "--json").data["backfills"]
+    ]
 
 
 def test_what_is_open_comes_first(offline: Terminal) -> None:
@@ -43,13 +45,13 @@ def test_what_is_open_comes_first(offline: Terminal) -> None:
         assert backfill is not None
         instance.update_backfill(backfill.with_status(BulkActionStatus.COMPLETED_SUCCESS))
     told = offline("list", "--json")
-    assert [one["id"] for one in told.data["backfills"]] == [older, newer]
-    assert [one["is_open"] for one in told.data["backfills"]] == [True, False]
+    assert [one["backfill_id"] for one in told.data["backfills"]] == [older, newer]
+    assert [one["is_over"] for one in told.data["backfills"]] == [False, True]
     first = told.data["backfills"][0]
-    assert (first["plan"], first["owner"], first["reason"]) == ("p1", "ann", "a fix")
-    assert [one["id"] for one in offline("list", "--open", "--json").data["backfills"]] == [older]
-    assert [one["id"] for one in offline("list", "--asset", "batched", "--json").data["backfills"]] == [newer]
-    assert [one["id"] for one in offline("list", "--limit", "1", "--json").data["backfills"]] == [older]
+    assert (first["plan_id"], first["owner"], first["reason"]) == ("p1", "ann", "a fix")
+    assert [one["backfill_id"] for one in offline("list", "--open", "--json").data["backfills"]] == [older]
+    assert [one["backfill_id"] for one in offline("list", "--asset", "batched", "--json").data["backfills"]] == [newer]
+    assert [one["backfill_id"] for one in offline("list", "--limit", "1", "--json").data["backfills"]] == [older]
     assert offline("list", "-q").out == f"{older}\n{newer}\n"
     shown = offline("list").out
     assert "ann" in shown

@@ -25,10 +25,10 @@ def test_a_first_plan(project: Terminal) -> None:
     plan = told.data["plan"]
     (asset,) = plan["assets"]
     assert asset["reasons"] == {key: ["never materialized"] for key in ["2024-01-03", "2024-01-04", "2024-01-05"]}
-    assert asset["runs"] == [{"first": "2024-01-03", "last": "2024-01-05", "partitions": 3}]
+    assert asset["runs"] == [{"first": "2024-01-03", "last": "2024-01-05", "partition_count": 3}]
     assert asset["table"] == "shop.sales"
     assert asset["code"] == "code_version 1"
-    assert asset["estimate"] == {"rows": None, "seconds": None, "partitions": 0}
+    assert asset["estimate"] == {"row_count": None, "seconds": None, "partition_count": 0}
     assert plan["launched"] == ["sales"]
     assert plan["outdated"] == ["by_day"]
     assert {guard["name"]: guard["holds"] for guard in told.data["guards"]} == {
@@ -37,7 +37,7 @@ def test_a_first_plan(project: Terminal) -> None:
         "daemon": False,
     }
     saved = Path(told.data["path"])
-    assert saved == Path("backfills") / f"{plan['id']}.json"
+    assert saved == Path("backfills") / f"{plan['plan_id']}.json"
     assert json.loads(saved.read_text()) == plan
     assert stat.S_IMODE(saved.stat().st_mode) == 0o444
     assert not (project.folder / "warehouse.duckdb").exists(), "a plan touches nothing"
@@ -55,7 +55,7 @@ def test_why_each_partition(project: Terminal) -> None:
         "2024-01-04": ["asked for"],
         "2024-01-05": ["never materialized"],
     }
-    assert asset["estimate"]["rows"] == 15
+    assert asset["estimate"]["row_count"] == 15
     project.write("version", "2")
     told = project("plan", "sales", "--changed", "--json", "--dry-run")
     (asset,) = told.data["plan"]["assets"]
@@ -95,8 +95,8 @@ def test_staged_assets_are_planned_as_three(project: Terminal) -> None:
     plan = told.data["plan"]
     assert plan["launched"] == ["staged__shadow", "staged__audit", "staged"]
     (asset,) = plan["assets"]
-    assert asset["key"] == "staged"
-    assert [run["partitions"] for run in asset["runs"]] == [5, 5, 2]
+    assert asset["asset"] == "staged"
+    assert [run["partition_count"] for run in asset["runs"]] == [5, 5, 2]
     assert "all of it goes live together" in asset["goes_live"]
 
 
@@ -105,7 +105,7 @@ def test_what_is_named_is_launched(project: Terminal) -> None:
     plan = project("plan", "staged__shadow", "--last", "12", "--json", "--dry-run").data["plan"]
     assert plan["launched"] == ["staged__shadow"]
     (asset,) = plan["assets"]
-    assert (asset["key"], asset["live_asset"], asset["table"]) == ("staged__shadow", "staged", "shop.staged")
+    assert (asset["asset"], asset["live_asset"], asset["table"]) == ("staged__shadow", "staged", "shop.staged")
     assert len(asset["live"]) == 12
     assert "nothing goes live" in asset["goes_live"]
     plan = project("plan", "staged__audit", "--json", "--dry-run").data["plan"]
@@ -124,8 +124,8 @@ def test_runs_of_one_partition_and_gaps(project: Terminal) -> None:
     assert [run["first"] for run in told.data["plan"]["assets"][0]["runs"]] == ["2024-01-01", "2024-01-03"]
     told = project("plan", "sales", "--partitions", "2024-01-01,2024-01-02,2024-01-05", "--json", "--dry-run")
     assert told.data["plan"]["assets"][0]["runs"] == [
-        {"first": "2024-01-01", "last": "2024-01-02", "partitions": 2},
-        {"first": "2024-01-05", "last": "2024-01-05", "partitions": 1},
+        {"first": "2024-01-01", "last": "2024-01-02", "partition_count": 2},
+        {"first": "2024-01-05", "last": "2024-01-05", "partition_count": 1},
     ]
 
 

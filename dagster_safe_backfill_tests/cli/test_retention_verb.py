@@ -39,9 +39,9 @@ def test_a_dry_run_says_what_is_over_and_what_is_kept(offline: Terminal, rejecte
     assert (sales["job"], sales["shadow_days"]) == ("safe_backfill_retention_job", 7.0)
     assert sales["state"] == "would_drop"
     (archive,) = sales["drops"]
-    assert (archive["kind"], archive["rows"]) == ("archive", 3)
+    assert (archive["kind"], archive["row_count"]) == ("archive", 3)
     (shadow,) = sales["keeps"]
-    assert (shadow["kind"], shadow["why"], shadow["rows"], shadow["run_id"]) == ("shadow", "recent", 3, rejected)
+    assert (shadow["kind"], shadow["why"], shadow["row_count"], shadow["run_id"]) == ("shadow", "recent", 3, rejected)
     assert of(told.data, "by_day") == {
         "asset": "by_day",
         "table": "shop.by_day",

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,8 +14,8 @@ from dagster_safe_backfill_tests.cli.prepared import CODE, held, materialize
 LIVE = "SELECT day::DATE::VARCHAR, sum(amount) FROM shop.sales GROUP BY 1 ORDER BY 1"
 
 
-def numbers(one: dict[str, int]) -> tuple[int, ...]:
-    return tuple(one[name] for name in ("inserted", "updated", "deleted", "unchanged"))
+def numbers(one: dict[str, Any]) -> tuple[int, ...]:
+    return tuple(one["rows"][name] for name in ("inserted", "updated", "deleted", "unchanged"))
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def test_a_dry_run_says_what_would_come_back(offline: Terminal, twice: tuple[str
     told = offline("rollback", "sales", "--json")
     assert told.exit_code == 0
     assert told.data["dry_run"]
-    assert (told.data["publications"], told.data["job"]) == ([twice[1]], "rollback_sales")
+    assert (told.data["publication_ids"], told.data["job"]) == ([twice[1]], "rollback_sales")
     (day,) = told.data["partitions"]
     assert (day["partition"], numbers(day), day["removed"]) == ("2024-01-02", (0, 3, 0, 0), False)
     assert offline.sql(LIVE) == before
@@ -56,7 +58,7 @@ def test_later_publications_are_in_the_way(offline: Terminal, twice: tuple[str, 
     told = offline("rollback", "sales", "--publication", first, "--yes", "--in-process", "--json")
     assert (told.exit_code, told.codes) == (3, ["rollback_conflict"])
     (one,) = told.data["conflicts"]
-    assert (one["partition"], one["kind"], one["by"]) == ("2024-01-02", "later_publication", second)
+    assert (one["partition"], one["kind"], one["publication_id"]) == ("2024-01-02", "later_publication", second)
     # What --force would do is said, too.
     assert [numbers(day) for day in told.data["partitions"]] == [(0, 0, 3, 0), (0, 0, 3, 0)]
     assert len(offline.sql(LIVE)) == 2
@@ -74,7 +76,8 @@ def test_changes_by_hand_are_in_the_way(offline: Terminal, twice: tuple[str, str
     offline.sql("UPDATE shop.sales SET amount = 7 WHERE day = DATE '2024-01-02'")
     told = offline("rollback", "sales", "--json")
     assert told.exit_code == 3
-    assert told.data["conflicts"] == [{"partition": "2024-01-02", "kind": "changed_by_hand", "by": None, "at": None}]
+    (one,) = told.data["conflicts"]
+    assert (one["partition"], one["kind"], one["publication_id"]) == ("2024-01-02", "changed_by_hand", None)
     assert "2024-01-02: changed by hand" in offline("rollback", "sales").out
 
 
@@ -91,15 +94,72 @@ def test_a_newer_publication_is_not_undone_instead(offline: Terminal, monkeypatc
 
     monkeypatch.setattr(jobs, "run_here", later)
     told = offline("rollback", "sales", "--yes", "--in-process", "--json")
-    assert (told.exit_code, told.data["publications"]) == (0, [first])
+    assert (told.exit_code, told.data["publication_ids"]) == (0, [first])
     assert offline.sql(LIVE) == [("2024-01-05", 60.0)]
+
+
+def _before_the_run(monkeypatch: pytest.MonkeyPatch, work: Callable[[], object]) -> None:
+    """Do something after a person agreed, and before the job runs."""
+    from dagster_safe_backfill.cli.upkeep import jobs
+
+    run_here = jobs.run_here
+
+    def later(*given: object, **named: object) -> object:
+        work()
+        return run_here(*given, **named)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(jobs, "run_here", later)
+
+
+FORCED = ("rollback", "sales", "--force", "--yes", "--in-process", "--json")
+
+
+def test_force_says_what_it_undoes_as_well(offline: Terminal, twice: tuple[str, str]) -> None:
+    told = offline("rollback", "sales", "--publication", twice[0], "--force", "--json")
+    assert (told.exit_code, told.codes) == (0, [])
+    assert told.data["also_undone"] == [twice[1]]
+    assert [one["publication_id"] for one in told.data["conflicts"]] == [twice[1]]
+    shown = offline("rollback", "sales", "--publication", twice[0], "--force").out
+    assert f"it would also undo {twice[1]}" in shown
+    assert "nothing was changed; --yes does it" in shown
+
+
+def test_force_undoes_no_publication_that_was_not_shown(
+    offline: Terminal, twice: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offline.sql("UPDATE shop.sales SET amount = 2 WHERE day = DATE '2024-01-02'")
+    third: list[str] = []
+    _before_the_run(monkeypatch, lambda: third.append(materialize(offline, "sales", "2024-01-02")))
+    told = offline(*FORCED, "--publication", twice[0])
+    assert (told.exit_code, told.codes) == (1, ["run_failed"]), told.out
+    assert f"{third[0]} would be undone as well" in told.json["errors"][0]["message"]
+    assert offline.sql(LIVE) == [("2024-01-01", 60.0), ("2024-01-02", 60.0)]
+
+
+def test_force_replaces_no_rows_that_were_not_shown(
+    offline: Terminal, twice: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change = "UPDATE shop.sales SET amount = {} WHERE day = DATE '2024-01-02'"
+    offline.sql(change.format(7))
+    _before_the_run(monkeypatch, lambda: offline.sql(change.format(8)))
+    told = offline(*FORCED)
+    assert (told.exit_code, told.codes) == (1, ["run_failed"]), told.out
+    assert "no longer those that were shown" in told.json["errors"][0]["message"]
+    assert offline.sql(LIVE) == [("2024-01-01", 60.0), ("2024-01-02", 24.0)]
+    monkeypatch.undo()
+
+
+def test_force_does_what_was_shown(offline: Terminal, twice: tuple[str, str]) -> None:
+    offline.sql("UPDATE shop.sales SET amount = 7 WHERE day = DATE '2024-01-02'")
+    assert offline(*FORCED, "--publication", twice[0]).exit_code == 0
+    assert offline.sql(LIVE) == []
 
 
 def test_all_publications_of_a_run_that_published_batch_by_batch(offline: Terminal) -> None:
     run = materialize(offline, "batched", "2024-01-01", "2024-01-03")
     told = offline("rollback", "batched", "--publication", run, "--yes", "--in-process", "--json")
     assert told.exit_code == 0
-    assert len(told.data["publications"]) == 3
+    assert len(told.data["publication_ids"]) == 3
     assert offline.sql("SELECT count(*) FROM shop.batched") == [(0,)]
 
 
@@ -181,7 +241,7 @@ def test_a_person_is_asked(offline: Terminal, twice: tuple[str, str], monkeypatc
     before = offline.sql(LIVE)
     told = offline("rollback", "sales", "--in-process")
     assert (told.exit_code, "nothing was rolled back" in told.err) == (3, True)
-    assert "a rollback would bring back" in told.out
+    assert "a rollback would bring back" in told.err
     assert offline.sql(LIVE) == before
     monkeypatch.setattr("click.confirm", lambda *_given, **_named: True)
     assert "rolled back" in offline("rollback", "sales", "--in-process").out

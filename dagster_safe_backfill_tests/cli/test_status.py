@@ -15,6 +15,10 @@ import pytest
 from rich.console import Console
 
 from dagster_safe_backfill.cli.api.client import Dagster
+from dagster_safe_backfill.cli.api.values import Materialization, Run
+from dagster_safe_backfill.cli.following.reading.failures import AssetOutcome, CheckOutcome, RunOutcome
+from dagster_safe_backfill.cli.following.reading.judging import Known, judged
+from dagster_safe_backfill.cli.following.reading.targets import OwnRun
 from dagster_safe_backfill.cli.following.screen import show
 from dagster_safe_backfill.cli.following.states import AssetProgress, FailedAudit, PartitionState, Progress
 from dagster_safe_backfill_tests.cli.conftest import PROJECT, Terminal, reset
@@ -54,6 +58,10 @@ def _status(terminal: Terminal, wanted: str) -> tuple[int, Any]:
     return told.exit_code, told.data
 
 
+def _counts(data: Any) -> dict[str, int]:
+    return {state: count for state, count in data["counts"].items() if count}
+
+
 def _states(data: Any) -> dict[str | None, str]:
     (asset,) = data["assets"]
     return {one["partition"]: one["state"] for one in asset["partitions"]}
@@ -62,7 +70,7 @@ def _states(data: Any) -> dict[str | None, str]:
 def test_audits_rejected_a_run(online: Terminal, ids: Mapping[str, str]) -> None:
     told = online("status", ids["rejected"], "--json")
     assert told.exit_code == 1
-    assert told.data["counts"] == {"staged": 4, "rejected": 1}
+    assert told.counts == {"staged": 4, "rejected": 1}
     (asset,) = told.data["assets"]
     bad = next(one for one in asset["partitions"] if one["state"] == "rejected")
     assert bad["partition"] == "2024-01-08"
@@ -96,8 +104,8 @@ def test_what_passed_of_a_batched_run_is_live(online: Terminal, ids: Mapping[str
     assert states == {f"2024-01-{day}": "rejected" if day == "21" else "live" for day in ("20", "21", "22", "23")}
     live = [one for one in data["assets"][0]["partitions"] if one["state"] == "live"]
     assert len({one["publication_id"] for one in live}) == 3
-    assert [one["rows"]["rows_inserted"] for one in live] == [3, 3, 3]
-    assert data["computed"]["rows"] == 12
+    assert [one["rows"]["inserted"] for one in live] == [3, 3, 3]
+    assert data["computed"]["row_count"] == 12
     assert data["commands"]["undo"].startswith(f"safe-backfill rollback batched --backfill {ids['partly']}")
 
 
@@ -116,7 +124,7 @@ def test_a_staged_backfill_in_which_one_was_rejected(online: Terminal, ids: Mapp
     assert code == 1
     (asset,) = data["assets"]
     assert (asset["asset"], asset["goal"], asset["is_staged"]) == ("staged", "staged", True)
-    assert data["counts"] == {"staged": 4, "rejected": 1}
+    assert _counts(data) == {"staged": 4, "rejected": 1}
     assert asset["audit"]["run_id"] is None
     assert "audit of all together: not run" in online("status", ids["staged"]).out
 
@@ -148,15 +156,15 @@ def test_a_backfill_of_a_job(online: Terminal, ids: Mapping[str, str]) -> None:
 
 def test_a_run_by_its_id_and_by_its_beginning(online: Terminal, ids: Mapping[str, str]) -> None:
     _, data = _status(online, ids["partly"])
-    run_id = data["runs"][0]["id"]
+    run_id = data["runs"][0]["run_id"]
     code, of_run = _status(online, run_id)
-    assert (code, of_run["kind"], of_run["counts"]) == (1, "run", data["counts"])
-    assert _status(online, run_id[:13])[1]["id"] == run_id
+    assert (code, of_run["run_id"], of_run["counts"]) == (1, run_id, data["counts"])
+    assert _status(online, run_id[:13])[1]["run_id"] == run_id
     assert "retry" not in of_run["commands"], "Dagster's own re-execution is for runs"
 
 
 def test_a_backfill_by_the_beginning_of_its_id(online: Terminal, ids: Mapping[str, str]) -> None:
-    assert _status(online, ids["whole"][:7])[1]["id"] == ids["whole"]
+    assert _status(online, ids["whole"][:7])[1]["backfill_id"] == ids["whole"]
 
 
 def test_quiet_prints_the_status(online: Terminal, ids: Mapping[str, str]) -> None:
@@ -207,7 +215,7 @@ def test_a_run_in_this_process_needs_no_webserver(offline: Terminal) -> None:
     offline.write("bad", "2024-01-02")
     run_id = materialize(offline, "sales", "2024-01-01", "2024-01-03")
     code, data = _status(offline, run_id)
-    assert (code, data["counts"]) == (1, {"staged": 2, "rejected": 1})
+    assert (code, _counts(data)) == (1, {"staged": 2, "rejected": 1})
 
 
 def test_by_url_neither_dagster_nor_the_code_is_imported(online: Terminal, ids: Mapping[str, str]) -> None:
@@ -219,7 +227,7 @@ def test_by_url_neither_dagster_nor_the_code_is_imported(online: Terminal, ids: 
     command = [sys.executable, "-c", program, "status", ids["whole"], *online.place, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["data"]["id"] == ids["whole"]
+    assert json.loads(done.stdout)["data"]["backfill_id"] == ids["whole"]
 
 
 def _large(count: int) -> Progress:
@@ -229,17 +237,13 @@ def _large(count: int) -> Progress:
         state: Any = "rejected" if number % 3 == 0 else "failed" if number % 5 == 0 else "live"
         audits = [FailedAudit(name="positive", failed_rows=number)] if state == "rejected" else []
         partitions.append(PartitionState(partition=f"{number:05}", state=state, run_id=f"{number:032}", audits=audits))
-    return Progress(id="abcdefgh", backfill=None, runs=[_run()], assets=[_asset(partitions)], at=time.time())
+    return Progress(
+        id="abcdefgh", backfill=None, runs=[_run_of("abcdefgh", "FAILURE")], assets=[_asset(partitions)], at=time.time()
+    )
 
 
 def _asset(partitions: list[PartitionState]) -> AssetProgress:
     return AssetProgress(asset="sales", partitions=partitions)
-
-
-def _run() -> Any:
-    from dagster_safe_backfill.cli.api.values import Run
-
-    return Run(id="abcdefgh", status="FAILURE", job="job", tags={}, started_at=0.0, ended_at=9.0)
 
 
 def test_the_screen_stays_readable_at_thousands_of_partitions() -> None:
@@ -250,3 +254,36 @@ def test_the_screen_stays_readable_at_thousands_of_partitions() -> None:
     assert "sales: 2,406 partitions, 1,283 live, 802 rejected, 321 failed" in lines
     assert sum("more ranges; --json has every partition" in line for line in lines) == 1
     assert "    and 772 more; --json has all" in lines
+
+
+def test_an_audit_of_all_together_that_names_partitions_is_rejected() -> None:
+    """It has no partitions itself, so what its audits name must not make it, or the others, look staged."""
+    keys = ("2024-01-01", "2024-01-02")
+    runs = {name: _run_of(name, status) for name, status in (("shadow", "SUCCESS"), ("audit", "FAILURE"))}
+    own = [OwnRun(run=runs["shadow"], assets=("x__shadow",), created_at=1.0, keys=frozenset(keys)),
+           OwnRun(run=runs["audit"], assets=("x__audit",), created_at=2.0)]  # fmt: skip
+    check = CheckOutcome(name="unique_key", passed=False, blocks=True, keys=frozenset(keys[1:]), audited=2)
+    outcome = RunOutcome(
+        run_id="audit",
+        assets={"x__audit": AssetOutcome(run_id="audit", message="blocked", checks=[check])},
+        message="blocked",
+    )
+    staged = {key: Materialization(partition=key, run_id="shadow", at=1.0) for key in keys}
+    known = Known(
+        backfill=None,
+        runs=own,
+        targets={"x__shadow": keys, "x__audit": (None,)},
+        newest={"x__shadow": {**staged}},
+        outcomes={"audit": outcome},
+        is_of_job=False,
+    )
+    (asset,) = judged(known)
+    assert asset.audit is not None
+    assert asset.audit.state == "rejected"
+    assert {one.partition: one.state for one in asset.partitions} == dict(
+        zip(keys, ("staged", "rejected"), strict=True)
+    )
+
+
+def _run_of(name: str, status: str) -> Run:
+    return Run(id=name, status=status, job="job", tags={}, started_at=0.0, ended_at=9.0)

@@ -43,7 +43,7 @@ def test_for_a_time_until_ctrl_c_and_to_the_end(online: Terminal) -> None:
     told = online("watch", backfill_id, "--interval", "0.3", "--json")
     online.write("slow", "0")
     assert told.exit_code == 0, "the backfill went on"
-    assert told.data["counts"] == {"live": 2}
+    assert told.counts == {"live": 2}
     assert told.data["is_over"]
     # No terminal, so no bar: lines, each with something new, on stderr.
     lines = told.err.splitlines()

@@ -32,10 +32,20 @@ class World:
         self.instance = instance
         self.source = Source()
 
-    def run(self, tags: Mapping[str, str] | None = None, **options: object) -> dg.ExecuteInProcessResult:
+    def run(
+        self, tags: Mapping[str, str] | None = None, *, again: dg.DagsterRun | None = None, **options: object
+    ) -> dg.ExecuteInProcessResult:
         self.source.calls.clear()
         asset = events(self.source, limits=sb.Limits(retry_wait=0.0), **options)
-        return run_range([asset], THREE[0], THREE[-1], io_manager=self.io_manager, instance=self.instance, tags=tags)
+        return run_range(
+            [asset],
+            THREE[0],
+            THREE[-1],
+            io_manager=self.io_manager,
+            instance=self.instance,
+            tags=tags,
+            again=again,
+        )
 
     def plan(self, name: str = "plan-1", *, code: str = CODE) -> dict[str, str]:
         """Return the tags of a plan of three days as they are now."""
@@ -111,3 +121,54 @@ def test_a_tag_that_no_plan_wrote(world: World) -> None:
     done = world.run({f"{EXPECTED_TAG}_1": "by hand"})
     assert not done.success
     assert "can't check whether its plan is still true" in failure_of(done, "events")
+
+
+class TestWhatACrashLeftStaged:
+    """A retry takes up what was staged only as what the plan was made from."""
+
+    @staticmethod
+    def _staged(world: World, tags: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> dg.DagsterRun:
+        """Let a run die once all is staged and audited, and before it publishes."""
+
+        def die(*_given: object, **_named: object) -> None:
+            raise RuntimeError("killed")
+
+        with monkeypatch.context() as patched:
+            patched.setattr("dagster_safe_backfill.runs.wap_run.publish", die)
+            dead = world.run(tags)
+        assert not dead.success
+        assert world.source.calls == [THREE]
+        return dead.dagster_run
+
+    def test_it_is_published_without_being_computed_again(
+        self, world: World, monkeypatch: pytest.MonkeyPatch, read: Read
+    ) -> None:
+        tags = world.plan()
+        dead = self._staged(world, tags, monkeypatch)
+        assert world.run(tags, again=dead).success
+        assert world.source.calls == []
+        assert read("SELECT count(DISTINCT day) FROM events") == [(3,)]
+
+    def test_other_code_refuses(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        """By the plan, before it is looked at what is staged."""
+        tags = world.plan()
+        dead = self._staged(world, tags, monkeypatch)
+        done = world.run(tags, again=dead, code_version="2")
+        assert not done.success
+        assert "the code of events changed after the plan plan-1 was made" in failure_of(done, "events")
+        assert world.source.calls == []
+
+    def test_other_live_rows_refuse(
+        self, world: World, backend: Backend, monkeypatch: pytest.MonkeyPatch, read: Read
+    ) -> None:
+        """By the publication, which compares live with what it was when the rows were computed."""
+        assert world.run().success
+        world.source.rows_per_day = 4
+        tags = world.plan()
+        dead = self._staged(world, tags, monkeypatch)
+        backend.change(f"UPDATE events SET value = 77 WHERE id = 1 AND day = '{THREE[1]}'")
+        done = world.run(tags, again=dead)
+        assert not done.success
+        assert world.source.calls == []
+        assert THREE[1] in failure_of(done, "events")
+        assert read("SELECT count(*) FROM events WHERE value = 77") == [(1,)]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from dagster_safe_backfill.cli.answers.data.envelope import SCHEMA, Envelope, ErrorData
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-SCHEMA = "safe-backfill/1"
-"""The version of the JSON envelope. It changes when a key is renamed or removed, not when one is added."""
+_Data_co = TypeVar("_Data_co", covariant=True)
+_Other = TypeVar("_Other")
 
 
 class Exit(IntEnum):
@@ -44,7 +46,7 @@ class Problem:
     partitions: Sequence[str] = ()
 
     @property
-    def as_json(self) -> Mapping[str, object]:
+    def as_json(self) -> ErrorData:
         """The problem as an entry of the envelope's `errors`."""
         return {
             "code": self.code,
@@ -92,8 +94,8 @@ def unreachable(code: str, message: str, *, hint: str | None = None) -> CommandE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What a verb found or did.
+class Answer(Generic[_Data_co]):
+    """What a verb found or did. Its type says what its data is, and docs/command-json.md says so to users.
 
     Attributes:
         data: The `data` of the JSON envelope: JSON values only.
@@ -104,28 +106,39 @@ class Answer:
         errors: Why the exit code isn't 0, where there is more to say than the data does.
     """
 
-    data: Mapping[str, Any]
+    data: _Data_co
     show: Callable[[Console], None]
     brief: str = ""
     exit_code: Exit = Exit.DONE
     warnings: Sequence[str] = ()
     errors: Sequence[Problem] = field(default_factory=tuple[Problem, ...])
 
+    def with_data(self, data: _Other) -> Answer[_Other]:
+        """Return it with other data."""
+        return Answer(
+            data=data,
+            show=self.show,
+            brief=self.brief,
+            exit_code=self.exit_code,
+            warnings=self.warnings,
+            errors=self.errors,
+        )
+
 
 def envelope(
     verb: str | None,
     *,
     exit_code: Exit,
-    data: Mapping[str, Any] | None = None,
+    data: object = None,
     warnings: Sequence[str] = (),
     errors: Sequence[Problem] = (),
-) -> dict[str, Any]:
+) -> Envelope:
     """Return the JSON answer of a verb."""
     return {
         "schema": SCHEMA,
         "verb": verb,
         "exit_code": int(exit_code),
-        "data": {} if data is None else dict(data),
+        "data": data,
         "warnings": [*warnings],
         "errors": [one.as_json for one in errors],
     }

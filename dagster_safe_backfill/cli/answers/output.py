@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dagster_safe_backfill.cli.answers.answer import Answer, CommandError, envelope
+import click
+
+from dagster_safe_backfill.cli.answers.answer import Answer, CommandError, envelope, refusal
+from dagster_safe_backfill.cli.answers.data.envelope import Envelope
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,18 +54,37 @@ class Output:
         """True if a person reads the screen and can answer a question."""
         return sys.stdin.isatty() and sys.stderr.isatty() and not self.as_json
 
+    def ask(self, question: str, *, show: Callable[[Console], None], otherwise: str) -> None:
+        """Show on stderr what a question is about, and ask it; `otherwise` says what wasn't done without a yes.
+
+        Raises:
+            CommandError: Nobody can be asked here, or the answer is no.
+        """
+        if not self.is_interactive:
+            raise refusal(
+                "not_confirmed", f"{otherwise}: nobody can be asked here", hint="--yes does it without a question"
+            )
+        show(self.log)
+        if not click.confirm(question, err=True):
+            raise refusal("not_confirmed", otherwise)
+
     def note(self, text: str) -> None:
         """Print a line for people on stderr, such as what is waited for."""
         if not (self.is_quiet or self.as_json):
             self.log.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def tell(self, answer: Answer) -> None:
+    def tell(self, answer: Answer[object]) -> None:
         """Print an answer."""
         if self.as_json:
-            told = envelope(
-                self.verb, exit_code=answer.exit_code, data=answer.data, warnings=answer.warnings, errors=answer.errors
+            print_json(
+                envelope(
+                    self.verb,
+                    exit_code=answer.exit_code,
+                    data=answer.data,
+                    warnings=answer.warnings,
+                    errors=answer.errors,
+                )
             )
-            print_json(told)
             return
         if self.is_quiet:
             if answer.brief:
@@ -96,14 +119,9 @@ class Output:
         return Console(stderr=stderr, no_color=not self.is_colorful or None, width=width, highlight=False)
 
 
-def print_json(told: dict[str, Any]) -> None:
+def print_json(document: Envelope) -> None:
     """Print one JSON document on stdout."""
-    sys.stdout.write(json.dumps(told, indent=2, ensure_ascii=False, default=_plain) + "\n")
-
-
-def _plain(value: object) -> object:
-    """Return a value of a warehouse as JSON has it: a time in ISO 8601, anything else as its text."""
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
 def duration(seconds: float) -> str:

@@ -66,6 +66,35 @@ class Dagster:
             raise self._unknown(missing[0])
         return [asset_of(nodes[name]) for name in names]
 
+    def assets_if_known(self, names: Sequence[str]) -> list[Asset]:
+        """Return those of some assets that have a definition."""
+        keys = [{"path": name.split("/")} for name in names]
+        return [*map(asset_of, self._ask(documents.ASSETS, keys=keys)["assetNodes"])] if keys else []
+
+    def assets_of_job(self, job: str) -> list[str]:
+        """Return the keys of the assets that a job materializes."""
+        nodes = self._ask(documents.JOBS_OF_ASSETS)["assetNodes"]
+        return [key_of(node["assetKey"]) for node in nodes if job in node["jobNames"]]
+
+    def schedules_of_job(self, asset: Asset, job: str) -> dict[str, bool]:
+        """Return a mapping from each schedule of a job in an asset's code location to whether it is on."""
+        place = {"repositoryLocationName": asset.location, "repositoryName": asset.repository}
+        told = _answered(self._ask(documents.SCHEDULES, repository=place)["schedulesOrError"])
+        found = [one for one in told["results"] if one["pipelineName"] == job]
+        return {one["name"]: one["scheduleState"]["status"] == "RUNNING" for one in found}
+
+    def dynamic_keys(self, name: str) -> dict[str, list[str]]:
+        """Return a mapping from each dimension of an asset whose partitions are dynamic to its keys, in order.
+
+        The only dimension of an asset without dimensions is named `default`.
+        """
+        found: dict[str, list[str]] = {}
+        for node in self._ask(documents.DIMENSIONS, keys=[{"path": name.split("/")}])["assetNodes"]:
+            for one in node["partitionKeysByDimension"]:
+                if one["type"] == "DYNAMIC":
+                    found[one["name"]] = one["partitionKeys"]
+        return found
+
     def _unknown(self, name: str) -> CommandError:
         known = self.asset_keys()
         near = get_close_matches(name, known, 3, 0.5)

@@ -59,6 +59,34 @@ query ($keys: [AssetKeyInput!]) {{
 }}
 """
 
+JOBS_OF_ASSETS = "query { assetNodes { assetKey { path } jobNames } }"
+
+SCHEDULES = f"""
+query ($repository: RepositorySelector!) {{
+  schedulesOrError(repositorySelector: $repository) {{
+    __typename
+    ... on Schedules {{ results {{ name pipelineName scheduleState {{ status }} }} }}
+    {_ERRORS}
+  }}
+}}
+"""
+
+DIMENSIONS = """
+query ($keys: [AssetKeyInput!]) {
+  assetNodes(assetKeys: $keys) { partitionKeysByDimension { name type partitionKeys } }
+}
+"""
+
+OPEN_RUNS = f"""
+query ($statuses: [RunStatus!], $limit: Int!) {{
+  runsOrError(filter: {{statuses: $statuses}}, limit: $limit) {{
+    __typename
+    ... on Runs {{ results {{ runId status jobName tags {{ key value }} assetSelection {{ path }} }} }}
+    {_ERRORS}
+  }}
+}}
+"""
+
 STATUSES = f"""
 query ($key: AssetKeyInput!) {{
   assetNodeOrError(assetKey: $key) {{

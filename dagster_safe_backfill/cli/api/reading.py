@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, product
 from typing import Any
 
 from dagster_safe_backfill.cli.api.values import (
+    PARTITION_TAG,
+    RANGE_END_TAG,
+    RANGE_START_TAG,
     Asset,
     Backfill,
     Counts,
@@ -210,3 +213,25 @@ def keys_of(ranges: Iterable[tuple[str, str]], every: Sequence[str]) -> list[str
     """Return the keys of ranges, in the asset's order."""
     position = {key: number for number, key in enumerate(every)}
     return [*chain.from_iterable(between(every, position, first, last) for first, last in ranges)]
+
+
+def keys_of_tags(tags: Mapping[str, str], asset: Asset | None) -> Sequence[str]:
+    """Return the keys that a run's tags name; `asset` is one with partitions that it materializes."""
+    first, last = tags.get(RANGE_START_TAG), tags.get(RANGE_END_TAG)
+    if first is None or last is None:
+        return [tags[PARTITION_TAG]] if PARTITION_TAG in tags else []
+    if first == last or asset is None:
+        return [first]
+    if asset.kind != "multi":
+        return _between(asset.keys, first, last)
+    # A range of multi-partitions is a rectangle: a range in each dimension.
+    parts = [key.split("|") for key in asset.keys]
+    ranges = [
+        _between([*dict.fromkeys(part[number] for part in parts)], start, end)
+        for number, (start, end) in enumerate(zip(first.split("|"), last.split("|"), strict=True))
+    ]
+    return ["|".join(parts) for parts in product(*ranges)]
+
+
+def _between(keys: Sequence[str], first: str, last: str) -> Sequence[str]:
+    return between(keys, {key: number for number, key in enumerate(keys)}, first, last)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
-from dagster_safe_backfill.cli.answers.answer import Answer, Exit, Problem, refusal, usage_error
+from dagster_safe_backfill.cli.answers.answer import Answer, CommandError, Exit, Problem, refusal, usage_error
+from dagster_safe_backfill.cli.answers.data.progress import LaunchedData, StatusData
 from dagster_safe_backfill.cli.answers.output import Output
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.following.next_steps import announce, launched_answer
 from dagster_safe_backfill.cli.following.place import command
 from dagster_safe_backfill.cli.following.watching import follow
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _DAEMON = "BACKFILL"
 
@@ -37,36 +41,46 @@ def launched(
     connection: Connection,
     output: Output,
     backfill_id: str,
-    said: str,
+    summary: str,
     *,
     assets: Sequence[str],
-    data: Mapping[str, Any],
     watch: bool,
     in_process: bool,
     timeout: float | None,
-) -> Answer:
+) -> Answer[LaunchedData]:
     """Return what became of a backfill that was just launched, if it is to be followed; else that it was launched.
 
     Args:
         connection: Where it was launched.
         output: How the call prints.
         backfill_id: Its id.
-        said: What was launched, in a sentence.
+        summary: What was launched, in a sentence.
         assets: The assets whose rows it publishes.
-        data: What the answer's data says of it, if it isn't followed.
         watch: True to follow it.
         in_process: True to carry it out here, and follow it.
         timeout: The seconds after which it is no longer followed; None to wait until it ends.
     """
+    answer = launched_answer(connection, backfill_id, summary, assets=assets)
     if not (watch or in_process):
-        return launched_answer(connection, backfill_id, said, assets=assets, data=data)
-    announce(output, connection, backfill_id, said, assets=assets)
-    if in_process:
-        return follow_here(connection, output, backfill_id, timeout=timeout)
-    return follow(connection, output, backfill_id, timeout=timeout)
+        return answer
+    announce(output, connection, backfill_id, summary, assets=assets)
+    try:
+        followed = (follow_here if in_process else follow)(connection, output, backfill_id, timeout=timeout)
+    except CommandError as error:
+        # It runs, whatever happened to the watching, so its id isn't lost.
+        return replace(answer, show=_nothing_more, exit_code=error.exit_code, errors=[error.problem])
+    progress = followed.data
+    commands = answer.data["commands"] if progress is None else progress["commands"]
+    return followed.with_data({"backfill_id": backfill_id, "progress": progress, "commands": commands})
 
 
-def follow_here(connection: Connection, output: Output, backfill_id: str, *, timeout: float | None) -> Answer:
+def _nothing_more(_screen: Console) -> None:
+    """Print nothing: what can be done next is on stderr already."""
+
+
+def follow_here(
+    connection: Connection, output: Output, backfill_id: str, *, timeout: float | None
+) -> Answer[StatusData | None]:
     """Carry a backfill out, and return how it ended; if the time is up, or Ctrl-C was pressed, it is cancelled."""
     with connection.daemon(backfill_id) as daemon:
         answer = follow(connection, output, backfill_id, timeout=timeout, interval=0.5)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from dagster_safe_backfill.cli.answers.answer import Answer
+from dagster_safe_backfill.cli.answers.data.commands import CommandName, Commands
+from dagster_safe_backfill.cli.answers.data.progress import LaunchedData
 from dagster_safe_backfill.cli.answers.output import Output
 from dagster_safe_backfill.cli.following.place import Place, command
 from dagster_safe_backfill.cli.following.screen import show_launched
@@ -45,31 +46,41 @@ def commands_of(backfill_id: str, place: Place, assets: Sequence[str] = ()) -> l
     return found
 
 
-def as_json(commands: Sequence[NextCommand]) -> dict[str, str]:
-    """Return commands as a mapping from name to call; those of several assets under one name are joined."""
-    found: dict[str, str] = {}
+def as_data(commands: Sequence[NextCommand]) -> Commands:
+    """Return commands by their names; those of several assets under one name are joined."""
+    calls: dict[CommandName, str] = {}
     for one in commands:
-        found[one.name] = f"{found[one.name]}; {one.command}" if one.name in found else one.command
-    return found
+        calls[one.name] = f"{calls[one.name]}; {one.command}" if one.name in calls else one.command
+    return {
+        "watch": calls.get("watch"),
+        "stop": calls.get("stop"),
+        "wait": calls.get("wait"),
+        "retry": calls.get("retry"),
+        "diff": calls.get("diff"),
+        "approve": calls.get("approve"),
+        "undo": calls.get("undo"),
+    }
 
 
-def announce(output: Output, place: Place, backfill_id: str, said: str, *, assets: Sequence[str]) -> None:
+NOTHING_LAUNCHED: LaunchedData = {"backfill_id": None, "progress": None, "commands": as_data(())}
+"""What is said where there was nothing to launch, or nobody said yes."""
+
+
+def announce(output: Output, place: Place, backfill_id: str, summary: str, *, assets: Sequence[str]) -> None:
     """Print on stderr what was launched, and how to watch, stop and undo it, before it is followed."""
     if output.is_quiet:
         return
     # Also beside JSON, which comes at the end: whoever ends the call before must know the id.
-    lines = [said, *(f"  {one.name:<6} {one.command}" for one in commands_of(backfill_id, place, assets))]
+    lines = [summary, *(f"  {one.name:<6} {one.command}" for one in commands_of(backfill_id, place, assets))]
     output.log.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
-def launched_answer(
-    place: Place, backfill_id: str, said: str, *, assets: Sequence[str], data: Mapping[str, Any]
-) -> Answer:
+def launched_answer(place: Place, backfill_id: str, summary: str, *, assets: Sequence[str]) -> Answer[LaunchedData]:
     """Return what was launched, and how to watch, stop and undo it, as an answer."""
     commands = commands_of(backfill_id, place, assets)
     return Answer(
-        data={"backfill_id": backfill_id, **data, "commands": as_json(commands)},
-        show=partial(show_launched, said=said, commands=commands),
+        data={"backfill_id": backfill_id, "progress": None, "commands": as_data(commands)},
+        show=partial(show_launched, summary=summary, commands=commands),
         brief=backfill_id,
     )
 

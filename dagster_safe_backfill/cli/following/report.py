@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dagster_safe_backfill.cli.answers.data.progress import LaunchedData
+from dagster_safe_backfill.cli.answers.data.staged import ApproveData, AuditData, AuditVerdict, StagedPartitionData
 from dagster_safe_backfill.cli.answers.output import clock
 from dagster_safe_backfill.cli.api.reading import ranges_of
 from dagster_safe_backfill.cli.following.reading.failures import CheckOutcome
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 _DIFFERENCES = 5
 _RANGES = 6
+_COLUMNS = frozenset({"partition", "verdict", "audits that did not pass", "shadow rows", "live rows", "difference"})
+"""The columns of the audit's report besides aggregates."""
 
 
 def show_report(screen: Console, waiting: Waiting, report: AuditReport) -> None:
@@ -31,32 +35,49 @@ def show_report(screen: Console, waiting: Waiting, report: AuditReport) -> None:
     for title in ("  audit", "verdict", ""):
         table.add_column(title)
     for one in report.checks:
-        table.add_row(f"  {one.name}", verdict_of(one), one.said or "")
+        table.add_row(f"  {one.name}", verdict_of(one), one.message or "")
     screen.print(table)
     for line in _compared(report):
         screen.print(line, markup=False, soft_wrap=True)
 
 
-def report_json(waiting: Waiting, report: AuditReport) -> dict[str, Any]:
-    """Return the report as JSON values."""
+def approve_data(waiting: Waiting, launched: LaunchedData) -> ApproveData:
+    """Return what waits to be published, and what was launched, as the data of `approve`."""
+    report = waiting.report
+    rows = {row["partition"]: row for row in report.rows} if report is not None else {}
     return {
+        **launched,
         "asset": waiting.assets.live.key,
-        "partitions": [*waiting.keys],
+        "partitions": [_partition(key, rows.get(key, {})) for key in waiting.keys],
         "other_staged_partitions": [*waiting.others],
         "staged_by": [*waiting.staged_by],
-        "audit": {
-            "run_id": report.run_id,
-            "at": report.at,
-            "audits": [
-                {"audit": one.name, "verdict": verdict_of(one), "failed_rows": one.total, "message": one.said}
-                for one in report.checks
-            ],
-            "by_partition": [dict(row) for row in report.rows],
-        },
+        "audit": None if report is None else _audit(report),
     }
 
 
-def verdict_of(check: CheckOutcome) -> str:
+def _partition(key: str, row: Mapping[str, Any]) -> StagedPartitionData:
+    return {
+        "partition": key,
+        "verdict": row.get("verdict"),
+        "message": row.get("audits that did not pass") or None,
+        "staged_row_count": row.get("shadow rows"),
+        "live_row_count": row.get("live rows"),
+        "aggregates": {name: value for name, value in row.items() if name not in _COLUMNS},
+    }
+
+
+def _audit(report: AuditReport) -> AuditData:
+    return {
+        "run_id": report.run_id,
+        "audited_at": report.at,
+        "audits": [
+            {"audit": one.name, "verdict": verdict_of(one), "failed_rows": one.total, "message": one.message}
+            for one in report.checks
+        ],
+    }
+
+
+def verdict_of(check: CheckOutcome) -> AuditVerdict:
     """Return what a check came to: passed, warned or failed."""
     if check.passed:
         return "passed"
@@ -65,8 +86,8 @@ def verdict_of(check: CheckOutcome) -> str:
 
 def _ranges(waiting: Waiting) -> str:
     found = ranges_of(waiting.keys, waiting.assets.live.keys)
-    said = [first if first == last else f"{first} to {last}" for first, last in found[:_RANGES]]
-    return ", ".join(said) + (f" and {len(found) - _RANGES:,} more ranges" if len(found) > _RANGES else "")
+    shown = [first if first == last else f"{first} to {last}" for first, last in found[:_RANGES]]
+    return ", ".join(shown) + (f" and {len(found) - _RANGES:,} more ranges" if len(found) > _RANGES else "")
 
 
 def _compared(report: AuditReport) -> Sequence[str]:

@@ -78,9 +78,9 @@ def show_commands(screen: Console, commands: Sequence[NextCommand]) -> None:
         screen.print(f"  {one.command}", markup=False, soft_wrap=True, style="bold")
 
 
-def show_launched(screen: Console, *, said: str, commands: Sequence[NextCommand]) -> None:
+def show_launched(screen: Console, *, summary: str, commands: Sequence[NextCommand]) -> None:
     """Print what was launched, and what can be done next."""
-    screen.print(said, markup=False, soft_wrap=True)
+    screen.print(summary, markup=False, soft_wrap=True)
     show_commands(screen, commands)
 
 
@@ -101,8 +101,8 @@ def _headline(progress: Progress) -> str:
             parts.append(f"took {duration(progress.ended_at - progress.started_at)}")
     if progress.is_over and progress.ended_at is None:
         parts.append("(all done; Dagster's daemon says so at its next look)")
-    told = [(name, progress.tags.get(f"safe_backfill/{name}")) for name in ("plan", "owner", "reason")]
-    tags = "  ".join(f"{name}: {value}" for name, value in told if value)
+    named = [(name, progress.tags.get(f"safe_backfill/{name}")) for name in ("plan", "owner", "reason")]
+    tags = "  ".join(f"{name}: {value}" for name, value in named if value)
     return "  ".join(parts) + (f"\n{tags}" if tags else "")
 
 
@@ -231,7 +231,7 @@ def _line(screen: Console, text: str, *, indent: int) -> None:
 
 
 def _audit_said(one: FailedAudit) -> str:
-    rows = one.said
+    rows = one.message
     if one.failed_rows is not None:
         rows = "1 row" if one.failed_rows == 1 else f"{one.failed_rows:,} rows"
     return f"{one.name}{f': {rows}' if rows else ''}{'' if one.blocks else ' (warning)'}"

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
+from dagster_safe_backfill.cli.answers.data.commands import CommandName
+from dagster_safe_backfill.cli.answers.data.progress import Goal, State
 from dagster_safe_backfill.cli.api.values import Backfill, Run
 
-State = Literal["live", "staged", "rejected", "failed", "cancelled", "running", "queued"]
 STATES: Sequence[State] = ("live", "staged", "rejected", "failed", "cancelled", "running", "queued")
 """The states, in the order in which they are shown."""
 BAD: frozenset[State] = frozenset({"rejected", "failed", "cancelled"})
@@ -27,7 +28,7 @@ class NextCommand:
         command: The call, as it is typed in a shell.
     """
 
-    name: str
+    name: CommandName
     to: str
     command: str
 
@@ -40,13 +41,13 @@ class FailedAudit:
         name: The name of its check.
         failed_rows: How many rows failed; None if it doesn't count rows, or wasn't measured.
         blocks: False if it only warns.
-        said: What it said about the whole run, for people.
+        message: What it said about the whole run, for people.
     """
 
     name: str
     failed_rows: int | None = None
     blocks: bool = True
-    said: str | None = None
+    message: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +147,7 @@ class AssetProgress:
     asset: str
     partitions: Sequence[PartitionState]
     is_staged: bool = False
-    goal: State = "live"
+    goal: Goal = "live"
     audit: GroupAudit | None = None
     failures: Sequence[RunFailure] = ()
 

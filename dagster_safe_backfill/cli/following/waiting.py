@@ -139,10 +139,10 @@ def covered_by(dagster: Dagster, assets: StagedAssets, report: AuditReport) -> f
     Raises:
         CommandError: Dagster can't be asked which.
     """
-    told = frozenset(row["partition"] for row in report.rows)
+    reported = frozenset(row["partition"] for row in report.rows)
     # The report has room for some hundred partitions.
-    if len(told) == report.audited:
-        return told
+    if len(reported) == report.audited:
+        return reported
     try:
         is_of_own = report.scope is not None and assets.shadow.key in dagster.backfill(report.scope, runs=0).assets
     except CommandError as error:
@@ -176,13 +176,13 @@ def _check_not_publishing(place: Place, name: str) -> None:
 
 
 def _report(place: Place, assets: StagedAssets) -> AuditReport:
-    told = place.dagster.ask(AUDIT_OF_STAGED, audit={"path": assets.audit.path}, live={"path": assets.live.path})
-    infos = {key_of(one["assetKey"]): one for one in told["assetsLatestInfo"]}
+    answer = place.dagster.ask(AUDIT_OF_STAGED, audit={"path": assets.audit.path}, live={"path": assets.live.path})
+    infos = {key_of(one["assetKey"]): one for one in answer["assetsLatestInfo"]}
     _check_not_running(
         place, infos.get(assets.live.key), "already_publishing", f"a run publishes {assets.live.key} now"
     )
     _check_not_running(place, infos.get(assets.audit.key), "audit_running", f"{assets.audit.key} runs now")
-    node = told["assetNodeOrError"]
+    node = answer["assetNodeOrError"]
     newest = next(iter(node["assetMaterializations"]), None)
     last = infos.get(assets.audit.key, {}).get("latestRun")
     if last is not None and last["status"] == "FAILURE" and (newest is None or newest["runId"] != last["runId"]):

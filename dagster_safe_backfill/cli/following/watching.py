@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from dagster_safe_backfill.cli.answers.answer import Answer, CommandError, Exit, Problem
+from dagster_safe_backfill.cli.answers.data.progress import StatusData
 from dagster_safe_backfill.cli.answers.output import Output, duration
 from dagster_safe_backfill.cli.following.bar import View, view_of
 from dagster_safe_backfill.cli.following.next_steps import commands_of, next_commands
@@ -15,7 +16,7 @@ from dagster_safe_backfill.cli.following.place import Place, command, find
 from dagster_safe_backfill.cli.following.reading.reader import Reader
 from dagster_safe_backfill.cli.following.screen import show, show_commands
 from dagster_safe_backfill.cli.following.states import Progress
-from dagster_safe_backfill.cli.following.told import problems, told
+from dagster_safe_backfill.cli.following.status_data import problems, status_data
 
 PATIENCE = 60.0
 """For how many seconds a Dagster that went away is asked again."""
@@ -24,11 +25,11 @@ _STILL = 4.0
 _DAEMONS_EVERY = 10.0
 
 
-def answer_of(progress: Progress, place: Place) -> Answer:
+def answer_of(progress: Progress, place: Place) -> Answer[StatusData]:
     """Return how far a backfill is; the exit code is 1 if partitions were rejected, failed or cancelled."""
     commands = next_commands(progress, place)
     return Answer(
-        data=told(progress, commands),
+        data=status_data(progress, commands),
         show=partial(show, progress=progress, commands=commands),
         brief=progress.status,
         exit_code=Exit.FAILED if progress.has_failed else Exit.DONE,
@@ -45,7 +46,7 @@ def follow(
     timeout: float | None = None,
     interval: float = 2.0,
     patience: float = PATIENCE,
-) -> Answer:
+) -> Answer[StatusData | None]:
     """Follow a backfill or a run until it ends, and return how it ended. Progress goes to stderr.
 
     The answer's exit code is 0 if all partitions are live (or staged, where nothing is to be published), 1 if some were
@@ -93,7 +94,7 @@ class _Following:
     def __post_init__(self) -> None:
         self._daemon = _DaemonWatch(self.place)
 
-    def to_the_end(self, timeout: float | None) -> Answer:
+    def to_the_end(self, timeout: float | None) -> Answer[StatusData]:
         """Read until it ends, or until the time is up."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -116,7 +117,7 @@ class _Following:
         away_since: float | None = None
         while True:
             try:
-                found = self.reader.read()
+                progress = self.reader.read()
             except CommandError as error:
                 if error.exit_code != Exit.UNREACHABLE or error.problem.code == "unauthorized":
                     raise
@@ -129,7 +130,7 @@ class _Following:
             else:
                 if away_since is not None:
                     self.view.note(f"{self.place.dagster.place} answers again")
-                return found
+                return progress
 
     def _gave_up(self, error: CommandError) -> CommandError:
         again = command(self.place, "watch", self.reader.subject.id)
@@ -149,46 +150,46 @@ class _DaemonWatch:
     _state: object = None
     _since: float = 0.0
     _asked_at: float = 0.0
-    _said: Sequence[str] = ()
+    _reasons: Sequence[str] = ()
 
     def why_it_waits(self, progress: Progress) -> Sequence[str]:
         """Return why nothing happens; empty if something does, or if that isn't known."""
         now, state = time.monotonic(), (progress.counts, progress.status, len(progress.runs))
         if state != self._state:
-            self._state, self._since, self._said = state, now, ()
+            self._state, self._since, self._reasons = state, now, ()
         is_still = now - self._since >= _STILL and not progress.is_over and "running" not in progress.counts
         # `launch --in-process` does the daemon's work itself.
         if self.place.launches or not is_still:
             return ()
         if now - self._asked_at >= _DAEMONS_EVERY:
             self._asked_at = now
-            self._said = self._absent(progress)
-        return self._said
+            self._reasons = self._absent(progress)
+        return self._reasons
 
     def _absent(self, progress: Progress) -> Sequence[str]:
         name = "QUEUED_RUN_COORDINATOR" if any(run.is_open for run in progress.runs) else "BACKFILL"
         try:
-            found = self.place.dagster.daemon(name)
+            daemon = self.place.dagster.daemon(name)
         except CommandError:
             return ()
-        if found is None or found.is_healthy or not found.is_required:
+        if daemon is None or daemon.is_healthy or not daemon.is_required:
             return ()
         last = "it never ran here"
-        if found.heartbeat_at is not None:
-            last = f"its last heartbeat was {duration(time.time() - found.heartbeat_at)} ago"
-        said = (
+        if daemon.heartbeat_at is not None:
+            last = f"its last heartbeat was {duration(time.time() - daemon.heartbeat_at)} ago"
+        why = (
             f"it waits, because Dagster's {name} daemon isn't alive ({last}). Start `dagster-daemon run`, or"
             " `dagster dev`, on this instance, and it goes on by itself."
         )
-        return [said]
+        return [why]
 
 
-def _time_is_up(progress: Progress, place: Place, timeout: float, waits_for: Sequence[str]) -> Answer:
+def _time_is_up(progress: Progress, place: Place, timeout: float, waits_for: Sequence[str]) -> Answer[StatusData]:
     commands = next_commands(progress, place)
     again = command(place, "watch", progress.id)
     message = f"after {duration(timeout)} {progress.kind} {progress.id} still runs ({progress.status})"
     return Answer(
-        data=told(progress, commands),
+        data=status_data(progress, commands),
         show=partial(show, progress=progress, commands=commands),
         brief=progress.status,
         exit_code=Exit.RUNNING,
@@ -197,10 +198,10 @@ def _time_is_up(progress: Progress, place: Place, timeout: float, waits_for: Seq
     )
 
 
-def _detached(place: Place, backfill_id: str, progress: Progress | None) -> Answer:
+def _detached(place: Place, backfill_id: str, progress: Progress | None) -> Answer[StatusData | None]:
     commands = commands_of(backfill_id, place)
     return Answer(
-        data={"id": backfill_id} if progress is None else told(progress, commands),
+        data=None if progress is None else status_data(progress, commands),
         show=partial(show_commands, commands=commands),
         brief=backfill_id,
         exit_code=Exit.DETACHED,

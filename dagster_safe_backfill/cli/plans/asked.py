@@ -10,7 +10,9 @@ from typing import Any, cast
 import click
 
 from dagster_safe_backfill.cli.answers.answer import usage_error
+from dagster_safe_backfill.cli.plans.confirming import confirmed_of
 from dagster_safe_backfill.cli.plans.making import Wish
+from dagster_safe_backfill.cli.plans.secrets import check_no_secrets
 from dagster_safe_backfill.cli.selection import OPTIONS as SELECTION
 from dagster_safe_backfill.cli.selection import Selection, selection_of
 
@@ -29,9 +31,10 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.option(
         "--confirm",
         "confirmed",
-        type=int,
-        metavar="N",
-        help="Allow exactly N partitions, though Limits(max_partitions=…) allows fewer.",
+        multiple=True,
+        metavar="[ASSET=]N",
+        help="Allow exactly N partitions, though Limits(max_partitions=…) allows fewer. Of several assets, give"
+        " ASSET=N for each that needs it.",
     ),
 )
 
@@ -42,20 +45,20 @@ def asked_of(
     reason: str | None,
     owner: str | None,
     config: str | None,
-    confirmed: int | None,
+    confirmed: Sequence[str],
     **selection: Any,
 ) -> tuple[Selection, Wish]:
     """Return what the options of a call ask for.
 
     Raises:
-        CommandError: Options contradict each other, or a file can't be read.
+        CommandError: Options contradict each other, a file can't be read, or the configuration has a secret.
     """
     wish = Wish(
         newest_first=newest_first,
         owner=owner,
         reason=reason,
         run_config=None if config is None else _run_config(Path(config)),
-        confirmed=confirmed,
+        confirmed=confirmed_of(confirmed),
     )
     return selection_of(**selection), wish
 
@@ -74,7 +77,9 @@ def _run_config(path: Path) -> Mapping[str, Any]:
         raise usage_error("bad_config", f"{path}: {error}", hint="put dates into quotes") from error
     if not isinstance(found, dict):
         raise usage_error("bad_config", f"{path} is not a run configuration: it is no mapping")
-    return cast("Mapping[str, Any]", found)
+    config = cast("Mapping[str, Any]", found)
+    check_no_secrets(config, file=path)
+    return config
 
 
 def _yaml(text: str) -> object:

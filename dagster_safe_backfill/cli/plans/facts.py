@@ -9,7 +9,7 @@ from dagster_safe_backfill.cli.answers.answer import CommandError
 from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.api.values import Asset, Materialization, Statuses
 from dagster_safe_backfill.cli.connection import Connection
-from dagster_safe_backfill.cli.plans.live import LiveFacts
+from dagster_safe_backfill.cli.plans.live import ComputedFrom, LiveFacts
 from dagster_safe_backfill.cli.selection import Filter, Selection
 
 _WITHOUT_CODE = (
@@ -20,6 +20,11 @@ _NOT_OURS = (
     "without an I/O manager of this library, there are no audits before rows go live, no ledger and no way back, and"
     " runs don't check what changed after the plan"
 )
+_HELD = (
+    "So of what is live, only what Dagster's events show is known: neither changes by hand nor of the code since the"
+    " last publication are noticed, and the runs of this plan don't check whether live rows changed after it"
+)
+_NO_VERSIONS = "data versions that were observed of it can't be compared through --url"
 _ASKED = "asked for"
 _MISSING = "never materialized"
 _FAILED = "its last run failed"
@@ -64,7 +69,7 @@ def facts_of(connection: Connection, asset: Asset, selection: Selection) -> Fact
     may_be = named if _looks_at_all(selection) else [key for key in named if _is_wanted(key, statuses, selection.only)]
     newest = dagster.newest(asset, may_be) if asset.kind is not None else _newest_of_whole(dagster, asset)
     live = _live(connection, asset.key, may_be) if connection.has_code else None
-    changed = _newer_upstream(dagster, asset, newest) if live is None else live.changed
+    changed = _changed(dagster, asset, newest, live)
     reasons: dict[str, list[str]] = {}
     for key in may_be:
         is_changed = "changed" in selection.only and key in changed
@@ -77,8 +82,45 @@ def facts_of(connection: Connection, asset: Asset, selection: Selection) -> Fact
         reasons=reasons,
         newest={key: one for key, one in newest.items() if key in reasons or not key},
         live=live,
-        warnings=() if live is not None else (_NOT_OURS if connection.has_code else _WITHOUT_CODE,),
+        warnings=_warnings(live, has_code=connection.has_code),
     )
+
+
+def _warnings(live: LiveFacts | None, *, has_code: bool) -> Sequence[str]:
+    if live is None:
+        return (_NOT_OURS if has_code else _WITHOUT_CODE,)
+    if live.held is not None:
+        return (f"{live.held} {_HELD}",)
+    versioned = sorted({name for one in live.computed_from.values() for name in one.versioned})
+    return (f"{', '.join(versioned)}: {_NO_VERSIONS}",) if versioned else ()
+
+
+def _changed(
+    dagster: Dagster, asset: Asset, newest: Mapping[str, Materialization], live: LiveFacts | None
+) -> Mapping[str, Sequence[str]]:
+    """Return what changed since partitions were computed, from what is nearest to the truth that can be read."""
+    if live is None or live.held is not None:
+        return _newer_upstream(dagster, asset, newest)
+    changed = {key: [*reasons] for key, reasons in live.changed.items()}
+    for key, reasons in _read_before(dagster, live.computed_from).items():
+        changed.setdefault(key, []).extend(reasons)
+    return changed
+
+
+def _read_before(dagster: Dagster, made: Mapping[str, ComputedFrom]) -> dict[str, list[str]]:
+    """Return the partitions that read something of which a Dagster has a newer materialization."""
+    found: dict[str, list[str]] = {}
+    names = sorted({name for one in made.values() for name in one.upstream})
+    for other in dagster.assets_if_known(names):
+        read = {key: one.upstream[other.key] for key, one in made.items() if other.key in one.upstream}
+        wanted = {one for keys in read.values() for one in keys or ()}
+        times = dagster.newest(other, [key for key in other.keys if key in wanted]) if wanted else {}
+        whole = dagster.newest_of_whole(other)
+        for key, keys in read.items():
+            events = [whole] if keys is None else [times.get(one) for one in keys]
+            if any(event is not None and event.at > made[key].at for event in events):
+                found.setdefault(key, []).append(f"{other.key} changed since")
+    return found
 
 
 def _live(connection: Connection, name: str, keys: Sequence[str]) -> LiveFacts | None:

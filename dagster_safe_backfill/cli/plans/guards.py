@@ -6,40 +6,41 @@ import time
 from collections.abc import Sequence
 
 from dagster_safe_backfill.cli.api.client import Dagster
-from dagster_safe_backfill.cli.api.values import OPEN, Backfill
+from dagster_safe_backfill.cli.plans.confirming import Confirmed
 from dagster_safe_backfill.cli.plans.facts import Facts
+from dagster_safe_backfill.cli.plans.overlap import Wanted, overlap
 from dagster_safe_backfill.cli.plans.plan import Guard
 
 _DAEMON = "BACKFILL"
-_MOST_OPEN = 100
 
 
-def guards_of(dagster: Dagster, found: Sequence[Facts], *, newest_first: bool, confirmed: int | None) -> list[Guard]:
+def guards_of(dagster: Dagster, found: Sequence[Facts], *, newest_first: bool, confirmed: Confirmed) -> list[Guard]:
     """Return the guards of a backfill, those that hold and those that don't.
 
     Args:
         dagster: Where it is to be launched.
         found: Its assets.
         newest_first: True if the newest partitions are to come first.
-        confirmed: The number of partitions that a person confirmed.
+        confirmed: The numbers of partitions that a person confirmed.
     """
     guards = [_count(found, confirmed), *_hours(found), _overlap(dagster, found), _daemon(dagster)]
     return guards + (_order(found) if newest_first else [])
 
 
-def _count(found: Sequence[Facts], confirmed: int | None) -> Guard:
+def _count(found: Sequence[Facts], confirmed: Confirmed) -> Guard:
+    counts = confirmed.of([facts.asset.key for facts in found])
+    beyond: list[str] = []
+    hints: list[str] = []
     for facts in found:
-        limit, count = facts.live and facts.live.limit, len(facts.keys)
-        if limit is not None and count > limit and confirmed != count:
-            return Guard(
-                name="count",
-                holds=False,
-                message=f"{count:,} partitions of {facts.asset.key}, and Limits(max_partitions={limit}) allows {limit}",
-                hint=f"--confirm {count} allows exactly these"
-                if len(found) == 1
-                else f"launch {facts.asset.key} by itself, with --confirm {count}",
-            )
-    return Guard(name="count", holds=True, message=f"{sum(len(one.keys) for one in found):,} partitions")
+        name, limit, count = facts.asset.key, facts.live and facts.live.limit, len(facts.keys)
+        if limit is not None and count > limit and counts.get(name) != count:
+            beyond.append(f"{count:,} partitions of {name}, and Limits(max_partitions={limit}) allows {limit}")
+            hints.append(f"--confirm {count}" if len(found) == 1 else f"--confirm {name}={count}")
+    if beyond:
+        hint = f"{' '.join(hints)} allows exactly these"
+        return Guard(name="count", holds=False, message="; ".join(beyond), hint=hint)
+    total = sum(len(one.keys) for one in found)
+    return Guard(name="count", holds=True, message=f"{total:,} partition{'s' * (total != 1)}")
 
 
 def _hours(found: Sequence[Facts]) -> list[Guard]:
@@ -61,22 +62,9 @@ def _hours(found: Sequence[Facts]) -> list[Guard]:
 
 
 def _overlap(dagster: Dagster, found: Sequence[Facts]) -> Guard:
-    for backfill in dagster.backfills(limit=_MOST_OPEN, statuses=sorted(OPEN)):
-        for facts in found:
-            if facts.asset.key not in backfill.assets or _is_done(dagster, backfill):
-                continue
-            # Dagster 1.13.27 fails if it is asked for the partitions of an asset without any.
-            is_whole = facts.asset.kind is None
-            covered: list[str] = [] if is_whole else dagster.targeted(backfill.id, facts.asset)
-            shared = set(facts.keys).intersection(covered)
-            if shared or is_whole:
-                return Guard(
-                    name="overlap",
-                    holds=False,
-                    message=f"backfill {backfill.id} is {backfill.status.lower()} and covers {len(shared):,} of these"
-                    f" partitions of {facts.asset.key}",
-                    hint=f"wait for it (safe-backfill watch {backfill.id}), or stop it by `cancel`",
-                )
+    guard = overlap(dagster, wanted_of(found))
+    if not guard.holds:
+        return guard
     for facts in found:
         running = sorted(facts.statuses.materializing.intersection(facts.keys))
         if running:
@@ -86,14 +74,17 @@ def _overlap(dagster: Dagster, found: Sequence[Facts]) -> Guard:
                 message=f"a run works on {len(running):,} of these partitions of {facts.asset.key}, as on {running[0]}",
                 hint="wait until it has ended, or terminate it",
             )
-    return Guard(name="overlap", holds=True, message="no other backfill or run works on these partitions")
+    return guard
 
 
-def _is_done(dagster: Dagster, backfill: Backfill) -> bool:
-    """Return True if nothing is left of a backfill that Dagster's daemon closes at its next look."""
-    if any(one.materialized + one.failed < one.targeted for one in backfill.assets.values()):
-        return False
-    return not any(run.is_open for run in dagster.backfill(backfill.id).runs)
+def wanted_of(found: Sequence[Facts]) -> list[Wanted]:
+    """Return the partitions that a backfill computes: of the staged shape also those of `x__shadow`."""
+    wanted: list[Wanted] = []
+    for facts in found:
+        keys = frozenset(facts.keys)
+        assets = {one.key: one for one in (facts.asset, facts.computed_by)}
+        wanted += [Wanted(asset=one, keys=keys) for one in assets.values()]
+    return wanted
 
 
 def _daemon(dagster: Dagster) -> Guard:

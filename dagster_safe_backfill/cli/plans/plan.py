@@ -6,14 +6,24 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
-from dagster_safe_backfill.cli.answers.answer import refusal, usage_error
+from dagster_safe_backfill.cli.answers.answer import CommandError, refusal, usage_error
+from dagster_safe_backfill.cli.answers.data.plans import (
+    EstimateData,
+    GuardData,
+    GuardName,
+    PlanContent,
+    PlanFile,
+    PlannedAssetData,
+    PlannedRunData,
+)
 
-SCHEMA = "safe-backfill/plan/1"
+SCHEMA: Literal["safe-backfill/plan/1"] = "safe-backfill/plan/1"
 FOLDER = Path("backfills")
 """Where plans are saved unless `--out` says otherwise, as seen from the working directory."""
 
@@ -26,7 +36,12 @@ class PlannedRun:
 
     first: str
     last: str
-    partitions: int
+    partition_count: int
+
+    @property
+    def as_data(self) -> PlannedRunData:
+        """The run as JSON."""
+        return {"first": self.first, "last": self.last, "partition_count": self.partition_count}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,18 +49,29 @@ class Guard:
     """A condition that `launch` looks at before it launches.
 
     Attributes:
-        name: `count`, `hours`, `overlap`, `daemon` or `order`.
+        name: Which.
         holds: True if nothing is in the way.
         message: What was found.
         hint: What to do about it.
         refuses: False if it only warns.
     """
 
-    name: str
+    name: GuardName
     holds: bool
     message: str
     hint: str | None = None
     refuses: bool = True
+
+    @property
+    def as_data(self) -> GuardData:
+        """The guard as JSON."""
+        return {
+            "name": self.name,
+            "holds": self.holds,
+            "message": self.message,
+            "hint": self.hint,
+            "refuses": self.refuses,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,14 +79,19 @@ class Estimate:
     """What earlier publications and runs let expect.
 
     Attributes:
-        rows: The number of rows; None if nothing is known.
+        row_count: The number of rows; None if nothing is known.
         seconds: The time, with the runs one after the other; None if nothing is known.
-        partitions: From how many earlier partitions it was made.
+        partition_count: From how many earlier partitions it was made.
     """
 
-    rows: int | None = None
+    row_count: int | None = None
     seconds: float | None = None
-    partitions: int = 0
+    partition_count: int = 0
+
+    @property
+    def as_data(self) -> EstimateData:
+        """The estimate as JSON."""
+        return {"row_count": self.row_count, "seconds": self.seconds, "partition_count": self.partition_count}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +108,9 @@ class PlannedAsset:
         goes_live: When the partitions go live, in words.
         code: A digest of what computes the rows; None if it isn't known.
         definition: A digest of what the partition keys stand for and how the table is kept; None if it isn't known.
-        live: A mapping from partition key to the fingerprint of its live rows; empty without the definitions.
+        live: A mapping from partition key to the fingerprint of its live rows; empty without the definitions, and if
+            `live_unknown` says why.
+        live_unknown: Who held the warehouse's file when the plan was made, so that its runs don't check live rows.
         newest: A mapping from partition key to the run and time of its newest materialization.
         estimate: What to expect.
     """
@@ -92,6 +125,7 @@ class PlannedAsset:
     code: str | None = None
     definition: str | None = None
     live: Mapping[str, str] = field(default_factory=dict[str, str])
+    live_unknown: str | None = None
     newest: Mapping[str, str] = field(default_factory=dict[str, str])
     estimate: Estimate = field(default_factory=Estimate)
 
@@ -100,13 +134,32 @@ class PlannedAsset:
         """The partition keys, in order."""
         return [*self.reasons]
 
+    @property
+    def as_data(self) -> PlannedAssetData:
+        """The asset as JSON."""
+        return {
+            "asset": self.key,
+            "live_asset": self.live_asset,
+            "table": self.table,
+            "reasons": {key: [*reasons] for key, reasons in self.reasons.items()},
+            "runs": [one.as_data for one in self.runs],
+            "batch_size": self.batch_size,
+            "goes_live": self.goes_live,
+            "code": self.code,
+            "definition": self.definition,
+            "live": dict(self.live),
+            "live_unknown": self.live_unknown,
+            "newest": dict(self.newest),
+            "estimate": self.estimate.as_data,
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What a backfill is to do. It doesn't change: its id is made from its content.
 
     Attributes:
-        created_at: When it was made, in ISO 8601 with its offset.
+        created_at: When it was made, in seconds since the epoch.
         dagster: The Dagster that it was made with.
         assets: The assets whose partitions were chosen.
         launched: The keys of all assets that are launched: for a staged asset also `x__shadow` and `x__audit`.
@@ -117,7 +170,7 @@ class Plan:
         run_config: The run configuration.
     """
 
-    created_at: str
+    created_at: float
     dagster: str
     assets: Sequence[PlannedAsset]
     launched: Sequence[str]
@@ -129,9 +182,11 @@ class Plan:
 
     @property
     def id(self) -> str:
-        """The id: the day, the first asset's name, and a digest of all of it."""
+        """The id: the day in UTC, the first asset's name, and a digest of all of it."""
         name = re.sub(r"[^A-Za-z0-9_]+", "-", self.assets[0].key.split("/")[-1])
-        return f"{self.created_at[:10]}-{name}-{self._digest}"
+        # Not in this machine's zone: who reads the file elsewhere must get the same id.
+        day = datetime.fromtimestamp(self.created_at, timezone.utc)
+        return f"{day:%Y-%m-%d}-{name}-{self._digest}"
 
     @property
     def partitions(self) -> int:
@@ -139,13 +194,23 @@ class Plan:
         return sum(len(asset.reasons) for asset in self.assets)
 
     @property
-    def as_json(self) -> dict[str, Any]:
+    def as_data(self) -> PlanFile:
         """The plan as JSON, as it is saved."""
-        return {"schema": SCHEMA, "id": self.id, **self._content}
+        return {"schema": SCHEMA, "plan_id": self.id, **self._content}
 
     @property
-    def _content(self) -> dict[str, Any]:
-        return asdict(self)
+    def _content(self) -> PlanContent:
+        return {
+            "created_at": self.created_at,
+            "dagster": self.dagster,
+            "assets": [one.as_data for one in self.assets],
+            "launched": [*self.launched],
+            "outdated": [*self.outdated],
+            "newest_first": self.newest_first,
+            "owner": self.owner,
+            "reason": self.reason,
+            "run_config": None if self.run_config is None else dict(self.run_config),
+        }
 
     @property
     def _digest(self) -> str:
@@ -159,7 +224,7 @@ class Plan:
             CommandError: The file exists and holds something else, or can't be written.
         """
         target = FOLDER / f"{self.id}.json" if path is None else path
-        text = json.dumps(self.as_json, indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(self.as_data, indent=2, ensure_ascii=False) + "\n"
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             # Never over a plan that somebody reviewed: O_EXCL makes a new file or none.
@@ -175,6 +240,16 @@ class Plan:
         return target
 
 
+def keep(plan: Plan) -> Path | None:
+    """Save a plan that is launched at once, for who asks later what it was; None if it can't be saved here."""
+    try:
+        return plan.save()
+    except CommandError:
+        # Of two calls in one second, the plans may be the same.
+        same = FOLDER / f"{plan.id}.json"
+        return same if same.is_file() else None
+
+
 def load(path: Path) -> Plan:
     """Read a plan from its file.
 
@@ -187,21 +262,21 @@ def load(path: Path) -> Plan:
         raise usage_error("unknown_plan", f"there is no plan {path}: {error.strerror}") from error
     except ValueError as error:
         raise usage_error("not_a_plan", f"{path} is not a plan: it is not JSON ({error})") from error
-    told = cast("dict[str, Any]", read) if isinstance(read, dict) else dict[str, Any]()
-    schema = told.get("schema")
+    file = cast("dict[str, Any]", read) if isinstance(read, dict) else dict[str, Any]()
+    schema = file.get("schema")
     if schema != SCHEMA:
         raise usage_error(
             "not_a_plan", f"{path} is not a plan of this version: its schema is {schema!r}, not {SCHEMA!r}"
         )
     try:
-        plan = _parsed(told)
-        found = plan.id
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        plan = _parsed(file)
+        plan_id = plan.id
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, IndexError) as error:
         raise usage_error("not_a_plan", f"{path} is not a plan: {error}") from error
-    if found != told.get("id"):
+    if plan_id != file.get("plan_id"):
         raise refusal(
             "edited_plan",
-            f"{path} was edited after it was made: its id is {told.get('id')}, and its content is another",
+            f"{path} was edited after it was made: its id is {file.get('plan_id')}, and its content is another",
             hint="make a new plan with what you want: a plan is carried out as it was reviewed",
         )
     return plan
@@ -215,16 +290,17 @@ def path_of(name: str) -> Path | None:
     return None
 
 
-def _parsed(told: Mapping[str, Any]) -> Plan:
-    content = {name: value for name, value in told.items() if name not in {"schema", "id"}}
+def _parsed(file: Mapping[str, Any]) -> Plan:
+    content = {name: value for name, value in file.items() if name not in {"schema", "plan_id"}}
     assets = [_parsed_asset(one) for one in content.pop("assets")]
     return Plan(assets=assets, **content)
 
 
-def _parsed_asset(told: dict[str, Any]) -> PlannedAsset:
+def _parsed_asset(read: dict[str, Any]) -> PlannedAsset:
     parts: dict[str, Any] = {
-        **told,
-        "runs": [PlannedRun(**run) for run in told["runs"]],
-        "estimate": Estimate(**told["estimate"]),
+        **{name: value for name, value in read.items() if name != "asset"},
+        "key": read["asset"],
+        "runs": [PlannedRun(**run) for run in read["runs"]],
+        "estimate": Estimate(**read["estimate"]),
     }
     return PlannedAsset(**parts)

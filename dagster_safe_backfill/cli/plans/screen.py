@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dagster_safe_backfill.cli.answers.answer import Answer
+from dagster_safe_backfill.cli.answers.data.plans import PlanData
 from dagster_safe_backfill.cli.answers.output import duration
 from dagster_safe_backfill.cli.plans.making import Planning
 from dagster_safe_backfill.cli.plans.plan import Estimate, PlannedAsset
@@ -19,7 +19,7 @@ _MOST_LINES = 12
 """Of reasons, so that a plan of thousands of partitions fits a screen; the file names each."""
 
 
-def nothing_to_do(assets: tuple[str, ...]) -> Answer:
+def nothing_to_do(assets: tuple[str, ...]) -> Answer[PlanData]:
     """Return the answer for a selection that no partition fits."""
     return Answer(
         data={"plan": None, "path": None, "guards": []},
@@ -29,19 +29,24 @@ def nothing_to_do(assets: tuple[str, ...]) -> Answer:
     )
 
 
-def planned_answer(planning: Planning, path: Path | None, *, next_call: str = "") -> Answer:
+def planned_answer(planning: Planning, path: Path | None, *, next_call: str = "") -> Answer[PlanData]:
     """Return the answer that shows a plan; `next_call` carries it out."""
     broken = [f"{guard.name}: {guard.message}" for guard in planning.guards if not guard.holds]
     return Answer(
-        data={
-            "plan": planning.plan.as_json,
-            "path": None if path is None else str(path),
-            "guards": [asdict(guard) for guard in planning.guards],
-        },
+        data=plan_data(planning, path),
         show=lambda screen: show_plan(screen, planning, path, next_call=next_call),
         brief="" if path is None else str(path),
         warnings=[*planning.warnings, *broken],
     )
+
+
+def plan_data(planning: Planning, path: Path | None) -> PlanData:
+    """Return a plan as the data of `plan`; `path` is the file that has it."""
+    return {
+        "plan": planning.plan.as_data,
+        "path": None if path is None else str(path),
+        "guards": [guard.as_data for guard in planning.guards],
+    }
 
 
 def show_plan(screen: Console, planning: Planning, path: Path | None, *, next_call: str = "") -> None:
@@ -79,6 +84,8 @@ def _show_asset(screen: Console, asset: PlannedAsset) -> None:
     batches = f" of batches of {asset.batch_size}" if asset.batch_size else ""
     screen.print(f"  runs        {len(asset.runs) or 1:,}{batches}; {asset.goes_live}", markup=False)
     screen.print(f"  estimate    {_estimate(asset.estimate)}", markup=False)
+    if asset.live_unknown is not None:
+        screen.print("  live rows   not known, and not checked by its runs: the warehouse was held", markup=False)
 
 
 def _ends(keys: Sequence[str]) -> str:
@@ -97,11 +104,11 @@ def _reason_lines(reasons: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _estimate(estimate: Estimate) -> str:
-    if estimate.rows is None and estimate.seconds is None:
+    if estimate.row_count is None and estimate.seconds is None:
         return "none, because nothing of it was published yet"
     parts: list[str] = []
-    if estimate.rows is not None:
-        parts.append(f"about {estimate.rows:,} rows")
+    if estimate.row_count is not None:
+        parts.append(f"about {estimate.row_count:,} rows")
     if estimate.seconds is not None:
         parts.append(f"about {duration(estimate.seconds)}, one run after the other")
-    return f"{', '.join(parts)} (from {estimate.partitions:,} earlier partitions)"
+    return f"{', '.join(parts)} (from {estimate.partition_count:,} earlier partitions)"

@@ -6,11 +6,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal
+from typing import Any
 
+from dagster_safe_backfill.cli.answers.data.upkeep import CheckData, CheckVerdict
 from dagster_safe_backfill.cli.api.client import Dagster
-
-CheckVerdict = Literal["ok", "warning", "problem"]
 
 _LEAST, _BELOW = (1, 13, 27), (1, 14)
 _SUPPORTED = ">=1.13.27,<1.14"
@@ -63,7 +62,7 @@ class Check:
     asset: str | None = None
 
     @property
-    def as_json(self) -> dict[str, Any]:
+    def as_data(self) -> CheckData:
         """The check as JSON."""
         return {
             "check": self.name,
@@ -84,9 +83,9 @@ def checks_of_dagster(dagster: Dagster, *, is_by_url: bool) -> Iterator[Check]:
     found = dagster.version() or version("dagster")
     yield _of_version(found, is_by_url=is_by_url)
     yield from _of_daemons(dagster)
-    told = dagster.ask(_INSTANCE)["instance"]
-    yield _of_storage(told["info"] or "")
-    yield _of_queue(told)
+    instance = dagster.ask(_INSTANCE)["instance"]
+    yield _of_storage(instance["info"] or "")
+    yield _of_queue(instance)
     yield from _of_locations(dagster, found)
 
 
@@ -139,9 +138,9 @@ def _of_storage(info: str) -> Check:
     return Check(name="storage", verdict="ok", message=name or "a storage that this command doesn't know")
 
 
-def _of_queue(told: Mapping[str, Any]) -> Check:
-    config = told["runQueueConfig"]
-    if not told["runQueuingSupported"] or config is None:
+def _of_queue(instance: Mapping[str, Any]) -> Check:
+    config = instance["runQueueConfig"]
+    if not instance["runQueuingSupported"] or config is None:
         return Check(
             name="run_queue",
             verdict="warning",
@@ -177,8 +176,8 @@ def _of_locations(dagster: Dagster, dagster_version: str) -> Iterator[Check]:
         yield _of_versions(name, found["dagsterLibraryVersions"] or [], here, dagster_version)
 
 
-def _of_versions(name: str, told: Sequence[Mapping[str, str]], here: str, dagster_version: str) -> Check:
-    versions = {one["name"]: one["version"] for one in told}
+def _of_versions(name: str, listed: Sequence[Mapping[str, str]], here: str, dagster_version: str) -> Check:
+    versions = {one["name"]: one["version"] for one in listed}
     there, core = versions.get(_OURS), versions.get("dagster", dagster_version)
     if core != dagster_version:
         text, hint = f"{name} has Dagster {core}, and the Dagster that runs it {dagster_version}", "install one version"

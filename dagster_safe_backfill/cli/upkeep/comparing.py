@@ -7,17 +7,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, get_args
 
 from dagster_safe_backfill.audits.comparison import Differences
 from dagster_safe_backfill.cli.answers.answer import usage_error
+from dagster_safe_backfill.cli.answers.data.differences import (
+    AggregateValuesData,
+    CellValue,
+    DiffData,
+    PartitionDifferencesData,
+    RowDifferencesData,
+    RowKind,
+    SampleRowData,
+)
+from dagster_safe_backfill.cli.answers.data.publications import KnownPublicationData
 from dagster_safe_backfill.cli.api.values import AUDIT, SHADOW, Asset
 from dagster_safe_backfill.cli.definitions import LoadedAsset
 from dagster_safe_backfill.cli.following.place import Place, command
 from dagster_safe_backfill.cli.selection import selection_of
 from dagster_safe_backfill.cli.upkeep.tables import in_words, ranges, still_there
 from dagster_safe_backfill.errors import ConfigurationError, PublicationNotFoundError, WarehouseError
-from dagster_safe_backfill.model.events import Event
+from dagster_safe_backfill.model.events import Event, StagedEvent
 from dagster_safe_backfill.model.states import StagedPartition
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.wap.ledger.entries import groups_of_backfill
@@ -28,8 +38,7 @@ from dagster_safe_backfill.wap.measure.sides import published_changes, published
 if TYPE_CHECKING:
     from dagster_safe_backfill.warehouses.base import Session
 
-_STAGED: tuple[Event, ...] = ("staged", "audited", "approved", "rejected", "refused")
-_KINDS = {"added": "new", "removed": "gone", "changed": "changed"}
+_KINDS: Mapping[str, RowKind] = {"added": "new", "removed": "gone", "changed": "changed"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +49,11 @@ class Chosen:
     backfill_id: str | None = None
     publication: str | None = None
 
+    @property
+    def mode(self) -> Literal["staged", "publication"]:
+        """Whether it is staged rows, or what a publication changed."""
+        return "staged" if self.publication is None else "publication"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
@@ -48,32 +62,37 @@ class Comparison:
     Attributes:
         asset: The asset's key.
         table: Its live table.
-        mode: `staged` or `publication`.
+        mode: What is compared: staged rows, or what a publication changed.
         comparing: What was compared, in a sentence.
         nothing: Why nothing was; None if something was.
-        publications: The ids of the publications, or of the runs that staged the rows.
-        states: A mapping from each staged partition to its state in the ledger.
+        publications: The ids of the publications; empty of staged rows.
+        runs: The runs that staged the rows; empty of a publication.
+        events: A mapping from each staged partition to its newest event in the ledger.
         result: The differences; None if nothing was compared.
         warnings: What is to be known of them.
+        known: What Dagster knows, if the warehouse can't be reached; None if it was read.
     """
 
     asset: str
     table: str
-    mode: str
+    mode: Literal["staged", "publication"]
     comparing: str = ""
     nothing: str | None = None
     publications: Sequence[str] = ()
-    states: Mapping[str, str] = field(default_factory=dict[str, str])
+    runs: Sequence[str] = ()
+    events: Mapping[str, StagedEvent] = field(default_factory=dict[str, "StagedEvent"])
     result: Compared | None = None
     warnings: Sequence[str] = ()
+    known: Sequence[KnownPublicationData] | None = None
 
     @property
     def is_any(self) -> bool:
         """True if anything was compared."""
         return self.result is not None
 
-    def as_json(self) -> dict[str, Any]:
-        """Return it as the `data` of the answer."""
+    @property
+    def as_data(self) -> DiffData:
+        """It as the data of the answer."""
         result = self.result or Compared(by_key={})
         columns: dict[str, int] = {}
         for one in result.by_key.values():
@@ -86,10 +105,11 @@ class Comparison:
             "mode": self.mode,
             "comparing": self.comparing,
             "nothing": self.nothing,
-            "publications" if self.mode == "publication" else "runs": [*self.publications],
-            "different": result.is_different,
+            "run_ids": [*self.runs],
+            "publication_ids": [*self.publications],
+            "different": result.is_different if self.known is None else None,
             "matched_by": [*result.matched_by],
-            "total": self._total(result),
+            "total": _differences([*result.by_key.values()], result, None),
             "partitions": [self._partition(key, one, result) for key, one in result.by_key.items()],
             "columns": {
                 "added": [*result.added],
@@ -97,38 +117,35 @@ class Comparison:
                 "retyped": [*result.retyped],
                 "changed": columns,
             },
-            "rows": [_row(one) for one in result.sample],
+            "samples": [_row(one) for one in result.sample],
+            "known": [*(self.known or ())],
         }
 
-    def _partition(self, key: str, one: Differences, result: Compared) -> dict[str, Any]:
-        state = {"state": self.states[key]} if key in self.states else {}
+    def _partition(self, key: str, one: Differences, result: Compared) -> PartitionDifferencesData:
         return {
             "partition": key,
-            **state,
-            **_counts([one], result),
+            "event": self.events.get(key),
+            **_differences([one], result, key),
             "different": bool(one.added or one.removed or one.changed),
-            "aggregates": _aggregates(result, key),
         }
 
-    def _total(self, result: Compared) -> dict[str, Any]:
-        return {**_counts([*result.by_key.values()], result), "aggregates": _aggregates(result, None)}
 
-
-def _counts(every: Sequence[Differences], result: Compared) -> dict[str, int | None]:
+def _differences(every: Sequence[Differences], result: Compared, key: str | None) -> RowDifferencesData:
     return {
         "new": sum(one.added for one in every),
         # Of whole rows, a changed one is a new one and one that is gone.
         "changed": sum(one.changed for one in every) if result.matched_by or not result.by_key else None,
         "gone": sum(one.removed for one in every),
         "unchanged": sum(one.unchanged for one in every),
+        "aggregates": {sql: _both(*values[key]) for sql, values in result.aggregates.items()},
     }
 
 
-def _aggregates(result: Compared, key: str | None) -> dict[str, list[Any]]:
-    return {sql: [plain(value) for value in values[key]] for sql, values in result.aggregates.items()}
+def _both(before: object, after: object) -> AggregateValuesData:
+    return {"before": plain(before), "after": plain(after)}
 
 
-def _row(one: DifferentRow) -> dict[str, Any]:
+def _row(one: DifferentRow) -> SampleRowData:
     before, after = (None if side is None else _plain_values(side) for side in (one.before, one.after))
     return {
         "kind": _KINDS[one.kind],
@@ -139,11 +156,11 @@ def _row(one: DifferentRow) -> dict[str, Any]:
     }
 
 
-def _plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
+def _plain_values(values: Mapping[str, Any]) -> dict[str, CellValue]:
     return {name: plain(value) for name, value in values.items()}
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> CellValue:
     """Return a value of a warehouse as JSON has it: whole numbers exactly, all that JSON can't hold as text."""
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
@@ -172,11 +189,10 @@ def compare(
     if not loaded.options.partition_expr:
         raise usage_error("no_partitions", f"{loaded.name} has no partitions, so it has no publications")
     wanted = selected(loaded, **keys)
-    mode = "staged" if chosen.publication is None else "publication"
     nothing = Comparison(
         asset=loaded.name,
         table=str(loaded.spec.table),
-        mode=mode,
+        mode=chosen.mode,
         nothing=f"nothing was published yet: {loaded.spec.table} has no ledger",
     )
     work = _Work(
@@ -184,6 +200,17 @@ def compare(
     )
     read = work.staged if chosen.publication is None else work.published
     return loaded.read_soon(lambda session: read(session, chosen), default=nothing)
+
+
+def uncompared(loaded: LoadedAsset, chosen: Chosen, known: Sequence[KnownPublicationData]) -> Comparison:
+    """Return what is known while the warehouse can't be reached: no differences."""
+    return Comparison(
+        asset=loaded.name,
+        table=str(loaded.spec.table),
+        mode=chosen.mode,
+        nothing="the warehouse can't be reached",
+        known=known,
+    )
 
 
 def selected(loaded: LoadedAsset, **given: Any) -> list[str] | None:
@@ -221,8 +248,9 @@ class _Work:
         every = staged_partitions(session, self.table, assets=self._assets(own))
         named = self._named(session, every, chosen)
         # The newest of each partition counts: rows that were published since are live.
-        found = [one for one in newest(named).values() if one.event in _STAGED and self._is_wanted(one.key)]
-        found = [*standing(session, self.table, found)]
+        newest_of_each = [one for one in newest(named).values() if self._is_wanted(one.key)]
+        staged = [one for one in newest_of_each if _is_of_staged(one.event)]
+        found = [*standing(session, self.table, staged)]
         keys, gone = still_there([one.key for one in found], self.loaded.keys)
         if not keys:
             return self._nothing_staged(chosen, every)
@@ -234,8 +262,8 @@ class _Work:
             staged_sides(session, self.table, found),
             keys,
             comparing=f"{self.table}: live, and what {_runs(runs)} staged of {where}",
-            publications=runs,
-            states={one.key: one.event for one in found},
+            runs=runs,
+            events={one.key: one.event for one in found if _is_of_staged(one.event)},
             warnings=_warn_gone(gone),
         )
 
@@ -290,7 +318,6 @@ class _Work:
             keys,
             comparing=f"{self.table}: before and after {', '.join(names)}, in {in_words(ranges(keys, every))}",
             publications=names,
-            states={},
             warnings=[*_warn_gone(gone), *since],
         )
 
@@ -304,8 +331,9 @@ class _Work:
         keys: Sequence[str],
         *,
         comparing: str,
-        publications: Sequence[str],
-        states: Mapping[str, str],
+        publications: Sequence[str] = (),
+        runs: Sequence[str] = (),
+        events: Mapping[str, StagedEvent] | None = None,
         warnings: Sequence[str],
     ) -> Comparison:
         shown = self.loaded.options.checks.sample_columns
@@ -336,10 +364,15 @@ class _Work:
             mode=self.nothing.mode,
             comparing=comparing,
             publications=publications,
-            states=states,
+            runs=runs,
+            events=events or {},
             result=result,
             warnings=[*warnings, *whole],
         )
+
+
+def _is_of_staged(event: Event) -> TypeGuard[StagedEvent]:
+    return event in get_args(StagedEvent)
 
 
 def _warn_gone(gone: Sequence[str]) -> list[str]:

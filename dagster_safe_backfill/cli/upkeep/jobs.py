@@ -80,7 +80,7 @@ _START = "start `dagster dev`, or `dagster-daemon run`; --in-process needs none"
 
 def rollback_job(jobs: Sequence[dg.JobDefinition], asset: str) -> dg.JobDefinition | None:
     """Return the job of `build_rollback_job` of an asset, whatever its name; None if there is none."""
-    return next((job for job in jobs if _told(job, ROLLBACK_OF) == asset), None)
+    return next((job for job in jobs if _metadata_of(job, ROLLBACK_OF) == asset), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,15 +104,15 @@ def retention_jobs(jobs: Sequence[dg.JobDefinition]) -> list[RetentionJob]:
     """Return the jobs of `build_retention_schedule`, whatever their names."""
     found: list[RetentionJob] = []
     for job in jobs:
-        assets, days = _told(job, RETENTION_OF), _told(job, SHADOW_DAYS)
+        assets, days = _metadata_of(job, RETENTION_OF), _metadata_of(job, SHADOW_DAYS)
         if assets is not None and days is not None:
-            unknown = _told(job, KEPT_UNKNOWN_DAYS)
+            unknown = _metadata_of(job, KEPT_UNKNOWN_DAYS)
             unknown_days = UNKNOWN_RUN_DAYS if unknown is None else unknown
             found.append(RetentionJob(job=job, assets=[*assets], shadow_days=days, unknown_run_days=unknown_days))
     return found
 
 
-def _told(job: dg.JobDefinition, name: str) -> Any:
+def _metadata_of(job: dg.JobDefinition, name: str) -> Any:
     metadata: Mapping[str, Any] = job.metadata
     value: Any = metadata.get(name)
     return None if value is None else value.value
@@ -152,7 +152,7 @@ def launch(dagster: Dagster, output: Output, asset: str, job: dg.JobDefinition, 
 def wait(dagster: Dagster, output: Output, run_id: str, *, timeout: float | None) -> Ran:
     """Wait for a run to end, for `timeout` seconds at most."""
     started, pause = time.monotonic(), _FIRST_WAIT
-    is_told = False
+    is_noted = False
     while True:
         run = dagster.run(run_id)
         if not run.is_open:
@@ -162,9 +162,9 @@ def wait(dagster: Dagster, output: Output, run_id: str, *, timeout: float | None
         is_stuck = (is_over or waited >= _QUEUED_FOR) and run.status == "QUEUED" and not _has_daemon(dagster)
         if is_over:
             return Ran(run_id=run_id, status=run.status, is_queued_for_good=is_stuck)
-        if is_stuck and not is_told:
+        if is_stuck and not is_noted:
             output.note(f"run {run_id} is queued, and {_NO_DAEMON}: {_START}")
-            is_told = True
+            is_noted = True
         left = pause if timeout is None else min(pause, timeout - waited)
         time.sleep(max(left, 0.0))
         pause = min(pause * 1.5, _LONGEST_WAIT)
@@ -182,15 +182,15 @@ def _ended(dagster: Dagster, run_id: str, status: str) -> Ran:
 def _failure(dagster: Dagster, run_id: str) -> str | None:
     """Return what a run failed with: what its step raised, else what Dagster says of the run."""
     events: Sequence[Mapping[str, Any]] = dagster.ask(_FAILURES, id=run_id)["logsForRun"].get("events", ())
-    said: list[str] = []
+    messages: list[str] = []
     for event in events:
         error: Mapping[str, Any] = event.get("error") or {}
         cause: Mapping[str, Any] = error.get("cause") or {}
         # A step's error is Dagster's own, and its cause what the op raised.
         text = cause.get("message") or error.get("message") or event.get("message")
         if text:
-            said.append(str(text).strip())
-    return said[0] if said else None
+            messages.append(str(text).strip())
+    return messages[0] if messages else None
 
 
 def told_of_runs(dagster: Dagster, run_ids: Iterable[str]) -> KnownRuns:

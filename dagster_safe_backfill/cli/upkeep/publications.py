@@ -5,24 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
 
-from dagster_safe_backfill.cli.upkeep.tables import ranges, seconds
+from dagster_safe_backfill.cli.answers.data.publications import HistoryEntryData, HistoryEvent, Undone
+from dagster_safe_backfill.cli.upkeep.tables import ranges, row_counts, seconds
 from dagster_safe_backfill.model.events import RowCounts
 from dagster_safe_backfill.wap.ledger.entries import Entry
 from dagster_safe_backfill.wap.rollback.histories import undone
 
-What = Literal["published", "rolled_back", "moved", "staged", "rejected"]
-Undone = Literal["no", "partly", "yes"]
-
-_WHAT: Mapping[str, What] = {
+_EVENTS: Mapping[str, HistoryEvent] = {
     "published": "published",
     "rolled_back": "rolled_back",
     "moved": "moved",
     "rejected": "rejected",
     "refused": "rejected",
 }
-WORDS: Mapping[What, str] = {
+WORDS: Mapping[HistoryEvent, str] = {
     "published": "published",
     "rolled_back": "rolled back",
     "moved": "moved away",
@@ -37,13 +34,13 @@ class Happening:
     """One thing that happened to some partitions: a publication, a rollback, a rejection, or that they were staged.
 
     Attributes:
-        what: What happened.
+        event: What happened.
         entries: The ledger's entry of each partition.
         is_undone: Whether the changes were undone since: in all partitions whose rows they changed, or in some.
         left: The partitions of which only rows moved out, to those that were published.
     """
 
-    what: What
+    event: HistoryEvent
     entries: Sequence[Entry]
     is_undone: Undone = "no"
     left: Sequence[str] = ()
@@ -79,35 +76,30 @@ class Happening:
         """The publications that a rollback undid."""
         return [*dict.fromkeys(name for one in self.entries for name in one.undone)]
 
-    def as_json(self, every: Sequence[str], kept: Iterable[str]) -> dict[str, Any]:
+    def as_data(self, every: Sequence[str], kept: Iterable[str]) -> HistoryEntryData:
         """Return it as JSON; `kept` are the names, in lower case, of the archives that exist."""
-        newest, counts = self.newest, self.row_counts
+        newest = self.newest
         archive = next((one for one in self.entries if one.archive is not None), None)
         is_kept = archive is not None and archive.archive is not None and archive.archive.name.casefold() in kept
         return {
-            "at": seconds(self.at),
-            "what": self.what,
+            "event": self.event,
+            "recorded_at": seconds(self.at),
             "publication_id": newest.publication_id,
             "run_id": newest.run_id,
             "backfill_id": newest.backfill_id,
             "code_version": newest.code_version,
             "strategy": newest.strategy,
-            "partitions": len(self.keys),
+            "partition_count": len(self.keys),
             "ranges": [[*one] for one in ranges(self.keys, every)],
             "moved_from": [*self.left],
-            "rows": {
-                "staged": counts.staged,
-                "inserted": counts.inserted,
-                "updated": counts.updated,
-                "deleted": counts.deleted,
-                "unchanged": counts.unchanged,
-            },
+            "row_count": None,
+            "rows": row_counts(self.row_counts),
             "archive": str(archive.archive) if archive is not None else None,
             "archive_expires_at": seconds(archive.expires_at) if archive is not None else None,
             "archive_exists": is_kept,
             "undone": self.is_undone,
             "undoes": self.undoes,
-            "failed_audits": self.failed_audits,
+            "rejected_by": self.failed_audits,
         }
 
 
@@ -122,7 +114,7 @@ def happenings(found: Sequence[Entry], *, by_partition: bool) -> list[Happening]
     groups: dict[tuple[object, ...], list[int]] = {}
     for position, one in enumerate(found):
         # Rows that moved out of a partition belong to the publication that they moved to.
-        kind = "change" if one.event in ("published", "rolled_back", "moved") else _WHAT.get(one.event, "staged")
+        kind = "change" if one.event in ("published", "rolled_back", "moved") else _EVENTS.get(one.event, "staged")
         name = (kind, one.publication_id, one.run_id) + ((position,) if by_partition else ())
         groups.setdefault(name, []).append(position)
     made = [_happening([found[i] for i in positions], [i in gone for i in positions]) for positions in groups.values()]
@@ -134,7 +126,7 @@ def _happening(found: Sequence[Entry], gone: Sequence[bool]) -> Happening:
     main = next((one for one in reversed(found) if one.event != "moved"), found[-1])
     touched = [is_gone for one, is_gone in zip(found, gone, strict=True) if one.row_counts.touched]
     return Happening(
-        what=_WHAT.get(main.event, "staged"),
+        event=_EVENTS.get(main.event, "staged"),
         entries=found,
         is_undone="no" if not any(touched) else "yes" if all(touched) else "partly",
         left=moved if len(moved) < len(found) else (),

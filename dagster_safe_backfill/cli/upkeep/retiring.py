@@ -7,8 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
-from typing import Any, Literal
 
+from dagster_safe_backfill.cli.answers.data.upkeep import (
+    AssetRetentionData,
+    DroppedTableData,
+    DropState,
+    KeptTableData,
+    TableKind,
+)
 from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.definitions import LoadedAsset
 from dagster_safe_backfill.cli.upkeep.jobs import told_of_runs
@@ -17,11 +23,8 @@ from dagster_safe_backfill.errors import TableNotFoundError
 from dagster_safe_backfill.model.states import Origin
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import staging
-from dagster_safe_backfill.wap.retention import RetentionRules, Retired, drop_found, owners, retire
+from dagster_safe_backfill.wap.retention import Kept, RetentionRules, Retired, drop_found, owners, retire
 from dagster_safe_backfill.warehouses.base import Session
-
-DropState = Literal["would_drop", "dropped", "requested", "failed"]
-"""What became of the tables that are over; `requested`: a run is to drop them, and hasn't ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,11 +67,10 @@ class Retention:
         """Return it with the sizes of tables that it doesn't know itself."""
         return replace(self, sizes={**sizes, **self.sizes})
 
-    def as_json(self) -> dict[str, Any]:
-        """Return it as JSON."""
-        dropped = [("archive", one) for one in self.retired.archives] + [
-            ("shadow", one) for one in self.retired.shadows
-        ]
+    @property
+    def as_data(self) -> AssetRetentionData:
+        """It as JSON."""
+        archives = [self._dropped(one, "archive") for one in self.retired.archives]
         return {
             "asset": self.asset,
             "table": str(self.retired.table),
@@ -77,18 +79,21 @@ class Retention:
             "unknown_run_days": self.unknown_run_days,
             "state": self.state if self.is_any else None,
             "clock_problem": self.retired.clock_problem,
-            "drops": [{"table": str(one), "kind": kind, "rows": self.sizes.get(one)} for kind, one in dropped],
-            "keeps": [
-                {
-                    "table": str(one.table),
-                    "kind": one.kind,
-                    "rows": self.sizes.get(one.table),
-                    "why": one.why,
-                    "until": seconds(one.until),
-                    "run_id": one.run_id,
-                }
-                for one in self.retired.kept
-            ],
+            "drops": [*archives, *(self._dropped(one, "shadow") for one in self.retired.shadows)],
+            "keeps": [self._kept(one) for one in self.retired.kept],
+        }
+
+    def _dropped(self, table: TableRef, kind: TableKind) -> DroppedTableData:
+        return {"table": str(table), "kind": kind, "row_count": self.sizes.get(table)}
+
+    def _kept(self, one: Kept) -> KeptTableData:
+        return {
+            "table": str(one.table),
+            "kind": one.kind,
+            "row_count": self.sizes.get(one.table),
+            "why": one.why,
+            "expires_at": seconds(one.until),
+            "run_id": one.run_id,
         }
 
 

@@ -12,9 +12,11 @@ from pathlib import Path
 import dagster as dg
 
 from dagster_safe_backfill.cli.answers.answer import CommandError
+from dagster_safe_backfill.cli.answers.data.upkeep import CheckVerdict
+from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.definitions import Definitions, LoadedAsset
 from dagster_safe_backfill.cli.following.place import Place, command
-from dagster_safe_backfill.cli.upkeep.checks import Check, CheckVerdict
+from dagster_safe_backfill.cli.upkeep.checks import Check
 from dagster_safe_backfill.cli.upkeep.jobs import RetentionJob, retention_jobs, rollback_job, told_of_runs
 from dagster_safe_backfill.errors import OtherAssetError, SafeBackfillError
 from dagster_safe_backfill.model.events import KnownRuns
@@ -71,7 +73,8 @@ class TableChecks:
         kind = type(loaded.table_io).__name__
         yield Check(name="io_manager", verdict="ok", message=f"{table}, kept by {kind}", asset=name)
         retention = next((one for one in retention_jobs(jobs) if name in one.assets), None)
-        yield from _of_jobs(loaded, jobs, retention)
+        yield from _of_rollback(loaded, jobs)
+        yield _of_retention(loaded, self.place.dagster, retention)
         place = table.database or str(table.schema)
         if place in self._locked:
             yield Check(name="warehouse", verdict="problem", message=self._locked[place], asset=name)
@@ -234,7 +237,7 @@ class _OfTable:
         return self._check("green", "warning", text + more, hint)
 
 
-def _of_jobs(loaded: LoadedAsset, jobs: Sequence[dg.JobDefinition], retention: RetentionJob | None) -> Iterator[Check]:
+def _of_rollback(loaded: LoadedAsset, jobs: Sequence[dg.JobDefinition]) -> Iterator[Check]:
     variable = loaded.name.rpartition("/")[2]
     job = rollback_job(jobs, loaded.name)
     if job is not None:
@@ -247,16 +250,33 @@ def _of_jobs(loaded: LoadedAsset, jobs: Sequence[dg.JobDefinition], retention: R
             hint=f"add jobs=[sb.build_rollback_job({variable})] to the Definitions",
             asset=loaded.name,
         )
-    if retention is not None:
-        yield Check(name="retention", verdict="ok", message=retention.job.name, asset=loaded.name)
-    else:
-        yield Check(
+
+
+def _of_retention(loaded: LoadedAsset, dagster: Dagster, retention: RetentionJob | None) -> Check:
+    name, variable = loaded.name, loaded.name.rpartition("/")[2]
+    if retention is None:
+        return Check(
             name="retention",
             verdict="warning",
             message="no retention schedule, so expired archives and old shadows stay",
             hint=f"add schedules=[sb.build_retention_schedule([{variable}])] to the Definitions, and turn it on",
-            asset=loaded.name,
+            asset=name,
         )
+    (asset,) = dagster.assets([name])
+    schedules, job = dagster.schedules_of_job(asset, retention.job.name), retention.job.name
+    running = [one for one, is_on in schedules.items() if is_on]
+    daemon = dagster.daemon("SCHEDULER")
+    if not schedules:
+        text, hint = f"no schedule runs {job} there", "add the schedule itself to the Definitions, and load them again"
+    elif not running:
+        text = f"the schedule {', '.join(schedules)} is stopped"
+        hint = "turn it on in Dagster's UI, under Automation, or by `dagster schedule start`"
+    elif daemon is None or not daemon.is_healthy:
+        text, hint = f"{running[0]} is on, and no scheduler daemon runs it", "start `dagster-daemon run`"
+    else:
+        return Check(name="retention", verdict="ok", message=f"{running[0]} is on, and runs {job}", asset=name)
+    message = f"{text}, so expired archives and old shadows stay"
+    return Check(name="retention", verdict="warning", message=message, hint=hint, asset=name)
 
 
 def _of_file(path: Path) -> Iterator[Check]:

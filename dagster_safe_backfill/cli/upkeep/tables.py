@@ -1,11 +1,14 @@
-"""Partitions and times of tables, as these verbs show them."""
+"""Partitions, times and numbers of rows of tables, as these verbs show them."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
+from typing import overload
 
+from dagster_safe_backfill.cli.answers.data.rows import RowCountsData
 from dagster_safe_backfill.cli.api.reading import ranges_of
+from dagster_safe_backfill.model.events import RowCounts
 
 LOCKED = frozenset({"warehouse_locked", "warehouse_unreachable"})
 """The codes of errors after which there is still what Dagster knows."""
@@ -31,6 +34,21 @@ def in_words(found: Sequence[Sequence[str]], *, shown: int = 3) -> str:
     return ", ".join(texts) + (f" and {rest} more" if rest > 0 else "")
 
 
+def row_counts(counts: RowCounts) -> RowCountsData:
+    """Return numbers of rows as JSON has them."""
+    return {
+        "staged": counts.staged,
+        "inserted": counts.inserted,
+        "updated": counts.updated,
+        "deleted": counts.deleted,
+        "unchanged": counts.unchanged,
+    }
+
+
+@overload
+def seconds(at: datetime) -> float: ...
+@overload
+def seconds(at: datetime | None) -> float | None: ...
 def seconds(at: datetime | None) -> float | None:
     """Return a time as JSON has it: in seconds since the epoch."""
     return None if at is None else at.timestamp()

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
 from dagster_safe_backfill.cli.answers.answer import Problem, usage_error
+from dagster_safe_backfill.cli.answers.data.publications import ConflictData, KnownPublicationData, RollbackData
+from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.definitions import LoadedAsset
 from dagster_safe_backfill.cli.following.place import Place, command
-from dagster_safe_backfill.cli.upkeep.tables import in_words, ranges, seconds, still_there
+from dagster_safe_backfill.cli.upkeep.jobs import Ran
+from dagster_safe_backfill.cli.upkeep.tables import in_words, ranges, row_counts, seconds, still_there
 from dagster_safe_backfill.errors import PublicationNotFoundError, RollbackConflictError
 from dagster_safe_backfill.model.events import RowCounts
 from dagster_safe_backfill.model.states import Origin, RolledBack
-from dagster_safe_backfill.runs.backfills import has_ended
 from dagster_safe_backfill.runs.partitions import slice_of_keys
 from dagster_safe_backfill.wap.ledger.entries import has_ledger
 from dagster_safe_backfill.wap.ledger.history import Change, changes_by_backfill, history, partition_keys
 from dagster_safe_backfill.wap.measure.sides import published_changes
 from dagster_safe_backfill.wap.rollback.rollback import rollback
-from dagster_safe_backfill.wap.rollback.undone import Chosen
+from dagster_safe_backfill.wap.rollback.undone import Chosen, digest_of_live
 from dagster_safe_backfill.warehouses.base import Session
 
 _FORCED = "--force undoes these as well"
@@ -41,7 +43,7 @@ class Preview:
         done: What would change; with conflicts, what `--force` would change. None if it can't be told.
         conflicts: What was changed since, by partition.
         problem: Why the rollback is refused; None if it isn't.
-        every: The asset's partition keys.
+        known: What Dagster knows, if the warehouse can't be reached.
     """
 
     asset: str
@@ -50,26 +52,27 @@ class Preview:
     published: float | None
     keys: Sequence[str]
     done: RolledBack | None
-    conflicts: Sequence[Mapping[str, Any]]
+    conflicts: Sequence[ConflictData]
     problem: Problem | None
-    every: Sequence[str]
+    known: Sequence[KnownPublicationData] = ()
 
     @property
     def is_needed(self) -> bool:
         """True if anything would change."""
         return self.done is None or bool(self.done.row_counts)
 
-    def as_json(self) -> dict[str, Any]:
-        """Return it as the `data` of the answer."""
+    def as_data(self, *, job: str | None, ran: Ran | None) -> RollbackData:
+        """Return it as the data of the answer; `ran` is what did it, and None if nothing was done."""
         done = self.done or RolledBack(table=None, publication_id="", undone=())  # pyright: ignore[reportArgumentType]: of no table
         return {
+            "dry_run": ran is None,
             "asset": self.asset,
             "table": self.table,
-            "publications": [*self.publications],
+            "publication_ids": [*self.publications],
             "published_at": self.published,
-            "rows": _rows(sum(done.row_counts.values(), RowCounts())),
+            "rows": row_counts(sum(done.row_counts.values(), RowCounts())),
             "partitions": [
-                {"partition": key, **_rows(counts), "removed": key in done.removed}
+                {"partition": key, "rows": row_counts(counts), "removed": key in done.removed}
                 for key, counts in done.row_counts.items()
             ],
             "already": dict(done.already),
@@ -79,7 +82,12 @@ class Preview:
                 "kept": [*done.kept_columns],
                 "restored": [*done.restored_columns],
             },
+            "also_undone": [name for name in done.layers if name not in self.publications],
             "conflicts": [*self.conflicts],
+            "known": [*self.known],
+            "job": job,
+            "run_id": None if ran is None else ran.run_id,
+            "status": None if ran is None else ran.status,
         }
 
     def config(self, *, force: bool) -> dict[str, Any]:
@@ -88,16 +96,11 @@ class Preview:
         ids = {"publication_ids": [*self.publications]}
         if len(self.publications) == 1:
             ids = {"publication_id": self.publications[0]}
-        return {**ids, "partitions": [*self.keys], "force": force}
-
-
-def _rows(counts: RowCounts) -> dict[str, int]:
-    return {
-        "inserted": counts.inserted,
-        "updated": counts.updated,
-        "deleted": counts.deleted,
-        "unchanged": counts.unchanged,
-    }
+        # What was shown is what may be undone, also if more is published or changed by hand before the run starts.
+        shown: dict[str, Any] = {}
+        if force and self.done is not None and self.done.layers:
+            shown = {"shown_publications": [*self.done.layers], "shown_live": digest_of_live(self.done.replaced)}
+        return {**ids, "partitions": [*self.keys], "force": force, **shown}
 
 
 def preview(
@@ -120,16 +123,16 @@ def preview(
         raise usage_error("unknown_publication", f"{loaded.spec.table}: nothing was published yet")
     ids = [*dict.fromkeys(change.publication_id for change in changes)]
     chosen = _chosen_keys(loaded, changes, keys)
-    problem, conflicts = None, list[Mapping[str, Any]]()
-    done: RolledBack | None = None
+    conflicts, done, problem = list[ConflictData](), None, None
     try:
-        done = _dry(loaded, ids, chosen, force=force)
+        done = _dry(loaded, place.dagster, ids, chosen, force=False)
     except RollbackConflictError as error:
         changed = error.keys
         conflicts = loaded.read_soon(lambda session: _conflicts(session, loaded, changed, ids), default=[])
-        hint = None if force else _FORCED
-        problem = Problem(code="rollback_conflict", message=str(error), hint=hint, partitions=error.keys)
-        done = None if force else _forced(loaded, ids, chosen)
+        done = _forced(loaded, place.dagster, ids, chosen)
+        if not force or done is None:
+            hint = None if force else _FORCED
+            problem = Problem(code="rollback_conflict", message=str(error), hint=hint, partitions=changed)
     return Preview(
         asset=loaded.name,
         table=str(loaded.spec.table),
@@ -139,7 +142,21 @@ def preview(
         done=done,
         conflicts=conflicts,
         problem=problem,
-        every=loaded.keys,
+    )
+
+
+def unknown(loaded: LoadedAsset, known: Sequence[KnownPublicationData]) -> Preview:
+    """Return what is known while the warehouse can't be reached: not what a rollback would do."""
+    return Preview(
+        asset=loaded.name,
+        table=str(loaded.spec.table),
+        publications=(),
+        published=None,
+        keys=(),
+        done=None,
+        conflicts=(),
+        problem=None,
+        known=known,
     )
 
 
@@ -177,12 +194,13 @@ def _chosen_keys(loaded: LoadedAsset, changes: Sequence[Change], keys: Sequence[
     return found
 
 
-def _dry(loaded: LoadedAsset, ids: Sequence[str], keys: Sequence[str], *, force: bool) -> RolledBack:
+def _dry(loaded: LoadedAsset, dagster: Dagster, ids: Sequence[str], keys: Sequence[str], *, force: bool) -> RolledBack:
     spec, definition, run_id = loaded.spec, loaded.definition.partitions_def, f"dry_{uuid.uuid4().hex}"
     own = loaded.options.table.former_keys
     origin = Origin(run_id=run_id, publication_id=run_id, asset_key=loaded.name, former_keys=own)
     with loaded.soon.connected(run_id=run_id) as session:
-        session.run_has_ended = partial(has_ended, loaded.instance)
+        # By the Dagster that is asked: that of a URL isn't the instance here.
+        session.run_has_ended = partial(_has_ended, dagster)
         known, _gone = still_there(partition_keys(session, spec.table), loaded.keys)
         return rollback(
             session,
@@ -197,25 +215,30 @@ def _dry(loaded: LoadedAsset, ids: Sequence[str], keys: Sequence[str], *, force:
         )
 
 
-def _forced(loaded: LoadedAsset, ids: Sequence[str], keys: Sequence[str]) -> RolledBack | None:
+def _has_ended(dagster: Dagster, run_id: str) -> bool:
+    return any(not run.is_open for run in dagster.runs_by_id([run_id]))
+
+
+def _forced(loaded: LoadedAsset, dagster: Dagster, ids: Sequence[str], keys: Sequence[str]) -> RolledBack | None:
     """Return what `--force` would change; None if that is refused as well."""
     try:
-        return _dry(loaded, ids, keys, force=True)
+        return _dry(loaded, dagster, ids, keys, force=True)
     except RollbackConflictError:
         return None
 
 
-def _conflicts(
-    session: Session, loaded: LoadedAsset, keys: Sequence[str], ids: Sequence[str]
-) -> list[Mapping[str, Any]]:
+def _conflicts(session: Session, loaded: LoadedAsset, keys: Sequence[str], ids: Sequence[str]) -> list[ConflictData]:
     """Return what happened to partitions after their publications, of each the last."""
     newest = {change.key: change for change in history(session, loaded.spec.table, keys)}
-    found: list[Mapping[str, Any]] = []
-    for key in keys:
-        change = newest.get(key)
-        is_later = change is not None and change.publication_id not in ids and not change.undone
-        told: dict[str, Any] = {"partition": key, "kind": "changed_by_hand", "by": None, "at": None}
-        if change is not None and is_later:
-            told |= {"kind": "later_publication", "by": change.publication_id, "at": seconds(change.recorded_at)}
-        found.append(told)
-    return found
+    return [_conflict(key, newest.get(key), ids) for key in keys]
+
+
+def _conflict(key: str, newest: Change | None, ids: Sequence[str]) -> ConflictData:
+    if newest is None or newest.publication_id in ids or newest.undone:
+        return {"partition": key, "kind": "changed_by_hand", "publication_id": None, "published_at": None}
+    return {
+        "partition": key,
+        "kind": "later_publication",
+        "publication_id": newest.publication_id,
+        "published_at": seconds(newest.recorded_at),
+    }

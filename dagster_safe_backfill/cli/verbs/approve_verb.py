@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from dagster_safe_backfill.cli.answers.answer import Answer, Exit, Problem, refusal
+from dagster_safe_backfill.cli.answers.data.staged import ApproveData
 from dagster_safe_backfill.cli.answers.output import Output
 from dagster_safe_backfill.cli.api.reading import ranges_to_launch
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.following.here import check_here, launched
-from dagster_safe_backfill.cli.following.report import report_json, show_report
+from dagster_safe_backfill.cli.following.next_steps import NOTHING_LAUNCHED
+from dagster_safe_backfill.cli.following.report import approve_data, show_report
 from dagster_safe_backfill.cli.following.waiting import AuditReport, Waiting, staged_assets, what_waits
 from dagster_safe_backfill.cli.options import argument, in_process_option, option, verb
 from dagster_safe_backfill.model.plans import OWNER_TAG, REASON_TAG
@@ -46,7 +48,7 @@ def command(
     watch: bool,
     timeout: float | None,
     in_process: bool,
-) -> Answer:
+) -> Answer[ApproveData]:
     """Publish what a staged backfill has staged and audited: the report in short, a question, then the publication.
 
     Of an asset x of build_staged_wap_assets, whose x__shadow and x__audit ran. It publishes the partitions that the
@@ -63,29 +65,43 @@ def command(
     if not yes:
         if not output.is_interactive:
             return _unconfirmed(waiting, report, warnings)
-        _confirm(output, waiting, report)
+        _agreed(connection, output, waiting, report)
     backfill_id = _launch(connection, waiting, report, owner=owner, reason=reason)
     name = waiting.assets.live.key
-    said = f"backfill {backfill_id} publishes {len(waiting.keys):,} partitions of {name}"
-    return launched(
+    summary = f"backfill {backfill_id} publishes {len(waiting.keys):,} partitions of {name}"
+    answer = launched(
         connection,
         output,
         backfill_id,
-        said,
+        summary,
         assets=[name],
-        data=report_json(waiting, report),
         watch=watch,
         in_process=in_process,
         timeout=timeout,
     )
+    return answer.with_data(approve_data(waiting, answer.data))
 
 
-def _confirm(output: Output, waiting: Waiting, report: AuditReport) -> None:
-    show_report(output.log, waiting, report)
-    for warning in _warnings(waiting):
-        output.note(f"warning: {warning}")
-    if not click.confirm("Publish them?", err=True):
-        raise refusal("not_confirmed", "nothing was published")
+def _agreed(connection: Connection, output: Output, waiting: Waiting, report: AuditReport) -> None:
+    """Ask whether to publish what waits, and look again: minutes may have passed.
+
+    Raises:
+        CommandError: The answer is no, or something else waits now.
+    """
+
+    def show(screen: Console) -> None:
+        show_report(screen, waiting, report)
+        for warning in _warnings(waiting):
+            screen.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
+
+    output.ask("Publish them?", show=show, otherwise="nothing was published")
+    again = what_waits(connection, waiting.assets)
+    if again.report is None or again.report.run_id != report.run_id or again.keys != waiting.keys:
+        raise refusal(
+            "changed_meanwhile",
+            f"what waits of {waiting.assets.live.key} is no longer what was shown, so nothing was published",
+            hint="look at it again: the same call shows it",
+        )
 
 
 def _launch(
@@ -111,18 +127,18 @@ def _warnings(waiting: Waiting) -> Sequence[str]:
     ]
 
 
-def _nothing(waiting: Waiting) -> Answer:
+def _nothing(waiting: Waiting) -> Answer[ApproveData]:
     name = waiting.assets.live.key
 
     def show(screen: Console) -> None:
         screen.print(f"nothing to do: no partition of {name} is staged that isn't published")
 
-    return Answer(data={"backfill_id": None, "asset": name, "partitions": []}, show=show)
+    return Answer(data=approve_data(waiting, NOTHING_LAUNCHED), show=show)
 
 
-def _unconfirmed(waiting: Waiting, report: AuditReport, warnings: Sequence[str]) -> Answer:
+def _unconfirmed(waiting: Waiting, report: AuditReport, warnings: Sequence[str]) -> Answer[ApproveData]:
     return Answer(
-        data={"backfill_id": None, **report_json(waiting, report)},
+        data=approve_data(waiting, NOTHING_LAUNCHED),
         show=partial(show_report, waiting=waiting, report=report),
         exit_code=Exit.REFUSED,
         warnings=warnings,

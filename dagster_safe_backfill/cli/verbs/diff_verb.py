@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dagster_safe_backfill.cli.answers.answer import Answer, Exit, usage_error
+from dagster_safe_backfill.cli.answers.answer import Answer, CommandError, Exit, usage_error
+from dagster_safe_backfill.cli.answers.data.differences import (
+    CellValue,
+    ColumnDifferencesData,
+    DiffData,
+    RowDifferencesData,
+    SampleRowData,
+)
 from dagster_safe_backfill.cli.answers.output import Output
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.options import argument, option, verb
@@ -13,6 +20,8 @@ from dagster_safe_backfill.cli.selection import KEY_OPTIONS
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from dagster_safe_backfill.cli.upkeep.comparing import Comparison
 
 _MOST_DAYS = 400
 """How many partitions the screen lists."""
@@ -47,7 +56,7 @@ def command(
     aggregates: Sequence[str],
     samples: bool,
     **keys: Any,
-) -> Answer:
+) -> Answer[DiffData]:
     """Compare staged rows with live ones, or show what a publication changed.
 
     Without --publication, the rows that are staged or rejected and not published are compared with the live rows. With
@@ -58,11 +67,20 @@ def command(
     if len(named) > 1:
         raise usage_error("contradiction", f"{' and '.join(named)} choose what is compared each; give one of them")
     with connection.definitions.asset(asset) as loaded:
-        from dagster_safe_backfill.cli.upkeep.comparing import Chosen, compare
+        from dagster_safe_backfill.cli.upkeep.comparing import Chosen, compare, selected, uncompared
+        from dagster_safe_backfill.cli.upkeep.known import known_answer
 
         chosen = Chosen(run_id=run_id, backfill_id=backfill_id, publication=publication)
-        found = compare(loaded, chosen, connection, aggregates=aggregates, samples=samples, keys=keys)
-    data = found.as_json()
+        try:
+            found = compare(loaded, chosen, connection, aggregates=aggregates, samples=samples, keys=keys)
+        except CommandError as error:
+            known = known_answer(error, connection.dagster, loaded, keys=selected(loaded, **keys))
+            return known.with_data(uncompared(loaded, chosen, known.data).as_data)
+    return _answer(found)
+
+
+def _answer(found: Comparison) -> Answer[DiffData]:
+    data = found.as_data
     return Answer(
         data=data,
         show=lambda screen: _show(screen, data),
@@ -72,7 +90,7 @@ def command(
     )
 
 
-def _show(screen: Console, data: Mapping[str, Any]) -> None:
+def _show(screen: Console, data: DiffData) -> None:
     from rich.table import Table
 
     if not data["partitions"]:
@@ -93,56 +111,62 @@ def _show(screen: Console, data: Mapping[str, Any]) -> None:
     if len(listed) > _MOST_DAYS:
         screen.print(f"and {len(listed) - _MOST_DAYS:,} partitions more that differ; --json has all")
     _show_columns(screen, data["columns"])
-    _show_rows(screen, data["rows"])
+    _show_rows(screen, data["samples"])
 
 
-def _cells(name: str, one: Mapping[str, Any]) -> list[str]:
-    counts = [f"{one[kind]:,}" if one[kind] is not None else "" for kind in ("new", "changed", "gone", "unchanged")]
-    values = [_change(*pair) for pair in one["aggregates"].values()]
+def _cells(name: str, one: RowDifferencesData) -> list[str]:
+    counts = [
+        "" if count is None else f"{count:,}" for count in (one["new"], one["changed"], one["gone"], one["unchanged"])
+    ]
+    values = [_change(both["before"], both["after"]) for both in one["aggregates"].values()]
     return [name, *counts, *values]
 
 
-def _change(before: Any, after: Any) -> str:
+def _change(before: CellValue, after: CellValue) -> str:
     if before == after:
         return _value(after)
     return f"{_value(before)} -> {_value(after)}"
 
 
-def _value(value: Any) -> str:
+def _value(value: CellValue) -> str:
     if isinstance(value, float):
         return f"{value:,.10g}"
     return "-" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _show_columns(screen: Console, columns: Mapping[str, Any]) -> None:
-    words = {"added": "columns that are new", "dropped": "columns that are gone", "retyped": "columns of another type"}
-    for name, text in words.items():
-        if columns[name]:
-            screen.print(f"{text}, and not compared: {', '.join(columns[name])}", markup=False)
+def _show_columns(screen: Console, columns: ColumnDifferencesData) -> None:
+    left_out = {
+        "columns that are new": columns["added"],
+        "columns that are gone": columns["dropped"],
+        "columns of another type": columns["retyped"],
+    }
+    for text, names in left_out.items():
+        if names:
+            screen.print(f"{text}, and not compared: {', '.join(names)}", markup=False)
     changed = columns["changed"]
     if changed:
         screen.print("changed rows by column: " + ", ".join(f"{name} {count:,}" for name, count in changed.items()))
 
 
-def _show_rows(screen: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+def _show_rows(screen: Console, rows: Sequence[SampleRowData]) -> None:
     signs = {"new": ("+", "green"), "gone": ("-", "red"), "changed": ("~", "yellow")}
     for one in rows:
         sign, style = signs[one["kind"]]
         key = _pairs(one["key"])
-        if one["kind"] == "changed":
-            before, after = one["before"], one["after"]
+        before, after = one["before"], one["after"]
+        if before is not None and after is not None:
             values = ", ".join(f"{name}: {_short(before[name])} -> {_short(after[name])}" for name in after)
         else:
-            values = _pairs(one["after"] or one["before"] or {})
+            values = _pairs(after or before or {})
         times = f" ({one['times']} times)" if one["times"] > 1 else ""
         text = "; ".join(filter(None, (key, values)))
         screen.print(f"{sign} {text}{times}", style=style, markup=False, soft_wrap=True)
 
 
-def _pairs(values: Mapping[str, Any]) -> str:
+def _pairs(values: Mapping[str, CellValue]) -> str:
     return ", ".join(f"{name}: {_short(value)}" for name, value in values.items())
 
 
-def _short(value: Any) -> str:
+def _short(value: CellValue) -> str:
     """Return a value without what says nothing: the time of a midnight."""
     return "NULL" if value is None else str(value).removesuffix("T00:00:00")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dagster_safe_backfill.cli.answers.answer import Answer, Exit
+from dagster_safe_backfill.cli.answers.data.upkeep import CheckCountsData, CheckVerdict, DoctorData
 from dagster_safe_backfill.cli.answers.output import Output
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.options import option, verb
-from dagster_safe_backfill.cli.upkeep.checks import Check, CheckVerdict, checks_of_dagster
+from dagster_safe_backfill.cli.upkeep.checks import Check, checks_of_dagster
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,7 +20,7 @@ _STYLES: dict[CheckVerdict, str] = {"ok": "green", "warning": "yellow", "problem
 
 
 @verb("doctor", option("--all", "shows_all", is_flag=True, help="Show also what of an asset is as it should be."))
-def command(connection: Connection, output: Output, *, shows_all: bool) -> Answer:
+def command(connection: Connection, output: Output, *, shows_all: bool) -> Answer[DoctorData]:
     """Check Dagster, the definitions and the warehouse.
 
     Exit code 4 says that something isn't as it should be. By --url alone, only Dagster is checked.
@@ -29,16 +31,20 @@ def command(connection: Connection, output: Output, *, shows_all: bool) -> Answe
         found += _of_assets(connection, output)
     else:
         warnings.append("the warehouse, ledgers and jobs were not checked: they need the definitions, by -m, -f or -w")
-    verdicts: tuple[CheckVerdict, ...] = ("ok", "warning", "problem")
-    counts = {verdict: sum(one.verdict == verdict for one in found) for verdict in verdicts}
+    counts = _counts(found)
     is_fine = counts["ok"] == len(found)
     return Answer(
-        data={"checks": [one.as_json for one in found], "counts": counts},
+        data={"checks": [one.as_data for one in found], "counts": counts},
         show=lambda screen: _show(screen, found if shows_all else _shortened(found)),
         brief="\n".join(f"{one.verdict}: {_about(one)}{one.message}" for one in found if one.verdict != "ok"),
         exit_code=Exit.DONE if is_fine else Exit.DIFFERENT,
         warnings=warnings,
     )
+
+
+def _counts(found: Sequence[Check]) -> CheckCountsData:
+    by_verdict = Counter(one.verdict for one in found)
+    return {"ok": by_verdict["ok"], "warning": by_verdict["warning"], "problem": by_verdict["problem"]}
 
 
 def _of_assets(connection: Connection, output: Output) -> list[Check]:

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from dagster_safe_backfill.cli.answers.answer import Answer, refusal, usage_error
+from dagster_safe_backfill.cli.answers.answer import Answer, usage_error
+from dagster_safe_backfill.cli.answers.data.plans import LaunchData
 from dagster_safe_backfill.cli.answers.output import Output
 from dagster_safe_backfill.cli.api.completion import complete_asset
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.following.here import check_here, launched
+from dagster_safe_backfill.cli.following.next_steps import NOTHING_LAUNCHED
 from dagster_safe_backfill.cli.options import argument, in_process_option, option, verb, yes_option
 from dagster_safe_backfill.cli.plans.asked import OPTIONS, asked_of
+from dagster_safe_backfill.cli.plans.confirming import Confirmed
 from dagster_safe_backfill.cli.plans.launching import (
     check_guards,
     check_still_true,
-    checks_live,
-    launch,
+    launch_alone,
+    launched_before,
+    look_again,
     pool_of,
 )
-from dagster_safe_backfill.cli.plans.making import Planning, Wish, make_plan, planning_of
-from dagster_safe_backfill.cli.plans.plan import load, path_of
-from dagster_safe_backfill.cli.plans.screen import nothing_to_do, planned_answer, show_plan
+from dagster_safe_backfill.cli.plans.making import Planning, Wish, checks_live, make_plan, planning_of
+from dagster_safe_backfill.cli.plans.plan import Plan, keep, load, path_of
+from dagster_safe_backfill.cli.plans.screen import nothing_to_do, plan_data, planned_answer, show_plan
 from dagster_safe_backfill.cli.selection import Selection
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @verb(
@@ -59,7 +67,7 @@ def command(
     in_process: bool,
     yes: bool,
     **asked: Any,
-) -> Answer:
+) -> Answer[LaunchData]:
     """Start a backfill: of a PLAN that `plan` saved, or of ASSETs with the options of `plan`.
 
     A plan is checked once more: if the code, the definition or the live rows changed since it was made, it is refused.
@@ -74,58 +82,98 @@ def command(
         )
     given = dict(map(_tag, tags))
     selection, wish = asked_of(**asked)
-    planning = _planning(connection, targets, selection, wish)
+    path = _path(targets)
+    planning = _planning(connection, targets, path, selection, wish)
     if planning is None:
-        return nothing_to_do(targets)
+        nothing = nothing_to_do(targets)
+        return nothing.with_data({**nothing.data, **NOTHING_LAUNCHED, "dry_run": dry_run})
     if dry_run:
-        return planned_answer(planning, None)
+        shown = planned_answer(planning, None)
+        return shown.with_data({**plan_data(planning, path), **NOTHING_LAUNCHED, "dry_run": True})
     check_guards(planning.guards, allows_overlap=allow_overlap)
-    _confirm(output, planning, yes=yes)
+    if not yes:
+        planning = _agreed(connection, output, planning, wish, allows_overlap=allow_overlap)
     plan, dagster = planning.plan, connection.dagster
     pool = None if concurrency is None else pool_of(dagster, plan)
-    backfill_id = launch(dagster, plan, tags=given, confirmed=wish.confirmed)
+    path = path or _kept(output, plan)
+    backfill_id = launch_alone(
+        connection,
+        plan,
+        tags=given,
+        confirmed=wish.confirmed,
+        allows_overlap=allow_overlap,
+        in_process=in_process,
+    )
     if pool is not None and concurrency is not None:
         dagster.set_pool_limit(pool, concurrency)
         output.note(f"pool {pool} now has {concurrency} slots, for all of its assets")
-    said, assets = f"backfill {backfill_id}", [asset.key for asset in plan.assets]
+    summary, assets = f"backfill {backfill_id}", _published(plan)
     answer = launched(
         connection,
         output,
         backfill_id,
-        said,
+        summary,
         assets=assets,
-        data={"plan": plan.id, "dagster": dagster.place},
         watch=watch,
         in_process=in_process,
         timeout=timeout,
     )
-    return replace(answer, warnings=[*_warnings(planning, in_process=in_process), *answer.warnings])
+    warned = replace(answer, warnings=[*_warnings(planning, in_process=in_process), *answer.warnings])
+    return warned.with_data({**plan_data(planning, path), **answer.data, "dry_run": False})
 
 
-def _planning(connection: Connection, names: tuple[str, ...], selection: Selection, wish: Wish) -> Planning | None:
+def _published(plan: Plan) -> list[str]:
+    """Return the assets of which a plan publishes rows that could be taken back.
+
+    An asset without partitions has none such, and neither has an `x__shadow` or `x__audit` by itself.
+    """
+    return [asset.key for asset in plan.assets if asset.keys and asset.key == asset.live_asset]
+
+
+def _path(names: tuple[str, ...]) -> Path | None:
+    """Return the file of the plan that a call names; None if it names assets."""
     path = path_of(names[0]) if len(names) == 1 else None
     if path is None and len(names) == 1 and names[0].endswith(".json"):
         raise usage_error("unknown_plan", f"there is no plan {names[0]}", hint="`safe-backfill plan` makes one")
+    return path
+
+
+def _planning(
+    connection: Connection, names: tuple[str, ...], path: Path | None, selection: Selection, wish: Wish
+) -> Planning | None:
     if path is None:
         return make_plan(connection, names, selection, wish)
     # What was reviewed is carried out: only the confirmation of its size may be added.
-    if selection.names_partitions or replace(wish, confirmed=None) != Wish():
+    if selection.names_partitions or replace(wish, confirmed=Confirmed()) != Wish():
         raise usage_error("contradiction", f"{path} says already what is done; give either a plan, or options")
-    planning, changed = planning_of(connection, load(path), confirmed=wish.confirmed)
+    plan = load(path)
+    again = launched_before(connection.dagster, plan)
+    planning, changed = planning_of(connection, plan, confirmed=wish.confirmed)
     check_still_true(planning.plan, changed)
-    return planning
+    return replace(planning, warnings=[*planning.warnings, *([] if again is None else [again])])
 
 
-def _confirm(output: Output, planning: Planning, *, yes: bool) -> None:
-    if yes:
-        return
-    if not output.is_interactive:
-        raise refusal(
-            "not_confirmed", "nothing was launched: nobody can be asked here", hint="--yes launches without a question"
-        )
-    show_plan(output.log, planning, None)
-    if not click.confirm("Launch it?", err=True):
-        raise refusal("not_confirmed", "nothing was launched")
+def _agreed(
+    connection: Connection, output: Output, planning: Planning, wish: Wish, *, allows_overlap: bool
+) -> Planning:
+    """Return what a person agreed to, if that is still as it was shown: minutes may have passed."""
+
+    def show(screen: Console) -> None:
+        show_plan(screen, planning, None)
+        for warning in planning.warnings:
+            screen.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
+
+    output.ask("Launch it?", show=show, otherwise="nothing was launched")
+    again = look_again(connection, planning, confirmed=wish.confirmed)
+    check_guards(again.guards, allows_overlap=allows_overlap)
+    return again
+
+
+def _kept(output: Output, plan: Plan) -> Path | None:
+    path = keep(plan)
+    if path is not None:
+        output.note(f"its plan is saved as {path}")
+    return path
 
 
 def _tag(text: str) -> tuple[str, str]:
@@ -138,6 +186,6 @@ def _tag(text: str) -> tuple[str, str]:
 def _warnings(planning: Planning, *, in_process: bool = False) -> list[str]:
     broken = [one for one in planning.guards if not one.holds and not (in_process and one.name == "daemon")]
     found = [*planning.warnings, *(f"{one.name}: {one.message}" for one in broken)]
-    if not checks_live(planning.plan):
+    if not checks_live(planning.plan) and not any(asset.live_unknown for asset in planning.plan.assets):
         found.append("its runs don't check whether live rows changed after the plan")
     return found

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dagster_safe_backfill.cli.answers.answer import Answer
+from dagster_safe_backfill.cli.answers.data.plans import PlanData
 from dagster_safe_backfill.cli.answers.output import Output
 from dagster_safe_backfill.cli.api.completion import complete_asset
 from dagster_safe_backfill.cli.connection import Connection
@@ -25,7 +26,7 @@ from dagster_safe_backfill.cli.plans.screen import nothing_to_do, planned_answer
 )
 def command(
     connection: Connection, _output: Output, *, assets: tuple[str, ...], out: str | None, dry_run: bool, **asked: Any
-) -> Answer:
+) -> Answer[PlanData]:
     """Say what a backfill of ASSETs would do, partition by partition, and save it as a plan.
 
     Nothing is touched. The plan holds which partitions are computed and why, in which runs and batches, when they go

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from dagster_safe_backfill.cli.answers.answer import Answer, CommandError, Exit, Problem
+from dagster_safe_backfill.cli.answers.data.upkeep import (
+    AssetRetentionData,
+    DropState,
+    KeptReason,
+    RetentionData,
+    RetentionRunData,
+)
 from dagster_safe_backfill.cli.answers.output import Output, clock
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.options import argument, option, verb, yes_option
@@ -18,11 +25,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from dagster_safe_backfill.cli.upkeep.jobs import RetentionJob
-    from dagster_safe_backfill.cli.upkeep.retiring import DropState, Retention
+    from dagster_safe_backfill.cli.upkeep.retiring import Retention
 
 _DAYS = 7.0
 """For how many days shadows are kept, as in `build_retention_schedule`."""
-_WHY = {
+_WHY: Mapping[KeptReason, str] = {
     "not_expired": "can be rolled back",
     "recent": "its rows can be looked at",
     "run_goes_on": "its run hasn't ended",
@@ -31,7 +38,7 @@ _WHY = {
     "clock": "is over, if the clock is right",
 }
 
-_WORDS: Mapping[str, str] = {
+_WORDS: Mapping[DropState, str] = {
     "would_drop": "would be dropped",
     "dropped": "dropped",
     "requested": "requested",
@@ -70,7 +77,7 @@ def command(
     yes: bool,
     runs_here: bool,
     timeout: float | None,
-) -> Answer:
+) -> Answer[RetentionData]:
     """Drop expired archives and the shadows of runs that have ended.
 
     ASSETS are the keys of assets; without any, all assets of the definitions. Without --yes, it only says what would be
@@ -82,14 +89,14 @@ def command(
     jobs = {name: _job_of(connection, name) for name in names}
     asked = _Asked(shadow_days=shadow_days, takes_unknown=takes_unknown, runs_here=runs_here, timeout=timeout)
     found, problems = _each(connection, jobs, asked, drops=False)
-    runs: list[dict[str, Any]] = []
+    runs: list[RetentionRunData] = []
     if yes:
         found, runs, more = _done(connection, output, found, jobs, asked)
         problems += more
-    data: dict[str, Any] = {
+    data: RetentionData = {
         "dry_run": not yes,
-        "unknown_runs": takes_unknown,
-        "assets": [one.as_json() for one in found],
+        "includes_unknown_runs": takes_unknown,
+        "assets": [one.as_data for one in found],
         "runs": runs,
     }
     sure = [one for one in found if one.state in ("would_drop", "dropped")]
@@ -122,7 +129,7 @@ def _done(
     found: Sequence[Retention],
     jobs: Mapping[str, RetentionJob | None],
     asked: _Asked,
-) -> tuple[list[Retention], list[dict[str, Any]], list[tuple[Exit, Problem]]]:
+) -> tuple[list[Retention], list[RetentionRunData], list[tuple[Exit, Problem]]]:
     """Drop what a dry run found, and return what became of it, the runs of jobs, and what failed."""
     here = [one for one in found if one.is_any and (asked.runs_here or jobs[one.asset] is None)]
     by_job = [one for one in found if one.is_any and one not in here]
@@ -155,10 +162,16 @@ def _each(
 
     found: list[Retention] = []
     problems: list[tuple[Exit, Problem]] = []
+    locked = set[str]()
     for name, job in jobs.items():
+        where = ""
         days = asked.shadow_days if asked.shadow_days is not None else _DAYS if job is None else job.shadow_days
         try:
             with connection.definitions.asset(name) as loaded:
+                # Each of the assets in one file would wait for it again.
+                where = loaded.spec.table.database
+                if where in locked:
+                    continue
                 job_name = None if job is None else job.job.name
                 found.append(
                     retention_of(
@@ -173,6 +186,8 @@ def _each(
         except CommandError as error:
             if error.exit_code is Exit.USAGE:
                 raise
+            if where and error.problem.code == "warehouse_locked":
+                locked.add(where)
             problems.append((error.exit_code, error.problem))
         except SafeBackfillError as error:
             problems.append((Exit.FAILED, Problem(code=type(error).__name__, message=f"{name}: {error}")))
@@ -185,11 +200,11 @@ def _by_jobs(
     jobs: Sequence[RetentionJob],
     found: Sequence[Retention],
     asked: _Asked,
-) -> tuple[list[dict[str, Any]], list[tuple[Exit, Problem]]]:
+) -> tuple[list[RetentionRunData], list[tuple[Exit, Problem]]]:
     """Run the retention jobs, each once for those of its assets that have something to drop."""
     from dagster_safe_backfill.cli.upkeep.jobs import launch, wait
 
-    runs: list[dict[str, Any]] = []
+    runs: list[RetentionRunData] = []
     problems: list[tuple[Exit, Problem]] = []
     for job in {one.job.name: one for one in jobs}.values():
         names = [one.asset for one in found if one.job == job.job.name]
@@ -205,32 +220,36 @@ def _by_jobs(
     return runs, problems
 
 
-def _show(screen: Console, data: Mapping[str, Any]) -> None:
+def _show(screen: Console, data: RetentionData) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     for name in ("", "table", "rows", "why"):
         table.add_column(name, justify="right" if name == "rows" else "left", overflow="fold")
-    ended = "its run has ended, or isn't known" if data["unknown_runs"] else "its run has ended"
-    many = 0
     for one in data["assets"]:
-        for dropped in one["drops"]:
-            many += 1
-            why = "expired" if dropped["kind"] == "archive" else ended
-            table.add_row(_WORDS[one["state"]], dropped["table"], _rows(dropped["rows"]), f"{dropped['kind']}, {why}")
-        for kept in one["keeps"]:
-            until = "" if kept["until"] is None else f", until {clock(kept['until'])}"
-            table.add_row("kept", kept["table"], _rows(kept["rows"]), f"{kept['kind']}, {_WHY[kept['why']]}{until}")
+        for row in _lines(one, includes_unknown=data["includes_unknown_runs"]):
+            table.add_row(*row)
     if table.row_count:
         screen.print(table)
     for run in data["runs"]:
         screen.print(f"run {run['run_id']} of {run['job']}: {run['status']}", markup=False, soft_wrap=True)
-    if not many:
+    if not any(one["drops"] for one in data["assets"]):
         screen.print("nothing to drop")
     elif data["dry_run"]:
         screen.print("nothing was dropped; --yes does it")
     for problem in [f"{one['table']}: {one['clock_problem']}" for one in data["assets"] if one["clock_problem"]]:
         screen.print(problem, markup=False, soft_wrap=True)
+
+
+def _lines(one: AssetRetentionData, *, includes_unknown: bool) -> Iterator[tuple[str, ...]]:
+    ended = "its run has ended, or isn't known" if includes_unknown else "its run has ended"
+    for dropped in one["drops"]:
+        why = "expired" if dropped["kind"] == "archive" else ended
+        state = "" if one["state"] is None else _WORDS[one["state"]]
+        yield state, dropped["table"], _rows(dropped["row_count"]), f"{dropped['kind']}, {why}"
+    for kept in one["keeps"]:
+        until = "" if kept["expires_at"] is None else f", until {clock(kept['expires_at'])}"
+        yield "kept", kept["table"], _rows(kept["row_count"]), f"{kept['kind']}, {_WHY[kept['why']]}{until}"
 
 
 def _rows(count: int | None) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from dagster_safe_backfill.cli.answers.answer import Answer, CommandError, Exit, refusal, usage_error
+from dagster_safe_backfill.cli.answers.data.publications import RollbackData
+from dagster_safe_backfill.cli.answers.data.rows import RowCountsData
 from dagster_safe_backfill.cli.answers.output import Output, clock
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.following.place import command as call
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
 
 _SHOWN = 60
 """How many partitions the screen lists."""
+_COUNTS: Sequence[Literal["inserted", "updated", "deleted", "unchanged"]] = (
+    *("inserted", "updated", "deleted", "unchanged"),
+)
 
 
 @verb(
@@ -50,7 +56,7 @@ def command(
     no_wait: bool,
     timeout: float | None,
     **keys: Any,
-) -> Answer:
+) -> Answer[RollbackData]:
     """Undo a publication: the rows that it replaced go live again.
 
     It says what would change, and what was changed since, which needs --force. On a terminal, it then asks; elsewhere,
@@ -64,26 +70,54 @@ def command(
             "--in-process runs on the instance of DAGSTER_HOME, and --url names another Dagster",
             hint="leave out one of them",
         )
+    asked = _Asked(force=force, yes=yes, here=runs_here, waits=not no_wait, timeout=timeout)
     with connection.definitions.asset(asset) as loaded:
         from dagster_safe_backfill.cli.upkeep.comparing import selected
-        from dagster_safe_backfill.cli.upkeep.jobs import rollback_job
-        from dagster_safe_backfill.cli.upkeep.undoing import preview
+        from dagster_safe_backfill.cli.upkeep.known import known_answer
+        from dagster_safe_backfill.cli.upkeep.undoing import preview, unknown
 
         wanted = selected(loaded, **keys)
-        found = preview(loaded, connection, publication=publication, backfill_id=backfill_id, keys=wanted, force=force)
-        name = loaded.name
-    job = rollback_job(connection.definitions.jobs(name), name)
+        try:
+            found = preview(
+                loaded, connection, publication=publication, backfill_id=backfill_id, keys=wanted, force=force
+            )
+        except CommandError as error:
+            known = known_answer(error, connection.dagster, loaded, keys=wanted)
+            job = _job_of(connection, loaded.name)
+            return known.with_data(unknown(loaded, known.data).as_data(job=job and job.name, ran=None))
+    return _decided(connection, output, found, asked)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    force: bool
+    yes: bool
+    here: bool
+    waits: bool
+    timeout: float | None
+
+
+def _job_of(connection: Connection, name: str) -> dg.JobDefinition | None:
+    from dagster_safe_backfill.cli.upkeep.jobs import rollback_job
+
+    return rollback_job(connection.definitions.jobs(name), name)
+
+
+def _decided(connection: Connection, output: Output, found: Preview, asked: _Asked) -> Answer[RollbackData]:
+    """Return the dry run, or what came of the rollback if somebody said yes to it."""
+    job = _job_of(connection, found.asset)
     if found.problem is not None or not found.is_needed:
         return _preview(found, job)
-    if not yes:
+    if not asked.yes:
         if job is None or not output.is_interactive:
             return _preview(found, job)
-        _show(output.screen, found.as_json(), is_asked=True)
-        if not click.confirm("Roll back?", err=True):
-            raise refusal("not_confirmed", "nothing was rolled back")
+        data = found.as_data(job=job.name, ran=None)
+        output.ask(
+            "Roll back?", show=lambda screen: _show(screen, data, is_asked=True), otherwise="nothing was rolled back"
+        )
     if job is None:
-        raise _no_job(name)
-    return _done(connection, output, found, job, force=force, here=runs_here, waits=not no_wait, timeout=timeout)
+        raise _no_job(found.asset)
+    return _done(connection, output, found, job, asked)
 
 
 def _no_job(name: str) -> CommandError:
@@ -95,17 +129,13 @@ def _no_job(name: str) -> CommandError:
     )
 
 
-def _dry(found: Preview, job: dg.JobDefinition | None) -> dict[str, Any]:
-    return {**found.as_json(), "dry_run": True, "job": None if job is None else job.name, "run_id": None}
-
-
-def _preview(found: Preview, job: dg.JobDefinition | None) -> Answer:
-    data = _dry(found, job)
+def _preview(found: Preview, job: dg.JobDefinition | None) -> Answer[RollbackData]:
+    data = found.as_data(job=None if job is None else job.name, ran=None)
     problem = found.problem
     hints = [] if job is not None else [_no_job(found.asset).problem]
     return Answer(
         data=data,
-        show=lambda screen: _show(screen, data),
+        show=lambda screen: _show(screen, data, is_refused=problem is not None),
         brief="\n".join(found.publications),
         exit_code=Exit.DONE if problem is None else Exit.REFUSED,
         warnings=[f"{one.message}: {one.hint}" for one in hints],
@@ -118,24 +148,19 @@ def _done(
     output: Output,
     found: Preview,
     job: dg.JobDefinition,
-    *,
-    force: bool,
-    here: bool,
-    waits: bool,
-    timeout: float | None,
-) -> Answer:
+    asked: _Asked,
+) -> Answer[RollbackData]:
     from dagster_safe_backfill.cli.upkeep.jobs import Ran, launch, run_here, wait
 
-    config = found.config(force=force)
-    if here:
-        ran = run_here(connection.dagster, output, job, config, instance=connection.instance)
+    config, dagster = found.config(force=asked.force), connection.dagster
+    if asked.here:
+        ran = run_here(dagster, output, job, config, instance=connection.instance)
     else:
-        run_id = launch(connection.dagster, output, found.asset, job, config)
-        ran = (
-            wait(connection.dagster, output, run_id, timeout=timeout) if waits else Ran(run_id=run_id, status="QUEUED")
-        )
-    is_left = not here and not waits
-    data = {**found.as_json(), "dry_run": False, "job": job.name, "run_id": ran.run_id, "status": ran.status}
+        run_id = launch(dagster, output, found.asset, job, config)
+        is_waited = asked.waits
+        ran = wait(dagster, output, run_id, timeout=asked.timeout) if is_waited else Ran(run_id=run_id, status="QUEUED")
+    is_left = not asked.here and not asked.waits
+    data = found.as_data(job=job.name, ran=ran)
     undo = call(connection, "rollback", found.asset, "--publication", ran.run_id)
     return Answer(
         data=data,
@@ -146,16 +171,18 @@ def _done(
     )
 
 
-def _show_done(screen: Console, data: Mapping[str, Any], *, undo: str) -> None:
+def _show_done(screen: Console, data: RollbackData, *, undo: str) -> None:
     run_id, status = data["run_id"], data["status"]
     if status == "SUCCESS":
-        screen.print(f"rolled back {', '.join(data['publications'])}: {_counted(data)}", markup=False, soft_wrap=True)
+        screen.print(
+            f"rolled back {', '.join(data['publication_ids'])}: {_counted(data)}", markup=False, soft_wrap=True
+        )
         screen.print(f"to undo that: {undo}", markup=False, highlight=False, soft_wrap=True)
     else:
         screen.print(f"run {run_id} of {data['job']}: {status}", markup=False, soft_wrap=True)
 
 
-def _counted(data: Mapping[str, Any]) -> str:
+def _counted(data: RollbackData) -> str:
     rows, many = data["rows"], len(data["partitions"])
     return (
         f"{many:,} partition{'s' * (many != 1)}: {rows['inserted']:,} rows inserted, {rows['updated']:,} updated,"
@@ -163,14 +190,18 @@ def _counted(data: Mapping[str, Any]) -> str:
     )
 
 
-def _show(screen: Console, data: Mapping[str, Any], *, is_asked: bool = False) -> None:
-    names = data["publications"]
+def _show(screen: Console, data: RollbackData, *, is_asked: bool = False, is_refused: bool = False) -> None:
+    names = data["publication_ids"]
     which = names[0] if len(names) == 1 else f"{len(names):,} publications: {', '.join(names)}"
-    screen.print(f"{data['table']}: {which}, of {clock(data['published_at'])}", markup=False, soft_wrap=True)
+    when = "" if data["published_at"] is None else f", of {clock(data['published_at'])}"
+    screen.print(f"{data['table']}: {which}{when}", markup=False, soft_wrap=True)
     if data["conflicts"]:
         _show_conflicts(screen, data)
         if not data["partitions"]:
             return
+        if data["also_undone"]:
+            names = ", ".join(data["also_undone"])
+            screen.print(f"with --force, it would also undo {names}", markup=False, soft_wrap=True)
         screen.print("with --force, it would bring back:")
     elif not data["partitions"]:
         screen.print("nothing to undo: it is undone already, or changed nothing")
@@ -178,39 +209,45 @@ def _show(screen: Console, data: Mapping[str, Any], *, is_asked: bool = False) -
     else:
         screen.print("a rollback would bring back:")
     _show_partitions(screen, data)
-    for kind, text in (("dropped", "dropped"), ("restored", "put back"), ("kept", "kept, because other rows use them")):
-        if data["columns"][kind]:
-            screen.print(f"columns {text}: {', '.join(data['columns'][kind])}", markup=False)
-    if not data["conflicts"] and not is_asked:
+    columns = data["columns"]
+    changed = {"dropped": columns["dropped"], "put back": columns["restored"]}
+    changed["kept, because other rows use them"] = columns["kept"]
+    for what, names in changed.items():
+        if names:
+            screen.print(f"columns {what}: {', '.join(names)}", markup=False)
+    if not is_refused and not is_asked:
         screen.print("nothing was changed; --yes does it")
 
 
-def _show_partitions(screen: Console, data: Mapping[str, Any]) -> None:
+def _show_partitions(screen: Console, data: RollbackData) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     table.add_column("partition")
-    for name in ("inserted", "updated", "deleted", "unchanged"):
+    for name in _COUNTS:
         table.add_column(name, justify="right")
     table.add_column("")
     for one in data["partitions"][:_SHOWN]:
         note = "had no rows before" if one["removed"] else ""
-        counts = [f"{one[name]:,}" for name in ("inserted", "updated", "deleted", "unchanged")]
-        table.add_row(one["partition"], *counts, note)
+        table.add_row(one["partition"], *_cells(one["rows"]), note)
     rest = len(data["partitions"]) - _SHOWN
     if rest > 0:
         table.add_row(f"and {rest:,} more")
     if len(data["partitions"]) > 1:
-        counts = [f"{data['rows'][name]:,}" for name in ("inserted", "updated", "deleted", "unchanged")]
-        table.add_row("total", *counts, style="bold")
+        table.add_row("total", *_cells(data["rows"]), style="bold")
     screen.print(table)
 
 
-def _show_conflicts(screen: Console, data: Mapping[str, Any]) -> None:
+def _cells(rows: RowCountsData) -> list[str]:
+    return [f"{rows[name]:,}" for name in _COUNTS]
+
+
+def _show_conflicts(screen: Console, data: RollbackData) -> None:
     screen.print("changed since:")
     for one in data["conflicts"][:_SHOWN]:
-        later = one["kind"] == "later_publication"
-        how = f"published by {one['by']} at {clock(one['at'])}" if later else "changed by hand"
+        how = "changed by hand"
+        if one["published_at"] is not None:
+            how = f"published by {one['publication_id']} at {clock(one['published_at'])}"
         screen.print(f"  {one['partition']}: {how}", markup=False, soft_wrap=True)
     rest = len(data["conflicts"]) - _SHOWN
     if rest > 0:

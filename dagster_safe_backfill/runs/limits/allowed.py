@@ -15,7 +15,7 @@ from dagster_safe_backfill.errors import (
     TooManyPartitionsError,
 )
 from dagster_safe_backfill.model.hours import AllowedHours
-from dagster_safe_backfill.model.plans import CONFIRMED_TAG
+from dagster_safe_backfill.model.plans import CONFIRMED_TAG, is_confirmed
 from dagster_safe_backfill.model.transient import is_transient
 from dagster_safe_backfill.runs.backfills import BACKFILL_TAG
 
@@ -81,8 +81,8 @@ def check_partition_count(context: dg.AssetExecutionContext, keys: Sequence[str]
     count = max(len(keys), _size_of_backfill(context))
     # A tag and not run config, because re-executing a backfill of a job drops the config (Dagster 1.13.27).
     confirmed = context.run.tags.get(CONFIRMED_TAG)
-    if count > at_most and confirmed != str(count):
-        name = context.asset_key.to_user_string()
+    name = context.asset_key.to_user_string()
+    if count > at_most and not is_confirmed(context.run.tags, name, count):
         now = "" if confirmed is None else f" (it is {confirmed!r} now)"
         raise TooManyPartitionsError(
             f"{name}: {count:,} partitions were requested, but the limit of one backfill is"

@@ -142,6 +142,16 @@ def changed_inputs(
     return changed
 
 
+def inputs_read(provenance: Provenance) -> dict[str, InputState]:
+    """Return a mapping from upstream asset to the state of it that a partition was computed from, where it is known."""
+    found: dict[str, InputState] = {}
+    for name, text in provenance.parts.items():
+        if name.startswith(INPUT) and text is not None:
+            keys, newest, versions, kind = json.loads(text)
+            found[name.removeprefix(INPUT)] = InputState(keys, newest, versions, kind)
+    return found
+
+
 def _upstream(instance: dg.DagsterInstance, key: dg.AssetKey) -> _Upstream:
     materialized: Any = instance.fetch_materializations(key, limit=_LOOKED_AT).records
     observed = [one for one in instance.fetch_observations(key, limit=_LOOKED_AT).records if _version(one) is not None]

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import get_args
 
 from sqlglot import exp
 
-from dagster_safe_backfill.model.events import CHANGES_OF_LIVE, Event, RowCounts, StagedEvent
+from dagster_safe_backfill.model.events import CHANGES_OF_LIVE, Event, StagedEvent
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import ledger, terms
 from dagster_safe_backfill.sql.ledger_rows import LedgerRow, as_rows
-from dagster_safe_backfill.wap.ledger.history import known_ledger
+from dagster_safe_backfill.wap.ledger.history import RECORDED_COLUMNS, Recorded, known_ledger, recorded_fields
 from dagster_safe_backfill.warehouses.base import Session
 
 _WAITING: tuple[Event, ...] = ("staged", "audited", "approved")
@@ -21,36 +20,18 @@ _WAITING: tuple[Event, ...] = ("staged", "audited", "approved")
 _REJECTED: tuple[Event, ...] = ("rejected", "refused")
 _DONE: tuple[Event, ...] = ("published", "rolled_back")
 
-_COLUMNS = (
-    *("recorded_at", "event", "partition_key", "publication_id", "run_id", "backfill_id", "code_version"),
-    *("rows_staged", "rows_inserted", "rows_updated", "rows_deleted", "rows_unchanged"),
-    *("archive", "archive_expires_at", "undone_publications", "strategy", "shadow", "failed_audits"),
-)
+_COLUMNS = (*RECORDED_COLUMNS, "shadow", "failed_audits")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """What happened to one partition.
+class Entry(Recorded):
+    """What happened to one partition, whether or not it changed live rows.
 
     Attributes:
-        archive: The archive of the rows that a change replaced; None if there were none, or none are kept.
-        undone: The publications that a rollback undid in this partition.
         shadow: The table with the rows that were staged; None of a change of the live table.
         failed_audits: The names of the audits that rejected the rows, with commas between; None if none did.
     """
 
-    recorded_at: datetime
-    event: Event
-    key: str
-    publication_id: str
-    run_id: str
-    backfill_id: str | None
-    code_version: str | None
-    row_counts: RowCounts
-    archive: TableRef | None
-    expires_at: datetime | None
-    undone: tuple[str, ...]
-    strategy: str | None
     shadow: TableRef | None
     failed_audits: str | None
 
@@ -100,20 +81,9 @@ def _waiting(session: Session, table: TableRef, chosen: Sequence[exp.Expr]) -> l
 
 
 def _entry(table: TableRef, row: LedgerRow) -> Entry:
-    archive, shadow = row.optional_text("archive"), row.optional_text("shadow")
+    shadow = row.optional_text("shadow")
     return Entry(
-        recorded_at=row.time("recorded_at"),
-        event=row.event(),
-        key=row.text("partition_key"),
-        publication_id=row.text("publication_id"),
-        run_id=row.text("run_id"),
-        backfill_id=row.optional_text("backfill_id"),
-        code_version=row.optional_text("code_version"),
-        row_counts=row.row_counts(),
-        archive=table.archive_named(archive) if archive else None,
-        expires_at=row.optional_time("archive_expires_at"),
-        undone=row.texts("undone_publications"),
-        strategy=row.optional_text("strategy"),
+        **recorded_fields(table, row),
         shadow=table.shadow_named(shadow) if shadow else None,
         failed_audits=row.optional_text("failed_audits"),
     )

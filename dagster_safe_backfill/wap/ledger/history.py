@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from sqlglot import exp
 
-from dagster_safe_backfill.model.events import CHANGES_OF_LIVE, ChangeEvent, Fingerprint, RowCounts
+from dagster_safe_backfill.model.events import CHANGES_OF_LIVE, ChangeEvent, Event, Fingerprint, RowCounts
 from dagster_safe_backfill.model.slices import TableSlice
 from dagster_safe_backfill.model.states import Origin
 from dagster_safe_backfill.model.tables import Column, TableRef
@@ -16,9 +17,40 @@ from dagster_safe_backfill.sql import ledger, terms
 from dagster_safe_backfill.sql.ledger_rows import LedgerRow, as_rows
 from dagster_safe_backfill.warehouses.base import Session
 
+RECORDED_COLUMNS = (
+    *("recorded_at", "event", "partition_key", "publication_id", "run_id", "backfill_id", "code_version"),
+    *("rows_staged", "rows_inserted", "rows_updated", "rows_deleted", "rows_unchanged"),
+    *("archive", "archive_expires_at", "undone_publications", "strategy"),
+)
+"""The columns of the ledger that a `Recorded` is read from; those of a kind of it come after."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class Recorded:
+    """What happened to one partition.
+
+    Attributes:
+        archive: The archive of the rows that a change replaced. None if there were none, if none changed, or if none
+            are kept.
+        undone: The publications that a rollback undid in this partition; empty for all else.
+    """
+
+    recorded_at: datetime
+    event: Event
+    key: str
+    publication_id: str
+    run_id: str
+    backfill_id: str | None
+    code_version: str | None
+    row_counts: RowCounts
+    archive: TableRef | None
+    expires_at: datetime | None
+    undone: tuple[str, ...]
+    strategy: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change(Recorded):
     """A publication or rollback of one live partition, or a move of rows out of it, as the ledger records it.
 
     Attributes:
@@ -26,37 +58,19 @@ class Change:
             no archives yet.
         columns: The columns over which the fingerprint was computed.
         replaced: The partition's fingerprint before the change; None in the same case.
-        archive: The archive of the replaced rows. None if there were no rows, if none changed, or if none are kept.
-        undone: The publications that a rollback undid in this partition; empty for a publication.
     """
 
-    recorded_at: datetime
     event: ChangeEvent
-    key: str
-    publication_id: str
-    run_id: str
-    backfill_id: str | None
-    code_version: str | None
-    row_counts: RowCounts
     fingerprint: Fingerprint | None
     columns: tuple[str, ...]
     replaced: Fingerprint | None
-    archive: TableRef | None
-    expires_at: datetime | None
-    undone: tuple[str, ...]
-    strategy: str | None
 
     def __str__(self) -> str:
         what = {"rolled_back": "rolled back", "moved": "left by rows that were published"}.get(self.event, "published")
         return f"{what} by {self.publication_id} at {self.recorded_at:%Y-%m-%d %H:%M:%S %Z}"
 
 
-_COLUMNS = (
-    *("recorded_at", "event", "partition_key", "publication_id", "run_id", "backfill_id", "code_version"),
-    *("rows_staged", "rows_inserted", "rows_updated", "rows_deleted", "rows_unchanged"),
-    *("fingerprint", "fingerprinted_columns", "replaced_fingerprint", "archive", "archive_expires_at"),
-    *("undone_publications", "strategy"),
-)
+_COLUMNS = (*RECORDED_COLUMNS, "fingerprint", "fingerprinted_columns", "replaced_fingerprint")
 
 
 def known_ledger(session: Session, table: TableRef) -> Sequence[Column] | None:
@@ -163,24 +177,31 @@ def _changes(session: Session, table: TableRef, *conditions: exp.Expr) -> list[C
     return [_change(table, row) for row in as_rows(ledger.ledger_of(table), _COLUMNS, found)]
 
 
-def _change(table: TableRef, row: LedgerRow) -> Change:
+def recorded_fields(table: TableRef, row: LedgerRow) -> dict[str, Any]:
+    """Return the fields of a `Recorded` of a table from a row that has the `RECORDED_COLUMNS`."""
     archive = row.optional_text("archive")
+    return {
+        "recorded_at": row.time("recorded_at"),
+        "event": row.event(),
+        "key": row.text("partition_key"),
+        "publication_id": row.text("publication_id"),
+        "run_id": row.text("run_id"),
+        "backfill_id": row.optional_text("backfill_id"),
+        "code_version": row.optional_text("code_version"),
+        "row_counts": row.row_counts(),
+        "archive": table.archive_named(archive) if archive else None,
+        "expires_at": row.optional_time("archive_expires_at"),
+        "undone": row.texts("undone_publications"),
+        "strategy": row.optional_text("strategy"),
+    }
+
+
+def _change(table: TableRef, row: LedgerRow) -> Change:
     return Change(
-        recorded_at=row.time("recorded_at"),
-        event=row.change_event(),
-        key=row.text("partition_key"),
-        publication_id=row.text("publication_id"),
-        run_id=row.text("run_id"),
-        backfill_id=row.optional_text("backfill_id"),
-        code_version=row.optional_text("code_version"),
-        row_counts=row.row_counts(),
+        **recorded_fields(table, row),
         fingerprint=row.fingerprint("fingerprint"),
         columns=row.texts("fingerprinted_columns"),
         replaced=row.fingerprint("replaced_fingerprint"),
-        archive=table.archive_named(archive) if archive else None,
-        expires_at=row.optional_time("archive_expires_at"),
-        undone=row.texts("undone_publications"),
-        strategy=row.optional_text("strategy"),
     )
 
 

@@ -47,7 +47,7 @@ from dagster_safe_backfill.wap.rollback.restore import (
     of_table,
     sources_of,
 )
-from dagster_safe_backfill.wap.rollback.undone import Chosen, UndonePartition
+from dagster_safe_backfill.wap.rollback.undone import Chosen, UndonePartition, check_shown, layers_of
 from dagster_safe_backfill.wap.tables.slices import live_slice
 from dagster_safe_backfill.warehouses.base import Session
 
@@ -136,6 +136,7 @@ class _Rollback:
             if not self.force:
                 check_unchanged(self.session.reader, live, state)
             now = state.fingerprints
+            check_shown(chosen.shown, table, undoing, now)
         back = columns_back(self.session, live, columns, undoing, altered)
         check_alterable(self.session, table, back)
         restoration = self._restoration(live, back, undoing)
@@ -149,6 +150,8 @@ class _Rollback:
         restoration.close(self.session)
         return replace(
             result,
+            layers=layers_of(undoing),
+            replaced=now,
             row_counts=restoration.row_counts,
             removed=tuple(key for key in live.keys if now[key].rows and not restoration.row_counts[key].staged),
             dropped_columns=back.dropped,

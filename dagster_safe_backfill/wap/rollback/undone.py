@@ -6,11 +6,27 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from dagster_safe_backfill.errors import RollbackConflictError
 from dagster_safe_backfill.model.events import Fingerprint
+from dagster_safe_backfill.model.provenance import digest_of_text
 from dagster_safe_backfill.model.tables import TableRef
+from dagster_safe_backfill.model.text import listed
 from dagster_safe_backfill.wap.ledger.alterations import Alteration
 from dagster_safe_backfill.wap.ledger.history import Change
 from dagster_safe_backfill.wap.rollback.histories import RollbackPath
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What a dry run showed to whoever decided on a rollback; a rollback of more than that is refused.
+
+    Attributes:
+        publications: The ids of all changes that it would undo; see `RolledBack.layers`.
+        live: The digest of the live rows that it would replace; see `digest_of_live`.
+    """
+
+    publications: tuple[str, ...]
+    live: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,12 +34,14 @@ class Chosen:
     """The publications to undo, and the partitions in which they are undone; without `keys`, all their partitions.
 
     Set at most one of the ids. Without an id, the newest publication of the table is undone; rollbacks don't count.
+    `shown` limits what `force` may undo besides.
     """
 
     publication_id: str | None = None
     backfill_id: str | None = None
     publication_ids: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
+    shown: Shown | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,3 +132,36 @@ def is_dropped(
             dropped.update(alteration.dropped)
     is_recorded = bool(gone) and dropped.issuperset(gone)
     return is_recorded and newest.fingerprint is not None and found.rows == newest.fingerprint.rows
+
+
+def layers_of(undoing: Mapping[str, UndonePartition]) -> tuple[str, ...]:
+    """Return the ids of all changes that are undone in any partition."""
+    return tuple(dict.fromkeys(layer.publication_id for one in undoing.values() for layer in one.layers))
+
+
+def digest_of_live(live: Mapping[str, Fingerprint]) -> str:
+    """Return a digest of the live rows of some partitions, by their fingerprints."""
+    return digest_of_text(repr(sorted((key, str(one)) for key, one in live.items())))
+
+
+def check_shown(
+    shown: Shown | None, table: TableRef, undoing: Mapping[str, UndonePartition], live: Mapping[str, Fingerprint]
+) -> None:
+    """Refuse a rollback that would undo more than was shown to whoever decided on it.
+
+    Raises:
+        RollbackConflictError: It would undo other publications as well, or replace other rows.
+    """
+    if shown is None:
+        return
+    more = [name for name in layers_of(undoing) if name not in shown.publications]
+    keys = [key for key, one in undoing.items() if any(layer.publication_id in more for layer in one.layers)]
+    what = f"{listed(more)} would be undone as well, published in {listed(keys)} since that was shown" if more else ""
+    if not more and digest_of_live(live) != shown.live:
+        keys, what = [*undoing], f"the live rows of {listed([*undoing])} are no longer those that were shown"
+    if what:
+        raise RollbackConflictError(
+            f"{table}: {what}, so nothing was rolled back. Look at what a rollback would undo now, and decide again.",
+            table=str(table),
+            keys=keys,
+        )

@@ -30,7 +30,7 @@ class CheckOutcome:
     name: str
     passed: bool
     blocks: bool
-    said: str | None = None
+    message: str | None = None
     keys: frozenset[str] = frozenset()
     failed_rows: Mapping[str, int] = field(default_factory=dict[str, int])
     total: int | None = None
@@ -83,8 +83,8 @@ class AssetOutcome:
         for one in self.checks:
             if not one.passed and (key in one.keys or not one.keys):
                 rows = one.failed_rows.get(key)
-                said = self._compared(key) if rows is None else None
-                found.append(FailedAudit(name=one.name, failed_rows=rows, blocks=one.blocks, said=said))
+                message = self._compared(key) if rows is None else None
+                found.append(FailedAudit(name=one.name, failed_rows=rows, blocks=one.blocks, message=message))
         return sorted(found, key=lambda one: not one.blocks)
 
     def _compared(self, key: str) -> str | None:
@@ -134,7 +134,7 @@ def failed_audits(checks: Sequence[CheckOutcome]) -> list[FailedAudit]:
     """Return the checks that didn't pass, over all partitions of a run; those that block first."""
     found = [one for one in checks if not one.passed]
     return [
-        FailedAudit(name=one.name, failed_rows=one.total, blocks=one.blocks, said=one.said)
+        FailedAudit(name=one.name, failed_rows=one.total, blocks=one.blocks, message=one.message)
         for one in sorted(found, key=lambda one: not one.blocks)
     ]
 
@@ -149,11 +149,11 @@ def outcome_of(dagster: Dagster, run_id: str, *, assets: Sequence[str]) -> RunOu
     for event in _events(dagster, run_id):
         match event["__typename"]:
             case "AssetCheckEvaluationEvent":
-                told = event["evaluation"]
-                outcome = check_of(told)
+                evaluation = event["evaluation"]
+                outcome = check_of(evaluation)
                 # A run of several partitions has an evaluation for each, too, which doesn't say how many there are.
                 if outcome.audited:
-                    checks.setdefault(key_of(told["assetKey"]), {})[outcome.name] = outcome
+                    checks.setdefault(key_of(evaluation["assetKey"]), {})[outcome.name] = outcome
             case "MaterializationEvent" if event["assetKey"] is not None:
                 materialized.setdefault(key_of(event["assetKey"]), set()).add(event["partition"])
             case "ExecutionStepFailureEvent":
@@ -172,10 +172,10 @@ def outcome_of(dagster: Dagster, run_id: str, *, assets: Sequence[str]) -> RunOu
     return RunOutcome(run_id=run_id, assets=found, message=message)
 
 
-def check_of(told: Mapping[str, Any]) -> CheckOutcome:
+def check_of(evaluation: Mapping[str, Any]) -> CheckOutcome:
     """Return the outcome of a check's evaluation."""
-    metadata = metadata_of(told["metadataEntries"])
-    key, total = told.get("partition"), metadata.get("failed_rows")
+    metadata = metadata_of(evaluation["metadataEntries"])
+    key, total = evaluation.get("partition"), metadata.get("failed_rows")
     rows = {
         one["partition"]: one["failed_rows"]
         for one in metadata.get("failed_partitions_measured", ())
@@ -185,11 +185,11 @@ def check_of(told: Mapping[str, Any]) -> CheckOutcome:
     if total is not None and len(keys) == 1:
         rows = {keys[0]: total}
     return CheckOutcome(
-        name=told.get("checkName", ""),
-        passed=told["success"],
-        blocks=told["severity"] == "ERROR",
-        said=told["description"],
-        keys=frozenset() if told["success"] else frozenset(keys),
+        name=evaluation.get("checkName", ""),
+        passed=evaluation["success"],
+        blocks=evaluation["severity"] == "ERROR",
+        message=evaluation["description"],
+        keys=frozenset() if evaluation["success"] else frozenset(keys),
         failed_rows=rows,
         total=total,
         audited=metadata.get("partitions", 0),
@@ -220,8 +220,8 @@ def metadata_of(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _asset_outcome(
     run_id: str, step: Mapping[str, Any] | None, checks: Sequence[CheckOutcome], materialized: Any
 ) -> AssetOutcome:
-    told: Mapping[str, Any] = {} if step is None else step["failureMetadata"] or {}
-    metadata = metadata_of(told.get("metadataEntries", ()))
+    failure: Mapping[str, Any] = {} if step is None else step["failureMetadata"] or {}
+    metadata = metadata_of(failure.get("metadataEntries", ()))
     shadow = metadata.get("shadow")
     return AssetOutcome(
         run_id=run_id,
@@ -234,9 +234,9 @@ def _asset_outcome(
 
 
 def _message(event: Mapping[str, Any]) -> str:
-    told: Mapping[str, Any] = event.get("failureMetadata") or {}
-    if told.get("description"):
-        return str(told["description"])
+    failure: Mapping[str, Any] = event.get("failureMetadata") or {}
+    if failure.get("description"):
+        return str(failure["description"])
     error = event.get("error")
     if error is None:
         return str(event.get("message") or "the run failed").strip()
@@ -248,8 +248,8 @@ def _message(event: Mapping[str, Any]) -> str:
 def _events(dagster: Dagster, run_id: str) -> Iterator[Mapping[str, Any]]:
     cursor, has_more = None, True
     while has_more:
-        told = dagster.ask(LOG, id=run_id, cursor=cursor, limit=_PAGE)["logsForRun"]
-        if told["__typename"] != "EventConnection":
-            raise unreachable("dagster_error", f"the log of run {run_id} can't be read: {told['message']}")
-        yield from told["events"]
-        cursor, has_more = told["cursor"], told["hasMore"]
+        page = dagster.ask(LOG, id=run_id, cursor=cursor, limit=_PAGE)["logsForRun"]
+        if page["__typename"] != "EventConnection":
+            raise unreachable("dagster_error", f"the log of run {run_id} can't be read: {page['message']}")
+        yield from page["events"]
+        cursor, has_more = page["cursor"], page["hasMore"]

@@ -161,7 +161,8 @@ def _failed(state: PartitionState, outcome: AssetOutcome, *, of: int) -> Partiti
     if not outcome.is_rejection:
         return replace(state, state="failed")
     audits = outcome.audits_of(key)
-    if outcome.is_blocked(key):
+    # What has no partitions, such as an x__audit, is rejected as a whole, whatever partitions its audits name.
+    if state.partition is None or outcome.is_blocked(key):
         return replace(state, state="rejected", audits=audits, rows=rows)
     if outcome.was_audited(key, of=of):
         return replace(state, state="staged", audits=audits, rows=rows, note=_HELD_BACK)
@@ -180,12 +181,12 @@ def _without_run(backfill: Backfill | None, key: str | None) -> PartitionState:
 
 
 def _materialized(key: str | None, newest: Materialization) -> PartitionState:
-    told = newest.metadata
-    rows = {name: _integer(told[name]) for name in _ROWS if name in told}
-    if _ROW_COUNT in told:
-        rows["row_count"] = _integer(told[_ROW_COUNT])
-    seconds = told.get("seconds")
-    publication = told.get("publication_id")
+    metadata = newest.metadata
+    rows = {name: _integer(metadata[name]) for name in _ROWS if name in metadata}
+    if _ROW_COUNT in metadata:
+        rows["row_count"] = _integer(metadata[_ROW_COUNT])
+    seconds = metadata.get("seconds")
+    publication = metadata.get("publication_id")
     return PartitionState(
         partition=key,
         state="live",

@@ -90,26 +90,26 @@ class Reader:
             wanted |= {"updatedAfter": self._updated_at - 1} if self._updated_at else {}
         cursor, is_last = None, False
         while not is_last:
-            told = self.dagster.ask(RUNS, filter=wanted, cursor=cursor, limit=_PAGE)["runsOrError"]
-            if told["__typename"] != "Runs":
-                raise unreachable("dagster_error", f"Dagster answered {told['__typename']}: {told['message']}")
-            for one in told["results"]:
+            page = self.dagster.ask(RUNS, filter=wanted, cursor=cursor, limit=_PAGE)["runsOrError"]
+            if page["__typename"] != "Runs":
+                raise unreachable("dagster_error", f"Dagster answered {page['__typename']}: {page['message']}")
+            for one in page["results"]:
                 self._keep(one)
-            is_last = len(told["results"]) < _PAGE
-            cursor = told["results"][-1]["runId"] if told["results"] else None
+            is_last = len(page["results"]) < _PAGE
+            cursor = page["results"][-1]["runId"] if page["results"] else None
         self._targets.define([name for one in self._runs.values() for name in one.assets])
         for run_id, one in self._runs.items():
             if one.keys is None:
                 self._runs[run_id] = one.of(self._targets.partitioned(one.assets))
 
-    def _keep(self, told: Mapping[str, Any]) -> None:
-        run, job = run_of(told), self._targets.job
+    def _keep(self, answer: Mapping[str, Any]) -> None:
+        run, job = run_of(answer), self._targets.job
         before = self._runs.get(run.id)
-        selected = tuple(map(key_of, told["assetSelection"] or ())) if job is None else (job,)
+        selected = tuple(map(key_of, answer["assetSelection"] or ())) if job is None else (job,)
         assets = selected or (() if before is None else before.assets)
         keys = None if before is None else before.keys
-        self._runs[run.id] = OwnRun(run=run, assets=assets, created_at=told["creationTime"], keys=keys)
-        self._updated_at = max(self._updated_at, told["updateTime"] or 0.0)
+        self._runs[run.id] = OwnRun(run=run, assets=assets, created_at=answer["creationTime"], keys=keys)
+        self._updated_at = max(self._updated_at, answer["updateTime"] or 0.0)
 
     def _read_run_alone(self) -> None:
         """Read what a run covers that isn't looked at as part of a backfill."""
@@ -125,14 +125,14 @@ class Reader:
         Raises:
             CommandError: It has ended, and covers none.
         """
-        told = self.dagster.ask(MATERIALIZED_BY, id=run.run.id)["runOrError"]
-        planned = tuple(key_of(one["key"]) for one in told["assets"])
+        answer = self.dagster.ask(MATERIALIZED_BY, id=run.run.id)["runOrError"]
+        planned = tuple(key_of(one["key"]) for one in answer["assets"])
         self._targets.define(planned)
         named = run.with_assets(planned).of(self._targets.partitioned(planned))
         if named.keys:
             return named
         # A rollback doesn't say before which partitions it is about.
-        events = [event for event in told["assetMaterializations"] if event["partition"] is not None]
+        events = [event for event in answer["assetMaterializations"] if event["partition"] is not None]
         if not events and not run.run.is_open:
             raise usage_error(
                 "no_partitions",
@@ -151,17 +151,17 @@ class Reader:
         names = list(dict.fromkeys(name for one in running for name in one.assets if name in self._targets.assets))
         ids = {f"r{number}": one.run.id for number, one in enumerate(running)}
         paths = {f"k{number}": {"path": name.split("/")} for number, name in enumerate(names)}
-        told = self.dagster.ask(batches(len(ids), len(names)), **ids, **paths)
+        answer = self.dagster.ask(batches(len(ids), len(names)), **ids, **paths)
         for alias, run_id in ids.items():
             # A run that was deleted meanwhile has no stats.
-            of: Mapping[str, Any] = told[alias] or {}
+            of: Mapping[str, Any] = answer[alias] or {}
             count: int = (of.get("stats") or {"materializations": 0})["materializations"]
             if count != self._materialized.get(run_id, 0):
                 self._materialized[run_id] = count
-                self._runs[run_id] = self._runs[run_id].told(has_news=True)
+                self._runs[run_id] = self._runs[run_id].with_news(has_news=True)
         found: dict[str, RunProgress] = {}
         for alias in paths:
-            events: Sequence[Mapping[str, Any]] = (told[alias] or {"assetObservations": ()})["assetObservations"]
+            events: Sequence[Mapping[str, Any]] = (answer[alias] or {"assetObservations": ()})["assetObservations"]
             for event in events:
                 if event["runId"] in ids.values() and event["runId"] not in found:
                     found |= _run_progress(event)
@@ -197,14 +197,14 @@ class Reader:
 
 
 def _run_progress(event: Mapping[str, Any]) -> dict[str, RunProgress]:
-    told = {one["label"]: int(one["intRepr"]) for one in event["metadataEntries"] if one.get("intRepr") is not None}
-    if "partitions_done" not in told:
+    numbers = {one["label"]: int(one["intRepr"]) for one in event["metadataEntries"] if one.get("intRepr") is not None}
+    if "partitions_done" not in numbers:
         return {}
     one = RunProgress(
         run_id=event["runId"],
-        batch=told.get("batch", 0),
-        batches=told.get("batches", 0),
-        done=told["partitions_done"],
-        rows=told.get("rows_staged", 0),
+        batch=numbers.get("batch", 0),
+        batches=numbers.get("batches", 0),
+        done=numbers["partitions_done"],
+        rows=numbers.get("rows_staged", 0),
     )
     return {one.run_id: one}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
 
 from dagster_safe_backfill.cli.api import documents
 from dagster_safe_backfill.cli.api.client import Dagster
-from dagster_safe_backfill.cli.api.reading import asset_of, between
-from dagster_safe_backfill.cli.api.values import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG, Asset, Backfill, Run
+from dagster_safe_backfill.cli.api.reading import asset_of, keys_of_tags
+from dagster_safe_backfill.cli.api.values import Asset, Backfill, Run
 from dagster_safe_backfill.cli.following.reading.documents import JOB
 
 
@@ -36,13 +35,13 @@ class OwnRun:
 
     def of(self, asset: Asset | None) -> OwnRun:
         """Return it with the partitions that its tags name, of an asset that it materializes."""
-        return replace(self, keys=frozenset(_keys(self.run.tags, asset)))
+        return replace(self, keys=frozenset(keys_of_tags(self.run.tags, asset)))
 
     def with_assets(self, assets: Sequence[str], keys: frozenset[str] | None = None) -> OwnRun:
         """Return it with the assets and partitions that it covers."""
         return replace(self, assets=assets, keys=keys)
 
-    def told(self, *, has_news: bool) -> OwnRun:
+    def with_news(self, *, has_news: bool) -> OwnRun:
         """Return it as one whose materializations are, or aren't, to be read."""
         return replace(self, has_news=has_news)
 
@@ -96,9 +95,9 @@ class Targets:
         if self.partitions:
             return
         if not backfill.is_of_assets:
-            told = self.dagster.ask(JOB, id=backfill.id)["partitionBackfillOrError"]
+            answer = self.dagster.ask(JOB, id=backfill.id)["partitionBackfillOrError"]
             self.job = backfill.job or "the job"
-            self.partitions = {self.job: told["partitionNames"] or ()}
+            self.partitions = {self.job: answer["partitionNames"] or ()}
             return
         self.define([*backfill.assets])
         defined = [self.assets[name] for name in backfill.assets if name in self.assets]
@@ -112,25 +111,3 @@ class Targets:
                 asset, keys = self.assets[name], run.keys or ()
                 own = [key for key in asset.keys if key in keys]
                 self.partitions[name] = (None,) if asset.kind is None else own
-
-
-def _keys(tags: Mapping[str, str], asset: Asset | None) -> Sequence[str]:
-    """Return the keys that a run's tags name."""
-    first, last = tags.get(RANGE_START_TAG), tags.get(RANGE_END_TAG)
-    if first is None or last is None:
-        return [tags[PARTITION_TAG]] if PARTITION_TAG in tags else []
-    if first == last or asset is None:
-        return [first]
-    if asset.kind != "multi":
-        return _between(asset.keys, first, last)
-    # A range of multi-partitions is a rectangle: a range in each dimension.
-    parts = [key.split("|") for key in asset.keys]
-    ranges = [
-        _between([*dict.fromkeys(part[number] for part in parts)], start, end)
-        for number, (start, end) in enumerate(zip(first.split("|"), last.split("|"), strict=True))
-    ]
-    return ["|".join(parts) for parts in product(*ranges)]
-
-
-def _between(keys: Sequence[str], first: str, last: str) -> Sequence[str]:
-    return between(keys, {key: number for number, key in enumerate(keys)}, first, last)

@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING
 import click
 
 from dagster_safe_backfill.cli.answers.answer import Answer, Exit, Problem, refusal
+from dagster_safe_backfill.cli.answers.data.backfills import CancelData
 from dagster_safe_backfill.cli.answers.output import Output
 from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.api.values import OPEN, RUNS_OPEN, Backfill, Run
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.following.here import check_here
-from dagster_safe_backfill.cli.following.next_steps import as_json
+from dagster_safe_backfill.cli.following.next_steps import as_data
 from dagster_safe_backfill.cli.following.place import Place, find_to_change
 from dagster_safe_backfill.cli.following.place import command as call
 from dagster_safe_backfill.cli.following.reading.reader import Reader
 from dagster_safe_backfill.cli.following.screen import counted, show_commands
 from dagster_safe_backfill.cli.following.states import NextCommand, Progress
+from dagster_safe_backfill.cli.following.status_data import state_counts
 from dagster_safe_backfill.cli.options import argument, in_process_option, option, verb
 
 if TYPE_CHECKING:
@@ -114,7 +116,7 @@ def command(
     wait: bool,
     timeout: float,
     in_process: bool,
-) -> Answer:
+) -> Answer[CancelData]:
     """Stop a backfill: it starts no further runs.
 
     What is live stays live, and what is staged stays staged; `retry` goes on from there. With the id of a run, the run
@@ -140,14 +142,14 @@ def command(
     commands = _commands(connection, subject, stopped, progress, now=now, wait=wait)
     return Answer(
         data={
-            "id": subject.id,
-            "kind": "run" if isinstance(subject, Run) else "backfill",
+            "backfill_id": None if isinstance(subject, Run) else subject.id,
+            "run_id": subject.id if isinstance(subject, Run) else None,
             "status": stopped.status,
             "was_over": stopped.was_over,
-            "runs_ended": [*stopped.ended],
-            "runs_not_ended": [*stopped.refused],
-            "counts": {} if progress is None else dict(progress.counts),
-            "commands": as_json(commands),
+            "ended_run_ids": [*stopped.ended],
+            "not_ended_run_ids": [*stopped.refused],
+            "counts": None if progress is None else state_counts(progress.counts),
+            "commands": as_data(commands),
         },
         show=partial(_show, subject=subject, stopped=stopped, progress=progress, commands=commands),
         brief=stopped.status,
@@ -161,14 +163,14 @@ def _commands(
 ) -> list[NextCommand]:
     if stopped.was_over:
         return []
-    found: list[NextCommand] = []
+    commands: list[NextCommand] = []
     if not wait:
         to = "wait until all has ended, and end what starts meanwhile" if now else "wait until all has ended"
         flags = ("--now", "--wait") if now else ("--wait",)
-        found.append(NextCommand("wait", to, call(place, "cancel", subject.id, *flags)))
+        commands.append(NextCommand("wait", to, call(place, "cancel", subject.id, *flags)))
     if progress is not None and not progress.has_reached_all:
-        found.append(NextCommand("retry", "go on from there later", call(place, "retry", subject.id)))
-    return found
+        commands.append(NextCommand("retry", "go on from there later", call(place, "retry", subject.id)))
+    return commands
 
 
 def _stop(ending: Ending, *, now: bool) -> _Stopped:
@@ -212,11 +214,11 @@ def _status(dagster: Dagster, subject: Backfill | Run) -> str:
 def _open_runs(dagster: Dagster, subject: Backfill | Run) -> dict[str, str]:
     """Return a mapping from each run that hasn't ended to its status."""
     if isinstance(subject, Run):
-        found = {subject.id: _status(dagster, subject)}
+        statuses = {subject.id: _status(dagster, subject)}
     else:
-        told = dagster.ask(_OPEN_RUNS, id=subject.id)["partitionBackfillOrError"]
-        found = {one["runId"]: one["status"] for one in told["unfinishedRuns"]}
-    return {run_id: status for run_id, status in found.items() if status in RUNS_OPEN}
+        backfill = dagster.ask(_OPEN_RUNS, id=subject.id)["partitionBackfillOrError"]
+        statuses = {one["runId"]: one["status"] for one in backfill["unfinishedRuns"]}
+    return {run_id: status for run_id, status in statuses.items() if status in RUNS_OPEN}
 
 
 def _waited(ending: Ending, *, until: float, now: bool) -> _Stopped:
@@ -235,11 +237,11 @@ def _waited(ending: Ending, *, until: float, now: bool) -> _Stopped:
 
 
 def _problems(subject_id: str, stopped: _Stopped, timeout: float) -> list[Problem]:
-    found: list[Problem] = []
+    problems: list[Problem] = []
     if stopped.refused:
         ids = [*stopped.refused]
         shown = ", ".join(ids[:5]) + (f" and {len(ids) - 5:,} more" if len(ids) > 5 else "")
-        found.append(
+        problems.append(
             Problem(
                 code="not_ended",
                 message=f"{len(ids):,} runs couldn't be ended: {shown} ({stopped.refused[ids[0]]})",
@@ -247,14 +249,14 @@ def _problems(subject_id: str, stopped: _Stopped, timeout: float) -> list[Proble
             )
         )
     if stopped.is_late:
-        found.append(
+        problems.append(
             Problem(
                 code="time_is_up",
                 message=f"after {timeout:.0f} s {subject_id} has not ended ({stopped.status})",
                 hint="Dagster's daemon ends it; `safe-backfill doctor` tells if it is alive",
             )
         )
-    return found
+    return problems
 
 
 def _show(
@@ -269,8 +271,8 @@ def _show(
     if stopped.was_over:
         screen.print(f"{kind} {subject.id} had ended already ({stopped.status}); nothing to do")
     else:
-        said = f", {len(stopped.ended):,} runs were asked to end" if stopped.ended else ""
-        screen.print(f"{kind} {subject.id} is cancelled ({stopped.status}){said}")
+        runs = f", {len(stopped.ended):,} runs were asked to end" if stopped.ended else ""
+        screen.print(f"{kind} {subject.id} is cancelled ({stopped.status}){runs}")
     if progress is not None and progress.counts:
         screen.print(f"of {progress.total:,} partitions: {counted(progress.counts)}")
         if not stopped.was_over:

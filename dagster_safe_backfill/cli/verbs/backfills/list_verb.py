@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from dagster_safe_backfill.cli.answers.answer import Answer
+from dagster_safe_backfill.cli.answers.data.backfills import AssetCountsData, ListData, ListedBackfillData
 from dagster_safe_backfill.cli.answers.output import Output, clock
-from dagster_safe_backfill.cli.api.values import OPEN, Backfill
+from dagster_safe_backfill.cli.api.values import OPEN, Backfill, Counts
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.options import option, verb
 
@@ -30,7 +31,9 @@ _SEARCHED = 1000
     option("--open", "only_open", is_flag=True, help="Only those that haven't ended."),
     option("--asset", metavar="ASSET", help="Only those of this asset."),
 )
-def command(connection: Connection, _output: Output, *, limit: int, only_open: bool, asset: str | None) -> Answer:
+def command(
+    connection: Connection, _output: Output, *, limit: int, only_open: bool, asset: str | None
+) -> Answer[ListData]:
     """List the backfills that Dagster knows: those that haven't ended first, then the newest."""
     statuses = sorted(OPEN)
     # Those that are open come first, however old they are.
@@ -45,33 +48,38 @@ def command(connection: Connection, _output: Output, *, limit: int, only_open: b
         found = [one for one in found if asset in one.assets]
     found = found[:limit]
     return Answer(
-        data={"backfills": [_told(one) for one in found]},
+        data={"backfills": [_listed(one) for one in found]},
         show=partial(_show, found=found),
         brief="\n".join(one.id for one in found),
     )
 
 
-def _told(one: Backfill) -> dict[str, Any]:
+def _listed(one: Backfill) -> ListedBackfillData:
+    plan, owner, reason = (one.tags.get(f"safe_backfill/{name}") for name in _TAGS)
     return {
-        "id": one.id,
+        "backfill_id": one.id,
         "status": one.status,
-        "is_open": one.is_open,
+        "is_over": not one.is_open,
         "title": one.title,
         "job": one.job,
         "started_at": one.started_at,
         "ended_at": one.ended_at,
-        **{name: one.tags.get(f"safe_backfill/{name}") for name in _TAGS},
+        "plan_id": plan,
+        "owner": owner,
+        "reason": reason,
         "parent_id": one.tags.get("dagster/parent_backfill_id"),
         "tags": dict(one.tags),
-        "assets": {
-            key: {
-                "targeted": counts.targeted,
-                "in_progress": counts.in_progress,
-                "materialized": counts.materialized,
-                "failed": counts.failed,
-            }
-            for key, counts in one.assets.items()
-        },
+        "assets": [_asset_counts(key, counts) for key, counts in one.assets.items()],
+    }
+
+
+def _asset_counts(key: str, counts: Counts) -> AssetCountsData:
+    return {
+        "asset": key,
+        "targeted": counts.targeted,
+        "in_progress": counts.in_progress,
+        "materialized": counts.materialized,
+        "failed": counts.failed,
     }
 
 
@@ -85,11 +93,11 @@ def _show(screen: Console, found: Sequence[Backfill]) -> None:
         started = clock(one.started_at)
         lead = (one.id, one.status, started)
         for key, counts in one.assets.items() or [(f"job {one.job}", None)]:
-            told = ("", "", "") if counts is None else (counts.targeted, counts.materialized, counts.failed)
-            lines.append((*lead, key, *map(str, told)))
+            numbers = ("", "", "") if counts is None else (counts.targeted, counts.materialized, counts.failed)
+            lines.append((*lead, key, *map(str, numbers)))
             lead = ("", "", "")
-        told = [f"{name}: {one.tags[tag]}" for name in _TAGS if (tag := f"safe_backfill/{name}") in one.tags]
-        tags[len(lines) - 1] = "  ".join(told)
+        shown = [f"{name}: {one.tags[tag]}" for name in _TAGS if (tag := f"safe_backfill/{name}") in one.tags]
+        tags[len(lines) - 1] = "  ".join(shown)
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for number, line in enumerate(lines):
         cells = [

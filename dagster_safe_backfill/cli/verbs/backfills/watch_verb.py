@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from dagster_safe_backfill.cli.answers.answer import Answer
+from dagster_safe_backfill.cli.answers.data.progress import StatusData
 from dagster_safe_backfill.cli.answers.output import Output
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.following.watching import PATIENCE, follow
@@ -42,7 +43,7 @@ def command(
     timeout: float | None,
     interval: float,
     patience: float,
-) -> Answer:
+) -> Answer[StatusData | None]:
     """Follow a backfill until it ends. Ctrl-C detaches; the backfill goes on.
 
     ID is that of a backfill, or of a run with partitions, or its beginning. On a terminal a bar on stderr shows the

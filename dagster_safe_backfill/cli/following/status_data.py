@@ -1,13 +1,25 @@
-"""How far a backfill is, as the JSON of `status` and `watch`."""
+"""How far a backfill is, as the data of `status` and `watch`, and why it failed, as errors."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from dagster_safe_backfill.cli.answers.answer import Problem
+from dagster_safe_backfill.cli.answers.data.progress import (
+    AssetProgressData,
+    AuditState,
+    FailedAuditData,
+    GroupAuditData,
+    PartitionProgressData,
+    RunData,
+    RunFailureData,
+    State,
+    StateCountsData,
+    StatusData,
+)
+from dagster_safe_backfill.cli.answers.data.rows import RowCountsData
 from dagster_safe_backfill.cli.api.values import Run
-from dagster_safe_backfill.cli.following.next_steps import as_json
+from dagster_safe_backfill.cli.following.next_steps import as_data
 from dagster_safe_backfill.cli.following.states import (
     BAD,
     AssetProgress,
@@ -17,7 +29,6 @@ from dagster_safe_backfill.cli.following.states import (
     PartitionState,
     Progress,
     RunFailure,
-    State,
 )
 
 _MOST_LINES = 6
@@ -28,8 +39,8 @@ _ENDED: Mapping[State, str] = {
 }
 
 
-def told(progress: Progress, commands: Sequence[NextCommand]) -> dict[str, Any]:
-    """Return how far a backfill is, as JSON values; times are in seconds since the epoch.
+def status_data(progress: Progress, commands: Sequence[NextCommand]) -> StatusData:
+    """Return how far a backfill is.
 
     Args:
         progress: How far it is.
@@ -38,8 +49,8 @@ def told(progress: Progress, commands: Sequence[NextCommand]) -> dict[str, Any]:
     done, rows = progress.computed
     seconds = progress.seconds
     return {
-        "id": progress.id,
-        "kind": progress.kind,
+        "backfill_id": progress.id if progress.kind == "backfill" else None,
+        "run_id": progress.id if progress.kind == "run" else None,
         "status": progress.status,
         "is_over": progress.is_over,
         "title": None if progress.backfill is None else progress.backfill.title,
@@ -48,11 +59,11 @@ def told(progress: Progress, commands: Sequence[NextCommand]) -> dict[str, Any]:
         "ended_at": progress.ended_at,
         "read_at": progress.at,
         "tags": dict(progress.tags),
-        "partitions": progress.total,
-        "counts": dict(progress.counts),
+        "partition_count": progress.total,
+        "counts": state_counts(progress.counts),
         "computed": {
-            "partitions": done,
-            "rows": rows,
+            "partition_count": done,
+            "row_count": rows,
             "seconds": seconds,
             "rows_per_second": rows / seconds if seconds else None,
             "partitions_per_minute": 60 * done / seconds if seconds else None,
@@ -60,7 +71,20 @@ def told(progress: Progress, commands: Sequence[NextCommand]) -> dict[str, Any]:
         },
         "assets": [_asset(one) for one in progress.assets],
         "runs": [_run(one) for one in progress.runs],
-        "commands": as_json(commands),
+        "commands": as_data(commands),
+    }
+
+
+def state_counts(counts: Mapping[State, int]) -> StateCountsData:
+    """Return how many partitions are in each state, also in those in which none is."""
+    return {
+        "live": counts.get("live", 0),
+        "staged": counts.get("staged", 0),
+        "rejected": counts.get("rejected", 0),
+        "failed": counts.get("failed", 0),
+        "cancelled": counts.get("cancelled", 0),
+        "running": counts.get("running", 0),
+        "queued": counts.get("queued", 0),
     }
 
 
@@ -91,25 +115,26 @@ def _not_reached(progress: Progress, asset: AssetProgress) -> list[Problem]:
     return [Problem(code="partitions_not_live", message=message, partitions=[key for key in left if key is not None])]
 
 
-def _asset(one: AssetProgress) -> dict[str, Any]:
+def _asset(one: AssetProgress) -> AssetProgressData:
     return {
         "asset": one.asset,
         "is_staged": one.is_staged,
         "goal": one.goal,
-        "counts": dict(one.counts),
+        "counts": state_counts(one.counts),
         "audit": None if one.audit is None else _group(one.audit),
         "failures": [_failure(failure) for failure in one.failures],
         "partitions": [_partition(partition) for partition in one.partitions],
     }
 
 
-def _partition(one: PartitionState) -> dict[str, Any]:
+def _partition(one: PartitionState) -> PartitionProgressData:
     return {
         "partition": one.partition,
         "state": one.state,
         "run_id": one.run_id,
         "publication_id": one.publication_id,
-        "rows": dict(one.rows),
+        "row_count": one.rows.get("row_count"),
+        "rows": _rows(one.rows),
         "seconds": one.seconds,
         "materialized_at": one.at,
         "failed_audits": _audits(one.audits),
@@ -118,13 +143,26 @@ def _partition(one: PartitionState) -> dict[str, Any]:
     }
 
 
-def _group(one: GroupAudit) -> dict[str, Any]:
-    # What is live for an asset without rows is passed.
-    state = "passed" if one.state == "live" else one.state
+def _rows(counts: Mapping[str, int]) -> RowCountsData | None:
+    # Of rows that were only staged, nothing else is said.
+    if "rows_staged" not in counts:
+        return None
+    return {
+        "staged": counts["rows_staged"],
+        "inserted": counts.get("rows_inserted", 0),
+        "updated": counts.get("rows_updated", 0),
+        "deleted": counts.get("rows_deleted", 0),
+        "unchanged": counts.get("rows_unchanged", 0),
+    }
+
+
+def _group(one: GroupAudit) -> GroupAuditData:
+    # What is live for an asset without rows is passed; none of it is ever staged.
+    state: AuditState = "passed" if one.state in ("live", "staged") else one.state
     return {"asset": one.asset, "state": state, "run_id": one.run_id, "failed_audits": _audits(one.failed)}
 
 
-def _failure(one: RunFailure) -> dict[str, Any]:
+def _failure(one: RunFailure) -> RunFailureData:
     return {
         "run_id": one.run_id,
         "message": one.message,
@@ -134,11 +172,12 @@ def _failure(one: RunFailure) -> dict[str, Any]:
     }
 
 
-def _audits(audits: Sequence[FailedAudit]) -> list[dict[str, Any]]:
+def _audits(audits: Sequence[FailedAudit]) -> list[FailedAuditData]:
     return [
-        {"audit": one.name, "failed_rows": one.failed_rows, "blocks": one.blocks, "message": one.said} for one in audits
+        {"audit": one.name, "failed_rows": one.failed_rows, "blocks": one.blocks, "message": one.message}
+        for one in audits
     ]
 
 
-def _run(one: Run) -> dict[str, Any]:
-    return {"id": one.id, "status": one.status, "started_at": one.started_at, "ended_at": one.ended_at}
+def _run(one: Run) -> RunData:
+    return {"run_id": one.id, "status": one.status, "started_at": one.started_at, "ended_at": one.ended_at}

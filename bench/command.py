@@ -108,7 +108,10 @@ def _measured(arguments: Sequence[str]) -> dict[str, float]:
 def _launched(url: str, asset: str) -> str:
     """Backfill all of an asset, and return the backfill's id."""
     call = [sys.executable, "-c", _CALL, "launch", asset, "--all", "--yes", "--watch", "--url", url, "--json"]
-    return json.loads(subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True).stdout)["data"]["backfill_id"]
+    # The plan is saved where the call is made.
+    folder, path = os.environ["DAGSTER_HOME"], {"PYTHONPATH": os.getcwd()}
+    done = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True, cwd=folder, env=os.environ | path)
+    return json.loads(done.stdout)["data"]["backfill_id"]
 
 
 @contextmanager

@@ -36,7 +36,7 @@ def launch_job(dagster: Dagster, module: str, job: str, *days: str) -> str:
     return dagster.ask(document, params=params)["launchPartitionBackfill"]["backfillId"]
 
 
-def ended(dagster: Dagster, ids: Iterable[str], *, within: float = 150) -> list[Backfill]:
+def ended(dagster: Dagster, ids: Iterable[str], *, within: float = 400) -> list[Backfill]:
     """Wait until backfills have ended, and return them."""
     deadline = time.monotonic() + within
     while any((found := dagster.backfill(one)).is_open or any(run.is_open for run in found.runs) for one in ids):

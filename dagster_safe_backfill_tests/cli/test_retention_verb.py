@@ -126,7 +126,7 @@ def test_what_runs_of_another_dagster_made_is_kept(
     assert (told.exit_code, told.data["runs"]) == (0, [])
     sales = of(told.data, "sales")
     assert [one["kind"] for one in sales["drops"]] == ["archive"]
-    assert all(one["until"] > time.time() + 6 * 86400 for one in sales["keeps"])
+    assert all(one["expires_at"] > time.time() + 6 * 86400 for one in sales["keeps"])
     assert [(one["kind"], one["why"], one["run_id"]) for one in sales["keeps"] if one["kind"] == "shadow"] == [
         ("shadow", "run_unknown", rejected)
     ]
@@ -142,7 +142,7 @@ def test_one_table_that_can_not_be_read_does_not_hide_the_others(offline: Termin
     offline.sql("UPDATE shop._safe_backfill_ledger SET asset_key = 'another'")
     told = offline("retention", "--json")
     assert (told.exit_code, told.codes) == (1, ["OtherAssetError"])
-    assert {one["asset"] for one in told.data["assets"]} == {"batched", "by_day", "by_shop", "staged"}
+    assert {one["asset"] for one in told.data["assets"]} == {"batched", "by_day", "by_region", "by_shop", "staged"}
 
 
 def test_a_file_that_a_run_holds(offline: Terminal, rejected: str) -> None:

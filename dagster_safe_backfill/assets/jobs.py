@@ -3,7 +3,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 from pydantic import Field
@@ -28,13 +28,13 @@ class RollbackConfig(dg.Config):
         publication_id: The id of the publication, or of the rollback, to roll back.
         publication_ids: The ids of several publications to roll back together, as `safe-backfill rollback` shows them.
         backfill_id: The id of a backfill of which all publications are rolled back. Set at most one of the three.
-        partitions: The partitions to roll back: keys, and ranges `"first...last"` that include both ends. If empty,
-            all partitions of the publication are rolled back.
+        partitions: The partitions to roll back: keys, and ranges `"first...last"` that include both ends. If None, all
+            partitions of the publication are rolled back.
         dry_run: If True, the job only reports what would change.
         force: If True, later publications of the partitions and changes made outside the library are undone too.
             Otherwise the job refuses such partitions.
         shown_publications: All publications that `safe-backfill rollback --force` showed before somebody said yes. If
-            it isn't empty, the job refuses to undo others as well.
+            it isn't None, the job refuses to undo others as well.
         shown_live: A digest of the live rows that it showed. If it isn't None, the job refuses to replace other rows.
 
     Example:
@@ -44,17 +44,17 @@ class RollbackConfig(dg.Config):
     """
 
     publication_id: str | None = Field(default=None, description="The publication, or the rollback, to roll back.")
-    publication_ids: list[str] = Field(default=[], description="Roll back these publications together.")
+    publication_ids: list[str] | None = Field(default=None, description="Roll back these publications together.")
     backfill_id: str | None = Field(default=None, description="Roll back all publications of this backfill.")
-    partitions: list[str] = Field(
-        default=[],
-        description='Roll back these partitions only: keys, and ranges "first...last". If empty, all of them.',
+    partitions: list[str] | None = Field(
+        default=None,
+        description='Roll back these partitions only: keys, and ranges "first...last". If left out, all of them.',
     )
     dry_run: bool = Field(default=False, description="Only report what would change.")
     force: bool = Field(
         default=False, description="Also undo later publications of the partitions, and changes made by hand."
     )
-    shown_publications: list[str] = Field(default=[], description="If not empty, undo no others, even with force.")
+    shown_publications: list[str] | None = Field(default=None, description="Undo no others, even with force.")
     shown_live: str | None = Field(default=None, description="The digest of the only live rows to replace.")
 
 
@@ -63,13 +63,13 @@ class RetentionConfig(dg.Config):
 
     Attributes:
         dry_run: If True, the job only reports what it would drop.
-        assets: The keys of the assets, as `a/b`, of which it drops tables. If empty, all that the schedule is for.
+        assets: The keys of the assets, as `a/b`, of which it drops tables. If None, all that the schedule is for.
         shadow_days: How many days shadows are kept. If None, as the schedule says.
         unknown_run_days: How many days what unknown runs made is kept. If None, as the schedule says.
     """
 
     dry_run: bool = Field(default=False, description="Only report what would be dropped.")
-    assets: list[str] = Field(default=[], description="The keys of the assets. If empty, all of the schedule's.")
+    assets: list[str] | None = Field(default=None, description="The keys of the assets. If left out, all of them.")
     shadow_days: float | None = Field(default=None, description="How many days shadows are kept.")
     unknown_run_days: float | None = Field(
         default=None, description="How many days what runs made that this Dagster doesn't know is kept."
@@ -119,6 +119,7 @@ def build_rollback_job(
     # Dagster 1.13.27 refuses an op with the same name as its job.
     @dg.op(name=f"{job_name}_op", required_resource_keys={io_manager_key})
     def roll_back(context: dg.OpExecutionContext, config: RollbackConfig) -> None:
+        _check_given(config)
         if sum(map(bool, (config.publication_id, config.publication_ids, config.backfill_id))) > 1:
             raise ConfigurationError("give a publication_id, publication_ids or a backfill_id, not both")
         if bool(config.shown_publications) != bool(config.shown_live):
@@ -134,9 +135,9 @@ def build_rollback_job(
             order=order,
             chosen=upkeep.Chosen(
                 publication_id=config.publication_id,
-                publication_ids=tuple(config.publication_ids),
+                publication_ids=tuple(config.publication_ids or ()),
                 backfill_id=config.backfill_id,
-                keys=_expanded(config.partitions, order, asset=key),
+                keys=_expanded(config.partitions or (), order, asset=key),
                 shown=upkeep.Shown(publications=tuple(config.shown_publications), live=config.shown_live)
                 if config.shown_publications and config.shown_live
                 else None,
@@ -209,12 +210,13 @@ def build_retention_schedule(
 
     @dg.op(name=f"{name}_op", required_resource_keys={io_manager_key})
     def drop_what_is_over(context: dg.OpExecutionContext, config: RetentionConfig) -> None:
+        _check_given(config)
         upkeep = _upkeep()
         dropped: dict[str, str] = {}
         refused: list[OtherAssetError] = []
         shadows_for = _days("shadow_days", shadow_days, config.shadow_days)
         unknown_for = _days("unknown_run_days", unknown_run_days, config.unknown_run_days)
-        for key, options in _chosen(tables, config.assets).items():
+        for key, options in _chosen(tables, config.assets or ()).items():
             table_io = table_io_of(getattr(context.resources, io_manager_key), key)
             table = str(table_io.spec_of(key, options).table)
             try:
@@ -254,6 +256,21 @@ def build_retention_schedule(
         default_status=default_status,
         run_config=dg.RunConfig(ops={f"{name}_op": RetentionConfig(dry_run=dry_run)}),
     )
+
+
+def _check_given(config: dg.Config) -> None:
+    """Refuse what is given and empty: it would mean all or the newest, and mostly comes from an unset variable.
+
+    Raises:
+        ConfigurationError: A text or a list is empty, or a text in a list is.
+    """
+    for name, value in config:
+        texts = cast("Sequence[object]", value if isinstance(value, list) else [value])
+        if value == [] or any(isinstance(one, str) and not one.strip() for one in texts):
+            raise ConfigurationError(
+                f"{name} is {value!r}, which names nothing; a variable in a template may be unset. Nothing was changed."
+                f" Give {name} a value, or leave it out."
+            )
 
 
 def _days(name: str, of_schedule: float, of_run: float | None = None) -> timedelta:

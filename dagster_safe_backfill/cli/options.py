@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import click
 
-from dagster_safe_backfill.cli.answers.answer import Answer
+from dagster_safe_backfill.cli.answers.answer import Answer, usage_error
 from dagster_safe_backfill.cli.answers.output import Output
 
 _PLACE = (
@@ -68,6 +68,7 @@ def verb(name: str, *options: Callable[[Any], Any]) -> Callable[[Callable[..., A
             **own: Any,
         ) -> int:
             output = Output(verb=name, as_json=as_json, is_colorful=not no_color, is_quiet=quiet)
+            _check_given(own)
             # Made by `main`, which passes the class as the context's object.
             connection = click.get_current_context().obj(
                 url=url,
@@ -91,6 +92,28 @@ def verb(name: str, *options: Callable[[Any], Any]) -> Callable[[Callable[..., A
         return click.command(name)(made)
 
     return decorate
+
+
+def _check_given(parameters: Mapping[str, Any]) -> None:
+    """Refuse a parameter that is given and empty: it mostly comes from an unset variable, and would mean all.
+
+    Raises:
+        CommandError: A text is empty, or one of a list.
+    """
+    for name, value in parameters.items():
+        texts = cast("Sequence[object]", value if isinstance(value, tuple) else (value,))
+        if any(isinstance(one, str) and not one.strip() for one in texts):
+            raise usage_error(
+                "empty_value",
+                f"{_spelled(name)} is empty, which names nothing; a variable may be unset",
+                hint="give it a value, or leave it out",
+            )
+
+
+def _spelled(parameter: str) -> str:
+    """Return how a call spells a parameter."""
+    of_verb = click.get_current_context().command.params
+    return next((one.opts[0] for one in of_verb if one.name == parameter), parameter)
 
 
 def option(*names: str, **settings: Any) -> Callable[[Any], Any]:

@@ -133,6 +133,15 @@ def test_ranges_of_partitions_are_named_as_in_the_ui(backfilled: Backfilled, rea
         ({"partitions": ["2024-01-09"]}, "did not publish 2024-01-09"),
         ({"publication_id": "nope"}, "main.events: no publication or rollback nope"),
         ({"publication_id": "a", "backfill_id": "b"}, "not both"),
+        ({"publication_ids": ["a"], "backfill_id": "b"}, "not both"),
+        ({"publication_id": ""}, "publication_id is '', which names nothing; a variable in a template may be unset"),
+        ({"publication_id": " "}, "publication_id is ' ', which names nothing"),
+        ({"backfill_id": ""}, "backfill_id is '', which names nothing"),
+        ({"publication_ids": []}, "publication_ids is [], which names nothing"),
+        ({"publication_ids": [""]}, "publication_ids is [''], which names nothing"),
+        ({"partitions": []}, "partitions is [], which names nothing"),
+        ({"partitions": ["2024-01-02", ""]}, "partitions is ['2024-01-02', ''], which names nothing"),
+        ({"shown_publications": ["a"]}, "give shown_publications and shown_live together"),
     ],
 )
 def test_what_can_not_be_is_said(backfilled: Backfilled, read: Read, config: dict[str, Any], message: str) -> None:
@@ -193,6 +202,71 @@ def test_the_definitions_load_together(io_manager: sb.RangeIOManager) -> None:
     )
     dg.Definitions.validate_loadable(definitions)
     assert definitions.resolve_job_def("safe_backfill_retention_job").name == "safe_backfill_retention_job"
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"publicationid": "a"}, 'unexpected config entry "publicationid"'),
+        ({"publication_id": 7}, 'expected type "String"'),
+        ({"partitions": "2024-01-02"}, "must be list"),
+        ({"dry_run": "yes"}, 'expected type "Bool"'),
+    ],
+)
+def test_a_rollback_that_dagster_itself_refuses(
+    backfilled: Backfilled, read: Read, config: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(dg.DagsterInvalidConfigError) as caught:
+        backfilled.rollback(**config)
+    assert message in str(caught.value)
+    assert read(LIVE) == MENDED
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"assets": []}, "assets is [], which names nothing; a variable in a template may be unset"),
+        ({"assets": [""]}, "assets is [''], which names nothing"),
+        ({"assets": ["evnets"]}, "the schedule isn't for evnets, but for events"),
+        ({"assets": ["events", "orders"]}, "the schedule isn't for orders, but for events"),
+        ({"shadow_days": -1.0}, "shadow_days must be a number of days"),
+        ({"shadow_days": 1e9}, "shadow_days must be a number of days"),
+        ({"unknown_run_days": -0.5}, "unknown_run_days must be a number of days"),
+    ],
+)
+def test_a_retention_that_can_not_be_is_refused(
+    backfilled: Backfilled, read: Read, config: dict[str, Any], message: str
+) -> None:
+    archives = "SELECT count(*) FROM duckdb_tables() WHERE contains(table_name, '__archive_')"
+    before = read(archives)
+    assert message in failure_of(retention(backfilled, config), "safe_backfill_retention_op")
+    assert read(archives) == before
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"asset": ["events"]}, 'unexpected config entry "asset"'),
+        ({"assets": "events"}, "must be list"),
+        ({"dry_run": 1}, 'expected type "Bool"'),
+        ({"shadow_days": "7"}, 'expected type "Float"'),
+    ],
+)
+def test_a_retention_that_dagster_itself_refuses(backfilled: Backfilled, config: dict[str, Any], message: str) -> None:
+    with pytest.raises(dg.DagsterInvalidConfigError) as caught:
+        retention(backfilled, config)
+    assert message in str(caught.value)
+
+
+def retention(backfilled: Backfilled, config: dict[str, Any]) -> dg.ExecuteInProcessResult:
+    job = sb.build_retention_schedule([backfilled.asset]).job
+    assert isinstance(job, dg.JobDefinition)
+    return job.execute_in_process(
+        run_config={"ops": {"safe_backfill_retention_op": {"config": config}}},
+        resources={"io_manager": backfilled.io_manager},
+        instance=backfilled.instance,
+        raise_on_error=False,
+    )
 
 
 @pytest.mark.parametrize("days", [-1, float("nan"), "30", True])

@@ -42,6 +42,7 @@ MEANINGS: Mapping[str, str] = {
     "dagster_error": "Dagster answers with an error.",
     "detached": "Ctrl-C was pressed; the backfill goes on.",
     "edited_plan": "The plan's file was edited.",
+    "empty_value": "An option or argument is given and empty, as of an unset variable.",
     "empty_file": "The file of `--partitions-file` names no partitions.",
     "file_exists": "There is a file where the plan is to be saved.",
     "guard_count": "There are more partitions than `Limits(max_partitions=…)` allows.",

@@ -100,7 +100,8 @@ class Preview:
         shown: dict[str, Any] = {}
         if force and self.done is not None and self.done.layers:
             shown = {"shown_publications": [*self.done.layers], "shown_live": digest_of_live(self.done.replaced)}
-        return {**ids, "partitions": [*self.keys], "force": force, **shown}
+        some = {"partitions": [*self.keys]} if self.keys else {}
+        return {**ids, **some, "force": force, **shown}
 
 
 def preview(

@@ -209,8 +209,8 @@ def _by_jobs(
     for job in {one.job.name: one for one in jobs}.values():
         names = [one.asset for one in found if one.job == job.job.name]
         # An earlier version of the library in the code location can't drop only some of them.
-        some = names if set(names) < set(job.assets) else []
-        config = {"dry_run": False, "assets": some, "shadow_days": asked.shadow_days}
+        some = {"assets": names} if set(names) < set(job.assets) else {}
+        config = {"dry_run": False, "shadow_days": asked.shadow_days, **some}
         if asked.takes_unknown:
             config["unknown_run_days"] = 0.0
         run_id = launch(connection.dagster, output, names[0], job.job, config)

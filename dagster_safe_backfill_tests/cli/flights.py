@@ -149,7 +149,9 @@ def inside(folder: Path) -> Iterator[None]:
         patch.syspath_prepend(folder)
         for name, value in environment_of(folder).items():
             patch.setenv(name, value)
-        paths = [str(folder), os.environ.get("PYTHONPATH", "")]
+        # Plans are saved where a call is made.
+        patch.chdir(folder)
+        paths = [str(folder), str(ROOT), os.environ.get("PYTHONPATH", "")]
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
         before = {name: one for name, one in sys.modules.items() if name.split(".")[0] == "example_project"}
         forget()

@@ -46,7 +46,10 @@ def place() -> str:
 def io_manager() -> sb.RangeIOManager:
     """Return the resource that keeps the assets' tables."""
     if not is_snowflake():
-        return sb.RangeDuckDBIOManager(database=str(warehouse_path()), schema=SCHEMA)
+        path = warehouse_path()
+        # A fresh checkout has no folder for it, and DuckDB makes none.
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return sb.RangeDuckDBIOManager(database=str(path), schema=SCHEMA)
     further: dict[str, Any] = _given(_ADDRESS)
     return sb.RangeSnowflakeIOManager(schema=SCHEMA, additional_snowflake_connection_args=further or None, **_options())
 

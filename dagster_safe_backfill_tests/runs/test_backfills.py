@@ -176,7 +176,7 @@ def test_what_succeeded_is_not_gone_on_with(
 
 def test_a_run_that_dagster_has_forgotten_is_another_launch(instance: dg.DagsterInstance) -> None:
     tags = {"dagster/root_run_id": "gone", **FROM_FAILURE}
-    assert reason(instance, run("gone"), tags) == "run gone, which staged them, was deleted from Dagster"
+    assert reason(instance, run("gone"), tags) == "run gone, which staged them, isn't known to this Dagster"
 
 
 @pytest.mark.parametrize(("earlier", "tags"), RE_EXECUTIONS)

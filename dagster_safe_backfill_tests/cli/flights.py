@@ -100,9 +100,13 @@ class Flights(Terminal):
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         ) as process:
-            until(when)
-            process.send_signal(signal.SIGINT)
-            return process.wait(60)
+            try:
+                until(when)
+                process.send_signal(signal.SIGINT)
+                return process.wait(60)
+            finally:
+                # Leaving the block waits for it, and without a Ctrl-C it never ends.
+                process.kill()
 
 
 def forget() -> None:
@@ -111,7 +115,7 @@ def forget() -> None:
         del sys.modules[name]
 
 
-def until(look: Callable[[], bool], *, within: float = 90) -> None:
+def until(look: Callable[[], bool], *, within: float = 180) -> None:
     """Wait until something is so."""
     deadline = time.monotonic() + within
     while not look():

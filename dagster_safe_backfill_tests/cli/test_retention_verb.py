@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,9 @@ def test_a_dry_run_says_what_is_over_and_what_is_kept(offline: Terminal, rejecte
         "table": "shop.by_day",
         "job": None,
         "shadow_days": 7.0,
+        "unknown_run_days": 7.0,
         "state": None,
+        "clock_problem": None,
         "drops": [],
         "keeps": [],
     }
@@ -104,14 +107,10 @@ def test_dropping_here_that_fails(offline: Terminal, rejected: str, monkeypatch:
     from dagster_safe_backfill.cli.upkeep import retiring
     from dagster_safe_backfill.errors import WarehouseError
 
-    retire = retiring.retire
-
-    def full(*given: Any, dry_run: bool, **named: Any) -> Any:
-        if dry_run:
-            return retire(*given, dry_run=True, **named)
+    def full(*given: Any, **named: Any) -> Any:
         raise WarehouseError("the disk is full")
 
-    monkeypatch.setattr(retiring, "retire", full)
+    monkeypatch.setattr(retiring, "drop_found", full)
     told = offline("retention", "sales", "--yes", "--in-process", "--json")
     assert (told.exit_code, told.codes, of(told.data, "sales")["state"]) == (1, ["WarehouseError"], "failed")
 
@@ -119,14 +118,15 @@ def test_dropping_here_that_fails(offline: Terminal, rejected: str, monkeypatch:
 def test_what_runs_of_another_dagster_made_is_kept(
     offline: Terminal, rejected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They may go on there. The archive, which has expired, is dropped here, as the job would drop the shadow, too."""
+    """They may go on there. The archive, which has expired, is dropped."""
     (tmp_path / "another").mkdir()
     monkeypatch.setenv("DAGSTER_HOME", str(home_in(tmp_path / "another")))
     over = ("retention", "sales", "--shadow-days", "0")
-    told = offline(*over, "--yes", "--json")
+    told = offline(*over, "--yes", "--in-process", "--json")
     assert (told.exit_code, told.data["runs"]) == (0, [])
     sales = of(told.data, "sales")
     assert [one["kind"] for one in sales["drops"]] == ["archive"]
+    assert all(one["expires_at"] > time.time() + 6 * 86400 for one in sales["keeps"])
     assert [(one["kind"], one["why"], one["run_id"]) for one in sales["keeps"] if one["kind"] == "shadow"] == [
         ("shadow", "run_unknown", rejected)
     ]
@@ -142,8 +142,7 @@ def test_one_table_that_can_not_be_read_does_not_hide_the_others(offline: Termin
     offline.sql("UPDATE shop._safe_backfill_ledger SET asset_key = 'another'")
     told = offline("retention", "--json")
     assert (told.exit_code, told.codes) == (1, ["OtherAssetError"])
-    every = {one["asset"] for one in told.data["assets"]}
-    assert every == {"batched", "by_day", "by_region", "by_shop", "staged"}
+    assert {one["asset"] for one in told.data["assets"]} == {"batched", "by_day", "by_region", "by_shop", "staged"}
 
 
 def test_a_file_that_a_run_holds(offline: Terminal, rejected: str) -> None:

@@ -131,10 +131,11 @@ def test_without_a_daemon_the_cancelling_waits(offline: Terminal) -> None:
 def test_too_little_of_an_id_changes_nothing(offline: Terminal, verb: str) -> None:
     with Connection(modules=[PROJECT]) as connection:
         backfill_id = launch(connection.dagster, ["sales"], "01", "03")
-        for little in (backfill_id[:1], backfill_id[:5], ""):
+        for little in (backfill_id[:1], backfill_id[:5]):
             told = offline(verb, little, "--json")
             assert (told.exit_code, told.codes) == (2, ["short_id"])
             assert "at least 6 characters" in told.json["errors"][0]["hint"]
+        assert offline(verb, "", "--json").codes == ["empty_value"]
         assert [one.status for one in connection.dagster.backfills(limit=9)] == ["REQUESTED"]
     # `status` changes nothing, so there a letter is enough.
     assert offline("status", backfill_id[:1], "--json").data["backfill_id"] == backfill_id

@@ -25,7 +25,7 @@ COMMAND = [sys.executable, "-c", "from dagster_safe_backfill.cli.main import mai
 def test_for_a_time_until_ctrl_c_and_to_the_end(online: Terminal) -> None:
     """One backfill for all, as each takes two ticks of Dagster's daemon."""
     dagster = at(online.place[1])
-    online.write("slow", "3")
+    online.write("slow", "60")
     backfill_id = launch(dagster, ["sales"], "11", "12")
 
     soon = online("watch", backfill_id, "--timeout", "0.5", "--interval", "0.2", "--json")
@@ -40,8 +40,8 @@ def test_for_a_time_until_ctrl_c_and_to_the_end(online: Terminal) -> None:
     assert "Ctrl-C detaches" in screen
     assert f"safe-backfill watch {backfill_id} --url" in screen
 
-    told = online("watch", backfill_id, "--interval", "0.3", "--json")
     online.write("slow", "0")
+    told = online("watch", backfill_id, "--interval", "0.3", "--json")
     assert told.exit_code == 0, "the backfill went on"
     assert told.counts == {"live": 2}
     assert told.data["is_over"]

@@ -42,7 +42,7 @@ class _Lines(View):
 
     @override
     def show(self, progress: Progress, waits_for: Sequence[str]) -> None:
-        state = progress.counts, progress.computed, progress.is_over
+        state = progress.counts, progress.computed
         if state != self._shown:
             self._shown = state
             self.note(f"{datetime.now().astimezone():%H:%M:%S}  {progress.id}: {'; '.join(_words(progress))}")

@@ -3,7 +3,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -11,6 +11,7 @@ from pydantic import Field
 from dagster_safe_backfill.assets.metadata import options_of_asset
 from dagster_safe_backfill.errors import ConfigurationError, OtherAssetError
 from dagster_safe_backfill.model.options import MOST_DAYS, UNKNOWN_RUN_DAYS, AssetOptions
+from dagster_safe_backfill.model.text import is_blank
 from dagster_safe_backfill.model.validation import check_number
 from dagster_safe_backfill.runs.declared import KEPT_UNKNOWN_DAYS, RETENTION_OF, ROLLBACK_OF, SHADOW_DAYS, table_io_of
 from dagster_safe_backfill.runs.partitions import order_of
@@ -265,8 +266,7 @@ def _check_given(config: dg.Config) -> None:
         ConfigurationError: A text or a list is empty, or a text in a list is.
     """
     for name, value in config:
-        texts = cast("Sequence[object]", value if isinstance(value, list) else [value])
-        if value == [] or any(isinstance(one, str) and not one.strip() for one in texts):
+        if value == [] or is_blank(value):
             raise ConfigurationError(
                 f"{name} is {value!r}, which names nothing; a variable in a template may be unset. Nothing was changed."
                 f" Give {name} a value, or leave it out."

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import click
 
 from dagster_safe_backfill.cli.answers.answer import Answer, usage_error
 from dagster_safe_backfill.cli.answers.output import Output
+from dagster_safe_backfill.model.text import is_blank
 
 _PLACE = (
     click.option(
@@ -101,8 +102,7 @@ def _check_given(parameters: Mapping[str, Any]) -> None:
         CommandError: A text is empty, or one of a list.
     """
     for name, value in parameters.items():
-        texts = cast("Sequence[object]", value if isinstance(value, tuple) else (value,))
-        if any(isinstance(one, str) and not one.strip() for one in texts):
+        if is_blank(value):
             raise usage_error(
                 "empty_value",
                 f"{_spelled(name)} is empty, which names nothing; a variable may be unset",

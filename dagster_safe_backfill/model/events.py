@@ -32,7 +32,7 @@ class Fingerprint:
         rows: The number of rows.
         digest: The sum of the rows' hashes; empty if there are no rows.
         algorithm: The name of the hash, which changes if the database hashes rows in another way after an upgrade; see
-            `Dialect.known_row`. Digests of different algorithms can't be compared.
+            `Dialect.known_values`. Digests of different algorithms can't be compared.
     """
 
     rows: int = 0

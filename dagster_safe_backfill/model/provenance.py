@@ -47,11 +47,6 @@ class Provenance:
     def __str__(self) -> str:
         return json.dumps(dict(self.parts), sort_keys=True, separators=(",", ":"))
 
-    @classmethod
-    def parse(cls, text: str) -> Provenance:
-        """Parse the text that `str` returned."""
-        return cls(json.loads(text))
-
     def judged_by(self, audits: str | None) -> Provenance:
         """Return the provenance with the part `audits`: a digest of the audits that the partition has to pass."""
         return Provenance({**self.parts, AUDITS: audits})

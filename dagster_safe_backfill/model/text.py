@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 from dagster_safe_backfill.errors import SafeBackfillError
 
@@ -15,6 +16,12 @@ def listed(values: Sequence[object], *, shown: int = _SHOWN) -> str:
     head = ", ".join(str(value) for value in values[:shown])
     rest = len(values) - shown
     return f"{head} and {rest} more" if rest > 0 else head
+
+
+def is_blank(value: object) -> bool:
+    """Return True of a text without content, as of an unset variable, and of a list or tuple with one."""
+    values = cast("Sequence[object]", value if isinstance(value, list | tuple) else [value])
+    return any(isinstance(one, str) and not one.strip() for one in values)
 
 
 @contextmanager

@@ -33,14 +33,12 @@ class Dialect(ABC):
     widest_integer: ClassVar[str]
     """An integer type that can hold the difference of two integers of any other type."""
 
-    @property
-    @abstractmethod
-    def known_row(self) -> Sequence[exp.Expr]:
-        """Values of the types whose hashes could change with a version of the database, as SQL that names no column.
+    known_values: ClassVar[Sequence[str]]
+    """Values of the types whose hashes could change with a version of the database, each as SQL that names no column.
 
-        Their hash, which each fingerprint is stored with, shows whether the database still hashes rows as it did. The
-        first value is a number: raise it if `row_hash`, `exact` or `hashed` give other hashes than before.
-        """
+    Their hash, with which each fingerprint is stored, shows whether the database still hashes rows as it did. The first
+    value is a number: raise it if `row_hash`, `exact` or `hashed` give other hashes than before.
+    """
 
     @abstractmethod
     def row_hash(self, values: Sequence[exp.Expr], *, rare: Sequence[exp.Expr] = ()) -> exp.Expr:

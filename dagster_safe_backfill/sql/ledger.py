@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import get_args
+from typing import Any, get_args
 
 from sqlglot import exp
 
@@ -13,6 +13,7 @@ from dagster_safe_backfill.model.events import CHANGES_OF_LIVE, Event, StagedEve
 from dagster_safe_backfill.model.tables import Column, TableRef, names_of
 from dagster_safe_backfill.sql import terms
 from dagster_safe_backfill.sql.dialect import Dialect
+from dagster_safe_backfill.sql.ledger_rows import LedgerRow
 
 LEDGER = "_safe_backfill_ledger"
 # Columns are only added, never renamed: a ledger of an older version keeps its own and gets the missing ones by
@@ -125,6 +126,12 @@ def check_format(newest: int, table: TableRef) -> None:
             f" {FORMAT}. A newer release wrote them. Nothing was changed. Install that release here, too.",
             table=str(own),
         )
+
+
+def as_rows(table: TableRef, names: Sequence[str], found: Iterable[Sequence[Any]]) -> list[LedgerRow]:
+    """Return what a SELECT of some columns of a table's ledger found, in its order."""
+    own = ledger_of(table)
+    return [LedgerRow(own, dict(zip(names, row, strict=True))) for row in found]
 
 
 def known_columns(names: Iterable[str], found: Iterable[Column]) -> dict[str, exp.Expr]:

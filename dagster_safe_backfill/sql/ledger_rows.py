@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar, cast, get_args
@@ -26,7 +26,7 @@ _Value = TypeVar("_Value")
 
 _EVENTS = frozenset({*get_args(StagedEvent), *get_args(ChangeEvent), *get_args(OtherEvent)})
 _VERSION_OF_DUCKDB = re.compile(r"duckdb-(1\.[3-9]|2\.0)\.\d+")
-"""How formats 1 and 2 name the hash algorithm. All these versions hash rows alike, as `known_row` shows."""
+"""How formats 1 and 2 name the hash algorithm. All these versions hash rows alike, as `Dialect.known_values` shows."""
 _ITS_HASH = "duckdb-cd8b2ff7722b9471"
 _SHOWN = 60
 
@@ -166,8 +166,3 @@ class LedgerRow:
             " can't be rolled back.",
             table=str(self.ledger),
         )
-
-
-def as_rows(ledger: TableRef, names: Sequence[str], found: Iterable[Sequence[Any]]) -> list[LedgerRow]:
-    """Return what a SELECT of some of the ledger's columns found, in its order."""
-    return [LedgerRow(ledger, dict(zip(names, row, strict=True))) for row in found]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -254,4 +255,4 @@ def refusal(world: World) -> str | None:
 
 def _parsed(made_by: Provenance) -> Provenance:
     """Return what the ledger keeps of it."""
-    return Provenance.parse(str(made_by))
+    return Provenance(json.loads(str(made_by)))

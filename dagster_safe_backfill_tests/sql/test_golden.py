@@ -223,9 +223,7 @@ def statements(warehouse: str) -> Mapping[str, exp.Expr]:
         "staging: tied keys": staging.tied_keys(RANKED, spec.unique_key, size=10),
         "staging: delete duplicates": staging.delete_duplicates(RANKED),
         "staging: repeated keys": staging.repeated_keys(SHADOW, spec.unique_key, Sameness()),
-        "fingerprints: by partition": fingerprints(
-            placed, dialect.row_hash([terms.column("day")]), known_hash=dialect.row_hash(dialect.known_row)
-        ),
+        "fingerprints: by partition": fingerprints(placed, dialect.row_hash([terms.column("day")]), dialect),
         "auditing: conditions together": audited_rows.grouped(
             together, audited_rows.shadow_rows(batch), is_overall=False
         ),

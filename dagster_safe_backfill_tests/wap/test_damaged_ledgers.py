@@ -12,6 +12,7 @@ import pytest
 
 import dagster_safe_backfill as sb
 from dagster_safe_backfill.errors import LedgerError
+from dagster_safe_backfill_tests.harness.assets import run_range
 from dagster_safe_backfill_tests.wap.old_files.make import rows_of
 from dagster_safe_backfill_tests.wap.test_old_files import NEWEST, OldWarehouse
 
@@ -29,15 +30,8 @@ def roll_back(old: OldWarehouse) -> dg.ExecuteInProcessResult:
 
 
 def publish(old: OldWarehouse) -> dg.ExecuteInProcessResult:
-    first, last = "2024-01-01", "2024-01-02"
-    tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
-    return dg.materialize(
-        [old.asset("events", rows_of([1, 2], 70))],
-        tags=tags,
-        resources={"io_manager": old.io_manager},
-        instance=old.instance,
-        raise_on_error=False,
-    )
+    assets = [old.asset("events", rows_of([1, 2], 70))]
+    return run_range(assets, "2024-01-01", "2024-01-02", io_manager=old.io_manager, instance=old.instance)
 
 
 def retire(old: OldWarehouse) -> dg.ExecuteInProcessResult:

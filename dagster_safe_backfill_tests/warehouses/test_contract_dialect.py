@@ -12,6 +12,7 @@ from sqlglot import exp
 from dagster_safe_backfill.model.slices import PartitionColumn, PartitionSlice, TableSlice, TimeDimension, TimeWindow
 from dagster_safe_backfill.model.tables import Column, TableRef, TableSpec
 from dagster_safe_backfill.sql import terms
+from dagster_safe_backfill.sql.fingerprints import known_hash
 from dagster_safe_backfill.sql.slicing import positioned
 from dagster_safe_backfill.warehouses.base import Warehouse
 from dagster_safe_backfill_tests.harness.backends import Backend
@@ -77,15 +78,15 @@ def test_rows_that_differ_hash_apart(warehouse: Warehouse) -> None:
         assert all(isinstance(one, int) and one >= 0 for one in hashes)
 
 
-def test_the_known_row_hashes_alike_in_every_session(warehouse: Warehouse) -> None:
-    select = exp.select(warehouse.dialect.row_hash(warehouse.dialect.known_row))
+def test_the_known_values_hash_alike_in_every_session(warehouse: Warehouse) -> None:
+    select = exp.select(known_hash(warehouse.dialect))
     found: list[int] = []
     for _ in range(2):
         with warehouse.connect() as session:
             ((known,),) = session.query(select)
             found.append(known)
     assert found[0] == found[1] >= 0
-    others = [exp.Literal.number(2), *warehouse.dialect.known_row[1:]]
+    others = [exp.Literal.number(2), *map(exp.var, warehouse.dialect.known_values[1:])]
     with warehouse.connect() as session:
         ((other,),) = session.query(exp.select(warehouse.dialect.row_hash(others)))
     assert other != found[0]
@@ -94,7 +95,7 @@ def test_the_known_row_hashes_alike_in_every_session(warehouse: Warehouse) -> No
 @pytest.mark.only("duckdb", reason="Snowflake has one version, and the emulator another hash")
 def test_the_hash_of_duckdb_is_the_one_that_ledgers_of_format_1_and_2_have(warehouse: Warehouse) -> None:
     with warehouse.connect() as session:
-        ((known,),) = session.query(exp.select(warehouse.dialect.row_hash(warehouse.dialect.known_row)))
+        ((known,),) = session.query(exp.select(known_hash(warehouse.dialect)))
     assert f"duckdb-{known:x}" == "duckdb-cd8b2ff7722b9471"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -54,7 +54,9 @@ class Output:
         """True if a person reads the screen and can answer a question."""
         return sys.stdin.isatty() and sys.stderr.isatty() and not self.as_json
 
-    def ask(self, question: str, *, show: Callable[[Console], None], otherwise: str) -> None:
+    def ask(
+        self, question: str, *, show: Callable[[Console], None], otherwise: str, warnings: Sequence[str] = ()
+    ) -> None:
         """Show on stderr what a question is about, and ask it; `otherwise` says what wasn't done without a yes.
 
         Raises:
@@ -65,6 +67,7 @@ class Output:
                 "not_confirmed", f"{otherwise}: nobody can be asked here", hint="--yes does it without a question"
             )
         show(self.log)
+        self._warn(warnings)
         if not click.confirm(question, err=True):
             raise refusal("not_confirmed", otherwise)
 
@@ -91,8 +94,7 @@ class Output:
                 self._line(answer.brief)
         else:
             answer.show(self.screen)
-            for warning in answer.warnings:
-                self.log.print(f"warning: {warning}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+            self._warn(answer.warnings)
         for one in answer.errors:
             self._problem(one.message, one.hint)
 
@@ -102,6 +104,10 @@ class Output:
             print_json(envelope(self.verb, exit_code=error.exit_code, errors=[error.problem]))
         else:
             self._problem(error.problem.message, error.problem.hint)
+
+    def _warn(self, warnings: Sequence[str]) -> None:
+        for warning in warnings:
+            self.log.print(f"warning: {warning}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 
     def _problem(self, message: str, hint: str | None) -> None:
         self.log.print(f"error: {message}", style="bold red", highlight=False, markup=False, soft_wrap=True)

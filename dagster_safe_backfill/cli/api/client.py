@@ -269,6 +269,11 @@ class Dagster:
         """Return the state of one of Dagster's daemons, such as `BACKFILL`; None if Dagster doesn't know it."""
         return next((one for one in self.daemons() if one.name == name), None)
 
+    def has_daemon(self, name: str) -> bool:
+        """Return True if one of Dagster's daemons, such as `BACKFILL`, gives signs of life."""
+        daemon = self.daemon(name)
+        return daemon is not None and daemon.is_healthy
+
     def daemons(self) -> list[DaemonState]:
         """Return the states of Dagster's daemons."""
         found: list[DaemonState] = []

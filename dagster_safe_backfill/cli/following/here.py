@@ -28,8 +28,7 @@ def check_here(connection: Connection) -> None:
     """
     if connection.url is not None:
         raise usage_error("contradiction", "--in-process works on the instance of DAGSTER_HOME, not on that of --url")
-    daemon = connection.dagster.daemon(_DAEMON)
-    if daemon is not None and daemon.is_healthy:
+    if connection.dagster.has_daemon(_DAEMON):
         raise refusal(
             "daemon_runs",
             "Dagster's daemon is running on this instance, and two can't work on one backfill",

@@ -8,7 +8,7 @@ from dataclasses import replace
 from dagster_safe_backfill.cli.answers.answer import CommandError, refusal
 from dagster_safe_backfill.cli.api.client import Dagster
 from dagster_safe_backfill.cli.api.reading import ranges_to_launch
-from dagster_safe_backfill.cli.api.values import BACKFILL_TAG, SHADOW
+from dagster_safe_backfill.cli.api.values import BACKFILL_TAG, SHADOW, Backfill
 from dagster_safe_backfill.cli.connection import Connection
 from dagster_safe_backfill.cli.plans.confirming import Confirmed
 from dagster_safe_backfill.cli.plans.making import Differences, Planning, checks_live, planning_of
@@ -43,11 +43,15 @@ def check_guards(guards: Sequence[Guard], *, allows_overlap: bool) -> None:
     """
     broken = [one for one in guards if not one.holds and one.refuses and not (allows_overlap and one.name == "overlap")]
     if broken:
-        raise refusal(
-            f"guard_{broken[0].name}",
-            "nothing was launched: " + "; ".join(one.message for one in broken),
-            hint="; ".join(one.hint for one in broken if one.hint is not None) or None,
-        )
+        raise _refused_by(broken)
+
+
+def _refused_by(broken: Sequence[Guard]) -> CommandError:
+    return refusal(
+        f"guard_{broken[0].name}",
+        "nothing was launched: " + "; ".join(one.message for one in broken),
+        hint="; ".join(one.hint for one in broken if one.hint is not None) or None,
+    )
 
 
 def look_again(connection: Connection, planning: Planning, *, confirmed: Confirmed) -> Planning:
@@ -104,15 +108,24 @@ def launch_alone(
     dagster = connection.dagster
     backfill_id = launch(dagster, plan, tags=tags, confirmed=confirmed)
     earlier = before(backfill_id, open_backfills(dagster))
-    twin = next((one for one in earlier if one.tags.get(PLAN_TAG) == plan.id), None)
-    guard = None if allows_overlap or twin else overlap_with(dagster, earlier, _wanted(dagster, plan))
-    if twin is None and guard is None:
-        return backfill_id
-    take_back(connection, backfill_id, in_process=in_process)
-    if guard is None:
-        raise _launched_already(plan, twin.id if twin else "")
-    check_guards([guard], allows_overlap=False)
+    error = _why_not_beside(dagster, plan, earlier, allows_overlap=allows_overlap)
+    if error is not None:
+        take_back(connection, backfill_id, in_process=in_process)
+        raise error
     return backfill_id
+
+
+def _why_not_beside(
+    dagster: Dagster, plan: Plan, earlier: Sequence[Backfill], *, allows_overlap: bool
+) -> CommandError | None:
+    """Return why a plan's backfill may not go on beside those that were stored before it; None if it may."""
+    twin = next((one for one in earlier if one.tags.get(PLAN_TAG) == plan.id), None)
+    if twin is not None:
+        return _launched_already(plan, twin.id)
+    if allows_overlap or not earlier:
+        return None
+    guard = overlap_with(dagster, earlier, _wanted(dagster, plan))
+    return None if guard is None else _refused_by([guard])
 
 
 def take_back(connection: Connection, backfill_id: str, *, in_process: bool) -> None:

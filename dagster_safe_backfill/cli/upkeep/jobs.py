@@ -159,7 +159,9 @@ def wait(dagster: Dagster, output: Output, run_id: str, *, timeout: float | None
             return _ended(dagster, run_id, run.status)
         waited = time.monotonic() - started
         is_over = timeout is not None and waited >= timeout
-        is_stuck = (is_over or waited >= _QUEUED_FOR) and run.status == "QUEUED" and not _has_daemon(dagster)
+        is_stuck = (
+            (is_over or waited >= _QUEUED_FOR) and run.status == "QUEUED" and not dagster.has_daemon(_QUEUE_DAEMON)
+        )
         if is_over:
             return Ran(run_id=run_id, status=run.status, is_queued_for_good=is_stuck)
         if is_stuck and not is_noted:
@@ -168,11 +170,6 @@ def wait(dagster: Dagster, output: Output, run_id: str, *, timeout: float | None
         left = pause if timeout is None else min(pause, timeout - waited)
         time.sleep(max(left, 0.0))
         pause = min(pause * 1.5, _LONGEST_WAIT)
-
-
-def _has_daemon(dagster: Dagster) -> bool:
-    daemon = dagster.daemon(_QUEUE_DAEMON)
-    return daemon is not None and daemon.is_healthy
 
 
 def _ended(dagster: Dagster, run_id: str, status: str) -> Ran:

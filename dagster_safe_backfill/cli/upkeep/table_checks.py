@@ -265,13 +265,12 @@ def _of_retention(loaded: LoadedAsset, dagster: Dagster, retention: RetentionJob
     (asset,) = dagster.assets([name])
     schedules, job = dagster.schedules_of_job(asset, retention.job.name), retention.job.name
     running = [one for one, is_on in schedules.items() if is_on]
-    daemon = dagster.daemon("SCHEDULER")
     if not schedules:
         text, hint = f"no schedule runs {job} there", "add the schedule itself to the Definitions, and load them again"
     elif not running:
         text = f"the schedule {', '.join(schedules)} is stopped"
         hint = "turn it on in Dagster's UI, under Automation, or by `dagster schedule start`"
-    elif daemon is None or not daemon.is_healthy:
+    elif not dagster.has_daemon("SCHEDULER"):
         text, hint = f"{running[0]} is on, and no scheduler daemon runs it", "start `dagster-daemon run`"
     else:
         return Check(name="retention", verdict="ok", message=f"{running[0]} is on, and runs {job}", asset=name)

@@ -19,6 +19,7 @@ from dagster_safe_backfill.cli.upkeep.tables import in_words, ranges, row_counts
 from dagster_safe_backfill.errors import PublicationNotFoundError, RollbackConflictError
 from dagster_safe_backfill.model.events import RowCounts
 from dagster_safe_backfill.model.states import Origin, RolledBack
+from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.runs.partitions import slice_of_keys
 from dagster_safe_backfill.wap.ledger.entries import has_ledger
 from dagster_safe_backfill.wap.ledger.history import Change, changes_by_backfill, history, partition_keys
@@ -28,6 +29,7 @@ from dagster_safe_backfill.wap.rollback.undone import Chosen, digest_of_live
 from dagster_safe_backfill.warehouses.base import Session
 
 _FORCED = "--force undoes these as well"
+_NOTHING = RolledBack(table=TableRef(schema="", name=""), publication_id="", undone=())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +65,7 @@ class Preview:
 
     def as_data(self, *, job: str | None, ran: Ran | None) -> RollbackData:
         """Return it as the data of the answer; `ran` is what did it, and None if nothing was done."""
-        done = self.done or RolledBack(table=None, publication_id="", undone=())  # pyright: ignore[reportArgumentType]: of no table
+        done = self.done or _NOTHING
         return {
             "dry_run": ran is None,
             "asset": self.asset,

@@ -88,13 +88,12 @@ def _agreed(connection: Connection, output: Output, waiting: Waiting, report: Au
     Raises:
         CommandError: The answer is no, or something else waits now.
     """
-
-    def show(screen: Console) -> None:
-        show_report(screen, waiting, report)
-        for warning in _warnings(waiting):
-            screen.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
-
-    output.ask("Publish them?", show=show, otherwise="nothing was published")
+    output.ask(
+        "Publish them?",
+        show=lambda screen: show_report(screen, waiting, report),
+        otherwise="nothing was published",
+        warnings=_warnings(waiting),
+    )
     again = what_waits(connection, waiting.assets)
     if again.report is None or again.report.run_id != report.run_id or again.keys != waiting.keys:
         raise refusal(

@@ -32,7 +32,7 @@ from dagster_safe_backfill.cli.plans.screen import nothing_to_do, plan_data, pla
 from dagster_safe_backfill.cli.selection import Selection
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    pass
 
 
 @verb(
@@ -157,13 +157,12 @@ def _agreed(
     connection: Connection, output: Output, planning: Planning, wish: Wish, *, allows_overlap: bool
 ) -> Planning:
     """Return what a person agreed to, if that is still as it was shown: minutes may have passed."""
-
-    def show(screen: Console) -> None:
-        show_plan(screen, planning, None)
-        for warning in planning.warnings:
-            screen.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
-
-    output.ask("Launch it?", show=show, otherwise="nothing was launched")
+    output.ask(
+        "Launch it?",
+        show=lambda screen: show_plan(screen, planning, None),
+        otherwise="nothing was launched",
+        warnings=planning.warnings,
+    )
     again = look_again(connection, planning, confirmed=wish.confirmed)
     check_guards(again.guards, allows_overlap=allows_overlap)
     return again

@@ -28,7 +28,7 @@ def live_fingerprints(
     dialect, keys = session.dialect, table_slice.keys
     by_name = {column.name: column for column in columns}
     read = columns if names is None else [by_name[name] for name in names]
-    select = sql.fingerprints(table_slice, hash_of(read, dialect), known_hash=dialect.row_hash(dialect.known_row))
+    select = sql.fingerprints(table_slice, hash_of(read, dialect), dialect)
     found = dict.fromkeys(keys, Fingerprint())
     for position, rows, total, known in session.query(select):
         if position is not None:

@@ -7,7 +7,6 @@ from datetime import datetime
 
 from dagster_safe_backfill.model.tables import Column, TableRef, names_of
 from dagster_safe_backfill.sql import ledger, terms
-from dagster_safe_backfill.sql.ledger_rows import as_rows
 from dagster_safe_backfill.warehouses.base import Session
 
 _COLUMNS = ("publication_id", "recorded_at", "fingerprinted_columns")
@@ -55,7 +54,7 @@ def alterations(session: Session, table: TableRef) -> dict[str, Alteration]:
     select = ledger.rows_of(table, terms.columns(_COLUMNS), ledger.is_event("altered"))
     rows = session.query(select.order_by(terms.column("recorded_at")))
     found: dict[str, Alteration] = {}
-    for row in as_rows(ledger.ledger_of(table), _COLUMNS, rows):
+    for row in ledger.as_rows(table, _COLUMNS, rows):
         publication_id = row.text("publication_id")
         found[publication_id] = Alteration(
             publication_id=publication_id,

@@ -10,7 +10,6 @@ from sqlglot import exp
 
 from dagster_safe_backfill.model.tables import Column, TableRef
 from dagster_safe_backfill.sql import ledger, terms
-from dagster_safe_backfill.sql.ledger_rows import as_rows
 from dagster_safe_backfill.warehouses.base import Session
 
 AGREED = timedelta(days=1)
@@ -66,7 +65,7 @@ def ledger_clock(session: Session, table: TableRef, *, columns: Sequence[Column]
     )
     newest = [exp.Max(this=item) for item in items.values()]
     found = session.query(ledger.rows_of(table, [*newest, terms.now()]))
-    (row,) = as_rows(ledger.ledger_of(table), (*names, "now"), found)
+    (row,) = ledger.as_rows(table, (*names, "now"), found)
     ledger.check_format(row.count("format"), table)
     return LedgerClock(now=row.time("now"), latest=row.optional_time("recorded_at"))
 

@@ -11,7 +11,7 @@ from sqlglot import exp
 from dagster_safe_backfill.model.events import CHANGES_OF_LIVE, Event, StagedEvent
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import ledger, terms
-from dagster_safe_backfill.sql.ledger_rows import LedgerRow, as_rows
+from dagster_safe_backfill.sql.ledger_rows import LedgerRow
 from dagster_safe_backfill.wap.ledger.history import RECORDED_COLUMNS, Recorded, known_ledger, recorded_fields
 from dagster_safe_backfill.warehouses.base import Session
 
@@ -60,7 +60,7 @@ def entries(
         newest = [name for (name,) in session.query(ledger.newest_groups(table, *conditions, number=number))]
         conditions.append(terms.is_in(terms.column("publication_id"), map(terms.text, newest)))
     found = session.query(ledger.rows_of(table, terms.columns(_COLUMNS), *conditions))
-    rows = as_rows(ledger.ledger_of(table), _COLUMNS, found)
+    rows = ledger.as_rows(table, _COLUMNS, found)
     rows += _waiting(session, table, chosen)
     return sorted((_entry(table, row) for row in rows), key=lambda one: one.recorded_at)
 
@@ -73,7 +73,7 @@ def _waiting(session: Session, table: TableRef, chosen: Sequence[exp.Expr]) -> l
     names = {one.name.casefold() for one in session.tables.list(table.schema_beside, table.shadow_prefix)}
     waiting: list[LedgerRow] = []
     found = session.query(newest.where(ledger.is_event(*_WAITING)))
-    for row in as_rows(ledger.ledger_of(table), _COLUMNS, found):
+    for row in ledger.as_rows(table, _COLUMNS, found):
         shadow = row.optional_text("shadow")
         if shadow and table.shadow_named(shadow).name.casefold() in names:
             waiting.append(row)

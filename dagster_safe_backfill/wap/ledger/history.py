@@ -14,7 +14,7 @@ from dagster_safe_backfill.model.slices import TableSlice
 from dagster_safe_backfill.model.states import Origin
 from dagster_safe_backfill.model.tables import Column, TableRef
 from dagster_safe_backfill.sql import ledger, terms
-from dagster_safe_backfill.sql.ledger_rows import LedgerRow, as_rows
+from dagster_safe_backfill.sql.ledger_rows import LedgerRow
 from dagster_safe_backfill.warehouses.base import Session
 
 RECORDED_COLUMNS = (
@@ -174,7 +174,7 @@ def other_versions(session: Session, table: TableRef, origin: Origin) -> list[st
 
 def _changes(session: Session, table: TableRef, *conditions: exp.Expr) -> list[Change]:
     found = session.query(ledger.changes_of(table, _COLUMNS, *conditions))
-    return [_change(table, row) for row in as_rows(ledger.ledger_of(table), _COLUMNS, found)]
+    return [_change(table, row) for row in ledger.as_rows(table, _COLUMNS, found)]
 
 
 def recorded_fields(table: TableRef, row: LedgerRow) -> dict[str, Any]:
@@ -216,7 +216,7 @@ def cause_of_change(session: Session, live: TableSlice, keys: Collection[str]) -
     items = ledger.known_columns(names, columns)
     is_one = terms.is_in(terms.column("partition_key"), map(terms.text, sorted(keys)))
     newest = ledger.newest_by_partition(live.table, items, ledger.is_event("published"), is_one)
-    rows = as_rows(ledger.ledger_of(live.table), names, session.query(newest))
+    rows = ledger.as_rows(live.table, names, session.query(newest))
     made_by = {row.text("partition_key"): row.provenance() for row in rows}
     assert live.partition_slice is not None
     now = live.partition_slice.meanings

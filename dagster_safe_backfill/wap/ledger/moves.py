@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from dagster_safe_backfill.model.events import CHANGES_OF_LIVE, Fingerprint
 from dagster_safe_backfill.model.tables import TableRef
 from dagster_safe_backfill.sql import ledger, terms
-from dagster_safe_backfill.sql.ledger_rows import as_rows
 from dagster_safe_backfill.warehouses.base import Session
 
 _COLUMNS = ("publication_id", "partition_key", "moved")
@@ -28,7 +27,7 @@ def moved_rows(session: Session, table: TableRef, publication_ids: Iterable[str]
     conditions = [ledger.is_event(*CHANGES_OF_LIVE), ledger.is_given("moved"), is_one]
     found: dict[str, set[tuple[str, str]]] = {}
     rows = session.query(ledger.rows_of(table, terms.columns(_COLUMNS), *conditions))
-    for row in as_rows(ledger.ledger_of(table), _COLUMNS, rows):
+    for row in ledger.as_rows(table, _COLUMNS, rows):
         was, pairs = row.text("partition_key"), found.setdefault(row.text("publication_id"), set())
         pairs.update((was, now) for now in row.texts("moved"))
     return found

@@ -10,7 +10,7 @@ from dagster_safe_backfill.model.events import Event, Fingerprint, StagedEvent
 from dagster_safe_backfill.model.states import Origin, StagedPartition
 from dagster_safe_backfill.model.tables import TableRef, names_of
 from dagster_safe_backfill.sql import ledger, terms
-from dagster_safe_backfill.sql.ledger_rows import LedgerRow, as_rows
+from dagster_safe_backfill.sql.ledger_rows import LedgerRow
 from dagster_safe_backfill.wap.ledger.history import known_ledger
 from dagster_safe_backfill.warehouses.base import Session
 
@@ -57,7 +57,7 @@ def staged_partitions(
         conditions.append(ledger.is_of_asset(assets))
     items = ledger.known_columns(_COLUMNS, columns)
     found = session.query(ledger.newest_by_partition(table, items, *conditions))
-    return [_staged_partition(table, row) for row in as_rows(ledger.ledger_of(table), _COLUMNS, found)]
+    return [_staged_partition(table, row) for row in ledger.as_rows(table, _COLUMNS, found)]
 
 
 def newest(found: Iterable[StagedPartition]) -> dict[str, StagedPartition]:
